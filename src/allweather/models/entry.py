@@ -1,0 +1,52 @@
+"""What the catalogue knows about one network: how to build it, feed it, and where its weights come from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from allweather.classes import CITYSCAPES, ClassSet
+from allweather.models.segmenter import AdaptationFacts, Preprocessing, Segmenter
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of the catalogue.
+
+    Attributes:
+        name: `scheme:name`, as the command line takes it.
+        family: the architecture's name in the literature.
+        build: makes the network, randomly initialised, in evaluation mode not yet set.
+        source: paper and official repository.
+        licence: of the public weights.
+        file: official checkpoint file name, and `publisher`: where it is offered.
+        nesting: the key of the state dict within the checkpoint, or None for a raw one.
+        drop: patterns (fnmatch) of checkpoint keys that only training needs.
+        fixture: key of the reference fixture that proves it, if there is one.
+    """
+
+    name: str
+    family: str
+    build: Callable[[], nn.Module]
+    source: str
+    licence: str
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    classes: ClassSet = CITYSCAPES
+    extra_logits: int = 0
+    file: str | None = None
+    publisher: str | None = None
+    nesting: str | None = None
+    drop: tuple[str, ...] = ()
+    fixture: str | None = None
+    facts: AdaptationFacts = field(default_factory=AdaptationFacts)
+
+    def segmenter(self) -> Segmenter:
+        """The network, randomly initialised and in evaluation mode, as a Segmenter."""
+        return Segmenter(
+            self.build().eval(),
+            classes=self.classes,
+            preprocessing=self.preprocessing,
+            extra_logits=self.extra_logits,
+            name=self.name,
+            facts=self.facts,
+        )

@@ -1,0 +1,171 @@
+"""The Segmenter contract: a network that takes RGB in [0, 1] and gives logits at the input's size."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from allweather.classes import CITYSCAPES, ClassSet
+from allweather.errors import AllWeatherError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What one checkpoint expects of its input, and how its output returns to the input's size.
+
+    A pixel value v in [0, 1] reaches the network as (v * value_range - mean) / std, channels in RGB order
+    unless `bgr`.
+
+    Attributes:
+        mean, std: per channel, in the channel order the network sees, on the scale of `value_range`.
+        value_range: 1 for networks trained on [0, 1], 255 for those trained on bytes.
+        bgr: whether the network sees blue first.
+        size_multiple: height and width are padded (edge pixels repeated) to a multiple of this.
+        input_scale: the image is resampled by this factor before the network.
+        align_corners: how logits are upsampled back, as the checkpoint's authors do.
+    """
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    value_range: float = 1.0
+    bgr: bool = False
+    size_multiple: int = 1
+    input_scale: float = 1.0
+    align_corners: bool = False
+
+    def apply(self, images: Tensor) -> Tensor:
+        """RGB images B×3×H×W in [0, 1] to what the network expects, padded to `size_multiple`."""
+        if self.input_scale != 1.0:
+            images = functional.interpolate(
+                images, scale_factor=self.input_scale, mode="bilinear", antialias=self.input_scale < 1.0
+            )
+        if self.bgr:
+            images = images.flip(1)
+        mean = images.new_tensor(self.mean).view(1, 3, 1, 1)
+        std = images.new_tensor(self.std).view(1, 3, 1, 1)
+        images = (images * self.value_range - mean) / std
+        bottom, right = (-size % self.size_multiple for size in images.shape[-2:])
+        return functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+
+    def restore(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Network logits B×C×h×w of a padded input back to B×C×`size`, padding cut off."""
+        scaled = [max(1, int(side * self.input_scale)) for side in size]
+        padded = [side + -side % self.size_multiple for side in scaled]
+        if list(logits.shape[-2:]) != padded:
+            logits = self._resample(logits, padded)
+        if padded != scaled:
+            logits = logits[..., : scaled[0], : scaled[1]]
+        return logits if scaled == list(size) else self._resample(logits, list(size))
+
+    def _resample(self, logits: Tensor, size: list[int]) -> Tensor:
+        return functional.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+
+
+@dataclass(frozen=True)
+class AdaptationFacts:
+    """What is known about adapting one network.
+
+    Attributes:
+        bn_share: the recommended share of the test image's statistics in BatchNorm prior mixing, in [0, 1].
+        recommended: fields of a method, by method name, that replace the method's defaults for this network.
+    """
+
+    bn_share: float = 0.05
+    recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Segmenter(nn.Module):
+    """A segmentation network with its preprocessing and class names.
+
+    Calling it maps RGB images B×3×H×W in [0, 1] to logits B×C×H×W, C = `len(classes)`.
+
+    Args:
+        network: any module that returns logits B×C'×h×w, or a tuple, list or mapping that holds them
+            (the entry `out` or `logits`, else the first).
+        classes: the class set, in the order of the logits.
+        preprocessing: what the network expects of its input.
+        extra_logits: trailing logits that are no class of the set (void), dropped from the output.
+        name: how messages and records call it.
+        facts: what is known about adapting this network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        classes: ClassSet = CITYSCAPES,
+        preprocessing: Preprocessing | None = None,
+        extra_logits: int = 0,
+        name: str = "network",
+        facts: AdaptationFacts | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = classes
+        self.preprocessing = preprocessing or Preprocessing()
+        self.extra_logits = extra_logits
+        self.name = name
+        self.facts = facts or AdaptationFacts()
+
+    @classmethod
+    def wrap(
+        cls,
+        network: nn.Module,
+        *,
+        classes: ClassSet = CITYSCAPES,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        bgr: bool = False,
+        size_multiple: int = 1,
+        align_corners: bool = False,
+        extra_logits: int = 0,
+        name: str | None = None,
+    ) -> "Segmenter":
+        """Any `nn.Module` that returns logits, as a Segmenter; `mean` and `std` on the [0, 1] scale."""
+        preprocessing = Preprocessing(
+            mean=mean, std=std, bgr=bgr, size_multiple=size_multiple, align_corners=align_corners
+        )
+        return cls(
+            network,
+            classes=classes,
+            preprocessing=preprocessing,
+            extra_logits=extra_logits,
+            name=name or type(network).__name__,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB images B×3×H×W in [0, 1] to logits B×C×H×W.
+
+        Raises:
+            AllWeatherError: for another input shape, or an output without the expected class count.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise AllWeatherError(f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}.")
+        logits = self._select(self.network(self.preprocessing.apply(images)))
+        return self.preprocessing.restore(logits, (images.shape[-2], images.shape[-1]))
+
+    def _select(self, output: Any) -> Tensor:
+        """The logits of the classes within whatever the network returned."""
+        if isinstance(output, Mapping):
+            output = next((output[key] for key in ("out", "logits") if key in output), None)
+        elif isinstance(output, (tuple, list)) and output:
+            output = output[0]
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise AllWeatherError(
+                f"{self.name}: expected logits B×C×H×W from the network, or a tuple or mapping that holds them "
+                f"('out' or 'logits'), got {type(output).__name__}. Wrap the network in a module that returns logits."
+            )
+        expected = len(self.classes) + self.extra_logits
+        if output.shape[1] != expected:
+            raise AllWeatherError(
+                f"{self.name}: expected {expected} logits per pixel ({len(self.classes)} classes of "
+                f"'{self.classes.name}' + {self.extra_logits} extra), the network gives {output.shape[1]}. "
+                "Pass the class set it was trained on, or extra_logits for trailing ones."
+            )
+        return output[:, : len(self.classes)] if self.extra_logits else output
