@@ -1,0 +1,122 @@
+"""The Method contract: what may move, what to minimise, when to stop; everything else is the Session's."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from allweather.methods.stopping import Stopping
+from allweather.models.segmenter import Segmenter
+
+T = TypeVar("T")
+
+
+@dataclass
+class Batch:
+    """The images under adaptation, with whatever is computed from them once and used in every iteration.
+
+    Attributes:
+        images: B×3×H×W, RGB in [0, 1].
+    """
+
+    images: Tensor
+    _computed: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, key: str, compute: Callable[[], T]) -> T:
+        """`compute()` at the first call with `key`, the same object at every later one."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        value: T = self._computed[key]
+        return value
+
+
+@dataclass
+class State:
+    """What a method may change, all of it restored by reset and written by save.
+
+    Attributes:
+        parameters: the network's parameters that the optimizer moves, by name.
+        buffers: the network's buffers that a forward pass may move (running statistics), by name.
+        memory: tensors of the method's own (a teacher, a bank), by name.
+    """
+
+    parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that may move, under names that cannot collide."""
+        groups = (("parameters", self.parameters), ("buffers", self.buffers), ("memory", self.memory))
+        return {f"{group}.{name}": tensor for group, tensors in groups for name, tensor in tensors.items()}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What one forward pass says.
+
+    Attributes:
+        logits: B×C×H×W, the prediction to report.
+        loss: a number to minimise, or None where nothing is to be learnt.
+        watched: the number that early stopping follows; the loss where None.
+    """
+
+    logits: Tensor
+    loss: Tensor | None = None
+    watched: Tensor | None = None
+
+
+class Method(ABC):
+    """An adaptation method; every leaf is a frozen dataclass whose fields are its hyperparameters.
+
+    Class attributes:
+        name: as the command line and records call it.
+        source: the publication it implements.
+        presets: fields that differ from the defaults, by preset name; `recommended` is the defaults.
+        iterations: the most updates per batch.
+        stopping: when to end the updates of a batch earlier.
+        episodic: whether the network returns to the source after each batch.
+        report_after: whether the reported prediction is made after the last update instead of before it.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+    iterations: int = 1
+    episodic: bool = True
+    report_after: bool = False
+
+    @property
+    def stopping(self) -> Stopping:
+        """When the updates of a batch end before `iterations`."""
+        return Stopping()
+
+    @abstractmethod
+    def begin(self, model: Segmenter) -> State:
+        """Prepares the session's own copy of the network and says what may move.
+
+        Raises:
+            AllWeatherError: when the network has nothing that this method could move.
+        """
+
+    @abstractmethod
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        """One forward pass over the batch."""
+
+    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
+        """The optimizer of the moved parameters, or None for a method without updates."""
+        return None
+
+    def learning_rate(self, update: int) -> float | None:
+        """The learning rate of update number `update` since the last reset; None leaves the optimizer's."""
+        return None
+
+    def after_update(self, model: Segmenter, state: State) -> None:  # noqa: B027
+        """Runs after each optimizer step (moving averages, restores)."""
+
+
+def option(default: Any, help: str) -> Any:
+    """A hyperparameter: a dataclass field with its default and one line of help."""
+    return field(default=default, metadata={"help": help})

@@ -1,0 +1,37 @@
+"""BatchNorm statistics from the test images: prior mixing, plain batch statistics, or a running average."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from allweather.methods.method import Batch, Method, Objective, State, option
+from allweather.methods.normalization import adopt_statistics
+from allweather.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm(Method):
+    """Replaces or mixes the statistics of BatchNorm layers; moves no parameter and needs no gradient.
+
+    A network without BatchNorm statistics predicts as the source does.
+    """
+
+    name: ClassVar[str] = "norm"
+    source: ClassVar[str] = (
+        "Schneider et al., Improving robustness against common corruptions by covariate shift adaptation, NeurIPS 2020"
+    )
+    presets: ClassVar = {"paper": {"bn": "batch"}}
+
+    bn: Literal["mixed", "batch", "running"] = option(
+        "mixed", "statistics: mixed (per batch), batch (the batch's alone), running (an average along the stream)"
+    )
+    share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")
+
+    @property
+    def episodic(self) -> bool:  # type: ignore[override]
+        return self.bn != "running"
+
+    def begin(self, model: Segmenter) -> State:
+        return State(buffers=adopt_statistics(model, self.bn, self.share))
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        return Objective(model(batch.images))

@@ -1,0 +1,58 @@
+"""Which parameters of a network may move: all, the affine ones of its norm layers, or a name pattern."""
+
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from allweather.errors import AllWeatherError
+from allweather.models.segmenter import Segmenter
+
+NORM_LAYERS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn.Parameter]:
+    """The parameters that `which` names, gradient on for them and off for all others.
+
+    Args:
+        model: the session's copy.
+        which: `all`, `norm-affine` (weights and biases of normalisation layers), or an fnmatch pattern over
+            the network's parameter names such as `layer4.*`.
+        method: who asks, for the message.
+
+    Raises:
+        AllWeatherError: when nothing matches.
+    """
+    network = model.network
+    if which == "norm-affine":
+        wanted = {
+            f"{prefix}.{name}" if prefix else name
+            for prefix, module in network.named_modules()
+            if isinstance(module, NORM_LAYERS)
+            for name, _ in module.named_parameters(recurse=False)
+        }
+    else:
+        pattern = "*" if which == "all" else which
+        wanted = {name for name, _ in network.named_parameters() if fnmatchcase(name, pattern)}
+    chosen = {}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in wanted)
+        if name in wanted:
+            chosen[name] = parameter
+    if not chosen:
+        raise AllWeatherError(_nothing(model, which, method))
+    return chosen
+
+
+def _nothing(model: Segmenter, which: str, method: str) -> str:
+    if which == "norm-affine":
+        return (
+            f"{method} moves the affine parameters of normalisation layers, and {model.name} has none. "
+            "Choose what may move instead, e.g. parameters=all."
+        )
+    examples = ", ".join(name for name, _ in list(model.network.named_parameters())[:3])
+    return (
+        f"{method}: parameters='{which}' matches nothing in {model.name}. Expected 'all', 'norm-affine', or a "
+        f"pattern over parameter names such as: {examples or '(the network has no parameters)'}."
+    )
