@@ -105,7 +105,7 @@ class Method(ABC):
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         """One forward pass over the batch."""
 
-    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
         """The optimizer of the moved parameters, or None for a method without updates."""
         return None
 
@@ -113,7 +113,7 @@ class Method(ABC):
         """The learning rate of update number `update` since the last reset; None leaves the optimizer's."""
         return None
 
-    def after_update(self, model: Segmenter, state: State) -> None:  # noqa: B027
+    def after_update(self, model: Segmenter, state: State) -> None:
         """Runs after each optimizer step (moving averages, restores)."""
 
 

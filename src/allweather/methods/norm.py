@@ -22,7 +22,8 @@ class Norm(Method):
     presets: ClassVar = {"paper": {"bn": "batch"}}
 
     bn: Literal["mixed", "batch", "running"] = option(
-        "mixed", "statistics: mixed (per batch), batch (the batch's alone), running (an average along the stream)"
+        "mixed",
+        "statistics: mixed (per batch), batch (the batch's alone), running (an average along the stream)",
     )
     share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from typing import Literal, cast
 
 import torch
@@ -36,9 +36,15 @@ def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None) -> dic
         if not isinstance(module, _BatchNorm) or module.running_mean is None:
             continue
         layer = _adopt(module)
-        layer.mode, layer.share, layer.moving = "batch" if mode == "mixed" and share == 1.0 else mode, share, False
+        layer.mode, layer.share, layer.moving = (
+            "batch" if mode == "mixed" and share == 1.0 else mode,
+            share,
+            False,
+        )
         if mode in ("running", "train"):
-            moved |= {f"{prefix}.{name}" if prefix else name: buffer for name, buffer in layer.named_buffers()}
+            moved |= {
+                f"{prefix}.{name}" if prefix else name: buffer for name, buffer in layer.named_buffers()
+            }
     return moved
 
 
@@ -110,6 +116,6 @@ def _adopt(module: _BatchNorm) -> TestTimeStatistics:
     return cast(TestTimeStatistics, module)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _adopted_class(layer: type[_BatchNorm]) -> type[_BatchNorm]:
     return type(f"TestTime{layer.__name__}", (TestTimeStatistics, layer), {})

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Stopping:
     def reason(self, losses: Sequence[float]) -> str | None:
         """Why to stop after `losses`, one per iteration so far; None to go on."""
         differences = [
-            (before - now) / max(abs(before), 1e-12) for before, now in zip(losses, losses[1:], strict=False)
+            (before - now) / max(abs(before), 1e-12) for before, now in pairwise(losses)
         ]
         if not differences:
             return None

@@ -1,0 +1,55 @@
+"""The table of adaptation methods; a new one is a file beside these and a line in it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from allweather.errors import unknown
+from allweather.methods.mall import MallDomain, MallSample
+from allweather.methods.method import Batch, Method, Objective, State
+from allweather.methods.norm import Norm
+from allweather.methods.settings import describe_fields, parse_settings, settings_of
+from allweather.methods.source import Source
+from allweather.methods.tent import Tent
+from allweather.models.segmenter import Segmenter
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        Source,
+        Norm,
+        Tent,
+        MallSample,
+        MallDomain,
+    )
+}
+
+
+def make(
+    name: str,
+    preset: str = "recommended",
+    settings: Mapping[str, Any] | None = None,
+    model: Segmenter | None = None,
+) -> Method:
+    """The method `name` with the fields of a preset, then of `settings` (text is parsed by the field's type).
+
+    With `model`, the preset `recommended` includes what is known to suit that network.
+
+    Raises:
+        AllWeatherError: for an unknown method, preset or field, or a value its type does not allow.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    method = METHODS[name]
+    presets = {"recommended": {}, **method.presets}
+    if preset not in presets:
+        raise unknown(f"preset of {name}", preset, presets)
+    chosen = dict(presets[preset])
+    if preset == "recommended" and model is not None:
+        chosen |= model.facts.recommended.get(name, {})
+    return method(**parse_settings(method, chosen | dict(settings or {})))
+
+
+__all__ = [
+    "METHODS", "Batch", "MallDomain", "MallSample", "Method", "Norm", "Objective", "Source", "State", "Tent",
+    "describe_fields", "make", "settings_of",
+]  # fmt: skip

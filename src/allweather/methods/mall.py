@@ -1,0 +1,145 @@
+"""MALL: the weighted softmax multi-class normalized cut, minimised on the test images themselves."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from allweather.errors import AllWeatherError
+from allweather.methods.gradient import GradientMethod
+from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.stopping import Stopping
+from allweather.methods.tent import mean_entropy
+from allweather.models.segmenter import Segmenter
+from allweather.ncut import Affinity
+
+_PAPER: dict[str, Any] = {
+    "parameters": "all",
+    "optimizer": "sgd",
+    "lr": 0.01,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "schedule": "poly",
+    "bn": "train",
+    "share": 0.1,
+    "sigma_rgb": 15.0,
+    "sigma_xy": 100.0,
+    "scale": 0.5,
+    "class_weights": "uniform",
+    "entropy_weight": 0.0,
+    "diversity_weight": 0.0,
+    "feature_sigma": None,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mall(GradientMethod):
+    """The loss of Reddy et al., ECCV 2022, supplement Eq. 1, on the prediction at a reduced scale.
+
+    loss = ncut_weight · Σ_p w_p S_pᵀA(1 − S_p) / dᵀS_p + entropy_weight · mean H(S_i) − diversity_weight · H(mean S)
+    """
+
+    source: ClassVar[str] = (
+        "Reddy et al., Master of All: Simultaneous Generalization of Urban-Scene Segmentation to All Adverse Weather "
+        "Conditions, ECCV 2022"
+    )
+
+    scale: float = option(0.5, "the loss sees prediction and image at this share of the input's size")
+    sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale")
+    sigma_xy: float = option(100.0, "width of the affinity in space, in pixels of the input")
+    feature_sigma: float | None = option(
+        None, "width of the affinity in the first prediction (0..1); none: no such term"
+    )
+    scores: Literal["softmax", "log_softmax"] = option(
+        "softmax", "S of the loss; log_softmax follows the paper's wording and drives predictions to uniform"
+    )
+    class_weights: Literal["uniform", "predicted-mass", "inverse-mass"] | tuple[float, ...] = option(
+        "uniform", "w of the loss: uniform, predicted-mass, inverse-mass, or one number per class"
+    )
+    ncut_weight: float = option(1.0, "weight of the normalized cut")
+    entropy_weight: float = option(0.0, "weight of the mean entropy of the pixels' predictions")
+    diversity_weight: float = option(0.0, "weight of the entropy of the mean prediction, which is maximised")
+    stop_tolerance: float = option(
+        0.001, "relative change of the normalized cut below which a step counts as flat"
+    )
+    stop_patience: int = option(1, "flat steps in a row that end the iterations")
+    stop_rise: float = option(0.01, "relative rise of the normalized cut that ends the iterations")
+    rank: Literal["auto"] | int = option(
+        "auto", "rank of the affinity's colour factor; auto: by its error bound"
+    )
+
+    @property
+    def stopping(self) -> Stopping:
+        return Stopping(self.stop_tolerance, self.stop_patience, self.stop_rise)
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        logits = model(batch.images)
+        small = functional.interpolate(
+            logits.float(), scale_factor=self.scale, mode="bilinear", recompute_scale_factor=True
+        )
+        probabilities = small.softmax(1)
+        affinity = batch.once("affinity", lambda: self._affinity(batch.images, probabilities.detach()))
+        scores = probabilities if self.scores == "softmax" else small.log_softmax(1)
+        ncut = affinity.normalized_cut(scores, self._weights(probabilities.detach()))
+        loss = self.ncut_weight * ncut
+        if self.entropy_weight:
+            loss = loss + self.entropy_weight * mean_entropy(small)
+        if self.diversity_weight:
+            loss = loss - self.diversity_weight * diversity(probabilities)
+        return Objective(logits, loss, watched=ncut)
+
+    def _affinity(self, images: Tensor, probabilities: Tensor) -> Affinity:
+        size = probabilities.shape[-2:]
+        return Affinity.from_image(
+            functional.interpolate(images, size, mode="bilinear", antialias=True),
+            sigma_rgb=self.sigma_rgb,
+            sigma_xy=self.sigma_xy * self.scale,
+            rank=self.rank,
+            features=None if self.feature_sigma is None else probabilities,
+            sigma_features=self.feature_sigma or 1.0,
+        )
+
+    def _weights(self, probabilities: Tensor) -> Tensor | None:
+        """w, B×C or C, or None for uniform; predicted-mass sums to 1, inverse-mass has mean 1."""
+        if self.class_weights == "uniform":
+            return None
+        mass = probabilities.mean((2, 3))
+        if self.class_weights == "predicted-mass":
+            return mass
+        if self.class_weights == "inverse-mass":
+            # a class below a tenth of an equal share weighs no more than one at it
+            inverse = 1 / mass.clamp_min(0.1 / mass.shape[1])
+            return inverse / inverse.mean(1, keepdim=True)
+        if len(self.class_weights) != mass.shape[1]:
+            raise AllWeatherError(
+                f"{self.name}.class_weights: expected {mass.shape[1]} numbers, one per class, "
+                f"got {len(self.class_weights)}."
+            )
+        return torch.tensor(self.class_weights, device=mass.device)
+
+
+def diversity(probabilities: Tensor) -> Tensor:
+    """Entropy of the mean prediction of each image, in nats, averaged over the batch; B×C×H×W → a number."""
+    mean = probabilities.mean((2, 3))
+    return -(mean * mean.clamp_min(1e-12).log()).sum(1).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MallSample(Mall):
+    """MALL-sample: each batch on its own, the source network again after it."""
+
+    name: ClassVar[str] = "mall-sample"
+    presets: ClassVar = {"paper": _PAPER | {"iterations": 5, "horizon": 5}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MallDomain(Mall):
+    """MALL-domain: one adaptation that goes on along the stream."""
+
+    name: ClassVar[str] = "mall-domain"
+    presets: ClassVar = {"paper": _PAPER | {"report_after": True}}
+
+    episodic: bool = option(False, "back to the source network after each batch")
+    lr: float = option(1e-4, "learning rate")

@@ -1,0 +1,103 @@
+"""A method's hyperparameters as text and JSON: what there is, what a value may be, what was chosen."""
+
+from collections.abc import Mapping
+from dataclasses import Field, fields
+from math import isnan
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from allweather.errors import AllWeatherError, unknown
+from allweather.methods.method import Method
+
+
+def settings_of(method: Method) -> dict[str, Any]:
+    """The method's name and every hyperparameter, ready for JSON."""
+    values = {field.name: getattr(method, field.name) for field in fields(method)}  # type: ignore[arg-type]
+    return {"name": method.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
+
+
+def describe_fields(method: type[Method]) -> dict[str, dict[str, Any]]:
+    """Type, default and help of each hyperparameter, by name."""
+    hints = get_type_hints(method)
+    return {
+        field.name: {
+            "type": _spell(hints[field.name]),
+            "default": field.default,
+            "help": field.metadata.get("help", ""),
+        }
+        for field in _fields(method)
+    }
+
+
+def parse_settings(method: type[Method], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for the method's fields from text or from ready values.
+
+    Raises:
+        AllWeatherError: for a field the method does not have, or a value that its type does not allow.
+    """
+    hints = get_type_hints(method)
+    known = {field.name for field in _fields(method)}
+    for name in settings:
+        if name not in known:
+            raise unknown(f"field of {method.name}", name, known)
+    return {name: _parse(f"{method.name}.{name}", value, hints[name]) for name, value in settings.items()}
+
+
+def _fields(method: type[Method]) -> tuple[Field[Any], ...]:
+    return fields(method)  # type: ignore[arg-type]
+
+
+def _parse(where: str, value: Any, kind: Any) -> Any:
+    for option in _alternatives(kind):
+        parsed = _try(value, option)
+        if parsed is not _NO:
+            return parsed
+    raise AllWeatherError(f"{where}: expected {_spell(kind)}, got '{value}'.")
+
+
+_NO = object()
+
+
+def _try(value: Any, kind: Any) -> Any:
+    """`value` as the type `kind`, or `_NO`."""
+    if kind is NoneType:
+        return None if value is None or value == "none" else _NO
+    if get_origin(kind) is Literal:
+        return value if value in get_args(kind) else _NO
+    if get_origin(kind) is tuple:
+        return _numbers(value)
+    if kind is bool:
+        return {"true": True, "false": False}.get(str(value).lower(), _NO)
+    if kind is str:
+        return value if isinstance(value, str) else _NO
+    if isinstance(value, bool):
+        return _NO
+    try:
+        number = kind(value)
+    except (TypeError, ValueError):
+        return _NO
+    return number if not isnan(number) and (kind is not int or float(value) == number) else _NO
+
+
+def _numbers(value: Any) -> Any:
+    """A tuple of floats from a sequence or from text such as `1,0.5,2`."""
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        return tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        return _NO
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _spell(kind: Any) -> str:
+    words = {NoneType: "none", int: "integer", float: "number", bool: "true|false", str: "text"}
+    parts = []
+    for option in _alternatives(kind):
+        if get_origin(option) is Literal:
+            parts += [str(choice) for choice in get_args(option)]
+        else:
+            parts.append("numbers separated by commas" if get_origin(option) is tuple else words[option])
+    return "|".join(parts)

@@ -1,0 +1,7 @@
+"""Sessions: a method at work on a segmenter."""
+
+from allweather.session.guard import Guard
+from allweather.session.result import Result
+from allweather.session.session import Session
+
+__all__ = ["Guard", "Result", "Session"]

@@ -1,0 +1,208 @@
+"""What every method must keep, run over the whole table and three tiny networks; a new method needs no test here."""
+
+import gc
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from allweather import methods
+from allweather.classes import ClassSet
+from allweather.errors import AllWeatherError
+from allweather.models.segmenter import Segmenter
+from allweather.session import Session
+
+CLASSES = ClassSet("three", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+SIZE = (24, 32)
+
+
+class ChannelsLayerNorm(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
+class TinyNetwork(nn.Module):
+    """Two convolutions, a pooled branch and one kind of norm layer."""
+
+    def __init__(self, norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), norm(8), nn.ReLU())
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), norm(8))
+        self.head = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), norm(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(x + self.pooled(x))
+
+
+def tiny(norm: str) -> Segmenter:
+    layer = {"batchnorm": nn.BatchNorm2d, "layernorm": ChannelsLayerNorm, "none": nn.Identity}[norm]
+    torch.manual_seed(3)
+    network = TinyNetwork(layer)
+    network.train()
+    for _ in range(3):
+        network(torch.rand(4, 3, *SIZE))
+    return Segmenter.wrap(network.eval(), classes=CLASSES, name=f"tiny-{norm}")
+
+
+def frames(count: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 3, *SIZE, generator=generator)
+
+
+CASES = [
+    pytest.param(name, preset, norm, id=f"{name}-{preset}-{norm}")
+    for name, method in methods.METHODS.items()
+    for preset in ("recommended", *method.presets)
+    for norm in ("batchnorm", "layernorm", "none")
+]
+every_case = pytest.mark.parametrize(("name", "preset", "norm"), CASES)
+
+
+def session_for(name: str, preset: str, model: Segmenter, **options: object) -> Session:
+    """The session, or a skip where the method refuses this network by name."""
+    try:
+        return Session(model, methods.make(name, preset, model=model), **options)  # type: ignore[arg-type]
+    except AllWeatherError as refusal:
+        assert name in str(refusal) and model.name in str(refusal), "a refusal names method and network"
+        pytest.skip(f"refused: {refusal}")
+
+
+def moved_names(session: Session, source: Segmenter) -> set[str]:
+    now, before = session.model.state_dict(), source.state_dict()
+    assert now.keys() == before.keys()
+    return {name.removeprefix("network.") for name in now if not torch.equal(now[name], before[name])}
+
+
+@every_case
+def test_the_callers_network_is_untouched(name: str, preset: str, norm: str) -> None:
+    model = tiny(norm)
+    model.train()
+    next(model.parameters()).requires_grad_(False)
+    values = deepcopy(model.state_dict())
+    modes = {key: module.training for key, module in model.named_modules()}
+    kinds = {key: type(module) for key, module in model.named_modules()}
+    gradients = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
+    session = session_for(name, preset, model)
+    for frame in frames(2):
+        session(frame)
+    assert all(torch.equal(values[key], tensor) for key, tensor in model.state_dict().items())
+    assert modes == {key: module.training for key, module in model.named_modules()}
+    assert kinds == {key: type(module) for key, module in model.named_modules()}
+    assert gradients == {key: parameter.requires_grad for key, parameter in model.named_parameters()}
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@every_case
+def test_reset_is_bitwise_and_repeats_the_first_run(name: str, preset: str, norm: str) -> None:
+    model = tiny(norm)
+    session = session_for(name, preset, model)
+    images = frames(3)
+    first = [session(frame).logits for frame in images]
+    session.reset()
+    assert not moved_names(session, model)
+    assert all(torch.equal(before, session(frame).logits) for before, frame in zip(first, images, strict=True))
+
+
+@every_case
+def test_same_seed_same_output_whatever_the_callers_random_state(name: str, preset: str, norm: str) -> None:
+    images = frames(2)
+    torch.manual_seed(1)
+    first = session_for(name, preset, tiny(norm), seed=5)
+    one = [first(frame).logits for frame in images]
+    torch.manual_seed(2)
+    callers = torch.get_rng_state()
+    second = session_for(name, preset, tiny(norm), seed=5)
+    torch.set_rng_state(callers)
+    two = [second(frame).logits for frame in images]
+    assert torch.equal(callers, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@every_case
+def test_only_declared_tensors_move(name: str, preset: str, norm: str) -> None:
+    model = tiny(norm)
+    session = session_for(name, preset, model)
+    declared = {*session._state.parameters, *session._state.buffers}
+    for frame in frames(2):
+        session(frame)
+    moved = moved_names(session, model)
+    assert moved <= declared
+    if session.method.episodic:
+        assert not moved
+    elif session._state.parameters:
+        assert moved & set(session._state.parameters), "a continual method with parameters moves some"
+
+
+@every_case
+def test_a_frame_that_is_not_finite_changes_nothing(name: str, preset: str, norm: str) -> None:
+    model = tiny(norm)
+    session = session_for(name, preset, model)
+    good = frames(1)[0]
+    session(good)
+    before = deepcopy(session.model.state_dict())
+    result = session(torch.full((3, *SIZE), float("nan")))
+    assert all(torch.equal(before[key], tensor) for key, tensor in session.model.state_dict().items())
+    if session._state.tensors():
+        assert result.decision != "accepted"
+    assert session(good).logits.isfinite().all()
+
+
+@every_case
+def test_works_inside_the_callers_inference_mode(name: str, preset: str, norm: str) -> None:
+    images = frames(2)
+    outside = session_for(name, preset, tiny(norm))
+    expected = [outside(frame).logits for frame in images]
+    with torch.inference_mode():
+        inside = session_for(name, preset, tiny(norm))
+        found = [inside(frame.clone()).logits for frame in images]
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+@every_case
+def test_save_and_load_equals_never_having_stopped(name: str, preset: str, norm: str, tmp_path) -> None:
+    images = frames(4)
+    whole = session_for(name, preset, tiny(norm))
+    expected = [whole(frame).logits for frame in images]
+    first = session_for(name, preset, tiny(norm))
+    for frame in images[:2]:
+        first(frame)
+    first.save(tmp_path / "session.safetensors")
+    second = session_for(name, preset, tiny(norm))
+    second.load(tmp_path / "session.safetensors")
+    found = [second(frame).logits for frame in images[2:]]
+    assert all(torch.equal(a, b) for a, b in zip(expected[2:], found, strict=True))
+
+
+@every_case
+def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str) -> None:
+    session = session_for(name, preset, tiny(norm))
+    image = frames(1)[0]
+
+    def live() -> int:
+        gc.collect()
+        return sum(isinstance(thing, Tensor) for thing in gc.get_objects())
+
+    for _ in range(10):
+        session(image)
+    before = live()
+    for _ in range(40):
+        session(image)
+    assert live() <= before
+
+
+@every_case
+def test_a_batch_works_and_keeps_its_shape(name: str, preset: str, norm: str) -> None:
+    session = session_for(name, preset, tiny(norm))
+    result = session(frames(2))
+    assert result.logits.shape == (2, 3, *SIZE)
+    assert result.labels.shape == (2, *SIZE)
+    assert session(frames(1)[0]).logits.shape == (3, *SIZE)
+
+
+def test_source_equals_a_plain_forward() -> None:
+    model, images = tiny("batchnorm"), frames(2)
+    with torch.no_grad():
+        assert torch.equal(Session(model, methods.Source())(images).logits, model(images))
