@@ -174,8 +174,9 @@ class Session:
             run.first = run.last if run.first is None else run.first
             if objective.loss is None:
                 break
-            run.losses.append(float(objective.loss))
-            run.watched.append(float(objective.loss if objective.watched is None else objective.watched))
+            run.losses.append(float(objective.loss.detach()))
+            watched = objective.loss if objective.watched is None else objective.watched
+            run.watched.append(float(watched.detach()))
             if not isfinite(run.losses[-1]):
                 run.failure = "the objective is not finite"
                 break
