@@ -1,0 +1,213 @@
+"""The session: early stopping, guard and rollback, what it refuses, options, and adding a method in one file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from allweather import methods
+from allweather.errors import AllWeatherError
+from allweather.methods.gradient import GradientMethod
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.stopping import Stopping
+from allweather.models.segmenter import Segmenter
+from allweather.session import Guard, Session
+from test_methods_contract import CLASSES, frames, tiny
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy(GradientMethod):
+    """A method as a user would add it: maximises the first class's logit."""
+
+    name: ClassVar[str] = "toy"
+    source: ClassVar[str] = "this test"
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        logits = model(batch.images)
+        return Objective(logits, -logits[:, 0].mean())
+
+
+@pytest.fixture
+def table_with_toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(methods.METHODS, Toy.name, Toy)
+    yield
+
+
+def test_a_method_is_one_class_and_one_table_line(table_with_toy: None) -> None:
+    method = methods.make("toy", settings={"lr": "0.05", "iterations": "2"})
+    result = Session(tiny("batchnorm"), method)(frames(1)[0])
+    assert result.iterations == 2 and result.losses[1] < result.losses[0]
+    assert methods.describe_fields(Toy)["lr"]["type"] == "number"
+
+
+@pytest.mark.parametrize(
+    ("losses", "rule", "reason"),
+    [
+        ([1.0], Stopping(tolerance=0.1), None),
+        ([1.0, 0.5], Stopping(tolerance=0.1), None),
+        ([1.0, 0.95], Stopping(tolerance=0.1), "plateau"),
+        ([1.0, 0.95], Stopping(tolerance=0.1, patience=2), None),
+        ([1.0, 0.95, 0.94], Stopping(tolerance=0.1, patience=2), "plateau"),
+        ([1.0, 1.2], Stopping(rise=0.1), "rise"),
+        ([1.0, 1.05], Stopping(rise=0.1), None),
+        ([0.0, 0.0], Stopping(tolerance=0.1), "plateau"),
+        ([-1.0, -0.5], Stopping(rise=0.1), "rise"),
+    ],
+)
+def test_the_stopping_rule(losses: list[float], rule: Stopping, reason: str | None) -> None:
+    assert rule.reason(losses) == reason
+
+
+def test_iterations_end_at_the_rule_and_at_the_cap() -> None:
+    image = frames(1)[0]
+    flat = methods.make("mall-sample", settings={"iterations": 9, "stop_tolerance": 0.9, "stop_patience": 2})
+    result = Session(tiny("batchnorm"), flat)(image)
+    assert (result.stop, result.iterations, len(result.watched)) == ("plateau", 2, 3)
+    capped = Session(tiny("batchnorm"), replace(flat, stop_tolerance=0.0, stop_rise=float("inf")))(image)  # type: ignore[call-arg]
+    assert (capped.stop, capped.iterations) == ("cap", 9)
+
+
+@pytest.mark.parametrize("episodic", [True, False])
+def test_collapse_is_rolled_back(episodic: bool) -> None:
+    hostile = {"lr": 5.0, "iterations": 30, "episodic": episodic}
+    model, image = tiny("batchnorm"), frames(1)[0]
+    unguarded = Session(model, methods.make("tent", settings=hostile), guard=Guard(enabled=False))(image)
+    assert unguarded.decision == "accepted"
+    session = Session(model, methods.make("tent", settings=hostile), guard=Guard(max_disagreement=0.2))
+    result = session(image)
+    assert result.decision.startswith("rolled back")
+    mixed = Session(model, methods.make("norm"))(image)
+    torch.testing.assert_close(result.logits, mixed.logits)
+    now, source = session.model.state_dict(), model.state_dict()
+    assert all(torch.equal(now[name], source[name]) for name in now)
+
+
+@pytest.mark.parametrize(
+    ("reference", "adapted", "word"),
+    [
+        ([[4.0, 0, 0], [0, 4, 0], [0, 0, 4]], [[4.0, 0, 0], [4, 0, 0], [4, 0, 0]], "classes collapse"),
+        ([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]], [[50.0, 0, 0], [0, 50, 0], [0, 0, 50]], "entropy"),
+        ([[4.0, 0, 0], [0, 4, 0], [0, 0, 4]], [[0.0, 4, 0], [0, 0, 4], [4, 0, 0]], "100% of the pixels"),
+    ],
+)
+def test_the_guard_names_what_it_saw(reference: list[list[float]], adapted: list[list[float]], word: str) -> None:
+    before, after = (torch.tensor(rows).T.reshape(1, 3, 1, 3) for rows in (reference, adapted))
+    assert Guard().verdict(before, before) is None
+    assert word in str(Guard().verdict(before, after))
+    assert Guard(enabled=False).verdict(before, after) is None
+
+
+def test_an_interruption_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("batchnorm")
+    session = Session(model, methods.make("mall-domain", settings={"iterations": 3, "stop_tolerance": 0}))
+    calls = iter([None, KeyboardInterrupt])
+
+    def interrupt(*_: Any) -> None:
+        if error := next(calls):
+            raise error
+
+    monkeypatch.setattr(type(session.method), "after_update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        session(frames(1)[0])
+    now, source = session.model.state_dict(), model.state_dict()
+    assert all(torch.equal(now[name], source[name]) for name in now)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(1, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8)])
+def test_a_wrong_image_is_named(images: torch.Tensor) -> None:
+    with pytest.raises(AllWeatherError, match="expected images 3×H×W"):
+        Session(tiny("batchnorm"), methods.Source())(images)
+
+
+def test_load_refuses_another_method_network_or_file(tmp_path: Any) -> None:
+    path = tmp_path / "session.safetensors"
+    Session(tiny("batchnorm"), methods.make("tent")).save(path)
+    for other in (
+        Session(tiny("batchnorm"), methods.make("tent", settings={"lr": 1.0})),
+        Session(tiny("layernorm"), methods.make("tent")),
+    ):
+        with pytest.raises(AllWeatherError, match="was saved with"):
+            other.load(path)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(AllWeatherError, match="cannot read a session"):
+        Session(tiny("batchnorm"), methods.make("tent")).load(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(AllWeatherError, match="not one that Session.save wrote"):
+        Session(tiny("batchnorm"), methods.make("tent")).load(path)
+
+
+@pytest.mark.parametrize("name", ["tent", "mall-sample", "mall-domain"])
+@pytest.mark.parametrize("option", [{"channels_last": True}, {"precision": "bf16"}])
+def test_speed_options_keep_the_labels(name: str, option: dict[str, Any]) -> None:
+    image = frames(1)[0]
+    plain = Session(tiny("batchnorm"), methods.make(name))(image)
+    other = Session(tiny("batchnorm"), methods.make(name), **option)(image)
+    # an untrained network is undecided at many pixels, so that bf16's 8 bits move some labels
+    assert (plain.labels == other.labels).float().mean() > (0.999 if "channels_last" in option else 0.95)
+    assert other.logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": "1"}, "Did you mean"),
+        ({"lr": "fast"}, "expected number, got 'fast'"),
+        ({"iterations": "1.5"}, "expected integer"),
+        ({"bn": "mix"}, "expected source|mixed"),
+        ({"class_weights": "1,2,x"}, "class_weights"),
+        ({"episodic": "perhaps"}, "true|false"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(AllWeatherError) as error:
+        methods.make("mall-sample", settings=settings)
+    assert message in str(error.value)
+
+
+def test_settings_are_parsed_by_type() -> None:
+    text = {"lr": "1e-2", "episodic": "true", "share": "none", "class_weights": "1,2,0.5", "rank": "32"}
+    method = methods.make("mall-domain", settings=text)
+    chosen = methods.settings_of(method)
+    assert chosen["lr"] == 0.01 and chosen["episodic"] is True and chosen["share"] is None
+    assert chosen["class_weights"] == [1.0, 2.0, 0.5] and chosen["rank"] == 32
+
+
+@pytest.mark.parametrize("weights", ["uniform", "predicted-mass", "inverse-mass", (1.0, 2.0, 3.0)])
+@pytest.mark.parametrize("scores", ["softmax", "log_softmax"])
+def test_every_form_of_the_loss_takes_a_step(weights: Any, scores: str) -> None:
+    settings = {
+        "class_weights": weights, "scores": scores, "entropy_weight": 0.5, "diversity_weight": 0.5, "feature_sigma": 0.3,
+    }  # fmt: skip
+    result = Session(tiny("batchnorm"), methods.make("mall-sample", settings=settings), guard=Guard(enabled=False))(
+        frames(1)[0]
+    )
+    assert result.iterations == 1 and torch.tensor(result.losses).isfinite().all()
+
+
+def test_class_weights_of_the_wrong_length_are_named() -> None:
+    method = methods.make("mall-sample", settings={"class_weights": "1,2"})
+    with pytest.raises(AllWeatherError, match="expected 3 numbers, one per class, got 2"):
+        Session(tiny("batchnorm"), method)(frames(1)[0])
+
+
+def test_a_name_pattern_moves_what_it_names_and_nothing_else() -> None:
+    method = methods.make("mall-domain", settings={"parameters": "head.*"})
+    model = tiny("none")
+    session = Session(model, method)
+    session(frames(1)[0])
+    source = model.state_dict()
+    moved = {name for name, value in session.model.state_dict().items() if not torch.equal(value, source[name])}
+    assert moved and all(name.startswith("network.head.") for name in moved)
+    with pytest.raises(AllWeatherError, match="matches nothing in tiny-none"):
+        Session(model, methods.make("mall-domain", settings={"parameters": "neck.*"}))
+
+
+def test_a_network_without_parameters_is_refused_by_name() -> None:
+    model = Segmenter.wrap(nn.Identity(), classes=CLASSES, name="bare")
+    with pytest.raises(AllWeatherError, match="bare has none"):
+        Session(model, methods.make("tent"))
+    assert Session(model, methods.Source())(frames(1)[0]).decision == "accepted"
