@@ -1,0 +1,70 @@
+"""Reference fixtures of official networks: the seeded fill and the comparison with what was recorded."""
+
+import gzip
+import json
+import os
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+
+def assets() -> Path:
+    """The folder of real weights and frames, or a skip that says how to name it."""
+    folder = os.environ.get("ALLWEATHER_ASSETS")
+    if not folder:
+        pytest.skip("ALLWEATHER_ASSETS is not set: real weights, frames and fixtures are not here")
+    return Path(folder)
+
+
+@cache
+def fixtures() -> dict[str, Any]:
+    """What the official networks gave, by fixture key."""
+    with gzip.open(assets() / "fixtures" / "reference-models.json.gz") as file:
+        loaded: dict[str, Any] = json.load(file)
+    return loaded
+
+
+def fill(network: nn.Module) -> None:
+    """The seeded values under which the fixtures were recorded; each tensor's depend on its name alone."""
+    for key, tensor in network.state_dict().items():
+        value = _value(key, tensor) if tensor.is_floating_point() else None
+        if value is not None:
+            tensor.copy_(torch.from_numpy(np.asarray(value)).reshape(tensor.shape))
+
+
+def _value(key: str, tensor: torch.Tensor) -> Any:
+    shape = tuple(tensor.shape)
+    random = np.random.RandomState(zlib.crc32(key.encode()))
+    if key.endswith("running_cov") or (key.endswith("scale") and tensor.numel() == 1):
+        return None
+    if key.endswith("running_var"):
+        return 0.5 + random.random_sample(shape)
+    if key.endswith("running_mean"):
+        return 0.1 * random.standard_normal(shape)
+    if len(shape) >= 2:
+        return random.standard_normal(shape) * np.sqrt(1 / np.prod(shape[1:]))
+    if len(shape) == 1 and key.endswith("weight"):
+        return 0.5 + 0.5 * random.random_sample(shape)
+    return 0.1 * random.standard_normal(shape)
+
+
+def fixture_input(key: str) -> torch.Tensor:
+    """The input under which fixture `key` was recorded, B×3×H×W."""
+    random, shape = np.random.RandomState(0), fixtures()[key]["input"]
+    values = random.random_sample(shape) if key.endswith("unitinput") else random.standard_normal(shape)
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def largest_difference(key: str, output: torch.Tensor) -> float:
+    """Largest |sample − recorded| / max(|recorded|, recorded standard deviation) over the recorded samples."""
+    fixture = fixtures()[key]
+    assert list(output.shape) == fixture["out_shape"]
+    recorded = torch.tensor(fixture["samples"], dtype=torch.float64)
+    samples = output.flatten()[torch.tensor(fixture["sample_idx"])].double()
+    return float(((samples - recorded).abs() / recorded.abs().clamp_min(fixture["std"])).max())
