@@ -1,0 +1,70 @@
+"""Landmark appearances for the Nyström factor of the affinity, and the rank that a stated error asks for."""
+
+import torch
+from torch import Tensor
+
+RANKS = (16, 24, 32, 48, 64, 96, 128, 192, 256)
+_CANDIDATES = 1024
+_SAMPLES = 4096
+
+
+def gaussian(a: Tensor, b: Tensor) -> Tensor:
+    """exp(−|a−b|²/2) of appearances …×n×D and …×m×D already divided by their σ; …×n×m."""
+    return torch.exp(torch.cdist(a, b).square().mul_(-0.5))
+
+
+def choose_landmarks(points: Tensor, valid: Tensor, rank: int | None, error: float) -> Tensor:
+    """Landmarks B×r×D for appearances `points` B×N×D (divided by σ) of which `valid` B×N count.
+
+    Pivots of a Cholesky factorisation over a sample of the pixels, each the largest residual weighted by the
+    density around it; two Lloyd steps then move every landmark to the mean of the pixels nearest to it.
+
+    Args:
+        rank: r, or None for the least of `RANKS` whose mean residual over the sample is at most `error` in every
+            image (the largest rank where none is).
+    """
+    candidates, counted = _sample(points, valid, _CANDIDATES)
+    kernel = gaussian(candidates, candidates) * (counted[:, :, None] * counted[:, None, :])
+    most = min(rank or RANKS[-1], candidates.shape[1])
+    pivots, residuals = _pivots(kernel, counted, most)
+    if rank is None:
+        most = next((r for r in RANKS if r <= most and residuals[r - 1] <= error), most)
+    chosen = pivots[:, :most, None].expand(-1, -1, points.shape[2])
+    samples, weights = _sample(points, valid, _SAMPLES)
+    return _lloyd(samples, weights, candidates.gather(1, chosen), steps=2)
+
+
+def _sample(points: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """About `count` pixels on a regular stride that is odd, so that it does not follow image columns."""
+    stride = max(1, points.shape[1] // count) | 1
+    return points[:, ::stride], valid[:, ::stride].to(points.dtype)
+
+
+def _pivots(kernel: Tensor, counted: Tensor, most: int) -> tuple[Tensor, list[float]]:
+    """Indices B×most in order of choice, and after each the largest mean residual over the batch."""
+    density = kernel.square().sum(2)
+    residual = counted.clone()
+    factor = kernel.new_zeros(kernel.shape[0], most, kernel.shape[1])  # B×r×M, row k belongs to pivot k
+    rows = torch.arange(kernel.shape[0], device=kernel.device)
+    picked, trace = [], []
+    for k in range(most):
+        pivot = (residual * density).argmax(1)
+        known = torch.einsum("bk,bkm->bm", factor[rows, :k, pivot], factor[:, :k])
+        scale = residual[rows, pivot].clamp_min(1e-7).sqrt()
+        column = (kernel[rows, pivot] - known) / scale[:, None]
+        factor[:, k] = torch.where(residual > 0, column, 0)
+        residual = (residual - factor[:, k].square()).clamp_min(0)
+        residual[rows, pivot] = 0
+        picked.append(pivot)
+        trace.append((residual.sum(1) / counted.sum(1).clamp_min(1)).max())
+    return torch.stack(picked, 1), torch.stack(trace).tolist()
+
+
+def _lloyd(samples: Tensor, weights: Tensor, centres: Tensor, steps: int) -> Tensor:
+    for _ in range(steps):
+        nearest = torch.cdist(samples, centres).argmin(2)
+        count = torch.zeros_like(centres[..., 0]).scatter_add_(1, nearest, weights)
+        index = nearest[..., None].expand_as(samples)
+        total = torch.zeros_like(centres).scatter_add_(1, index, samples * weights[..., None])
+        centres = torch.where(count[..., None] > 0, total / count.clamp_min(1)[..., None], centres)
+    return centres
