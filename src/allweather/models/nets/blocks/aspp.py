@@ -1,0 +1,85 @@
+"""Atrous spatial pyramid pooling: parallel dilated convolutions and a pooled branch, in two published forms.
+
+After Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017 (DeepLabv3).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
+
+Layer = Callable[[int, int, int, int], nn.Module]
+
+
+def conv_norm_relu(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
+    """Convolution that keeps the size and has no bias, BatchNorm, ReLU."""
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+def pyramid_layers(
+    inputs: int, outputs: int, rates: Sequence[int], layer: Layer = conv_norm_relu
+) -> list[nn.Module]:
+    """A 1×1 layer and one 3×3 layer per rate.
+
+    Args:
+        layer: makes one from (inputs, outputs, kernel, dilation).
+    """
+    return [layer(inputs, outputs, 1, 1), *(layer(inputs, outputs, 3, rate) for rate in rates)]
+
+
+class ImagePooling(nn.Sequential):
+    """Features averaged over the image, projected, and spread over the input's size again."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(inputs, outputs))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return spread(super().forward(input), input)
+
+
+def spread(pooled: Tensor, features: Tensor) -> Tensor:
+    """B×C×1×1 repeated over the size of `features`; equal to interpolating it, without copying."""
+    return pooled.expand(-1, -1, *features.shape[2:])
+
+
+class Aspp(nn.Module):
+    """B×inputs×H×W to B×256×H×W, the pooled branch concatenated last (torchvision's and VainF's form).
+
+    Args:
+        rates: dilations of the 3×3 branches.
+        dropout: of the output, while training.
+    """
+
+    def __init__(self, inputs: int, rates: Sequence[int], outputs: int = 256, dropout: float = 0.1) -> None:
+        super().__init__()
+        layers = pyramid_layers(inputs, outputs, rates)
+        self.convs = nn.ModuleList([*layers, ImagePooling(inputs, outputs)])
+        branches = len(self.convs)
+        self.project = nn.Sequential(*conv_norm_relu(branches * outputs, outputs), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(torch.cat([branch(x) for branch in self.convs], 1))
+
+
+class PooledFirstAspp(nn.Module):
+    """B×inputs×H×W to B×1280×H×W, the pooled branch concatenated first, no projection (RobustNet's form).
+
+    Args:
+        rates: dilations of the 3×3 branches.
+    """
+
+    def __init__(self, inputs: int, rates: Sequence[int], outputs: int = 256) -> None:
+        super().__init__()
+        self.features = nn.ModuleList(pyramid_layers(inputs, outputs, rates))
+        self.img_conv = conv_norm_relu(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = spread(self.img_conv(x.mean((2, 3), keepdim=True)), x)
+        return torch.cat([pooled, *(branch(x) for branch in self.features)], 1)
