@@ -41,7 +41,10 @@ class ImagePooling(nn.Sequential):
         super().__init__(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(inputs, outputs))
 
     def forward(self, input: Tensor) -> Tensor:
-        return spread(super().forward(input), input)
+        x = input
+        for layer in self:
+            x = layer(x)
+        return spread(x, input)
 
 
 def spread(pooled: Tensor, features: Tensor) -> Tensor:

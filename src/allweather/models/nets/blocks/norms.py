@@ -8,7 +8,7 @@ def instance_norm(channels: int) -> nn.Module:
     """Each image and channel standardised, nothing learnt: what IW, IRW and ISW networks compute.
 
     Their whitening is a loss on the features during training; it leaves no parameter and no statistics
-    (Choi et al., RobustNet, CVPR 2021, section 3).
+    (Choi et al., RobustNet, CVPR 2021).
     """
     return nn.InstanceNorm2d(channels)
 
@@ -23,7 +23,8 @@ class SwitchableWhitening(nn.Module):
 
     Mean and covariance of a group are softmax-weighted sums of the batch's (in evaluation mode the running
     ones) and each image's own; the inverse square root of the covariance comes from Newton's iteration.
-    Source: Pan et al., Switchable Whitening for Deep Representation Learning, ICCV 2019, equations 4 to 6.
+    Source: Pan et al., Switchable Whitening for Deep Representation Learning, ICCV 2019 (batch and instance
+    whitening, the mixing weights in that order).
 
     While training, batch statistics are those of this process's batch alone. Statistics and the iteration run
     in float32 or wider under any autocast.
