@@ -33,7 +33,7 @@ def whitening(**options: float) -> SwitchableWhitening:
 
 def group_moments(x: Tensor, group: int = 4) -> tuple[Tensor, Tensor]:
     """Mean and covariance of each group of channels over all pixels of all images, by torch.cov."""
-    groups = x.transpose(0, 1).flatten(1).split(group)
+    groups = torch.split(x.transpose(0, 1).flatten(1), group)
     return torch.stack([g.mean(1, keepdim=True) for g in groups]), torch.stack(
         [torch.cov(g, correction=0) for g in groups]
     )
@@ -131,10 +131,10 @@ def test_whitening_losses_leave_one_and_the_same_network(backbone: str) -> None:
 
 def test_the_auxiliary_head_holds_weights_and_is_not_run() -> None:
     network = BY_NAME["robustnet:isw-mobilenet"].build()
-    network.dsn.register_forward_hook(lambda *_: pytest.fail("the auxiliary head was run"))
+    network.get_submodule("dsn").register_forward_hook(lambda *_: pytest.fail("the auxiliary head was run"))
     network(torch.rand(2, 3, 33, 47)).mean().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == [
-        f"dsn.{name}" for name, _ in network.dsn.named_parameters()
+        f"dsn.{name}" for name, _ in network.get_submodule("dsn").named_parameters()
     ]
 
 
