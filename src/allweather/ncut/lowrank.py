@@ -63,7 +63,7 @@ def factorise(appearance: Tensor, mask: Tensor, sigma_xy: float, rank: int | Non
     unit = sqrt(log2(e) / 2)
     pixels = _augment(flat * unit, valid).transpose(1, 2).unflatten(2, (height, width))
     factors = Factors(
-        points=_to_cells(pixels, rows.cell, columns.cell, fill=_FAR).transpose(3, 4).contiguous(),
+        points=_to_cells(pixels, rows.cell, columns.cell).transpose(3, 4).contiguous(),
         landmarks=_augment_landmarks(landmarks * unit),
         metric=_pseudo_inverse(gaussian(landmarks, landmarks)),
         blur_y=rows.blur.to(**kind),
@@ -193,11 +193,11 @@ def _slice(nodes: Tensor, factors: Factors, tile: _Tile, shape: torch.Size) -> T
     return pixels.flatten(4, 5).flatten(2, 3)[:, :, : shape[2], : shape[3]]
 
 
-def _to_cells(images: Tensor, cell_y: int, cell_x: int, fill: float = 0.0) -> Tensor:
-    """B×K×H×W cut into cells: B×R×Q×K×P; what the last cells lack is `fill`."""
+def _to_cells(images: Tensor, cell_y: int, cell_x: int) -> Tensor:
+    """B×K×H×W cut into cells: B×R×Q×K×P; what the last cells lack is 0, which no score weighs."""
     below, right = -images.shape[2] % cell_y, -images.shape[3] % cell_x
     if below or right:
-        images = functional.pad(images, (0, right, 0, below), value=fill)
+        images = functional.pad(images, (0, right, 0, below))
     cells = images.unflatten(3, (-1, cell_x)).unflatten(2, (-1, cell_y))  # B×K×R×py×Q×px
     return cells.permute(0, 2, 4, 1, 3, 5).flatten(4, 5)
 

@@ -167,6 +167,9 @@ class Session:
     def _iterate(self, batch: Batch) -> _Run:
         """Forward passes and updates until the cap, the stopping rule, or a number that is not finite."""
         run = _Run()
+        if not batch.images.isfinite().all():
+            run.failure = "the image is not finite"
+            return run
         for _ in range(max(1, self.method.iterations)):
             with moving_statistics(self.model), self._autocast():
                 objective = self.method.objective(self._network, self._state, batch)
