@@ -53,3 +53,9 @@ CAMVID11 = ClassSet(
 )  # fmt: skip
 
 CLASS_SETS = {classes.name: classes for classes in (CITYSCAPES, CAMVID11)}
+
+
+def numbered(names: tuple[str, ...]) -> ClassSet:
+    """A class set for networks whose classes are no known set, with colors that differ from one to the next."""
+    steps = [(67 * i % 256, 131 * i % 256, 197 * i % 256) for i in range(1, len(names) + 1)]
+    return ClassSet("own", names, tuple(steps))

@@ -3,14 +3,10 @@
 from fnmatch import fnmatchcase
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from allweather.errors import AllWeatherError
-from allweather.models.nets.blocks.norms import SwitchableWhitening
+from allweather.models.norm_layers import NORM_LAYERS
 from allweather.models.segmenter import Segmenter
-
-NORM_LAYERS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, SwitchableWhitening)
 
 
 def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn.Parameter]:

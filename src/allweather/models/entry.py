@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import nn
 
@@ -23,6 +24,7 @@ class Entry:
         nesting: the key of the state dict within the checkpoint, or None for a raw one.
         drop: patterns (fnmatch) of checkpoint keys that only training needs.
         fixture: key of the reference fixture that proves it, if there is one.
+        packaged: weights that this package ships.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Entry:
     nesting: str | None = None
     drop: tuple[str, ...] = ()
     fixture: str | None = None
+    packaged: Path | None = None
     facts: AdaptationFacts = field(default_factory=AdaptationFacts)
 
     def segmenter(self) -> Segmenter:

@@ -68,6 +68,25 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Where a network's weights came from.
+
+    Attributes:
+        file: the checkpoint's file name.
+        sha256: of the file.
+        nesting: keys that led to the state dict, joined by '/'; empty for a raw one.
+        prefix: what was cut from every key.
+        dropped: keys that only training needs, left out by the catalogue's rule.
+    """
+
+    file: str
+    sha256: str
+    nesting: str = ""
+    prefix: str = ""
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class AdaptationFacts:
     """What is known about adapting one network.
 
@@ -93,6 +112,7 @@ class Segmenter(nn.Module):
         extra_logits: trailing logits that are no class of the set (void), dropped from the output.
         name: how messages and records call it.
         facts: what is known about adapting this network.
+        provenance: where its weights came from, if from a file.
     """
 
     def __init__(
@@ -104,6 +124,7 @@ class Segmenter(nn.Module):
         extra_logits: int = 0,
         name: str = "network",
         facts: AdaptationFacts | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -112,6 +133,7 @@ class Segmenter(nn.Module):
         self.extra_logits = extra_logits
         self.name = name
         self.facts = facts or AdaptationFacts()
+        self.provenance = provenance
 
     @classmethod
     def wrap(
@@ -146,7 +168,9 @@ class Segmenter(nn.Module):
             AllWeatherError: for another input shape, or an output without the expected class count.
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise AllWeatherError(f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}.")
+            raise AllWeatherError(
+                f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}."
+            )
         logits = self._select(self.network(self.preprocessing.apply(images)))
         return self.preprocessing.restore(logits, (images.shape[-2], images.shape[-1]))
 

@@ -1,0 +1,127 @@
+"""The catalogue: from `scheme:name` to a network, of this project's own or of a library that is installed."""
+
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from allweather.classes import ClassSet
+from allweather.errors import AllWeatherError, unknown
+from allweather.models.checkpoints import load_weights
+from allweather.models.entry import Entry
+from allweather.models.norm_layers import count_norms
+from allweather.models.segmenter import Segmenter
+
+FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that hold its networks
+    "deeplabv3plus": ("deeplabv3plus",),
+    "espnetv2": ("espnetv2",),
+    "robustnet": ("robustnet",),
+}
+ECOSYSTEMS = ("transformers", "torchvision")  # schemes whose networks another library builds
+
+
+def load_model(
+    name: str,
+    weights: Path | str | None = None,
+    *,
+    classes: ClassSet | None = None,
+    sha256: str | None = None,
+) -> Segmenter:
+    """The network `scheme:name` as a Segmenter in evaluation mode, with the checkpoint at `weights`.
+
+    Without `weights` a network that the package ships has its own, one from a hub has the hub's, and any other is
+    randomly initialised, with a warning.
+
+    Args:
+        name: such as `espnetv2:2.0` or `transformers:` and a hub name or local folder.
+        classes: the class set, where the catalogue does not know it (libraries' networks).
+        sha256: expected digest of the checkpoint.
+
+    Raises:
+        AllWeatherError: for an unknown name, a library that is not installed, or a checkpoint that does not fit.
+    """
+    scheme, separator, rest = name.partition(":")
+    if not separator:
+        raise _without_scheme(name)
+    path = None if weights is None else Path(weights)
+    if scheme in ECOSYSTEMS:
+        ecosystem = import_module(f"allweather.models.ecosystems.{scheme}")
+        loaded: Segmenter = ecosystem.load(rest, path, classes)
+        return loaded
+    if scheme not in FAMILIES:
+        raise unknown("scheme", scheme, (*FAMILIES, *ECOSYSTEMS))
+    entry = find_entry(name)
+    model = entry.segmenter()
+    path = path or entry.packaged
+    if path is None:
+        warnings.warn(f"{name} is randomly initialised: no weights were given", stacklevel=2)
+        return model
+    model.provenance = load_weights(model.network, path, name=name, drop=entry.drop, sha256=sha256)
+    return model
+
+
+def find_entry(name: str) -> Entry:
+    """The catalogue's entry of one of this project's own networks.
+
+    Raises:
+        AllWeatherError: when there is none of that name.
+    """
+    entries = {entry.name: entry for entry in _entries(FAMILIES.get(name.partition(":")[0], ()))}
+    if name not in entries:
+        raise unknown("model", name, entries or [entry.name for entry in all_entries()])
+    return entries[name]
+
+
+def all_entries() -> list[Entry]:
+    """Every network of this project's own, in the catalogue's order."""
+    files = dict.fromkeys(file for files in FAMILIES.values() for file in files)
+    return _entries(tuple(files))
+
+
+def list_models() -> list[dict[str, Any]]:
+    """One row per network of the catalogue, ready for JSON; libraries' schemes come last, without figures."""
+    return [_row(entry) for entry in all_entries()] + [
+        {"name": f"{scheme}:…", "family": f"any network of {scheme}"} for scheme in ECOSYSTEMS
+    ]
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    with torch.device("meta"):
+        network: nn.Module = entry.build()
+    pre = entry.preprocessing
+    return {
+        "name": entry.name,
+        "family": entry.family,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "norms": count_norms(network),
+        "size_multiple": pre.size_multiple,
+        "preprocessing": {
+            "mean": pre.mean, "std": pre.std, "value_range": pre.value_range, "bgr": pre.bgr,
+            "input_scale": pre.input_scale,
+        },
+        "source": entry.source,
+        "licence": entry.licence,
+        "file": entry.file,
+        "publisher": entry.publisher,
+        "nesting": entry.nesting,
+        "fixture": entry.fixture,
+        "packaged": entry.packaged is not None,
+    }  # fmt: skip
+
+
+def _entries(files: tuple[str, ...]) -> list[Entry]:
+    modules = [import_module(f"allweather.models.nets.{file}") for file in files]
+    return [entry for module in modules for entry in module.ENTRIES]
+
+
+def _without_scheme(name: str) -> AllWeatherError:
+    names = [entry.name for entry in all_entries()]
+    same = [known for known in names if name in (*known.split(":"), known.replace(":", ""))]
+    spellings = same or [f"{scheme}:{name}" for scheme in ECOSYSTEMS]
+    return AllWeatherError(
+        f"expected a model as SCHEME:NAME, got '{name}'. Perhaps {' or '.join(spellings)}? Guessing could load other "
+        "weights than you mean."
+    )
