@@ -1,0 +1,114 @@
+"""Running a session over a stream under one of two protocols, and what became of each frame."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from allweather.data.images import ImageError
+from allweather.data.stream import Frame, Stream
+from allweather.errors import unknown
+from allweather.session import Result, Session
+
+Protocol = Literal["online", "transductive"]
+PASSES = 10  # cap of transductive passes over the stream
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One frame after adaptation.
+
+    Attributes:
+        name: the frame's.
+        frame, logits: the frame and its C×H×W prediction; None where the frame could not be read.
+        result: what the session said of the frame's batch; None where it only predicted or could not read.
+        failure: why there is no prediction.
+    """
+
+    name: str
+    frame: Frame | None = None
+    logits: Tensor | None = None
+    result: Result | None = None
+    failure: str | None = None
+
+
+def run(
+    session: Session, stream: Stream, protocol: Protocol = "online", batch: int = 1, skip: frozenset[str] = frozenset()
+) -> Iterator[Outcome]:
+    """Adapts along `stream` and yields every frame's outcome in order.
+
+    `online`: the prediction of a frame is the one made when it came. `transductive`: passes over the whole stream
+    until the method's stopping rule or `PASSES`, then a prediction of every frame; the same as online for methods
+    that return to the source after each batch.
+
+    Args:
+        batch: frames per adaptation; frames of one batch must have one size.
+        skip: names whose outcome is already known; an episodic method does not look at them, any other one adapts
+            to them again without yielding them, so that the rest come out as if nothing had stopped.
+
+    Raises:
+        AllWeatherError: for an unknown protocol.
+    """
+    if protocol not in get_args(Protocol):
+        raise unknown("protocol", protocol, get_args(Protocol))
+    if protocol == "online" or session.method.episodic:
+        yield from _online(session, stream, batch, skip)
+        return
+    _passes(session, stream, batch)
+    for name in stream.names:
+        if name not in skip:
+            frame = _read(stream, name)
+            yield frame if isinstance(frame, Outcome) else Outcome(name, frame, session.predict(frame.image))
+
+
+def _online(session: Session, stream: Stream, batch: int, skip: frozenset[str]) -> Iterator[Outcome]:
+    wanted = [name for name in stream.names if name not in skip or not session.method.episodic]
+    for frames in _batches(stream, wanted, batch):
+        good = [frame for frame in frames if isinstance(frame, Frame)]
+        result = session(torch.stack([frame.image for frame in good])) if good else None
+        logits = iter(result.logits if result else ())
+        for item in frames:
+            outcome = item if isinstance(item, Outcome) else Outcome(item.name, item, next(logits), result)
+            if outcome.name not in skip:
+                yield outcome
+
+
+def _passes(session: Session, stream: Stream, batch: int) -> None:
+    """Adapts over the whole stream until the mean watched loss per pass meets the stopping rule."""
+    losses: list[float] = []
+    for _ in range(PASSES):
+        watched = []
+        for frames in _batches(stream, list(stream.names), batch):
+            good = [frame.image for frame in frames if isinstance(frame, Frame)]
+            if good:
+                watched += session.adapt(torch.stack(good)).watched[:1]
+        if not watched:
+            return
+        losses.append(sum(watched) / len(watched))
+        if session.method.stopping.reason(losses):
+            return
+
+
+def _batches(stream: Stream, names: list[str], batch: int) -> Iterator[list[Frame | Outcome]]:
+    """Groups of `batch` frames; a new group also begins where the size changes."""
+    group: list[Frame | Outcome] = []
+    shape: torch.Size | None = None
+    for name in names:
+        item = _read(stream, name)
+        size = item.image.shape if isinstance(item, Frame) else shape
+        if group and (len(group) == batch or (shape is not None and size != shape)):
+            yield group
+            group, shape = [], None
+        group.append(item)
+        shape = size
+    if group:
+        yield group
+
+
+def _read(stream: Stream, name: str) -> Frame | Outcome:
+    try:
+        return stream.read(name)
+    except ImageError as error:
+        return Outcome(name, failure=str(error))

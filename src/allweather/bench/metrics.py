@@ -1,0 +1,103 @@
+"""Scores of label images: one confusion matrix accumulated over a whole stream, then every figure from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from allweather.errors import AllWeatherError
+
+
+@dataclass
+class ConfusionMatrix:
+    """Counts of (true class, predicted class) over any number of images.
+
+    Accumulate, then divide: mean IoU is the mean over classes of the IoU over all pixels of all images, not the
+    mean of images' scores. Pixels whose true class is −1 do not count; a predicted −1 is wrong for every class.
+
+    Attributes:
+        classes: C.
+        counts: C×(C+1) int64, rows true, columns predicted, the last column predictions that are no class.
+    """
+
+    classes: int
+    counts: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+
+    def __post_init__(self) -> None:
+        if not self.counts.size:
+            self.counts = np.zeros((self.classes, self.classes + 1), np.int64)
+
+    def update(self, predicted: np.ndarray, truth: np.ndarray) -> "ConfusionMatrix":
+        """Counts one image: integer arrays of one shape, −1 for no class. Returns itself.
+
+        Raises:
+            AllWeatherError: for shapes that differ or values outside −1..C−1.
+        """
+        if predicted.shape != truth.shape:
+            raise AllWeatherError(f"expected labels of one shape, got {predicted.shape} and {truth.shape}.")
+        for name, values in (("predicted", predicted), ("true", truth)):
+            if values.size and (values.min() < -1 or values.max() >= self.classes):
+                raise AllWeatherError(
+                    f"expected {name} labels in -1..{self.classes - 1}, got {values.min()}..{values.max()}."
+                )
+        counted = truth >= 0
+        columns = np.where(predicted[counted] < 0, self.classes, predicted[counted]).astype(np.int64)
+        cells = truth[counted].astype(np.int64) * (self.classes + 1) + columns
+        size = self.classes * (self.classes + 1)
+        self.counts += np.bincount(cells, minlength=size).reshape(self.counts.shape)
+        return self
+
+    def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
+        """The matrix of both sets of images together."""
+        return ConfusionMatrix(self.classes, self.counts + other.counts)
+
+    @property
+    def iou(self) -> np.ndarray:
+        """Intersection over union of each class in [0, 1]; NaN for a class neither true nor predicted anywhere."""
+        hits = np.diag(self.counts).astype(float)
+        union = self.counts.sum(1) + self.counts[:, :-1].sum(0) - hits
+        return np.divide(hits, union, out=np.full(self.classes, np.nan), where=union > 0)
+
+    @property
+    def mean_iou(self) -> float:
+        """mIoU in [0, 1] over the classes that are true or predicted somewhere; NaN without any pixel."""
+        return _mean(self.iou)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of counted pixels that are right."""
+        total = self.counts.sum()
+        return float(np.trace(self.counts) / total) if total else float("nan")
+
+    @property
+    def class_accuracy(self) -> float:
+        """Mean over classes of the share of their pixels that are right; classes without pixels do not count."""
+        pixels = self.counts.sum(1)
+        hits = np.diag(self.counts).astype(float)
+        return _mean(np.divide(hits, pixels, out=np.full(self.classes, np.nan), where=pixels > 0))
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """IoU weighted by the classes' share of the counted pixels."""
+        pixels = self.counts.sum(1)
+        return float(np.nansum(self.iou * pixels) / pixels.sum()) if pixels.sum() else float("nan")
+
+    def summary(self, names: Sequence[str]) -> dict[str, object]:
+        """Every figure in percent, rounded to 0.01, ready for JSON; None where a figure has no pixel."""
+        return {
+            "mIoU": _percent(self.mean_iou),
+            "pixel_accuracy": _percent(self.pixel_accuracy),
+            "class_accuracy": _percent(self.class_accuracy),
+            "frequency_weighted_IoU": _percent(self.frequency_weighted_iou),
+            "IoU": {name: _percent(value) for name, value in zip(names, self.iou.tolist(), strict=True)},
+            "pixels": int(self.counts.sum()),
+        }
+
+
+def _mean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def _percent(value: float) -> float | None:
+    return None if np.isnan(value) else round(100 * value, 2)

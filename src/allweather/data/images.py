@@ -1,0 +1,121 @@
+"""Image files: reading any of them as RGB in [0, 1], and writing results whole or not at all."""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from allweather.errors import AllWeatherError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+class ImageError(AllWeatherError):
+    """One image cannot be read; the others of its stream can."""
+
+
+def read_rgb(path: Path, size: tuple[int, int] | None = None) -> tuple[Tensor, tuple[int, int]]:
+    """The image as 3×H×W float32, RGB in [0, 1], and its stored (width, height).
+
+    Grey becomes three equal channels, transparency is dropped, 16-bit values are divided by 65535, and the camera's
+    orientation tag is followed.
+
+    Args:
+        size: (width, height) to resample to (bilinear, antialiased when it shrinks); None keeps the stored size.
+
+    Raises:
+        ImageError: for a file that is missing, empty, truncated or no image.
+    """
+    image = ImageOps.exif_transpose(_open(path))
+    stored = image.size
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
+    image = image.convert("RGB")
+    if size is not None and size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(image))  # a copy: PIL's own buffer is read-only
+    return pixels.permute(2, 0, 1).contiguous().float() / 255, stored
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """A label image as H×W integers: palette indices or grey values, 8 or 16 bit.
+
+    Raises:
+        ImageError: when it cannot be read, or has colours instead of indices.
+    """
+    image = _open(path)
+    if image.mode not in ("L", "P", "I", "I;16", "1"):
+        raise ImageError(f"{path}: expected label indices (grey or palette image), got mode {image.mode}.")
+    return np.array(image).astype(np.int64)
+
+
+def write_image(path: Path, pixels: np.ndarray, palette: list[int] | None = None) -> None:
+    """Writes uint8 H×W or H×W×3 as the suffix says, whole or not at all.
+
+    Raises:
+        AllWeatherError: when the disk is full or the folder cannot be written.
+    """
+    image = Image.fromarray(pixels)
+    if palette is not None:
+        image.putpalette(palette)
+    buffer = io.BytesIO()
+    kinds = {".jpg": {"format": "JPEG", "quality": 92}, ".png": {"format": "PNG"}}
+    image.save(buffer, **kinds[path.suffix.lower()])
+    write_bytes(path, buffer.getvalue())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON with stable keys and one final newline, whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes under a temporary name, then renames.
+
+    Raises:
+        AllWeatherError: when it cannot be written; nothing of it is left then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        _discard(temporary)
+        raise AllWeatherError(
+            f"cannot write {path}: {error.strerror or error}. What was written before is complete; make room or choose "
+            "another folder, then run again with --resume."
+        ) from error
+    except BaseException:
+        _discard(temporary)
+        raise
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return  # the folder itself is gone or closed to us: there is nothing of ours in it
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "it is empty" if path.is_file() and not path.stat().st_size else str(error).splitlines()[0]
+        raise ImageError(f"{path}: not a readable image ({reason}).") from error
+    return image
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """16-bit or float grey values as uint8; floats are taken as [0, 1] where none exceeds 1."""
+    top = 1.0 if values.dtype.kind == "f" and values.max(initial=0) <= 1 else 65535.0
+    return np.clip(values.astype(np.float64) * (255 / top), 0, 255).round().astype(np.uint8)

@@ -1,0 +1,128 @@
+"""Label images: from a dataset's values to class indices, from predictions to colors; for scoring only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
+from allweather.data.images import ImageError, read_labels
+from allweather.errors import AllWeatherError, unknown
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """How predictions in one class set are compared with labels in another.
+
+    Attributes:
+        name: as the command line takes it.
+        predicted, truth: the class sets of predictions and of label files.
+        table: for each predicted class the true class it counts as.
+    """
+
+    name: str
+    predicted: ClassSet
+    truth: ClassSet
+    table: tuple[int, ...]
+
+    def predictions(self, labels: np.ndarray, path: Path) -> np.ndarray:
+        """Predicted labels as indices of the true set; `ignore` of the predicted set stays no class at all (−1).
+
+        Raises:
+            ImageError: for a value that is no class of the predicted set.
+        """
+        table = np.full(256, -2, np.int64)
+        table[: len(self.table)] = self.table
+        table[self.predicted.ignore] = -1
+        return _lookup(labels, table, path, self.predicted)
+
+    def labels(self, labels: np.ndarray, path: Path) -> np.ndarray:
+        """True labels, −1 where they are to be ignored.
+
+        Raises:
+            ImageError: for a value that is neither a class nor the set's ignore value.
+        """
+        table = np.full(256, -2, np.int64)
+        table[: len(self.truth)] = np.arange(len(self.truth))
+        table[self.truth.ignore] = -1
+        return _lookup(labels, table, path, self.truth)
+
+
+MAPPINGS = {
+    mapping.name: mapping
+    for mapping in (
+        Mapping("cityscapes", CITYSCAPES, CITYSCAPES, tuple(range(19))),
+        Mapping("camvid11", CAMVID11, CAMVID11, tuple(range(11))),
+        Mapping(
+            "cityscapes-camvid11",
+            CITYSCAPES,
+            CAMVID11,
+            (3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10),
+        ),
+    )
+}
+
+
+def find_mapping(name: str) -> Mapping:
+    """The mapping of that name.
+
+    Raises:
+        AllWeatherError: when there is none.
+    """
+    if name not in MAPPINGS:
+        raise unknown("mapping", name, MAPPINGS)
+    return MAPPINGS[name]
+
+
+def read_pair(prediction: Path, truth: Path, mapping: Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true class of each pixel, H×W each, −1 for none.
+
+    Raises:
+        ImageError: for an unreadable file, an unexpected value, or sizes that differ.
+    """
+    predicted = mapping.predictions(read_labels(prediction), prediction)
+    labels = mapping.labels(read_labels(truth), truth)
+    if predicted.shape != labels.shape:
+        raise ImageError(
+            f"{prediction} has {predicted.shape[1]}×{predicted.shape[0]} pixels, its label {truth} has "
+            f"{labels.shape[1]}×{labels.shape[0]}. Predictions are scored at the label's size."
+        )
+    return predicted, labels
+
+
+def colorize(labels: np.ndarray, classes: ClassSet) -> np.ndarray:
+    """Class indices H×W as colors H×W×3 uint8; values that are no class are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(classes)] = classes.colors
+    return table[labels]
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, classes: ClassSet, opacity: float = 0.5) -> np.ndarray:
+    """The class colors over the image, both H×W×3 uint8."""
+    mixed = image * (1 - opacity) + colorize(labels, classes) * opacity
+    return np.asarray(mixed.round(), np.uint8)
+
+
+def _lookup(labels: np.ndarray, table: np.ndarray, path: Path, classes: ClassSet) -> np.ndarray:
+    outside = (labels < 0) | (labels > 255)
+    values = table[np.where(outside, 255, labels)]
+    wrong = labels[outside | (values == -2)]
+    if wrong.size:
+        found = ", ".join(map(str, np.unique(wrong)[:5]))
+        raise ImageError(
+            f"{path}: unexpected label values {found}; expected 0..{len(classes) - 1} ({classes.name}) and "
+            f"{classes.ignore} for ignored pixels."
+        )
+    return values
+
+
+def label_files(folder: Path) -> dict[str, Path]:
+    """The label images (.png) of a folder by name, searched to the bottom.
+
+    Raises:
+        AllWeatherError: when the folder has none.
+    """
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
+    if not files:
+        raise AllWeatherError(f"no label image (.png) in {folder}.")
+    return files

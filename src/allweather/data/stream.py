@@ -1,0 +1,64 @@
+"""Frames in an order: what adaptation sees of a dataset, which is images and never a label."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a stream.
+
+    Attributes:
+        name: unique within the stream; outputs are named after it.
+        image: 3×H×W float32, RGB in [0, 1], at the size asked for.
+        size: (width, height) of the image as it is stored.
+        path: the file, where there is one.
+    """
+
+    name: str
+    image: Tensor
+    size: tuple[int, int]
+    path: Path | None = None
+
+
+class Stream:
+    """Frames in a defined order, read one at a time; an unreadable one raises where it stands.
+
+    Args:
+        names: of the frames, in order.
+        read: gives the frame of a name.
+        order: indices into `names` in the order of play; as given where None.
+    """
+
+    def __init__(
+        self, names: Sequence[str], read: Callable[[str], Frame], order: Sequence[int] | None = None
+    ) -> None:
+        self._read = read
+        self.names = tuple(names if order is None else (names[index] for index in order))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self.read(name) for name in self.names)
+
+    def read(self, name: str) -> Frame:
+        """The frame of that name.
+
+        Raises:
+            ImageError: when it cannot be read.
+        """
+        return self._read(name)
+
+    def reordered(self, order: Sequence[int]) -> "Stream":
+        """The same frames, the i-th being today's `order[i]`-th."""
+        return Stream(self.names, self._read, order)
+
+    @property
+    def order_hash(self) -> str:
+        """sha256 of the names in order: two runs with the same hash saw the same frames in the same order."""
+        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
