@@ -76,7 +76,9 @@ every_case = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize(("case", "reason"), REFUSED.items(), ids=lambda value: "-".join(value) if isinstance(value, tuple) else "")
+@pytest.mark.parametrize(
+    ("case", "reason"), REFUSED.items(), ids=lambda value: "-".join(value) if isinstance(value, tuple) else ""
+)
 def test_a_refusal_names_the_method_and_the_network(case: tuple[str, str, str], reason: str) -> None:
     assert case[0] in reason and f"tiny-{case[2]}" in reason
     assert case[2] == "none", "every method works on BatchNorm and on LayerNorm networks"
@@ -120,7 +122,9 @@ def test_reset_is_bitwise_and_repeats_the_first_run(name: str, preset: str, norm
     first = [session(frame).logits for frame in images]
     session.reset()
     assert not moved_names(session, model)
-    assert all(torch.equal(before, session(frame).logits) for before, frame in zip(first, images, strict=True))
+    assert all(
+        torch.equal(before, session(frame).logits) for before, frame in zip(first, images, strict=True)
+    )
 
 
 @every_case

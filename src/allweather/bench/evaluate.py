@@ -35,7 +35,11 @@ class Outcome:
 
 
 def run(
-    session: Session, stream: Stream, protocol: Protocol = "online", batch: int = 1, skip: frozenset[str] = frozenset()
+    session: Session,
+    stream: Stream,
+    protocol: Protocol = "online",
+    batch: int = 1,
+    skip: frozenset[str] = frozenset(),
 ) -> Iterator[Outcome]:
     """Adapts along `stream` and yields every frame's outcome in order.
 

@@ -24,9 +24,7 @@ class Stopping:
 
     def reason(self, losses: Sequence[float]) -> str | None:
         """Why to stop after `losses`, one per iteration so far; None to go on."""
-        differences = [
-            (before - now) / max(abs(before), 1e-12) for before, now in pairwise(losses)
-        ]
+        differences = [(before - now) / max(abs(before), 1e-12) for before, now in pairwise(losses)]
         if not differences:
             return None
         if differences[-1] < -self.rise:

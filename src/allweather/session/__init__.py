@@ -2,6 +2,6 @@
 
 from allweather.session.guard import Guard
 from allweather.session.result import Result
-from allweather.session.session import Session
+from allweather.session.session import Precision, Session
 
-__all__ = ["Guard", "Result", "Session"]
+__all__ = ["Guard", "Precision", "Result", "Session"]

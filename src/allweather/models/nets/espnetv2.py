@@ -179,7 +179,9 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.projection_layer(x)
-        levels = [_at_scale(x, scale, stage) for scale, stage in zip(PYRAMID_SCALES, self.stages, strict=True)]
+        levels = [
+            _at_scale(x, scale, stage) for scale, stage in zip(PYRAMID_SCALES, self.stages, strict=True)
+        ]
         return self.br(self.merge_layer(torch.cat(levels, 1)))
 
 

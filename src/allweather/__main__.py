@@ -1,0 +1,5 @@
+"""`python -m allweather` is the `allweather` command."""
+
+from allweather.app.cli import main
+
+main()

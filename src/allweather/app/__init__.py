@@ -1,0 +1,1 @@
+"""The command line and the pages: everything a person touches."""

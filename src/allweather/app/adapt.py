@@ -1,0 +1,243 @@
+"""`allweather adapt`: a network, a method and images; writes labels, colors, overlays and a record."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+from torch.nn import functional
+
+from allweather import methods
+from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, progress, rate, warn
+from allweather.app.options import parse_settings, parse_size
+from allweather.bench.evaluate import Outcome, Protocol, run
+from allweather.bench.record import provenance
+from allweather.data.folder import open_files
+from allweather.data.images import read_rgb, write_image, write_json
+from allweather.data.labels import colorize, overlay
+from allweather.data.stream import Frame, Stream
+from allweather.errors import AllWeatherError
+from allweather.models import load_model
+from allweather.session import Precision, Session
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to the command line."""
+    app.command(
+        epilog="Example: allweather adapt frames/ --model demo:streetnet --method mall-domain --out adapted/"
+    )(adapt)
+
+
+def adapt(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT…", help="Folders of images, or image files.")
+    ],
+    model: Annotated[str, typer.Option(help="The network, as SCHEME:NAME; see `allweather list models`.")],
+    out: Annotated[Path, typer.Option(help="Where labels, colors, overlays and the record go.")],
+    weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
+    method: Annotated[str, typer.Option(help="See `allweather list methods`.")] = "mall-domain",
+    preset: Annotated[
+        str, typer.Option(help="recommended, or paper for the settings as published.")
+    ] = "recommended",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WIDTHxHEIGHT", help="Resample every image to this before the network."),
+    ] = None,
+    protocol: Annotated[
+        Protocol,
+        typer.Option(help="online: predict each frame as it comes; transductive: adapt first, then predict."),
+    ] = "online",
+    batch: Annotated[int, typer.Option(min=1, help="Frames per adaptation.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the session's random stream.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    precision: Annotated[Precision, typer.Option(help="float32 or bf16.")] = "float32",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run the network through torch.compile.")
+    ] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="channels_last memory format.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what an earlier run wrote; do the rest.")
+    ] = False,
+) -> None:
+    """Adapt a network to images without labels, and write its predictions.
+
+    Writes OUT/labels/NAME.png (trainIds, at the image's own size), OUT/color/NAME.png, OUT/overlay/NAME.jpg and
+    OUT/record.json. An image that cannot be read is named and skipped; the exit status is then 1.
+    """
+    stream = open_files(inputs, parse_size(size))
+    session = open_session(
+        model, weights, method, preset, parse_settings(setting or []), device,
+        seed=seed, precision=precision, compile=compile, channels_last=channels_last,
+    )  # fmt: skip
+    folder = Output.open(out, provenance(session, stream, protocol, batch), resume)
+    skip = frozenset(folder.images)
+    if skip:
+        narration.print(f"resuming: {len(skip)} of {len(stream)} images are done")
+    try:
+        with progress() as bar:
+            task = bar.add_task(method, total=len(stream) - len(skip), rate="")
+            for outcome in run(session, stream, protocol, batch, skip):
+                folder.write(outcome, session.model.classes)
+                bar.advance(task)
+                bar.update(task, rate=rate(bar.tasks[0].speed))
+    except KeyboardInterrupt:
+        narration.print(f"interrupted: {len(folder.images)} images are complete; add --resume for the rest.")
+        raise typer.Exit(INTERRUPTED) from None
+    folder.finish()
+    _tell(folder, stream)
+    raise typer.Exit(SOME_FAILED if folder.failures else DONE)
+
+
+def open_session(
+    model: str,
+    weights: Path | None,
+    method: str,
+    preset: str,
+    settings: dict[str, str],
+    device: str = "cpu",
+    **options: Any,
+) -> Session:
+    """The session that the options describe; warnings of loading become narration.
+
+    Raises:
+        AllWeatherError: for anything unknown or unreadable among them.
+    """
+    methods.make(method, preset, settings)  # a misspelt method must not wait for a checkpoint
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        network = load_model(model, weights)
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            warn(str(warning.message))
+    try:
+        network.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise AllWeatherError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return Session(network, methods.make(method, preset, settings, model=network), **options)
+
+
+@dataclass
+class Output:
+    """The output folder and its record, complete after every image.
+
+    Attributes:
+        folder: OUT.
+        head: what made the results.
+        images: what became of each image, by name.
+        failures: why an image has no prediction, by name.
+    """
+
+    folder: Path
+    head: dict[str, Any]
+    images: dict[str, dict[str, Any]]
+    failures: dict[str, str]
+
+    @classmethod
+    def open(cls, folder: Path, head: dict[str, Any], resume: bool) -> "Output":
+        """An empty folder, or the state of an earlier run of the same settings.
+
+        Raises:
+            AllWeatherError: when the folder already holds a run and `resume` is off, or one of other settings.
+        """
+        made = cls(folder, json.loads(json.dumps(head)), {}, {})
+        path = folder / "record.json"
+        if not path.exists():
+            made._save()
+            return made
+        if not resume:
+            raise AllWeatherError(
+                f"{folder} already holds a run. Add --resume to finish it, or choose another --out."
+            )
+        earlier = _read_record(path)
+        different = sorted(
+            key for key in made.head if key != "versions" and made.head[key] != earlier.get(key)
+        )
+        if different:
+            raise AllWeatherError(
+                f"{path} is of another run: {', '.join(different)} differ. Repeat its settings, or choose another --out."
+            )
+        made.images = {
+            name: entry for name, entry in earlier.get("images", {}).items() if made._label(name).exists()
+        }
+        return made
+
+    def write(self, outcome: Outcome, classes: Any) -> None:
+        """The label, color and overlay images of one outcome, and its line in the record."""
+        if outcome.frame is None or outcome.logits is None:
+            self.failures[outcome.name] = outcome.failure or "no prediction"
+            warn(self.failures[outcome.name])
+            return
+        labels = labels_at(outcome.logits, outcome.frame.size)
+        image = self._picture(outcome.frame)
+        write_image(self.folder / "color" / f"{outcome.name}.png", colorize(labels, classes))
+        write_image(self.folder / "overlay" / f"{outcome.name}.jpg", overlay(image, labels, classes))
+        write_image(self._label(outcome.name), labels)
+        self.images[outcome.name] = _entry(outcome)
+        self._save()
+
+    def finish(self) -> None:
+        """Writes the record a last time, failures included."""
+        self._save()
+
+    def _save(self) -> None:
+        write_json(
+            self.folder / "record.json", {**self.head, "images": self.images, "failures": self.failures}
+        )
+
+    def _label(self, name: str) -> Path:
+        return self.folder / "labels" / f"{name}.png"
+
+    @staticmethod
+    def _picture(frame: Frame) -> np.ndarray:
+        """The image at its stored size, H×W×3 uint8."""
+        image = frame.image if frame.path is None else read_rgb(frame.path)[0]
+        return np.asarray((image * 255).round().byte().permute(1, 2, 0))
+
+
+def labels_at(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Class of each pixel, uint8 H×W, of logits C×h×w enlarged bilinearly to (width, height)."""
+    if (logits.shape[2], logits.shape[1]) != size:
+        logits = functional.interpolate(logits[None], (size[1], size[0]), mode="bilinear")[0]
+    return np.asarray(logits.argmax(0).byte().cpu())
+
+
+def _entry(outcome: Outcome) -> dict[str, Any]:
+    result = outcome.result
+    if result is None:
+        return {}
+    return {
+        "iterations": result.iterations,
+        "stop": result.stop,
+        "losses": [round(loss, 6) for loss in result.losses],
+        "watched": [round(loss, 6) for loss in result.watched],
+        "decision": result.decision,
+        "seconds": round(result.seconds, 4),
+    }
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise AllWeatherError(f"cannot resume: {path} is not a readable record ({error}).") from error
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _tell(folder: Output, stream: Stream) -> None:
+    decisions = [entry.get("decision", "") for entry in folder.images.values()]
+    refused = sum(decision != "accepted" for decision in decisions if decision)
+    guard = f", {refused} updates refused by the guard" if refused else ""
+    narration.print(f"{len(folder.images)} of {len(stream)} images in [bold]{folder.folder}[/]{guard}")
+    if folder.failures:
+        warn(f"{len(folder.failures)} images could not be read: {', '.join(list(folder.failures)[:5])}")

@@ -1,0 +1,74 @@
+"""How the command line speaks: narration on stderr, data on stdout, one way to show progress and to fail."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)  # fmt: skip
+from rich.table import Table
+
+narration = Console(stderr=True, soft_wrap=True, highlight=False)
+data = Console(soft_wrap=True, highlight=False)
+
+DONE, SOME_FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+def progress() -> Progress:
+    """A bar with count, rate and time left, on stderr; it leaves no trace when it is done."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=narration,
+        transient=True,
+    )
+
+
+def rate(task_speed: float | None) -> str:
+    """Frames per second, or seconds per frame where it is slow."""
+    if not task_speed:
+        return ""
+    return f"{task_speed:.1f}/s" if task_speed >= 1 else f"{1 / task_speed:.1f} s each"
+
+
+def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """JSON on stdout, for programs."""
+    typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> Table:
+    """A table whose columns from `numbers_from` on are aligned to the right."""
+    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="right" if index >= numbers_from else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def complain(message: str) -> None:
+    """What was wrong, on stderr."""
+    narration.print(f"[bold red]error:[/] {_plain(message)}")
+
+
+def warn(message: str) -> None:
+    """A line of narration that wants attention."""
+    narration.print(f"[yellow]warning:[/] {_plain(message)}")
+
+
+def _plain(message: str) -> str:
+    return message.replace("[", r"\[")

@@ -1,0 +1,38 @@
+"""Reading the command line's own little languages: sizes and FIELD=VALUE settings."""
+
+import re
+
+from allweather.errors import AllWeatherError
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(width, height) from WIDTHxHEIGHT.
+
+    Raises:
+        AllWeatherError: for anything else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)[xX×](\d+)", text)
+    if not match or not all(16 <= int(side) <= 16384 for side in match.groups()):
+        raise AllWeatherError(
+            f"--size: expected WIDTHxHEIGHT with sides of 16 to 16384 pixels, got '{text}'."
+        )
+    return int(match[1]), int(match[2])
+
+
+def parse_settings(pairs: list[str]) -> dict[str, str]:
+    """The method's settings from FIELD=VALUE texts.
+
+    Raises:
+        AllWeatherError: for a text without '=' or a field given twice.
+    """
+    settings: dict[str, str] = {}
+    for pair in pairs:
+        field, separator, value = pair.partition("=")
+        if not separator or not field:
+            raise AllWeatherError(f"--set: expected FIELD=VALUE, got '{pair}'.")
+        if field in settings:
+            raise AllWeatherError(f"--set: {field} is given twice.")
+        settings[field] = value
+    return settings
