@@ -122,9 +122,7 @@ def test_reset_is_bitwise_and_repeats_the_first_run(name: str, preset: str, norm
     first = [session(frame).logits for frame in images]
     session.reset()
     assert not moved_names(session, model)
-    assert all(
-        torch.equal(before, session(frame).logits) for before, frame in zip(first, images, strict=True)
-    )
+    assert all(torch.equal(before, session(frame).logits) for before, frame in zip(first, images, strict=True))
 
 
 @every_case

@@ -71,9 +71,7 @@ def test_momentum_is_the_share_that_the_old_statistics_keep() -> None:
     layer, x = whitening(momentum=0.9).train(), correlated()
     mean, covariance = group_moments(x)
     layer(x)
-    assert torch.allclose(layer.running_mean, 0.1 * mean) and torch.allclose(
-        layer.running_cov, 0.1 * covariance
-    )
+    assert torch.allclose(layer.running_mean, 0.1 * mean) and torch.allclose(layer.running_cov, 0.1 * covariance)
     layer(x)
     assert torch.allclose(layer.running_mean, 0.19 * mean)
 

@@ -28,22 +28,18 @@ from allweather.session import Precision, Session
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the command line."""
-    app.command(
-        epilog="Example: allweather adapt frames/ --model demo:streetnet --method mall-domain --out adapted/"
-    )(adapt)
+    app.command(epilog="Example: allweather adapt frames/ --model demo:streetnet --method mall-domain --out adapted/")(
+        adapt
+    )
 
 
 def adapt(
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT…", help="Folders of images, or image files.")
-    ],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT…", help="Folders of images, or image files.")],
     model: Annotated[str, typer.Option(help="The network, as SCHEME:NAME; see `allweather list models`.")],
     out: Annotated[Path, typer.Option(help="Where labels, colors, overlays and the record go.")],
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
     method: Annotated[str, typer.Option(help="See `allweather list methods`.")] = "mall-domain",
-    preset: Annotated[
-        str, typer.Option(help="recommended, or paper for the settings as published.")
-    ] = "recommended",
+    preset: Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")] = "recommended",
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable."),
@@ -60,15 +56,9 @@ def adapt(
     seed: Annotated[int, typer.Option(help="Of the session's random stream.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
     precision: Annotated[Precision, typer.Option(help="float32 or bf16.")] = "float32",
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Run the network through torch.compile.")
-    ] = False,
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="channels_last memory format.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep what an earlier run wrote; do the rest.")
-    ] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="channels_last memory format.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what an earlier run wrote; do the rest.")] = False,
 ) -> None:
     """Adapt a network to images without labels, and write its predictions.
 
@@ -156,20 +146,14 @@ class Output:
             made._save()
             return made
         if not resume:
-            raise AllWeatherError(
-                f"{folder} already holds a run. Add --resume to finish it, or choose another --out."
-            )
+            raise AllWeatherError(f"{folder} already holds a run. Add --resume to finish it, or choose another --out.")
         earlier = _read_record(path)
-        different = sorted(
-            key for key in made.head if key != "versions" and made.head[key] != earlier.get(key)
-        )
+        different = sorted(key for key in made.head if key != "versions" and made.head[key] != earlier.get(key))
         if different:
             raise AllWeatherError(
-                f"{path} is of another run: {', '.join(different)} differ. Repeat its settings, or choose another --out."
+                f"{path} is of another run: {', '.join(different)} differ. Repeat its settings or choose another --out."
             )
-        made.images = {
-            name: entry for name, entry in earlier.get("images", {}).items() if made._label(name).exists()
-        }
+        made.images = {name: entry for name, entry in earlier.get("images", {}).items() if made._label(name).exists()}
         return made
 
     def write(self, outcome: Outcome, classes: Any) -> None:
@@ -191,9 +175,7 @@ class Output:
         self._save()
 
     def _save(self) -> None:
-        write_json(
-            self.folder / "record.json", {**self.head, "images": self.images, "failures": self.failures}
-        )
+        write_json(self.folder / "record.json", {**self.head, "images": self.images, "failures": self.failures})
 
     def _label(self, name: str) -> Path:
         return self.folder / "labels" / f"{name}.png"

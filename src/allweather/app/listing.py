@@ -62,12 +62,8 @@ def _models(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str
 
 
 def _methods(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    return ("name", "presets", "source"), [
-        (row["name"], ", ".join(row["presets"]), row["source"]) for row in rows
-    ]
+    return ("name", "presets", "source"), [(row["name"], ", ".join(row["presets"]), row["source"]) for row in rows]
 
 
 def _datasets(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    return ("name", "form", "label mappings"), [
-        (row["name"], row["form"], ", ".join(row["mappings"])) for row in rows
-    ]
+    return ("name", "form", "label mappings"), [(row["name"], row["form"], ", ".join(row["mappings"])) for row in rows]

@@ -15,9 +15,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"(\d+)[xX×](\d+)", text)
     if not match or not all(16 <= int(side) <= 16384 for side in match.groups()):
-        raise AllWeatherError(
-            f"--size: expected WIDTHxHEIGHT with sides of 16 to 16384 pixels, got '{text}'."
-        )
+        raise AllWeatherError(f"--size: expected WIDTHxHEIGHT with sides of 16 to 16384 pixels, got '{text}'.")
     return int(match[1]), int(match[2])
 
 

@@ -17,12 +17,8 @@ def register(app: typer.Typer) -> None:
 
 def score(
     predictions: Annotated[Path, typer.Argument(metavar="LABELS", help="Folder of predicted labels (.png).")],
-    truth: Annotated[
-        Path, typer.Argument(metavar="TRUTH", help="Folder of true labels with the same names.")
-    ],
-    mapping: Annotated[
-        str, typer.Option(help="How predicted classes are compared with true ones.")
-    ] = "cityscapes",
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of true labels with the same names.")],
+    mapping: Annotated[str, typer.Option(help="How predicted classes are compared with true ones.")] = "cityscapes",
     json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
     """Score predicted labels: mIoU and its companions over all images together."""
@@ -41,9 +37,7 @@ def score(
     for name, reason in result.failed.items():
         warn(f"{name}: {reason}")
     if result.without_prediction:
-        warn(
-            f"{len(result.without_prediction)} labels have no prediction, e.g. {result.without_prediction[0]}"
-        )
+        warn(f"{len(result.without_prediction)} labels have no prediction, e.g. {result.without_prediction[0]}")
     raise typer.Exit(SOME_FAILED if result.failed else DONE)
 
 

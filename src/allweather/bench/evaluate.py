@@ -83,7 +83,7 @@ def _passes(session: Session, stream: Stream, batch: int) -> None:
     """Adapts over the whole stream until the mean watched loss per pass meets the stopping rule."""
     losses: list[float] = []
     for _ in range(PASSES):
-        watched = []
+        watched: list[float] = []
         for frames in _batches(stream, list(stream.names), batch):
             good = [frame.image for frame in frames if isinstance(frame, Frame)]
             if good:

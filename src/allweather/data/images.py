@@ -66,8 +66,7 @@ def write_image(path: Path, pixels: np.ndarray, palette: list[int] | None = None
     if palette is not None:
         image.putpalette(palette)
     buffer = io.BytesIO()
-    kinds = {".jpg": {"format": "JPEG", "quality": 92}, ".png": {"format": "PNG"}}
-    image.save(buffer, **kinds[path.suffix.lower()])
+    image.save(buffer, format="JPEG" if path.suffix.lower() == ".jpg" else "PNG", quality=92)
     write_bytes(path, buffer.getvalue())
 
 

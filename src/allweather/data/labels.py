@@ -122,9 +122,7 @@ def label_files(folder: Path) -> dict[str, Path]:
     Raises:
         AllWeatherError: when the folder has none.
     """
-    files = {
-        path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))
-    }
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
     if not files:
         raise AllWeatherError(f"no label image (.png) in {folder}.")
     return files

@@ -34,9 +34,7 @@ class Stream:
         order: indices into `names` in the order of play; as given where None.
     """
 
-    def __init__(
-        self, names: Sequence[str], read: Callable[[str], Frame], order: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, names: Sequence[str], read: Callable[[str], Frame], order: Sequence[int] | None = None) -> None:
         self._read = read
         self.names = tuple(names if order is None else (names[index] for index in order))
 

@@ -21,15 +21,11 @@ class GradientMethod(Method):
     lr: float = option(1e-3, "learning rate")
     momentum: float = option(0.9, "SGD's momentum, or Adam's first beta")
     weight_decay: float = option(0.0, "weight decay")
-    schedule: Literal["constant", "poly"] = option(
-        "constant", "learning rate over updates; poly: (1 - t/horizon)^0.9"
-    )
+    schedule: Literal["constant", "poly"] = option("constant", "learning rate over updates; poly: (1 - t/horizon)^0.9")
     horizon: int = option(1000, "updates until poly reaches zero")
     iterations: int = option(1, "most updates per batch")
     episodic: bool = option(True, "back to the source network after each batch")
-    report_after: bool = option(
-        True, "report the prediction made after the last update, not the one before it"
-    )
+    report_after: bool = option(True, "report the prediction made after the last update, not the one before it")
     bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
     share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")
 
@@ -39,12 +35,8 @@ class GradientMethod(Method):
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "sgd":
-            return torch.optim.SGD(
-                parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-            )
-        return torch.optim.Adam(
-            parameters, lr=self.lr, betas=(self.momentum, 0.999), weight_decay=self.weight_decay
-        )
+            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        return torch.optim.Adam(parameters, lr=self.lr, betas=(self.momentum, 0.999), weight_decay=self.weight_decay)
 
     def learning_rate(self, update: int) -> float:
         if self.schedule == "constant":

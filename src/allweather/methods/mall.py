@@ -61,14 +61,10 @@ class Mall(GradientMethod):
     ncut_weight: float = option(1.0, "weight of the normalized cut")
     entropy_weight: float = option(0.0, "weight of the mean entropy of the pixels' predictions")
     diversity_weight: float = option(0.0, "weight of the entropy of the mean prediction, which is maximised")
-    stop_tolerance: float = option(
-        0.001, "relative change of the normalized cut below which a step counts as flat"
-    )
+    stop_tolerance: float = option(0.001, "relative change of the normalized cut below which a step counts as flat")
     stop_patience: int = option(1, "flat steps in a row that end the iterations")
     stop_rise: float = option(0.01, "relative rise of the normalized cut that ends the iterations")
-    rank: Literal["auto"] | int = option(
-        "auto", "rank of the affinity's colour factor; auto: by its error bound"
-    )
+    rank: Literal["auto"] | int = option("auto", "rank of the affinity's colour factor; auto: by its error bound")
 
     @property
     def stopping(self) -> Stopping:

@@ -42,9 +42,7 @@ def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None) -> dic
             False,
         )
         if mode in ("running", "train"):
-            moved |= {
-                f"{prefix}.{name}" if prefix else name: buffer for name, buffer in layer.named_buffers()
-            }
+            moved |= {f"{prefix}.{name}" if prefix else name: buffer for name, buffer in layer.named_buffers()}
     return moved
 
 
@@ -112,7 +110,7 @@ class TestTimeStatistics(_BatchNorm):
 def _adopt(module: _BatchNorm) -> TestTimeStatistics:
     # a class swap keeps parameters, buffers, names and any forward of a subclass (fused activations)
     if not isinstance(module, TestTimeStatistics):
-        module.__class__ = _adopted_class(type(module))
+        module.__class__ = _adopted_class(type(module))  # type: ignore[arg-type]  # a class is hashable
     return cast(TestTimeStatistics, module)
 
 

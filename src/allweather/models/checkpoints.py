@@ -40,9 +40,7 @@ def load_weights(
     """
     digest = _digest(path)
     if sha256 is not None and digest != sha256.lower():
-        raise AllWeatherError(
-            f"{path}: expected sha256 {sha256.lower()}, the file has {digest}. Fetch it again."
-        )
+        raise AllWeatherError(f"{path}: expected sha256 {sha256.lower()}, the file has {digest}. Fetch it again.")
     tensors, nesting = _unnest(read_checkpoint(path), path)
     expected = network.state_dict()
     tensors, prefix = _strip(tensors, expected)
@@ -67,9 +65,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     if not head:
         raise AllWeatherError(f"{path} is empty. Fetch the checkpoint again.")
     if head.lstrip()[:1] == b"<":
-        raise AllWeatherError(
-            f"{path} is a web page, not a checkpoint: the download was refused. Fetch it again."
-        )
+        raise AllWeatherError(f"{path} is a web page, not a checkpoint: the download was refused. Fetch it again.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path, head)
     return _read_torch(path)
@@ -105,9 +101,7 @@ def _read_safetensors(path: Path, head: bytes) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise AllWeatherError(
-            f"{path}: not a readable safetensors file ({error}). Fetch it again."
-        ) from error
+        raise AllWeatherError(f"{path}: not a readable safetensors file ({error}). Fetch it again.") from error
 
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
@@ -127,13 +121,9 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
         IndexError,
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AllWeatherError(
-            f"{path}: not a readable torch checkpoint ({reason}). Fetch it again."
-        ) from error
+        raise AllWeatherError(f"{path}: not a readable torch checkpoint ({reason}). Fetch it again.") from error
     if not isinstance(loaded, Mapping):
-        raise AllWeatherError(
-            f"{path}: expected a mapping of names to tensors, found {type(loaded).__name__}."
-        )
+        raise AllWeatherError(f"{path}: expected a mapping of names to tensors, found {type(loaded).__name__}.")
     return loaded
 
 
@@ -145,9 +135,7 @@ def _check_archive(path: Path) -> None:
         unpacked = sum(member.file_size for member in archive.infolist())
     size = path.stat().st_size
     if unpacked > size:
-        raise AllWeatherError(
-            f"{path}: {size:,} bytes that claim to unpack to {unpacked:,}; not a torch checkpoint."
-        )
+        raise AllWeatherError(f"{path}: {size:,} bytes that claim to unpack to {unpacked:,}; not a torch checkpoint.")
 
 
 def _not_data(path: Path, reason: str) -> str:

@@ -167,9 +167,7 @@ class Segmenter(nn.Module):
             AllWeatherError: for another input shape, or an output without the expected class count.
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise AllWeatherError(
-                f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}."
-            )
+            raise AllWeatherError(f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}.")
         logits = self._select(self.network(self.preprocessing.apply(images)))
         return self.preprocessing.restore(logits, (images.shape[-2], images.shape[-1]))
 

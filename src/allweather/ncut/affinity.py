@@ -86,11 +86,7 @@ class Affinity:
     @property
     def degree(self) -> Tensor:
         """d = A·1 over the pixels that count, B×H×W."""
-        return (
-            self.form.degree
-            if isinstance(self.form, Factors)
-            else self.form.sum(2).unflatten(1, self.shape[1:])
-        )
+        return self.form.degree if isinstance(self.form, Factors) else self.form.sum(2).unflatten(1, self.shape[1:])
 
     @property
     def rank(self) -> int | None:
@@ -127,11 +123,13 @@ class Affinity:
         if class_weights is not None:
             if class_weights.shape[-1] != terms.shape[1]:
                 raise AllWeatherError(
-                    f"class_weights: expected {terms.shape[1]} numbers, one per class, got {tuple(class_weights.shape)}."
+                    f"class_weights: expected {terms.shape[1]} numbers, one per class, got {list(class_weights.shape)}."
                 )
             terms = terms * class_weights.to(terms)
         losses = terms.sum(1)
-        return {"mean": losses.mean, "sum": losses.sum, "none": lambda: losses}[reduction]()
+        if reduction == "none":
+            return losses
+        return losses.mean() if reduction == "mean" else losses.sum()
 
     def _fits(self, scores: Tensor) -> None:
         batch, height, width = self.shape
@@ -171,8 +169,6 @@ def _check(image: Tensor, mask: Tensor | None, features: Tensor | None, widths: 
     size = tuple(image.shape[2:])
     for name, other in (("mask", mask), ("features", features)):
         if other is not None and tuple(other.shape[-2:]) != size:
-            raise AllWeatherError(
-                f"{name}: expected the image's {size[0]}×{size[1]} pixels, got {tuple(other.shape)}."
-            )
+            raise AllWeatherError(f"{name}: expected the image's {size[0]}×{size[1]} pixels, got {tuple(other.shape)}.")
     if not image.isfinite().all() or (features is not None and not features.isfinite().all()):
         raise AllWeatherError("the affinity needs finite pixels and features, and some are NaN or infinite.")

@@ -20,9 +20,8 @@ def dense_affinity(appearance: Tensor, mask: Tensor, sigma_xy: float) -> Tensor:
             f"the dense affinity of {height}×{width} pixels would have {height * width:,}² entries; it takes at most "
             f"{LIMIT:,} pixels. Use implementation='lowrank', or a smaller image."
         )
-    kind = {"dtype": appearance.dtype, "device": appearance.device}
-    y, x = torch.meshgrid(torch.arange(height, **kind), torch.arange(width, **kind), indexing="ij")
-    places = torch.stack([y, x]).flatten(1) / sigma_xy  # 2×N
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    places = torch.stack([y, x]).flatten(1).to(appearance) / sigma_xy  # 2×N
     places = places.expand(appearance.shape[0], -1, -1)
     points = torch.cat([appearance.flatten(2), places], 1).transpose(1, 2)  # B×N×(D+2)
     distance = _squared_distances(points)

@@ -55,7 +55,6 @@ class Factors:
 def factorise(appearance: Tensor, mask: Tensor, sigma_xy: float, rank: int | None, error: float) -> Factors:
     """The factors of images whose `appearance` B×D×H×W (divided by its σ) counts where `mask` B×H×W is true."""
     height, width = appearance.shape[2:]
-    kind = {"dtype": appearance.dtype, "device": appearance.device}
     rows, columns = axis(height, sigma_xy), axis(width, sigma_xy)
     flat, valid = appearance.flatten(2).transpose(1, 2), mask.flatten(1)
     flat = flat - flat.mean(1, keepdim=True)  # |x|² and |l|² stay small beside their difference
@@ -66,19 +65,16 @@ def factorise(appearance: Tensor, mask: Tensor, sigma_xy: float, rank: int | Non
         points=_to_cells(pixels, rows.cell, columns.cell).transpose(3, 4).contiguous(),
         landmarks=_augment_landmarks(landmarks * unit),
         metric=_pseudo_inverse(gaussian(landmarks, landmarks)),
-        blur_y=rows.blur.to(**kind),
-        blur_x=columns.blur.to(**kind),
-        corners=torch.einsum("ap,bq->abpq", rows.weights, columns.weights)
-        .flatten(2)
-        .flatten(0, 1)
-        .to(**kind),
-        delta=torch.zeros_like(mask, **kind),
-        degree=torch.zeros_like(mask, **kind),
+        blur_y=rows.blur.to(appearance),
+        blur_x=columns.blur.to(appearance),
+        corners=torch.einsum("ap,bq->abpq", rows.weights, columns.weights).flatten(2).flatten(0, 1).to(appearance),
+        delta=torch.zeros_like(appearance[:, 0]),
+        degree=torch.zeros_like(appearance[:, 0]),
         cell_y=rows.cell,
         cell_x=columns.cell,
     )
     factors.delta.copy_(
-        mask * (1 - _space_diagonal(rows, columns, mask).to(**kind) * _appearance_diagonal(factors))
+        mask * (1 - _space_diagonal(rows, columns, mask).to(appearance) * _appearance_diagonal(factors))
     )
     factors.degree.copy_(filter_scores(mask[:, None].to(appearance.dtype), factors)[:, 0])
     return factors
@@ -122,9 +118,7 @@ def terms_and_gradient(scores: Tensor, factors: Factors, gradient: bool) -> tupl
     for tile in _tiles(scores, factors):
         part = scores[:, :, tile.rows].to(kind)
         filtered = _slice(blurred, factors, tile, part.shape).addcmul(factors.delta[:, None, tile.rows], part)
-        derivative[:, :, tile.rows] = filtered.mul_(by_filtered).addcmul_(
-            factors.degree[:, None, tile.rows], by_degree
-        )
+        derivative[:, :, tile.rows] = filtered.mul_(by_filtered).addcmul_(factors.degree[:, None, tile.rows], by_degree)
     return terms, derivative
 
 
@@ -183,9 +177,7 @@ def _slice(nodes: Tensor, factors: Factors, tile: _Tile, shape: torch.Size) -> T
     """φ ⊙ (H · nodes), summed over the landmarks, at the tile's pixels: `shape` B×C×h×W."""
     columns = factors.points.shape[2]
     around = [
-        nodes[:, tile.first + down : tile.last + down, right : columns + right]
-        for down in (0, 1)
-        for right in (0, 1)
+        nodes[:, tile.first + down : tile.last + down, right : columns + right] for down in (0, 1) for right in (0, 1)
     ]
     values = torch.stack(around, 3).flatten(3, 4) @ _kernel(factors, tile).transpose(3, 4)  # B×T×Q×4C×P
     cells = values.unflatten(3, (4, shape[1])).mul_(factors.corners[:, None]).sum(3)

@@ -58,9 +58,7 @@ def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _terms_backward(ctx: Any, terms: Tensor | None, derivative: Tensor | None) -> tuple[Tensor | None, ...]:
     if derivative is not None:
-        raise NotImplementedError(
-            "the normalized cut has no second derivative here; use implementation='dense'"
-        )
+        raise NotImplementedError("the normalized cut has no second derivative here; use implementation='dense'")
     (saved,) = ctx.saved_tensors
     if terms is None:
         return (None,) * 12

@@ -73,8 +73,7 @@ class Session:
         with torch.inference_mode(False), torch.enable_grad():
             self.model = _copy(model)
             if channels_last:
-                # transformers' type stubs do not know the memory_format overload
-                self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                self.model.to(memory_format=torch.channels_last)
             self._state = method.begin(self.model)
             self._optimizer = self._new_optimizer()
             self._source = self._snapshot()

@@ -62,7 +62,5 @@ def restore_optimizer(optimizer: torch.optim.Optimizer | None, tensors: Mapping[
     groups = optimizer.state_dict()["param_groups"]
     count = sum(len(group["params"]) for group in groups)
     if state and max(state) >= count:
-        raise AllWeatherError(
-            f"expected optimizer state of {count} parameters, the file holds {max(state) + 1}."
-        )
+        raise AllWeatherError(f"expected optimizer state of {count} parameters, the file holds {max(state) + 1}.")
     optimizer.load_state_dict({"state": state, "param_groups": groups})

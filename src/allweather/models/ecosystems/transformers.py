@@ -45,8 +45,8 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         ) from error
     processing = _processor_settings(network.config, name)
     preprocessing = Preprocessing(
-        mean=tuple(processing.get("image_mean", IMAGENET_MEAN)),  # type: ignore[arg-type]
-        std=tuple(processing.get("image_std", IMAGENET_STD)),  # type: ignore[arg-type]
+        mean=tuple(processing.get("image_mean", IMAGENET_MEAN)),
+        std=tuple(processing.get("image_std", IMAGENET_STD)),
         size_multiple=32,
     )
     return Segmenter(

@@ -117,7 +117,5 @@ def _entry(backbone: str, output_stride: int) -> Entry:
 
 
 ENTRIES = tuple(
-    _entry(backbone, output_stride)
-    for backbone in ("mobilenet", "resnet50", "resnet101")
-    for output_stride in (8, 16)
+    _entry(backbone, output_stride) for backbone in ("mobilenet", "resnet50", "resnet101") for output_stride in (8, 16)
 )

@@ -3,6 +3,7 @@
 Written from Mehta et al., ESPNetv2, CVPR 2019, with the parameter names of the authors' EdgeNets checkpoints.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from math import ceil, gcd
@@ -59,9 +60,7 @@ class DilatedDepthwise(nn.Module):
 
     def __init__(self, channels: int, stride: int, dilation: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            channels, channels, 3, stride, dilation, dilation=dilation, groups=channels, bias=False
-        )
+        self.conv = nn.Conv2d(channels, channels, 3, stride, dilation, dilation=dilation, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
@@ -179,9 +178,7 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.projection_layer(x)
-        levels = [
-            _at_scale(x, scale, stage) for scale, stage in zip(PYRAMID_SCALES, self.stages, strict=True)
-        ]
+        levels = [_at_scale(x, scale, stage) for scale, stage in zip(PYRAMID_SCALES, self.stages, strict=True)]
         return self.br(self.merge_layer(torch.cat(levels, 1)))
 
 
@@ -190,9 +187,7 @@ class SkipConnection(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.wt_layer = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, outputs, 1, bias=False), nn.Sigmoid()
-        )
+        self.wt_layer = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, outputs, 1, bias=False), nn.Sigmoid())
         self.expansion_layer = ConvBlock(inputs, outputs, 3, groups=gcd(inputs, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -233,8 +228,8 @@ class EspNetV2(nn.Module):
 
 def _at_scale(x: Tensor, scale: float, stage: nn.Module) -> Tensor:
     """`stage` applied to x at a share of its resolution, at least 5 pixels a side, back at x's own."""
-    size = x.shape[2:]
-    scaled = [max(5, ceil(side * scale)) for side in size]
+    size = (x.shape[2], x.shape[3])
+    scaled = (max(5, ceil(size[0] * scale)), max(5, ceil(size[1] * scale)))
     if scale < 1:
         return _resize(stage(functional.adaptive_avg_pool2d(x, scaled)), size)
     if scale > 1:
@@ -250,8 +245,8 @@ def _double(x: Tensor) -> Tensor:
     return _resize(x, [2 * side for side in x.shape[2:]])
 
 
-def _resize(x: Tensor, size: torch.Size | list[int]) -> Tensor:
-    return functional.interpolate(x, size, mode="bilinear", align_corners=True)
+def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    return functional.interpolate(x, list(size), mode="bilinear", align_corners=True)
 
 
 CHANNELS = {

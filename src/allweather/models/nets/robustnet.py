@@ -53,9 +53,7 @@ class RobustNet(nn.Module):
         rates: dilations of the pyramid pooling.
     """
 
-    def __init__(
-        self, layers: list[nn.Sequential], channels: tuple[int, int, int], rates: tuple[int, ...]
-    ) -> None:
+    def __init__(self, layers: list[nn.Sequential], channels: tuple[int, int, int], rates: tuple[int, ...]) -> None:
         super().__init__()
         self.layer0, self.layer1, self.layer2, self.layer3, self.layer4 = layers
         self.aspp = PooledFirstAspp(channels[2], rates, WIDTH)
@@ -86,9 +84,7 @@ def resnet_network(depth: int, output_stride: int, variant: str) -> RobustNet:
     stages = residual_stages(
         depth, width, output_stride=output_stride, dilate_first=True, closing_norms=(norm, norm, None, None)
     )
-    return RobustNet(
-        [stem, *stages], (STAGE_CHANNELS[0], STAGE_CHANNELS[2], STAGE_CHANNELS[3]), RATES[output_stride]
-    )
+    return RobustNet([stem, *stages], (STAGE_CHANNELS[0], STAGE_CHANNELS[2], STAGE_CHANNELS[3]), RATES[output_stride])
 
 
 def mobilenet_network(variant: str) -> RobustNet:

@@ -23,9 +23,7 @@ def conv_norm_relu(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1
     )
 
 
-def pyramid_layers(
-    inputs: int, outputs: int, rates: Sequence[int], layer: Layer = conv_norm_relu
-) -> list[nn.Module]:
+def pyramid_layers(inputs: int, outputs: int, rates: Sequence[int], layer: Layer = conv_norm_relu) -> list[nn.Module]:
     """A 1×1 layer and one 3×3 layer per rate.
 
     Args:

@@ -74,9 +74,9 @@ class SwitchableWhitening(nn.Module):
             grouped = wide.reshape(len(x), -1, self.group, x.shape[2] * x.shape[3])  # B×groups×group×pixels
             mean, covariance = self._mixture(*_moments(grouped))
             whitened = inverse_square_root(covariance, self.iterations) @ (grouped - mean)
-            return torch.addcmul(
-                self.bias.view(1, -1, 1, 1), whitened.view_as(x), self.weight.view(1, -1, 1, 1)
-            ).to(x.dtype)
+            return torch.addcmul(self.bias.view(1, -1, 1, 1), whitened.view_as(x), self.weight.view(1, -1, 1, 1)).to(
+                x.dtype
+            )
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, group={self.group}, momentum={self.momentum}"

@@ -87,9 +87,7 @@ def residual_stages(
         closing_norms: per stage, makes the norm that closes its last block, or None.
     """
     stages = []
-    settings = zip(
-        WIDTHS, BLOCKS[depth], STRIDES[output_stride], DILATIONS[output_stride], closing_norms, strict=True
-    )
+    settings = zip(WIDTHS, BLOCKS[depth], STRIDES[output_stride], DILATIONS[output_stride], closing_norms, strict=True)
     for width, blocks, stride, dilation, closing_norm in settings:
         first = dilation if dilate_first else max(1, dilation // 2)
         stage = [
@@ -99,9 +97,7 @@ def residual_stages(
                 stride=1 if index else stride,
                 dilation=dilation if index else first,
                 stride_on_first=stride_on_first,
-                closing_norm=closing_norm(EXPANSION * width)
-                if closing_norm and index == blocks - 1
-                else None,
+                closing_norm=closing_norm(EXPANSION * width) if closing_norm and index == blocks - 1 else None,
             )
             for index in range(blocks)
         ]
