@@ -1,0 +1,111 @@
+"""Trains the network that the package ships, on clear procedural scenes alone, and records how it does in weather.
+
+    python -m benchmarks.train_streetnet
+
+Seeds: 0.. train, 100000.. tune (the share of test statistics), 200000.. the record below. The demo uses 300000...
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from allweather import Session, methods
+from allweather.bench.metrics import ConfusionMatrix
+from allweather.bench.record import versions
+from allweather.data.scenes import render, scene_labels, scene_stream
+from allweather.data.weather import CONDITIONS
+from allweather.models import load_model
+from allweather.models.catalogue import find_entry
+from allweather.models.nets.streetnet import WEIGHTS
+from allweather.models.segmenter import Segmenter
+
+RECORD = Path(__file__).parent / "records" / "streetnet.json"
+TRAIN, TUNE, TEST = 0, 100_000, 200_000
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--scenes", type=int, default=500)
+    arguments.add_argument("--steps", type=int, default=1500)
+    arguments.add_argument("--batch", type=int, default=8)
+    arguments.add_argument("--out", type=Path, default=WEIGHTS)
+    options = arguments.parse_args()
+    torch.manual_seed(0)
+    images, labels = clear_scenes(options.scenes)
+    model = find_entry("demo:streetnet").segmenter()
+    started = time.perf_counter()
+    train(model, images, labels, options.steps, options.batch)
+    seconds = time.perf_counter() - started
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in model.network.state_dict().items()}, options.out)
+    record = {
+        "scenes": options.scenes, "steps": options.steps, "batch": options.batch,
+        "seconds": round(seconds), "versions": versions(), "bytes": options.out.stat().st_size,
+        "mIoU": measure(options.out),
+    }  # fmt: skip
+    RECORD.parent.mkdir(exist_ok=True)
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record["mIoU"], indent=1))
+
+
+def clear_scenes(count: int) -> tuple[Tensor, Tensor]:
+    """uint8 images N×3×H×W and labels N×H×W of the training seeds."""
+    scenes = [render(TRAIN + seed) for seed in range(count)]
+    images = np.stack([np.round(scene.rgb * 255).astype(np.uint8) for scene in scenes])
+    labels = np.stack([scene.labels for scene in scenes])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
+
+
+def train(model: Segmenter, images: Tensor, labels: Tensor, steps: int, batch: int) -> None:
+    """AdamW with a one-cycle rate; flips and mild changes of light are the only augmentation."""
+    frequency = torch.bincount(labels.flatten().long(), minlength=19).float()
+    weight = torch.where(frequency > 0, (frequency.sum() / frequency.clamp_min(1)).log().clamp(1, 6), 0)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
+    model.train()
+    for step in range(steps):
+        chosen = torch.randint(len(images), (batch,))
+        x, y = images[chosen].float() / 255, labels[chosen].long()
+        if step % 2:
+            x, y = x.flip(3), y.flip(2)
+        gain, lift = torch.empty(2, batch, 1, 1, 1).uniform_(-0.1, 0.1)
+        x = (x * (1 + gain) + lift * 0.5).clamp(0, 1)
+        loss = functional.cross_entropy(model(x), y, weight)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0:
+            print(f"step {step}: loss {loss.item():.3f}", flush=True)
+    model.eval()
+
+
+def measure(weights: Path, count: int = 24) -> dict[str, dict[str, float | None]]:
+    """mIoU in % over `count` scenes of the test seeds, per method and condition."""
+    model = load_model("demo:streetnet", weights)
+    return {
+        name: {
+            condition: score(Session(model, methods.make(name, model=model)), condition, TEST, count)
+            for condition in CONDITIONS
+        }
+        for name in ("source", "norm")
+    }
+
+
+def score(session: Session, condition: str, first: int, count: int) -> float | None:
+    """mIoU in % of `session` along `count` scenes from seed `first`."""
+    matrix = ConfusionMatrix(19)
+    for frame in scene_stream(condition, range(first, first + count)):
+        matrix.update(session(frame.image).labels.numpy().astype(int), scene_labels(frame.name).astype(int))
+    return round(100 * matrix.mean_iou, 2)
+
+
+if __name__ == "__main__":
+    main()
