@@ -134,7 +134,7 @@ def test_load_refuses_another_method_network_or_file(tmp_path: Any) -> None:
     with pytest.raises(AllWeatherError, match="cannot read a session"):
         Session(tiny("batchnorm"), methods.make("tent")).load(path)
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(AllWeatherError, match="not one that Session.save wrote"):
+    with pytest.raises(AllWeatherError, match=r"not one that Session\.save wrote"):
         Session(tiny("batchnorm"), methods.make("tent")).load(path)
 
 

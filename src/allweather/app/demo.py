@@ -1,5 +1,135 @@
-"""stub"""
+"""`allweather demo`: the shipped network in each weather, by each method, as a table and one picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image, ImageDraw, ImageFont
+
+from allweather import methods
+from allweather.app.console import data, narration, print_json, progress, rate, table
+from allweather.bench.metrics import ConfusionMatrix
+from allweather.data.images import write_image, write_json
+from allweather.data.labels import colorize
+from allweather.data.scenes import scene_labels, scene_stream
+from allweather.data.weather import ADVERSE, CONDITIONS
+from allweather.models import load_model
+from allweather.session import Session
+
+METHODS = ("source", "tent", "mall-sample", "mall-domain")
+FIRST = 300_000  # seeds of the demo's scenes: none of them trained or tuned anything
+SHOWN = "mall-domain"
 
 
-def register(app):
-    pass
+@dataclass
+class Run:
+    """One method in one weather: its matrix and, for the picture, its last frame's labels."""
+
+    matrix: ConfusionMatrix
+    labels: np.ndarray
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to the command line."""
+    app.command(epilog="Example: allweather demo --out demo-output")(demo)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the picture and the figures go.")] = Path("demo-output"),
+    frames: Annotated[int, typer.Option(min=1, help="Scenes per weather.")] = 16,
+    seed: Annotated[int, typer.Option(help="Chooses other scenes.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
+) -> None:
+    """Adapt the shipped network to procedural street scenes in six kinds of weather, without labels.
+
+    Prints mIoU per weather and method and writes OUT/panels.png (input, source, adapted, truth) and OUT/demo.json.
+    """
+    seeds = range(FIRST + 1000 * seed, FIRST + 1000 * seed + frames)
+    runs: dict[tuple[str, str], Run] = {}
+    with progress() as bar:
+        task = bar.add_task("adapting", total=len(CONDITIONS) * len(METHODS), rate="")
+        for condition in CONDITIONS:
+            for name in METHODS:
+                bar.update(task, description=f"{name} in {condition}")
+                runs[condition, name] = run(name, condition, seeds)
+                bar.advance(task)
+                bar.update(task, rate=rate(bar.tasks[0].speed))
+    figures = summarise(runs)
+    write_json(out / "demo.json", {"frames": frames, "first_seed": seeds.start, "mIoU": figures})
+    write_image(out / "panels.png", panels(runs, seeds[-1]))
+    if json:
+        print_json(figures)
+    else:
+        show(figures)
+    narration.print(f"picture: [bold]{out / 'panels.png'}[/]   figures: {out / 'demo.json'}")
+
+
+def run(name: str, condition: str, seeds: range) -> Run:
+    """`name` along the scenes of `seeds` under `condition`, online."""
+    model = load_model("demo:streetnet")
+    session = Session(model, methods.make(name, model=model))
+    matrix, labels = ConfusionMatrix(len(model.classes)), np.zeros((0, 0), np.uint8)
+    for frame in scene_stream(condition, seeds):
+        labels = session(frame.image).labels.numpy()
+        matrix.update(labels.astype(int), scene_labels(frame.name).astype(int))
+    return Run(matrix, labels)
+
+
+def summarise(runs: dict[tuple[str, str], Run]) -> dict[str, dict[str, float]]:
+    """mIoU in % by method and weather, `adverse` being the mean over all but clear."""
+    figures: dict[str, dict[str, float]] = {}
+    for name in METHODS:
+        row = {condition: 100 * runs[condition, name].matrix.mean_iou for condition in CONDITIONS}
+        row["adverse"] = sum(row[condition] for condition in ADVERSE) / len(ADVERSE)
+        figures[name] = {condition: round(value, 1) for condition, value in row.items()}
+    return figures
+
+
+def show(figures: dict[str, dict[str, float]]) -> None:
+    """The table, best figure of each weather in bold."""
+    columns = [*CONDITIONS, "adverse"]
+    best = {column: max(row[column] for row in figures.values()) for column in columns}
+    rows = [
+        (name, *(f"[bold]{row[c]:.1f}[/]" if row[c] == best[c] else f"{row[c]:.1f}" for c in columns))
+        for name, row in figures.items()
+    ]
+    data.print(table("mIoU in %, each method online, without labels", ("method", *columns), rows))
+
+
+def panels(runs: dict[tuple[str, str], Run], seed: int) -> np.ndarray:
+    """One row per weather: input, source, adapted and true labels, H×W×3 uint8."""
+    model = load_model("demo:streetnet")
+    heads = ["input", "source", SHOWN, "truth"]
+    rows = []
+    for condition in CONDITIONS:
+        frame = next(iter(scene_stream(condition, range(seed, seed + 1))))
+        pictures = [np.asarray((frame.image * 255).to(torch.uint8).permute(1, 2, 0))]
+        maps = [runs[condition, "source"].labels, runs[condition, SHOWN].labels, scene_labels(frame.name)]
+        pictures += [colorize(labels, model.classes) for labels in maps]
+        scores = [None, runs[condition, "source"].matrix.mean_iou, runs[condition, SHOWN].matrix.mean_iou, None]
+        captions = [condition, *(f"{100 * score:.1f} mIoU" if score is not None else "" for score in scores[1:])]
+        rows.append((pictures, captions))
+    return _sheet(heads, rows)
+
+
+def _sheet(
+    heads: list[str], rows: list[tuple[list[np.ndarray], list[str]]], gap: int = 8, head: int = 30
+) -> np.ndarray:
+    height, width = rows[0][0][0].shape[:2]
+    line = 22
+    size = (len(heads) * (width + gap) + gap, head + len(rows) * (height + gap + line) + gap)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    title, caption = ImageFont.load_default(18), ImageFont.load_default(14)
+    for column, text in enumerate(heads):
+        draw.text((gap + column * (width + gap), 6), text, "black", title)
+    for row, (pictures, captions) in enumerate(rows):
+        top = head + row * (height + gap + line)
+        for column, (picture, text) in enumerate(zip(pictures, captions, strict=True)):
+            left = gap + column * (width + gap)
+            sheet.paste(Image.fromarray(picture), (left, top))
+            draw.text((left, top + height + 3), text, (60, 60, 60), caption)
+    return np.asarray(sheet)

@@ -27,11 +27,18 @@ class GradientMethod(Method):
     episodic: bool = option(True, "back to the source network after each batch")
     report_after: bool = option(True, "report the prediction made after the last update, not the one before it")
     bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
+    anchor: float = option(0.0, "share of the way back to the source that parameters go after each update, 0..1")
     share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")
 
     def begin(self, model: Segmenter) -> State:
         chosen = select_parameters(model, self.parameters, self.name)
-        return State(parameters=chosen, buffers=adopt_statistics(model, self.bn, self.share))
+        origin = {name: parameter.detach().clone() for name, parameter in chosen.items()} if self.anchor else {}
+        return State(parameters=chosen, buffers=adopt_statistics(model, self.bn, self.share), origin=origin)
+
+    @torch.no_grad()
+    def after_update(self, model: Segmenter, state: State) -> None:
+        for name, value in state.origin.items():
+            state.parameters[name].lerp_(value, self.anchor)
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "sgd":

@@ -41,11 +41,13 @@ class State:
         parameters: the network's parameters that the optimizer moves, by name.
         buffers: the network's buffers that a forward pass may move (running statistics), by name.
         memory: tensors of the method's own (a teacher, a bank), by name.
+        origin: the parameters' values in the source network, for methods that pull back to it; never changed.
     """
 
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
     buffers: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
+    origin: dict[str, Tensor] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that may move, under names that cannot collide."""

@@ -18,6 +18,7 @@ from allweather.models.segmenter import Segmenter
 FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that hold its networks
     "deeplabv3plus": ("deeplabv3plus",),
     "demo": ("streetnet",),
+    "espnet": ("espnet",),
     "espnetv2": ("espnetv2",),
     "robustnet": ("robustnet",),
 }

@@ -13,46 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.models.entry import Entry
+from allweather.models.nets.blocks.prelu import ConvNorm, ConvNormAct, NormAct
 from allweather.models.segmenter import Preprocessing
 
 LOGITS = 20  # 19 trainIds and void
 BRANCHES = 4
 PYRAMID_SCALES = (2.0, 1.5, 1.0, 0.5, 0.1)
-
-
-class NormAct(nn.Module):
-    """BatchNorm and PReLU."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(channels)
-        self.act = nn.PReLU(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(x))
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias and BatchNorm."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
-
-
-class ConvNormAct(ConvNorm):
-    """Convolution without bias, BatchNorm and PReLU."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride, groups)
-        self.act = nn.PReLU(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(super().forward(x))
 
 
 class DilatedDepthwise(nn.Module):
