@@ -1,0 +1,359 @@
+"""The normalized cut: an independent evaluation, the dense oracle, the low-rank operator, and the corners."""
+
+from math import exp
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from reference_fixtures import assets
+from torch import Tensor
+
+from allweather.errors import AllWeatherError
+from allweather.ncut import Affinity, normalized_cut
+from allweather.ncut.landmarks import RANKS
+from allweather.ncut.space import axis
+
+BOTH = pytest.mark.parametrize("implementation", ["dense", "lowrank"])
+
+
+def image(height: int, width: int, seed: int = 0, batch: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Smooth colors with an edge, as photographs have."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(batch, 3, 4, 5, generator=generator, dtype=dtype)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    smooth[..., width // 2 :] *= 0.5
+    return smooth
+
+
+def scores(
+    height: int, width: int, classes: int = 4, seed: int = 1, batch: int = 1, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, classes, height, width, generator=generator, dtype=dtype).softmax(1)
+
+
+def by_loops(s: Tensor, picture: Tensor, sigma_rgb: float, sigma_xy: float, weights: list[float]) -> float:
+    """The definition in plain Python: Σ_p w_p Σ_ij S_pi A_ij (1 − S_pj) / Σ_i d_i S_pi of one image."""
+    _, classes, height, width = s.shape
+    places = [(y, x) for y in range(height) for x in range(width)]
+    colors = [[255 * float(picture[0, c, y, x]) for c in range(3)] for y, x in places]
+    size = len(places)
+    affinity = [
+        [
+            exp(
+                -sum((a - b) ** 2 for a, b in zip(colors[i], colors[j], strict=True)) / (2 * sigma_rgb**2)
+                - ((places[i][0] - places[j][0]) ** 2 + (places[i][1] - places[j][1]) ** 2) / (2 * sigma_xy**2)
+            )
+            for j in range(size)
+        ]
+        for i in range(size)
+    ]
+    total = 0.0
+    for p in range(classes):
+        share = [float(s[0, p, y, x]) for y, x in places]
+        cut = sum(share[i] * affinity[i][j] * (1 - share[j]) for i in range(size) for j in range(size))
+        total += weights[p] * cut / sum(share[i] * sum(affinity[i]) for i in range(size))
+    return total
+
+
+def test_the_oracle_is_the_definition() -> None:
+    s, picture = scores(5, 6, 3, dtype=torch.float64), image(5, 6, dtype=torch.float64)
+    weights = [1.0, 0.5, 2.0]
+    found = normalized_cut(
+        s,
+        picture,
+        sigma_rgb=30,
+        sigma_xy=3,
+        class_weights=torch.tensor(weights, dtype=torch.float64),
+        implementation="dense",
+    )
+    assert abs(float(found) - by_loops(s, picture, 30, 3, weights)) < 1e-9
+
+
+@BOTH
+def test_gradcheck(implementation: str) -> None:
+    affinity = Affinity.from_image(
+        image(4, 5, batch=2, dtype=torch.float64),
+        sigma_rgb=40,
+        sigma_xy=3,
+        implementation=implementation,  # type: ignore[arg-type]
+    )
+    s = scores(4, 5, 2, batch=2, dtype=torch.float64).requires_grad_()
+    weights = torch.rand(2, 2, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(affinity.normalized_cut, (s, weights))
+    assert torch.autograd.gradcheck(affinity.apply, (s,))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 37), (33, 1), (17, 23), (31, 40), (48, 33)])
+@pytest.mark.parametrize("sigma_xy", [2.0, 7.5, 60.0])
+def test_low_rank_against_dense(height: int, width: int, sigma_xy: float) -> None:
+    picture = image(height, width, batch=2)
+    s = scores(height, width, batch=2)
+    results = {}
+    for implementation in ("dense", "lowrank"):
+        affinity = Affinity.from_image(picture, sigma_xy=sigma_xy, implementation=implementation, error=1e-3)  # type: ignore[arg-type]
+        variable = s.clone().requires_grad_()
+        loss = affinity.normalized_cut(variable)
+        loss.backward()
+        results[implementation] = (loss.detach(), variable.grad, affinity.apply(s), affinity.degree)
+    for name, exact, fast in zip(
+        ("loss", "gradient", "A·S", "degree"), results["dense"], results["lowrank"], strict=True
+    ):
+        assert isinstance(exact, Tensor)
+        assert isinstance(fast, Tensor)
+        error = (fast - exact).norm() / exact.norm().clamp_min(1e-9)
+        # measured: at most 1.02e-2, for the gradient by white-noise scores at σ = 2 pixels
+        assert error < 0.015 or float(exact.norm()) < 1e-6, f"{name}: {error:.2e}"
+
+
+@pytest.mark.parametrize("sigma_xy", [20.0, 40.0])
+def test_within_one_percent_of_dense_on_a_real_frame(sigma_xy: float) -> None:
+    path = sorted((assets() / "camvid" / "dusk" / "images").iterdir())[40]
+    pixels = np.asarray(Image.open(path).convert("RGB").resize((96, 72)))
+    picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    s = scores(9, 12, 19)
+    s = torch.nn.functional.interpolate(s, (72, 96), mode="bilinear")
+    fast, exact = s.clone().requires_grad_(), s.double().requires_grad_()
+    normalized_cut(fast, picture, sigma_xy=sigma_xy).backward()
+    normalized_cut(exact, picture.double(), sigma_xy=sigma_xy, implementation="dense").backward()
+    assert fast.grad is not None
+    assert exact.grad is not None
+    loss, oracle = (
+        normalized_cut(x.detach(), picture.to(x), sigma_xy=sigma_xy, implementation=which)
+        for x, which in ((fast, "lowrank"), (exact, "dense"))
+    )  # type: ignore[arg-type]
+    assert abs(float(loss - oracle)) < 0.01 * float(oracle)
+    assert float((fast.grad - exact.grad).norm() / exact.grad.norm()) < 0.01
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 12), st.integers(2, 12), st.integers(1, 5), st.integers(0, 99), st.booleans())
+def test_properties(height: int, width: int, classes: int, seed: int, dense: bool) -> None:
+    picture, s = (
+        image(height, width, seed, dtype=torch.float64),
+        scores(height, width, classes, seed, dtype=torch.float64),
+    )
+    which = "dense" if dense else "lowrank"
+    affinity = Affinity.from_image(picture, sigma_rgb=30, sigma_xy=4, implementation=which)  # type: ignore[arg-type]
+    loss = affinity.normalized_cut(s)
+    slack = 1e-9 if dense else 0.05
+    assert -slack <= float(loss) <= classes + slack, "each class's cut lies in [0, 1]"
+    order = torch.randperm(classes)
+    torch.testing.assert_close(affinity.normalized_cut(s[:, order]), loss)
+    torch.testing.assert_close(affinity.terms(0.3 * s + 0) * 0 + affinity.terms(s), affinity.terms(s))
+    flipped = Affinity.from_image(picture.flip(3), sigma_rgb=30, sigma_xy=4, implementation=which)  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        flipped.normalized_cut(s.flip(3)), loss, rtol=1e-6 if dense else 0.05, atol=1e-6 if dense else 0.02
+    )
+
+
+def test_scaling_the_affinity_changes_nothing() -> None:
+    affinity = Affinity.from_image(image(8, 9), implementation="dense")
+    assert isinstance(affinity.form, Tensor)
+    s = scores(8, 9)
+    torch.testing.assert_close(
+        Affinity(7.5 * affinity.form, affinity.shape).normalized_cut(s), affinity.normalized_cut(s)
+    )
+
+
+@BOTH
+def test_a_batch_is_its_images_one_by_one(implementation: str) -> None:
+    picture, s = image(20, 30, batch=3), scores(20, 30, batch=3)
+    together = normalized_cut(s, picture, sigma_xy=9, rank=32, implementation=implementation, reduction="none")  # type: ignore[arg-type]
+    alone = [
+        normalized_cut(s[i : i + 1], picture[i : i + 1], sigma_xy=9, rank=32, implementation=implementation)  # type: ignore[arg-type]
+        for i in range(3)
+    ]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-4)
+    total = normalized_cut(s, picture, sigma_xy=9, rank=32, implementation=implementation, reduction="sum")  # type: ignore[arg-type]
+    torch.testing.assert_close(total, together.sum())
+
+
+@BOTH
+def test_masked_pixels_are_not_there(implementation: str) -> None:
+    picture, s = image(12, 20), scores(12, 20)
+    mask = torch.ones(12, 20, dtype=torch.bool)
+    mask[:, 14:] = False
+    affinity = Affinity.from_image(picture, sigma_xy=5, mask=mask, implementation=implementation)  # type: ignore[arg-type]
+    variable = s.clone().requires_grad_()
+    loss = affinity.normalized_cut(variable)
+    loss.backward()
+    cropped = normalized_cut(s[..., :14], picture[..., :14], sigma_xy=5, implementation="dense")
+    assert abs(float(loss.detach()) - float(cropped)) < 0.01 * float(cropped)
+    assert variable.grad is not None
+    assert variable.grad[..., 14:].abs().max() == 0
+    assert affinity.degree[..., 14:].abs().max() == 0
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "case", ["one pixel", "constant image", "empty class", "one class", "all masked", "one-hot ties"]
+)
+def test_degenerate_input_is_finite(implementation: str, case: str) -> None:
+    picture, s, mask = image(8, 9), scores(8, 9), None
+    if case == "one pixel":
+        picture, s = picture[..., :1, :1], s[..., :1, :1]
+    elif case == "constant image":
+        picture = torch.full_like(picture, 0.5)
+    elif case == "empty class":
+        s[:, 1] = 0
+    elif case == "one class":
+        s = torch.ones(1, 1, 8, 9)
+    elif case == "all masked":
+        mask = torch.zeros(8, 9, dtype=torch.bool)
+    else:
+        s = torch.nn.functional.one_hot(s.argmax(1), 4).movedim(3, 1).float()
+    variable = s.clone().requires_grad_()
+    affinity = Affinity.from_image(picture, sigma_xy=4, mask=mask, implementation=implementation)  # type: ignore[arg-type]
+    loss = affinity.normalized_cut(variable)
+    loss.backward()
+    assert loss.isfinite()
+    assert variable.grad is not None
+    assert variable.grad.isfinite().all()
+    expected = {"one class": 0.0, "all masked": 0.0}
+    if case in expected:
+        assert abs(float(loss.detach()) - expected[case]) < 1e-3
+    if case == "empty class":
+        assert float(affinity.terms(s)[0, 1]) == 0.0
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_scores_accumulate_in_float32(kind: torch.dtype) -> None:
+    picture, s = image(64, 96), scores(64, 96, 19)
+    affinity = Affinity.from_image(picture, sigma_xy=20)
+    full, half = s.to(kind).float().requires_grad_(), s.to(kind).requires_grad_()
+    exact, rounded = affinity.normalized_cut(full), affinity.normalized_cut(half)
+    assert rounded.dtype == torch.float32
+    # the same rounded scores go in, so that only the gradient's own type may differ
+    torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=1e-5)
+    exact.backward()
+    rounded.backward()
+    assert half.grad is not None
+    assert full.grad is not None
+    assert half.grad.dtype == kind
+    assert float((half.grad.float() - full.grad).norm() / full.grad.norm()) < 0.02
+
+
+def test_autocast_does_not_reach_the_operator() -> None:
+    affinity, s = Affinity.from_image(image(40, 50), sigma_xy=12), scores(40, 50)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = affinity.normalized_cut(s)
+    assert torch.equal(inside, affinity.normalized_cut(s))
+
+
+def test_channels_last_scores() -> None:
+    affinity, s = Affinity.from_image(image(24, 40), sigma_xy=9), scores(24, 40)
+    last = s.contiguous(memory_format=torch.channels_last).requires_grad_()
+    plain = s.clone().requires_grad_()
+    for variable in (last, plain):
+        affinity.normalized_cut(variable).backward()
+    torch.testing.assert_close(last.grad, plain.grad)
+
+
+def test_compile_without_a_graph_break() -> None:
+    affinity, s = Affinity.from_image(image(24, 40), sigma_xy=9), scores(24, 40).requires_grad_()
+    compiled = torch.compile(lambda x: affinity.normalized_cut(x.softmax(1)), fullgraph=True, backend="aot_eager")
+    (expected,) = torch.autograd.grad(affinity.normalized_cut(s.softmax(1)), s)
+    (found,) = torch.autograd.grad(compiled(s), s)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_custom_operators_are_registered_soundly() -> None:
+    affinity, s = Affinity.from_image(image(10, 12), sigma_xy=4), scores(10, 12).requires_grad_()
+    from allweather.ncut.lowrank import Factors
+    from allweather.ncut.operators import _fields, _filter, _terms
+
+    assert isinstance(affinity.form, Factors)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(_terms, (s, *_fields(affinity.form), True), test_utils=checks)
+    torch.library.opcheck(_filter, (s, *_fields(affinity.form)), test_utils=checks)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    affinity, s = Affinity.from_image(image(10, 12), sigma_xy=4), scores(10, 12).requires_grad_()
+    (first,) = torch.autograd.grad(affinity.normalized_cut(s), s, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        first.square().sum().backward()
+
+
+def test_auto_rank_follows_the_stated_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noisy = (image(60, 80) + 0.02 * torch.randn(1, 3, 60, 80, generator=generator)).clamp(0, 1)
+    ranks = [Affinity.from_image(noisy, error=error).rank for error in (0.2, 0.05, 0.01)]
+    assert ranks == sorted(ranks, key=lambda rank: rank or 0)
+    assert ranks[0] != ranks[-1]
+    assert set(ranks) <= set(RANKS)
+
+
+def test_the_error_bound_holds() -> None:
+    """README: the nuclear norm of Â − A before the diagonal is mended is at most twice the trace of the residual."""
+    picture = image(16, 20, dtype=torch.float64)
+    exact = Affinity.from_image(picture, sigma_xy=6, implementation="dense").form
+    assert isinstance(exact, Tensor)
+    affinity = Affinity.from_image(picture, sigma_xy=6, rank=6)
+    identity = torch.eye(320, dtype=torch.float64).view(1, 320, 16, 20)
+    fast = affinity.apply(identity).flatten(2)[0]
+    delta = affinity.form.delta.flatten()  # type: ignore[union-attr]
+    error = torch.linalg.matrix_norm(fast - exact[0], ord="nuc")
+    space = 0.004 * 320  # what the grid adds: the 1-D kernels are within 0.4 %
+    assert float(error) <= 2 * float(delta.abs().sum()) + space
+
+
+def test_features_multiply_the_kernel() -> None:
+    picture = image(20, 24)
+    halves = torch.zeros(1, 2, 20, 24)
+    halves[:, 0, :, :12], halves[:, 1, :, 12:] = 5.0, 5.0
+    s = scores(20, 24)
+    dense, fast = (
+        Affinity.from_image(picture, sigma_rgb=60, sigma_xy=8, features=halves, implementation=which, error=1e-3)  # type: ignore[arg-type]
+        for which in ("dense", "lowrank")
+    )
+    assert isinstance(dense.form, Tensor)
+    across = dense.form.view(20, 24, 20, 24)[:, 11, :, 12]
+    assert across.max() < 1e-8, "pixels of different features do not attract"
+    torch.testing.assert_close(fast.normalized_cut(s), dense.normalized_cut(s), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize(("pixels", "sigma"), [(1, 5.0), (40, 0.5), (97, 12.0), (64, 300.0)])
+def test_the_space_factor_of_one_axis(pixels: int, sigma: float) -> None:
+    factor = axis(pixels, sigma)
+    positions = torch.arange(pixels)
+    nodes = torch.zeros(pixels, factor.cells + 1, dtype=torch.float64)
+    for side in (0, 1):
+        nodes[positions, positions // factor.cell + side] = factor.weights[side, positions % factor.cell]
+    kernel = torch.exp(-(positions[:, None] - positions).double().square() / (2 * sigma**2))
+    assert float((nodes @ factor.blur @ nodes.T - kernel).norm() / kernel.norm()) < 0.005
+    assert torch.linalg.eigvalsh(factor.blur).min() > -1e-9
+    torch.testing.assert_close(factor.diagonal.flatten()[:pixels], (nodes @ factor.blur @ nodes.T).diagonal())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": torch.rand(1, 4, 8, 9)}, "expected images B×3×H×W"),
+        ({"image": torch.zeros(1, 3, 8, 9, dtype=torch.uint8)}, "expected images B×3×H×W"),
+        ({"sigma_rgb": 0.0}, "sigma_rgb: expected a positive number"),
+        ({"sigma_xy": float("nan")}, "sigma_xy: expected a positive number"),
+        ({"rank": 0}, "rank: expected 'auto' or a positive integer"),
+        ({"mask": torch.ones(8, 8)}, "mask: expected the image's 8×9"),
+        ({"implementation": "densse"}, "Did you mean 'dense'"),
+        ({"image": torch.full((1, 3, 8, 9), float("nan"))}, "finite"),
+        ({"image": torch.rand(1, 3, 200, 200), "implementation": "dense"}, "Use implementation='lowrank'"),
+    ],
+)
+def test_wrong_input_is_named(change: dict[str, object], message: str) -> None:
+    arguments = {"image": torch.rand(1, 3, 8, 9)} | change
+    with pytest.raises(AllWeatherError) as error:
+        Affinity.from_image(**arguments)  # type: ignore[arg-type]
+    assert message in str(error.value)
+
+
+def test_scores_of_another_grid_or_weights_of_another_count_are_named() -> None:
+    affinity = Affinity.from_image(torch.rand(1, 3, 8, 9))
+    with pytest.raises(AllWeatherError, match="expected scores 1×C×8×9"):
+        affinity.normalized_cut(torch.rand(1, 4, 9, 8))
+    with pytest.raises(AllWeatherError, match="expected 4 numbers, one per class"):
+        affinity.normalized_cut(torch.rand(1, 4, 8, 9), torch.ones(3))
