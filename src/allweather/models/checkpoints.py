@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -107,7 +108,9 @@ def _read_safetensors(path: Path, head: bytes) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> Mapping[str, Any]:
     _check_archive(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what fails to load says so
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise AllWeatherError(_not_data(path, str(error))) from error
     except (

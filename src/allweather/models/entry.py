@@ -46,10 +46,10 @@ class Entry:
     def segmenter(self) -> Segmenter:
         """The network, randomly initialised and in evaluation mode, as a Segmenter."""
         return Segmenter(
-            self.build().eval(),
+            self.build(),
             classes=self.classes,
             preprocessing=self.preprocessing,
             extra_logits=self.extra_logits,
             name=self.name,
             facts=self.facts,
-        )
+        ).eval()

@@ -22,7 +22,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         raise unknown("torchvision segmentation network", name, names)
     classes = classes or CITYSCAPES
     network = library.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(classes))
-    model = Segmenter(network.eval(), classes=classes, name=f"torchvision:{name}")
+    model = Segmenter(network, classes=classes, name=f"torchvision:{name}").eval()
     if weights is None:
         warnings.warn(f"torchvision:{name} is randomly initialised: no weights were given", stacklevel=3)
         return model

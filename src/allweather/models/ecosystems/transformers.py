@@ -50,11 +50,11 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         size_multiple=32,
     )
     return Segmenter(
-        Logits(network.eval()),
+        Logits(network),
         classes=classes or _classes(network.config),
         preprocessing=preprocessing,
         name=f"transformers:{name}",
-    )
+    ).eval()
 
 
 def _classes(config: Any) -> ClassSet:

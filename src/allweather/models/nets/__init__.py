@@ -1,0 +1,1 @@
+"""Architectures of this project, one family a file; parts that families share are in blocks."""

@@ -1,0 +1,55 @@
+"""`import allweather` is quick, silent, without heavy libraries, and offers a fixed set of names."""
+
+import subprocess
+import sys
+
+import pytest
+
+import allweather
+
+HEAVY = ("transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm")
+PUBLIC = {
+    "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "ClassSet", "Frame", "Guard", "Result", "Segmenter",
+    "Session", "list_models", "load_model", "load_stream", "methods", "normalized_cut",
+}  # fmt: skip
+
+
+def loaded_after(statement: str) -> tuple[set[str], str]:
+    """Heavy libraries in a fresh interpreter after `statement`, and all that it printed."""
+    code = f"import sys\n{statement}\nprint('|'.join(m for m in {HEAVY!r} if m in sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *noise, last = done.stderr.splitlines() or [""]
+    return set(filter(None, last.split("|"))), done.stdout + "".join(noise)
+
+
+def test_import_loads_nothing_heavy_and_says_nothing() -> None:
+    heavy, printed = loaded_after("import allweather")
+    assert not heavy
+    assert printed == ""
+
+
+@pytest.mark.parametrize("statement", ["import torchvision", "import typer"])
+def test_the_test_above_can_fail(statement: str) -> None:
+    heavy, _ = loaded_after(f"import allweather; {statement}")
+    assert heavy
+
+
+def test_a_noisy_import_would_be_heard() -> None:
+    assert loaded_after("print('hello')")[1] == "hello\n"
+
+
+def test_import_adds_little_to_torchs_own_time() -> None:
+    code = (
+        "import torch, PIL.Image, safetensors.torch, numpy, time; a = time.perf_counter(); import allweather; "
+        "print(time.perf_counter() - a)"
+    )
+    times = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(2)
+    ]
+    assert min(times) < 1.5  # seconds; 0.2 where nothing else runs
+
+
+def test_the_public_names_are_frozen() -> None:
+    assert set(allweather.__all__) == PUBLIC
+    assert all(hasattr(allweather, name) for name in PUBLIC)

@@ -1,0 +1,51 @@
+"""Every network with a reference fixture: official keys, shapes, counts and numbers; and real weights."""
+
+import gc
+
+import pytest
+import torch
+from reference_fixtures import assets, fill, fixture_input, fixtures, largest_difference
+
+from allweather.models import load_model
+from allweather.models.catalogue import all_entries
+from allweather.models.entry import Entry
+from allweather.models.norm_layers import count_norms
+
+WITH_FIXTURE = [entry for entry in all_entries() if entry.fixture]
+REAL = [
+    (f"espnetv2:{width}", f"espnetv2/espnetv2_s_{width}_city_{size}.pth", f"espnetv2/s{width}_{size}_real_weights")
+    for width in ("0.5", "1.0", "1.5", "2.0")
+    for size in ("512x256", "1024x512")
+] + [("espnet:q8", "espnet/espnet_p_2_q_8.pth", "espnet/q8_real_weights")]
+
+
+@pytest.mark.parametrize("entry", WITH_FIXTURE, ids=lambda entry: entry.name)
+def test_a_network_equals_its_reference(entry: Entry) -> None:
+    assert entry.fixture
+    fixture = fixtures()[entry.fixture]
+    network = entry.build().eval()
+    assert {key: list(value.shape) for key, value in network.state_dict().items()} == fixture["keys"]
+    assert sum(parameter.numel() for parameter in network.parameters()) == fixture["params"]
+    counted = count_norms(network)
+    for kind in ("BatchNorm2d", "LayerNorm"):
+        assert counted.get(kind, 0) == fixture["norms"].get(kind, 0)
+    fill(network)
+    with torch.no_grad():
+        assert largest_difference(entry.fixture, network(fixture_input(entry.fixture))) < 1e-3
+    del network
+    gc.collect()
+
+
+@pytest.mark.parametrize(("name", "file", "key"), REAL, ids=[key for *_, key in REAL])
+def test_real_weights_give_the_recorded_numbers(name: str, file: str, key: str) -> None:
+    model = load_model(name, assets() / "weights" / file)
+    with torch.no_grad():
+        assert largest_difference(key, model.network(fixture_input(key))) < 1e-3
+
+
+def test_the_comparison_can_fail() -> None:
+    model = load_model("espnetv2:0.5", assets() / "weights/espnetv2/espnetv2_s_0.5_city_512x256.pth")
+    with torch.no_grad():
+        next(model.network.parameters()).mul_(1.05)
+        wrong = model.network(fixture_input("espnetv2/s0.5"))
+    assert largest_difference("espnetv2/s0.5_512x256_real_weights", wrong) > 1e-3
