@@ -106,12 +106,17 @@ def _discard(path: Path) -> None:
 
 def _open(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
+        image = Image.open(io.BytesIO(path.read_bytes()))  # no file stays open when decoding fails
         image.load()
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "it is empty" if path.is_file() and not path.stat().st_size else str(error).splitlines()[0]
-        raise ImageError(f"{path}: not a readable image ({reason}).") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: not a readable image ({_reason(path, error)}).") from error
     return image
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if path.is_file() and not path.stat().st_size:
+        return "it is empty"
+    return "of no known format" if isinstance(error, UnidentifiedImageError) else str(error).splitlines()[0]
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,113 @@
+"""Reading images of every awkward kind, and writing files whole or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from allweather.data.images import ImageError, read_labels, read_rgb, write_bytes, write_image, write_json
+from allweather.errors import AllWeatherError
+
+GREY8 = np.array([[0, 128, 255]], np.uint8)
+SAVED = {  # what is stored, and the red channel that reading it must give
+    "rgb.png": (Image.fromarray(np.dstack([GREY8, GREY8 * 0, GREY8 * 0])), [0, 128 / 255, 1]),
+    "grey.png": (Image.fromarray(GREY8), [0, 128 / 255, 1]),
+    "rgba.png": (Image.fromarray(np.dstack([GREY8, GREY8, GREY8, GREY8 * 0 + 7])), [0, 128 / 255, 1]),
+    "deep.png": (Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)), [0, 128 / 255, 1]),
+    "float.tif": (Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), [0, 128 / 255, 1]),
+    "one.png": (Image.fromarray(np.array([[[255, 0, 0]]], np.uint8)), [1]),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_any_image_becomes_rgb_in_unit_range(tmp_path: Path, name: str) -> None:
+    image, red = SAVED[name]
+    image.save(tmp_path / name)
+    pixels, stored = read_rgb(tmp_path / name)
+    assert pixels.dtype == torch.float32 and pixels.shape == (3, 1, len(red)) and stored == (len(red), 1)
+    torch.testing.assert_close(pixels[0, 0], torch.tensor(red, dtype=torch.float32), atol=1e-6, rtol=0)
+
+
+def test_palette_colors_are_followed(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1]], np.uint8))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.save(tmp_path / "p.png")
+    assert read_rgb(tmp_path / "p.png")[0][:, 0].tolist() == [[1, 0], [0, 0], [0, 1]]
+
+
+def test_the_orientation_tag_is_followed(tmp_path: Path) -> None:
+    image = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera was held upright
+    image.save(tmp_path / "o.jpg", exif=exif)
+    pixels, stored = read_rgb(tmp_path / "o.jpg")
+    assert pixels.shape == (3, 8, 4) and stored == (4, 8)
+
+
+def test_resampling_keeps_the_stored_size(tmp_path: Path) -> None:
+    Image.fromarray(np.full((6, 10, 3), 255, np.uint8)).save(tmp_path / "a.png")
+    pixels, stored = read_rgb(tmp_path / "a.png", (4, 2))
+    assert pixels.shape == (3, 2, 4) and stored == (10, 6) and pixels.min() == 1
+
+
+def broken(path: Path, kind: str) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"not an image"}[kind])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+@pytest.mark.parametrize("kind", ["empty", "truncated", "text"])
+def test_unreadable_files_are_named(tmp_path: Path, kind: str, suffix: str) -> None:
+    path = broken(tmp_path / f"x{suffix}", kind)
+    with pytest.raises(ImageError, match=f"x{suffix}: not a readable image"):
+        read_rgb(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"gone\.png"):
+        read_rgb(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_labels_keep_their_values(tmp_path: Path, dtype: type) -> None:
+    values = np.array([[0, 11, 255]], dtype)
+    Image.fromarray(values).save(tmp_path / "l.png")
+    assert read_labels(tmp_path / "l.png").tolist() == values.tolist()
+
+
+def test_color_pictures_are_no_labels(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "c.png")
+    with pytest.raises(ImageError, match="mode RGB"):
+        read_labels(tmp_path / "c.png")
+
+
+def test_written_images_read_back(tmp_path: Path) -> None:
+    labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    write_image(tmp_path / "deep" / "er" / "l.png", labels)
+    assert (read_labels(tmp_path / "deep" / "er" / "l.png") == labels).all()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    write_json(path, {"a": 1})
+    before = path.read_bytes()
+
+    def full(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(AllWeatherError, match="No space left"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_in_the_place_of_a_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(AllWeatherError, match="cannot write"):
+        write_json(tmp_path / "out" / "record.json", {})

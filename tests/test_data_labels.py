@@ -1,0 +1,72 @@
+"""Labels: mappings between class sets, unexpected values, colors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from allweather.classes import CAMVID11, CITYSCAPES, CLASS_SETS
+from allweather.data.images import ImageError
+from allweather.data.labels import MAPPINGS, colorize, find_mapping, label_files, overlay, read_pair
+from allweather.errors import AllWeatherError
+
+HERE = Path("x.png")
+EQUIVALENT = {  # names of the one set, names of the other
+    "road": "road", "sidewalk": "sidewalk", "building": "building", "wall": "building", "fence": "fence",
+    "pole": "pole", "traffic light": "sign", "traffic sign": "sign", "vegetation": "tree", "terrain": "tree",
+    "sky": "sky", "person": "pedestrian", "rider": "bicyclist", "car": "car", "truck": "car", "bus": "car",
+    "train": "car", "motorcycle": "bicyclist", "bicycle": "bicyclist",
+}  # fmt: skip
+
+
+def test_camvid_classes_are_matched_by_meaning() -> None:
+    table = find_mapping("cityscapes-camvid11").table
+    assert {CITYSCAPES.names[i]: CAMVID11.names[j] for i, j in enumerate(table)} == EQUIVALENT
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS.values(), ids=MAPPINGS)
+def test_every_mapping_covers_its_sets(mapping: object) -> None:
+    assert len(mapping.table) == len(mapping.predicted) and set(mapping.table) <= set(range(len(mapping.truth)))
+
+
+def test_ignored_values_become_no_class() -> None:
+    mapping = find_mapping("cityscapes-camvid11")
+    assert mapping.predictions(np.array([0, 255]), HERE).tolist() == [3, -1]
+    assert mapping.labels(np.array([10, 11]), HERE).tolist() == [10, -1]
+
+
+@pytest.mark.parametrize("value", [-1, 12, 30, 255, 256, 65535])
+def test_unexpected_label_values_are_named(value: int) -> None:
+    with pytest.raises(ImageError, match=rf"x\.png: unexpected label values {value};.*0\.\.10 \(camvid11\) and 11"):
+        find_mapping("cityscapes-camvid11").labels(np.array([0, value]), HERE)
+
+
+def test_sizes_must_agree(tmp_path: Path) -> None:
+    for name, size in (("p", (4, 4)), ("t", (4, 5))):
+        Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(ImageError, match=r"4×4 pixels.*5×4"):
+        read_pair(tmp_path / "p.png", tmp_path / "t.png", find_mapping("cityscapes"))
+
+
+@pytest.mark.parametrize("classes", CLASS_SETS.values(), ids=CLASS_SETS)
+def test_colors_tell_classes_apart(classes: object) -> None:
+    labels = np.append(np.arange(len(classes)), 255).astype(np.uint8)[None]
+    colors = [tuple(color) for color in colorize(labels, classes)[0].tolist()]
+    assert len(set(colors)) == len(classes) + 1 and colors[-1] == (0, 0, 0)
+
+
+def test_an_overlay_lies_between_image_and_colors() -> None:
+    image, labels = np.full((2, 2, 3), 200, np.uint8), np.zeros((2, 2), np.uint8)
+    assert (overlay(image, labels, CITYSCAPES, 0.0) == image).all()
+    assert (overlay(image, labels, CITYSCAPES, 1.0) == colorize(labels, CITYSCAPES)).all()
+
+
+def test_a_folder_without_labels_is_said(tmp_path: Path) -> None:
+    with pytest.raises(AllWeatherError, match="no label image"):
+        label_files(tmp_path)
+
+
+def test_an_unknown_mapping_names_the_nearest() -> None:
+    with pytest.raises(AllWeatherError, match="Did you mean 'cityscapes-camvid11'"):
+        find_mapping("cityscapes-camvid")
