@@ -1,0 +1,67 @@
+"""How publishers write classes into label files, decoded to trainIds with −1 for pixels that do not count."""
+
+from pathlib import Path
+
+import numpy as np
+
+from allweather.classes import CITYSCAPES
+from allweather.data.images import ImageError, read_labels
+
+IGNORED = 255
+LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of trainIds 0..18
+MINUS_ONE = (255, 65535)  # what −1, the licence plate, becomes in 8 and in 16 bits
+
+
+def train_ids(path: Path) -> np.ndarray:
+    """A file of trainIds 0..18 and 255.
+
+    Raises:
+        ImageError: for any other value.
+    """
+    values = read_labels(path)
+    return lookup(values, {**{index: index for index in range(len(CITYSCAPES))}, IGNORED: -1}, path, "trainIds")
+
+
+def label_ids(path: Path) -> np.ndarray:
+    """A file of Cityscapes labelIds −1..33, or 255.
+
+    Raises:
+        ImageError: for any other value.
+    """
+    table = dict.fromkeys((*range(-1, 34), *MINUS_ONE), -1)
+    table |= {value: index for index, value in enumerate(LABEL_IDS)}
+    return lookup(read_labels(path), table, path, "labelIds")
+
+
+def by_name(path: Path) -> np.ndarray:
+    """trainIds or labelIds, as the file's name says."""
+    return label_ids(path) if "labelids" in path.stem.lower() else train_ids(path)
+
+
+def invalid_mask(path: Path) -> np.ndarray:
+    """H×W booleans, true where the class cannot be seen (value 1; 255 in the grey form).
+
+    Raises:
+        ImageError: for any value but 0, 1 and 255.
+    """
+    return lookup(read_labels(path), {0: 0, 1: 1, 255: 1}, path, "an invalid mask") == 1
+
+
+def to_label_ids(values: np.ndarray) -> np.ndarray:
+    """uint8 labelIds of trainIds 0..18; every other value becomes 0, `unlabeled`."""
+    table = np.zeros(256, np.uint8)
+    table[: len(LABEL_IDS)] = LABEL_IDS
+    return table[values]
+
+
+def lookup(values: np.ndarray, table: dict[int, int], path: Path, encoding: str) -> np.ndarray:
+    """Every value through the table.
+
+    Raises:
+        ImageError: for values that are not in it, the first five named.
+    """
+    present, inverse = np.unique(values, return_inverse=True)
+    wrong = [int(value) for value in present if int(value) not in table]
+    if wrong:
+        raise ImageError(f"{path}: values {wrong[:5]} are not in {encoding}. Is it another kind of label file?")
+    return np.array([table[int(value)] for value in present], np.int64)[inverse].reshape(values.shape)

@@ -1,0 +1,349 @@
+"""Every dataset in a small tree of its publisher's layout, traps included: number, order, label values."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from allweather.classes import CITYSCAPES
+from allweather.data.datasets import DATASETS, check, find_dataset, mapillary, wilddash2
+from allweather.data.datasets.encodings import LABEL_IDS, invalid_mask, label_ids, to_label_ids, train_ids
+from allweather.data.images import ImageError
+from allweather.errors import AllWeatherError
+
+TRAIN = [0, 18, 255]  # what a file of trainIds holds
+IDS = [7, 33, 0]  # the same in labelIds
+DECODED = [0, 18, -1]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Files below a root, as path to label values or None for an image, text files, and what must be found."""
+
+    files: dict[str, list[int] | None]
+    counts: dict[str, int]
+    lists: dict[str, str] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)  # split: name of its first frame
+    decoded: list[int] = field(default_factory=lambda: DECODED)
+    unlabelled: tuple[str, ...] = ()
+
+
+def acdc(part: str, condition: str, frame: str, place: str = "", gt_place: str = "") -> dict[str, list[int] | None]:
+    stem = f"{condition}/{part}/GOPR0475/GOPR0475_frame_{frame}"
+    files: dict[str, list[int] | None] = {f"{place}rgb_anon/{stem}_rgb_anon.png": None}
+    if part != "test":
+        files |= {f"{gt_place}gt/{stem}_gt_labelTrainIds.png": TRAIN, f"{gt_place}gt/{stem}_gt_labelIds.png": IDS}
+        files |= {f"{gt_place}gt/{stem}_gt_invIds.png": [0, 1, 0], f"{gt_place}gt/{stem}_gt_labelColor.png": None}
+    return files
+
+
+def cityscapes(part: str, stem: str, image: str = "leftImg8bit/{}_leftImg8bit.png") -> dict[str, list[int] | None]:
+    return {image.format(f"{part}/ulm/{stem}"): None, f"gtFine/{part}/ulm/{stem}_gtFine_labelIds.png": IDS}
+
+
+def foggy_driving(part: str, kind: str, stem: str) -> dict[str, list[int] | None]:
+    return {
+        f"leftImg8bit/{part}/web/{stem}_leftImg8bit.png": None,
+        f"{kind}/{part}/web/{stem}_{kind}_labelIds.png": IDS,
+    }
+
+
+FOGGY_DRIVING = {
+    **foggy_driving("test", "gtFine", "web_a_2"),
+    **foggy_driving("test", "gtFine", "web_a_10"),
+    **foggy_driving("test_extra", "gtCoarse", "web_b_1"),
+}
+RAINY = "_leftImg8bit_rain_alpha_0.01_beta_0.005_dropsize_0.01_pattern_1.png"
+
+TREES: dict[str, Tree] = {
+    "acdc": Tree(
+        {
+            **acdc("val", "night", "000010"), **acdc("val", "night", "000002"), **acdc("val", "fog", "000001"),
+            **acdc("train", "rain", "000003"), **acdc("test", "snow", "000004"),
+            "rgb_anon/fog/val_ref/GOPR0475/GOPR0475_frame_000001_rgb_ref_anon.png": None,
+            "rgb_anon/fog/val/GOPR0475/notes.txt": None,
+        },
+        {"val": 3, "val/night": 2, "val/fog": 1, "val/rain": 0, "train": 1, "test": 1, "test/snow": 1, "val_ref": 1},
+        first={"val/night": "rgb_anon/night/val/GOPR0475/GOPR0475_frame_000002_rgb_anon"},
+    ),
+    "acdc in its archives' folders": Tree(
+        acdc("val", "fog", "000001", "rgb_anon_trainvaltest/", "gt_trainval/"), {"val": 1, "val/fog": 1, "train": 0}
+    ),
+    "dark-zurich": Tree(
+        {
+            "rgb_anon/val/night/GOPR0356/GOPR0356_frame_000321_rgb_anon.png": None,
+            "gt/val/night/GOPR0356/GOPR0356_frame_000321_gt_labelTrainIds.png": TRAIN,
+            "gt/val/night/GOPR0356/GOPR0356_frame_000321_gt_invIds.png": [0, 1, 0],
+            "rgb_anon/val_ref/day/GOPR0356_ref/GOPR0356_frame_000321_ref_rgb_anon.png": None,
+            "rgb_anon/test/night/GOPR0364/GOPR0364_frame_000001_rgb_anon.png": None,
+            "rgb_anon/train/night/GOPR0351/GOPR0351_frame_000001_rgb_anon.png": None,
+            "rgb_anon/train/day/GOPR0345/GOPR0345_frame_000001_rgb_anon.png": None,
+        },
+        {"val": 1, "test": 1, "train": 1, "train/day": 1, "train/twilight": 0, "val_ref": 1},
+    ),
+    "nighttime-driving": Tree(
+        {
+            "leftImg8bit/test/night/01_frame_0555_leftImg8bit.png": None,
+            "gtCoarse_daytime_trainvaltest/test/night/01_frame_0555_gtCoarse_labelIds.png": IDS,
+            "gtCoarse_daytime_trainvaltest/test/night/01_frame_0555_gtCoarse_labelTrainIds.png": TRAIN,
+            "night/01_frame_0555_gtCoarse_labelIds.png": IDS,
+        },
+        {"test": 1, "test/corrected": 1},
+    ),
+    "foggy-driving": Tree(FOGGY_DRIVING, {"test_all": 3, "test": 2, "test_extra": 1}),
+    "foggy-driving-dense": Tree(
+        FOGGY_DRIVING,
+        {"test": 2},
+        lists={
+            "lists_file_names/leftImg8bit_testdense_filenames.txt": (
+                "leftImg8bit/test_extra/web/web_b_1_leftImg8bit.png\r\nleftImg8bit/test/web/web_a_10_leftImg8bit.png\r\n"
+            )
+        },
+        first={"test": "leftImg8bit/test_extra/web/web_b_1_leftImg8bit"},
+    ),
+    "foggy-driving-dense flattened": Tree(
+        {"leftImg8bit/dense/web_b_1_leftImg8bit.png": None, "gtFine/dense/web_b_1_gtCoarse_labelIds.png": IDS},
+        {"test": 1},
+    ),
+    "foggy-zurich": Tree(
+        {
+            "RGB/GP010229/1508040913.0_frame_000955.png": None,
+            "RGB/GP010229/1508040913.0_frame_000001.png": None,
+            "gt_labelTrainIds/GP010229/1508040913.0_frame_000955.png": TRAIN,
+            "gt_labelIds/GP010229/1508040913.0_frame_000955.png": IDS,
+        },
+        {"testv2": 1, "testv1": 0, "light": 1, "all": 2},
+        lists={
+            "lists_file_names/RGB_testv2_filenames.txt": "RGB/GP010229/1508040913.0_frame_000955.png\n",
+            "lists_file_names/RGB_light_filenames.txt": "RGB/GP010229/1508040913.0_frame_000001.png\n",
+        },
+        unlabelled=("all",),
+    ),
+    "c-driving": Tree(
+        {
+            **{f"C-Driving/val/compound/{name}/0a-1.jpg": None for name in ("rainy", "snowy", "cloudy")},
+            **{f"C-Driving/val/compound/{name}/0a-1_train_id.png": TRAIN for name in ("rainy", "snowy", "cloudy")},
+            "C-Driving/val/open/overcast/0b-2.jpg": None,
+            "C-Driving/val/open/overcast/0b-2_train_id.png": TRAIN,
+        },
+        {"val": 3, "val/rainy": 1, "val/snowy": 1, "val/cloudy": 1, "val/overcast": 1, "train": 0},
+    ),
+    "cityscapes": Tree(
+        {**cityscapes("val", "ulm_000000_000019"), **cityscapes("train", "ulm_000001_000019"),
+         "leftImg8bit/test/bonn/bonn_000001_000019_leftImg8bit.png": None},
+        {"train": 1, "val": 1, "test": 1},
+    ),
+    "foggy-cityscapes": Tree(
+        {
+            key: values
+            for beta in ("0.005", "0.01", "0.02")
+            for key, values in cityscapes(
+                "val", "ulm_000000_000019", f"leftImg8bit_foggy/{{}}_leftImg8bit_foggy_beta_{beta}.png"
+            ).items()
+        },
+        {"val": 3, "val/0.005": 1, "val/0.01": 1, "val/0.02": 1, "train": 0, "dbf/val/0.02": 0},
+    ),
+    "rain-cityscapes": Tree(
+        cityscapes("val", "ulm_000000_000019", f"leftImg8bit_rain/{{}}{RAINY}"), {"val": 1, "train": 0}
+    ),
+    "bdd100k": Tree(
+        {
+            "images/10k/val/7d2f.jpg": None, "labels/sem_seg/masks/val/7d2f.png": TRAIN,
+            "images/10k/train/8a.jpg": None, "labels/sem_seg/masks/train/8a.png": TRAIN,
+            "images/10k/test/9b.jpg": None,
+        },
+        {"train": 1, "val": 1, "test": 1, "night": 1},
+        lists={"lists_file_names/images_trainval_night_correct_filenames.txt": "images/10k/train/8a.jpg\n"},
+    ),
+    "bdd100k in the old layout": Tree(
+        {"seg/images/val/7d2f.jpg": None, "seg/labels/val/7d2f_train_id.png": TRAIN}, {"val": 1, "train": 0, "test": 0}
+    ),
+    "nightcity": Tree(
+        {"val/img/Chicago_0002.png": None, "val/lbl/Chicago_0002_trainIds.png": TRAIN,
+         "train/img/Paris_0001.png": None, "train/lbl/Paris_0001_trainIds.png": TRAIN},
+        {"train": 1, "val": 1},
+    ),
+    "robotcar": Tree(
+        {"segmented_images/testing/imgs/dawn_1.png": None, "segmented_images/testing/annos/dawn_1.png": IDS},
+        {"test": 1, "val": 0, "train": 0},
+    ),
+    "muses": Tree(
+        {
+            "frame_camera/val/rain/night/REC0001_frame_000123_frame_camera.png": None,
+            "gt_semantic/val/rain/night/REC0001_frame_000123_gt_labelTrainIds.png": TRAIN,
+            "frame_camera/train/clear/day/REC0002_frame_000001_frame_camera.png": None,
+            "gt_semantic/train/clear/day/REC0002_frame_000001_gt_labelTrainIds.png": TRAIN,
+        },
+        {"val": 1, "val/rain/night": 1, "val/fog/day": 0, "train": 1, "test": 0},
+    ),
+    "camvid": Tree(
+        {"test/0001TP_008550.png": None, "testannot/0001TP_008550.png": [0, 10, 11]},
+        {"test": 1, "train": 0, "val": 0},
+        decoded=[0, 10, -1],
+    ),
+    "mapillary-vistas": Tree(
+        {"validation/images/aB.jpg": None, "validation/v1.2/labels/aB.png": [1, 2, 0],
+         "validation/v2.0/labels/aB.png": [2, 1, 0]},
+        {"val": 1, "val/v2.0": 1, "train": 0},
+        lists={
+            "config_v1.2.json": '{"labels": [{"name": "void--ground"}, {"name": "construction--flat--road"}, '
+            '{"name": "object--vehicle--bicycle"}]}',
+            "config_v2.0.json": '{"labels": [{"name": "animal--bird"}, {"name": "object--vehicle--bicycle"}, '
+            '{"name": "construction--flat--road"}]}',
+        },
+    ),
+}  # fmt: skip
+
+
+def plant(root: Path, tree: Tree) -> None:
+    for path, values in tree.files.items():
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix == ".txt":
+            target.write_text("no image")
+            continue
+        pixels = np.zeros((2, 3, 3), np.uint8) if values is None else np.array([values, values], np.uint8)
+        Image.fromarray(pixels).save(target)
+    for path, text in tree.lists.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(text.encode())
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_the_publishers_layout_is_found(tmp_path: Path, name: str) -> None:
+    tree, dataset = TREES[name], find_dataset(name.split()[0])
+    plant(tmp_path, tree)
+    report = json.loads(json.dumps(check(dataset, tmp_path)))
+    assert {split: report["splits"][split] for split in tree.counts} == tree.counts
+    assert all(split in report["missing"] for split, count in tree.counts.items() if not count)
+    assert set(report["unlabelled"]) == set(tree.unlabelled)
+    for split, first in tree.first.items():
+        assert dataset.stream(tmp_path, split).names[0] == first
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_frames_come_in_order_and_labels_decode(tmp_path: Path, name: str) -> None:
+    tree, dataset = TREES[name], find_dataset(name.split()[0])
+    plant(tmp_path, tree)
+    decode = dataset.decoder(tmp_path)
+    for split in (split for split, count in tree.counts.items() if count):
+        samples = dataset.samples(tmp_path, split)
+        assert len({sample.name for sample in samples}) == len(samples)
+        frames = list(dataset.stream(tmp_path, split, (6, 4)))
+        assert [frame.name for frame in frames] == [sample.name for sample in samples]
+        assert all(frame.image.shape == (3, 4, 6) and frame.size == (3, 2) for frame in frames)
+        for sample in samples:
+            assert split in tree.unlabelled or (sample.label is not None) == bool(dataset.split(split).labels)
+            if sample.label is not None:
+                assert decode(sample.label).tolist() == [tree.decoded] * 2
+            if sample.invalid is not None:
+                assert invalid_mask(sample.invalid).tolist() == [[False, True, False]] * 2
+
+
+def test_every_dataset_has_a_tree_or_a_test_of_its_own() -> None:
+    assert {name.split()[0] for name in TREES} | {"wilddash2"} == set(DATASETS)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_wrong_root_says_what_was_looked_for(tmp_path: Path, name: str) -> None:
+    dataset = DATASETS[name]
+    split = dataset.split(None)
+    with pytest.raises(AllWeatherError) as caught:
+        check(dataset, tmp_path)
+    assert (split.listed or split.images[0]) in str(caught.value) and dataset.publisher in str(caught.value)
+    with pytest.raises(AllWeatherError, match="no such folder"):
+        check(dataset, tmp_path / "gone")
+
+
+def test_numbers_that_differ_from_the_published_are_told(tmp_path: Path) -> None:
+    plant(tmp_path, TREES["acdc"])
+    report = check(find_dataset("acdc"), tmp_path)
+    assert report["published"]["val"] == 406 and report["published"]["val/night"] == 106
+    assert report["differing"]["val"] == {"found": 3, "published": 406}
+
+
+def test_an_image_without_its_label_is_told(tmp_path: Path) -> None:
+    plant(tmp_path, TREES["cityscapes"])
+    (tmp_path / "gtFine/val/ulm/ulm_000000_000019_gtFine_labelIds.png").unlink()
+    report = check(find_dataset("cityscapes"), tmp_path)
+    assert report["unlabelled"]["val"]["images"] == 1 and "ulm_000000" in report["unlabelled"]["val"]["first"]
+
+
+def test_unknown_names_are_named() -> None:
+    with pytest.raises(AllWeatherError, match="Did you mean 'dark-zurich'"):
+        find_dataset("darkzurich")
+    with pytest.raises(AllWeatherError, match="unknown split of acdc 'val/fogg'"):
+        find_dataset("acdc").samples(Path(), "val/fogg")
+
+
+def save(path: Path, values: np.ndarray) -> Path:
+    Image.fromarray(values).save(path)
+    return path
+
+
+def test_label_ids_cover_every_value_and_no_more(tmp_path: Path) -> None:
+    ids = np.array([[*range(34), 255]], np.uint8)
+    decoded = label_ids(save(tmp_path / "a.png", ids))[0]
+    assert {int(i): int(t) for i, t in zip(ids[0], decoded, strict=True) if t >= 0} == dict(
+        zip(LABEL_IDS, range(19), strict=True)
+    )
+    assert label_ids(save(tmp_path / "deep.png", np.array([[65535, 7]], np.uint16))).tolist() == [[-1, 0]]
+    with pytest.raises(ImageError, match=r"values \[34, 200\]"):
+        label_ids(save(tmp_path / "b.png", np.array([[34, 200, 7]], np.uint8)))
+
+
+def test_label_ids_in_place_of_train_ids_are_noticed(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="not in trainIds"):
+        train_ids(save(tmp_path / "a.png", np.array([[7, 26]], np.uint8)))
+
+
+def test_train_ids_become_label_ids_and_back(tmp_path: Path) -> None:
+    values = np.array([[*range(19), 255]], np.uint8)
+    back = label_ids(save(tmp_path / "a.png", to_label_ids(values)))
+    assert back.tolist() == [[*range(19), -1]]
+
+
+def test_wilddash_reads_segments_by_their_colors(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir(), (tmp_path / "panoptic").mkdir()
+    save(tmp_path / "images" / "aa_000000.jpg", np.zeros((1, 4, 3), np.uint8))
+    colors = [[[1, 0, 0], [0, 1, 0], [2, 1, 1], [9, 9, 9]]]  # ids 1, 256, 65794, one unlisted
+    save(tmp_path / "panoptic" / "aa_000000.png", np.array(colors, np.uint8))
+    listing = {
+        "categories": [{"id": 7, "name": "road"}, {"id": 34, "name": "pickup"}, {"id": 60, "name": "mountain"}],
+        "annotations": [
+            {
+                "file_name": "aa_000000.png",
+                "segments_info": [
+                    {"id": 1, "category_id": 7}, {"id": 256, "category_id": 34}, {"id": 65794, "category_id": 60},
+                ],
+            }
+        ],
+    }  # fmt: skip
+    (tmp_path / "panoptic.json").write_text(json.dumps(listing))
+    dataset = find_dataset("wilddash2")
+    (sample,) = dataset.samples(tmp_path)
+    assert sample.label is not None and dataset.decoder(tmp_path)(sample.label).tolist() == [[0, 14, -1, -1]]
+    (tmp_path / "panoptic.json").write_text("{}")
+    with pytest.raises(AllWeatherError, match=r"panoptic\.json"):
+        dataset.decoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("object--traffic-sign--front", "traffic sign"), ("object--traffic-sign--back", None),
+        ("human--person--individual", "person"), ("human--rider--motorcyclist", "rider"),
+        ("marking--discrete--crosswalk-zebra", "road"), ("construction--barrier--fence", "fence"),
+        ("construction--structure--bridge", None), ("object--vehicle--car", "car"), ("void--car-mount", None),
+    ],
+)  # fmt: skip
+def test_vistas_labels_are_matched_by_meaning(name: str, expected: str | None) -> None:
+    assert mapillary.train_id(name) == (-1 if expected is None else CITYSCAPES.names.index(expected))
+
+
+def test_every_wilddash_category_counts_as_a_class_that_exists() -> None:
+    assert set(wilddash2.COUNTED_AS.values()) <= set(CITYSCAPES.names)
+    assert wilddash2.train_id("traffic-sign-front") == 7 and wilddash2.train_id("billboard") == -1
