@@ -28,6 +28,7 @@ _PAPER: dict[str, Any] = {
     "sigma_xy": 100.0,
     "scale": 0.5,
     "class_weights": "uniform",
+    "ncut_weight": 1.0,
     "entropy_weight": 0.0,
     "diversity_weight": 0.0,
     "feature_sigma": None,
@@ -50,7 +51,7 @@ class Mall(GradientMethod):
     sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale")
     sigma_xy: float = option(100.0, "width of the affinity in space, in pixels of the input")
     feature_sigma: float | None = option(
-        None, "width of the affinity in the first prediction (0..1); none: no such term"
+        0.3, "width of the affinity in the first prediction (0..1); none: no such term"
     )
     scores: Literal["softmax", "log_softmax"] = option(
         "softmax", "S of the loss; log_softmax follows the paper's wording and drives predictions to uniform"
@@ -129,6 +130,10 @@ class MallSample(Mall):
     name: ClassVar[str] = "mall-sample"
     presets: ClassVar = {"paper": _PAPER | {"iterations": 5, "horizon": 5}}
 
+    ncut_weight: float = option(0.3, "weight of the normalized cut")
+    entropy_weight: float = option(1.0, "weight of the mean entropy of the pixels' predictions")
+    diversity_weight: float = option(0.5, "weight of the entropy of the mean prediction, which is maximised")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MallDomain(Mall):
@@ -138,4 +143,4 @@ class MallDomain(Mall):
     presets: ClassVar = {"paper": _PAPER | {"report_after": True}}
 
     episodic: bool = option(False, "back to the source network after each batch")
-    lr: float = option(1e-4, "learning rate")
+    lr: float = option(5e-5, "learning rate")
