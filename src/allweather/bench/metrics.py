@@ -54,9 +54,17 @@ class ConfusionMatrix:
     @property
     def iou(self) -> np.ndarray:
         """Intersection over union of each class in [0, 1]; NaN for a class neither true nor predicted anywhere."""
-        hits = np.diag(self.counts).astype(float)
-        union = self.counts.sum(1) + self.counts[:, :-1].sum(0) - hits
-        return np.divide(hits, union, out=np.full(self.classes, np.nan), where=union > 0)
+        return ratio(self.intersection, self.union)
+
+    @property
+    def intersection(self) -> np.ndarray:
+        """Right pixels of each class, C integers."""
+        return np.diag(self.counts).copy()
+
+    @property
+    def union(self) -> np.ndarray:
+        """Pixels of each class that are true or predicted, C integers."""
+        return self.counts.sum(1) + self.counts[:, :-1].sum(0) - self.intersection
 
     @property
     def mean_iou(self) -> float:
@@ -72,9 +80,7 @@ class ConfusionMatrix:
     @property
     def class_accuracy(self) -> float:
         """Mean over classes of the share of their pixels that are right; classes without pixels do not count."""
-        pixels = self.counts.sum(1)
-        hits = np.diag(self.counts).astype(float)
-        return _mean(np.divide(hits, pixels, out=np.full(self.classes, np.nan), where=pixels > 0))
+        return _mean(ratio(self.intersection, self.counts.sum(1)))
 
     @property
     def frequency_weighted_iou(self) -> float:
@@ -92,6 +98,11 @@ class ConfusionMatrix:
             "IoU": {name: _percent(value) for name, value in zip(names, self.iou.tolist(), strict=True)},
             "pixels": int(self.counts.sum()),
         }
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole as floats, NaN where the whole is nothing."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
 
 
 def _mean(values: np.ndarray) -> float:
