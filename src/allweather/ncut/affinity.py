@@ -38,7 +38,7 @@ class Affinity:
         sigma_xy: float = 100.0,
         mask: Tensor | None = None,
         rank: int | Literal["auto"] = "auto",
-        error: float = 0.02,
+        error: float = 0.025,
         implementation: Implementation = "auto",
         features: Tensor | None = None,
         sigma_features: float = 1.0,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-RANKS = (16, 24, 32, 48, 64, 96, 128, 192, 256)
+RANKS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 _CANDIDATES = 1024
 _SAMPLES = 4096
 
@@ -25,11 +25,9 @@ def choose_landmarks(points: Tensor, valid: Tensor, rank: int | None, error: flo
     """
     candidates, counted = _sample(points, valid, _CANDIDATES)
     kernel = gaussian(candidates, candidates) * (counted[:, :, None] * counted[:, None, :])
-    most = min(rank or RANKS[-1], candidates.shape[1])
-    pivots, residuals = _pivots(kernel, counted, most)
-    if rank is None:
-        most = next((r for r in RANKS if r <= most and residuals[r - 1] <= error), most)
-    chosen = pivots[:, :most, None].expand(-1, -1, points.shape[2])
+    most = candidates.shape[1]
+    stops = [min(rank, most)] if rank else sorted({min(r, most) for r in RANKS})
+    chosen = _pivots(kernel, counted, stops, error)[..., None].expand(-1, -1, points.shape[2])
     samples, weights = _sample(points, valid, _SAMPLES)
     return _lloyd(samples, weights, candidates.gather(1, chosen), steps=2)
 
@@ -40,24 +38,26 @@ def _sample(points: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return points[:, ::stride], valid[:, ::stride].to(points.dtype)
 
 
-def _pivots(kernel: Tensor, counted: Tensor, most: int) -> tuple[Tensor, list[float]]:
-    """Indices B×most in order of choice, and after each the largest mean residual over the batch."""
+def _pivots(kernel: Tensor, counted: Tensor, stops: list[int], error: float) -> Tensor:
+    """Indices B×r in order of choice; r is the first of `stops` whose mean residual is at most `error`, or the last."""
     density = kernel.square().sum(2)
     residual = counted.clone()
-    factor = kernel.new_zeros(kernel.shape[0], most, kernel.shape[1])  # B×r×M, row k belongs to pivot k
-    rows = torch.arange(kernel.shape[0], device=kernel.device)
-    picked, trace = [], []
-    for k in range(most):
-        pivot = (residual * density).argmax(1)
-        known = torch.einsum("bk,bkm->bm", factor[rows, :k, pivot], factor[:, :k])
-        scale = residual[rows, pivot].clamp_min(1e-7).sqrt()
-        column = (kernel[rows, pivot] - known) / scale[:, None]
-        factor[:, k] = torch.where(residual > 0, column, 0)
-        residual = (residual - factor[:, k].square()).clamp_min(0)
-        residual[rows, pivot] = 0
-        picked.append(pivot)
-        trace.append((residual.sum(1) / counted.sum(1).clamp_min(1)).max())
-    return torch.stack(picked, 1), torch.stack(trace).tolist()
+    factor = kernel.new_zeros(kernel.shape[0], stops[-1], kernel.shape[1])  # B×r×M, row k belongs to pivot k
+    images = torch.arange(kernel.shape[0], device=kernel.device)
+    picked: list[Tensor] = []
+    for stop in stops:
+        for k in range(len(picked), stop):
+            pivot = (residual * density).argmax(1)
+            known = torch.einsum("bk,bkm->bm", factor[images, :k, pivot], factor[:, :k])
+            scale = residual[images, pivot].clamp_min(1e-7).sqrt()
+            column = (kernel[images, pivot] - known) / scale[:, None]
+            factor[:, k] = torch.where(residual > 0, column, 0)
+            residual = (residual - factor[:, k].square()).clamp_min(0)
+            residual[images, pivot] = 0
+            picked.append(pivot)
+        if stop < stops[-1] and float((residual.sum(1) / counted.sum(1).clamp_min(1)).max()) <= error:
+            break
+    return torch.stack(picked, 1)
 
 
 def _lloyd(samples: Tensor, weights: Tensor, centres: Tensor, steps: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from allweather.ncut.landmarks import choose_landmarks, gaussian
 from allweather.ncut.space import Axis, axis
 
-_TILE = 1 << 20  # numbers of a tile's widest intermediate: a few MB, so that it stays near the caches
+_TILE = 1 << 19  # the least numbers of a tile's widest intermediate: 2 MB, so that it stays near the caches
 _EIGENVALUES = 1e-5  # of the landmarks' kernel relative to the largest; below it there is only rounding
 _FAR = -1e4  # an exponent of 2 that gives exactly 0
 
@@ -92,15 +92,17 @@ def filter_scores(scores: Tensor, factors: Factors) -> Tensor:
     return filtered
 
 
-def terms_and_gradient(scores: Tensor, factors: Factors, gradient: bool) -> tuple[Tensor, Tensor]:
-    """1 − S_pᵀAS_p / dᵀS_p per image and class, B×C, and N times its derivative by S, B×C×H×W (empty unless asked).
+def terms_and_gradient(scores: Tensor, factors: Factors, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """1 − S_pᵀAS_p / dᵀS_p per image and class, B×C, with its derivative by S as `direction` × `scale`.
 
-    A class without mass, |dᵀS_p| ≤ 1e-12·Σd, has the term and the derivative 0.
+    The direction, B×C×H×W (empty unless asked for), is of order one and so fits any floating type; the scale, B×C,
+    is float32 or float64. A class without mass, |dᵀS_p| ≤ 1e-12·Σd, has the term and the derivative 0.
     """
     kind = factors.delta.dtype
     moments = _splat(scores, factors)
     blurred = _blur(moments, factors)
     quadratic = torch.einsum("byxcr,byxcr->bc", moments, blurred)
+    del moments
     mass = torch.zeros_like(quadratic)
     for tile in _tiles(scores, factors):
         part = scores[:, :, tile.rows].to(kind)
@@ -108,18 +110,24 @@ def terms_and_gradient(scores: Tensor, factors: Factors, gradient: bool) -> tupl
         quadratic += torch.einsum("bchw,bhw->bc", part.square(), factors.delta[:, tile.rows])
     massless = mass.abs() <= 1e-12 * factors.degree.sum((1, 2))[:, None]
     inverse = torch.where(massless, 0, 1 / torch.where(massless, 1, mass))
-    terms = torch.where(massless, 0, 1 - quadratic * inverse)
+    ratio = quadratic * inverse
+    terms = torch.where(massless, 0, 1 - ratio)
     if not gradient:
-        return terms, scores.new_empty(0)
-    derivative = torch.empty_like(scores)
-    pixels = scores.shape[2] * scores.shape[3]
-    by_degree = (quadratic * inverse.square() * pixels)[..., None, None]
-    by_filtered = (-2 * inverse * pixels)[..., None, None]
+        return terms, scores.new_empty(0), inverse
+    mean = factors.degree.mean((1, 2))[:, None]
+    unit = torch.where(mean > 0, 1 / torch.where(mean > 0, mean, 1), 0)
+    return terms, _direction(scores, factors, blurred, ratio, unit), inverse * mean
+
+
+def _direction(scores: Tensor, factors: Factors, blurred: Tensor, ratio: Tensor, unit: Tensor) -> Tensor:
+    """(ratio·d − 2·A S) · unit in the scores' type, B×C×H×W."""
+    direction = torch.empty_like(scores)
+    by_degree, by_filtered = (ratio * unit)[..., None, None], (-2 * unit)[..., None, None]
     for tile in _tiles(scores, factors):
-        part = scores[:, :, tile.rows].to(kind)
+        part = scores[:, :, tile.rows].to(factors.delta.dtype)
         filtered = _slice(blurred, factors, tile, part.shape).addcmul(factors.delta[:, None, tile.rows], part)
-        derivative[:, :, tile.rows] = filtered.mul_(by_filtered).addcmul_(factors.degree[:, None, tile.rows], by_degree)
-    return terms, derivative
+        direction[:, :, tile.rows] = filtered.mul_(by_filtered).addcmul_(factors.degree[:, None, tile.rows], by_degree)
+    return direction
 
 
 @dataclass(frozen=True)
@@ -132,10 +140,10 @@ class _Tile:
 
 
 def _tiles(scores: Tensor, factors: Factors) -> Iterator[_Tile]:
-    """Rows of cells whose intermediates have about `_TILE` numbers."""
+    """Rows of cells whose widest intermediate has `_TILE` numbers, or a quarter of the scores' where that is more."""
     batch, rows, columns, pixels, _ = factors.points.shape
     each = batch * columns * pixels * max(4 * scores.shape[1], factors.rank)
-    step = max(1, _TILE // each)
+    step = max(1, max(_TILE, scores.numel() // 4) // each)
     for first in range(0, rows, step):
         last = min(rows, first + step)
         yield _Tile(first, last, slice(first * factors.cell_y, min(last * factors.cell_y, scores.shape[2])))

@@ -39,31 +39,39 @@ def _terms(
     cell_y: int,
     cell_x: int,
     gradient: bool,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     factors = Factors(points, landmarks, metric, blur_y, blur_x, corners, delta, degree, cell_y, cell_x)
     with torch.autocast(scores.device.type, enabled=False):
         return terms_and_gradient(scores, factors, gradient)
 
 
 @_terms.register_fake
-def _(scores: Tensor, points: Tensor, landmarks: Tensor, metric: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _(scores: Tensor, points: Tensor, landmarks: Tensor, metric: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     terms = metric.new_empty(scores.shape[:2])
-    return terms, torch.empty_like(scores) if rest[-1] else scores.new_empty(0)
+    return terms, torch.empty_like(scores) if rest[-1] else scores.new_empty(0), torch.empty_like(terms)
 
 
-def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(output[1])
+def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*output[1:])
     ctx.set_materialize_grads(False)
 
 
-def _terms_backward(ctx: Any, terms: Tensor | None, derivative: Tensor | None) -> tuple[Tensor | None, ...]:
-    if derivative is not None:
+def _terms_backward(ctx: Any, terms: Tensor | None, *derivatives: Tensor | None) -> tuple[Tensor | None, ...]:
+    if any(derivative is not None for derivative in derivatives):
         raise NotImplementedError("the normalized cut has no second derivative here; use implementation='dense'")
-    (saved,) = ctx.saved_tensors
+    direction, scale = ctx.saved_tensors
     if terms is None:
         return (None,) * 12
-    scale = (terms / (saved.shape[2] * saved.shape[3]))[..., None, None]
-    return ((saved * scale).to(saved.dtype), *(None,) * 11)
+    return (_scaled(direction, (terms * scale)[..., None, None]), *(None,) * 11)
+
+
+def _scaled(direction: Tensor, scale: Tensor) -> Tensor:
+    if direction.dtype == scale.dtype:
+        return direction * scale
+    scaled = torch.empty_like(direction)
+    for rows, target in zip(direction.chunk(8, 2), scaled.chunk(8, 2), strict=True):
+        target.copy_(rows * scale)  # a product in half precision would lose the scale
+    return scaled
 
 
 _terms.register_autograd(_terms_backward, setup_context=_keep_gradient)
