@@ -140,10 +140,11 @@ class _Tile:
 
 
 def _tiles(scores: Tensor, factors: Factors) -> Iterator[_Tile]:
-    """Rows of cells whose widest intermediate has `_TILE` numbers, or a quarter of the scores' where that is more."""
+    """Rows of cells whose widest intermediate has `_TILE` numbers, or an eighth of the scores' bytes if more."""
     batch, rows, columns, pixels, _ = factors.points.shape
     each = batch * columns * pixels * max(4 * scores.shape[1], factors.rank)
-    step = max(1, max(_TILE, scores.numel() // 4) // each)
+    least = scores.numel() * scores.element_size() // (8 * factors.delta.element_size())
+    step = max(1, max(_TILE, least) // each)
     for first in range(0, rows, step):
         last = min(rows, first + step)
         yield _Tile(first, last, slice(first * factors.cell_y, min(last * factors.cell_y, scores.shape[2])))
@@ -176,9 +177,9 @@ def _splat(scores: Tensor, factors: Factors) -> Tensor:
 
 def _blur(nodes: Tensor, factors: Factors) -> Tensor:
     """B and W applied at the nodes."""
-    blurred = torch.einsum("yz,bzxcr->byxcr", factors.blur_y, nodes)
-    blurred = torch.einsum("xz,byzcr->byxcr", factors.blur_x, blurred)
-    return blurred @ factors.metric[:, None, None]
+    blurred = (factors.blur_y @ nodes.flatten(2)).view(nodes.shape)
+    blurred = (factors.blur_x @ blurred.flatten(3)).view(nodes.shape)
+    return (blurred.flatten(1, 3) @ factors.metric).view(nodes.shape)
 
 
 def _slice(nodes: Tensor, factors: Factors, tile: _Tile, shape: torch.Size) -> Tensor:

@@ -1,0 +1,135 @@
+"""What the normalized cut promises on the hot path: the formula, bounded memory, rare classes in half precision."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from allweather.ncut import Affinity
+from allweather.ncut.landmarks import RANKS
+
+SOURCE = Path(__file__).parents[1] / "src"
+PEAK = """
+import torch
+from pathlib import Path
+from allweather.ncut import Affinity
+
+def status(key):
+    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(key))
+    return 1024 * int(line.split()[1])
+
+def step(affinity, height, width):
+    scores = torch.rand(2, 19, height, width, dtype=torch.{kind}).requires_grad_()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    affinity.normalized_cut(scores).backward()
+    return (status("VmHWM") - before) / (scores.numel() * scores.element_size())
+
+def affinity(height, width):
+    return Affinity.from_image(torch.rand(2, 3, height, width), sigma_xy=50, rank=64)
+
+torch.set_num_threads(1)
+step(affinity(64, 64), 64, 64)
+print(step(affinity(384, 768), 384, 768))
+"""
+
+
+def case() -> tuple[Tensor, Tensor, Affinity]:
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(1, 3, 9, 11, generator=generator, dtype=torch.float64)
+    logits = torch.randn(1, 4, 9, 11, generator=generator, dtype=torch.float64)
+    logits[:, 0, :, :6] += 3
+    scores = logits.softmax(1)
+    dense = Affinity.from_image(picture, sigma_rgb=60, sigma_xy=3, implementation="dense")
+    assert isinstance(dense.form, Tensor)
+    return scores, dense.form[0], Affinity.from_image(picture, sigma_rgb=60, sigma_xy=3, rank=99)
+
+
+def right(scores: Tensor, matrix: Tensor) -> Tensor:
+    s = scores.flatten(2)[0]
+    return (((1 - s) @ matrix) * s).sum(1) / (s @ matrix.sum(0))
+
+
+def test_the_classes_are_not_pooled_into_one_ratio() -> None:
+    scores, matrix, affinity = case()
+    s = scores.flatten(2)[0]
+    pooled = (((1 - s) @ matrix) * s).sum() / (s @ matrix.sum(0)).sum()
+    loss = affinity.normalized_cut(scores)
+    torch.testing.assert_close(loss, right(scores, matrix).sum(), rtol=0.01, atol=0)
+    assert abs(float(loss - 4 * pooled)) > 0.01 < abs(float(loss - pooled))
+
+
+def test_the_association_enters_the_gradient_as_a_scalar() -> None:
+    scores, matrix, affinity = case()
+    variable = scores.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(affinity.normalized_cut(variable), variable)
+    s, degree = scores.flatten(2)[0], matrix.sum(0)
+    filtered, mass = s @ matrix, s @ degree
+    wrong = s * filtered * degree / mass[:, None] ** 2 - 2 * filtered / mass[:, None]
+    exact = (s * filtered).sum(1)[:, None] * degree / mass[:, None] ** 2 - 2 * filtered / mass[:, None]
+    found = gradient.flatten(2)[0]
+    assert float((found - exact).norm() / exact.norm()) < 0.02
+    assert float((found - wrong).norm() / exact.norm()) > 0.5
+
+
+def test_the_loss_depends_on_the_scores() -> None:
+    """A numerator equal to the denominator would give the same number for every segmentation."""
+    scores, _, affinity = case()
+    uniform = torch.full_like(scores, 1 / 4)
+    one = torch.zeros_like(scores)
+    one[:, 0] = 1
+    torch.testing.assert_close(affinity.normalized_cut(uniform), torch.tensor(3.0).double(), rtol=0.01, atol=0)
+    assert abs(float(affinity.normalized_cut(one))) < 0.02
+    assert 1 < float(affinity.normalized_cut(scores)) < 3
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_rare_class_has_a_finite_gradient_in_half_precision(kind: torch.dtype) -> None:
+    picture = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    scores = torch.full((1, 3, 128, 128), 0.5, dtype=kind)
+    scores[:, 1], scores[:, 1, 3, 5] = 0, 0.01
+    affinity = Affinity.from_image(picture, sigma_xy=9, rank=32)
+    half, full = scores.clone().requires_grad_(), scores.float().requires_grad_()
+    for variable in (half, full):
+        affinity.normalized_cut(variable).backward()
+    assert half.grad is not None
+    assert full.grad is not None
+    assert half.grad.isfinite().all()
+    assert float((half.grad.float() - full.grad).norm() / full.grad.norm()) < 0.005
+
+
+def test_scores_that_are_not_finite_give_a_loss_that_is_not() -> None:
+    scores, _, affinity = case()
+    scores[0, 1, 2, 3] = float("nan")
+    assert affinity.normalized_cut(scores).isnan()
+
+
+def test_the_gradient_keeps_the_memory_format() -> None:
+    _, _, affinity = case()
+    last = torch.rand(1, 4, 9, 11).contiguous(memory_format=torch.channels_last).requires_grad_()
+    affinity.normalized_cut(last).backward()
+    assert last.grad is not None
+    assert last.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_rank_stops_at_its_bounds() -> None:
+    flat = Affinity.from_image(torch.full((1, 3, 40, 40), 0.5), sigma_xy=9)
+    noise = Affinity.from_image(torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)), sigma_xy=9)
+    assert (flat.rank, noise.rank) == (RANKS[0], RANKS[-1]) == (16, 256)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is read from /proc")
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_the_peak_memory_is_at_most_three_times_the_scores(kind: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK.format(kind=kind)],
+        capture_output=True,
+        text=True,
+        check=True,
+        # freed blocks go back to the system at once, so that the peak is of live memory
+        env={"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
+    )
+    assert float(done.stdout) < 3
