@@ -74,6 +74,23 @@ def find_mapping(name: str) -> Mapping:
     return MAPPINGS[name]
 
 
+def mapping_between(predicted: ClassSet, truth: ClassSet) -> Mapping:
+    """The mapping from a network's classes to a dataset's.
+
+    Raises:
+        AllWeatherError: when no table relates the two.
+    """
+    if predicted == truth:
+        return Mapping(truth.name, predicted, truth, tuple(range(len(truth))))
+    for mapping in MAPPINGS.values():
+        if (mapping.predicted, mapping.truth) == (predicted, truth):
+            return mapping
+    raise AllWeatherError(
+        f"no table says how {predicted.name}'s {len(predicted)} classes count as {truth.name}'s {len(truth)}. "
+        f"Known: {', '.join(MAPPINGS)}."
+    )
+
+
 def read_pair(prediction: Path, truth: Path, mapping: Mapping) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and true class of each pixel, H×W each, −1 for none.
 

@@ -1,0 +1,233 @@
+"""Plans: a grid of models × methods × streams × seeds × orders × protocols, written as TOML."""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+from allweather import methods
+from allweather.bench.evaluate import Protocol
+from allweather.errors import AllWeatherError, unknown
+
+ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
+SCORINGS = ("native", "1024x512")
+SECTIONS = ("models", "streams", "methods", "run")
+FIELDS = Mapping[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network of a plan: its `scheme:name`, checkpoint (variables like ${ROOT} allowed) and input size."""
+
+    name: str
+    weights: str | None = None
+    size: str | None = None
+
+    def __post_init__(self) -> None:
+        pixels(self.size)
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """Frames with labels: a dataset's split, a folder of images and one of labels, or a sequence of splits.
+
+    Attributes:
+        name: `dataset`, `dataset:split`, or any name where `images` and `labels` are given.
+        root: the dataset's folder (variables like ${ROOT} allowed).
+        images, labels: folders whose files share names; `classes` says what the labels hold.
+        every: takes each n-th frame only.
+        sequence: `dataset:split` names under `root` that follow each other without a reset, `rounds` times over.
+    """
+
+    name: str
+    root: str | None = None
+    images: str | None = None
+    labels: str | None = None
+    classes: str = "cityscapes"
+    every: int = 1
+    sequence: tuple[str, ...] = ()
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        folders = self.images is not None and self.labels is not None
+        if folders == (self.root is not None) or (self.images is None) != (self.labels is None):
+            raise AllWeatherError(f"stream '{self.name}': expected either root, or both images and labels.")
+        if self.every < 1 or self.rounds < 1:
+            raise AllWeatherError(f"stream '{self.name}': every and rounds are at least 1.")
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method with preset and fields; `seeds` and `orders` take the place of the plan's where given."""
+
+    name: str
+    preset: str = "recommended"
+    fields: FIELDS = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    orders: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        methods.make(self.name, self.preset, self.fields)  # a misspelt field must not wait for the run
+        _known("order", self.orders, ORDERS)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What all runs of a plan share, and the axes that are not models, streams or methods."""
+
+    seeds: tuple[int, ...] = (0,)
+    orders: tuple[str, ...] = ("natural",)
+    protocol: tuple[str, ...] = ("online",)
+    batch: int = 1
+    scoring: str = "native"
+    device: str = "cpu"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        _known("order", self.orders, ORDERS)
+        _known("protocol", self.protocol, get_args(Protocol))
+        _known("scoring", (self.scoring,), SCORINGS)
+        if self.batch < 1:
+            raise AllWeatherError(f"[run] batch: expected at least 1, got {self.batch}.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid; its record's file name follows from what it is."""
+
+    model: ModelSpec
+    stream: StreamSpec
+    method: MethodSpec
+    protocol: str
+    order: str
+    seed: int
+    batch: int
+    scoring: str
+    device: str
+    precision: str
+
+    @property
+    def identity(self) -> str:
+        """sha256 of everything that defines the run; variables in paths unresolved, so it is the same everywhere."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """For people: model, stream, method and what else differs."""
+        parts = (self.model.name, self.stream.name, f"{self.method.name}/{self.method.preset}", self.protocol)
+        return f"{' · '.join(parts)} · {self.order} · seed {self.seed}"
+
+    @property
+    def file(self) -> str:
+        """The record's file name."""
+        plain = re.sub(r"[^a-z0-9.]+", "-", self.title.lower()).strip("-")
+        return f"{plain}-{self.identity[:8]}.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The grid, in the order in which it runs."""
+
+    runs: tuple[Run, ...]
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a TOML file with `[[models]]`, `[[streams]]`, `[[methods]]` and `[run]`.
+
+    Raises:
+        AllWeatherError: when it cannot be read, or a key, value or name in it is wrong.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise AllWeatherError(f"cannot read the plan {path}: {error}.") from error
+    for key in content:
+        if key not in SECTIONS:
+            raise unknown("section of a plan", key, SECTIONS)
+    models, streams = _entries(content, "models", ModelSpec), _entries(content, "streams", StreamSpec)
+    chosen, run = _entries(content, "methods", MethodSpec), _build(RunSpec, content.get("run", {}), "[run]")
+    return Plan(tuple(_expand(models, streams, chosen, run)))
+
+
+def pixels(size: str | None) -> tuple[int, int] | None:
+    """(width, height) from WIDTHxHEIGHT.
+
+    Raises:
+        AllWeatherError: for anything else.
+    """
+    if size is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)
+    if not match:
+        raise AllWeatherError(f"size: expected WIDTHxHEIGHT, got '{size}'.")
+    return int(match[1]), int(match[2])
+
+
+def _expand(models: list[ModelSpec], streams: list[StreamSpec], chosen: list[MethodSpec], run: RunSpec) -> list[Run]:
+    made = [
+        Run(
+            model,
+            stream,
+            replace(method, seeds=(), orders=()),
+            protocol,
+            order,
+            seed,
+            run.batch,
+            run.scoring,
+            run.device,
+            run.precision,
+        )
+        for model, stream, method in product(models, streams, chosen)
+        for protocol, order, seed in product(run.protocol, method.orders or run.orders, method.seeds or run.seeds)
+    ]
+    unique = {entry.file: entry for entry in made}
+    return list(unique.values())
+
+
+def _entries(content: Mapping[str, Any], section: str, kind: type[T]) -> list[T]:
+    tables = content.get(section, [])
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise AllWeatherError(f"a plan needs at least one [[{section}]] table.")
+    return [_build(kind, table, f"[[{section}]]") for table in tables]
+
+
+def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
+    """A settings object from a TOML table; a single value stands for a list of one."""
+    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise unknown(f"key of {where}", key, known)
+        values[key] = _typed(value, known[key].type, f"{where} {key}")
+    missing = [
+        name
+        for name, entry in known.items()
+        if name not in values and entry.default is MISSING and entry.default_factory is MISSING
+    ]
+    if missing:
+        raise AllWeatherError(f"{where}: {', '.join(missing)} is missing.")
+    return kind(**values)
+
+
+def _typed(value: Any, expected: Any, where: str) -> Any:
+    if get_origin(expected) is tuple:
+        kind = get_args(expected)[0]
+        items = value if isinstance(value, list) else [value]
+        if items and all(type(item) is kind for item in items):
+            return tuple(items)
+    elif type(value) in (get_args(expected) or (expected,)) or (isinstance(value, dict) and expected == FIELDS):
+        return value
+    wanted = getattr(expected, "__name__", "text") if expected != FIELDS else "a table"
+    raise AllWeatherError(f"{where}: expected {wanted}, got {value!r}.")
+
+
+def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)

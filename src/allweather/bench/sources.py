@@ -1,0 +1,143 @@
+"""Opening what a plan calls a stream: frames for the session, and the truth that only scoring reads."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from allweather.bench.plan import Run, StreamSpec, pixels
+from allweather.classes import CLASS_SETS, ClassSet
+from allweather.data.datasets import Sample, find_dataset
+from allweather.data.datasets.encodings import invalid_mask
+from allweather.data.folder import open_files
+from allweather.data.images import read_labels
+from allweather.data.labels import find_mapping, label_files
+from allweather.data.stream import Frame, Stream
+from allweather.errors import AllWeatherError, unknown
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stream and its truth.
+
+    Attributes:
+        stream: the frames, in the run's order.
+        classes: of the truth.
+        truth: name → H×W class indices, −1 where nothing counts; raises ImageError where it cannot be read.
+        invalid: name → H×W booleans where the class cannot be seen, or None where no mask exists.
+        part: name → the piece of a sequence that it belongs to, '' in a plain stream.
+    """
+
+    stream: Stream
+    classes: ClassSet
+    truth: Callable[[str], np.ndarray]
+    invalid: Callable[[str], np.ndarray | None]
+    part: Callable[[str], str]
+
+
+def open_source(run: Run) -> Source:
+    """The stream of a run in the run's order, thinned and repeated as it says.
+
+    Raises:
+        AllWeatherError: when a variable is not set, nothing is found, or an image has no label.
+    """
+    scale = pixels(run.scoring) if run.scoring != "native" else None
+    size = pixels(run.model.size) or scale
+    source = _folders(run.stream, size) if run.stream.images else _dataset(run.stream, size)
+    stream = source.stream.reordered(_order(len(source.stream), run.order, run.seed))
+    made = Source(stream, source.classes, source.truth, source.invalid, source.part)
+    return made if scale is None else _rescored(made, scale)
+
+
+def resolve(text: str) -> Path:
+    """The path with variables like ${ROOT} filled in from the environment.
+
+    Raises:
+        AllWeatherError: when one of them is not set.
+    """
+    for name in re.findall(r"\$\{(\w+)\}", text):
+        if name not in os.environ:
+            raise AllWeatherError(f"{text}: the variable {name} is not set. Set it to the folder that holds the data.")
+    return Path(re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], text))
+
+
+def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
+    assert spec.images is not None and spec.labels is not None
+    if spec.classes not in CLASS_SETS:
+        raise unknown("class set", spec.classes, CLASS_SETS)
+    mapping = find_mapping(spec.classes)
+    frames, labels = open_files([resolve(spec.images)], size), label_files(resolve(spec.labels))
+    names = frames.names[:: spec.every]
+    _all_labelled(spec, [name for name in names if name not in labels])
+    return Source(
+        Stream(names, frames.read),
+        mapping.truth,
+        lambda name: mapping.labels(read_labels(labels[name]), labels[name]),
+        lambda name: None,
+        lambda name: "",
+    )
+
+
+def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
+    assert spec.root is not None
+    root, pieces = resolve(spec.root), spec.sequence or (spec.name,)
+    dataset = find_dataset(pieces[0].partition(":")[0])
+    if any(piece.partition(":")[0] != dataset.name for piece in pieces):
+        raise AllWeatherError(f"stream '{spec.name}': the pieces of a sequence are splits of one dataset.")
+    decode = dataset.decoder(root)
+    samples: dict[str, Sample] = {}
+    parts: dict[str, str] = {}
+    streams: dict[str, tuple[Stream, str]] = {}
+    for number, piece in ((number, piece) for number in range(1, spec.rounds + 1) for piece in pieces):
+        split = piece.partition(":")[2] or None
+        stream = dataset.stream(root, split, size)
+        prefix = f"{number:02d}/{split or dataset.default}" if spec.sequence else ""
+        for sample in dataset.samples(root, split)[:: spec.every]:
+            name = f"{prefix}/{sample.name}" if prefix else sample.name
+            samples[name], parts[name], streams[name] = sample, prefix, (stream, sample.name)
+    _all_labelled(spec, [name for name, sample in samples.items() if sample.label is None])
+
+    def read(name: str) -> Frame:
+        stream, original = streams[name]
+        frame = stream.read(original)
+        return Frame(name, frame.image, frame.size, frame.path)
+
+    def truth(name: str) -> np.ndarray:
+        label = samples[name].label
+        assert label is not None
+        return decode(label)
+
+    def invalid(name: str) -> np.ndarray | None:
+        mask = samples[name].invalid
+        return None if mask is None else invalid_mask(mask)
+
+    return Source(Stream(list(samples), read), dataset.classes, truth, invalid, parts.__getitem__)
+
+
+def _all_labelled(spec: StreamSpec, without: list[str]) -> None:
+    if without:
+        raise AllWeatherError(f"stream '{spec.name}': {len(without)} images have no label, e.g. {without[0]}.")
+
+
+def _order(count: int, order: str, seed: int) -> list[int]:
+    if order == "shuffled":
+        return [int(index) for index in np.random.default_rng(seed).permutation(count)]
+    return list(range(count))[:: -1 if order == "reversed" else 1]
+
+
+def _rescored(source: Source, size: tuple[int, int]) -> Source:
+    """The same with truth and masks resampled to (width, height) by nearest neighbour."""
+
+    def resampled(values: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(values.astype(np.int16).astype(np.int32))
+        return np.asarray(image.resize(size, Image.Resampling.NEAREST)).astype(np.int64)
+
+    def invalid(name: str) -> np.ndarray | None:
+        mask = source.invalid(name)
+        return None if mask is None else resampled(mask) == 1
+
+    return Source(source.stream, source.classes, lambda name: resampled(source.truth(name)), invalid, source.part)

@@ -1,0 +1,136 @@
+"""Scoring outcomes as they come: per image, per piece of a sequence, and over the whole stream."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from allweather.bench.calibration import Reliability
+from allweather.bench.evaluate import Outcome
+from allweather.bench.intervals import ImageCounts, bootstrap
+from allweather.bench.metrics import ConfusionMatrix
+from allweather.bench.sources import Source
+from allweather.bench.uncertainty import UncertaintyAwareIou
+from allweather.data.images import ImageError
+from allweather.data.labels import Mapping
+from allweather.ncut import normalized_cut
+
+SCALE, SIGMA_RGB, SIGMA_XY = 0.5, 15.0, 100.0  # of the cut that every record holds, whatever its method minimised
+
+
+class Tally:
+    """All figures of one run.
+
+    Args:
+        mapping: from the network's classes to the truth's.
+        source: the truth.
+    """
+
+    def __init__(self, mapping: Mapping, source: Source) -> None:
+        self._mapping, self._source = mapping, source
+        self._table = np.asarray(mapping.table)
+        classes = len(mapping.truth)
+        self.matrix, self.reliability = ConfusionMatrix(classes), Reliability()
+        self.parts: dict[str, ConfusionMatrix] = {}
+        self.uncertainty: UncertaintyAwareIou | None = None
+        self.images: list[dict[str, Any]] = []
+        self.failures: dict[str, str] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        """Scores one frame at its truth's size; one that cannot be read or scored is listed with the reason."""
+        if outcome.frame is None or outcome.logits is None:
+            self.failures[outcome.name] = outcome.failure or "no prediction"
+            return
+        try:
+            truth, invalid = self._source.truth(outcome.name), self._source.invalid(outcome.name)
+        except ImageError as error:
+            self.failures[outcome.name] = str(error)
+            return
+        confidence, predicted = classify(outcome.logits, truth.shape)
+        predicted = self._table[predicted]
+        image = ConfusionMatrix(len(self._mapping.truth)).update(predicted, truth)
+        self.matrix += image
+        self.reliability.update(confidence, predicted, truth)
+        part = self._source.part(outcome.name)
+        self.parts[part] = self.parts.get(part, ConfusionMatrix(image.classes)) + image
+        if invalid is not None:
+            self.uncertainty = self.uncertainty or UncertaintyAwareIou(image.classes)
+            self.uncertainty.update(predicted, confidence, truth, invalid)
+        self.images.append({"name": outcome.name, **_scores(image), **_adaptation(outcome)})
+
+    def content(self) -> dict[str, Any]:
+        """The figures, ready for JSON, percentages where a name says mIoU or IoU."""
+        names = self._mapping.truth.names
+        counts = ImageCounts(*(np.array([entry[key] for entry in self.images]) for key in ("intersection", "union")))
+        interval = bootstrap(counts)
+        content: dict[str, Any] = {
+            "figures": {
+                **self.matrix.summary(names),
+                "interval": [round(100 * interval.low, 2), round(100 * interval.high, 2)],
+                "level": interval.level,
+                "calibration_error": round(self.reliability.expected_calibration_error, 4),
+                "images": len(self.images),
+                "ncut": round(float(np.mean([entry["ncut"] for entry in self.images])), 5),
+            },
+            "confusion": self.matrix.counts.tolist(),
+            "reliability": self.reliability.diagram(),
+            "seconds": round(sum(entry.get("seconds", 0.0) for entry in self.images), 2),
+            "rolled_back": _named(self.images, "rolled back"),
+            "skipped_updates": _named(self.images, "skipped"),
+            "images": self.images,
+            "failures": self.failures,
+        }
+        if self.uncertainty is not None:
+            content["figures"]["mUIoU"] = round(100 * self.uncertainty.average, 2)
+        if set(self.parts) != {""}:
+            content["parts"] = {name: matrix.summary(names) for name, matrix in self.parts.items()}
+        return content
+
+
+def classify(logits: Tensor, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence and class of each pixel, H×W each, of logits C×h×w enlarged bilinearly to (H, W)."""
+    if tuple(logits.shape[1:]) != tuple(shape):
+        logits = functional.interpolate(logits[None], (shape[0], shape[1]), mode="bilinear")[0]
+    confidence, classes = logits.softmax(0).max(0)
+    return confidence.cpu().numpy(), classes.cpu().numpy()
+
+
+@torch.no_grad()
+def cut_of(image: Tensor, logits: Tensor) -> float:
+    """The normalized cut of a prediction in the affinity that every record uses; logits and image at one size."""
+    size = [max(1, round(side * SCALE)) for side in logits.shape[1:]]
+    small = functional.interpolate(logits[None].float(), size, mode="bilinear").softmax(1)
+    picture = functional.interpolate(image[None].to(small.device), size, mode="bilinear", antialias=True)
+    return float(normalized_cut(small, picture, sigma_rgb=SIGMA_RGB, sigma_xy=SIGMA_XY * SCALE))
+
+
+def _scores(image: ConfusionMatrix) -> dict[str, Any]:
+    mean = image.mean_iou
+    return {
+        "mIoU": None if np.isnan(mean) else round(100 * mean, 2),
+        "intersection": image.intersection.tolist(),
+        "union": image.union.tolist(),
+    }
+
+
+def _adaptation(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.frame is not None and outcome.logits is not None
+    entry: dict[str, Any] = {"ncut": round(cut_of(outcome.frame.image, outcome.logits), 5)}
+    result = outcome.result
+    if result is None:
+        return entry
+    if result.watched:
+        entry["watched"] = [round(result.watched[0], 6), round(result.watched[-1], 6)]
+    return entry | {
+        "iterations": result.iterations,
+        "stop": result.stop,
+        "decision": result.decision,
+        "seconds": round(result.seconds / (result.logits.shape[0] if result.logits.ndim == 4 else 1), 4),
+    }
+
+
+def _named(images: list[dict[str, Any]], decision: str) -> list[str]:
+    return [entry["name"] for entry in images if str(entry.get("decision", "")).startswith(decision)]
