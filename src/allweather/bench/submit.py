@@ -92,16 +92,16 @@ def submit(benchmark: str, run: Path, out: Path) -> Submission:
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
     target = BENCHMARKS[benchmark]
-    folder = run / "labels"
+    folder, sure = run / "labels", run / "confidence"
     if not folder.is_dir():
         raise AllWeatherError(f"{run} holds no labels/: expected the output folder of `allweather adapt`.")
     frames = _frames(target, label_files(folder))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, path in frames.items():
-            _pack(archive, target, key, path, run / "confidence")
+            _pack(archive, target, key, path, sure / path.relative_to(folder) if sure.is_dir() else None)
     write_bytes(out, buffer.getvalue())
-    constant = target.confidence and not (run / "confidence").is_dir()
+    constant = target.confidence and not sure.is_dir()
     note = "constant confidence: the uncertainty-aware figure will equal the plain one" if constant else ""
     return Submission(out, len(frames), len(frames) * (3 if target.confidence else 1), target.server, note)
 
@@ -113,7 +113,7 @@ def _frames(target: Benchmark, files: Mapping[str, Path]) -> dict[str, Path]:
         match = re.fullmatch(target.pattern, Path(name).name)
         if not match:
             raise AllWeatherError(
-                f"{path} is no prediction of a {target.name} test image: expected names like {target.pattern}.png."
+                f"{path} is no prediction of a test image of {target.name}: expected names like {target.pattern}.png."
             )
         if match["key"] in frames:
             raise AllWeatherError(f"{path} and {frames[match['key']]} are predictions of one frame.")
@@ -125,13 +125,13 @@ def _frames(target: Benchmark, files: Mapping[str, Path]) -> dict[str, Path]:
     return frames
 
 
-def _pack(archive: zipfile.ZipFile, target: Benchmark, key: str, path: Path, confidence: Path) -> None:
+def _pack(archive: zipfile.ZipFile, target: Benchmark, key: str, path: Path, confidence: Path | None) -> None:
     labels = _checked(target, path)
     name = target.named.format(key=key)
     if not target.confidence:
         _add(archive, name, to_label_ids(labels) if target.label_ids else labels)
         return
-    sure = _confidence(target, confidence / path.name) if confidence.is_dir() else np.full(labels.shape, 65535)
+    sure = np.full(labels.shape, 65535) if confidence is None else _confidence(target, confidence)
     _add(archive, f"labelTrainIds/{name}", labels)
     _add(archive, f"labelTrainIds_invalid/{name}", labels)
     _add(archive, f"confidence/{name}", sure.astype(np.uint16))

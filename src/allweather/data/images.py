@@ -116,7 +116,9 @@ def _open(path: Path) -> Image.Image:
 def _reason(path: Path, error: Exception) -> str:
     if path.is_file() and not path.stat().st_size:
         return "it is empty"
-    return "of no known format" if isinstance(error, UnidentifiedImageError) else str(error).splitlines()[0]
+    if isinstance(error, UnidentifiedImageError):
+        return "of no known format"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
