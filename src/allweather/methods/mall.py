@@ -73,9 +73,8 @@ class Mall(GradientMethod):
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)
-        small = functional.interpolate(
-            logits.float(), scale_factor=self.scale, mode="bilinear", recompute_scale_factor=True
-        )
+        size = [max(1, int(side * self.scale)) for side in logits.shape[2:]]
+        small = functional.interpolate(logits.float(), size, mode="bilinear")
         probabilities = small.softmax(1)
         affinity = batch.once("affinity", lambda: self._affinity(batch.images, probabilities.detach()))
         scores = probabilities if self.scores == "softmax" else small.log_softmax(1)

@@ -1,0 +1,324 @@
+"""The command line as a user meets it: what it writes, what it says, its statuses, and every kind of bad input."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from allweather.app.cli import main
+from allweather.classes import CITYSCAPES
+from allweather.data.scenes import render
+
+ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+MODEL = ("--model", "demo:streetnet")
+
+
+@dataclass
+class Done:
+    """A finished command: its status and what it said, white space evened out on stderr."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def allweather(*arguments: object) -> Done:
+    """Runs the command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    kept, sys.argv = sys.argv, ["allweather", *map(str, arguments)]
+    status: Any = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as leaving:
+        status = leaving.code
+    finally:
+        sys.argv = kept
+    return Done(int(status or 0), out.getvalue(), re.sub(r"\s+", " ", err.getvalue()))
+
+
+def in_a_process(*arguments: object, **options: Any) -> Done:
+    """Runs the command as a user does, where signals and limits matter."""
+    command = [sys.executable, "-m", "allweather", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, **options)
+    assert "Traceback" not in done.stderr, done.stderr
+    return Done(done.returncode, done.stdout, re.sub(r"\s+", " ", done.stderr))
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Three small scenes and their labels."""
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for seed in range(3):
+        scene = render(seed, "fog", (96, 64))
+        Image.fromarray((scene.rgb * 255).astype(np.uint8)).save(tmp_path / "images" / f"frame{seed}.png")
+        Image.fromarray(scene.labels).save(tmp_path / "labels" / f"frame{seed}.png")
+    return tmp_path
+
+
+def test_adapt_writes_what_it_promises_and_score_reads_it(frames: Path) -> None:
+    out = frames / "out"
+    done = allweather("adapt", frames / "images", *MODEL, "--method", "mall-sample", "--size", "128x64", "--out", out)
+    assert done.returncode == 0, done.stderr
+    for seed in range(3):
+        labels = pixels(out / "labels" / f"frame{seed}.png")
+        assert labels.shape == (64, 96)
+        assert labels.dtype == np.uint8
+        assert labels.max() < len(CITYSCAPES)
+        colors = pixels(out / "color" / f"frame{seed}.png")
+        assert (colors == np.array(CITYSCAPES.colors, np.uint8)[labels]).all()
+        assert pixels(out / "overlay" / f"frame{seed}.jpg").shape == (64, 96, 3)
+    record = json.loads((out / "record.json").read_text())
+    assert record["model"]["sha256"]
+    assert record["session"]["method"]["name"] == "mall-sample"
+    assert record["frames"] == 3
+    assert len(record["order_hash"]) == 64
+    entry = record["images"]["frame0"]
+    assert {"iterations", "losses", "decision", "seconds", "stop"} <= entry.keys()
+    scored = allweather("score", out / "labels", frames / "labels", "--json")
+    assert scored.returncode == 0
+    summary = json.loads(scored.stdout)
+    assert summary["images"] == 3
+    assert 0 < summary["mIoU"] <= 100
+    assert "mIoU" in allweather("score", out / "labels", frames / "labels").stdout
+
+
+def test_perfect_labels_score_a_hundred(frames: Path) -> None:
+    summary = json.loads(allweather("score", frames / "labels", frames / "labels", "--json").stdout)
+    assert summary["mIoU"] == 100
+    assert summary["pixel_accuracy"] == 100
+
+
+@pytest.mark.parametrize("protocol", ["online", "transductive"])
+@pytest.mark.parametrize("method", ["source", "norm", "tent", "mall-sample", "mall-domain"])
+def test_every_method_under_both_protocols(frames: Path, method: str, protocol: str) -> None:
+    done = allweather(
+        "adapt", frames / "images", *MODEL, "--method", method, "--protocol", protocol, "--batch", 2,
+        "--out", frames / "o",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list((frames / "o" / "labels").glob("*.png"))) == 3
+
+
+def spoil(folder: Path) -> list[str]:
+    """Adds files that are no images; gives their names."""
+    whole = (folder / "frame0.png").read_bytes()
+    (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("not an image")
+    return ["truncated", "empty", "text"]
+
+
+def test_unreadable_images_are_named_and_skipped(frames: Path) -> None:
+    bad = spoil(frames / "images")
+    done = allweather("adapt", frames / "images", *MODEL, "--method", "source", "--out", frames / "out")
+    assert done.returncode == 1
+    assert all(name in done.stderr for name in bad)
+    assert sorted(p.stem for p in (frames / "out" / "labels").iterdir()) == ["frame0", "frame1", "frame2"]
+    record = json.loads((frames / "out" / "record.json").read_text())
+    assert sorted(record["failures"]) == sorted(bad)
+
+
+def test_odd_but_readable_images_are_adapted(frames: Path) -> None:
+    folder = frames / "odd"
+    folder.mkdir()
+    grey = (np.random.default_rng(0).random((40, 56)) * 65535).astype(np.uint16)
+    Image.fromarray(grey).save(folder / "sixteen.png")
+    Image.fromarray((grey // 256).astype(np.uint8)).save(folder / "grey.png")
+    Image.new("RGBA", (30, 20), (10, 200, 30, 128)).save(folder / "alpha.png")
+    Image.new("RGB", (1, 1), "red").save(folder / "one.png")
+    Image.new("P", (33, 17)).save(folder / "palette.png")
+    done = allweather("adapt", folder, *MODEL, "--method", "mall-domain", "--out", frames / "out")
+    assert done.returncode == 0, done.stderr
+    assert pixels(frames / "out" / "labels" / "one.png").shape == (1, 1)
+    assert len(list((frames / "out" / "labels").iterdir())) == 5
+
+
+MISTAKES = [
+    (("--method", "malldomain"), "Did you mean 'mall-domain'"),
+    (("--preset", "papers"), "Did you mean 'paper'"),
+    (("--set", "learning_rate=1"), "unknown field of mall-domain 'learning_rate'"),
+    (("--set", "lr=fast"), "expected number, got 'fast'"),
+    (("--set", "lr"), "expected FIELD=VALUE"),
+    (("--size", "big"), "expected WIDTHxHEIGHT"),
+    (("--size", "0x10"), "expected WIDTHxHEIGHT"),
+    (("--weights", "missing.pth"), "no checkpoint at missing.pth"),
+    (("--device", "tpu"), "--device tpu"),
+    (("--protocol", "offline"), "offline"),
+]
+
+
+@pytest.mark.parametrize(("extra", "message"), MISTAKES, ids=[" ".join(extra) for extra, _ in MISTAKES])
+def test_mistakes_end_with_two_and_say_what_to_do(frames: Path, extra: tuple[str, ...], message: str) -> None:
+    done = allweather("adapt", frames / "images", *MODEL, "--out", frames / "out", *extra)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (frames / "out" / "labels").exists()
+
+
+def test_wrong_models_and_inputs(frames: Path) -> None:
+    (frames / "nothing").mkdir()
+    out = ("--out", frames / "out")
+    cases = [
+        ((frames / "images", "--model", "demo:streetnt", *out), "Did you mean 'demo:streetnet'"),
+        ((frames / "images", "--model", "streetnet", *out), "Perhaps demo:streetnet"),
+        ((frames / "nothing", *MODEL, *out), "no image in"),
+        ((frames / "absent", *MODEL, *out), "no such input"),
+    ]
+    for arguments, message in cases:
+        done = allweather("adapt", *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
+def test_foreign_and_hostile_checkpoints_end_with_two(frames: Path) -> None:
+    weights = frames / "other.pth"
+    torch.save({"state_dict": {"module.x": torch.ones(2)}}, weights)
+    done = allweather("adapt", frames / "images", *MODEL, "--weights", weights, "--out", frames / "out")
+    assert done.returncode == 2
+    assert "is not a checkpoint of demo:streetnet" in done.stderr
+    torch.save({"a": Path("x")}, weights)
+    done = allweather("adapt", frames / "images", *MODEL, "--weights", weights, "--out", frames / "out")
+    assert done.returncode == 2
+    assert "refused" in done.stderr
+
+
+def test_scoring_mistakes(frames: Path) -> None:
+    Image.fromarray(np.full((64, 96), 77, np.uint8)).save(frames / "labels" / "frame1.png")
+    done = allweather("score", frames / "labels", frames / "labels")
+    assert done.returncode == 1
+    assert "unexpected label values 77" in done.stderr
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(frames / "labels" / "frame1.png")
+    other = frames / "other"
+    other.mkdir()
+    Image.fromarray(np.zeros((64, 96), np.uint8)).save(other / "frame1.png")
+    done = allweather("score", other, frames / "labels")
+    assert done.returncode == 1
+    assert "96×64" in done.stderr
+    assert allweather("score", frames / "absent", frames / "labels").returncode == 2
+    done = allweather("score", frames / "labels", frames / "labels", "--mapping", "camvid")
+    assert done.returncode == 2
+    assert "Did you mean 'camvid11'" in done.stderr
+
+
+def test_a_finished_folder_is_not_overwritten_and_resume_does_the_rest(frames: Path) -> None:
+    out = frames / "out"
+    command = ("adapt", frames / "images", *MODEL, "--method", "mall-domain", "--out", out)
+    assert allweather(*command).returncode == 0
+    whole = {path.name: path.read_bytes() for path in (out / "labels").iterdir()}
+    done = allweather(*command)
+    assert done.returncode == 2
+    assert "--resume" in done.stderr
+    (out / "labels" / "frame2.png").unlink()
+    kept = (out / "labels" / "frame0.png").stat().st_mtime_ns
+    assert allweather(*command, "--resume").returncode == 0
+    assert {path.name: path.read_bytes() for path in (out / "labels").iterdir()} == whole
+    assert (out / "labels" / "frame0.png").stat().st_mtime_ns == kept
+    done = allweather(*command, "--resume", "--set", "lr=1e-5")
+    assert done.returncode == 2
+    assert "another run" in done.stderr
+
+
+def test_ctrl_c_keeps_what_is_done(frames: Path) -> None:
+    scene = render(0, "fog", (96, 64)).rgb
+    for index in range(3, 200):
+        Image.fromarray((scene * 255).astype(np.uint8)).save(frames / "images" / f"frame{index}.png")
+    out = frames / "out"
+    command = [sys.executable, "-m", "allweather", "adapt", str(frames / "images"), *MODEL, "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    for _ in range(600):
+        if len(list((out / "labels").glob("*.png"))) >= 2 or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert "--resume" in stderr
+    done = json.loads((out / "record.json").read_text())["images"]
+    written = list((out / "labels").iterdir())
+    assert 2 <= len(done) < 200
+    assert all(pixels(path).shape == (64, 96) for path in written)
+    assert not list(out.rglob("*.partial"))
+
+
+def test_a_disk_that_is_full_loses_nothing(frames: Path) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    done = in_a_process(
+        "adapt", frames / "images", *MODEL, "--method", "source", "--out", frames / "out", preexec_fn=small_files
+    )
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+    assert "--resume" in done.stderr
+    assert not list((frames / "out").rglob("*.partial"))
+
+
+def test_an_output_that_is_a_file_is_refused(frames: Path) -> None:
+    (frames / "out").write_text("in the way")
+    done = allweather("adapt", frames / "images", *MODEL, "--out", frames / "out")
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["models", "methods", "datasets"])
+def test_lists_for_people_and_for_programs(kind: str) -> None:
+    rows = json.loads(allweather("list", kind, "--json").stdout)
+    assert rows
+    assert all(row["name"] for row in rows)
+    assert str(rows[0]["name"])[:8] in allweather("list", kind).stdout
+
+
+def test_the_doctor_examines() -> None:
+    facts = json.loads(allweather("doctor", "--json").stdout)
+    assert facts["torch"] == torch.__version__
+    assert "of the definition" in facts["operator"]
+
+
+@pytest.mark.parametrize("verb", ["", "demo", "adapt", "score", "list", "doctor"])
+def test_every_help_ends_with_a_line_that_parses(verb: str) -> None:
+    done = allweather(*filter(None, [verb]), "--help")
+    assert done.returncode == 0
+    example = re.sub(r"\s+", " ", done.stdout[done.stdout.rindex("Example:") :]).removeprefix("Example: ").strip()
+    words = shlex.split(example)
+    assert words[0] == "allweather"
+    known = allweather(words[1], "--help").stdout
+    assert all(word in known for word in words[2:] if word.startswith("--"))
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    done = in_a_process("adapt", "nowhere", *MODEL, "--out", "nowhere-out")
+    assert done.returncode == 2
+    assert "no such input" in done.stderr
+
+
+def test_the_demo_draws_a_picture_and_gains(tmp_path: Path) -> None:
+    done = allweather("demo", "--out", tmp_path, "--frames", 4, "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["mall-domain"]["adverse"] >= figures["source"]["adverse"] + 5
+    assert figures["mall-domain"]["clear"] >= figures["source"]["clear"] - 0.5
+    assert pixels(tmp_path / "panels.png").shape[1] > 1000
