@@ -1,0 +1,89 @@
+"""Rewrites the generated tables of README.md and docs/ from the records: python -m benchmarks.tables
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a key of TABLES.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "benchmarks" / "records"
+PAGES = ("README.md", "docs/results.md")
+MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
+    check = parser.parse_args().check
+    stale = [name for name in PAGES if rewrite(ROOT / name, check)]
+    if check and stale:
+        raise SystemExit(f"out of date: {', '.join(stale)}; run python -m benchmarks.tables")
+
+
+def rewrite(page: Path, check: bool = False) -> bool:
+    """Fills the page's tables; whether that changes it."""
+    before = page.read_text()
+    after = MARK.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}", before)
+    if not check:
+        page.write_text(after)
+    return before != after
+
+
+def camvid() -> str:
+    """Rows of benchmarks.camvid, dusk and day side by side."""
+    rows = []
+    for path in sorted((RECORDS / "camvid").glob("dusk-espnetv2-2.0-*.json")):
+        name = path.stem.removeprefix("dusk-espnetv2-2.0-")
+        day = path.with_name(path.name.replace("dusk", "day", 1))
+        rows.append((name, _load(path), _load(day) if day.exists() else None))
+    source = next((row for row in rows if row[0] == "source"), None)
+    if source is None:
+        return "no record yet"
+    lines = ["| method (preset) | dusk mIoU % | vs source | day mIoU % | vs source | refused updates, dusk |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, dusk, bright in sorted(rows, key=lambda row: ("paper" in row[0], _order(row[0]))):
+        columns = [_name(name), *_pair(dusk, source[1]), *_pair(bright, source[2]), str(dusk["refused_by_guard"])]
+        lines.append("| " + " | ".join(columns) + " |")
+    return "\n".join(lines)
+
+
+def streetnet() -> str:
+    """mIoU of the shipped network in procedural weather, from its training record and the demo's."""
+    figures = _load(RECORDS / "demo.json")["mIoU"]
+    columns = list(next(iter(figures.values())))
+    lines = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(f"{row[c]:.1f}" for c in columns) + " |" for name, row in figures.items()]
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"camvid": camvid, "demo": streetnet}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def _name(row: str) -> str:
+    return f"{row.removesuffix('-paper')} (paper)" if row.endswith("-paper") else row
+
+
+def _pair(record: dict[str, Any] | None, source: dict[str, Any] | None) -> tuple[str, str]:
+    if record is None or source is None:
+        return "–", "–"
+    return f"{record['mIoU']:.2f}", f"{record['mIoU'] - source['mIoU']:+.2f}"
+
+
+def _order(row: str) -> int:
+    known = ["source", "norm", "tent", "tent-continual", "mall-sample", "mall-domain"]
+    name = row.removesuffix("-paper")
+    return known.index(name) if name in known else len(known)
+
+
+if __name__ == "__main__":
+    main()
