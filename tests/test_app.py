@@ -298,7 +298,9 @@ def test_the_doctor_examines() -> None:
     assert "of the definition" in facts["operator"]
 
 
-@pytest.mark.parametrize("verb", ["", "demo", "adapt", "score", "list", "doctor"])
+@pytest.mark.parametrize(
+    "verb", ["", "demo", "adapt", "score", "bench", "compare", "submit", "convert", "list", "doctor"]
+)
 def test_every_help_ends_with_a_line_that_parses(verb: str) -> None:
     done = allweather(*filter(None, [verb]), "--help")
     assert done.returncode == 0

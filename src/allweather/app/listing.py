@@ -6,6 +6,7 @@ import typer
 
 from allweather import methods
 from allweather.app.console import data, print_json, table
+from allweather.data.datasets import DATASETS
 from allweather.data.labels import MAPPINGS
 from allweather.models import list_models
 
@@ -44,8 +45,18 @@ def list_methods() -> list[dict[str, Any]]:
 
 
 def list_datasets() -> list[dict[str, Any]]:
-    """One row per way to read frames and labels."""
-    return [{"name": "folder", "form": "any folder of images", "mappings": sorted(MAPPINGS)}]
+    """One row per dataset, and one for plain folders."""
+    rows = [
+        {
+            "name": dataset.name,
+            "title": dataset.title,
+            "splits": {split: found.count for split, found in dataset.splits.items()},
+            "publisher": dataset.publisher,
+            "terms": dataset.terms,
+        }
+        for dataset in DATASETS.values()
+    ]
+    return [*rows, {"name": "folder", "title": "any folder of images", "mappings": sorted(MAPPINGS)}]
 
 
 def _models(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -66,4 +77,6 @@ def _methods(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[st
 
 
 def _datasets(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    return ("name", "form", "label mappings"), [(row["name"], row["form"], ", ".join(row["mappings"])) for row in rows]
+    return ("name", "title", "splits", "terms"), [
+        (row["name"], row["title"], ", ".join(row.get("splits", ())), row.get("terms", "")) for row in rows
+    ]

@@ -1,0 +1,26 @@
+"""`allweather submit`: predictions packed as a benchmark's server takes them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from allweather.app.console import narration, warn
+from allweather.bench.submit import submit as pack
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to the command line."""
+    app.command(epilog="Example: allweather submit acdc adapted/ --out acdc.zip")(submit)
+
+
+def submit(
+    benchmark: Annotated[str, typer.Argument(help="acdc, dark-zurich, muses or cityscapes.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of `allweather adapt`.")],
+    out: Annotated[Path, typer.Option(help="The archive to write.")],
+) -> None:
+    """Pack predictions of a benchmark's test images for its server, with names, sizes, values and counts checked."""
+    made = pack(benchmark, run, out)
+    if made.note:
+        warn(made.note)
+    narration.print(f"{made.images} images in [bold]{made.path}[/]; send it to {made.server}")
