@@ -1,0 +1,272 @@
+"""Times the normalized cut and its gradient against every rival that can be installed, with memory and error.
+
+    python -m benchmarks.ncut --json ncut.json
+
+Nothing is timed while a test of the operator fails. The frame is a real one where ALLWEATHER_ASSETS is set, else a
+procedural scene. The space width follows the image: 50 pixels at 256×512. Rivals: pip install pykeops pydensecrf2.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from allweather.bench.record import versions
+from allweather.data.scenes import render
+from allweather.ncut import Affinity
+from benchmarks.ncut_rivals import RIVALS, Absent, Filter, exact_rows, points
+
+SIZES = ((64, 128), (128, 256), (256, 512), (512, 1024), (1024, 2048))
+CLASSES, SIGMA_RGB, SIGMA_XY = 19, 15.0, 50.0  # SIGMA_XY at 256 rows
+OURS = "lowrank"
+ROWS = 1024  # pixels at which a larger image is checked
+TESTS = ("tests/test_ncut.py", "tests/test_ncut_hot_path.py")
+
+
+def main() -> None:
+    options = _arguments()
+    torch.set_num_threads(options.threads)
+    if options.one:
+        name, height, width = options.one
+        print(json.dumps(measure(name, int(height), int(width), options)))
+        return
+    if not options.skip_tests and subprocess.run([sys.executable, "-m", "pytest", "-q", *TESTS]).returncode:
+        sys.exit("The operator's tests fail; nothing is timed until they pass.")
+    rows = []
+    for height, width in options.sizes:
+        for name in (OURS, *RIVALS):
+            rows.append(_in_a_process(name, height, width, options))
+            print(_line(rows[-1]), file=sys.stderr, flush=True)
+    record = {
+        "benchmark": "ncut",
+        "versions": versions(),
+        "tested_first": not options.skip_tests,
+        "classes": CLASSES,
+        "sigma_rgb": SIGMA_RGB,
+        "sigma_xy_at_256_rows": SIGMA_XY,
+        "rows": rows,
+        "slopes": slopes(rows),
+    }
+    text = json.dumps(record, indent=1)
+    if options.json:
+        options.json.write_text(text + "\n")
+    else:
+        print(text)
+
+
+def measure(name: str, height: int, width: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One rival at one size: milliseconds to build and to give loss and gradient, or the peak of memory."""
+    image, source = frame(height, width)
+    scores = smooth_scores(height, width)
+    row: dict[str, Any] = {"rival": name, "height": height, "width": width, "frame": source}
+    sigma_xy = SIGMA_XY * height / 256
+    _settle(name)
+    try:
+        before = _resident("VmRSS")
+        make = _ours if name == OURS else _rival(name)
+        started = time.perf_counter()
+        step = make(image, sigma_xy)
+        row["build_ms"] = 1e3 * (time.perf_counter() - started)
+        loss, gradient = step(scores)
+        row["peak_over_scores"] = (_resident("VmHWM") - before) / (scores.numel() * scores.element_size())
+    except Absent as reason:
+        return row | {"skipped": str(reason)}
+    if options.memory:
+        return row
+    row["step_ms"] = 1e3 * _fastest(lambda: step(scores), options.repeats)
+    row["build_ms"] = min(row["build_ms"], 1e3 * _fastest(lambda: make(image, sigma_xy), 3, slow=5.0))
+    row["total_ms"] = row["build_ms"] + row["step_ms"]
+    return row | _errors(image, scores, sigma_xy, loss, gradient, options)
+
+
+def frame(height: int, width: int) -> tuple[Tensor, str]:
+    """A street image 3×H×W in [0, 1] and where it comes from."""
+    root = os.environ.get("ALLWEATHER_ASSETS")
+    if root is None:
+        rgb = render(0, size=(512, 256)).rgb
+        pixels, source = torch.from_numpy(rgb).permute(2, 0, 1).float(), "procedural scene 0"
+    else:
+        path = sorted((Path(root) / "camvid" / "dusk" / "images").iterdir())[40]
+        opened = np.asarray(Image.open(path).convert("RGB"))
+        pixels, source = torch.from_numpy(opened.copy()).permute(2, 0, 1).float() / 255, path.name
+    resized = functional.interpolate(pixels[None], (height, width), mode="bilinear", antialias=True)
+    return resized[0].clamp(0, 1), source
+
+
+def smooth_scores(height: int, width: int) -> Tensor:
+    """Softmax scores 19×H×W that vary over about a sixteenth of the image, with sharp borders between classes."""
+    logits = torch.randn(1, CLASSES, 16, 32, generator=torch.Generator().manual_seed(0)) * 3
+    return functional.interpolate(logits, (height, width), mode="bilinear").softmax(1)[0]
+
+
+def closed_form(scores: Tensor, filtered: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and gradient by the formula of the operator's README, from A·(S, 1), in float64 sums."""
+    degree, filtered = filtered[-1], filtered[:-1]
+    association = (scores * filtered).sum((1, 2), dtype=torch.float64)
+    mass = (scores * degree).sum((1, 2), dtype=torch.float64)
+    ratio = association / mass
+    slope, level = (ratio / mass).to(scores), (2 / mass).to(scores)
+    return (1 - ratio).sum(), slope[:, None, None] * degree - level[:, None, None] * filtered
+
+
+def slopes(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The exponent of time in pixels of each rival that ran at three sizes or more, by least squares of logarithms."""
+    found = {}
+    for name in (OURS, *RIVALS):
+        ran = [row for row in rows if row["rival"] == name and "total_ms" in row]
+        if len(ran) >= 3:
+            pixels = [math.log(row["height"] * row["width"]) for row in ran]
+            found[name] = float(np.polyfit(pixels, [math.log(row["total_ms"]) for row in ran], 1)[0])
+    return found
+
+
+Step = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def _ours(image: Tensor, sigma_xy: float) -> Step:
+    affinity = Affinity.from_image(image[None], sigma_rgb=SIGMA_RGB, sigma_xy=sigma_xy)
+
+    def step(scores: Tensor) -> tuple[Tensor, Tensor]:
+        variable = scores[None].requires_grad_()
+        loss = affinity.normalized_cut(variable)
+        (gradient,) = torch.autograd.grad(loss, variable)
+        return loss.detach(), gradient[0]
+
+    return step
+
+
+def _rival(name: str) -> Callable[[Tensor, float], Step]:
+    def make(image: Tensor, sigma_xy: float) -> Step:
+        apply: Filter = RIVALS[name](image, SIGMA_RGB, sigma_xy)
+        return lambda scores: closed_form(scores, apply(torch.cat([scores, torch.ones_like(scores[:1])])))
+
+    return make
+
+
+def _errors(
+    image: Tensor, scores: Tensor, sigma_xy: float, loss: Tensor, gradient: Tensor, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Relative errors of loss and gradient against the definition, by all pixels or by a sample of them."""
+    count = image[0].numel()
+    whole = count <= options.exact_pixels
+    rows = torch.arange(count) if whole else torch.randperm(count, generator=torch.Generator().manual_seed(0))[:ROWS]
+    with_one = torch.cat([scores, torch.ones_like(scores[:1])]).flatten(1)
+    filtered = exact_rows(points(image, SIGMA_RGB, sigma_xy), with_one, rows)
+    chosen = with_one[:-1, rows][..., None]
+    true_loss, true_gradient = closed_form(chosen, filtered[..., None])
+    found = gradient.flatten(1)[:, rows]
+    if whole:
+        difference = found - true_gradient[..., 0]
+        return {
+            "checked_pixels": count,
+            "loss_error": abs(float(loss - true_loss)) / float(true_loss),
+            "gradient_error": float(difference.norm() / true_gradient.norm()),
+        }
+    return {"checked_pixels": len(rows), "gradient_error": _sampled_error(found, chosen[..., 0], filtered)}
+
+
+def _sampled_error(found: Tensor, scores: Tensor, filtered: Tensor) -> float:
+    """The part of a class's gradient at some pixels that no a·d − b·A S explains: the sums over all pixels are free."""
+    residual, total = 0.0, 0.0
+    for mine, own in zip(found.double(), filtered[:-1].double(), strict=True):
+        basis = torch.stack([filtered[-1].double(), own], 1)
+        fit = basis @ torch.linalg.lstsq(basis, mine[:, None]).solution
+        residual += float((fit[:, 0] - mine).square().sum())
+        total += float(mine.square().sum())
+    return math.sqrt(residual / total)
+
+
+def _in_a_process(name: str, height: int, width: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Time and errors from one process, the peak of memory from another whose freed blocks go back at once."""
+    common = ["--one", name, str(height), str(width), "--threads", str(options.threads)]
+    common += ["--repeats", str(options.repeats), "--exact-pixels", str(options.exact_pixels)]
+    row = _run(common, {}, options.timeout)
+    if "skipped" in row:
+        return {"rival": name, "height": height, "width": width} | row
+    memory = _run([*common, "--memory"], {"MALLOC_MMAP_THRESHOLD_": "65536"}, options.timeout)
+    return row | {"peak_over_scores": memory.get("peak_over_scores")}
+
+
+def _run(arguments: list[str], environment: dict[str, str], timeout: float) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.ncut", *arguments]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}
+        )
+    except subprocess.TimeoutExpired:
+        return {"skipped": f"took more than {timeout:.0f} s"}
+    if done.returncode:
+        return {"skipped": f"failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _settle(name: str) -> None:
+    """Runs the rival once on a small image, so that what it loads and compiles is not counted."""
+    image, scores = torch.rand(3, 32, 32), torch.rand(CLASSES, 32, 32)
+    try:
+        (_ours if name == OURS else _rival(name))(image, 5.0)(scores)
+    except Absent:
+        return
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5")
+
+
+def _resident(key: str) -> int:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in status if line.startswith(key)).split()[1])
+
+
+def _fastest(work: Callable[[], object], repeats: int, slow: float = 20.0) -> float:
+    """Seconds of the fastest of some runs; one run where that takes `slow` seconds or more."""
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < slow:
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _line(row: dict[str, Any]) -> str:
+    head = f"{row['height']:>5}×{row['width']:<5}{row['rival']:<15}"
+    if "skipped" in row:
+        return f"{head} skipped: {row['skipped']}"
+    return (
+        f"{head}{row['build_ms']:10.1f} + {row['step_ms']:9.1f} ms  memory {row['peak_over_scores']:5.1f}×"
+        f"  gradient error {row['gradient_error']:.2%} at {row['checked_pixels']} pixels"
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="the file to write; standard output without it")
+    parser.add_argument("--sizes", type=_size, nargs="+", default=list(SIZES), metavar="HEIGHTxWIDTH")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--timeout", type=float, default=1200, help="seconds that one rival may take at one size")
+    parser.add_argument("--exact-pixels", type=int, default=131_072, help="larger images are checked at 1024 pixels")
+    parser.add_argument("--skip-tests", action="store_true", help="for trying the script; the record says so")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+if __name__ == "__main__":
+    main()
