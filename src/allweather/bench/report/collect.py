@@ -1,0 +1,150 @@
+"""Records read from a folder and grouped by what they measured."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from allweather.bench.execute import read_record
+from allweather.bench.intervals import ImageCounts, Interval, paired_difference
+from allweather.errors import AllWeatherError
+
+Record = Mapping[str, Any]
+FREE_RUNNING = 1000  # patience from which early stopping counts as switched off
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in seed and order only.
+
+    Attributes:
+        stream, model, method, preset, protocol, scoring: what was run, as the plan names it.
+        fields: the method's fields that the plan sets.
+        records: of the runs, at least one.
+    """
+
+    stream: str
+    model: str
+    method: str
+    preset: str
+    protocol: str
+    scoring: str
+    fields: tuple[tuple[str, Any], ...]
+    records: tuple[Record, ...]
+
+    @property
+    def setting(self) -> tuple[str, str, str, str]:
+        """What must be equal for two methods to be compared."""
+        return self.stream, self.model, self.protocol, self.scoring
+
+    @property
+    def label(self) -> str:
+        """The method as tables show it."""
+        preset = "" if self.preset == "recommended" or self.method == "source" else f" ({self.preset})"
+        fields = "".join(f" {key}={_short(value)}" for key, value in self.fields if not key.startswith("stop_"))
+        return f"{self.method}{preset}{fields}"
+
+    @property
+    def is_source(self) -> bool:
+        return self.method == "source"
+
+    @property
+    def free_iterations(self) -> int | None:
+        """Iterations per batch where the plan fixes them and switches early stopping off."""
+        fields = dict(self.fields)
+        return int(fields["iterations"]) if fields.get("stop_patience", 0) >= FREE_RUNNING else None
+
+    def mean(self, figure: str) -> float:
+        """Mean of a figure over the runs; NaN where a run has none."""
+        values = [record["figures"].get(figure) for record in self.records]
+        return float(np.mean([np.nan if value is None else value for value in values]))
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of mIoU over the runs, in points; None for a single one."""
+        if len(self.records) < 2:
+            return None
+        return float(np.std([record["figures"]["mIoU"] for record in self.records], ddof=1))
+
+    def per_image(self, key: str) -> list[float]:
+        """A number of every image of every run that has it."""
+        return [float(image[key]) for record in self.records for image in record["images"] if key in image]
+
+
+def load_records(folder: Path) -> list[Record]:
+    """The records that `allweather bench` wrote to a folder, by file name.
+
+    Raises:
+        AllWeatherError: when there is none, or a file is damaged.
+    """
+    paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    if not paths:
+        raise AllWeatherError(
+            f"no record (.json) in {folder}: expected the folder that `allweather bench --out` wrote."
+        )
+    return [read_record(path) for path in paths]
+
+
+def group(records: Iterable[Record]) -> list[Group]:
+    """Records by everything but seed and order, in a stable order: source first within a setting."""
+    gathered: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        run = record["run"]
+        fields = tuple(sorted(run["method"]["fields"].items(), key=lambda item: item[0]))
+        key = (
+            run["stream"]["name"], run["model"]["name"], run["method"]["name"], run["method"]["preset"],
+            run["protocol"], run["scoring"], fields,
+        )  # fmt: skip
+        gathered.setdefault(key, []).append(record)
+    names = ("stream", "model", "method", "preset", "protocol", "scoring", "fields")
+    groups = [Group(**dict(zip(names, key, strict=True)), records=tuple(found)) for key, found in gathered.items()]
+    return sorted(groups, key=_place)
+
+
+def _place(one: Group) -> tuple[Any, ...]:
+    return one.setting, not one.is_source, one.method, one.preset, one.free_iterations or 0, repr(one.fields)
+
+
+def source_of(one: Group, groups: Iterable[Group]) -> Group | None:
+    """The unadapted network in the same setting; under another protocol it is the same."""
+    same = [other for other in groups if other.is_source and other.stream == one.stream and other.model == one.model]
+    return next((other for other in same if other.scoring == one.scoring), None)
+
+
+def against(one: Group, source: Group) -> Interval | None:
+    """Paired difference to the source in [0, 1], averaged over the runs; None where images differ."""
+    found = [_paired(source.records[0], record) for record in one.records]
+    intervals = [interval for interval in found if interval is not None]
+    if len(intervals) < len(found):
+        return None
+    value, low, high = (float(np.mean([getattr(i, key) for i in intervals])) for key in ("value", "low", "high"))
+    return Interval(value, low, high, intervals[0].level)
+
+
+def changes(one: Group, source: Group) -> list[tuple[str, float]]:
+    """Each image's mIoU minus the source's, in points, mean over the runs, the worst first."""
+    before = {image["name"]: image["mIoU"] for image in source.records[0]["images"]}
+    gathered: dict[str, list[float]] = {}
+    for record in one.records:
+        for image in record["images"]:
+            if image["mIoU"] is not None and before.get(image["name"]) is not None:
+                gathered.setdefault(image["name"], []).append(image["mIoU"] - before[image["name"]])
+    return sorted(((name, float(np.mean(values))) for name, values in gathered.items()), key=lambda item: item[1])
+
+
+def _paired(source: Record, record: Record) -> Interval | None:
+    entries = [{image["name"]: image for image in side["images"]} for side in (source, record)]
+    if set(entries[0]) != set(entries[1]):
+        return None
+    names = sorted(entries[0])
+    ours, theirs = (
+        ImageCounts(*(np.array([side[name][key] for name in names]) for key in ("intersection", "union")))
+        for side in entries
+    )
+    return paired_difference(ours, theirs)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,158 @@
+"""Reports: groups, tables in four forms, the page on its own, and the paper's figures marked where they differ."""
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allweather.bench.metrics import ConfusionMatrix
+from allweather.bench.report import load_records, write_report
+from allweather.bench.report.collect import against, changes, group, source_of
+from allweather.bench.report.published import SECTION4, THIRTEEN, published
+from allweather.bench.report.table import Table
+from allweather.bench.report.tables import all_tables
+from allweather.errors import AllWeatherError
+
+R101 = "deeplabv3plus:resnet101-os16"
+FREE = {"stop_patience": 1000000, "stop_rise": 1e6}
+
+
+def record(method: str, right: float, **changes: object) -> dict:
+    """A record whose predictions are right at a share `right` of the pixels of four images of three classes."""
+    rng = np.random.default_rng(0)
+    images, total = [], ConfusionMatrix(3)
+    for index in range(4):
+        truth = rng.integers(0, 3, 400)
+        predicted = np.where(np.arange(400) < 400 * right, truth, (truth + 1) % 3)
+        image = ConfusionMatrix(3).update(predicted, truth)
+        total = total + image
+        entry = {"name": f"f<{index}>", "mIoU": 100 * image.mean_iou, "ncut": 2.0, "seconds": 0.5, "iterations": 2}
+        images.append({**entry, "intersection": image.intersection.tolist(), "union": image.union.tolist()})
+    run = {
+        "model": {"name": changes.get("model", "tiny:net"), "size": None},
+        "stream": {"name": changes.get("stream", "rain & fog")},
+        "method": {"name": method, "preset": changes.get("preset", "recommended"), "fields": changes.get("fields", {})},
+        "protocol": "online", "scoring": "native", "order": "natural", "seed": changes.get("seed", 0), "batch": 12,
+    }  # fmt: skip
+    return {
+        "run": run, "protocol": "online", "frames": 4, "order_hash": "ab" * 32, "prediction": "before the update",
+        "model": {"name": run["model"]["name"], "weights": "tiny.pth", "sha256": "cd" * 32},
+        "figures": {
+            **total.summary(("road", "sky_high", "car")), "interval": [1.0, 99.0], "level": 0.95,
+            "calibration_error": 0.1, "ncut": 2.0,
+        },
+        "reliability": [{"pixels": 9, "confidence": 0.4, "accuracy": 0.3}], "images": images, "failures": {},
+        "rolled_back": [], "peak_memory_mib": 1.0, "versions": {"machine": "one"},
+        **({"parts": changes["parts"]} if "parts" in changes else {}),
+    }  # fmt: skip
+
+
+def save(folder: Path, *records: dict) -> Path:
+    folder.mkdir(exist_ok=True)
+    for index, content in enumerate(records):
+        (folder / f"{index}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    free = [record("mall-sample", 0.5 + k / 50, fields={"iterations": k, **FREE}) for k in (1, 12, 2)]
+    pair = [record("mall-domain", 0.8, seed=seed) for seed in (0, 1)]
+    return save(tmp_path / "runs", *pair, record("source", 0.5), *free, record("mall-sample", 0.6))
+
+
+def test_seeds_gather_and_the_source_comes_first(runs: Path) -> None:
+    groups = group(load_records(runs))
+    assert [one.label for one in groups] == [
+        "source", "mall-domain", "mall-sample", "mall-sample iterations=1", "mall-sample iterations=2",
+        "mall-sample iterations=12",
+    ]  # fmt: skip
+    assert len(groups[1].records) == 2 and groups[1].spread == 0 and groups[0].spread is None
+    assert source_of(groups[1], groups) is groups[0]
+
+
+def test_differences_are_paired_by_image(runs: Path) -> None:
+    source, domain = group(load_records(runs))[:2]
+    found = against(domain, source)
+    assert found is not None
+    assert 100 * found.value == pytest.approx(domain.mean("mIoU") - source.mean("mIoU"), abs=0.02)
+    assert 0 < found.low <= found.value <= found.high and all(change > 0 for _, change in changes(domain, source))
+    worse = group([record("source", 0.5), record("tent", 0.4)])
+    assert all(change < 0 for _, change in changes(worse[1], worse[0]))
+
+
+def test_images_that_differ_are_not_paired() -> None:
+    other = record("tent", 0.6)
+    other["images"] = other["images"][:2]
+    source, tent = group([record("source", 0.5), other])
+    assert against(tent, source) is None
+
+
+def test_the_page_stands_alone_and_escapes_names(runs: Path, tmp_path: Path) -> None:
+    assert write_report(runs, tmp_path / "r.html") == 7
+    text = (tmp_path / "r.html").read_text()
+    assert not re.search(r"""(src|href)=["']?(?!#)|@import|url\((?!#)""", text.replace('xlink:href="#', ""))
+    assert "rain &amp; fog" in text and "f&lt;" in text and "f<" not in text
+    assert text.count("<svg") == 2 and "the rule stops after 2.0 iterations" in text
+    parser = HTMLParser()
+    parser.feed(text)
+    write_report(runs, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == text
+
+
+def test_tables_say_the_same_in_every_form(runs: Path, tmp_path: Path) -> None:
+    for form in ("md", "csv", "latex"):
+        write_report(runs, tmp_path / form, form)
+    rows = list(csv.reader(io.StringIO((tmp_path / "csv").read_text())))
+    value = float(next(row for row in rows if row[1:3] == ["tiny:net", "mall-domain"])[4])
+    assert f"| {value:.2f} |" in (tmp_path / "md").read_text()
+    latex = (tmp_path / "latex").read_text()
+    assert f"{value:.2f}" in latex and r"rain \& fog" in latex and r"sky\_high" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}")
+
+
+def test_a_missing_value_is_a_dash_and_an_empty_cell() -> None:
+    table = Table("t", ("a", "b"), [["x|y", None], ["z", 1.5]])
+    assert "| x\\|y | – |" in table.markdown() and "t,x|y,\n" in table.csv()
+    assert '<td class="n">1.50</td>' in table.html()
+
+
+def test_the_papers_figures_stand_beside_and_are_marked() -> None:
+    night = record("mall-domain", 0.7, model=R101, stream="acdc:val/night")
+    (table, *_) = all_tables(group([record("source", 0.5, model=R101, stream="acdc:val/night"), night]))
+    assert table.rows[1][-1] == "36.8†" and "† Table 1" in table.note
+    same = published("acdc:test/night", R101, "source")
+    assert same is not None and (same.figure, same.differs) == (26.2, "")
+    assert published("acdc:val/night", "espnetv2:2.0", "source") is None
+
+
+def test_the_mean_of_thirteen_needs_all_of_them() -> None:
+    model = "bisenetv2:mmseg"
+    full = [record("mall-sample", 0.4 + i / 40, model=model, stream=name) for i, name in enumerate(THIRTEEN)]
+    title = "Mean over thirteen datasets"
+    (table,) = (table for table in all_tables(group(full)) if table.title == title)
+    assert table.rows[0][2] == pytest.approx(np.mean([entry["figures"]["mIoU"] for entry in full]))
+    assert table.rows[0][3] == SECTION4[model] == 28.6 and len(set(THIRTEEN)) == 13
+    assert title not in [table.title for table in all_tables(group(full[:-1]))]
+
+
+def test_a_sequence_is_shown_piece_by_piece() -> None:
+    parts = {"01/fog": {"mIoU": 40.0}, "02/fog": {"mIoU": 42.0}}
+    tables = all_tables(group([record("tent", 0.5, parts=parts)]))
+    (table,) = (table for table in tables if "piece by piece" in table.title)
+    assert list(table.columns[2:]) == list(parts) and list(table.rows[0][2:]) == [40.0, 42.0]
+
+
+def test_mistakes_are_said(tmp_path: Path) -> None:
+    with pytest.raises(AllWeatherError, match="no record"):
+        write_report(tmp_path, tmp_path / "r.html")
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(AllWeatherError, match="is not a record"):
+        write_report(tmp_path, tmp_path / "r.html")
+    with pytest.raises(AllWeatherError, match="unknown format 'pdf'"):
+        write_report(save(tmp_path / "runs", record("source", 0.5)), tmp_path / "r.pdf", "pdf")
