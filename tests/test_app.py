@@ -23,6 +23,7 @@ from PIL import Image
 from allweather.app.cli import main
 from allweather.classes import CITYSCAPES
 from allweather.data.scenes import render
+from allweather.models.catalogue import find_entry
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
 MODEL = ("--model", "demo:streetnet")
@@ -309,6 +310,51 @@ def test_every_help_ends_with_a_line_that_parses(verb: str) -> None:
     assert words[0] == "allweather"
     known = allweather(words[1], "--help").stdout
     assert all(word in known for word in words[2:] if word.startswith("--"))
+
+
+PLAN = """
+[[models]]
+name = "demo:streetnet"
+[[streams]]
+name = "scenes"
+images = "{0}/images"
+labels = "{0}/labels"
+[[methods]]
+name = "source"
+[[methods]]
+name = "norm"
+"""
+
+
+def test_a_plan_makes_records_that_compare(frames: Path) -> None:
+    (frames / "plan.toml").write_text(PLAN.format(frames))
+    command = ("bench", frames / "plan.toml", "--out", frames / "runs")
+    done = allweather(*command)
+    assert done.returncode == 0, done.stderr
+    first, second = sorted((frames / "runs").glob("*.json"))
+    assert "2 were there" in allweather(*command).stderr
+    found = json.loads(allweather("compare", first, second, "--json").stdout)
+    assert any("method" in key for key in found["settings"])
+    assert allweather("compare", first, second).returncode == 0
+    assert allweather("bench", frames / "absent.toml", "--out", frames / "runs").returncode == 2
+
+
+def test_a_checkpoint_is_converted_and_loads(frames: Path) -> None:
+    packaged = find_entry("demo:streetnet").packaged
+    out = frames / "converted.safetensors"
+    assert allweather("convert", packaged, *MODEL, "--out", out).returncode == 0
+    done = allweather("adapt", frames / "images", *MODEL, "--weights", out, "--method", "source", "--out", frames / "o")
+    assert done.returncode == 0
+
+
+def test_datasets_and_submissions_say_what_they_looked_for(frames: Path) -> None:
+    done = allweather("data", "check", "acdc", "--root", frames)
+    assert done.returncode == 2
+    assert "looked for" in done.stderr
+    assert "Did you mean 'acdc'" in allweather("data", "check", "acdcc", "--root", frames).stderr
+    done = allweather("submit", "acdc", frames, "--out", frames / "acdc.zip")
+    assert done.returncode == 2
+    assert not (frames / "acdc.zip").exists()
 
 
 def test_the_module_runs_as_the_command_does() -> None:

@@ -1,7 +1,6 @@
 """Reading the command line's own little languages: sizes and FIELD=VALUE settings."""
 
-import re
-
+from allweather.bench.plan import pixels
 from allweather.errors import AllWeatherError
 
 
@@ -9,14 +8,12 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     """(width, height) from WIDTHxHEIGHT.
 
     Raises:
-        AllWeatherError: for anything else.
+        AllWeatherError: for anything else, or a side that no network could take.
     """
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)[xX×](\d+)", text)
-    if not match or not all(16 <= int(side) <= 16384 for side in match.groups()):
-        raise AllWeatherError(f"--size: expected WIDTHxHEIGHT with sides of 16 to 16384 pixels, got '{text}'.")
-    return int(match[1]), int(match[2])
+    size = pixels(text)
+    if size and not all(16 <= side <= 16384 for side in size):
+        raise AllWeatherError(f"size: expected WIDTHxHEIGHT with sides of 16 to 16384 pixels, got '{text}'.")
+    return size
 
 
 def parse_settings(pairs: list[str]) -> dict[str, str]:
