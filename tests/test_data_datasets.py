@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from allweather.classes import CITYSCAPES
-from allweather.data.datasets import DATASETS, check, find_dataset, mapillary, wilddash2
+from allweather.data.datasets import DATASETS, check, find_dataset, list_datasets, mapillary, wilddash2
 from allweather.data.datasets.encodings import LABEL_IDS, invalid_mask, label_ids, to_label_ids, train_ids
 from allweather.data.images import ImageError
 from allweather.errors import AllWeatherError
@@ -256,6 +256,12 @@ def test_a_wrong_root_says_what_was_looked_for(tmp_path: Path, name: str) -> Non
     assert (split.listed or split.images[0]) in str(caught.value) and dataset.publisher in str(caught.value)
     with pytest.raises(AllWeatherError, match="no such folder"):
         check(dataset, tmp_path / "gone")
+
+
+def test_the_list_names_every_split_and_who_offers_it() -> None:
+    rows = {row["name"]: row for row in json.loads(json.dumps(list_datasets()))}
+    assert rows["acdc"]["splits"]["val"] == 406 and rows["foggy-zurich"]["default_split"] == "testv2"
+    assert all(row["default_split"] in row["splits"] and row["publisher"].startswith("http") for row in rows.values())
 
 
 def test_numbers_that_differ_from_the_published_are_told(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ class Table:
     def _text(self, column: int) -> bool:
         """Whether a column is aligned to the left: names and texts are, figures are not."""
         cells = [row[column] for row in self.rows]
-        return column == 0 or any(isinstance(cell, str) and re.search(r"[A-Za-z]{3}", cell) for cell in cells)
+        texts = [cell for cell in cells if isinstance(cell, str)]
+        return column == 0 or any(re.search(r"[A-Za-z]{3}", text) or len(text) > 20 for text in texts)
 
     def _shown(self, cell: Cell) -> str:
         if cell is None or cell != cell:

@@ -1,5 +1,7 @@
 """The datasets of the field, one publisher's layout a file; a new one is a file beside these and a line here."""
 
+from typing import Any
+
 from allweather.data.datasets import (
     acdc,
     bdd100k,
@@ -55,4 +57,21 @@ def find_dataset(name: str) -> Dataset:
     return DATASETS[name]
 
 
-__all__ = ["DATASETS", "Dataset", "Sample", "Split", "check", "find_dataset"]
+def list_datasets() -> list[dict[str, Any]]:
+    """One row per dataset, ready for JSON: names, splits with their published numbers, publisher and terms."""
+    return [
+        {
+            "name": dataset.name,
+            "title": dataset.title,
+            "splits": {name: split.count for name, split in dataset.splits.items()},
+            "default_split": dataset.default,
+            "classes": dataset.classes.name,
+            "publisher": dataset.publisher,
+            "terms": dataset.terms,
+            "notes": dataset.notes,
+        }
+        for dataset in DATASETS.values()
+    ]
+
+
+__all__ = ["DATASETS", "Dataset", "Sample", "Split", "check", "find_dataset", "list_datasets"]

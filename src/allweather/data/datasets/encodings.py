@@ -9,6 +9,7 @@ from allweather.data.images import ImageError, read_labels
 
 IGNORED = 255
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of trainIds 0..18
+MISSING = -2
 MINUS_ONE = (255, 65535)  # what −1, the licence plate, becomes in 8 and in 16 bits
 
 
@@ -60,8 +61,11 @@ def lookup(values: np.ndarray, table: dict[int, int], path: Path, encoding: str)
     Raises:
         ImageError: for values that are not in it, the first five named.
     """
-    present, inverse = np.unique(values, return_inverse=True)
-    wrong = [int(value) for value in present if int(value) not in table]
-    if wrong:
-        raise ImageError(f"{path}: values {wrong[:5]} are not in {encoding}. Is it another kind of label file?")
-    return np.array([table[int(value)] for value in present], np.int64)[inverse].reshape(values.shape)
+    every = np.full(65539, MISSING, np.int64)  # −2 or less, −1..65535, 65536 or more
+    for value, meaning in table.items():
+        every[value + 2] = meaning
+    found = every[np.clip(values, -2, 65536) + 2]
+    if (found == MISSING).any():
+        wrong = np.unique(values[found == MISSING])[:5].tolist()
+        raise ImageError(f"{path}: values {wrong} are not in {encoding}. Is it another kind of label file?")
+    return found
