@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from allweather.app.cli import app
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.report import load_records, write_report
 from allweather.bench.report.collect import against, changes, group, source_of
@@ -156,3 +158,9 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
         write_report(tmp_path, tmp_path / "r.html")
     with pytest.raises(AllWeatherError, match="unknown format 'pdf'"):
         write_report(save(tmp_path / "runs", record("source", 0.5)), tmp_path / "r.pdf", "pdf")
+
+
+def test_the_verb_writes_the_file_it_is_told_to(runs: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["report", str(runs), "--out", str(tmp_path / "r.md"), "--format", "md"])
+    assert result.exit_code == 0 and (tmp_path / "r.md").read_text().startswith("### ")
+    assert CliRunner().invoke(app, ["report", str(runs), "--out", "r.pdf", "--format", "pdf"]).exit_code == 2

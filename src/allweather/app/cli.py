@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from allweather.app import adapt, bench, convert, datasets, demo, doctor, listing, score, submit
+from allweather.app import adapt, bench, convert, datasets, demo, doctor, listing, report, score, submit
 from allweather.app.console import USER_MISTAKE, complain
 from allweather.errors import AllWeatherError
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for verb in (demo, adapt, score, bench, submit, datasets, convert, listing, doctor):
+for verb in (demo, adapt, score, bench, report, submit, datasets, convert, listing, doctor):
     verb.register(app)
 
 

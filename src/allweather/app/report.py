@@ -1,0 +1,24 @@
+"""`allweather report`: the records of a grid as one page, or its tables as Markdown, CSV or LaTeX."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from allweather.app.console import narration
+from allweather.bench.report import Format, write_report
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to the command line."""
+    app.command(epilog="Example: allweather report runs/ --out report.html")(report)
+
+
+def report(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder that `allweather bench` wrote to.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    format: Annotated[Format, typer.Option(help="html: one page that needs no network; or its tables.")] = "html",
+) -> None:
+    """Write tables, curves and reliability diagrams from records alone."""
+    count = write_report(runs, out, format)
+    narration.print(f"{count} records in [bold]{out}[/]")
