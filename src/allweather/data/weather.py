@@ -35,7 +35,7 @@ def rain(
     """A dark grey sky, wet ground that darkens and mirrors, a veil, streaks and drops on the lens."""
     wet = _grey_sky(_desaturate(rgb, 0.4 * strength), labels, 0.55, strength) * (1 - 0.35 * strength)
     ground = np.isin(labels, (ROAD, SIDEWALK))
-    wet = np.where(ground[..., None], _mirror(wet, ground, 0.45 * strength), wet)
+    wet = np.where(ground[..., None], _mirror(wet, ground, strength), wet)
     wet = _veil(wet, depth, 0.012 * strength, np.array([0.5, 0.53, 0.56]))
     streaks = _streaks(rng, labels.shape, density=0.004, length=max(5, labels.shape[0] // 10), slant=rng.uniform(-2, 2))
     wet = wet + 0.35 * strength * streaks[..., None]
@@ -117,12 +117,13 @@ def _grey_sky(rgb: np.ndarray, labels: np.ndarray, level: float, strength: float
     return np.where(sky, rgb * (1 - strength) + cloud * strength, rgb)
 
 
-def _mirror(rgb: np.ndarray, ground: np.ndarray, amount: float) -> np.ndarray:
+def _mirror(rgb: np.ndarray, ground: np.ndarray, strength: float) -> np.ndarray:
     """The ground with what stands above it mirrored at its upper border, blurred downwards."""
     border = int(np.argmax(ground.any(1)))
     rows = np.clip(2 * border - np.arange(len(rgb)), 0, len(rgb) - 1)
     mirrored = np.stack([_blur(rgb[rows][..., channel], 2.5) for channel in range(3)], -1)
-    return rgb * 0.75 * (1 - amount) + mirrored * amount
+    amount = 0.45 * strength
+    return rgb * (1 - 0.25 * strength) * (1 - amount) + mirrored * amount
 
 
 def _streaks(rng: np.random.Generator, shape: tuple[int, int], density: float, length: int, slant: float) -> np.ndarray:
