@@ -95,9 +95,11 @@ def test_a_corrupt_frame_is_named_and_the_rest_goes_on(stream: Stream, tmp_path:
 
 @pytest.mark.parametrize("settings", [{}, {"episodic": False, "lr": 0.1}], ids=["episodic", "continual"])
 @pytest.mark.parametrize("protocol", ["online", "transductive"])
-def test_resuming_gives_what_never_stopping_gives(stream: Stream, settings: dict, protocol: str) -> None:
-    whole = predictions(make_session("tent", **settings), stream, protocol=protocol)
-    rest = predictions(make_session("tent", **settings), stream, protocol=protocol, skip=frozenset({"0", "2"}))
+@pytest.mark.parametrize("batch", [1, 2])
+def test_resuming_gives_what_never_stopping_gives(stream: Stream, settings: dict, protocol: str, batch: int) -> None:
+    options = {"protocol": protocol, "batch": batch}
+    whole = predictions(make_session("tent", **settings), stream, **options)
+    rest = predictions(make_session("tent", **settings), stream, **options, skip=frozenset({"0", "2"}))
     assert list(rest) == ["1", "3", "4"]
     assert all(torch.equal(rest[name], whole[name]) for name in rest)
 

@@ -49,8 +49,8 @@ def run(
 
     Args:
         batch: frames per adaptation; frames of one batch must have one size.
-        skip: names whose outcome is already known; an episodic method does not look at them, any other one adapts
-            to them again without yielding them, so that the rest come out as if nothing had stopped.
+        skip: names whose outcome is already known and not yielded; batches stay as they were, and a method that
+            goes on along the stream adapts to them again, so that the rest come out as if nothing had stopped.
 
     Raises:
         AllWeatherError: for an unknown protocol.
@@ -68,8 +68,9 @@ def run(
 
 
 def _online(session: Session, stream: Stream, batch: int, skip: frozenset[str]) -> Iterator[Outcome]:
-    wanted = [name for name in stream.names if name not in skip or not session.method.episodic]
-    for frames in _batches(stream, wanted, batch):
+    for frames in _batches(stream, list(stream.names), batch):
+        if session.method.episodic and all(item.name in skip for item in frames):
+            continue
         good = [frame for frame in frames if isinstance(frame, Frame)]
         result = session(torch.stack([frame.image for frame in good])) if good else None
         logits = iter(result.logits if result else ())
