@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather import methods
-from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, progress, rate, warn
+from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
 from allweather.app.options import parse_settings, parse_size
 from allweather.bench.evaluate import Outcome, Protocol, run
 from allweather.bench.record import provenance
@@ -220,6 +220,6 @@ def _tell(folder: Output, stream: Stream) -> None:
     decisions = [entry.get("decision", "") for entry in folder.images.values()]
     refused = sum(decision != "accepted" for decision in decisions if decision)
     guard = f", {refused} updates refused by the guard" if refused else ""
-    narration.print(f"{len(folder.images)} of {len(stream)} images in [bold]{folder.folder}[/]{guard}")
+    narration.print(f"{len(folder.images)} of {len(stream)} images in [bold]{plain(folder.folder)}[/]{guard}")
     if folder.failures:
         warn(f"{len(folder.failures)} images could not be read: {', '.join(list(folder.failures)[:5])}")

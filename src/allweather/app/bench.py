@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, data, narration, print_json, progress, table, warn
+from allweather.app.console import (
+    DONE,
+    INTERRUPTED,
+    SOME_FAILED,
+    data,
+    narration,
+    plain,
+    print_json,
+    progress,
+    table,
+    warn,
+)
 from allweather.bench.compare import compare as compare_records
 from allweather.bench.execute import execute, read_record
 from allweather.bench.plan import Run, read_plan
@@ -32,13 +43,13 @@ def bench(
 
             result = execute(grid, out, tick)
     except KeyboardInterrupt:
-        narration.print(f"interrupted: finished runs are in {out}; the same command does the rest.")
+        narration.print(f"interrupted: finished runs are in {plain(out)}; the same command does the rest.")
         raise typer.Exit(INTERRUPTED) from None
     for name, reason in result.failed.items():
         warn(f"{name}: {reason}")
     narration.print(
         f"{len(result.done)} runs done, {len(result.kept)} were there, {len(result.elsewhere)} run elsewhere, "
-        f"{len(result.failed)} failed; records in [bold]{out}[/]"
+        f"{len(result.failed)} failed; records in [bold]{plain(out)}[/]"
     )
     raise typer.Exit(SOME_FAILED if result.failed else DONE)
 

@@ -1,5 +1,6 @@
 """The `allweather` command: one verb a file, one place where errors become messages and statuses."""
 
+import os
 import sys
 
 import typer
@@ -22,9 +23,21 @@ for verb in (demo, adapt, score, bench, report, submit, datasets, convert, listi
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake ends with status 2 and no traceback."""
+    """Runs the command line; a user's mistake, or an output that takes no more, ends with status 2 and no traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here a full disk still has a message; at the interpreter's end it would not
     except AllWeatherError as error:
         complain(str(error))
         sys.exit(USER_MISTAKE)
+    except OSError as error:
+        complain(f"{error.filename or 'standard output'}: {error.strerror or error}.")
+        _silence_stdout()
+        sys.exit(USER_MISTAKE)
+
+
+def _silence_stdout() -> None:
+    """Lets the interpreter's last flush succeed where what is buffered has nowhere to go."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - closed by the interpreter

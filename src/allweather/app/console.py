@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -62,13 +63,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num
 
 def complain(message: str) -> None:
     """What was wrong, on stderr."""
-    narration.print(f"[bold red]error:[/] {_plain(message)}")
+    narration.print(f"[bold red]error:[/] {plain(message)}")
 
 
 def warn(message: str) -> None:
     """A line of narration that wants attention."""
-    narration.print(f"[yellow]warning:[/] {_plain(message)}")
+    narration.print(f"[yellow]warning:[/] {plain(message)}")
 
 
-def _plain(message: str) -> str:
-    return message.replace("[", r"\[")
+def plain(text: object) -> str:
+    """The text with nothing in it read as markup: a path may hold brackets."""
+    return escape(str(text))

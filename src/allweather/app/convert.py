@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from allweather.app.console import narration
+from allweather.app.console import narration, plain
 from allweather.models.catalogue import find_entry
 from allweather.models.checkpoints import convert as convert_file
 
@@ -24,4 +24,4 @@ def convert(
     entry = find_entry(model)
     made = convert_file(checkpoint, entry.build(), out, name=model, drop=entry.drop)
     dropped = f", {len(made.dropped)} training-only keys left out" if made.dropped else ""
-    narration.print(f"[bold]{out}[/] from {made.file} (sha256 {made.sha256[:12]}…{dropped})")
+    narration.print(f"[bold]{plain(out)}[/] from {plain(made.file)} (sha256 {made.sha256[:12]}…{dropped})")

@@ -10,7 +10,7 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 
 from allweather import methods
-from allweather.app.console import data, narration, print_json, progress, rate, table
+from allweather.app.console import data, narration, plain, print_json, progress, rate, table
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.data.images import write_image, write_json
 from allweather.data.labels import colorize
@@ -64,7 +64,7 @@ def demo(
         print_json(figures)
     else:
         show(figures)
-    narration.print(f"picture: [bold]{out / 'panels.png'}[/]   figures: {out / 'demo.json'}")
+    narration.print(f"picture: [bold]{plain(out / 'panels.png')}[/]   figures: {plain(out / 'demo.json')}")
 
 
 def run(name: str, condition: str, seeds: range) -> Run:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from allweather.app.console import narration
+from allweather.app.console import narration, plain
 from allweather.bench.report import Format, write_report
 
 
@@ -21,4 +21,4 @@ def report(
 ) -> None:
     """Write tables, curves and reliability diagrams from records alone."""
     count = write_report(runs, out, format)
-    narration.print(f"{count} records in [bold]{out}[/]")
+    narration.print(f"{count} records in [bold]{plain(out)}[/]")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from allweather.app.console import narration, warn
+from allweather.app.console import narration, plain, warn
 from allweather.bench.submit import submit as pack
 
 
@@ -23,4 +23,4 @@ def submit(
     made = pack(benchmark, run, out)
     if made.note:
         warn(made.note)
-    narration.print(f"{made.images} images in [bold]{made.path}[/]; send it to {made.server}")
+    narration.print(f"{made.images} images in [bold]{plain(made.path)}[/]; send it to {made.server}")
