@@ -166,6 +166,7 @@ MISTAKES = [
     (("--size", "0x10"), "expected WIDTHxHEIGHT"),
     (("--weights", "missing.pth"), "no checkpoint at missing.pth"),
     (("--device", "tpu"), "--device tpu"),
+    (("--device", "meta"), "--device meta"),
     (("--protocol", "offline"), "offline"),
 ]
 

@@ -108,13 +108,17 @@ def damaged(kind: str, path: Path) -> None:
     elif kind == "zip bomb":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("archive/data.pkl", b"0" * 50_000_000)
+    elif kind == "broken directory":
+        path.write_bytes(whole[: len(whole) // 2] + whole[-22:])
     elif kind == "NaN":
         torch.save(
             {key: value * float("nan") if value.is_floating_point() else value for key, value in state().items()}, path
         )
 
 
-@pytest.mark.parametrize("kind", ["truncated", "empty", "web page", "noise", "a list", "no tensors", "zip bomb", "NaN"])
+@pytest.mark.parametrize(
+    "kind", ["truncated", "empty", "web page", "noise", "a list", "no tensors", "zip bomb", "broken directory", "NaN"]
+)
 def test_damaged_files_are_named_and_change_nothing(kind: str, tmp_path: Path) -> None:
     path, target = tmp_path / "w.pth", network()
     before = {key: value.clone() for key, value in target.state_dict().items()}

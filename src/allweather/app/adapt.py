@@ -111,6 +111,7 @@ def open_session(
         if issubclass(warning.category, UserWarning):
             warn(str(warning.message))
     try:
+        torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
         network.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise AllWeatherError(f"--device {device}: {str(error).splitlines()[0]}") from error

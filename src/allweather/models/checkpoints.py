@@ -134,8 +134,11 @@ def _check_archive(path: Path) -> None:
     """Refuses an archive that would unpack to more than it holds: torch stores its members uncompressed."""
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise AllWeatherError(f"{path}: a damaged archive ({error}). Fetch it again.") from error
     size = path.stat().st_size
     if unpacked > size:
         raise AllWeatherError(f"{path}: {size:,} bytes that claim to unpack to {unpacked:,}; not a torch checkpoint.")
