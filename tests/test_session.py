@@ -210,3 +210,12 @@ def test_a_network_without_parameters_is_refused_by_name() -> None:
     with pytest.raises(AllWeatherError, match="bare has none"):
         Session(model, methods.make("tent"))
     assert Session(model, methods.Source())(frames(1)[0]).decision == "accepted"
+
+
+def test_a_stop_in_train_mode_still_reports_what_the_network_would_predict() -> None:
+    settings = {"bn": "train", "share": 0.1, "iterations": 3, "stop_tolerance": 0.9, "episodic": False}
+    session = Session(tiny("batchnorm"), methods.make("mall-domain", settings=settings), guard=Guard(enabled=False))
+    image = frames(1)[0]
+    result = session(image)
+    assert result.stop == "plateau"
+    torch.testing.assert_close(result.logits, session.predict(image))

@@ -30,6 +30,10 @@ class GradientMethod(Method):
     anchor: float = option(0.0, "share of the way back to the source that parameters go after each update, 0..1")
     share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")
 
+    @property
+    def predicts_as_it_adapts(self) -> bool:
+        return self.bn != "train"
+
     def begin(self, model: Segmenter) -> State:
         chosen = select_parameters(model, self.parameters, self.name)
         origin = {name: parameter.detach().clone() for name, parameter in chosen.items()} if self.anchor else {}

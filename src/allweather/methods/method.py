@@ -95,6 +95,11 @@ class Method(ABC):
         """When the updates of a batch end before `iterations`."""
         return Stopping()
 
+    @property
+    def predicts_as_it_adapts(self) -> bool:
+        """Whether `objective`'s logits are what the network would predict; train-mode BatchNorm predicts otherwise."""
+        return True
+
     @abstractmethod
     def begin(self, model: Segmenter) -> State:
         """Prepares the session's own copy of the network and says what may move.

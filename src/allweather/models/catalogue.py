@@ -16,11 +16,13 @@ from allweather.models.norm_layers import count_norms
 from allweather.models.segmenter import Segmenter
 
 FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that hold its networks
+    "bisenetv2": ("bisenetv2",),
     "deeplabv3plus": ("deeplabv3plus",),
     "demo": ("streetnet",),
     "espnet": ("espnet",),
     "espnetv2": ("espnetv2",),
     "robustnet": ("robustnet",),
+    "segformer": ("segformer",),
 }
 ECOSYSTEMS = ("transformers", "torchvision")  # schemes whose networks another library builds
 

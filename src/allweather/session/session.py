@@ -172,7 +172,7 @@ class Session:
         for _ in range(max(1, self.method.iterations)):
             with moving_statistics(self.model), self._autocast():
                 objective = self.method.objective(self._network, self._state, batch)
-            run.last, run.current = objective.logits.detach(), True
+            run.last, run.current = objective.logits.detach(), self.method.predicts_as_it_adapts
             run.first = run.last if run.first is None else run.first
             if objective.loss is None:
                 break
@@ -229,7 +229,8 @@ class Session:
         due = self.method.episodic or self._batches % self.guard.every == 0
         if not (self.guard.enabled and moved and due):
             return logits, "accepted"
-        reference = cast(Tensor, run.first) if self.method.episodic else self._source_prediction(batch)
+        has_reference = self.method.episodic and self.method.predicts_as_it_adapts
+        reference = cast(Tensor, run.first) if has_reference else self._source_prediction(batch)
         reason = self.guard.verdict(reference, logits)
         if reason:
             self._restore(self._good)
