@@ -248,7 +248,11 @@ def test_ctrl_c_keeps_what_is_done(frames: Path) -> None:
         Image.fromarray((scene * 255).astype(np.uint8)).save(frames / "images" / f"frame{index}.png")
     out = frames / "out"
     command = [sys.executable, "-m", "allweather", "adapt", str(frames / "images"), *MODEL, "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+    def hear_interrupts() -> None:  # a shell's background jobs are born deaf to them
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=hear_interrupts)
     for _ in range(600):
         if len(list((out / "labels").glob("*.png"))) >= 2 or process.poll() is not None:
             break
