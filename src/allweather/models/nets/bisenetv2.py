@@ -81,7 +81,7 @@ class GuidedAggregation(nn.Module):
 
     Args:
         names: of the detail branch's two paths and the semantic branch's two.
-        flat: CoinCheung's form: convolutions without wrappers, nearest upsampling, no ReLU at the end.
+        flat: CoinCheung's form: convolutions without wrappers, nearest upsampling.
     """
 
     def __init__(self, names: tuple[str, str, str, str], flat: bool) -> None:
@@ -97,7 +97,7 @@ class GuidedAggregation(nn.Module):
         )
         for name, path in zip(names, paths, strict=True):
             self.add_module(name, path)
-        last = ConvUnit(WIDTH, WIDTH, 3, activation=None if flat else nn.ReLU)
+        last = ConvUnit(WIDTH, WIDTH, 3)
         self.conv = nn.Sequential(*last) if flat else last
 
     def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
@@ -116,8 +116,7 @@ class MmsegBackbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.detail = nn.Module()
-        self.detail.detail_branch = nn.Sequential(*_detail_stages())
+        self.detail = nn.Sequential(OrderedDict(detail_branch=nn.Sequential(*_detail_stages())))
         self.semantic = nn.Sequential(
             OrderedDict(
                 stage1=Stem("conv_first", "convs", "fuse_last"),
@@ -128,7 +127,7 @@ class MmsegBackbone(nn.Module):
         self.bga = GuidedAggregation(("detail_dwconv", "detail_down", "semantic_conv", "semantic_dwconv"), flat=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.bga(self.detail.detail_branch(image), self.semantic(image))
+        return self.bga(self.detail(image), self.semantic(image))
 
 
 class MmsegBiSeNetV2(nn.Module):

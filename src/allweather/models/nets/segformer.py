@@ -89,6 +89,23 @@ class EncoderLayer(nn.Module):
         return tokens + self.ffn(self.norm2(tokens), size)
 
 
+class Stage(nn.ModuleList):
+    """Patches, encoder layers and a closing norm: B×inputs×H×W to B×outputs×h×w."""
+
+    def __init__(self, inputs: int, outputs: int, index: int, depth: int) -> None:
+        kernel, stride = (3, 2) if index else (7, 4)
+        layers = (EncoderLayer(outputs, HEADS[index], REDUCTIONS[index]) for _ in range(depth))
+        embedding = PatchEmbedding(inputs, outputs, kernel, stride)
+        super().__init__([embedding, nn.ModuleList(layers), nn.LayerNorm(outputs, EPS)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedding, layers, norm = self
+        tokens, size = embedding(x)
+        for layer in layers.children():
+            tokens = layer(tokens, size)
+        return _image(norm(tokens), size)
+
+
 class MixTransformer(nn.Module):
     """Image B×3×H×W to features at 1/4, 1/8, 1/16 and 1/32.
 
@@ -100,20 +117,15 @@ class MixTransformer(nn.Module):
     def __init__(self, width: int, depths: tuple[int, int, int, int]) -> None:
         super().__init__()
         widths = [width * heads for heads in HEADS]
-        self.layers = nn.ModuleList()
-        for index, (inputs, outputs) in enumerate(pairwise((3, *widths))):
-            kernel, stride = (3, 2) if index else (7, 4)
-            layers = (EncoderLayer(outputs, HEADS[index], REDUCTIONS[index]) for _ in range(depths[index]))
-            embedding = PatchEmbedding(inputs, outputs, kernel, stride)
-            self.layers.append(nn.ModuleList([embedding, nn.ModuleList(layers), nn.LayerNorm(outputs, EPS)]))
+        self.layers = nn.ModuleList(
+            Stage(inputs, outputs, index, depths[index])
+            for index, (inputs, outputs) in enumerate(pairwise((3, *widths)))
+        )
 
     def forward(self, image: Tensor) -> list[Tensor]:
         features, x = [], image
-        for embedding, layers, norm in self.layers:  # type: ignore[misc]
-            tokens, size = embedding(x)
-            for layer in layers:
-                tokens = layer(tokens, size)
-            x = _image(norm(tokens), size)
+        for stage in self.layers:
+            x = stage(x)
             features.append(x)
         return features
 
@@ -178,7 +190,7 @@ ENTRIES = tuple(
         name=f"segformer:{name}",
         family="SegFormer",
         build=partial(SegFormer, width, depths),
-        source="Xie et al., SegFormer, NeurIPS 2021; github.com/open-mmlab/mmsegmentation (scored with sliding windows)",
+        source="Xie et al., SegFormer, NeurIPS 2021; github.com/open-mmlab/mmsegmentation",
         licence="Apache-2.0",
         preprocessing=Preprocessing(size_multiple=32),
         file=f"segformer_mit-{name}_8x1_1024x1024_160k_cityscapes_{FILES[name]}.pth" if name in FILES else None,

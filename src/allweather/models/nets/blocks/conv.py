@@ -41,14 +41,11 @@ class FcnHead(nn.Module):
         width: channels of each unit.
         units: how many.
         dropout: before the classifier, while training.
-        kernel: of the units.
     """
 
-    def __init__(
-        self, inputs: int, width: int, classes: int, *, units: int = 1, dropout: float = 0.1, kernel: int = 3
-    ) -> None:
+    def __init__(self, inputs: int, width: int, classes: int, *, units: int = 1, dropout: float = 0.1) -> None:
         super().__init__()
-        self.convs = nn.Sequential(*(ConvUnit(width if unit else inputs, width, kernel) for unit in range(units)))
+        self.convs = nn.Sequential(*(ConvUnit(width if unit else inputs, width, 3) for unit in range(units)))
         self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = nn.Conv2d(width, classes, 1)
 
