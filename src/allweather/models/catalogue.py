@@ -23,6 +23,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that h
     "espnetv2": ("espnetv2",),
     "robustnet": ("robustnet",),
     "segformer": ("segformer",),
+    "stdc": ("stdc",),
 }
 ECOSYSTEMS = ("transformers", "torchvision")  # schemes whose networks another library builds
 

@@ -1,0 +1,307 @@
+"""STDC for Cityscapes: short-term dense concatenation blocks with an attention-refined context path.
+
+Written from Fan et al., Rethinking BiSeNet for Real-time Semantic Segmentation, CVPR 2021, with the parameter names
+of the authors' STDC-Seg and of mmsegmentation.
+"""
+
+from collections import OrderedDict
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from allweather.models.entry import Entry
+from allweather.models.nets.blocks.conv import ConvUnit, FcnHead
+from allweather.models.segmenter import Preprocessing
+
+CLASSES = 19
+WIDTH = 128
+FUSED = 256
+STAGES = (256, 512, 1024)
+BLOCKS = {"1": (2, 2, 2), "2": (4, 5, 3)}
+
+
+class DenseBlock(nn.Module):
+    """Four convolutions of falling width, their outputs concatenated (paper Fig. 3).
+
+    Args:
+        stride: 2 halves the resolution after the first convolution.
+        authors: the authors' parameter names, else mmseg's.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, authors: bool) -> None:
+        super().__init__()
+        widths = (outputs // 2, outputs // 4, outputs // 8, outputs // 8)
+        units = [ConvUnit(inputs, widths[0])]
+        units += [ConvUnit(a, b, 3) for a, b in pairwise(widths)]
+        self.names = ("conv_list", "avd_layer") if authors else ("layers", "downsample")
+        self.add_module(self.names[0], nn.ModuleList(units))
+        self.stride = stride
+        if stride == 2:
+            down = ConvUnit(widths[0], widths[0], 3, stride=2, groups=widths[0], activation=None)
+            self.add_module(self.names[1], nn.Sequential(*down) if authors else down)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *rest = self.get_submodule(self.names[0]).children()
+        kept = x = first(x)
+        if self.stride == 2:
+            x = self.get_submodule(self.names[1])(x)
+            kept = functional.avg_pool2d(kept, 3, 2, 1)
+        outputs = [kept]
+        for unit in rest:
+            x = unit(x)
+            outputs.append(x)
+        return torch.cat(outputs, 1)
+
+
+class AuthorsEncoder(nn.Module):
+    """Image to features at 1/8, 1/16 and 1/32; the ImageNet classifier and the second names are kept, not run."""
+
+    def __init__(self, blocks: tuple[int, int, int]) -> None:
+        super().__init__()
+        stages = _stages(blocks, authors=True)
+        self.features = nn.Sequential(*_stem(), *(block for stage in stages for block in stage))
+        self.conv_last = ConvUnit(STAGES[2], STAGES[2])
+        self.fc = nn.Linear(STAGES[2], STAGES[2], bias=False)
+        self.bn = nn.BatchNorm1d(STAGES[2])
+        self.linear = nn.Linear(STAGES[2], 1000, bias=False)
+        ends = (2, 2 + blocks[0], 2 + blocks[0] + blocks[1], 2 + sum(blocks))
+        self.x2 = nn.Sequential(self.features[:1])
+        self.x4 = nn.Sequential(self.features[1:2])
+        self.x8 = nn.Sequential(self.features[ends[0] : ends[1]])
+        self.x16 = nn.Sequential(self.features[ends[1] : ends[2]])
+        self.x32 = nn.Sequential(self.features[ends[2] : ends[3]])
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        eighth = self.x8(self.x4(self.x2(image)))
+        sixteenth = self.x16(eighth)
+        return [eighth, sixteenth, self.x32(sixteenth)]
+
+
+class MmsegEncoder(nn.Module):
+    """Image to features at 1/8, 1/16 and 1/32."""
+
+    def __init__(self, blocks: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([*_stem(), *_stages(blocks, authors=False)])
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features, x = [], image
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features[2:]
+
+
+class Attention(nn.Module):
+    """Attention refinement: a 3×3 unit gated per channel by its own average (authors' names)."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.conv = ConvUnit(inputs, WIDTH, 3)
+        self.conv_atten = nn.Conv2d(WIDTH, WIDTH, 1, bias=False)
+        self.bn_atten = nn.BatchNorm2d(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return x * self.bn_atten(self.conv_atten(_average(x))).sigmoid()
+
+
+class MmsegAttention(nn.Module):
+    """`Attention` under mmseg's names."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.conv_layer = ConvUnit(inputs, WIDTH, 3)
+        gate = ConvUnit(WIDTH, WIDTH, activation=None)
+        self.atten_conv_layer = nn.Sequential(nn.AdaptiveAvgPool2d(1), gate, nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_layer(x)
+        return x * self.atten_conv_layer(x)
+
+
+class Fusion(nn.Module):
+    """Detail and context joined, with their channels weighted by the average (authors' names)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convblk = ConvUnit(STAGES[0] + WIDTH, FUSED)
+        self.conv1 = nn.Conv2d(FUSED, FUSED // 4, 1, bias=False)
+        self.conv2 = nn.Conv2d(FUSED // 4, FUSED, 1, bias=False)
+
+    def forward(self, detail: Tensor, context: Tensor) -> Tensor:
+        x = self.convblk(torch.cat([detail, context], 1))
+        return x + x * self.conv2(self.conv1(_average(x)).relu()).sigmoid()
+
+
+class MmsegFusion(nn.Module):
+    """`Fusion` under mmseg's names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv0 = ConvUnit(STAGES[0] + WIDTH, FUSED)
+        squeeze: OrderedDict[str, nn.Module] = OrderedDict(conv=nn.Conv2d(FUSED, FUSED // 4, 1, bias=False))
+        squeeze["activate"] = nn.ReLU()
+        excite: OrderedDict[str, nn.Module] = OrderedDict(conv=nn.Conv2d(FUSED // 4, FUSED, 1, bias=False))
+        self.attention = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Sequential(squeeze), nn.Sequential(excite), nn.Sigmoid()
+        )
+
+    def forward(self, detail: Tensor, context: Tensor) -> Tensor:
+        x = self.conv0(torch.cat([detail, context], 1))
+        return x + x * self.attention(x)
+
+
+class AuthorsContext(nn.Module):
+    """Image to detail B×256×H/8×W/8 and context B×128×H/8×W/8 (authors' names)."""
+
+    def __init__(self, blocks: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.backbone = AuthorsEncoder(blocks)
+        self.arm16 = Attention(STAGES[1])
+        self.arm32 = Attention(STAGES[2])
+        self.conv_head32 = ConvUnit(WIDTH, WIDTH, 3)
+        self.conv_head16 = ConvUnit(WIDTH, WIDTH, 3)
+        self.conv_avg = ConvUnit(STAGES[2], WIDTH)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        detail, sixteenth, deep = self.backbone(image)
+        x = _like(self.conv_head32, self.arm32(deep) + self.conv_avg(_average(deep)), sixteenth)
+        return detail, _like(self.conv_head16, self.arm16(sixteenth) + x, detail)
+
+
+class MmsegContext(nn.Module):
+    """Image to fused features B×256×H/8×W/8 (mmseg's names)."""
+
+    def __init__(self, blocks: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.backbone = MmsegEncoder(blocks)
+        self.arms = nn.ModuleList([MmsegAttention(STAGES[2]), MmsegAttention(STAGES[1])])
+        self.convs = nn.ModuleList(ConvUnit(WIDTH, WIDTH, 3) for _ in range(2))
+        self.conv_avg = ConvUnit(STAGES[2], WIDTH)
+        self.ffm = MmsegFusion()
+
+    def forward(self, image: Tensor) -> Tensor:
+        detail, sixteenth, deep = self.backbone(image)
+        x = _like(self.convs[0], self.arms[0](deep) + self.conv_avg(_average(deep)), sixteenth)
+        x = _like(self.convs[1], self.arms[1](sixteenth) + x, detail)
+        return self.ffm(detail, x)
+
+
+class Output(nn.Module):
+    """A 3×3 unit and a 1×1 convolution without bias (authors' names)."""
+
+    def __init__(self, inputs: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = ConvUnit(inputs, width, 3)
+        self.conv_out = nn.Conv2d(width, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_out(self.conv(x))
+
+
+class Stdc(nn.Module):
+    """RGB B×3×H×W, normalised, to logits B×19×H×W (authors' form); outputs that only training needs are not run."""
+
+    def __init__(self, blocks: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.cp = AuthorsContext(blocks)
+        self.ffm = Fusion()
+        self.conv_out = Output(FUSED, FUSED, CLASSES)
+        self.conv_out16 = Output(WIDTH, 64, CLASSES)
+        self.conv_out32 = Output(WIDTH, 64, CLASSES)
+        self.conv_out_sp16 = Output(STAGES[1], 64, 1)
+        self.conv_out_sp8 = Output(STAGES[0], 64, 1)
+        self.conv_out_sp4 = Output(64, 64, 1)
+        self.conv_out_sp2 = Output(32, 64, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.conv_out(self.ffm(*self.cp(image)))
+        return functional.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=True)
+
+
+class BoundaryHead(FcnHead):
+    """mmseg's auxiliary head for boundaries, with the fixed kernels that make its targets."""
+
+    def __init__(self) -> None:
+        super().__init__(STAGES[0], 64, 2)
+        laplacian = torch.full((1, 1, 3, 3), -1.0)
+        laplacian[..., 1, 1] = 8.0
+        self.register_buffer("laplacian_kernel", laplacian)
+        shares = torch.tensor([0.6, 0.3, 0.1]).view(1, 3, 1, 1)
+        self.fusion_kernel = nn.Parameter(shares, requires_grad=False)
+
+
+class MmsegStdc(nn.Module):
+    """RGB B×3×H×W, normalised, to logits B×19×H/8×W/8; the auxiliary heads are not run."""
+
+    def __init__(self, blocks: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.backbone = MmsegContext(blocks)
+        self.decode_head = FcnHead(FUSED, FUSED, CLASSES)
+        heads = [FcnHead(WIDTH, 64, CLASSES), FcnHead(WIDTH, 64, CLASSES), BoundaryHead()]
+        self.auxiliary_head = nn.ModuleList(heads)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.decode_head(self.backbone(image))
+
+
+def _stem() -> list[nn.Module]:
+    return [ConvUnit(3, 32, 3, stride=2), ConvUnit(32, 64, 3, stride=2)]
+
+
+def _stages(blocks: tuple[int, int, int], authors: bool) -> list[nn.Sequential]:
+    stages, inputs = [], 64
+    for outputs, count in zip(STAGES, blocks, strict=True):
+        rest = (DenseBlock(outputs, outputs, 1, authors) for _ in range(count - 1))
+        stages.append(nn.Sequential(DenseBlock(inputs, outputs, 2, authors), *rest))
+        inputs = outputs
+    return stages
+
+
+def _average(x: Tensor) -> Tensor:
+    return x.mean((2, 3), keepdim=True)
+
+
+def _like(conv: nn.Module, x: Tensor, other: Tensor) -> Tensor:
+    """`conv` of x brought to the size of `other` by its nearest pixels."""
+    upsampled: Tensor = conv(functional.interpolate(x, other.shape[2:], mode="nearest"))
+    return upsampled
+
+
+FIXTURES = {"1": "stdc/STDCNet813", "2": "stdc/STDCNet1446"}
+SOURCE = "Fan et al., Rethinking BiSeNet, CVPR 2021"
+
+ENTRIES = (
+    *(
+        Entry(
+            name=f"stdc:{size}",
+            family="STDC",
+            build=partial(Stdc, blocks),
+            source=f"{SOURCE}; github.com/MichaelFan01/STDC-Seg",
+            licence="MIT",
+            preprocessing=Preprocessing(input_scale=0.75, size_multiple=32, align_corners=True),
+            file="model_maxmIOU75.pth",
+            publisher="github.com/MichaelFan01/STDC-Seg, links in its README",
+            fixture=FIXTURES[size],
+        )
+        for size, blocks in BLOCKS.items()
+    ),
+    *(
+        Entry(
+            name=f"stdc:{size}-mmseg",
+            family="STDC",
+            build=partial(MmsegStdc, blocks),
+            source=f"{SOURCE}; github.com/open-mmlab/mmsegmentation",
+            licence="Apache-2.0",
+            preprocessing=Preprocessing(size_multiple=32, align_corners=True),
+            publisher="mmsegmentation model zoo",
+            nesting="state_dict",
+            fixture=f"mmseg/stdc{size}",
+        )
+        for size, blocks in BLOCKS.items()
+    ),
+)
