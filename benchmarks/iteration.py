@@ -1,0 +1,116 @@
+"""Milliseconds per adaptation iteration of TENT, MALL-sample and MALL-domain, in the form of the paper's Tables 2-3.
+
+    python -m benchmarks.iteration --model espnetv2:2.0 --size 1024x512 --batch 2 --json FILE
+
+Methods take turns, so that a machine whose speed drifts slows them alike; figures are medians over the rounds, and
+ratios are medians of the rounds' ratios. Weights are random: they do not change the time.
+"""
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from allweather import Session, load_model, methods
+from allweather.app.options import parse_size
+from allweather.bench.record import versions
+from allweather.data.scenes import scene_stream
+from allweather.models.segmenter import Segmenter
+from allweather.ncut import Affinity
+from allweather.session import Guard
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "tent": ("tent", {}),
+    "mall-sample affine": ("mall-sample", {}),
+    "mall-sample all": ("mall-sample", {"parameters": "all"}),
+    "mall-domain affine": ("mall-domain", {}),
+    "mall-domain all": ("mall-domain", {"parameters": "all"}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="espnetv2:2.0")
+    parser.add_argument("--size", default="1024x512")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    size = parse_size(options.size) or (1024, 512)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # random weights are meant
+        model = load_model(options.model).to(options.device)
+    images = torch.stack([frame.image for frame in scene_stream("fog", range(options.batch), size)]).to(options.device)
+    record = measure(model, images, options.rounds, options.precision)
+    record = {"model": options.model, "size": options.size, "batch": options.batch, **record, "versions": versions()}
+    print(json.dumps(record, indent=1))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def measure(model: Segmenter, images: torch.Tensor, rounds: int, precision: Any = "float32") -> dict[str, Any]:
+    """Medians over `rounds` after one warm-up round; one update per call, without the guard and a last prediction."""
+    sessions = {case: _session(model, name, fields, precision) for case, (name, fields) in CASES.items()}
+    times: dict[str, list[float]] = {case: [] for case in (*CASES, "ncut")}
+    for turn in range(rounds + 1):
+        for case, session in sessions.items():
+            times[case].append(_seconds(lambda session=session: session.adapt(images), images))
+        times["ncut"].append(_ncut_seconds(images))
+        if turn == 0:
+            times = {case: [] for case in times}
+    tent = times["tent"]
+    return {
+        "ms_per_iteration": {case: round(1000 * median(values), 1) for case, values in times.items()},
+        "ratio_mall_affine_over_tent": _ratio(times["mall-domain affine"], tent),
+        "ratio_mall_all_over_tent": _ratio(times["mall-domain all"], tent),
+        "ratio_mall_sample_affine_over_tent": _ratio(times["mall-sample affine"], tent),
+        "ratio_mall_sample_all_over_tent": _ratio(times["mall-sample all"], tent),
+        "ncut_share_of_iteration": _ratio(times["ncut"], times["mall-domain affine"]),
+        "rounds": rounds,
+        "precision": precision,
+    }
+
+
+def _session(model: Segmenter, name: str, fields: dict[str, Any], precision: Any) -> Session:
+    method = methods.make(
+        name, settings={**fields, "iterations": 1, "feature_sigma": None} if "mall" in name else fields
+    )
+    return Session(model, method, guard=Guard(enabled=False), precision=precision)
+
+
+def _ncut_seconds(images: torch.Tensor) -> float:
+    """The affinity, the loss and its gradient alone, on a prediction at half the size."""
+    small = functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+    scores = torch.rand(len(images), 19, *small.shape[2:], device=images.device).mul(4).softmax(1).requires_grad_()
+
+    def run() -> None:
+        Affinity.from_image(small, sigma_xy=50.0).normalized_cut(scores).backward()
+
+    return _seconds(run, images)
+
+
+def _seconds(run: Any, images: torch.Tensor) -> float:
+    if images.device.type == "cuda":
+        torch.cuda.synchronize()
+    started = perf_counter()
+    run()
+    if images.device.type == "cuda":
+        torch.cuda.synchronize()
+    return perf_counter() - started
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    return round(median(a / b for a, b in zip(ours, theirs, strict=True)), 3)
+
+
+if __name__ == "__main__":
+    main()
