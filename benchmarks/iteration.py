@@ -81,19 +81,18 @@ def measure(model: Segmenter, images: torch.Tensor, rounds: int, precision: Any 
 
 
 def _session(model: Segmenter, name: str, fields: dict[str, Any], precision: Any) -> Session:
-    method = methods.make(
-        name, settings={**fields, "iterations": 1, "feature_sigma": None} if "mall" in name else fields
-    )
+    method = methods.make(name, settings={**fields, "iterations": 1})
     return Session(model, method, guard=Guard(enabled=False), precision=precision)
 
 
 def _ncut_seconds(images: torch.Tensor) -> float:
-    """The affinity, the loss and its gradient alone, on a prediction at half the size."""
+    """The affinity (with the prediction in it), the loss and its gradient alone, at half the size."""
     small = functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
     scores = torch.rand(len(images), 19, *small.shape[2:], device=images.device).mul(4).softmax(1).requires_grad_()
 
     def run() -> None:
-        Affinity.from_image(small, sigma_xy=50.0).normalized_cut(scores).backward()
+        affinity = Affinity.from_image(small, sigma_xy=50.0, features=scores.detach(), sigma_features=0.3)
+        affinity.normalized_cut(scores).backward()
 
     return _seconds(run, images)
 
