@@ -62,9 +62,12 @@ def test_the_stopping_rule(losses: list[float], rule: Stopping, reason: str | No
 
 def test_iterations_end_at_the_rule_and_at_the_cap() -> None:
     image = frames(1)[0]
-    flat = methods.make("mall-sample", settings={"iterations": 9, "stop_tolerance": 0.9, "stop_patience": 2})
+    # the cut alone at a small rate falls a little in every step, whatever the machine's rounding
+    small = {"lr": 1e-5, "ncut_weight": 1.0, "entropy_weight": 0.0, "diversity_weight": 0.0}
+    rule = {"iterations": 9, "stop_tolerance": 0.9, "stop_patience": 2}
+    flat = methods.make("mall-sample", settings={**small, **rule})
     result = Session(tiny("batchnorm"), flat)(image)
-    assert (result.stop, result.iterations, len(result.watched)) == ("plateau", 3, 4)
+    assert (result.stop, result.iterations, len(result.watched)) == ("plateau", 2, 3)
     capped = Session(tiny("batchnorm"), replace(flat, stop_tolerance=0.0, stop_rise=float("inf")))(image)  # type: ignore[call-arg]
     assert (capped.stop, capped.iterations) == ("cap", 9)
 
