@@ -1,6 +1,6 @@
 """The session: early stopping, guard and rollback, what it refuses, options, and adding a method in one file."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -60,16 +60,33 @@ def test_the_stopping_rule(losses: list[float], rule: Stopping, reason: str | No
     assert rule.reason(losses) == reason
 
 
-def test_iterations_end_at_the_rule_and_at_the_cap() -> None:
-    image = frames(1)[0]
-    # the cut alone at a small rate falls a little in every step, whatever the machine's rounding
-    small = {"lr": 1e-5, "ncut_weight": 1.0, "entropy_weight": 0.0, "diversity_weight": 0.0}
-    rule = {"iterations": 9, "stop_tolerance": 0.9, "stop_patience": 2}
-    flat = methods.make("mall-sample", settings={**small, **rule})
-    result = Session(tiny("batchnorm"), flat)(image)
-    assert (result.stop, result.iterations, len(result.watched)) == ("plateau", 2, 3)
-    capped = Session(tiny("batchnorm"), replace(flat, stop_tolerance=0.0, stop_rise=float("inf")))(image)  # type: ignore[call-arg]
-    assert (capped.stop, capped.iterations) == ("cap", 9)
+@dataclass(frozen=True, kw_only=True)
+class Scripted(GradientMethod):
+    """A method whose loss takes given values, one per iteration, whatever the network does."""
+
+    name: ClassVar[str] = "scripted"
+    source: ClassVar[str] = "this test"
+    values: tuple[float, ...] = ()
+    stopping: ClassVar[Stopping] = Stopping(tolerance=0.2, patience=2, rise=0.5)  # type: ignore[misc]
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        logits = model(batch.images)
+        turn = batch.once("turns", lambda: iter(self.values))
+        return Objective(logits, logits.mean() + 1.0, watched=torch.tensor(next(turn)))
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome"),
+    [
+        ((9.0, 5.0, 4.9, 4.8, 4.7), ("plateau", 3)),
+        ((9.0, 5.0, 9.0, 4.8, 4.7), ("rise", 2)),
+        ((9.0, 7.0, 5.0, 3.0, 2.0), ("cap", 5)),
+    ],
+)
+def test_iterations_end_at_the_rule_and_at_the_cap(values: tuple[float, ...], outcome: tuple[str, int]) -> None:
+    result = Session(tiny("batchnorm"), Scripted(values=values, iterations=5))(frames(1)[0])
+    assert (result.stop, result.iterations) == outcome
+    assert result.watched == pytest.approx(values[: len(result.watched)])
 
 
 @pytest.mark.parametrize("episodic", [True, False])
@@ -216,8 +233,8 @@ def test_a_network_without_parameters_is_refused_by_name() -> None:
 
 
 def test_a_stop_in_train_mode_still_reports_what_the_network_would_predict() -> None:
-    settings = {"bn": "train", "share": 0.1, "iterations": 3, "stop_tolerance": 0.9, "episodic": False}
-    session = Session(tiny("batchnorm"), methods.make("mall-domain", settings=settings), guard=Guard(enabled=False))
+    method = Scripted(values=(5.0, 4.9, 4.8, 4.7), iterations=9, bn="train", share=0.1, episodic=False)
+    session = Session(tiny("batchnorm"), method, guard=Guard(enabled=False))
     image = frames(1)[0]
     result = session(image)
     assert result.stop == "plateau"
