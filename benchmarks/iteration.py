@@ -3,7 +3,8 @@
     python -m benchmarks.iteration --model espnetv2:2.0 --size 1024x512 --batch 2 --json FILE
 
 Methods take turns, so that a machine whose speed drifts slows them alike; figures are medians over the rounds, and
-ratios are medians of the rounds' ratios. Weights are random: they do not change the time.
+ratios are medians of the rounds' ratios. Without --weights they are random, which makes predictions, and with them
+the affinity's rank, unlike real ones.
 """
 
 import argparse
@@ -37,6 +38,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="espnetv2:2.0")
+    parser.add_argument("--weights", type=Path)
     parser.add_argument("--size", default="1024x512")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -47,10 +49,17 @@ def main() -> None:
     size = parse_size(options.size) or (1024, 512)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random weights are meant
-        model = load_model(options.model).to(options.device)
+        model = load_model(options.model, options.weights).to(options.device)
     images = torch.stack([frame.image for frame in scene_stream("fog", range(options.batch), size)]).to(options.device)
     record = measure(model, images, options.rounds, options.precision)
-    record = {"model": options.model, "size": options.size, "batch": options.batch, **record, "versions": versions()}
+    record = {
+        "model": options.model,
+        "weights": options.weights and options.weights.name,
+        "size": options.size,
+        "batch": options.batch,
+        **record,
+        "versions": versions(),
+    }
     print(json.dumps(record, indent=1))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +73,7 @@ def measure(model: Segmenter, images: torch.Tensor, rounds: int, precision: Any 
     for turn in range(rounds + 1):
         for case, session in sessions.items():
             times[case].append(_seconds(lambda session=session: session.adapt(images), images))
-        times["ncut"].append(_ncut_seconds(images))
+        times["ncut"].append(_ncut_seconds(model, images))
         if turn == 0:
             times = {case: [] for case in times}
     tent = times["tent"]
@@ -85,10 +94,12 @@ def _session(model: Segmenter, name: str, fields: dict[str, Any], precision: Any
     return Session(model, method, guard=Guard(enabled=False), precision=precision)
 
 
-def _ncut_seconds(images: torch.Tensor) -> float:
+def _ncut_seconds(model: Segmenter, images: torch.Tensor) -> float:
     """The affinity (with the prediction in it), the loss and its gradient alone, at half the size."""
     small = functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
-    scores = torch.rand(len(images), 19, *small.shape[2:], device=images.device).mul(4).softmax(1).requires_grad_()
+    with torch.no_grad():
+        logits = functional.interpolate(model(images), small.shape[2:], mode="bilinear")
+    scores = logits.softmax(1).requires_grad_()
 
     def run() -> None:
         affinity = Affinity.from_image(small, sigma_xy=50.0, features=scores.detach(), sigma_features=0.3)
