@@ -12,11 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 from allweather import methods
 from allweather.app.console import data, narration, plain, print_json, progress, rate, table
 from allweather.bench.metrics import ConfusionMatrix
+from allweather.classes import ClassSet
 from allweather.data.images import write_image, write_json
 from allweather.data.labels import colorize
 from allweather.data.scenes import scene_labels, scene_stream
+from allweather.data.stream import Frame
 from allweather.data.weather import ADVERSE, CONDITIONS
-from allweather.models import load_model
+from allweather.models import Segmenter, load_model
 from allweather.session import Session
 
 METHODS = ("source", "tent", "mall-sample", "mall-domain")
@@ -48,18 +50,21 @@ def demo(
     Prints mIoU per weather and method and writes OUT/panels.png (input, source, adapted, truth) and OUT/demo.json.
     """
     seeds = range(FIRST + 1000 * seed, FIRST + 1000 * seed + frames)
+    model = load_model("demo:streetnet")
+    truths = [scene_labels(str(seed)) for seed in seeds]  # the same in every weather
     runs: dict[tuple[str, str], Run] = {}
     with progress() as bar:
         task = bar.add_task("adapting", total=len(CONDITIONS) * len(METHODS), rate="")
         for condition in CONDITIONS:
+            scenes = list(scene_stream(condition, seeds))
             for name in METHODS:
                 bar.update(task, description=f"{name} in {condition}")
-                runs[condition, name] = run(name, condition, seeds)
+                runs[condition, name] = run(model, name, scenes, truths)
                 bar.advance(task)
                 bar.update(task, rate=rate(bar.tasks[0].speed))
     figures = summarise(runs)
     write_json(out / "demo.json", {"frames": frames, "first_seed": seeds.start, "mIoU": figures})
-    write_image(out / "panels.png", panels(runs, seeds[-1]))
+    write_image(out / "panels.png", panels(runs, seeds[-1], model.classes))
     if json:
         print_json(figures)
     else:
@@ -67,14 +72,13 @@ def demo(
     narration.print(f"picture: [bold]{plain(out / 'panels.png')}[/]   figures: {plain(out / 'demo.json')}")
 
 
-def run(name: str, condition: str, seeds: range) -> Run:
-    """`name` along the scenes of `seeds` under `condition`, online."""
-    model = load_model("demo:streetnet")
+def run(model: Segmenter, name: str, scenes: list[Frame], truths: list[np.ndarray]) -> Run:
+    """`name` along the scenes, online, scored by their true labels."""
     session = Session(model, methods.make(name, model=model))
     matrix, labels = ConfusionMatrix(len(model.classes)), np.zeros((0, 0), np.uint8)
-    for frame in scene_stream(condition, seeds):
+    for frame, truth in zip(scenes, truths, strict=True):
         labels = session(frame.image).labels.numpy()
-        matrix.update(labels.astype(int), scene_labels(frame.name).astype(int))
+        matrix.update(labels.astype(int), truth.astype(int))
     return Run(matrix, labels)
 
 
@@ -99,16 +103,15 @@ def show(figures: dict[str, dict[str, float]]) -> None:
     data.print(table("mIoU in %, each method online, without labels", ("method", *columns), rows))
 
 
-def panels(runs: dict[tuple[str, str], Run], seed: int) -> np.ndarray:
+def panels(runs: dict[tuple[str, str], Run], seed: int, classes: ClassSet) -> np.ndarray:
     """One row per weather: input, source, adapted and true labels, H×W×3 uint8."""
-    model = load_model("demo:streetnet")
     heads = ["input", "source", SHOWN, "truth"]
     rows = []
     for condition in CONDITIONS:
         frame = next(iter(scene_stream(condition, range(seed, seed + 1))))
         pictures = [np.asarray((frame.image * 255).to(torch.uint8).permute(1, 2, 0))]
         maps = [runs[condition, "source"].labels, runs[condition, SHOWN].labels, scene_labels(frame.name)]
-        pictures += [colorize(labels, model.classes) for labels in maps]
+        pictures += [colorize(labels, classes) for labels in maps]
         scores = [None, runs[condition, "source"].matrix.mean_iou, runs[condition, SHOWN].matrix.mean_iou, None]
         captions = [condition, *(f"{100 * score:.1f} mIoU" if score is not None else "" for score in scores[1:])]
         rows.append((pictures, captions))
