@@ -10,12 +10,11 @@ import numpy as np
 import torch
 import typer
 from torch import Tensor
-from torch.nn import functional
 
 from allweather import methods
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
 from allweather.app.options import parse_settings, parse_size
-from allweather.bench.evaluate import Outcome, Protocol, run
+from allweather.bench.evaluate import Outcome, Protocol, logits_at, run
 from allweather.bench.record import provenance
 from allweather.data.folder import open_files
 from allweather.data.images import read_rgb, write_image, write_json
@@ -184,15 +183,14 @@ class Output:
     @staticmethod
     def _picture(frame: Frame) -> np.ndarray:
         """The image at its stored size, H×W×3 uint8."""
-        image = frame.image if frame.path is None else read_rgb(frame.path)[0]
+        as_stored = (frame.image.shape[2], frame.image.shape[1]) == frame.size
+        image = frame.image if as_stored or frame.path is None else read_rgb(frame.path)[0]
         return np.asarray((image * 255).round().byte().permute(1, 2, 0))
 
 
 def labels_at(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     """Class of each pixel, uint8 H×W, of logits C×h×w enlarged bilinearly to (width, height)."""
-    if (logits.shape[2], logits.shape[1]) != size:
-        logits = functional.interpolate(logits[None], (size[1], size[0]), mode="bilinear")[0]
-    return np.asarray(logits.argmax(0).byte().cpu())
+    return np.asarray(logits_at(logits, (size[1], size[0])).argmax(0).byte().cpu())
 
 
 def _entry(outcome: Outcome) -> dict[str, Any]:

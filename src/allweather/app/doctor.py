@@ -10,7 +10,7 @@ import typer
 
 from allweather import methods, ncut
 from allweather.app.console import data, print_json, table
-from allweather.models import list_models
+from allweather.models.catalogue import ECOSYSTEMS, all_entries
 
 OPTIONAL = ("torchvision", "transformers", "h5py", "matplotlib")
 
@@ -39,7 +39,7 @@ def examine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "extras": {name: _installed(name) for name in OPTIONAL},
-        "networks": len(list_models()),
+        "networks": len(all_entries()) + len(ECOSYSTEMS),
         "methods": sorted(methods.METHODS),
         "assets": "named" if os.environ.get("ALLWEATHER_ASSETS") else "ALLWEATHER_ASSETS is not set",
         "operator": _operator(),

@@ -6,7 +6,7 @@ import typer
 
 from allweather import methods
 from allweather.app.console import data, print_json, table
-from allweather.data.datasets import DATASETS
+from allweather.data.datasets import list_datasets
 from allweather.data.labels import MAPPINGS
 from allweather.models import list_models
 
@@ -23,7 +23,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
 ) -> None:
     """List models, methods (with their fields, defaults and presets) or datasets."""
-    rows = {"models": list_models, "methods": list_methods, "datasets": list_datasets}[kind]()
+    rows = {"models": list_models, "methods": list_methods, "datasets": _all_datasets}[kind]()
     if json:
         print_json(rows)
         return
@@ -44,19 +44,9 @@ def list_methods() -> list[dict[str, Any]]:
     ]
 
 
-def list_datasets() -> list[dict[str, Any]]:
+def _all_datasets() -> list[dict[str, Any]]:
     """One row per dataset, and one for plain folders."""
-    rows = [
-        {
-            "name": dataset.name,
-            "title": dataset.title,
-            "splits": {split: found.count for split, found in dataset.splits.items()},
-            "publisher": dataset.publisher,
-            "terms": dataset.terms,
-        }
-        for dataset in DATASETS.values()
-    ]
-    return [*rows, {"name": "folder", "title": "any folder of images", "mappings": sorted(MAPPINGS)}]
+    return [*list_datasets(), {"name": "folder", "title": "any folder of images", "mappings": sorted(MAPPINGS)}]
 
 
 def _models(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from allweather.data.images import ImageError
 from allweather.data.stream import Frame, Stream
@@ -68,7 +69,7 @@ def run(
 
 
 def _online(session: Session, stream: Stream, batch: int, skip: frozenset[str]) -> Iterator[Outcome]:
-    for frames in _batches(stream, list(stream.names), batch):
+    for frames in _batches(stream, batch):
         if session.method.episodic and all(item.name in skip for item in frames):
             continue
         good = [frame for frame in frames if isinstance(frame, Frame)]
@@ -85,7 +86,7 @@ def _passes(session: Session, stream: Stream, batch: int) -> None:
     losses: list[float] = []
     for _ in range(PASSES):
         watched: list[float] = []
-        for frames in _batches(stream, list(stream.names), batch):
+        for frames in _batches(stream, batch):
             good = [frame.image for frame in frames if isinstance(frame, Frame)]
             if good:
                 watched += session.adapt(torch.stack(good)).watched[:1]
@@ -96,11 +97,11 @@ def _passes(session: Session, stream: Stream, batch: int) -> None:
             return
 
 
-def _batches(stream: Stream, names: list[str], batch: int) -> Iterator[list[Frame | Outcome]]:
+def _batches(stream: Stream, batch: int) -> Iterator[list[Frame | Outcome]]:
     """Groups of `batch` frames; a new group also begins where the size changes."""
     group: list[Frame | Outcome] = []
     shape: torch.Size | None = None
-    for name in names:
+    for name in stream.names:
         item = _read(stream, name)
         size = item.image.shape if isinstance(item, Frame) else shape
         if group and (len(group) == batch or (shape is not None and size != shape)):
@@ -110,6 +111,13 @@ def _batches(stream: Stream, names: list[str], batch: int) -> Iterator[list[Fram
         shape = size
     if group:
         yield group
+
+
+def logits_at(logits: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Logits C×h×w enlarged bilinearly to (H, W): C×H×W."""
+    if (logits.shape[1], logits.shape[2]) == shape:
+        return logits
+    return functional.interpolate(logits[None], shape, mode="bilinear")[0]
 
 
 def _read(stream: Stream, name: str) -> Frame | Outcome:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.bench.calibration import Reliability
-from allweather.bench.evaluate import Outcome
+from allweather.bench.evaluate import Outcome, logits_at
 from allweather.bench.intervals import ImageCounts, bootstrap
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.sources import Source
@@ -92,9 +92,7 @@ class Tally:
 
 def classify(logits: Tensor, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Confidence and class of each pixel, H×W each, of logits C×h×w enlarged bilinearly to (H, W)."""
-    if tuple(logits.shape[1:]) != tuple(shape):
-        logits = functional.interpolate(logits[None], (shape[0], shape[1]), mode="bilinear")[0]
-    confidence, classes = logits.softmax(0).max(0)
+    confidence, classes = logits_at(logits, (shape[0], shape[1])).softmax(0).max(0)
     return confidence.cpu().numpy(), classes.cpu().numpy()
 
 

@@ -190,8 +190,7 @@ def _slice(nodes: Tensor, factors: Factors, tile: _Tile, shape: torch.Size) -> T
     ]
     values = torch.stack(around, 3).flatten(3, 4) @ _kernel(factors, tile).transpose(3, 4)  # B×T×Q×4C×P
     cells = values.unflatten(3, (4, shape[1])).mul_(factors.corners[:, None]).sum(3)
-    pixels = cells.unflatten(4, (factors.cell_y, factors.cell_x)).permute(0, 3, 1, 4, 2, 5)
-    return pixels.flatten(4, 5).flatten(2, 3)[:, :, : shape[2], : shape[3]]
+    return _to_pixels(cells, factors.cell_y, factors.cell_x)[:, :, : shape[2], : shape[3]]
 
 
 def _to_cells(images: Tensor, cell_y: int, cell_x: int) -> Tensor:
@@ -201,6 +200,12 @@ def _to_cells(images: Tensor, cell_y: int, cell_x: int) -> Tensor:
         images = functional.pad(images, (0, right, 0, below))
     cells = images.unflatten(3, (-1, cell_x)).unflatten(2, (-1, cell_y))  # B×K×R×py×Q×px
     return cells.permute(0, 2, 4, 1, 3, 5).flatten(4, 5)
+
+
+def _to_pixels(cells: Tensor, cell_y: int, cell_x: int) -> Tensor:
+    """B×R×Q×K×P back to B×K×(R·py)×(Q·px), what the last cells lacked included."""
+    pixels = cells.unflatten(4, (cell_y, cell_x)).permute(0, 3, 1, 4, 2, 5)
+    return pixels.flatten(4, 5).flatten(2, 3)
 
 
 def _augment(points: Tensor, valid: Tensor) -> Tensor:
@@ -233,7 +238,6 @@ def _appearance_diagonal(factors: Factors) -> Tensor:
     for tile in _tiles(diagonal, factors):
         kernel = _kernel(factors, tile)
         own = ((kernel @ factors.metric[:, None, None]) * kernel).sum(4, keepdim=True).transpose(3, 4)
-        pixels = own.unflatten(4, (factors.cell_y, factors.cell_x)).permute(0, 3, 1, 4, 2, 5)
         part = diagonal[:, :, tile.rows]
-        part.copy_(pixels.flatten(4, 5).flatten(2, 3)[:, :, : part.shape[2], :width])
+        part.copy_(_to_pixels(own, factors.cell_y, factors.cell_x)[:, :, : part.shape[2], :width])
     return diagonal[:, 0]

@@ -247,11 +247,9 @@ class Session:
     @torch.no_grad()
     def _source_prediction(self, batch: Batch) -> Tensor:
         """What the network would say had it never adapted."""
-        names = [*self._state.parameters, *self._state.buffers]
-        groups = ["parameters"] * len(self._state.parameters) + ["buffers"] * len(self._state.buffers)
+        groups = (("parameters", self._state.parameters), ("buffers", self._state.buffers))
         source = {
-            f"network.{name}": self._source.tensors[f"{group}.{name}"]
-            for group, name in zip(groups, names, strict=True)
+            f"network.{name}": self._source.tensors[f"{group}.{name}"] for group, names in groups for name in names
         }
         with self._autocast():
             return cast(Tensor, torch.func.functional_call(self.model, source, (batch.images,)))
