@@ -22,8 +22,8 @@ from allweather import Session, load_model, methods
 from allweather.app.options import parse_size
 from allweather.bench.record import versions
 from allweather.data.scenes import scene_stream
+from allweather.methods.mall import MallDomain
 from allweather.models.segmenter import Segmenter
-from allweather.ncut import Affinity
 from allweather.session import Guard
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -95,15 +95,14 @@ def _session(model: Segmenter, name: str, fields: dict[str, Any], precision: Any
 
 
 def _ncut_seconds(model: Segmenter, images: torch.Tensor) -> float:
-    """The affinity (with the prediction in it), the loss and its gradient alone, at half the size."""
-    small = functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+    """What the normalized cut adds to an iteration: the affinity, with the image made smaller, the loss, its gradient."""
+    method = MallDomain()
     with torch.no_grad():
-        logits = functional.interpolate(model(images), small.shape[2:], mode="bilinear")
+        logits = functional.interpolate(model(images), scale_factor=method.scale, mode="bilinear")
     scores = logits.softmax(1).requires_grad_()
 
     def run() -> None:
-        affinity = Affinity.from_image(small, sigma_xy=50.0, features=scores.detach(), sigma_features=0.3)
-        affinity.normalized_cut(scores).backward()
+        method.affinity(images, scores.detach()).normalized_cut(scores).backward()
 
     return _seconds(run, images)
 

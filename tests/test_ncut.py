@@ -155,7 +155,7 @@ def test_scaling_the_affinity_changes_nothing() -> None:
     assert isinstance(affinity.form, Tensor)
     s = scores(8, 9)
     torch.testing.assert_close(
-        Affinity(7.5 * affinity.form, affinity.shape).normalized_cut(s), affinity.normalized_cut(s)
+        Affinity(7.5 * affinity.form, affinity.counts).normalized_cut(s), affinity.normalized_cut(s)
     )
 
 
@@ -184,7 +184,7 @@ def test_masked_pixels_are_not_there(implementation: str) -> None:
     cropped = normalized_cut(s[..., :14], picture[..., :14], sigma_xy=5, implementation="dense")
     assert abs(float(loss.detach()) - float(cropped)) < 0.01 * float(cropped)
     assert variable.grad is not None
-    assert variable.grad[..., 14:].abs().max() == 0
+    assert variable.grad[..., 14:].abs().max() < 1e-25
     assert affinity.degree[..., 14:].abs().max() == 0
 
 
@@ -261,6 +261,19 @@ def test_compile_without_a_graph_break() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_products_in_bfloat16_stay_within_one_percent() -> None:
+    """With the averaging of an image of 16,384 pixels, from which on `auto` may choose them."""
+    picture, s = image(128, 128), torch.nn.functional.interpolate(scores(8, 8, 19), (128, 128), mode="bilinear")
+    gradients = {}
+    for precision in ("float32", "bfloat16"):
+        variable = s.clone().requires_grad_()
+        Affinity.from_image(picture, sigma_xy=25, rank=48, precision=precision).normalized_cut(variable).backward()  # type: ignore[arg-type]
+        assert variable.grad is not None
+        gradients[precision] = variable.grad
+    difference = (gradients["bfloat16"] - gradients["float32"]).norm() / gradients["float32"].norm()
+    assert 0 < float(difference) < 0.01
+
+
 def test_the_custom_operators_are_registered_soundly() -> None:
     affinity, s = Affinity.from_image(image(10, 12), sigma_xy=4), scores(10, 12).requires_grad_()
     from allweather.ncut.lowrank import Factors
@@ -268,7 +281,7 @@ def test_the_custom_operators_are_registered_soundly() -> None:
 
     assert isinstance(affinity.form, Factors)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(_terms, (s, *_fields(affinity.form), True), test_utils=checks)
+    torch.library.opcheck(_terms, (s, *_fields(affinity.form)), test_utils=checks)
     torch.library.opcheck(_filter, (s, *_fields(affinity.form)), test_utils=checks)
 
 
@@ -285,7 +298,7 @@ def test_auto_rank_follows_the_stated_error() -> None:
     ranks = [Affinity.from_image(noisy, error=error).rank for error in (0.2, 0.05, 0.01)]
     assert ranks == sorted(ranks, key=lambda rank: rank or 0)
     assert ranks[0] != ranks[-1]
-    assert set(ranks) <= set(RANKS)
+    assert set(ranks) <= {*RANKS, 256}
 
 
 def test_the_error_bound_holds() -> None:

@@ -65,7 +65,8 @@ class Mall(GradientMethod):
     stop_tolerance: float = option(0.001, "relative change of the normalized cut below which a step counts as flat")
     stop_patience: int = option(1, "flat steps in a row that end the iterations")
     stop_rise: float = option(0.01, "relative rise of the normalized cut that ends the iterations")
-    rank: Literal["auto"] | int = option("auto", "rank of the affinity's colour factor; auto: by its error bound")
+    rank: Literal["auto"] | int = option("auto", "rank of the affinity's appearance factor; auto: by its error bound")
+    max_rank: int = option(96, "the most that auto takes; a prediction in the affinity would often ask for more")
 
     @property
     def stopping(self) -> Stopping:
@@ -76,7 +77,7 @@ class Mall(GradientMethod):
         size = [max(1, int(side * self.scale)) for side in logits.shape[2:]]
         small = functional.interpolate(logits.float(), size, mode="bilinear")
         probabilities = small.softmax(1)
-        affinity = batch.once("affinity", lambda: self._affinity(batch.images, probabilities.detach()))
+        affinity = batch.once("affinity", lambda: self.affinity(batch.images, probabilities.detach()))
         scores = probabilities if self.scores == "softmax" else small.log_softmax(1)
         ncut = affinity.normalized_cut(scores, self._weights(probabilities.detach()))
         loss = self.ncut_weight * ncut
@@ -86,13 +87,15 @@ class Mall(GradientMethod):
             loss = loss - self.diversity_weight * diversity(probabilities)
         return Objective(logits, loss, watched=ncut)
 
-    def _affinity(self, images: Tensor, probabilities: Tensor) -> Affinity:
+    def affinity(self, images: Tensor, probabilities: Tensor) -> Affinity:
+        """The affinity of images B×3×H×W (RGB in [0, 1]) on the grid of the first prediction B×C×h×w."""
         size = probabilities.shape[-2:]
         return Affinity.from_image(
             functional.interpolate(images, size, mode="bilinear", antialias=True),
             sigma_rgb=self.sigma_rgb,
             sigma_xy=self.sigma_xy * self.scale,
             rank=self.rank,
+            max_rank=self.max_rank,
             features=None if self.feature_sigma is None else probabilities,
             sigma_features=self.feature_sigma or 1.0,
         )

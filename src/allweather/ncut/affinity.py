@@ -8,11 +8,15 @@ from torch import Tensor
 
 from allweather.errors import AllWeatherError, unknown
 from allweather.ncut.dense import dense_affinity, dense_terms
+from allweather.ncut.landmarks import RANKS
 from allweather.ncut.lowrank import Factors, factorise
 from allweather.ncut.operators import ncut_filter, ncut_terms
 
 Implementation = Literal["auto", "dense", "lowrank"]
 Reduction = Literal["mean", "sum", "none"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+_MANY = 1 << 14  # pixels over which the rounding of bfloat16 averages out, and below which time is no matter
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,11 @@ class Affinity:
 
     Attributes:
         form: the dense matrix B×N×N, or the factors of the low-rank operator.
-        shape: (B, H, W).
+        counts: B×H×W, true where a pixel counts.
     """
 
     form: Tensor | Factors
-    shape: tuple[int, int, int]
+    counts: Tensor
 
     @classmethod
     def from_image(
@@ -39,7 +43,9 @@ class Affinity:
         mask: Tensor | None = None,
         rank: int | Literal["auto"] = "auto",
         error: float = 0.025,
+        max_rank: int = 256,
         implementation: Implementation = "auto",
+        precision: Precision = "auto",
         features: Tensor | None = None,
         sigma_features: float = 1.0,
     ) -> "Affinity":
@@ -50,8 +56,11 @@ class Affinity:
             sigma_xy: width in space, in pixels of this image.
             mask: B×H×W or H×W, true where a pixel counts; the others have zero rows.
             rank: number of landmark appearances of `lowrank`; `auto` takes the least that leaves a mean residual of
-                at most `error` (README.md states what that bounds).
+                at most `error` (README.md states what that bounds), up to `max_rank`.
             implementation: `dense`, the definition itself; `lowrank`, linear in pixels; `auto` is `lowrank`.
+            precision: of the factors in the large products of `lowrank`, whose sums are float32 either way: `auto` is
+                bfloat16 for images of 16,384 pixels and more where the processor has instructions for it; float64
+                images take float64.
             features: B×F×H×W; multiplies the kernel by exp(−|f_i−f_j|²/2σ_f²), σ_f = `sigma_features`.
 
         Raises:
@@ -60,14 +69,17 @@ class Affinity:
         """
         if implementation not in get_args(Implementation):
             raise unknown("implementation", implementation, get_args(Implementation))
+        if precision not in get_args(Precision):
+            raise unknown("precision", precision, get_args(Precision))
         _check(
             image,
             mask,
             features,
             {"sigma_rgb": sigma_rgb, "sigma_xy": sigma_xy, "sigma_features": sigma_features},
         )
-        if rank != "auto" and (not isinstance(rank, int) or rank < 1):
-            raise AllWeatherError(f"rank: expected 'auto' or a positive integer, got {rank!r}.")
+        for number in (max_rank, 1 if rank == "auto" else rank):
+            if not isinstance(number, int) or number < 1:
+                raise AllWeatherError(f"rank: expected 'auto' or a positive integer, got {number!r}.")
         batch, _, height, width = image.shape
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             kind = image.dtype if image.dtype == torch.float64 else torch.float32
@@ -80,13 +92,17 @@ class Affinity:
             if implementation == "dense":
                 form = dense_affinity(appearance, counts, sigma_xy)
             else:
-                form = factorise(appearance, counts, sigma_xy, None if rank == "auto" else rank, error)
-        return cls(form, (batch, height, width))
+                products = kind if kind == torch.float64 else _product_type(precision, image)
+                ranks = [r for r in RANKS if r < max_rank] + [max_rank] if rank == "auto" else [rank]
+                form = factorise(appearance, counts, sigma_xy, ranks, error, products)
+        return cls(form, counts)
 
     @property
     def degree(self) -> Tensor:
-        """d = A·1 over the pixels that count, B×H×W."""
-        return self.form.degree if isinstance(self.form, Factors) else self.form.sum(2).unflatten(1, self.shape[1:])
+        """d = A·1 over the pixels that count, B×H×W; 0 at the others."""
+        kind = self.form.delta.dtype if isinstance(self.form, Factors) else self.form.dtype
+        one = self.counts[:, None].to(kind)
+        return (self.apply(one) * one)[:, 0]
 
     @property
     def rank(self) -> int | None:
@@ -98,7 +114,7 @@ class Affinity:
         self._fits(scores)
         if isinstance(self.form, Factors):
             return ncut_filter(scores, self.form)
-        return (scores.flatten(2) @ self.form.to(scores.dtype)).unflatten(2, self.shape[1:])
+        return (scores.flatten(2) @ self.form.to(scores.dtype)).unflatten(2, self.counts.shape[1:])
 
     def terms(self, scores: Tensor) -> Tensor:
         """The cut of each class before weighting, S_pᵀA(1 − S_p) / dᵀS_p: B×C, 0 for a class without mass."""
@@ -132,8 +148,8 @@ class Affinity:
         return losses.mean() if reduction == "mean" else losses.sum()
 
     def _fits(self, scores: Tensor) -> None:
-        batch, height, width = self.shape
-        if scores.ndim != 4 or (scores.shape[0], *scores.shape[2:]) != self.shape:
+        batch, height, width = self.counts.shape
+        if scores.ndim != 4 or (scores.shape[0], *scores.shape[2:]) != (batch, height, width):
             raise AllWeatherError(
                 f"expected scores {batch}×C×{height}×{width}, on the grid of the image, got {tuple(scores.shape)}."
             )
@@ -156,6 +172,22 @@ def normalized_cut(
         image, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, mask=mask, rank=rank, implementation=implementation
     )
     return affinity.normalized_cut(scores, class_weights, reduction)
+
+
+def _product_type(precision: Precision, image: Tensor) -> torch.dtype:
+    if precision == "auto":
+        many = image.shape[2] * image.shape[3] >= _MANY
+        precision = "bfloat16" if many and _multiplies_bfloat16(image.device) else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16 with sums of float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    ask = getattr(torch.cpu, "get_capabilities", None)  # torch 2.6 has no such question: no instructions, then
+    found = ask() if device.type == "cpu" and ask else {}
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def _check(image: Tensor, mask: Tensor | None, features: Tensor | None, widths: dict[str, float]) -> None:
