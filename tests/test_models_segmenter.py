@@ -95,7 +95,7 @@ def test_the_list_has_what_programs_read() -> None:
     row = rows["espnetv2:2.0"]
     assert row["parameters"] == 789242
     assert row["norms"] == {"BatchNorm2d": 67}
-    assert row["size_multiple"] == 16
+    assert row["preprocessing"]["size_multiple"] == 16
     assert row["fixture"] == "espnetv2/s2.0"
     assert row["licence"] == "MIT"
 

@@ -1,6 +1,7 @@
 """The catalogue: from `scheme:name` to a network, of this project's own or of a library that is installed."""
 
 import warnings
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,18 @@ from allweather.models.norm_layers import count_norms
 from allweather.models.segmenter import Segmenter
 
 FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that hold its networks
+    "adaptsegnet": ("deeplabv2",),
+    "advent": ("deeplabv2",),
+    "bdl": ("deeplabv2",),
     "bisenetv2": ("bisenetv2",),
-    "deeplabv3plus": ("deeplabv3plus",),
+    "deeplabv3plus": ("deeplabv3plus", "deeplabv3plus_mmseg"),
     "demo": ("streetnet",),
     "espnet": ("espnet",),
     "espnetv2": ("espnetv2",),
+    "gcnet": ("gcnet",),
+    "isanet": ("isanet",),
+    "lraspp": ("lraspp",),
+    "mobilenetv2": ("mobilenetv2",),
     "robustnet": ("robustnet",),
     "segformer": ("segformer",),
     "stdc": ("stdc",),
@@ -96,17 +104,14 @@ def list_models() -> list[dict[str, Any]]:
 def _row(entry: Entry) -> dict[str, Any]:
     with torch.device("meta"):
         network: nn.Module = entry.build()
-    pre = entry.preprocessing
     return {
         "name": entry.name,
         "family": entry.family,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "norms": count_norms(network),
-        "size_multiple": pre.size_multiple,
-        "preprocessing": {
-            "mean": pre.mean, "std": pre.std, "value_range": pre.value_range, "bgr": pre.bgr,
-            "input_scale": pre.input_scale,
-        },
+        "preprocessing": asdict(entry.preprocessing),
+        "adaptation": asdict(entry.facts),
+        "size": entry.size,
         "source": entry.source,
         "licence": entry.licence,
         "file": entry.file,
@@ -114,7 +119,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "nesting": entry.nesting,
         "fixture": entry.fixture,
         "packaged": entry.packaged is not None,
-    }  # fmt: skip
+    }
 
 
 def _entries(files: tuple[str, ...]) -> list[Entry]:

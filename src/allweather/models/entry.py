@@ -21,6 +21,7 @@ class Entry:
         source: paper and official repository.
         licence: of the public weights.
         file: official checkpoint file name, and `publisher`: where it is offered.
+        size: (width, height) at which its authors evaluate it, where that is not the size of the frames.
         nesting: the key of the state dict within the checkpoint, or None for a raw one.
         drop: patterns (fnmatch) of checkpoint keys that only training needs.
         fixture: key of the reference fixture that proves it, if there is one.
@@ -37,6 +38,7 @@ class Entry:
     extra_logits: int = 0
     file: str | None = None
     publisher: str | None = None
+    size: tuple[int, int] | None = None
     nesting: str | None = None
     drop: tuple[str, ...] = ()
     fixture: str | None = None

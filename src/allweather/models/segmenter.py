@@ -1,9 +1,10 @@
 """The Segmenter contract: a network that takes RGB in [0, 1] and gives logits at the input's size."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,6 +29,7 @@ class Preprocessing:
         size_multiple: height and width are padded (edge pixels repeated) to a multiple of this.
         input_scale: the image is resampled by this factor before the network.
         align_corners: how logits are upsampled back, as the checkpoint's authors do.
+        probabilities: the authors upsample the softmax instead; logits are then the logarithm of the result.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -37,6 +39,7 @@ class Preprocessing:
     size_multiple: int = 1
     input_scale: float = 1.0
     align_corners: bool = False
+    probabilities: bool = False
 
     def apply(self, images: Tensor) -> Tensor:
         """RGB images B×3×H×W in [0, 1] to what the network expects, padded to `size_multiple`."""
@@ -54,6 +57,9 @@ class Preprocessing:
 
     def restore(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Network logits B×C×h×w of a padded input back to B×C×`size`, padding cut off."""
+        if self.probabilities:
+            restored = replace(self, probabilities=False).restore(logits.softmax(1), size)
+            return restored.clamp_min(torch.finfo(restored.dtype).tiny).log()
         scaled = [max(1, int(side * self.input_scale)) for side in size]
         padded = [side + -side % self.size_multiple for side in scaled]
         if list(logits.shape[-2:]) != padded:
@@ -92,9 +98,11 @@ class AdaptationFacts:
     Attributes:
         bn_share: the recommended share of the test image's statistics in BatchNorm prior mixing, in [0, 1].
         recommended: fields of a method, by method name, that replace the method's defaults for this network.
+        frozen_affine: its authors train with BatchNorm's weights and biases fixed; adaptation moves them all the same.
     """
 
     bn_share: float = 0.05
+    frozen_affine: bool = False
     recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.models.entry import Entry
-from allweather.models.nets.blocks.conv import ConvUnit, FcnHead
+from allweather.models.nets.blocks.conv import ConvUnit
+from allweather.models.nets.blocks.heads import FcnHead
 from allweather.models.segmenter import Preprocessing
 
 CLASSES = 19

@@ -3,12 +3,14 @@
 After Sandler et al., MobileNetV2, CVPR 2018, with the parameter names of torchvision or of mmseg.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+from allweather.models.nets.blocks.conv import ConvUnit
 
 NormFactory = Callable[[int], nn.Module]
 Names = Literal["torchvision", "mmseg"]
@@ -28,17 +30,19 @@ def conv_norm_relu6(
     dilation: int = 1,
     groups: int = 1,
     padding: int | None = None,
-    names: Names = "torchvision",
 ) -> nn.Sequential:
-    """Convolution without bias, BatchNorm, ReLU6, under `0, 1` (torchvision) or `conv, bn` (mmseg).
-
-    Args:
-        padding: None keeps the size at stride 1.
-    """
-    padding = dilation * (kernel // 2) if padding is None else padding
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
-    layers = OrderedDict(conv=conv, bn=nn.BatchNorm2d(outputs), activate=nn.ReLU6())
-    return nn.Sequential(layers) if names == "mmseg" else nn.Sequential(*layers.values())
+    """`ConvUnit` with ReLU6 under torchvision's parameter names, `0` and `1`."""
+    named = ConvUnit(
+        inputs,
+        outputs,
+        kernel,
+        stride=stride,
+        dilation=dilation,
+        groups=groups,
+        padding=padding,
+        activation=nn.ReLU6,
+    )
+    return nn.Sequential(*named)
 
 
 class InvertedResidual(nn.Module):
@@ -69,23 +73,11 @@ class InvertedResidual(nn.Module):
         padding = 0 if pad_input else dilation
         self.margin = dilation if pad_input else 0
         self.shortcut = stride == 1 and inputs == outputs
-        layers: list[nn.Module] = []
-        if expansion != 1:
-            layers.append(conv_norm_relu6(inputs, hidden, names=names))
-        layers.append(
-            conv_norm_relu6(
-                hidden,
-                hidden,
-                3,
-                stride=stride,
-                dilation=dilation,
-                groups=hidden,
-                padding=padding,
-                names=names,
-            )
-        )
-        projection = OrderedDict(conv=nn.Conv2d(hidden, outputs, 1, bias=False), bn=nn.BatchNorm2d(outputs))
-        layers += [nn.Sequential(projection)] if names == "mmseg" else projection.values()
+        unit = partial(ConvUnit, activation=nn.ReLU6) if names == "mmseg" else conv_norm_relu6
+        layers: list[nn.Module] = [] if expansion == 1 else [unit(inputs, hidden)]
+        layers.append(unit(hidden, hidden, 3, stride=stride, dilation=dilation, groups=hidden, padding=padding))
+        projection = ConvUnit(hidden, outputs, activation=None)
+        layers += [projection] if names == "mmseg" else projection
         self.conv = nn.Sequential(*layers)
         self.instance_norm_layer = closing_norm
 
