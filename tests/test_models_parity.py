@@ -7,7 +7,7 @@ import torch
 from reference_fixtures import assets, fill, fixture_input, fixtures, largest_difference
 
 from allweather.models import load_model
-from allweather.models.catalogue import all_entries
+from allweather.models.catalogue import all_entries, find_entry
 from allweather.models.entry import Entry
 from allweather.models.norm_layers import count_norms
 
@@ -34,6 +34,19 @@ def test_a_network_equals_its_reference(entry: Entry) -> None:
         assert largest_difference(entry.fixture, network(fixture_input(entry.fixture))) < 1e-3
     del network
     gc.collect()
+
+
+def test_the_colour_invariant_on_pixels_of_an_image() -> None:
+    """The other fixture of this network has negative pixels, on which the invariant is no more than arithmetic."""
+    network, key = find_entry("ciconv:w").build().eval(), "ciconv/refinenet_W_unitinput"
+    fill(network)
+    with torch.no_grad():
+        assert largest_difference(key, network(fixture_input(key))) < 1e-3
+
+
+def test_every_reference_is_used() -> None:
+    used = {entry.fixture for entry in WITH_FIXTURE} | {key for *_, key in REAL} | {"ciconv/refinenet_W_unitinput"}
+    assert set(fixtures()) == used
 
 
 @pytest.mark.parametrize(("name", "file", "key"), REAL, ids=[key for *_, key in REAL])

@@ -4,7 +4,7 @@ import warnings
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,6 +21,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that h
     "advent": ("deeplabv2",),
     "bdl": ("deeplabv2",),
     "bisenetv2": ("bisenetv2",),
+    "ciconv": ("ciconv",),
+    "dannet": ("dannet",),
     "deeplabv3plus": ("deeplabv3plus", "deeplabv3plus_mmseg"),
     "demo": ("streetnet",),
     "espnet": ("espnet",),
@@ -68,11 +70,16 @@ def load_model(
         raise unknown("scheme", scheme, (*FAMILIES, *ECOSYSTEMS))
     entry = find_entry(name)
     model = entry.segmenter()
+    if entry.enhancer:
+        model.enhancer = find_entry(entry.enhancer).build().eval()
     path = path or entry.packaged
     if path is None:
         warnings.warn(f"{name} is randomly initialised: no weights were given", stacklevel=2)
         return model
     model.provenance = load_weights(model.network, path, name=name, drop=entry.drop, sha256=sha256)
+    if entry.enhancer:
+        beside = path.with_stem(f"{path.stem}_light")
+        load_weights(cast(nn.Module, model.enhancer), beside, name=entry.enhancer)
     return model
 
 

@@ -26,6 +26,9 @@ class Entry:
         drop: patterns (fnmatch) of checkpoint keys that only training needs.
         fixture: key of the reference fixture that proves it, if there is one.
         packaged: weights that this package ships.
+        enhancer: the entry of a network whose output is added to the network's input; its checkpoint lies beside the
+            network's own, with `_light` at the end of the name.
+        segments: false for a part of other networks, which gives no classes.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Entry:
     drop: tuple[str, ...] = ()
     fixture: str | None = None
     packaged: Path | None = None
+    enhancer: str | None = None
+    segments: bool = True
     facts: AdaptationFacts = field(default_factory=AdaptationFacts)
 
     def segmenter(self) -> Segmenter:

@@ -30,6 +30,7 @@ class Preprocessing:
         input_scale: the image is resampled by this factor before the network.
         align_corners: how logits are upsampled back, as the checkpoint's authors do.
         probabilities: the authors upsample the softmax instead; logits are then the logarithm of the result.
+        logit_weights: factors of the logits, one per class, that the authors apply ahead of the upsampling.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -40,6 +41,7 @@ class Preprocessing:
     input_scale: float = 1.0
     align_corners: bool = False
     probabilities: bool = False
+    logit_weights: tuple[float, ...] = ()
 
     def apply(self, images: Tensor) -> Tensor:
         """RGB images B×3×H×W in [0, 1] to what the network expects, padded to `size_multiple`."""
@@ -57,6 +59,9 @@ class Preprocessing:
 
     def restore(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Network logits B×C×h×w of a padded input back to B×C×`size`, padding cut off."""
+        if self.logit_weights:
+            weighted = logits * logits.new_tensor(self.logit_weights).view(1, -1, 1, 1)
+            return replace(self, logit_weights=()).restore(weighted, size)
         if self.probabilities:
             restored = replace(self, probabilities=False).restore(logits.softmax(1), size)
             return restored.clamp_min(torch.finfo(restored.dtype).tiny).log()
@@ -120,6 +125,7 @@ class Segmenter(nn.Module):
         name: how messages and records call it.
         facts: what is known about adapting this network.
         provenance: where its weights came from, if from a file.
+        enhancer: a network whose output is added to what the preprocessing gives; adaptation leaves it as it is.
     """
 
     def __init__(
@@ -132,9 +138,11 @@ class Segmenter(nn.Module):
         name: str = "network",
         facts: AdaptationFacts | None = None,
         provenance: Provenance | None = None,
+        enhancer: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.enhancer = enhancer
         self.classes = classes
         self.preprocessing = preprocessing or Preprocessing()
         self.extra_logits = extra_logits
@@ -176,7 +184,10 @@ class Segmenter(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise AllWeatherError(f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}.")
-        logits = self._select(self.network(self.preprocessing.apply(images)))
+        seen = self.preprocessing.apply(images)
+        if self.enhancer is not None:
+            seen = seen + self.enhancer(seen)
+        logits = self._select(self.network(seen))
         return self.preprocessing.restore(logits, (images.shape[-2], images.shape[-1]))
 
     def _select(self, output: Any) -> Tensor:
