@@ -22,6 +22,6 @@ def convert(
 ) -> None:
     """Convert a checkpoint to safetensors without loss; its name and sha256 are kept inside."""
     entry = find_entry(model)
-    made = convert_file(checkpoint, entry.build(), out, name=model, drop=entry.drop)
+    made = convert_file(checkpoint, entry.build(), out, name=model, drop=entry.drop, translate=entry.translate)
     dropped = f", {len(made.dropped)} training-only keys left out" if made.dropped else ""
     narration.print(f"[bold]{plain(out)}[/] from {plain(made.file)} (sha256 {made.sha256[:12]}…{dropped})")

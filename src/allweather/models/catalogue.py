@@ -30,6 +30,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that h
     "gcnet": ("gcnet",),
     "isanet": ("isanet",),
     "lraspp": ("lraspp",),
+    "mgcda": ("mgcda",),
     "mobilenetv2": ("mobilenetv2",),
     "robustnet": ("robustnet",),
     "segformer": ("segformer",),
@@ -76,7 +77,9 @@ def load_model(
     if path is None:
         warnings.warn(f"{name} is randomly initialised: no weights were given", stacklevel=2)
         return model
-    model.provenance = load_weights(model.network, path, name=name, drop=entry.drop, sha256=sha256)
+    model.provenance = load_weights(
+        model.network, path, name=name, drop=entry.drop, sha256=sha256, translate=entry.translate
+    )
     if entry.enhancer:
         beside = path.with_stem(f"{path.stem}_light")
         load_weights(cast(nn.Module, model.enhancer), beside, name=entry.enhancer)

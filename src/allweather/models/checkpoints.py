@@ -5,7 +5,7 @@ import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from allweather.errors import AllWeatherError
+from allweather.models.matlab import read_matlab
 from allweather.models.segmenter import Provenance
 
 NESTINGS = (
@@ -25,8 +26,17 @@ PREFIXES = ("module.", "_orig_mod.", "network.")
 _HEADER_LIMIT = 100 << 20  # bytes; safetensors' own limit
 
 
+Translate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+
 def load_weights(
-    network: nn.Module, path: Path, *, name: str, drop: Iterable[str] = (), sha256: str | None = None
+    network: nn.Module,
+    path: Path,
+    *,
+    name: str,
+    drop: Iterable[str] = (),
+    sha256: str | None = None,
+    translate: Translate | None = None,
 ) -> Provenance:
     """Loads the checkpoint at `path` into `network`; every key must be used or dropped by rule.
 
@@ -34,6 +44,7 @@ def load_weights(
         name: the network's, for messages.
         drop: fnmatch patterns of keys that only training needs.
         sha256: expected digest; None accepts any.
+        translate: gives tensors under a publisher's names the network's; left out where the names fit already.
 
     Raises:
         AllWeatherError: for an unreadable file, one that carries code, or one of another network or class count;
@@ -45,6 +56,8 @@ def load_weights(
     tensors, nesting = _unnest(read_checkpoint(path), path)
     expected = network.state_dict()
     tensors, prefix = _strip(tensors, expected)
+    if translate and not tensors.keys() <= expected.keys():
+        tensors = translate(tensors)
     patterns = tuple(drop)
     dropped = tuple(key for key in tensors if key not in expected and _matches(key, patterns))
     kept = {key: value for key, value in tensors.items() if key not in dropped}
@@ -57,7 +70,8 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     """What the file holds, tensors on the CPU; no code in it is run.
 
     Raises:
-        AllWeatherError: when it cannot be read as safetensors or as a torch checkpoint of plain data.
+        AllWeatherError: when it cannot be read as safetensors, as a torch checkpoint of plain data, or as a MatConvNet
+            network (`.mat`).
     """
     if not path.is_file():
         raise AllWeatherError(f"no checkpoint at {path}. Expected a .pth, .pt, .tar or .safetensors file.")
@@ -69,18 +83,28 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         raise AllWeatherError(f"{path} is a web page, not a checkpoint: the download was refused. Fetch it again.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path, head)
+    if path.suffix == ".mat":
+        return read_matlab(path)
     return _read_torch(path)
 
 
-def convert(path: Path, network: nn.Module, out: Path, *, name: str, drop: Iterable[str] = ()) -> Provenance:
+def convert(
+    path: Path,
+    network: nn.Module,
+    out: Path,
+    *,
+    name: str,
+    drop: Iterable[str] = (),
+    translate: Translate | None = None,
+) -> Provenance:
     """Writes the checkpoint at `path`, checked against `network`, as safetensors with its provenance inside.
 
     Raises:
         AllWeatherError: as `load_weights`, or when `out` cannot be written.
     """
-    provenance = load_weights(network, path, name=name, drop=drop)
+    provenance = load_weights(network, path, name=name, drop=drop, translate=translate)
     metadata = {"model": name, "source_file": provenance.file, "source_sha256": provenance.sha256}
-    metadata["dropped"] = json.dumps(provenance.dropped)
+    metadata |= {"dropped": json.dumps(provenance.dropped), "nesting": provenance.nesting, "prefix": provenance.prefix}
     tensors = {key: value.contiguous().clone() for key, value in network.state_dict().items()}
     temporary = out.with_name(out.name + ".partial")
     try:

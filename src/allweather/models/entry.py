@@ -1,10 +1,10 @@
 """What the catalogue knows about one network: how to build it, feed it, and where its weights come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.models.segmenter import AdaptationFacts, Preprocessing, Segmenter
@@ -24,6 +24,7 @@ class Entry:
         size: (width, height) at which its authors evaluate it, where that is not the size of the frames.
         nesting: the key of the state dict within the checkpoint, or None for a raw one.
         drop: patterns (fnmatch) of checkpoint keys that only training needs.
+        translate: gives the publisher's tensors the network's keys, where the names or forms differ.
         fixture: key of the reference fixture that proves it, if there is one.
         packaged: weights that this package ships.
         enhancer: the entry of a network whose output is added to the network's input; its checkpoint lies beside the
@@ -44,6 +45,7 @@ class Entry:
     size: tuple[int, int] | None = None
     nesting: str | None = None
     drop: tuple[str, ...] = ()
+    translate: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
     fixture: str | None = None
     packaged: Path | None = None
     enhancer: str | None = None

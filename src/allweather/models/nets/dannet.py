@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.models.entry import Entry
-from allweather.models.nets.blocks.refinenet import RefineNetDecoder
+from allweather.models.nets.blocks.refinenet import RefineNet
 from allweather.models.nets.blocks.resnet import STAGE_CHANNELS, ResNet
 from allweather.models.nets.deeplabv2 import DeepLabV2
 from allweather.models.segmenter import AdaptationFacts, Preprocessing
@@ -65,26 +65,6 @@ class PspNet(ResNet):
         return logits
 
 
-class RefineNet(RefineNetDecoder):
-    """Image B×3×H×W to logits B×19×H/4×W/4; the backbone's parameters have no prefix."""
-
-    def __init__(self) -> None:
-        super().__init__(CLASSES)
-        for name, module in ResNet(101).named_children():
-            self.add_module(name, module)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = image
-        for name in ("conv1", "bn1"):
-            x = self.get_submodule(name)(x)
-        x = self.get_submodule("pool")(functional.relu(x))
-        features = []
-        for number in range(1, 5):
-            x = self.get_submodule(f"layer{number}")(x)
-            features.append(x)
-        return self.decode(features)
-
-
 class MirroredBlock(nn.Module):
     """A residual block of two convolutions with reflected borders: B×C×h×w to the same."""
 
@@ -133,6 +113,10 @@ def _norm_relu(channels: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(channels), nn.ReLU()]
 
 
+def _refinenet() -> RefineNet:
+    return RefineNet(CLASSES, ResNet(101))
+
+
 def class_weights() -> tuple[float, ...]:
     """Factors of the logits: logarithms of the classes' shares, standardised to mean 1 and deviation `SPREAD`."""
     logarithms = [log(share) for share in FREQUENCIES]
@@ -160,7 +144,7 @@ ENTRIES = (
     _entry(
         name="dannet:refinenet",
         family="RefineNet",
-        build=RefineNet,
+        build=_refinenet,
         file="dannet_refinenet.pth",
         enhancer="dannet:lightnet",
         fixture="dannet/refinenet",

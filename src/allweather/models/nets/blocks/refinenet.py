@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.nets.blocks.resnet import STAGE_CHANNELS
+from allweather.models.nets.blocks.resnet import STAGE_CHANNELS, ResNet
 
 WIDTHS = (512, 256, 256, 256)  # of the four refinements, the coarsest first
 POOLINGS = 4
@@ -66,19 +66,20 @@ class RefineNetDecoder(nn.Module):
 
     Args:
         classes: number of logits.
-        convolve_first: see `ChainedPooling`.
+        matconvnet: the authors' form: convolutions before poolings, bicubic enlarging; otherwise the PyTorch one.
         dropout: of the two coarsest features and before the classifier, while training.
     """
 
-    def __init__(self, classes: int, *, convolve_first: bool = False, dropout: float = 0.5) -> None:
+    def __init__(self, classes: int, *, matconvnet: bool = False, dropout: float = 0.5) -> None:
         super().__init__()
         self.do = nn.Dropout(dropout)
+        self.matconvnet = matconvnet
         for group, (inputs, width) in enumerate(zip(reversed(STAGE_CHANNELS), WIDTHS, strict=True), 1):
             self.add_module(f"p_ims1d2_outl{group}_dimred", conv3x3(inputs, width))
             self.add_module(f"adapt_stage{group}_b", nn.Sequential(ResidualUnits(width, 2)))
             if group > 1:
                 self.add_module(f"adapt_stage{group}_b2_joint_varout_dimred", conv3x3(width, width))
-            self.add_module(f"mflow_conv_g{group}_pool", nn.Sequential(ChainedPooling(width, convolve_first)))
+            self.add_module(f"mflow_conv_g{group}_pool", nn.Sequential(ChainedPooling(width, matconvnet)))
             self.add_module(f"mflow_conv_g{group}_b", nn.Sequential(ResidualUnits(width, 3)))
             if group < len(WIDTHS):
                 self.add_module(f"mflow_conv_g{group}_b3_joint_varout_dimred", conv3x3(width, WIDTHS[group]))
@@ -101,15 +102,45 @@ class RefineNetDecoder(nn.Module):
             x = self._run("adapt_stage{}_b", group, x)
             if coarse is not None:
                 x = self._run("adapt_stage{}_b2_joint_varout_dimred", group, x)
-                x = x + functional.interpolate(coarse, x.shape[2:], mode="bilinear", align_corners=True)
+                x = x + self._enlarge(coarse, x)
             x = self._run("mflow_conv_g{}_pool", group, functional.relu(x))
             x = self._run("mflow_conv_g{}_b", group, x)
             coarse = x if group == len(WIDTHS) else self._run("mflow_conv_g{}_b3_joint_varout_dimred", group, x)
         return x
 
+    def _enlarge(self, coarse: Tensor, like: Tensor) -> Tensor:
+        if self.matconvnet:  # antialias selects the cubic kernel that MATLAB has
+            return functional.interpolate(coarse, like.shape[2:], mode="bicubic", antialias=True)
+        return functional.interpolate(coarse, like.shape[2:], mode="bilinear", align_corners=True)
+
     def _run(self, name: str, group: int, x: Tensor) -> Tensor:
         result: Tensor = self.get_submodule(name.format(group))(x)
         return result
+
+
+class RefineNet(RefineNetDecoder):
+    """Image B×3×H×W to logits B×classes×H/4×W/4; the backbone's parameters have no prefix.
+
+    Args:
+        backbone: of output stride 32, with a 7×7 stem.
+        matconvnet: see `RefineNetDecoder`.
+    """
+
+    def __init__(self, classes: int, backbone: ResNet, *, matconvnet: bool = False) -> None:
+        super().__init__(classes, matconvnet=matconvnet)
+        for name, module in backbone.named_children():
+            self.add_module(name, module)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image
+        for name in ("conv1", "bn1"):
+            x = self.get_submodule(name)(x)
+        x = self.get_submodule("pool")(functional.relu(x))
+        features = []
+        for number in range(1, 5):
+            x = self.get_submodule(f"layer{number}")(x)
+            features.append(x)
+        return self.decode(features)
 
 
 def _pool(x: Tensor) -> Tensor:

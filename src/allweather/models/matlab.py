@@ -1,0 +1,89 @@
+"""MatConvNet networks in MATLAB 7.3 files: the named parameters within, without decoding MATLAB's objects.
+
+Such a file is HDF5. MATLAB keeps a handle object (RefineNet's `ref_obj`) in an undocumented form, yet all structures
+within it lie in ordinary groups: a list of parameters is a group whose `name` and `value` hold references, in order,
+and a plain convolution layer one with `filters` and `biases`. Both are found wherever they are.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from allweather.errors import AllWeatherError
+
+CLASSIFIER = "classifier"  # what the layer without a name is called here
+
+
+def read_matlab(path: Path) -> dict[str, Tensor]:
+    """Parameters by their MatConvNet names; filters as outputs×inputs×height×width, others flat or N×2.
+
+    Args:
+        path: a `.mat` file that MATLAB saved with `-v7.3`.
+
+    Raises:
+        AllWeatherError: when h5py is missing, the file is no HDF5, or it holds no such parameters.
+    """
+    try:
+        h5py: Any = import_module("h5py")
+    except ImportError as error:
+        raise AllWeatherError(
+            f"reading {path} needs h5py. Install it with: pip install 'allweather[matlab]'."
+        ) from error
+    groups: list[Any] = []
+    try:
+        with h5py.File(path) as file:
+            file.visititems(lambda _, item: groups.append(item) if isinstance(item, h5py.Group) else None)
+            found: dict[str, Tensor] = {}
+            for group in [file, *groups]:
+                found |= _parameters(file, group, h5py)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise AllWeatherError(
+            f"{path}: not a readable MATLAB 7.3 file ({error}). Older ones are not HDF5: save it again with '-v7.3'."
+        ) from error
+    if not found:
+        raise AllWeatherError(
+            f"{path}: no parameters of a MatConvNet network in it (structures with 'name' and 'value', or 'filters' "
+            "and 'biases'). Expected the net-config file that MGCDA or RefineNet saves."
+        )
+    return found
+
+
+def _parameters(file: Any, group: Any, h5py: Any) -> dict[str, Tensor]:
+    """The parameters that one structure lists, if it does."""
+    if _are_references(group, ("name", "value"), h5py):
+        pairs = zip(group["name"][()].flatten(), group["value"][()].flatten(), strict=True)
+        return {_text(file[name]): _array(file[value]) for name, value in pairs if _is_text(file[name])}
+    if all(_is_array(group.get(field), h5py) for field in ("filters", "biases")):
+        return {f"{CLASSIFIER}_filter": _array(group["filters"]), f"{CLASSIFIER}_bias": _array(group["biases"])}
+    return {}
+
+
+def _are_references(group: Any, fields: tuple[str, ...], h5py: Any) -> bool:
+    items = [group.get(field) for field in fields]
+    return all(isinstance(item, h5py.Dataset) and item.dtype == h5py.ref_dtype for item in items)
+
+
+def _is_array(item: Any, h5py: Any) -> bool:
+    return isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
+
+
+def _is_text(dataset: Any) -> bool:
+    return bool(dataset.dtype.kind == "u" and dataset.attrs.get("MATLAB_class") == b"char")
+
+
+def _text(dataset: Any) -> str:
+    return "".join(chr(code) for code in dataset[()].flatten())
+
+
+def _array(dataset: Any) -> Tensor:
+    """MATLAB stores columns first, so HDF5 shows its axes backwards: filters as outputs×inputs×width×height."""
+    values = np.asarray(dataset[()], dtype=np.float32)
+    if values.ndim == 4:
+        values = values.transpose(0, 1, 3, 2)
+    elif values.ndim == 2:
+        values = values.T if min(values.shape) > 1 else values.flatten()
+    return torch.from_numpy(np.ascontiguousarray(values))
