@@ -36,7 +36,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that h
     "segformer": ("segformer",),
     "stdc": ("stdc",),
 }
-ECOSYSTEMS = ("transformers", "torchvision")  # schemes whose networks another library builds
+ECOSYSTEMS = ("transformers", "nvlabs", "torchvision", "smp", "mmseg")  # schemes whose networks another library builds
 
 
 def load_model(
@@ -122,6 +122,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "preprocessing": asdict(entry.preprocessing),
         "adaptation": asdict(entry.facts),
         "size": entry.size,
+        "window": entry.window and asdict(entry.window),
         "source": entry.source,
         "licence": entry.licence,
         "file": entry.file,

@@ -24,6 +24,7 @@ NESTINGS = (
 )  # fmt: skip
 PREFIXES = ("module.", "_orig_mod.", "network.")
 _HEADER_LIMIT = 100 << 20  # bytes; safetensors' own limit
+_SIZE_LIMIT = 16 << 30  # bytes; several times the largest network for segmentation
 
 
 Translate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -66,6 +67,17 @@ def load_weights(
     return Provenance(path.name, digest, nesting, prefix, dropped)
 
 
+def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Provenance]:
+    """The tensors of a checkpoint, out of their nesting and without a wrapper's prefix, and where they came from.
+
+    Raises:
+        AllWeatherError: as `read_checkpoint`.
+    """
+    tensors, nesting = _unnest(read_checkpoint(path), path)
+    tensors, prefix = _strip(tensors, {})
+    return tensors, Provenance(path.name, _digest(path), nesting, prefix)
+
+
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
     """What the file holds, tensors on the CPU; no code in it is run.
 
@@ -77,6 +89,10 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         raise AllWeatherError(f"no checkpoint at {path}. Expected a .pth, .pt, .tar or .safetensors file.")
     with path.open("rb") as file:
         head = file.read(512)
+    if path.stat().st_size > _SIZE_LIMIT:
+        raise AllWeatherError(
+            f"{path} has {path.stat().st_size:,} bytes; expected at most {_SIZE_LIMIT:,}. Export the state dict alone."
+        )
     if not head:
         raise AllWeatherError(f"{path} is empty. Fetch the checkpoint again.")
     if head.lstrip()[:1] == b"<":

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.models.segmenter import AdaptationFacts, Preprocessing, Segmenter
+from allweather.models.segmenter import AdaptationFacts, Preprocessing, Segmenter, Window
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Entry:
         licence: of the public weights.
         file: official checkpoint file name, and `publisher`: where it is offered.
         size: (width, height) at which its authors evaluate it, where that is not the size of the frames.
+        window: how its authors cut larger images.
         nesting: the key of the state dict within the checkpoint, or None for a raw one.
         drop: patterns (fnmatch) of checkpoint keys that only training needs.
         translate: gives the publisher's tensors the network's keys, where the names or forms differ.
@@ -43,6 +44,7 @@ class Entry:
     file: str | None = None
     publisher: str | None = None
     size: tuple[int, int] | None = None
+    window: Window | None = None
     nesting: str | None = None
     drop: tuple[str, ...] = ()
     translate: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
@@ -61,4 +63,5 @@ class Entry:
             extra_logits=self.extra_logits,
             name=self.name,
             facts=self.facts,
+            window=self.window,
         ).eval()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,23 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Square windows that slide over images larger than one; logits are averaged where they overlap.
+
+    Attributes:
+        size, stride: in pixels of the image.
+    """
+
+    size: int
+    stride: int
+
+    def starts(self, length: int) -> list[int]:
+        """Where windows begin along a side of `length` pixels; the last one ends with the side."""
+        last = max(0, length - self.size)
+        return [min(start, last) for start in range(0, last + self.stride, self.stride)] if last else [0]
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a network's weights came from.
 
@@ -125,6 +142,7 @@ class Segmenter(nn.Module):
         name: how messages and records call it.
         facts: what is known about adapting this network.
         provenance: where its weights came from, if from a file.
+        window: how the image is cut where it is larger; None never cuts it.
         enhancer: a network whose output is added to what the preprocessing gives; adaptation leaves it as it is.
     """
 
@@ -138,10 +156,12 @@ class Segmenter(nn.Module):
         name: str = "network",
         facts: AdaptationFacts | None = None,
         provenance: Provenance | None = None,
+        window: Window | None = None,
         enhancer: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.window = window
         self.enhancer = enhancer
         self.classes = classes
         self.preprocessing = preprocessing or Preprocessing()
@@ -184,6 +204,30 @@ class Segmenter(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise AllWeatherError(f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}.")
+        if self.window and max(images.shape[-2:]) > self.window.size:
+            return self._slide(images, self.window)
+        return self._whole(images)
+
+    def _slide(self, images: Tensor, window: Window) -> Tensor:
+        """The mean of the logits of all windows that see a pixel."""
+        total: Tensor | None = None
+        seen = images.new_zeros(1, 1, *images.shape[-2:])
+        for top in window.starts(images.shape[-2]):
+            for left in window.starts(images.shape[-1]):
+                rows, columns = slice(top, top + window.size), slice(left, left + window.size)
+                part = self._whole(images[..., rows, columns])
+                margins = (
+                    left,
+                    images.shape[-1] - left - part.shape[-1],
+                    top,
+                    images.shape[-2] - top - part.shape[-2],
+                )
+                padded = functional.pad(part, margins)
+                total = padded if total is None else total + padded
+                seen[..., rows, columns] += 1
+        return cast(Tensor, total) / seen
+
+    def _whole(self, images: Tensor) -> Tensor:
         seen = self.preprocessing.apply(images)
         if self.enhancer is not None:
             seen = seen + self.enhancer(seen)

@@ -4,12 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet, numbered
 from allweather.errors import AllWeatherError
+from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Segmenter
+
+MASK_MODELS = ("mask2former", "maskformer", "oneformer")
+TASK = "the task is semantic"  # what OneFormer is told
+TASK_LENGTH = 77  # tokens
 
 
 class Logits(nn.Module):
@@ -24,20 +30,53 @@ class Logits(nn.Module):
         return logits
 
 
+class MaskLogits(nn.Module):
+    """A network that gives masks with classes, as one that gives logits per pixel: B×3×H×W to B×C×h×w.
+
+    The score of a class at a pixel is Σ over the queries of P(class | query), no-object left out, times the mask's
+    sigmoid (Cheng et al., MaskFormer, NeurIPS 2021, section 3.4). The logarithm is returned, so that a softmax over the
+    classes normalises the scores and the largest stays the largest.
+
+    Args:
+        task: token ids 1×77 of the sentence that OneFormer is told; None for networks that are told nothing.
+    """
+
+    task: Tensor | None
+
+    def __init__(self, network: nn.Module, task: Tensor | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("task", task, persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        told = {} if self.task is None else {"task_inputs": self.task.expand(len(pixels), -1)}
+        output = self.network(pixel_values=pixels, **told)
+        classes = output.class_queries_logits.softmax(2)[..., :-1]
+        scores = torch.einsum("bqc,bqhw->bchw", classes, output.masks_queries_logits.sigmoid())
+        return scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
+
+
 def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter:
     """`name` as `from_pretrained` takes it: a folder with config.json and safetensors, or a hub name.
+
+    With `weights` only the configuration is taken from there, and the state dict from the file.
 
     Raises:
         AllWeatherError: when transformers is missing, the network cannot be loaded, or it is no segmentation network.
     """
     library = optional("transformers", "transformers")
-    if weights is not None:
-        raise AllWeatherError(
-            f"transformers:{name} brings its own weights; got {weights} too. Name the folder that holds them instead."
-        )
+    provenance = None
     try:
-        network = library.AutoModelForSemanticSegmentation.from_pretrained(name, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        config = library.AutoConfig.from_pretrained(name)
+        masks = config.model_type in MASK_MODELS
+        auto = library.AutoModelForUniversalSegmentation if masks else library.AutoModelForSemanticSegmentation
+        if weights is None:
+            network = auto.from_pretrained(name, use_safetensors=True)
+        else:
+            network = auto.from_config(config)
+            provenance = load_weights(network, weights, name=f"transformers:{name}")
+        task = _task(library, name) if config.model_type == "oneformer" else None
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise AllWeatherError(
             f"transformers cannot load '{name}': {reason} Expected a hub name, or a folder with config.json and "
@@ -50,11 +89,18 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         size_multiple=32,
     )
     return Segmenter(
-        Logits(network),
+        MaskLogits(network, task) if masks else Logits(network),
         classes=classes or _classes(network.config),
         preprocessing=preprocessing,
         name=f"transformers:{name}",
+        provenance=provenance,
     ).eval()
+
+
+def _task(library: Any, name: str) -> Tensor:
+    tokenizer = library.AutoTokenizer.from_pretrained(name)
+    ids = tokenizer(TASK, padding="max_length", max_length=TASK_LENGTH, truncation=True)["input_ids"]
+    return torch.tensor([ids])
 
 
 def _classes(config: Any) -> ClassSet:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from allweather.models.entry import Entry
 from allweather.models.nets.blocks.conv import ConvUnit
-from allweather.models.segmenter import Preprocessing
+from allweather.models.segmenter import Preprocessing, Window
 
 CLASSES = 19
 HEAD_WIDTH = 256
@@ -193,6 +193,7 @@ ENTRIES = tuple(
         source="Xie et al., SegFormer, NeurIPS 2021; github.com/open-mmlab/mmsegmentation",
         licence="Apache-2.0",
         preprocessing=Preprocessing(size_multiple=32),
+        window=Window(1024, 768),
         file=f"segformer_mit-{name}_8x1_1024x1024_160k_cityscapes_{FILES[name]}.pth" if name in FILES else None,
         publisher="mmsegmentation model zoo",
         nesting="state_dict",

@@ -1,0 +1,103 @@
+"""Whole mmsegmentation configurations, built by its maintained fork (onedl-mmsegmentation)."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from allweather.classes import CITYSCAPES, ClassSet
+from allweather.errors import AllWeatherError
+from allweather.models.checkpoints import load_weights
+from allweather.models.ecosystems.extras import optional
+from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Segmenter, Window
+
+
+class Logits(nn.Module):
+    """An mmseg segmentor that is called with normalised images and gives the decode head's logits."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        size = images.shape[2:]
+        logits: Tensor = self.network.encode_decode(images, [{"img_shape": size, "ori_shape": size}] * len(images))
+        return logits
+
+
+def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter:
+    """`name` as the path of a config file, or the name of one that the package ships.
+
+    Raises:
+        AllWeatherError: when the library is missing, there is no such config, or the checkpoint does not fit.
+    """
+    optional("mmcv", "mmseg")
+    library = optional("mmseg", "mmseg")
+    config = optional("mmengine.config", "mmseg").Config.fromfile(_file(name, library))
+    pre = config.model.get("data_preprocessor", {})
+    _without_downloads(config.model)
+    optional("mmseg.utils", "mmseg").register_all_modules(init_default_scope=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about losses, which are not used
+            network = optional("mmseg.registry", "mmseg").MODELS.build(config.model)
+    except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
+        raise AllWeatherError(f"mmseg cannot build {name}: {str(error).splitlines()[0]}") from error
+    test = config.model.get("test_cfg", {})
+    window = Window(test.crop_size[0], test.stride[0]) if test.get("mode") == "slide" else None
+    model = Segmenter(
+        Logits(network),
+        classes=classes or CITYSCAPES,
+        preprocessing=_preprocessing(pre, network),
+        name=f"mmseg:{Path(name).stem}",
+        window=window,
+    ).eval()
+    if weights is None:
+        warnings.warn(f"{model.name} is randomly initialised: no weights were given", stacklevel=3)
+        return model
+    model.provenance = load_weights(network, weights, name=model.name)
+    return model
+
+
+def _file(name: str, library: Any) -> str:
+    """The config's path: itself, or found among those of the package."""
+    if Path(name).is_file():
+        return name
+    shipped = Path(library.__file__).parent / ".mim" / "configs"
+    found = sorted(shipped.rglob(f"{Path(name).stem}.py"))
+    if not found:
+        raise AllWeatherError(f"mmseg:{name}: no such file, and no config of that name under {shipped}.")
+    return str(found[0])
+
+
+def _without_downloads(model: Any) -> None:
+    """No ImageNet weights are fetched, and norms are those of one process."""
+    model.pretrained = None
+    for part in (model, model.get("backbone", {}), *_heads(model)):
+        if part.get("init_cfg", {}) and part["init_cfg"].get("type") == "Pretrained":
+            part["init_cfg"] = None
+        if part.get("norm_cfg"):
+            part["norm_cfg"]["type"] = part["norm_cfg"]["type"].replace("SyncBN", "BN")
+
+
+def _heads(model: Any) -> list[Any]:
+    heads: list[Any] = []
+    for name in ("decode_head", "auxiliary_head"):
+        head = model.get(name)
+        heads += head if isinstance(head, list) else [head] if head else []
+    return heads
+
+
+def _preprocessing(settings: Any, network: Any) -> Preprocessing:
+    """mmseg reads BGR bytes; with bgr_to_rgb its means are of RGB."""
+    mean = tuple(settings.get("mean", [255 * value for value in IMAGENET_MEAN]))
+    std = tuple(settings.get("std", [255 * value for value in IMAGENET_STD]))
+    return Preprocessing(
+        mean=mean,
+        std=std,
+        value_range=255.0,
+        bgr=not settings.get("bgr_to_rgb", True),
+        size_multiple=32,
+        align_corners=bool(network.align_corners),
+    )

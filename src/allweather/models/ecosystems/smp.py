@@ -1,0 +1,45 @@
+"""Networks of segmentation-models-pytorch with any of its encoders, timm's among them."""
+
+import warnings
+from pathlib import Path
+
+from allweather.classes import CITYSCAPES, ClassSet
+from allweather.errors import AllWeatherError
+from allweather.models.checkpoints import load_weights
+from allweather.models.ecosystems.extras import optional
+from allweather.models.segmenter import Preprocessing, Segmenter
+
+
+def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter:
+    """`ARCHITECTURE/ENCODER`, such as `deeplabv3plus/resnet50` or `unet/tu-mobilenetv4_conv_small`.
+
+    Or a folder that `save_pretrained` wrote.
+
+    Raises:
+        AllWeatherError: when the library is missing, knows no such network, or the checkpoint does not fit.
+    """
+    library = optional("segmentation_models_pytorch", "smp")
+    classes = classes or CITYSCAPES
+    folder = (Path(name) / "config.json").is_file()
+    architecture, separator, encoder = name.partition("/")
+    if not folder and not (separator and encoder):
+        raise AllWeatherError(
+            f"smp:{name}: expected ARCHITECTURE/ENCODER, e.g. smp:deeplabv3plus/resnet50, or a folder with config.json."
+        )
+    try:
+        network = (
+            library.from_pretrained(name)
+            if folder
+            else library.create_model(architecture, encoder, encoder_weights=None, classes=len(classes))
+        )
+    except (KeyError, ValueError, RuntimeError, OSError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise AllWeatherError(f"segmentation-models-pytorch cannot make '{name}': {reason}") from error
+    model = Segmenter(
+        network, classes=classes, preprocessing=Preprocessing(size_multiple=32), name=f"smp:{name}"
+    ).eval()
+    if weights is not None:
+        model.provenance = load_weights(network, weights, name=model.name)
+    elif not folder:
+        warnings.warn(f"smp:{name} is randomly initialised: no weights were given", stacklevel=3)
+    return model
