@@ -160,7 +160,7 @@ ENTRIES = (
     ),
     _entry(
         name="dannet:lightnet",
-        family="LightNet (relights images for DANNet; segments nothing)",
+        family="LightNet (part of DANNet)",
         build=LightNet,
         segments=False,
         fixture="dannet/lightnet",

@@ -1,0 +1,120 @@
+"""What the publishers' code does to images and logits, pinned per family, and applied by default."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from allweather import Segmenter, load_model
+from allweather.errors import AllWeatherError
+from allweather.models.catalogue import all_entries, find_entry
+from allweather.models.nets.dannet import LightNet, class_weights
+from allweather.models.segmenter import Preprocessing
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "value_range": 1.0, "bgr": False}
+CAFFE = {
+    "mean": (104.00698793, 116.66876762, 122.67891434), "std": (1.0, 1.0, 1.0), "value_range": 255.0, "bgr": True,
+    "align_corners": True,
+}  # fmt: skip
+FAMILIES = {  # scheme, or the name of one network: what its publisher's evaluation does
+    "adaptsegnet": CAFFE,
+    "advent": CAFFE,
+    "bdl": {**CAFFE, "probabilities": True},
+    "bisenetv2:mmseg": {**IMAGENET, "align_corners": False},
+    "bisenetv2:coincheung": {
+        "mean": (0.3257, 0.3690, 0.3223), "std": (0.2112, 0.2148, 0.2115), "value_range": 1.0, "bgr": False,
+    },
+    "ciconv:rgb": {**IMAGENET, "align_corners": True},
+    "ciconv:w": {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "value_range": 1.0, "bgr": False},
+    "dannet": {**IMAGENET, "align_corners": True},
+    "deeplabv3plus": {**IMAGENET, "align_corners": False},
+    "espnet": {"bgr": True},
+    "espnetv2": {**IMAGENET, "align_corners": True, "size_multiple": 16},
+    "gcnet": {**IMAGENET, "align_corners": False},
+    "isanet": {**IMAGENET, "align_corners": False},
+    "lraspp": {**IMAGENET, "align_corners": False},
+    "mgcda": {
+        "mean": (128.0, 128.0, 128.0), "std": (1.0, 1.0, 1.0), "value_range": 255.0, "bgr": False, "input_scale": 0.8,
+    },
+    "mobilenetv2": {**IMAGENET, "align_corners": False},
+    "robustnet": {**IMAGENET, "align_corners": True},
+    "segformer": {**IMAGENET, "align_corners": False},
+    "stdc:1": {**IMAGENET, "align_corners": True, "input_scale": 0.75},
+    "stdc:2": {**IMAGENET, "align_corners": True, "input_scale": 0.75},
+    "stdc:1-mmseg": {**IMAGENET, "align_corners": True},
+    "stdc:2-mmseg": {**IMAGENET, "align_corners": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in all_entries() if entry.packaged is None])
+def test_every_network_has_its_publishers_preprocessing(name: str) -> None:
+    pinned = FAMILIES.get(name) or FAMILIES[name.partition(":")[0]]
+    settings = find_entry(name).preprocessing
+    assert {field: getattr(settings, field) for field in pinned} == pinned
+
+
+def test_windows_and_sizes() -> None:
+    assert [find_entry(f"segformer:b{size}").window for size in (0, 5)] == [find_entry("segformer:b1").window] * 2
+    window = find_entry("segformer:b0").window
+    assert window
+    assert (window.size, window.stride) == (1024, 768)
+    assert find_entry("dannet:pspnet").size == (960, 540)
+    assert find_entry("adaptsegnet:multi").size == find_entry("ciconv:w").size == (1024, 512)
+
+
+class Fixed(nn.Module):
+    """The same coarse logits for every image."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits.expand(len(x), -1, -1, -1)
+
+
+def coarse() -> Tensor:
+    return torch.randn(1, 19, 5, 7, generator=torch.Generator().manual_seed(0)) * 4
+
+
+def test_probabilities_are_upsampled_where_the_authors_do() -> None:
+    model = Segmenter(Fixed(coarse()), preprocessing=Preprocessing(align_corners=True, probabilities=True))
+    found = model(torch.rand(1, 3, 40, 56)).softmax(1)
+    expected = nn.functional.interpolate(coarse().softmax(1), (40, 56), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(found, expected)
+
+
+def test_dannets_logits_are_weighted_by_class() -> None:
+    weights = torch.tensor(class_weights())
+    assert abs(float(weights.mean()) - 1) < 1e-6
+    assert abs(float(weights.std()) - 0.16) < 1e-6
+    assert weights[0] < weights[17], "road is common, motorcycles are rare"
+    entry = find_entry("dannet:pspnet")
+    model = Segmenter(Fixed(coarse()), preprocessing=entry.preprocessing)
+    expected = nn.functional.interpolate(
+        coarse() * weights.view(1, -1, 1, 1), (40, 56), mode="bilinear", align_corners=True
+    )
+    torch.testing.assert_close(model(torch.rand(1, 3, 40, 56)), expected)
+
+
+def test_dannet_takes_its_two_files(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, light = find_entry("dannet:deeplab").build().eval(), LightNet().eval()
+    torch.save(network.state_dict(), tmp_path / "dannet_deeplab.pth")
+    with pytest.raises(AllWeatherError, match=r"dannet_deeplab_light\.pth"):
+        load_model("dannet:deeplab", tmp_path / "dannet_deeplab.pth")
+    torch.save(light.state_dict(), tmp_path / "dannet_deeplab_light.pth")
+    model = load_model("dannet:deeplab", tmp_path / "dannet_deeplab.pth")
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        seen = model.preprocessing.apply(image)
+        expected = model.preprocessing.restore(network(seen + light(seen)), (64, 96))
+        torch.testing.assert_close(model(image), expected)
+
+
+def test_a_part_of_a_network_does_not_segment() -> None:
+    with pytest.warns(UserWarning, match="randomly"):
+        model = load_model("dannet:lightnet")
+    with pytest.raises(AllWeatherError, match="expected 19 logits per pixel"):
+        model(torch.rand(1, 3, 32, 32))
