@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
@@ -55,7 +55,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num
     """A table whose columns from `numbers_from` on are aligned to the right."""
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index >= numbers_from else "left", overflow="fold", no_wrap=index == 0)
+        justify: Literal["right", "left"] = "right" if index >= numbers_from else "left"
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=index == 0)
     for row in rows:
         made.add_row(*row)
     return made
