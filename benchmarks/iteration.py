@@ -95,7 +95,7 @@ def _session(model: Segmenter, name: str, fields: dict[str, Any], precision: Any
 
 
 def _ncut_seconds(model: Segmenter, images: torch.Tensor) -> float:
-    """What the normalized cut adds to an iteration: the affinity, with the image made smaller, the loss, its gradient."""
+    """What the normalized cut adds to an iteration: the image made smaller, the affinity, the loss and its gradient."""
     method = MallDomain()
     with torch.no_grad():
         logits = functional.interpolate(model(images), scale_factor=method.scale, mode="bilinear")
