@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import pytest
 from typer.testing import CliRunner
 
 from allweather.app.cli import app
+from allweather.bench.execute import execute
 from allweather.bench.metrics import ConfusionMatrix
+from allweather.bench.plan import MethodSpec, ModelSpec, Run, StreamSpec, read_plan
 from allweather.bench.report import load_records, write_report
 from allweather.bench.report.collect import against, changes, group, source_of
 from allweather.bench.report.published import SECTION4, THIRTEEN, published
 from allweather.bench.report.table import Table
 from allweather.bench.report.tables import all_tables
+from allweather.bench.sources import open_source
 from allweather.errors import AllWeatherError
 
 R101 = "deeplabv3plus:resnet101-os16"
@@ -164,3 +168,39 @@ def test_the_verb_writes_the_file_it_is_told_to(runs: Path, tmp_path: Path) -> N
     result = CliRunner().invoke(app, ["report", str(runs), "--out", str(tmp_path / "r.md"), "--format", "md"])
     assert result.exit_code == 0 and (tmp_path / "r.md").read_text().startswith("### ")
     assert CliRunner().invoke(app, ["report", str(runs), "--out", "r.pdf", "--format", "pdf"]).exit_code == 2
+
+
+def test_panels_show_the_frames_that_changed_most(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    text = '[[models]]\nname = "demo:streetnet"\nsize = "64x48"\n[[streams]]\nname = "scenes:fog"\nevery = 12\n'
+    plan.write_text(text + '[[methods]]\nname = "source"\n[[methods]]\nname = "norm"\n')
+    runs = tmp_path / "runs"
+    execute(read_plan(plan), runs)
+    with pytest.raises(AllWeatherError, match="--labels"):
+        write_report(runs, tmp_path / "page.html", frames=1)
+    again = execute(read_plan(plan), runs, keep_labels=True)
+    assert len(again.done) == 2
+    assert execute(read_plan(plan), runs, keep_labels=True).kept == again.done
+    write_report(runs, tmp_path / "page.html", frames=1)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("alt='truth'") == page.count("alt='change'") >= 1
+    assert "500000" in page or "500012" in page
+    assert "src='data:image/" in page
+    assert "src='http" not in page
+
+
+def test_procedural_weather_in_rounds(tmp_path: Path) -> None:
+    stream = StreamSpec("rounds", sequence=("scenes:clear", "scenes:night"), rounds=2, every=12)
+    assert stream.procedural
+    spec = Run(ModelSpec("demo:streetnet"), stream, MethodSpec("source"), "online", "natural", 0, 1, "native", "cpu",
+               "float32")  # fmt: skip
+    assert Run.from_json(asdict(spec)) == spec
+    source = open_source(spec)
+    assert [source.part(name) for name in source.stream.names] == [
+        *["01/clear"] * 2, *["01/night"] * 2, *["02/clear"] * 2, *["02/night"] * 2,
+    ]  # fmt: skip
+    dark, bright = (source.stream.read(source.stream.names[index]).image.mean() for index in (2, 0))
+    assert dark < 0.7 * bright
+    assert np.array_equal(source.truth(source.stream.names[0]), source.truth(source.stream.names[2]))
+    with pytest.raises(AllWeatherError, match="either root"):
+        StreamSpec("scenes:fog", root="somewhere")

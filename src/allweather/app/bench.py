@@ -31,6 +31,9 @@ def register(app: typer.Typer) -> None:
 def bench(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.toml", help="Models × methods × streams × seeds.")],
     out: Annotated[Path, typer.Option(help="Where the records go; what is there is not run again.")],
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Keep the predictions too, beside each record; reports show them.")
+    ] = False,
 ) -> None:
     """Run a plan: one JSON record per run, written whole; start it again, or several times at once, to go on."""
     grid = read_plan(plan)
@@ -41,7 +44,7 @@ def bench(
             def tick(entry: Run, done: int, total: int) -> None:
                 bar.update(task, description=entry.title, completed=done, total=total)
 
-            result = execute(grid, out, tick)
+            result = execute(grid, out, tick, keep_labels=labels)
     except KeyboardInterrupt:
         narration.print(f"interrupted: finished runs are in {plain(out)}; the same command does the rest.")
         raise typer.Exit(INTERRUPTED) from None

@@ -18,7 +18,10 @@ def report(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder that `allweather bench` wrote to.")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
     format: Annotated[Format, typer.Option(help="html: one page that needs no network; or its tables.")] = "html",
+    frames: Annotated[
+        int, typer.Option(min=0, help="Show this many best and worst frames of each method (runs made with --labels).")
+    ] = 0,
 ) -> None:
     """Write tables, curves and reliability diagrams from records alone."""
-    count = write_report(runs, out, format)
+    count = write_report(runs, out, format, frames)
     narration.print(f"{count} records in [bold]{plain(out)}[/]")

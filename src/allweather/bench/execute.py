@@ -5,10 +5,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import filelock
+import numpy as np
 import torch
 
 from allweather import methods
@@ -17,7 +19,7 @@ from allweather.bench.plan import Plan, Run
 from allweather.bench.record import provenance
 from allweather.bench.sources import Source, open_source, resolve
 from allweather.bench.tally import Tally
-from allweather.data.images import write_json
+from allweather.data.images import write_image, write_json
 from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError
 from allweather.models import load_model
@@ -42,8 +44,13 @@ class Executed:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def execute(plan: Plan, out: Path, tick: Tick = lambda entry, done, total: None) -> Executed:
+def execute(
+    plan: Plan, out: Path, tick: Tick = lambda entry, done, total: None, *, keep_labels: bool = False
+) -> Executed:
     """Makes every record of the plan that is not in `out` yet; a run that cannot be made does not stop the others.
+
+    Args:
+        keep_labels: the predictions are written too, as PNG files in a folder beside each record.
 
     Raises:
         AllWeatherError: when `out` cannot be written.
@@ -55,11 +62,11 @@ def execute(plan: Plan, out: Path, tick: Tick = lambda entry, done, total: None)
         lock = filelock.FileLock(out / f".{entry.file}.lock")
         try:
             with lock.acquire(timeout=0):
-                if _is_complete(path, entry):
+                if _is_complete(path, entry) and (labels_folder(path).is_dir() or not keep_labels):
                     result.kept.append(entry.file)
                     continue
                 try:
-                    record = make_record(entry, tick)
+                    record = make_record(entry, tick, labels_folder(path) if keep_labels else None)
                 except AllWeatherError as error:
                     result.failed[entry.file] = str(error)
                     continue
@@ -70,14 +77,23 @@ def execute(plan: Plan, out: Path, tick: Tick = lambda entry, done, total: None)
     return result
 
 
-def make_record(entry: Run, tick: Tick = lambda entry, done, total: None) -> dict[str, Any]:
+def labels_folder(record: Path) -> Path:
+    """Where the predictions of a record's frames lie, if they were kept."""
+    return record.with_suffix("")
+
+
+def make_record(entry: Run, tick: Tick = lambda entry, done, total: None, labels: Path | None = None) -> dict[str, Any]:
     """Runs one cell of the grid; the record says all that is needed to repeat it.
+
+    Args:
+        labels: folder for the predictions, H×W indices of the truth's classes as PNG files; None writes none.
 
     Raises:
         AllWeatherError: when model, stream, method or their classes do not fit, or no frame can be read.
     """
     session, source = open_session(entry), open_source(entry)
-    tally = Tally(mapping_between(session.model.classes, source.classes), source)
+    mapping = mapping_between(session.model.classes, source.classes)
+    tally = Tally(mapping, source) if labels is None else Tally(mapping, source, partial(_write_labels, labels))
     protocol = cast(Protocol, entry.protocol)
     outcomes = run(session, source.stream, protocol, entry.batch)
     for done, outcome in enumerate(outcomes, 1):
@@ -91,6 +107,12 @@ def make_record(entry: Run, tick: Tick = lambda entry, done, total: None) -> dic
         "peak_memory_mib": _peak_memory(entry.device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _write_labels(folder: Path, name: str, predicted: np.ndarray) -> None:
+    path = folder / f"{name}.png"
+    _make_folder(path.parent)
+    write_image(path, predicted.astype(np.uint8))
 
 
 def open_session(entry: Run) -> Session:

@@ -17,6 +17,7 @@ from allweather.errors import AllWeatherError, unknown
 ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
 SCORINGS = ("native", "1024x512")
 SECTIONS = ("models", "streams", "methods", "run")
+SCENES = "scenes:"
 FIELDS = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -38,7 +39,8 @@ class StreamSpec:
     """Frames with labels: a dataset's split, a folder of images and one of labels, or a sequence of splits.
 
     Attributes:
-        name: `dataset`, `dataset:split`, or any name where `images` and `labels` are given.
+        name: `dataset`, `dataset:split`, or any name where `images` and `labels` are given; `scenes:WEATHER` are
+            procedural scenes, which need nothing else.
         root: the dataset's folder (variables like ${ROOT} allowed).
         images, labels: folders whose files share names; `classes` says what the labels hold.
         every: takes each n-th frame only.
@@ -56,10 +58,16 @@ class StreamSpec:
 
     def __post_init__(self) -> None:
         folders = self.images is not None and self.labels is not None
-        if folders == (self.root is not None) or (self.images is None) != (self.labels is None):
+        ways = (self.root is not None) + folders + self.procedural
+        if ways != 1 or (self.images is None) != (self.labels is None):
             raise AllWeatherError(f"stream '{self.name}': expected either root, or both images and labels.")
         if self.every < 1 or self.rounds < 1:
             raise AllWeatherError(f"stream '{self.name}': every and rounds are at least 1.")
+
+    @property
+    def procedural(self) -> bool:
+        """Whether its frames are rendered."""
+        return all(piece.startswith(SCENES) for piece in self.sequence or (self.name,))
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,15 @@ class Run:
     scoring: str
     device: str
     precision: str
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Run":
+        """The run that a record names."""
+        stream = {**content["stream"], "sequence": tuple(content["stream"]["sequence"])}
+        method = {**content["method"], "seeds": (), "orders": ()}
+        specs = ModelSpec(**content["model"]), StreamSpec(**stream), MethodSpec(**method)
+        return cls(*specs, **{name: content[name] for name in ("protocol", "order", "seed", "batch", "scoring")},
+                   device=content["device"], precision=content["precision"])  # fmt: skip
 
     @property
     def identity(self) -> str:

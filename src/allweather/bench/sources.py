@@ -3,21 +3,24 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from allweather.bench.plan import Run, StreamSpec, pixels
-from allweather.classes import CLASS_SETS, ClassSet
+from allweather.bench.plan import SCENES, Run, StreamSpec, pixels
+from allweather.classes import CITYSCAPES, CLASS_SETS, ClassSet
 from allweather.data.datasets import Sample, find_dataset
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.data.labels import find_mapping, label_files
+from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.data.stream import Frame, Stream
 from allweather.errors import AllWeatherError, unknown
+
+_SEEDS = range(500_000, 500_024)  # none of them trained or tuned anything
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,10 @@ def open_source(run: Run) -> Source:
     """
     scale = pixels(run.scoring) if run.scoring != "native" else None
     size = pixels(run.model.size) or scale
-    source = _folders(run.stream, size) if run.stream.images else _dataset(run.stream, size)
+    if run.stream.procedural:
+        source = _scenes(run.stream, size)
+    else:
+        source = _folders(run.stream, size) if run.stream.images else _dataset(run.stream, size)
     stream = source.stream.reordered(_order(len(source.stream), run.order, run.seed))
     made = Source(stream, source.classes, source.truth, source.invalid, source.part)
     return made if scale is None else _rescored(made, scale)
@@ -80,6 +86,30 @@ def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
         lambda name: None,
         lambda name: "",
     )
+
+
+def _scenes(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
+    """Procedural scenes, the same ones in every weather; in a sequence each weather follows the one before."""
+    size = size or SIZE
+    frames: dict[str, tuple[str, Stream]] = {}
+    parts: dict[str, str] = {}
+    pieces = spec.sequence or (spec.name,)
+    for number, piece in ((number, piece) for number in range(1, spec.rounds + 1) for piece in pieces):
+        condition = piece.removeprefix(SCENES)
+        stream = scene_stream(condition, _SEEDS, size)
+        prefix = f"{number:02d}/{condition}" if spec.sequence else ""
+        for seed in stream.names[:: spec.every]:
+            name = f"{prefix}/{seed}" if prefix else seed
+            frames[name], parts[name] = (seed, stream), prefix
+
+    def read(name: str) -> Frame:
+        seed, stream = frames[name]
+        return replace(stream.read(seed), name=name)
+
+    def truth(name: str) -> np.ndarray:
+        return scene_labels(frames[name][0], size).astype(np.int64)
+
+    return Source(Stream(list(frames), read), CITYSCAPES, truth, lambda name: None, parts.__getitem__)
 
 
 def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:

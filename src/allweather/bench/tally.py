@@ -1,6 +1,6 @@
 """Scoring outcomes as they come: per image, per piece of a sequence, and over the whole stream."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from allweather.data.labels import Mapping
 from allweather.ncut import normalized_cut
 
 SCALE, SIGMA_RGB, SIGMA_XY = 0.5, 15.0, 100.0  # of the cut that every record holds, whatever its method minimised
+Keep = Callable[[str, np.ndarray], None]
 
 
 class Tally:
@@ -27,10 +28,11 @@ class Tally:
     Args:
         mapping: from the network's classes to the truth's.
         source: the truth.
+        keep: is given every scored frame's name and prediction, H×W indices of the truth's classes.
     """
 
-    def __init__(self, mapping: Mapping, source: Source) -> None:
-        self._mapping, self._source = mapping, source
+    def __init__(self, mapping: Mapping, source: Source, keep: Keep = lambda name, predicted: None) -> None:
+        self._mapping, self._source, self._keep = mapping, source, keep
         self._table = np.asarray(mapping.table)
         classes = len(mapping.truth)
         self.matrix, self.reliability = ConfusionMatrix(classes), Reliability()
@@ -59,6 +61,7 @@ class Tally:
         if invalid is not None:
             self.uncertainty = self.uncertainty or UncertaintyAwareIou(image.classes)
             self.uncertainty.update(predicted, confidence, truth, invalid)
+        self._keep(outcome.name, predicted)
         self.images.append({"name": outcome.name, **_scores(image), **_adaptation(outcome)})
 
     def content(self) -> dict[str, Any]:

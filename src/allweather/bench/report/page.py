@@ -1,12 +1,13 @@
 """Writing a report: one self-contained page, or its tables as Markdown, CSV or LaTeX."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from allweather.bench.report import figures
 from allweather.bench.report.collect import Group, Record, group, load_records
+from allweather.bench.report.panels import panels
 from allweather.bench.report.table import Table
 from allweather.bench.report.tables import all_tables
 from allweather.data.images import write_bytes
@@ -23,13 +24,18 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid #8884; text-align: left
 th { white-space: nowrap; } .n { text-align: right; white-space: nowrap; }
 .note { font-size: .85rem; opacity: .75; margin: .3rem 0 0; }
 .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: 0; max-width: 100%; }
+.frames { display: flex; flex-wrap: wrap; gap: .5rem; } .frames figure { flex: 1 1 10rem; max-width: 22rem; }
+.frames img { width: 100%; height: auto; display: block; }
 figure svg { max-width: 100%; height: auto; background: #fff; } figcaption { font-size: .85rem; max-width: 28rem; }
 @media print { .wide { overflow: visible; } table { font-size: .65rem; } h3, figure, tr { break-inside: avoid; } }
 """
 
 
-def write_report(folder: Path, out: Path, form: Format = "html") -> int:
+def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0) -> int:
     """Writes the report of the records in `folder`; returns how many records there were.
+
+    Args:
+        frames: the page shows this many frames that each method helped most, and as many that it hurt most.
 
     Raises:
         AllWeatherError: for a folder without records, an unknown form, or a file that cannot be written.
@@ -40,7 +46,7 @@ def write_report(folder: Path, out: Path, form: Format = "html") -> int:
     groups = group(records)
     tables = all_tables(groups)
     if form == "html":
-        text = page(groups, tables, records)
+        text = page(groups, tables, records, panels(groups, folder, frames) if frames else {})
     else:
         parts = {"md": Table.markdown, "csv": Table.csv, "latex": Table.latex}
         text = "\n".join(parts[form](table) for table in tables)
@@ -48,12 +54,13 @@ def write_report(folder: Path, out: Path, form: Format = "html") -> int:
     return len(records)
 
 
-def page(groups: Sequence[Group], tables: Sequence[Table], records: Sequence[Record]) -> str:
-    """The page as one HTML document without any reference to another file."""
+def page(groups: Sequence[Group], tables: Sequence[Table], records: Sequence[Record], shown: Mapping[str, str]) -> str:
+    """The page as one HTML document without any reference to another file; `shown` are panels, title → HTML."""
     curves, diagrams = figures.curves(groups), figures.reliability(groups)
     sections = [
         ("Results", "".join(table.html() for table in tables)),
         ("Iterations and early stopping", _figures(curves) + _lines(figures.verdict(groups))),
+        ("Frames", _panels(shown)),
         ("Calibration", _figures(diagrams)),
         ("How these figures came about", _lines(_provenance(records))),
     ]
@@ -71,6 +78,12 @@ def _figures(drawn: dict[str, str]) -> str:
         f"<figure>{svg}<figcaption>{html.escape(title)}</figcaption></figure>" for title, svg in drawn.items()
     )
     return f"<div class='figures'>{inside}</div>" if inside else ""
+
+
+def _panels(shown: Mapping[str, str]) -> str:
+    rows = [f"<h3>{html.escape(title)}</h3><div class='frames'>{row}</div>" for title, row in shown.items()]
+    note = "<p class='note'>change: blue was put right by adaptation, orange was spoilt, grey is as before.</p>"
+    return "".join(rows) + note if rows else ""
 
 
 def _lines(lines: Sequence[str]) -> str:

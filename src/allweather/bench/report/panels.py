@@ -1,0 +1,98 @@
+"""Panels of single frames: input, source, adapted, truth, and where adaptation changed the prediction for the better.
+
+They show frames of the streams, so a page with panels is as free to pass on as the frames are.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from allweather.bench.execute import labels_folder
+from allweather.bench.plan import Run
+from allweather.bench.report.collect import Group, Record, changes, source_of
+from allweather.bench.sources import Source, open_source
+from allweather.data.images import read_labels
+from allweather.data.labels import colorize
+from allweather.errors import AllWeatherError
+
+RIGHTED, SPOILT, SAME = (31, 95, 168), (200, 100, 30), (235, 235, 235)  # blue, orange, light grey
+COLUMNS = ("input", "source", "adapted", "truth", "change")
+WIDTH = 360  # pixels of a picture in the page
+
+
+def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
+    """Title → HTML of the frames that adaptation helped and hurt most, `count` each, where predictions were kept.
+
+    Raises:
+        AllWeatherError: when no run kept its predictions, or a stream can no longer be opened.
+    """
+    made: dict[str, str] = {}
+    for one in groups:
+        source = source_of(one, groups)
+        if source is None or one.is_source or one.free_iterations is not None:
+            continue
+        before, after = _labels(folder, source.records[0]), _labels(folder, one.records[0])
+        if before is None or after is None:
+            continue
+        opened = open_source(Run.from_json(one.records[0]["run"]))
+        ranked = changes(one, source)
+        helped = [entry for entry in reversed(ranked) if entry[1] > 0][:count]
+        hurt = [entry for entry in ranked if entry[1] < 0][:count]
+        for name, change in [*helped, *hurt]:
+            title = f"{one.label} on {one.stream}, {one.model}, {name}: {change:+.1f} points of mIoU"
+            made[title] = _row(opened, name, before, after)
+    if not made:
+        raise AllWeatherError(
+            f"no run in {folder} kept its predictions. Run the plan with --labels, the source among its methods."
+        )
+    return made
+
+
+def _labels(folder: Path, record: Record) -> Path | None:
+    found = labels_folder(folder / Run.from_json(record["run"]).file)
+    return found if found.is_dir() else None
+
+
+def _row(opened: Source, name: str, before: Path, after: Path) -> str:
+    truth = opened.truth(name)
+    source, adapted = (read_labels(kept / f"{name}.png") for kept in (before, after))
+    frame = opened.stream.read(name)
+    pixels = np.asarray((frame.image.permute(1, 2, 0) * 255).round().byte())
+    shown = {
+        "input": pixels,
+        "source": colorize(source, opened.classes),
+        "adapted": colorize(adapted, opened.classes),
+        "truth": colorize(np.where(truth < 0, 255, truth), opened.classes),
+        "change": _change(source, adapted, truth),
+    }
+    return "".join(f"<figure>{_image(shown[column], column)}<figcaption>{column}</figcaption></figure>"
+                   for column in COLUMNS)  # fmt: skip
+
+
+def _change(source: np.ndarray, adapted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """H×W×3: pixels that adaptation put right or spoilt; the others, and those without truth, are grey."""
+    picture = np.full((*truth.shape, 3), SAME, np.uint8)
+    scored = truth >= 0
+    picture[scored & (adapted == truth) & (source != truth)] = RIGHTED
+    picture[scored & (adapted != truth) & (source == truth)] = SPOILT
+    return picture
+
+
+def _image(pixels: np.ndarray, title: str) -> str:
+    picture = Image.fromarray(pixels)
+    height = round(picture.height * WIDTH / picture.width)
+    smooth = title == "input"
+    resampling = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    buffer = io.BytesIO()
+    made = picture.resize((WIDTH, height), resampling)
+    if smooth:
+        made.save(buffer, "JPEG", quality=85)
+    else:
+        made.save(buffer, "PNG", optimize=True)
+    kind = "jpeg" if smooth else "png"
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"<img src='data:image/{kind};base64,{data}' alt='{title}' width='{WIDTH}' height='{height}'>"
