@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from reference_fixtures import assets
@@ -18,6 +19,17 @@ def test_an_output_folder_may_have_any_name(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "night[/x] [bold]" in done.stderr
     assert (out / "labels" / "a.png").exists()
+
+
+def test_confidence_is_written_as_servers_want_it(tmp_path: Path) -> None:
+    Image.new("RGB", (48, 32), "gray").save(tmp_path / "a.png")
+    common = ("adapt", tmp_path / "a.png", *MODEL, "--method", "norm", "--out", tmp_path / "out")
+    assert allweather(*common, "--confidence").returncode == 0
+    written = np.asarray(Image.open(tmp_path / "out" / "confidence" / "a.png"))
+    assert written.shape == (32, 48)
+    assert written.dtype == np.uint16
+    assert 65535 / 19 <= written.min() <= written.max() <= 65535
+    assert len(np.unique(written)) > 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")

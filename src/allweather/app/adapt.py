@@ -58,6 +58,9 @@ def adapt(
     compile: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="channels_last memory format.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep what an earlier run wrote; do the rest.")] = False,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Also write OUT/confidence/NAME.png, 16-bit grey (0..65535 = 0..1).")
+    ] = False,
 ) -> None:
     """Adapt a network to images without labels, and write its predictions.
 
@@ -70,6 +73,7 @@ def adapt(
         seed=seed, precision=precision, compile=compile, channels_last=channels_last,
     )  # fmt: skip
     folder = Output.open(out, provenance(session, stream, protocol, batch), resume)
+    folder.confidence = confidence
     skip = frozenset(folder.images)
     if skip:
         narration.print(f"resuming: {len(skip)} of {len(stream)} images are done")
@@ -126,12 +130,14 @@ class Output:
         head: what made the results.
         images: what became of each image, by name.
         failures: why an image has no prediction, by name.
+        confidence: whether the largest probability of each pixel is written too.
     """
 
     folder: Path
     head: dict[str, Any]
     images: dict[str, dict[str, Any]]
     failures: dict[str, str]
+    confidence: bool = False
 
     @classmethod
     def open(cls, folder: Path, head: dict[str, Any], resume: bool) -> "Output":
@@ -166,6 +172,11 @@ class Output:
         image = self._picture(outcome.frame)
         write_image(self.folder / "color" / f"{outcome.name}.png", colorize(labels, classes))
         write_image(self.folder / "overlay" / f"{outcome.name}.jpg", overlay(image, labels, classes))
+        if self.confidence:
+            width, height = outcome.frame.size
+            sure = logits_at(outcome.logits, (height, width)).softmax(0).amax(0)
+            grey = np.asarray((sure * 65535).round().cpu()).astype(np.uint16)
+            write_image(self.folder / "confidence" / f"{outcome.name}.png", grey)
         write_image(self._label(outcome.name), labels)
         self.images[outcome.name] = _entry(outcome)
         self._save()

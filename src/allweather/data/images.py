@@ -57,7 +57,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def write_image(path: Path, pixels: np.ndarray, palette: list[int] | None = None) -> None:
-    """Writes uint8 H×W or H×W×3 as the suffix says, whole or not at all.
+    """Writes uint8 H×W or H×W×3, or uint16 H×W, as the suffix says, whole or not at all.
 
     Raises:
         AllWeatherError: when the disk is full or the folder cannot be written.
