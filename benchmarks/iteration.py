@@ -9,6 +9,8 @@ the affinity's rank, unlike real ones.
 
 import argparse
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from statistics import median
@@ -23,8 +25,10 @@ from allweather.app.options import parse_size
 from allweather.bench.record import versions
 from allweather.data.scenes import scene_stream
 from allweather.methods.mall import MallDomain
+from allweather.models.catalogue import all_entries
 from allweather.models.segmenter import Segmenter
 from allweather.session import Guard
+from benchmarks.memory import reset_peak, resident
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "tent": ("tent", {}),
@@ -41,38 +45,52 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--size", default="1024x512")
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument(
+        "--all", action="store_true", help="every network of the catalogue, random where no weights are"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    tests = [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_ncut.py"]
+    if subprocess.run(tests, stdout=sys.stderr).returncode:
+        sys.exit("The operator's tests fail; nothing is timed until they pass.")
     size = parse_size(options.size) or (1024, 512)
+    names = [entry.name for entry in all_entries() if entry.segments] if options.all else [options.model]
+    records = [_record(name, options, size) for name in names]
+    text = json.dumps(records if options.all else records[0], indent=1)
+    print(text)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n")
+
+
+def _record(name: str, options: argparse.Namespace, size: tuple[int, int]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random weights are meant
-        model = load_model(options.model, options.weights).to(options.device)
+        model = load_model(name, options.weights).to(options.device)
     images = torch.stack([frame.image for frame in scene_stream("fog", range(options.batch), size)]).to(options.device)
-    record = measure(model, images, options.rounds, options.precision)
-    record = {
-        "model": options.model,
+    return {
+        "model": name,
         "weights": options.weights and options.weights.name,
         "size": options.size,
         "batch": options.batch,
-        **record,
+        **measure(model, images, options.rounds, options.precision),
         "versions": versions(),
     }
-    print(json.dumps(record, indent=1))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def measure(model: Segmenter, images: torch.Tensor, rounds: int, precision: Any = "float32") -> dict[str, Any]:
     """Medians over `rounds` after one warm-up round; one update per call, without the guard and a last prediction."""
     sessions = {case: _session(model, name, fields, precision) for case, (name, fields) in CASES.items()}
     times: dict[str, list[float]] = {case: [] for case in (*CASES, "ncut")}
+    peaks: dict[str, float | None] = {}
     for turn in range(rounds + 1):
         for case, session in sessions.items():
+            before = reset_peak()
             times[case].append(_seconds(lambda session=session: session.adapt(images), images))
+            peaks[case] = None if before is None else round((resident("VmHWM") - before) / 2**20, 1)
         times["ncut"].append(_ncut_seconds(model, images))
         if turn == 0:
             times = {case: [] for case in times}
@@ -84,6 +102,7 @@ def measure(model: Segmenter, images: torch.Tensor, rounds: int, precision: Any 
         "ratio_mall_sample_affine_over_tent": _ratio(times["mall-sample affine"], tent),
         "ratio_mall_sample_all_over_tent": _ratio(times["mall-sample all"], tent),
         "ncut_share_of_iteration": _ratio(times["ncut"], times["mall-domain affine"]),
+        "peak_mib_beyond_the_session": peaks,
         "rounds": rounds,
         "precision": precision,
     }

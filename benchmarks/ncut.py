@@ -26,6 +26,7 @@ from torch.nn import functional
 from allweather.bench.record import versions
 from allweather.data.scenes import render
 from allweather.ncut import Affinity
+from benchmarks.memory import reset_peak, resident
 from benchmarks.ncut_rivals import RIVALS, Absent, Filter, exact_rows, points
 
 SIZES = ((64, 128), (128, 256), (256, 512), (512, 1024), (1024, 2048))
@@ -74,13 +75,13 @@ def measure(name: str, height: int, width: int, options: argparse.Namespace) -> 
     sigma_xy = SIGMA_XY * height / 256
     _settle(name)
     try:
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         make = _ours if name == OURS else _rival(name)
         started = time.perf_counter()
         step = make(image, sigma_xy)
         row["build_ms"] = 1e3 * (time.perf_counter() - started)
         loss, gradient = step(scores)
-        row["peak_over_scores"] = (_resident("VmHWM") - before) / (scores.numel() * scores.element_size())
+        row["peak_over_scores"] = (resident("VmHWM") - before) / (scores.numel() * scores.element_size())
     except Absent as reason:
         return row | {"skipped": str(reason)}
     if options.memory:
@@ -224,14 +225,7 @@ def _settle(name: str) -> None:
         (_ours if name == OURS else _rival(name))(image, 5.0)(scores)
     except Absent:
         return
-    clear = Path("/proc/self/clear_refs")
-    if clear.exists():
-        clear.write_text("5")
-
-
-def _resident(key: str) -> int:
-    status = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in status if line.startswith(key)).split()[1])
+    reset_peak()
 
 
 def _fastest(work: Callable[[], object], repeats: int, slow: float = 20.0) -> float:
