@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/performance.md")
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -61,7 +61,91 @@ def streetnet() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"camvid": camvid, "demo": streetnet}
+def ncut() -> str:
+    """The normalized cut and its rivals, one row per size and rival."""
+    found = _record("performance/ncut.json")
+    if found is None:
+        return "not measured"
+    lines = [
+        "| pixels | | make it, ms | loss and gradient, ms | gradient error | peak over the scores |",
+        "|---" * 6 + "|",
+    ]
+    for row in found["rows"]:
+        size = f"{row['height']}×{row['width']}"
+        if "skipped" in row:
+            lines.append(f"| {size} | {row['rival']} | {row['skipped']} | | | |")
+            continue
+        peak = row.get("peak_over_scores")
+        lines.append(
+            f"| {size} | {row['rival']} | {row['build_ms']:.1f} | {row['step_ms']:.1f} | {row['gradient_error']:.2%} | "
+            f"{'–' if peak is None else f'{peak:.1f}×'} |"
+        )
+    exponents = ", ".join(f"{name} {value:.2f}" for name, value in found["slopes"].items())
+    return "\n".join([*lines, "", f"Exponent of time in pixels: {exponents}. {found['versions']['machine']}."])
+
+
+def iteration() -> str:
+    """Milliseconds per iteration of every recorded network."""
+    lines = [
+        "| network, size, batch | TENT | MALL-sample | MALL-domain | MALL-domain, all parameters | "
+        "MALL/TENT affine | MALL/TENT all | NCut's share |",
+        "|---" * 8 + "|",
+    ]
+    for path in sorted((RECORDS / "iteration").glob("*.json")):
+        loaded = json.loads(path.read_text())
+        for row in loaded if isinstance(loaded, list) else [loaded]:
+            times = row["ms_per_iteration"]
+            cells = [times[case] for case in ("tent", "mall-sample affine", "mall-domain affine", "mall-domain all")]
+            ratios = [row["ratio_mall_affine_over_tent"], row["ratio_mall_all_over_tent"]]
+            lines.append(
+                f"| {row['model']}{'' if row['weights'] else ' (random)'}, {row['size']}, {row['batch']} | "
+                + " | ".join(f"{value:.0f}" for value in cells)
+                + f" | {ratios[0]:.2f} | {ratios[1]:.2f} | {row['ncut_share_of_iteration']:.1%} |"
+            )
+    return "\n".join(lines)
+
+
+def stream() -> str:
+    """Frames per second along a video."""
+    found = _record("performance/stream.json")
+    if found is None:
+        return "not measured"
+    lines = ["| method | frames per second | median ms | slowest ms |", "|---|---|---|---|"]
+    for name, row in found["rows"].items():
+        lines.append(f"| {name} | {row['frames_per_second']:.2f} | {row['median_ms']:.0f} | {row['worst_ms']:.0f} |")
+    about = f"{found['model']} at {found['size']}, {found['frames']} frames of {found['of']}"
+    about += f", {found['versions']['machine']}."
+    return "\n".join([*lines, "", about])
+
+
+def options() -> str:
+    """What each speed option changes."""
+    found = _record("performance/options.json")
+    if found is None:
+        return "not measured"
+    lines = ["| option | ms per frame | time ratio | mIoU % | labels that stay |", "|---|---|---|---|---|"]
+    for name, row in found["rows"].items():
+        lines.append(
+            f"| {name} | {row['ms_per_frame']:.0f} | {row['ratio']:.2f} | {row['mIoU']:.2f} | {row['same_labels']:.3%} |"
+        )
+    about = f"{found['model']}, {found['method']}, {found['frames']} dusk frames at {found['size']}"
+    about += f", {found['versions']['machine']}."
+    return "\n".join([*lines, "", about])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "camvid": camvid,
+    "demo": streetnet,
+    "ncut": ncut,
+    "iteration": iteration,
+    "stream": stream,
+    "options": options,
+}
+
+
+def _record(name: str) -> dict[str, Any] | None:
+    path = RECORDS / name
+    return _load(path) if path.exists() else None
 
 
 def _load(path: Path) -> dict[str, Any]:
