@@ -22,6 +22,7 @@ ENTRIES = (
         build=_build,
         source="Chen et al., DeepLabv3+, ECCV 2018; github.com/open-mmlab/mmsegmentation",
         licence="Apache-2.0",
+        file="deeplabv3plus_r101-d8_512x1024_80k_cityscapes_20200606_114143-068fcfe9.pth",
         publisher="mmsegmentation model zoo",
         nesting="state_dict",
         fixture="mmseg/deeplabv3plus_r101",

@@ -49,7 +49,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "deeplabv3": partial(_network, partial(AsppHead, DEEP, WIDTH, CLASSES)),
     "deeplabv3plus": partial(_network, partial(DetailedAsppHead, CHANNELS[TAPS[0]], DEEP, WIDTH, CLASSES), (0, -1)),
 }
-FILES = {"fcn": "20230224_185436-13fef4ea", "deeplabv3plus": "20200825_124836-d256dd4b"}
+FILES = {
+    "fcn": "mobilenet-v2-d8_fcn_4xb2-80k_cityscapes-512x1024-20230224_185436-13fef4ea.pth",
+    "pspnet": "pspnet_m-v2-d8_512x1024_80k_cityscapes_20200825_124817-19e81d51.pth",
+    "deeplabv3": "deeplabv3_m-v2-d8_512x1024_80k_cityscapes_20200825_124836-bef03590.pth",
+    "deeplabv3plus": "deeplabv3plus_m-v2-d8_512x1024_80k_cityscapes_20200825_124836-d256dd4b.pth",
+}
 ENTRIES = tuple(
     Entry(
         name=f"mobilenetv2:{head}",
@@ -57,7 +62,7 @@ ENTRIES = tuple(
         build=build,
         source="Sandler et al., MobileNetV2, CVPR 2018; github.com/open-mmlab/mmsegmentation",
         licence="Apache-2.0",
-        file=f"mobilenet-v2-d8_{head}_…_cityscapes_{FILES[head]}.pth" if head in FILES else None,
+        file=FILES[head],
         publisher="mmsegmentation model zoo",
         nesting="state_dict",
         fixture=f"mmseg/mnv2_{head}",
