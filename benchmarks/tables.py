@@ -125,9 +125,8 @@ def options() -> str:
         return "not measured"
     lines = ["| option | ms per frame | time ratio | mIoU % | labels that stay |", "|---|---|---|---|---|"]
     for name, row in found["rows"].items():
-        lines.append(
-            f"| {name} | {row['ms_per_frame']:.0f} | {row['ratio']:.2f} | {row['mIoU']:.2f} | {row['same_labels']:.3%} |"
-        )
+        figures = f"{row['ms_per_frame']:.0f} | {row['ratio']:.2f} | {row['mIoU']:.2f} | {row['same_labels']:.3%}"
+        lines.append(f"| {name} | {figures} |")
     about = f"{found['model']}, {found['method']}, {found['frames']} dusk frames at {found['size']}"
     about += f", {found['versions']['machine']}."
     return "\n".join([*lines, "", about])

@@ -43,21 +43,20 @@ def _sample(points: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def _pivots(kernel: Tensor, counted: Tensor, stops: list[int], error: float) -> Tensor:
     """Indices B×r in order of choice; r is the first of `stops` whose mean residual is at most `error`, or the last."""
-    density = kernel.square().sum(2)
+    batch, size, _ = kernel.shape
+    density = torch.linalg.vector_norm(kernel, dim=2).square_()
     residual = counted.clone()
-    factor = kernel.new_zeros(kernel.shape[0], stops[-1], kernel.shape[1])  # B×r×M, row k belongs to pivot k
-    images = torch.arange(kernel.shape[0], device=kernel.device)
+    factor = kernel.new_zeros(batch, stops[-1], size)  # B×r×M, row k belongs to pivot k
     picked: list[Tensor] = []
     for stop in stops:
         for k in range(len(picked), stop):
-            pivot = (residual * density).argmax(1)
-            known = torch.einsum("bk,bkm->bm", factor[images, :k, pivot], factor[:, :k])
-            scale = residual[images, pivot].clamp_min(1e-7).sqrt()
-            column = (kernel[images, pivot] - known) / scale[:, None]
-            factor[:, k] = torch.where(residual > 0, column, 0)
-            residual = (residual - factor[:, k].square()).clamp_min(0)
-            residual[images, pivot] = 0
-            picked.append(pivot)
+            pivot = (residual * density).argmax(1)[:, None, None]
+            known = factor[:, :k].gather(2, pivot.expand(-1, k, -1)).mT @ factor[:, :k]  # B×1×M
+            scale = residual.gather(1, pivot[:, 0]).clamp_min_(1e-7).rsqrt_()
+            row = kernel.gather(1, pivot.expand(-1, -1, size)).sub_(known)[:, 0].mul_(scale)
+            factor[:, k] = row
+            residual.addcmul_(row, row, value=-1).clamp_min_(0).scatter_(1, pivot[:, 0], 0)
+            picked.append(pivot[:, 0, 0])
         if stop < stops[-1] and float((residual.sum(1) / counted.sum(1).clamp_min(1)).max()) <= error:
             break
     return torch.stack(picked, 1)

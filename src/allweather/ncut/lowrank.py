@@ -1,7 +1,7 @@
 """The affinity as landmark appearances × a coarse grid in space: filtering in a few dense matrix products.
 
-A ≈ Σ_kl W_kl diag(φ_k) H B Hᵀ diag(φ_l) + diag(δ), with φ_k(i) the appearance kernel of pixel i and landmark k, W the
-inverse of that kernel among the landmarks, H B Hᵀ the space kernel, and δ what makes A_ii = 1; see README.md.
+A ≈ Σ_k diag(ψ_k) H B Hᵀ diag(ψ_k) + diag(δ), with ψ the Nyström factor of the appearance kernel, H B Hᵀ
+the space kernel, and δ what makes A_ii = 1; see README.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,12 @@ from math import e, log2, prod, sqrt
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from allweather.ncut.landmarks import choose_landmarks, gaussian
 from allweather.ncut.space import Axis, axis
 
-_TILE = 1 << 19  # the least numbers of a tile's widest intermediate, so that it stays in the caches
+_TILE = 1 << 21  # the least numbers of a tile's widest intermediate: fewer would cost more in starting operations
 _EIGENVALUES = 1e-5  # of the landmarks' kernel relative to the largest; below it there is only rounding
-_FAR = -1e4  # an exponent of 2 that no score outweighs
 _LEAST = -100.0  # smaller exponents of 2 would only reach numbers that processors are slow at
 
 
@@ -54,28 +52,28 @@ class _Tile:
     last: int
     rows: slice
 
+    @property
+    def near(self) -> slice:
+        """The rows of nodes around it."""
+        return slice(self.first, self.last + 1)
+
 
 @dataclass(frozen=True)
 class Factors:
     """All that depends on the images alone.
 
     Attributes:
-        points: B×R×Q×P×(D+2), the pixels of each of R×Q cells as (2x, −|x|², 1), x the appearance in units where
-            the kernel is 2^(−|x−l|²); a pixel that does not count has `_FAR` for −|x|².
-        landmarks: B×(D+2)×r, the landmarks as (l, 1, −|l|²).
-        metric: B×r×r, W.
+        appearance: R×B×Q×P×r, ψ of the P pixels of each of R×Q cells, 0 where a pixel does not count; its type is that
+            of the two large products, whose sums are float32 at least.
         blur_y, blur_x: (R+1)×(R+1) and (Q+1)×(Q+1), B of each axis.
-        corners: 4×P, the share of each pixel of a cell that goes to the cell's four nodes; its type is that of the
-            two large products, whose sums are float32 at least.
+        corners: 4×P, the share of each pixel of a cell that goes to the cell's four nodes.
         delta: B×H×W, δ; 0 where a pixel does not count.
         total: B, the sum of d = A·1.
-        one: B×(R+1)×(Q+1)×1×r, the vector 1 at the nodes, blurred.
+        one: (R+1)×B×(Q+1)×1×r, the vector 1 at the nodes, blurred.
         cell_y, cell_x: pixels per cell.
     """
 
-    points: Tensor
-    landmarks: Tensor
-    metric: Tensor
+    appearance: Tensor
     blur_y: Tensor
     blur_x: Tensor
     corners: Tensor
@@ -88,11 +86,15 @@ class Factors:
     @property
     def rank(self) -> int:
         """r, the number of landmarks."""
-        return self.landmarks.shape[2]
+        return self.appearance.shape[4]
 
     def cells(self, tile: _Tile) -> tuple[int, int, int, int]:
         """Rows of cells, pixel rows of each, cells in a row, pixel columns of each."""
-        return tile.last - tile.first, self.cell_y, self.points.shape[2], self.cell_x
+        return tile.last - tile.first, self.cell_y, self.appearance.shape[2], self.cell_x
+
+    def of(self, tile: _Tile) -> Tensor:
+        """ψ of the tile's pixels, (T·B·Q)×P×r."""
+        return self.appearance[tile.first : tile.last].flatten(0, 2)
 
 
 def factorise(
@@ -101,31 +103,28 @@ def factorise(
     """The factors of images whose `appearance` B×D×H×W (divided by its σ) counts where `mask` B×H×W is true."""
     batch, _, height, width = appearance.shape
     rows, columns = axis(height, sigma_xy), axis(width, sigma_xy)
-    flat, valid = appearance.flatten(2).transpose(1, 2), mask.flatten(1)
+    flat = appearance.flatten(2).transpose(1, 2)
     flat = flat - flat.mean(1, keepdim=True)  # |x|² and |l|² stay small beside their difference
-    landmarks = choose_landmarks(flat, valid, ranks, error)
-    root = _inverse_root(gaussian(landmarks, landmarks))
-    unit = sqrt(log2(e) / 2)
-    pixels = _augment(flat * unit, valid).transpose(1, 2).unflatten(2, (height, width))
+    landmarks = choose_landmarks(flat, mask.flatten(1), ranks, error)
+    shape = rows.cells, batch, columns.cells, rows.cell * columns.cell, landmarks.shape[1]
     corners = torch.einsum("ap,bq->abpq", rows.weights, columns.weights).flatten(2).flatten(0, 1)
     factors = Factors(
-        points=_cut(pixels, rows, columns),
-        landmarks=_augment_landmarks(landmarks * unit),
-        metric=root @ root.mT,
+        appearance=appearance.new_empty(shape, dtype=products),
         blur_y=rows.blur.to(appearance),
         blur_x=columns.blur.to(appearance),
         corners=corners.to(appearance.device, products),
-        delta=torch.zeros_like(appearance[:, 0]),
-        total=appearance.new_zeros(batch),
-        one=appearance.new_zeros(batch, rows.cells + 1, columns.cells + 1, 1, landmarks.shape[1]),
+        delta=torch.empty_like(appearance[:, 0]),
+        total=appearance.new_empty(batch),
+        one=appearance.new_empty(rows.cells + 1, batch, columns.cells + 1, 1, shape[4]),
         cell_y=rows.cell,
         cell_x=columns.cell,
     )
-    own = _appearance_diagonal(factors, root).mul_(_space_diagonal(rows, columns, mask).to(appearance))
-    factors.delta.copy_(own.neg_().add_(1).mul_(mask))
+    pixels = _augment(flat).transpose(1, 2).unflatten(2, (height, width))
+    own = _fill_appearance(factors, pixels, mask, landmarks)
+    factors.delta.copy_(own.mul_(_space_diagonal(rows, columns, mask).to(appearance)).neg_().add_(1).mul_(mask))
     one = _splat(mask[:, None].to(appearance.dtype), factors)
     factors.one.copy_(_blur(one, factors))
-    factors.total.copy_((one * factors.one).flatten(1).sum(1) + factors.delta.sum((1, 2)))
+    factors.total.copy_((one * factors.one).sum((0, 2, 3, 4)) + factors.delta.sum((1, 2)))
     return factors
 
 
@@ -141,9 +140,9 @@ def terms_and_nodes(scores: Tensor, factors: Factors) -> tuple[Tensor, Tensor, T
     |dᵀS_p| ≤ 1e-12·Σd, has the term and the derivative 0.
     """
     nodes = _splat(scores, factors)
-    mass = (nodes @ factors.one.transpose(3, 4)).sum((1, 2, 4))
+    mass = (nodes @ factors.one.mT).sum((0, 2, 4))
     blurred = _blur(nodes, factors)
-    quadratic = nodes.mul_(blurred).sum((1, 2, 4))
+    quadratic = nodes.mul_(blurred).sum((0, 2, 4))
     scratch = Scratch(factors.delta)
     for tile in _tiles(scores, factors):
         part = scratch.cast("part", scores[:, :, tile.rows])
@@ -171,21 +170,25 @@ def _filtered(scores: Tensor, nodes: Tensor, factors: Factors, affine: tuple[Ten
     filtered = torch.empty_like(scores)
     scratch = Scratch(factors.delta)
     for tile in _tiles(scores, factors):
-        part = scratch.cast("part", scores[:, :, tile.rows])
-        near = nodes[:, tile.first : tile.last + 1]
+        part, near = scratch.cast("part", scores[:, :, tile.rows]), nodes[tile.near]
         if affine:
             scale, shift = (number[..., None, None] for number in affine)
             part = torch.addcmul(shift, part, scale, out=scratch.take("affine", part.shape))
-            scale, shift = (number[:, None, None] for number in (scale[..., 0], shift[..., 0]))
-            near = (near * scale).addcmul_(factors.one[:, tile.first : tile.last + 1], shift)
-        values = _slice(near, factors, tile, part.shape, scratch)
-        filtered[:, :, tile.rows] = values.addcmul_(factors.delta[:, None, tile.rows], part)
+            scale, shift = (number[:, None, :, :, 0] for number in (scale, shift))
+            near = (near * scale).addcmul_(factors.one[tile.near], shift)
+        cells, delta = _slice(near, factors, tile, scratch), factors.delta[:, None, tile.rows]
+        target = filtered[:, :, tile.rows]
+        if target.dtype == part.dtype and _fits(target, factors, tile):
+            _cut(target, factors, tile).copy_(cells)
+            target.addcmul_(delta, part)
+        else:
+            target.copy_(_to_pixels(cells, factors, tile, part.shape, scratch).addcmul_(delta, part))
     return filtered
 
 
 def _tiles(scores: Tensor, factors: Factors) -> Iterator[_Tile]:
     """Rows of cells whose widest intermediate has `_TILE` numbers, or an eighth of the scores' bytes if more."""
-    batch, rows, columns, pixels, _ = factors.points.shape
+    rows, batch, columns, pixels, _ = factors.appearance.shape
     each = batch * columns * pixels * max(4 * scores.shape[1], factors.rank)
     least = scores.numel() * scores.element_size() // (8 * factors.delta.element_size())
     step = max(1, max(_TILE, least) // each)
@@ -194,99 +197,133 @@ def _tiles(scores: Tensor, factors: Factors) -> Iterator[_Tile]:
         yield _Tile(first, last, slice(first * factors.cell_y, min(last * factors.cell_y, scores.shape[2])))
 
 
-def _kernel(factors: Factors, tile: _Tile, scratch: Scratch) -> Tensor:
-    """φ of the tile's pixels, (B·T·Q)×P×r, made anew each time: cheaper than reading it from memory."""
-    points = factors.points[:, tile.first : tile.last]
-    batch, rows, columns, pixels, channels = points.shape
-    landmarks = factors.landmarks[:, None].expand(-1, rows * columns, -1, -1)
-    exponent = scratch.take("exponent", (batch * rows * columns, pixels, factors.rank))
-    torch.bmm(points.reshape(-1, pixels, channels), landmarks.reshape(-1, channels, factors.rank), out=exponent)
-    return scratch.cast("kernel", exponent.clamp_min_(_LEAST).exp2_(), factors.corners.dtype)
-
-
 def _splat(scores: Tensor, factors: Factors) -> Tensor:
-    """Hᵀ(φ ⊙ S): the scores' moments at the nodes, B×(R+1)×(Q+1)×C×r."""
-    batch, rows, columns, pixels, _ = factors.points.shape
+    """Hᵀ(ψ ⊙ S): the scores' moments at the nodes, (R+1)×B×(Q+1)×C×r."""
+    rows, batch, columns, pixels, rank = factors.appearance.shape
     classes, kind = scores.shape[1], factors.corners.dtype
-    nodes = factors.delta.new_zeros(batch, rows + 1, columns + 1, classes, factors.rank)
+    nodes = factors.delta.new_zeros(rows + 1, batch, columns + 1, classes, rank)
     scratch = Scratch(factors.delta)
     for tile in _tiles(scores, factors):
-        cells = _to_cells(scores[:, :, tile.rows], factors, tile, scratch)  # (B·T·Q)×C×P
+        cells = _to_cells(scores[:, :, tile.rows], factors, tile, scratch, kind)  # (T·B·Q)×C×P
         weighted = scratch.take("weighted", (len(cells), 4, classes, pixels), kind)
         torch.mul(cells[:, None], factors.corners[:, None], out=weighted)
-        moments = scratch.take("moments", (len(cells), 4 * classes, factors.rank), kind)
-        torch.bmm(weighted.flatten(1, 2), _kernel(factors, tile, scratch), out=moments)
-        by_corner = moments.view(batch, -1, columns, 4, classes, factors.rank)
+        moments = scratch.take("moments", (len(cells), 4 * classes, rank), kind)
+        torch.bmm(weighted.flatten(1, 2), factors.of(tile), out=moments)
+        by_corner = moments.view(-1, batch, columns, 4, classes, rank)
         for corner in range(4):
             down, right = divmod(corner, 2)
-            target = nodes[:, tile.first + down : tile.last + down, right : columns + right]
-            target += by_corner[:, :, :, corner]
+            nodes[tile.first + down : tile.last + down, :, right : columns + right] += by_corner[:, :, :, corner]
     return nodes
 
 
 def _blur(nodes: Tensor, factors: Factors) -> Tensor:
-    """B and W applied at the nodes."""
-    blurred = (factors.blur_y @ nodes.flatten(2)).view(nodes.shape)
-    blurred = (factors.blur_x @ blurred.flatten(3)).view(nodes.shape)
-    return (blurred.flatten(1, 3) @ factors.metric).view(nodes.shape)
+    """B applied at the nodes."""
+    blurred = (factors.blur_y @ nodes.flatten(1)).view(nodes.shape)
+    return (factors.blur_x @ blurred.flatten(3)).view(nodes.shape)
 
 
-def _slice(near: Tensor, factors: Factors, tile: _Tile, shape: torch.Size, scratch: Scratch) -> Tensor:
-    """φ ⊙ (H · near), summed over the landmarks, at the tile's pixels: `shape` B×C×h×W; `near`, its rows of nodes."""
-    batch, _, columns, pixels, _ = factors.points.shape
-    rows, classes, kind = tile.last - tile.first, shape[1], factors.corners.dtype
-    around = scratch.take("around", (batch, rows, columns, 4, classes, factors.rank), kind)
+def _slice(near: Tensor, factors: Factors, tile: _Tile, scratch: Scratch) -> Tensor:
+    """ψ ⊙ (H · near), summed over the landmarks, at the tile's pixels: T×B×Q×C×py×px; `near`, its rows of nodes."""
+    _, batch, columns, pixels, rank = factors.appearance.shape
+    rows, classes, kind = tile.last - tile.first, near.shape[3], factors.corners.dtype
+    around = scratch.take("around", (rows, batch, columns, 4, classes, rank), kind)
     for corner in range(4):
         down, right = divmod(corner, 2)
-        around[:, :, :, corner] = near[:, down : rows + down, right : columns + right]
-    values = scratch.take("values", (batch * rows * columns, 4 * classes, pixels), kind)
-    torch.bmm(around.flatten(0, 2).flatten(1, 2), _kernel(factors, tile, scratch).transpose(1, 2), out=values)
+        around[:, :, :, corner] = near[down : rows + down, :, right : columns + right]
+    values = scratch.take("values", (rows * batch * columns, 4 * classes, pixels), kind)
+    torch.bmm(around.flatten(0, 2).flatten(1, 2), factors.of(tile).mT, out=values)
     upper, lower = values.view(-1, 2, 2 * classes, pixels).unbind(1)
     sides = torch.lerp(upper, lower, factors.corners[2:].sum(0), out=scratch.take("sides", upper.shape, kind))
     first, second = sides.view(-1, 2, classes, pixels).unbind(1)
     cells = torch.lerp(first, second, factors.corners[1::2].sum(0), out=scratch.take("cells", first.shape, kind))
-    return _to_pixels(cells, factors, tile, shape, scratch)
+    return cells.view(rows, batch, columns, classes, factors.cell_y, factors.cell_x)
 
 
-def _to_cells(images: Tensor, factors: Factors, tile: _Tile, scratch: Scratch) -> Tensor:
-    """The tile's pixels B×K×h×W cut into cells: (B·T·Q)×K×P; what the last cells lack is 0, which no score weighs."""
-    kind, size = factors.corners.dtype, factors.cells(tile)
+def _fits(images: Tensor, factors: Factors, tile: _Tile) -> bool:
+    """Whether the tile's pixels fill its cells."""
+    rows, height, columns, width = factors.cells(tile)
+    return images.shape[2:] == (rows * height, columns * width)
+
+
+def _cut(images: Tensor, factors: Factors, tile: _Tile) -> Tensor:
+    """Pixels B×K×(T·py)×(Q·px) seen as cells T×B×Q×K×py×px, without a copy."""
+    rows, height, columns, width = factors.cells(tile)
+    return images.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(2, 0, 4, 1, 3, 5)
+
+
+def _to_cells(images: Tensor, factors: Factors, tile: _Tile, scratch: Scratch, kind: torch.dtype) -> Tensor:
+    """The tile's pixels B×K×h×W cut into cells: (T·B·Q)×K×P; what the last cells lack is 0, which no score weighs."""
+    rows, cell_y, columns, cell_x = factors.cells(tile)
     batch, channels, height, width = images.shape
-    whole = scratch.take("image", (batch, channels, size[0] * size[1], size[2] * size[3]), kind)
-    whole[:, :, height:] = 0
-    whole[:, :, :, width:] = 0
-    whole[:, :, :height, :width] = images
-    cells = scratch.take("cells", (batch, size[0], size[2], channels, size[1], size[3]), kind)
-    cells.copy_(whole.view(batch, channels, *size).permute(0, 2, 4, 1, 3, 5))
-    return cells.flatten(4, 5).flatten(0, 2)
+    cells = scratch.take("cells", (rows, batch, columns, channels, cell_y, cell_x), kind)
+    if not _fits(images, factors, tile):
+        whole = scratch.take("image", (batch, channels, rows * cell_y, columns * cell_x), kind)
+        whole[:, :, height:] = 0
+        whole[:, :, :, width:] = 0
+        whole[:, :, :height, :width] = images
+        images = whole
+    return cells.copy_(_cut(images, factors, tile)).flatten(4, 5).flatten(0, 2)
 
 
 def _to_pixels(cells: Tensor, factors: Factors, tile: _Tile, shape: torch.Size, scratch: Scratch) -> Tensor:
-    """(B·T·Q)×K×P back to pixels B×K×h×W = `shape`."""
-    size = factors.cells(tile)
-    whole = scratch.take("image", (shape[0], shape[1], *size))
-    whole.copy_(cells.view(shape[0], size[0], size[2], shape[1], size[1], size[3]).permute(0, 3, 1, 4, 2, 5))
-    return whole.flatten(4, 5).flatten(2, 3)[:, :, : shape[2], : shape[3]]
+    """Cells T×B×Q×K×py×px back to pixels B×K×h×W = `shape`."""
+    rows, height, columns, width = factors.cells(tile)
+    whole = scratch.take("image", (shape[0], shape[1], rows * height, columns * width))
+    _cut(whole, factors, tile).copy_(cells)
+    return whole[:, :, : shape[2], : shape[3]]
 
 
-def _cut(images: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """B×K×H×W cut into cells B×R×Q×P×K, zeros where the last ones lack pixels."""
-    below, right = rows.cell * rows.cells - images.shape[2], columns.cell * columns.cells - images.shape[3]
-    cells = functional.pad(images, (0, right, 0, below)).unflatten(3, (-1, columns.cell)).unflatten(2, (-1, rows.cell))
-    return cells.permute(0, 2, 4, 3, 5, 1).flatten(3, 4)
+def _fill_appearance(factors: Factors, pixels: Tensor, mask: Tensor, landmarks: Tensor) -> Tensor:
+    """Writes ψ = K(pixels, landmarks) · K(landmarks, landmarks)^(−1/2) tile by tile; returns |ψ|² per pixel, B×H×W.
+
+    Args:
+        pixels: B×(D+2)×H×W, as `_augment` makes them.
+    """
+    batch, height, width = factors.delta.shape
+    products, everywhere = factors.appearance.dtype, bool(mask.all())
+    root = _inverse_root(gaussian(landmarks, landmarks)).to(products)
+    centres = _augment_landmarks(landmarks)
+    diagonal = factors.delta.new_empty(batch, 1, height, width)
+    points, flags, scratch = Scratch(pixels), Scratch(pixels), Scratch(pixels)
+    for tile in _tiles(diagonal, factors):
+        rows, _, columns, _ = factors.cells(tile)
+        cells = _to_cells(pixels[:, :, tile.rows], factors, tile, points, pixels.dtype).transpose(1, 2)
+        exponent = scratch.take("exponent", (*cells.shape[:2], factors.rank))
+        torch.bmm(cells, _by_cell(centres, rows, columns), out=exponent)
+        kernel = scratch.cast("kernel", exponent.clamp_min_(_LEAST).exp2_(), products)
+        psi = factors.of(tile)
+        torch.bmm(kernel, _by_cell(root, rows, columns), out=psi)
+        if not everywhere:
+            psi *= _to_cells(mask[:, None, tile.rows], factors, tile, flags, products).transpose(1, 2)
+        squares = torch.mul(psi, psi, out=scratch.take("squares", psi.shape, products))
+        own = squares.sum(2).view(rows, batch, columns, 1, factors.cell_y, factors.cell_x)
+        part = diagonal[:, :, tile.rows]
+        part.copy_(_to_pixels(own, factors, tile, part.shape, scratch))
+    return diagonal[:, 0]
 
 
-def _augment(points: Tensor, valid: Tensor) -> Tensor:
+def _by_cell(matrices: Tensor, rows: int, columns: int) -> Tensor:
+    """One matrix per image, B×m×n, repeated for every cell: (rows·B·columns)×m×n."""
+    return matrices[None, :, None].expand(rows, -1, columns, -1, -1).flatten(0, 2)
+
+
+_UNIT = sqrt(log2(e) / 2)  # appearances times this have the kernel 2^(−|x−l|²)
+
+
+def _augment(points: Tensor) -> Tensor:
+    """Points B×N×D as (2x, −|x|², 1), whose product with (l, 1, −|l|²) is −|x−l|²."""
     batch, pixels, channels = points.shape
     augmented = points.new_ones(batch, pixels, channels + 2)
-    torch.mul(points, 2, out=augmented[..., :channels])
-    augmented[..., channels] = torch.where(valid, -points.square().sum(2), _FAR)
+    scaled = torch.mul(points, 2 * _UNIT, out=augmented[..., :channels])
+    augmented[..., channels] = scaled.square().sum(2) / -4
     return augmented
 
 
 def _augment_landmarks(landmarks: Tensor) -> Tensor:
+    """Landmarks B×r×D as B×(D+2)×r."""
+    landmarks = landmarks * _UNIT
     square = -landmarks.square().sum(2, keepdim=True)
-    return torch.cat([landmarks, torch.ones_like(square), square], 2).transpose(1, 2).contiguous()
+    return torch.cat([landmarks, torch.ones_like(square), square], 2).mT.contiguous()
 
 
 def _inverse_root(kernel: Tensor) -> Tensor:
@@ -301,18 +338,3 @@ def _space_diagonal(rows: Axis, columns: Axis, mask: Tensor) -> Tensor:
     """H×W: the space kernel of each pixel with itself, as the grid gives it."""
     whole = torch.einsum("a,b->ab", rows.diagonal.flatten(), columns.diagonal.flatten())
     return whole[: mask.shape[1], : mask.shape[2]].to(mask.device)
-
-
-def _appearance_diagonal(factors: Factors, root: Tensor) -> Tensor:
-    """B×H×W: the appearance kernel of each pixel with itself, as the landmarks give it; `root` · rootᵀ = W."""
-    batch, height, width = factors.delta.shape
-    diagonal = factors.delta.new_empty(batch, 1, height, width)
-    scratch = Scratch(factors.delta)
-    for tile in _tiles(diagonal, factors):
-        kernel = _kernel(factors, tile, scratch).unflatten(0, (batch, -1))
-        product = scratch.take("product", kernel.shape, kernel.dtype)
-        torch.matmul(kernel, root[:, None].to(kernel.dtype), out=product)
-        own = product.mul_(product).sum(3).flatten(0, 1)[:, None]  # (B·T·Q)×1×P
-        part = diagonal[:, :, tile.rows]
-        part.copy_(_to_pixels(own, factors, tile, part.shape, scratch))
-    return diagonal[:, 0]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from allweather.ncut.lowrank import Factors, filter_scores, gradient, terms_and_nodes
 
-_FIELDS = 11  # of Factors: nine tensors and two integers
+_FIELDS = 9  # of Factors: seven tensors and two integers
 
 
 def ncut_terms(scores: Tensor, factors: Factors) -> Tensor:
@@ -25,16 +25,14 @@ def ncut_filter(scores: Tensor, factors: Factors) -> Tensor:
 def _fields(factors: Factors) -> tuple[Any, ...]:
     f = factors
     return (
-        f.points, f.landmarks, f.metric, f.blur_y, f.blur_x, f.corners, f.delta, f.total, f.one, f.cell_y, f.cell_x,
+        f.appearance, f.blur_y, f.blur_x, f.corners, f.delta, f.total, f.one, f.cell_y, f.cell_x,
     )  # fmt: skip
 
 
 @torch.library.custom_op("allweather::ncut_terms", mutates_args=())
 def _terms(
     scores: Tensor,
-    points: Tensor,
-    landmarks: Tensor,
-    metric: Tensor,
+    appearance: Tensor,
     blur_y: Tensor,
     blur_x: Tensor,
     corners: Tensor,
@@ -44,14 +42,14 @@ def _terms(
     cell_y: int,
     cell_x: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    factors = Factors(points, landmarks, metric, blur_y, blur_x, corners, delta, total, one, cell_y, cell_x)
+    factors = Factors(appearance, blur_y, blur_x, corners, delta, total, one, cell_y, cell_x)
     with torch.autocast(scores.device.type, enabled=False):
         return terms_and_nodes(scores, factors)
 
 
 @_terms.register_fake
 def _(scores: Tensor, *factors: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    one = factors[8]
+    one = factors[6]
     terms = one.new_empty(scores.shape[:2])
     nodes = one.new_empty((*one.shape[:3], scores.shape[1], one.shape[4]))
     return terms, nodes, torch.empty_like(terms), torch.empty_like(terms)
@@ -63,9 +61,7 @@ def _gradient(
     nodes: Tensor,
     ratio: Tensor,
     inverse: Tensor,
-    points: Tensor,
-    landmarks: Tensor,
-    metric: Tensor,
+    appearance: Tensor,
     blur_y: Tensor,
     blur_x: Tensor,
     corners: Tensor,
@@ -75,7 +71,7 @@ def _gradient(
     cell_y: int,
     cell_x: int,
 ) -> Tensor:
-    factors = Factors(points, landmarks, metric, blur_y, blur_x, corners, delta, total, one, cell_y, cell_x)
+    factors = Factors(appearance, blur_y, blur_x, corners, delta, total, one, cell_y, cell_x)
     with torch.autocast(scores.device.type, enabled=False):
         return gradient(scores, factors, nodes, ratio, inverse)
 
@@ -112,9 +108,7 @@ _terms.register_autograd(_terms_backward, setup_context=_keep_nodes)
 @torch.library.custom_op("allweather::ncut_filter", mutates_args=())
 def _filter(
     scores: Tensor,
-    points: Tensor,
-    landmarks: Tensor,
-    metric: Tensor,
+    appearance: Tensor,
     blur_y: Tensor,
     blur_x: Tensor,
     corners: Tensor,
@@ -124,7 +118,7 @@ def _filter(
     cell_y: int,
     cell_x: int,
 ) -> Tensor:
-    factors = Factors(points, landmarks, metric, blur_y, blur_x, corners, delta, total, one, cell_y, cell_x)
+    factors = Factors(appearance, blur_y, blur_x, corners, delta, total, one, cell_y, cell_x)
     with torch.autocast(scores.device.type, enabled=False):
         return filter_scores(scores, factors)
 
