@@ -15,7 +15,8 @@ from allweather.ncut.landmarks import choose_landmarks, gaussian
 from allweather.ncut.space import Axis, axis
 
 _TILE = 1 << 21  # the least numbers of a tile's widest intermediate: fewer would cost more in starting operations
-_EIGENVALUES = 1e-5  # of the landmarks' kernel relative to the largest; below it there is only rounding
+# eigenvalues of the landmarks' kernel relative to the largest, below which there is little but rounding
+_EIGENVALUES = {torch.bfloat16: 1e-3, torch.float32: 1e-5, torch.float64: 1e-5}
 _LEAST = -100.0  # smaller exponents of 2 would only reach numbers that processors are slow at
 
 
@@ -281,7 +282,7 @@ def _fill_appearance(factors: Factors, pixels: Tensor, mask: Tensor, landmarks: 
     """
     batch, height, width = factors.delta.shape
     products, everywhere = factors.appearance.dtype, bool(mask.all())
-    root = _inverse_root(gaussian(landmarks, landmarks)).to(products)
+    root = _inverse_root(gaussian(landmarks, landmarks), _EIGENVALUES[products]).to(products)
     centres = _augment_landmarks(landmarks)
     diagonal = factors.delta.new_empty(batch, 1, height, width)
     points, flags, scratch = Scratch(pixels), Scratch(pixels), Scratch(pixels)
@@ -326,10 +327,10 @@ def _augment_landmarks(landmarks: Tensor) -> Tensor:
     return torch.cat([landmarks, torch.ones_like(square), square], 2).mT.contiguous()
 
 
-def _inverse_root(kernel: Tensor) -> Tensor:
-    """V with V Vᵀ the pseudo-inverse of B×r×r `kernel`."""
+def _inverse_root(kernel: Tensor, least: float) -> Tensor:
+    """V with V Vᵀ the pseudo-inverse of B×r×r `kernel`, eigenvalues under `least` of the largest left out."""
     values, vectors = torch.linalg.eigh(kernel.double())
-    kept = values > _EIGENVALUES * values[:, -1:]
+    kept = values > least * values[:, -1:]
     inverse = torch.where(kept, 1 / torch.where(kept, values, 1), 0).sqrt()
     return (vectors * inverse[:, None]).to(kernel.dtype)
 
