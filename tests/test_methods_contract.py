@@ -145,13 +145,12 @@ def test_only_declared_tensors_move(name: str, preset: str, norm: str) -> None:
     model = tiny(norm)
     session = session_for(name, preset, model)
     declared = {*session._state.parameters, *session._state.buffers}
-    for frame in frames(2):
-        session(frame)
+    updates = sum(session(frame).iterations for frame in frames(2))
     moved = moved_names(session, model)
     assert moved <= declared
     if session.method.episodic:
         assert not moved
-    elif session._state.parameters:
+    elif session._state.parameters and updates:
         assert moved & set(session._state.parameters), "a continual method with parameters moves some"
 
 

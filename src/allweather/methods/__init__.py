@@ -4,9 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from allweather.errors import unknown
+from allweather.methods.augco import Augco
+from allweather.methods.cotta import Cotta
+from allweather.methods.crf import Crf
+from allweather.methods.diga import Diga
+from allweather.methods.eta import Eta
+from allweather.methods.infomax import InfoMax
 from allweather.methods.mall import MallDomain, MallSample
+from allweather.methods.memo import Memo
 from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.norm import Norm
+from allweather.methods.pseudo_label import PseudoLabel
+from allweather.methods.sar import Sar
+from allweather.methods.self_adaptive import SelfAdaptive
 from allweather.methods.settings import describe_fields, parse_settings, settings_of
 from allweather.methods.source import Source
 from allweather.methods.tent import Tent
@@ -18,6 +28,16 @@ METHODS: dict[str, type[Method]] = {
         Source,
         Norm,
         Tent,
+        InfoMax,
+        PseudoLabel,
+        Eta,
+        Sar,
+        Memo,
+        Augco,
+        SelfAdaptive,
+        Cotta,
+        Diga,
+        Crf,
         MallSample,
         MallDomain,
     )

@@ -1,8 +1,11 @@
 """Which parameters of a network may move: all, the affine ones of its norm layers, or a name pattern."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from allweather.errors import AllWeatherError
 from allweather.models.norm_layers import NORM_LAYERS
@@ -40,6 +43,13 @@ def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn
     if not chosen:
         raise AllWeatherError(_nothing(model, which, method))
     return chosen
+
+
+def with_parameters(model: Segmenter, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    """Logits of the network with other values in place of the parameters of those names; differentiable by them."""
+    module = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    named = {f"network.{name}": value for name, value in parameters.items()}
+    return cast(Tensor, torch.func.functional_call(module, named, (images,)))
 
 
 def _nothing(model: Segmenter, which: str, method: str) -> str:

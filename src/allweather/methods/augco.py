@@ -1,0 +1,43 @@
+"""AugCo: pixels teach where two views agree on their class or are sure of it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.nn import functional
+
+from allweather.methods.gradient import GradientMethod
+from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.pseudo_label import IGNORED
+from allweather.methods.views import recoloured, view_logits
+from allweather.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augco(GradientMethod):
+    """Cross-entropy of a recoloured, mirrored view to the plain view's classes at reliable pixels.
+
+    Reliable are pixels on whose class the views agree, or whose confidence is above `threshold` (Prabhu et al.,
+    section 3).
+    """
+
+    name: ClassVar[str] = "augco"
+    source: ClassVar[str] = (
+        "Prabhu et al., Augmentation consistency-guided self-training for source-free adaptation, 2021"
+    )
+    presets: ClassVar = {"paper": {"bn": "batch", "parameters": "all", "lr": 2.5e-6, "episodic": False}}
+
+    lr: float = option(5e-4, "learning rate")
+    threshold: float = option(0.8, "confidence above which a pixel teaches although the views differ, 0..1")
+    strength: float = option(0.3, "how far brightness, contrast and gamma are drawn, 0..1")
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        logits = model(batch.images)
+        other = view_logits(model, recoloured(batch.images, self.strength), mirror=True).float()
+        with torch.no_grad():
+            confidence, labels = logits.float().softmax(1).max(1)
+            counts = (other.argmax(1) == labels) | (confidence > self.threshold)
+            labels = labels.masked_fill(~counts, IGNORED)
+        if not counts.any():
+            return Objective(logits)
+        return Objective(logits, functional.cross_entropy(other, labels, ignore_index=IGNORED))

@@ -1,0 +1,72 @@
+"""CoTTA: a student follows its own averaged teacher, which looks at many views where the source is unsure."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from allweather.methods.gradient import GradientMethod
+from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.parameters import with_parameters
+from allweather.methods.views import mean_probabilities
+from allweather.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cotta(GradientMethod):
+    """Cross-entropy of the student to the EMA teacher's prediction; the teacher's prediction is reported.
+
+    The teacher's prediction is the mean over mirrored and resized views of images on which the source's mean
+    confidence is under `threshold`. After each update every number of the student returns to the source with
+    probability `restore`.
+    """
+
+    name: ClassVar[str] = "cotta"
+    source: ClassVar[str] = "Wang et al., Continual test-time domain adaptation, CVPR 2022, Eq. 1 to 7"
+    presets: ClassVar = {
+        "paper": {"bn": "source", "lr": 7.5e-6, "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), "threshold": 0.69}
+    }
+
+    parameters: str = option("all", "what moves: all, norm-affine, or a pattern over parameter names")
+    lr: float = option(1e-5, "learning rate")
+    episodic: bool = option(False, "back to the source network after each batch")
+    report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
+    teacher: float = option(0.999, "share of itself that the teacher keeps at each update")
+    restore: float = option(0.01, "probability with which a number returns to the source after an update")
+    threshold: float = option(0.9, "mean confidence of the source, 0..1, under which the teacher sees several views")
+    scales: tuple[float, ...] = option((0.75, 1.0, 1.25), "sizes of the teacher's views, relative to the image")
+
+    def begin(self, model: Segmenter) -> State:
+        state = super().begin(model)
+        state.origin = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
+        state.memory = {name: value.clone() for name, value in state.origin.items()}
+        return state
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        student = model(batch.images)
+        target = self._target(model, state, batch.images)
+        loss = -(target * student.float().log_softmax(1)).sum(1).mean()
+        return Objective(target.clamp_min(1e-12).log(), loss)
+
+    @torch.no_grad()
+    def _target(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
+        """The teacher's probabilities B×C×H×W."""
+
+        def teacher(view: Tensor) -> Tensor:
+            return with_parameters(model, state.memory, view)
+
+        plain = teacher(images).float().softmax(1)
+        confidence = with_parameters(model, state.origin, images).float().softmax(1).amax(1).mean((1, 2))
+        unsure = confidence < self.threshold
+        if not unsure.any():
+            return plain
+        averaged = mean_probabilities(teacher, images, self.scales)
+        return torch.where(unsure[:, None, None, None], averaged, plain)
+
+    @torch.no_grad()
+    def after_update(self, model: Segmenter, state: State) -> None:
+        for name, parameter in state.parameters.items():
+            state.memory[name].lerp_(parameter, 1 - self.teacher)
+            back = torch.rand_like(parameter) < self.restore
+            parameter.copy_(torch.where(back, state.origin[name], parameter))

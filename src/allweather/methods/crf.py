@@ -1,0 +1,64 @@
+"""Dense CRF: the prediction smoothed by the affinity, nothing learnt; the rival of the normalized cut."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from allweather.methods.method import Batch, Method, Objective, State, option
+from allweather.methods.normalization import BNMode, adopt_statistics
+from allweather.models.segmenter import Segmenter
+from allweather.ncut import Affinity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crf(Method):
+    """Mean field of a fully connected CRF with Potts compatibility (Krähenbühl and Koltun, Algorithm 1).
+
+    Q ← softmax(log p + weight · (A Q − Q) / (d − 1)), with A the affinity that MALL's loss has, in place of a lattice.
+    """
+
+    name: ClassVar[str] = "crf"
+    source: ClassVar[str] = "Krähenbühl and Koltun, Efficient inference in fully connected CRFs, NIPS 2011"
+    presets: ClassVar = {"paper": {"bn": "source", "updates": 10}}
+
+    bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
+    share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")
+    weight: float = option(3.0, "weight of the smoothness")
+    updates: int = option(5, "mean-field updates")
+    scale: float = option(0.5, "the affinity sees image and prediction at this share of the input's size")
+    sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale")
+    sigma_xy: float = option(50.0, "width of the affinity in space, in pixels of the input")
+
+    @property
+    def episodic(self) -> bool:  # type: ignore[override]
+        return self.bn not in ("running", "train")
+
+    def begin(self, model: Segmenter) -> State:
+        return State(buffers=adopt_statistics(model, self.bn, self.share))
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        with torch.no_grad():
+            logits = model(batch.images)
+            size = [max(1, int(side * self.scale)) for side in logits.shape[2:]]
+            small = functional.interpolate(logits.float(), size, mode="bilinear")
+            change = self._smoothed(small, batch.images) - small.log_softmax(1)
+            change = functional.interpolate(change, logits.shape[2:], mode="bilinear")
+        return Objective(logits.float().log_softmax(1) + change)
+
+    def _smoothed(self, logits: Tensor, images: Tensor) -> Tensor:
+        """log Q after the last update, B×C×h×w."""
+        affinity = Affinity.from_image(
+            functional.interpolate(images, logits.shape[2:], mode="bilinear", antialias=True),
+            sigma_rgb=self.sigma_rgb,
+            sigma_xy=self.sigma_xy * self.scale,
+        )
+        unary = logits.log_softmax(1)
+        others = (affinity.degree - 1).clamp_min(1e-6)[:, None]
+        result = unary
+        for _ in range(self.updates):
+            beliefs = result.exp()
+            result = (unary + self.weight * (affinity.apply(beliefs) - beliefs) / others).log_softmax(1)
+        return result

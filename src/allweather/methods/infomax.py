@@ -1,0 +1,28 @@
+"""Information maximisation: sure of every pixel, yet of many classes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from allweather.methods.gradient import GradientMethod
+from allweather.methods.mall import diversity
+from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.tent import mean_entropy
+from allweather.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoMax(GradientMethod):
+    """loss = mean H(p_i) − weight · H(mean p), the mutual information of pixels and classes at weight 1."""
+
+    name: ClassVar[str] = "infomax"
+    source: ClassVar[str] = (
+        "Liang et al., Do we really need to access the source data? (SHOT), ICML 2020, Eq. 2 and 3, on single images"
+    )
+    presets: ClassVar = {"paper": {"bn": "batch", "diversity_weight": 1.0, "episodic": False, "report_after": False}}
+
+    diversity_weight: float = option(0.5, "weight of the entropy of the mean prediction, which is maximised")
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        logits = model(batch.images)
+        spread = diversity(logits.float().softmax(1))
+        return Objective(logits, mean_entropy(logits) - self.diversity_weight * spread)

@@ -1,0 +1,40 @@
+"""Hard pseudo-labels of confident pixels: the simplest self-training."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional
+
+from allweather.methods.gradient import GradientMethod
+from allweather.methods.method import Batch, Objective, State, option
+from allweather.models.segmenter import Segmenter
+
+IGNORED = -1
+
+
+def confident_labels(probabilities: Tensor, threshold: float) -> Tensor:
+    """Classes B×H×W of probabilities B×C×H×W, `IGNORED` where the largest is not above `threshold`."""
+    confidence, labels = probabilities.detach().max(1)
+    return labels.masked_fill(confidence <= threshold, IGNORED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabel(GradientMethod):
+    """Cross-entropy to the network's own classes at pixels whose confidence is above `threshold`."""
+
+    name: ClassVar[str] = "pseudo-label"
+    source: ClassVar[str] = "Lee, Pseudo-label, ICML Workshops 2013; hard labels as CoTTA's line of work runs TENT"
+    presets: ClassVar = {
+        "paper": {"bn": "source", "lr": 7.5e-6, "threshold": 0.0, "episodic": False, "report_after": False}
+    }
+
+    lr: float = option(5e-4, "learning rate")
+    threshold: float = option(0.8, "confidence above which a pixel teaches, 0..1")
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        logits = model(batch.images)
+        labels = confident_labels(logits.float().softmax(1), self.threshold)
+        if not (labels != IGNORED).any():
+            return Objective(logits)
+        return Objective(logits, functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED))

@@ -1,0 +1,45 @@
+"""Other views of the same images (mirrored, resized, recoloured) and their predictions on the images' own grid."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Network = Callable[[Tensor], Tensor]
+
+
+def resized(images: Tensor, scale: float) -> Tensor:
+    """Images B×3×H×W enlarged or reduced by `scale`."""
+    if scale == 1.0:
+        return images
+    return functional.interpolate(images, scale_factor=scale, mode="bilinear", antialias=scale < 1.0)
+
+
+def view_logits(network: Network, images: Tensor, scale: float = 1.0, mirror: bool = False) -> Tensor:
+    """Logits of a view, brought back to the images' grid: B×C×H×W."""
+    view = resized(images, scale)
+    logits = network(view.flip(3) if mirror else view)
+    logits = logits.flip(3) if mirror else logits
+    if logits.shape[2:] == images.shape[2:]:
+        return logits
+    return functional.interpolate(logits, images.shape[2:], mode="bilinear")
+
+
+def mean_probabilities(network: Network, images: Tensor, scales: Sequence[float], mirror: bool = True) -> Tensor:
+    """The mean of the views' softmax, B×C×H×W: every scale, and its mirror image if `mirror`."""
+    views = [(scale, flipped) for scale in scales for flipped in ((False, True) if mirror else (False,))]
+    total = torch.zeros(())
+    for scale, flipped in views:
+        total = view_logits(network, images, scale, flipped).float().softmax(1) + total.to(images.device)
+    return total / len(views)
+
+
+def recoloured(images: Tensor, strength: float) -> Tensor:
+    """Brightness, contrast and gamma of each image drawn at random within ±`strength`; still in [0, 1]."""
+    brightness, contrast, gamma = (
+        1 + strength * (2 * torch.rand(len(images), 1, 1, 1, device=images.device) - 1) for _ in range(3)
+    )
+    mean = images.mean((1, 2, 3), keepdim=True)
+    changed = ((images * brightness - mean) * contrast + mean).clamp(1e-4, 1)
+    return changed**gamma
