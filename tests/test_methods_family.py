@@ -1,0 +1,136 @@
+"""What sets each method apart from the others, on networks small enough to reason about."""
+
+from math import log
+
+import pytest
+import torch
+from test_methods_contract import frames, moved_names, tiny
+from torch import Tensor
+
+from allweather import methods
+from allweather.methods.method import Batch
+from allweather.methods.pseudo_label import IGNORED, confident_labels
+from allweather.methods.reliable import pixel_entropy, reliable
+from allweather.methods.views import mean_probabilities, recoloured, view_logits
+from allweather.session import Guard, Session
+
+
+def test_views_come_back_onto_the_images_grid() -> None:
+    images = frames(2)
+
+    def network(x: Tensor) -> Tensor:
+        return x * 5
+
+    torch.testing.assert_close(view_logits(network, images, mirror=True), network(images))
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 3, 4), (24, 32), mode="bilinear")
+    torch.testing.assert_close(view_logits(network, smooth, 1.5), network(smooth), atol=0.3, rtol=0)
+    mean = mean_probabilities(network, images, (1.0,), mirror=True)
+    torch.testing.assert_close(mean, network(images).softmax(1))
+
+
+def test_recolouring_stays_in_range_and_moves_nothing() -> None:
+    torch.manual_seed(0)
+    image = torch.linspace(0, 1, 3 * 24 * 32).view(1, 3, 24, 32)
+    changed = recoloured(image, 0.3)
+    assert 0 <= changed.min() <= changed.max() <= 1
+    assert not torch.equal(changed, image)
+    assert (changed.flatten().diff() >= 0).all(), "brighter pixels stay brighter"
+
+
+def test_reliable_pixels_are_those_of_low_entropy() -> None:
+    logits = torch.tensor([[9.0, 0.1], [0.0, 0.0], [0.0, 0.0]])[None, :, None]
+    entropy = pixel_entropy(logits)
+    assert entropy[0, 0, 1] > 0.95 * log(3)
+    assert reliable(entropy, 0.4, 3).tolist() == [[[True, False]]]
+
+
+def test_pseudo_labels_leave_unsure_pixels_out() -> None:
+    probabilities = torch.tensor([[0.9, 0.5], [0.05, 0.3], [0.05, 0.2]])[None, :, None]
+    assert confident_labels(probabilities, 0.8).tolist() == [[[0, IGNORED]]]
+
+
+def run(name: str, images: Tensor, **settings: object) -> Session:
+    model = tiny("batchnorm")
+    session = Session(model, methods.make(name, settings=settings, model=model), guard=Guard(enabled=False))
+    for image in images:
+        session(image)
+    return session
+
+
+def test_cotta_restores_and_its_teacher_lags() -> None:
+    source = tiny("batchnorm")
+    everything = run("cotta", frames(2), restore=1.0, lr=0.1)
+    assert not moved_names(everything, source), "every number is restored"
+    nothing = run("cotta", frames(1), restore=0.0, lr=0.1, teacher=0.9)
+    state = nothing._state
+    for name, parameter in state.parameters.items():
+        student, teacher = parameter.detach() - state.origin[name], state.memory[name] - state.origin[name]
+        assert student.any()
+        torch.testing.assert_close(teacher, 0.1 * student)
+
+
+def test_sar_comes_back_when_entropy_collapses() -> None:
+    source = tiny("batchnorm")
+    kept = run("sar", frames(3), margin=1.0, episodic=False, recover=0.0, lr=0.1)
+    assert moved_names(kept, source)
+    back = run("sar", frames(3), margin=1.0, episodic=False, recover=10.0, lr=0.1)
+    assert not moved_names(back, source)
+
+
+def test_sar_looks_at_the_steepest_neighbour() -> None:
+    """With a radius of 0 it is the entropy of reliable pixels; with a larger one the loss is higher."""
+    losses = {}
+    for radius in (0.0, 0.5):
+        model = tiny("batchnorm")
+        method = methods.make("sar", settings={"radius": radius, "margin": 1.0}, model=model)
+        state = method.begin(model)
+        objective = method.objective(model, state, Batch(frames(1)))
+        assert objective.loss is not None
+        assert objective.watched is not None
+        losses[radius] = float(objective.loss.detach() - objective.watched)
+    assert losses[0.0] == pytest.approx(0, abs=1e-6)
+    assert losses[0.5] > 1e-4
+
+
+def test_eta_skips_an_image_it_has_seen() -> None:
+    image = frames(1)[0]
+    model = tiny("batchnorm")
+    settings = {"episodic": False, "margin": 1.0, "redundancy": 0.05}
+    session = Session(model, methods.make("eta", settings=settings, model=model), guard=Guard(enabled=False))
+    assert [session(image).iterations for _ in range(2)] == [1, 0]
+
+
+def test_crf_smooths_within_a_region_and_keeps_its_border() -> None:
+    torch.manual_seed(0)
+    image = torch.zeros(1, 3, 32, 32)
+    image[..., 16:] = 1
+    truth = (torch.arange(32) >= 16).long().expand(32, 32)
+    logits = torch.nn.functional.one_hot(truth, 3).movedim(2, 0)[None] * 2.0 + torch.randn(1, 3, 32, 32)
+    crf = methods.METHODS["crf"]()
+    smoothed = crf._smoothed(logits, image)  # type: ignore[attr-defined]
+    noisy, clean = (logits.argmax(1)[0] == truth).float().mean(), (smoothed.argmax(1)[0] == truth).float().mean()
+    assert noisy < 0.95
+    assert clean > 0.99
+
+
+def test_diga_remembers_prototypes_along_the_stream() -> None:
+    session = run("diga", frames(3), threshold=0.0)
+    prototypes = session._state.memory["prototypes"]
+    assert prototypes.abs().sum(1).gt(0).any()
+    session.reset()
+    assert not prototypes.any()
+    plain = run("diga", frames(1), threshold=1.0).predict(frames(1)[0])
+    assert torch.isfinite(plain).all()
+
+
+def test_self_adaptive_labels_are_made_once() -> None:
+    model = tiny("batchnorm")
+    method = methods.make("self-adaptive", settings={"threshold": 0.0}, model=model)
+    state, batch = method.begin(model), Batch(frames(1))
+    method.objective(model, state, batch)
+    first = batch.once("labels", lambda: None)
+    with torch.no_grad():
+        for parameter in state.parameters.values():
+            parameter.mul_(3)
+    method.objective(model, state, batch)
+    assert batch.once("labels", lambda: None) is first
