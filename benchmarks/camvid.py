@@ -25,6 +25,7 @@ from allweather.bench.record import provenance
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.data.labels import find_mapping
+from allweather.methods import METHODS
 
 RECORDS = Path(__file__).parent / "records" / "camvid"
 SIZE = (480, 352)
@@ -34,8 +35,7 @@ ROWS: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "norm": ("norm", "recommended", {}),
     "tent": ("tent", "recommended", {}),
     "tent-continual": ("tent", "recommended", CONTINUAL),
-    "mall-sample": ("mall-sample", "recommended", {}),
-    "mall-domain": ("mall-domain", "recommended", {}),
+    **{name: (name, "recommended", {}) for name in METHODS if name not in ("source", "norm", "tent")},
     "norm-paper": ("norm", "paper", {}),
     "tent-paper": ("tent", "paper", {}),
     "mall-sample-paper": ("mall-sample", "paper", {}),

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from allweather import methods
+from allweather.methods import METHODS, Method
+
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
-PAGES = ("README.md", "docs/results.md", "docs/performance.md")
+PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/methods.md")
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -132,7 +135,45 @@ def options() -> str:
     return "\n".join([*lines, "", about])
 
 
+def all_methods() -> str:
+    """One section per method: what its class says, source, defaults and measured figures."""
+    return "\n\n".join(_method(name, method) for name, method in METHODS.items())
+
+
+def _method(name: str, method: type[Method]) -> str:
+    about = " ".join(line.strip() for line in (method.__doc__ or "").strip().splitlines())
+    fields = methods.describe_fields(method)
+    defaults = ", ".join(f"{key} {_plain(entry['default'])}" for key, entry in fields.items())
+    presets = [
+        f"`{preset}`: " + ", ".join(f"{key} {_plain(value)}" for key, value in chosen.items())
+        for preset, chosen in method.presets.items()
+        if chosen
+    ]
+    lines = [f"## {name}", about, f"Source: {method.source}.", f"Defaults: {defaults or 'none'}."]
+    lines += [f"Preset {preset}." for preset in presets]
+    return "\n\n".join([*lines, _measured(name)])
+
+
+def _measured(name: str) -> str:
+    said = []
+    for split in ("dusk", "day"):
+        for row, label in ((name, "defaults"), (f"{name}-paper", "preset `paper`")):
+            found = _record(f"camvid/{split}-espnetv2-2.0-{row}.json")
+            source = _record(f"camvid/{split}-espnetv2-2.0-source.json")
+            if found and source:
+                change = found["mIoU"] - source["mIoU"]
+                said.append(f"CamVid {split}, {label}: {found['mIoU']:.2f} mIoU ({change:+.2f} to the source)")
+    return f"Measured: {'; '.join(said)}." if said else "Measured: not yet."
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(_plain(item) for item in value) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "methods": all_methods,
     "camvid": camvid,
     "demo": streetnet,
     "ncut": ncut,
@@ -163,7 +204,7 @@ def _pair(record: dict[str, Any] | None, source: dict[str, Any] | None) -> tuple
 
 
 def _order(row: str) -> int:
-    known = ["source", "norm", "tent", "tent-continual", "mall-sample", "mall-domain"]
+    known = ["source", "norm", "tent", "tent-continual", *METHODS]
     name = row.removesuffix("-paper")
     return known.index(name) if name in known else len(known)
 
