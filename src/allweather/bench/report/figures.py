@@ -40,10 +40,13 @@ def verdict(groups: Sequence[Group]) -> list[str]:
         best = max([*points, *([source] if source else [])], key=lambda one: one.mean("mIoU"))
         gap = best.mean("mIoU") - ruled.mean("mIoU")
         steps = float(np.mean(ruled.per_image("iterations")))
+        refused = sum(len(record["rolled_back"]) for record in ruled.records)
+        images = sum(len(record["images"]) for record in ruled.records)
         lines.append(
             f"{key[1]} on {key[0][0]}: the rule stops after {steps:.1f} iterations on average at "
             f"{ruled.mean('mIoU'):.2f}, {gap:.2f} points {'below' if gap > 0 else 'above'} the best fixed number "
-            f"({best.free_iterations or 0} iterations, {best.mean('mIoU'):.2f})."
+            f"({best.free_iterations or 0} iterations, {best.mean('mIoU'):.2f}). "
+            f"The guard rolled {refused} of {images} images back to the unadapted prediction."
         )
     return lines
 
