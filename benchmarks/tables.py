@@ -151,7 +151,26 @@ def _method(name: str, method: type[Method]) -> str:
     ]
     lines = [f"## {name}", about, f"Source: {method.source}.", f"Defaults: {defaults or 'none'}."]
     lines += [f"Preset {preset}." for preset in presets]
+    if method.without_batchnorm:
+        lines.append(
+            "Networks without BatchNorm: "
+            + ", ".join(f"{key} {_plain(value)}" for key, value in method.without_batchnorm.items())
+            + "."
+        )
     return "\n\n".join([*lines, _measured(name)])
+
+
+def layernorm() -> str:
+    """A network with LayerNorm alone, dusk and day."""
+    found = _record("layernorm.json")
+    if found is None:
+        return "not measured"
+    source = found["rows"]["source"]
+    lines = ["| setting | dusk mIoU % | vs source | day mIoU % | vs source |", "|---|---|---|---|---|"]
+    for name, row in found["rows"].items():
+        cells = [cell for split in ("dusk", "day") for cell in _pair(row[split], source[split])]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _measured(name: str) -> str:
@@ -178,6 +197,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": streetnet,
     "ncut": ncut,
     "iteration": iteration,
+    "layernorm": layernorm,
     "stream": stream,
     "options": options,
 }

@@ -134,3 +134,10 @@ def test_self_adaptive_labels_are_made_once() -> None:
             parameter.mul_(3)
     method.objective(model, state, batch)
     assert batch.once("labels", lambda: None) is first
+
+
+def test_networks_without_batchnorm_have_their_own_settings() -> None:
+    rates = {norm: methods.make("mall-sample", model=tiny(norm)).lr for norm in ("batchnorm", "layernorm")}  # type: ignore[attr-defined]
+    assert rates["layernorm"] > rates["batchnorm"]
+    assert methods.make("mall-sample", "paper", model=tiny("layernorm")) == methods.make("mall-sample", "paper")
+    assert methods.make("mall-sample", settings={"lr": 0.5}, model=tiny("layernorm")).lr == 0.5  # type: ignore[attr-defined]

@@ -39,6 +39,7 @@ def list_methods() -> list[dict[str, Any]]:
             "source": method.source,
             "fields": methods.describe_fields(method),
             "presets": {"recommended": {}, **method.presets},
+            "without_batchnorm": dict(method.without_batchnorm),
         }
         for name, method in methods.METHODS.items()
     ]

@@ -14,6 +14,7 @@ from allweather.methods.mall import MallDomain, MallSample
 from allweather.methods.memo import Memo
 from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.norm import Norm
+from allweather.methods.normalization import has_statistics
 from allweather.methods.pseudo_label import PseudoLabel
 from allweather.methods.sar import Sar
 from allweather.methods.self_adaptive import SelfAdaptive
@@ -65,6 +66,7 @@ def make(
         raise unknown(f"preset of {name}", preset, presets)
     chosen = dict(presets[preset])
     if preset == "recommended" and model is not None:
+        chosen |= {} if has_statistics(model) else method.without_batchnorm
         chosen |= model.facts.recommended.get(name, {})
     return method(**parse_settings(method, chosen | dict(settings or {})))
 

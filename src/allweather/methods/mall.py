@@ -131,6 +131,7 @@ class MallSample(Mall):
 
     name: ClassVar[str] = "mall-sample"
     presets: ClassVar = {"paper": _PAPER | {"iterations": 5, "horizon": 5}}
+    without_batchnorm: ClassVar = {"lr": 1e-2}
 
     ncut_weight: float = option(0.3, "weight of the normalized cut")
     entropy_weight: float = option(1.0, "weight of the mean entropy of the pixels' predictions")
@@ -143,6 +144,7 @@ class MallDomain(Mall):
 
     name: ClassVar[str] = "mall-domain"
     presets: ClassVar = {"paper": _PAPER | {"report_after": True}}
+    without_batchnorm: ClassVar = {"lr": 1e-3}
 
     episodic: bool = option(False, "back to the source network after each batch")
     lr: float = option(5e-5, "learning rate")

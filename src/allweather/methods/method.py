@@ -77,6 +77,7 @@ class Method(ABC):
         name: as the command line and records call it.
         source: the publication it implements.
         presets: fields that differ from the defaults, by preset name; `recommended` is the defaults.
+        without_batchnorm: fields of `recommended` that differ for networks whose statistics cannot be replaced.
         iterations: the most updates per batch.
         stopping: when to end the updates of a batch earlier.
         episodic: whether the network returns to the source after each batch.
@@ -86,6 +87,7 @@ class Method(ABC):
     name: ClassVar[str]
     source: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+    without_batchnorm: ClassVar[Mapping[str, Any]] = {}
     iterations: int = 1
     episodic: bool = True
     report_after: bool = False

@@ -46,6 +46,11 @@ def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None) -> dic
     return moved
 
 
+def has_statistics(model: Segmenter) -> bool:
+    """Whether the network has BatchNorm layers with running statistics."""
+    return any(isinstance(module, _BatchNorm) and module.running_mean is not None for module in model.network.modules())
+
+
 @contextmanager
 def moving_statistics(model: nn.Module) -> Iterator[None]:
     """Lets forward passes inside move the running statistics of modes `running` and `train`."""
