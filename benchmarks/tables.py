@@ -70,7 +70,7 @@ def ncut() -> str:
     if found is None:
         return "not measured"
     lines = [
-        "| pixels | | make it, ms | loss and gradient, ms | gradient error | peak over the scores |",
+        "| pixels | | make it, ms | loss and gradient, ms | gradient error | peak over the scores, making / step |",
         "|---" * 6 + "|",
     ]
     for row in found["rows"]:
@@ -78,10 +78,10 @@ def ncut() -> str:
         if "skipped" in row:
             lines.append(f"| {size} | {row['rival']} | {row['skipped']} | | | |")
             continue
-        peak = row.get("peak_over_scores")
+        peaks = " / ".join(f"{row[key]:.1f}×" for key in ("build_peak_over_scores", "step_peak_over_scores"))
         lines.append(
             f"| {size} | {row['rival']} | {row['build_ms']:.1f} | {row['step_ms']:.1f} | {row['gradient_error']:.2%} | "
-            f"{'–' if peak is None else f'{peak:.1f}×'} |"
+            f"{peaks} |"
         )
     exponents = ", ".join(f"{name} {value:.2f}" for name, value in found["slopes"].items())
     return "\n".join([*lines, "", f"Exponent of time in pixels: {exponents}. {found['versions']['machine']}."])
