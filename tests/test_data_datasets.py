@@ -1,17 +1,18 @@
 """Every dataset in a small tree of its publisher's layout, traps included: number, order, label values."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from allweather.classes import CITYSCAPES
-from allweather.data.datasets import DATASETS, check, find_dataset, list_datasets, mapillary, wilddash2
-from allweather.data.datasets.encodings import LABEL_IDS, invalid_mask, label_ids, to_label_ids, train_ids
-from allweather.data.images import ImageError
+from allweather.app.cli import app
+from allweather.data.datasets import DATASETS, check, find_dataset, list_datasets
+from allweather.data.datasets.encodings import invalid_mask
 from allweather.errors import AllWeatherError
 
 TRAIN = [0, 18, 255]  # what a file of trainIds holds
@@ -64,9 +65,14 @@ TREES: dict[str, Tree] = {
             **acdc("val", "night", "000010"), **acdc("val", "night", "000002"), **acdc("val", "fog", "000001"),
             **acdc("train", "rain", "000003"), **acdc("test", "snow", "000004"),
             "rgb_anon/fog/val_ref/GOPR0475/GOPR0475_frame_000001_rgb_ref_anon.png": None,
+            "gt/fog/val_ref/GOPR0475/GOPR0475_frame_000001_gt_ref_labelTrainIds.png": TRAIN,
+            "rgb_anon/fog/val_ref/GOPR0475/GOPR0475_frame_000002_rgb_ref_anon.png": None,
+            "rgb_anon/snow/train_ref/GOPR0122/GOPR0122_frame_000002_rgb_ref_anon.png": None,
+            "rgb_anon/rain/test_ref/GOPR0402/GOPR0402_frame_000002_rgb_ref_anon.png": None,
             "rgb_anon/fog/val/GOPR0475/notes.txt": None,
         },
-        {"val": 3, "val/night": 2, "val/fog": 1, "val/rain": 0, "train": 1, "test": 1, "test/snow": 1, "val_ref": 1},
+        {"val": 3, "val/night": 2, "val/fog": 1, "val/rain": 0, "train": 1, "test": 1, "test/snow": 1,
+         "val_ref": 2, "val_ref/fog": 2, "val_ref/labelled": 1, "train_ref": 1, "train_ref/snow": 1, "test_ref": 1},
         first={"val/night": "rgb_anon/night/val/GOPR0475/GOPR0475_frame_000002_rgb_anon"},
     ),
     "acdc in its archives' folders": Tree(
@@ -90,8 +96,12 @@ TREES: dict[str, Tree] = {
             "gtCoarse_daytime_trainvaltest/test/night/01_frame_0555_gtCoarse_labelIds.png": IDS,
             "gtCoarse_daytime_trainvaltest/test/night/01_frame_0555_gtCoarse_labelTrainIds.png": TRAIN,
             "night/01_frame_0555_gtCoarse_labelIds.png": IDS,
+            "leftImg8bit/test/night/01_frame_0060_leftImg8bit.png": None,
+            "gtCoarse_daytime_trainvaltest/test/night/01_frame_0060_gtCoarse_labelIds.png": IDS,
+            "night/01_frame_0060_gtCoarse_labelTrainIds.png": TRAIN,
         },
-        {"test": 1, "test/corrected": 1},
+        {"test": 2, "test/corrected": 2},
+        first={"test": "leftImg8bit/test/night/01_frame_0060_leftImg8bit"},
     ),
     "foggy-driving": Tree(FOGGY_DRIVING, {"test_all": 3, "test": 2, "test_extra": 1}),
     "foggy-driving-dense": Tree(
@@ -156,10 +166,14 @@ TREES: dict[str, Tree] = {
             "images/10k/test/9b.jpg": None,
         },
         {"train": 1, "val": 1, "test": 1, "night": 1},
-        lists={"lists_file_names/images_trainval_night_correct_filenames.txt": "images/10k/train/8a.jpg\n"},
+        lists={"lists_file_names/images_trainval_night_correct_filenames.txt": "seg/images/train/8a.jpg\n"},
+        first={"night": "images/10k/train/8a"},
     ),
     "bdd100k in the old layout": Tree(
-        {"seg/images/val/7d2f.jpg": None, "seg/labels/val/7d2f_train_id.png": TRAIN}, {"val": 1, "train": 0, "test": 0}
+        {"bdd100k/seg/images/val/7d2f.jpg": None, "bdd100k/seg/labels/val/7d2f_train_id.png": TRAIN},
+        {"val": 1, "train": 0, "test": 0, "night": 1},
+        lists={"lists_file_names/images_trainval_night_correct_filenames.txt": "seg/images/val/7d2f.jpg\n"},
+        first={"night": "seg/images/val/7d2f"},
     ),
     "nightcity": Tree(
         {"val/img/Chicago_0002.png": None, "val/lbl/Chicago_0002_trainIds.png": TRAIN,
@@ -225,6 +239,20 @@ def test_the_publishers_layout_is_found(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TREES)
+def test_the_command_line_counts_every_split(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "val" / "val_ref" / "night" / "test"  # names that splits have too
+    plant(root, TREES[name])
+    arguments = ["data", "check", name.split()[0], "--root", str(root)]
+    answer = CliRunner().invoke(app, [*arguments, "--json"])
+    found = json.loads(answer.stdout)["splits"]
+    assert answer.exit_code == 0 and {split: found[split] for split in TREES[name].counts} == TREES[name].counts
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 0 and all(split in told.stdout for split in found)
+    missing = [split for split, count in found.items() if not count and "/" not in split]
+    assert all(f"{split} is missing; looked for" in told.stderr for split in missing)
+
+
+@pytest.mark.parametrize("name", TREES)
 def test_frames_come_in_order_and_labels_decode(tmp_path: Path, name: str) -> None:
     tree, dataset = TREES[name], find_dataset(name.split()[0])
     plant(tmp_path, tree)
@@ -258,6 +286,35 @@ def test_a_wrong_root_says_what_was_looked_for(tmp_path: Path, name: str) -> Non
         check(dataset, tmp_path / "gone")
 
 
+def test_a_root_too_deep_or_too_high_is_told(tmp_path: Path) -> None:
+    plant(tmp_path / "acdc", TREES["acdc"])
+    dataset, holds = find_dataset("acdc"), re.escape(f"{tmp_path / 'acdc'} holds it: give that as the root")
+    for root in ("acdc/rgb_anon", "acdc/rgb_anon/night", ""):
+        with pytest.raises(AllWeatherError, match=holds):
+            check(dataset, tmp_path / root)
+
+
+def test_an_image_that_a_list_names_must_be_there(tmp_path: Path) -> None:
+    plant(tmp_path, TREES["foggy-driving-dense"])
+    (tmp_path / "leftImg8bit/test/web/web_a_10_leftImg8bit.png").unlink()
+    dataset = find_dataset("foggy-driving-dense")
+    report = check(dataset, tmp_path)
+    assert report["splits"]["test"] == 1
+    assert report["absent"]["test"] == {"images": 1, "first": "leftImg8bit/test/web/web_a_10_leftImg8bit.png"}
+    with pytest.raises(AllWeatherError, match=r"names 2 images of Foggy Driving Dense, and 1 of them"):
+        dataset.samples(tmp_path)
+    told = CliRunner().invoke(app, ["data", "check", "foggy-driving-dense", "--root", str(tmp_path)])
+    assert "test: 1 images that its list names are not there" in told.stderr
+
+
+def test_the_two_versions_of_the_night_labels_are_kept_apart(tmp_path: Path) -> None:
+    plant(tmp_path, TREES["nighttime-driving"])
+    dataset = find_dataset("nighttime-driving")
+    places = {split: {sample.label.parent for sample in dataset.samples(tmp_path, split)} for split in dataset.splits}
+    published = tmp_path / "gtCoarse_daytime_trainvaltest/test/night"
+    assert places == {"test": {published}, "test/corrected": {tmp_path / "night"}}
+
+
 def test_the_list_names_every_split_and_who_offers_it() -> None:
     rows = {row["name"]: row for row in json.loads(json.dumps(list_datasets()))}
     assert rows["acdc"]["splits"]["val"] == 406 and rows["foggy-zurich"]["default_split"] == "testv2"
@@ -283,73 +340,3 @@ def test_unknown_names_are_named() -> None:
         find_dataset("darkzurich")
     with pytest.raises(AllWeatherError, match="unknown split of acdc 'val/fogg'"):
         find_dataset("acdc").samples(Path(), "val/fogg")
-
-
-def save(path: Path, values: np.ndarray) -> Path:
-    Image.fromarray(values).save(path)
-    return path
-
-
-def test_label_ids_cover_every_value_and_no_more(tmp_path: Path) -> None:
-    ids = np.array([[*range(34), 255]], np.uint8)
-    decoded = label_ids(save(tmp_path / "a.png", ids))[0]
-    assert {int(i): int(t) for i, t in zip(ids[0], decoded, strict=True) if t >= 0} == dict(
-        zip(LABEL_IDS, range(19), strict=True)
-    )
-    assert label_ids(save(tmp_path / "deep.png", np.array([[65535, 7]], np.uint16))).tolist() == [[-1, 0]]
-    with pytest.raises(ImageError, match=r"values \[34, 200\]"):
-        label_ids(save(tmp_path / "b.png", np.array([[34, 200, 7]], np.uint8)))
-
-
-def test_label_ids_in_place_of_train_ids_are_noticed(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="not in trainIds"):
-        train_ids(save(tmp_path / "a.png", np.array([[7, 26]], np.uint8)))
-
-
-def test_train_ids_become_label_ids_and_back(tmp_path: Path) -> None:
-    values = np.array([[*range(19), 255]], np.uint8)
-    back = label_ids(save(tmp_path / "a.png", to_label_ids(values)))
-    assert back.tolist() == [[*range(19), -1]]
-
-
-def test_wilddash_reads_segments_by_their_colors(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir(), (tmp_path / "panoptic").mkdir()
-    save(tmp_path / "images" / "aa_000000.jpg", np.zeros((1, 4, 3), np.uint8))
-    colors = [[[1, 0, 0], [0, 1, 0], [2, 1, 1], [9, 9, 9]]]  # ids 1, 256, 65794, one unlisted
-    save(tmp_path / "panoptic" / "aa_000000.png", np.array(colors, np.uint8))
-    listing = {
-        "categories": [{"id": 7, "name": "road"}, {"id": 34, "name": "pickup"}, {"id": 60, "name": "mountain"}],
-        "annotations": [
-            {
-                "file_name": "aa_000000.png",
-                "segments_info": [
-                    {"id": 1, "category_id": 7}, {"id": 256, "category_id": 34}, {"id": 65794, "category_id": 60},
-                ],
-            }
-        ],
-    }  # fmt: skip
-    (tmp_path / "panoptic.json").write_text(json.dumps(listing))
-    dataset = find_dataset("wilddash2")
-    (sample,) = dataset.samples(tmp_path)
-    assert sample.label is not None and dataset.decoder(tmp_path)(sample.label).tolist() == [[0, 14, -1, -1]]
-    (tmp_path / "panoptic.json").write_text("{}")
-    with pytest.raises(AllWeatherError, match=r"panoptic\.json"):
-        dataset.decoder(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("object--traffic-sign--front", "traffic sign"), ("object--traffic-sign--back", None),
-        ("human--person--individual", "person"), ("human--rider--motorcyclist", "rider"),
-        ("marking--discrete--crosswalk-zebra", "road"), ("construction--barrier--fence", "fence"),
-        ("construction--structure--bridge", None), ("object--vehicle--car", "car"), ("void--car-mount", None),
-    ],
-)  # fmt: skip
-def test_vistas_labels_are_matched_by_meaning(name: str, expected: str | None) -> None:
-    assert mapillary.train_id(name) == (-1 if expected is None else CITYSCAPES.names.index(expected))
-
-
-def test_every_wilddash_category_counts_as_a_class_that_exists() -> None:
-    assert set(wilddash2.COUNTED_AS.values()) <= set(CITYSCAPES.names)
-    assert wilddash2.train_id("traffic-sign-front") == 7 and wilddash2.train_id("billboard") == -1

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from allweather.app.console import data, print_json, table, warn
+from allweather.app.console import data, narration, plain, print_json, table, warn
 from allweather.data.datasets import check as check_dataset
 from allweather.data.datasets import find_dataset
 
@@ -41,6 +41,16 @@ def check(
     rows = [(split, str(count), str(found["published"].get(split, "–"))) for split, count in found["splits"].items()]
     data.print(table(found["title"], ("split", "found", "published"), rows))
     for split, sought in found["missing"].items():
-        warn(f"{split} is missing; looked for {', '.join(sought)}. Offered at {found['publisher']}")
+        whole = split.rpartition("/")[0]
+        if whole not in found["missing"]:
+            warn(f"{split} is missing; looked for {', '.join(sought)}")
+    if found["missing"]:
+        narration.print(f"{plain(found['title'])} is offered at {found['publisher']} ({found['terms']})")
+    for split, absent in found["absent"].items():
+        warn(f"{split}: {absent['images']} images that its list names are not there, e.g. {absent['first']}")
+    for split, numbers in found["differing"].items():
+        warn(f"{split} holds {numbers['found']} images; {numbers['published']} are published")
     for split, absent in found["unlabelled"].items():
         warn(f"{split}: {absent['images']} images have no label, e.g. {absent['first']}")
+    if found["notes"]:
+        narration.print(plain(found["notes"]))

@@ -22,8 +22,15 @@ DATASET = Dataset(
     terms="registration",
     splits={
         **{part: _split(part, count) for part, count in COUNTS.items()},
-        "night": Split((), LABELS, listed="lists_file_names/images_trainval_night_correct_filenames.txt", count=87),
+        "night": Split(
+            (),
+            LABELS,
+            listed="lists_file_names/images_trainval_night_correct_filenames.txt",
+            moved=((r"^seg/images/", "images/10k/"), (r"^images/10k/", "seg/images/")),
+            count=87,
+        ),
     },
     places=("bdd100k",),
-    notes="`night` is MGCDA's list of the 87 correctly labelled night images, put into `lists_file_names/`.",
+    notes="`night` is MGCDA's list of the 87 correctly labelled night images, put into `lists_file_names/`; "
+    "it is written for the old layout and is read for both.",
 )

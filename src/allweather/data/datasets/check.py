@@ -12,7 +12,8 @@ def check(dataset: Dataset, root: Path) -> dict[str, Any]:
 
     Returns:
         `splits` (images found, by split), `published` (where that number is certain), `missing` (splits without a
-        single image, with what was looked for), `differing` (splits whose number is not the published one),
+        single image, with what was looked for), `absent` (images that a list names and that are not there, with one
+        name), `differing` (splits whose number is not the published one),
         `unlabelled` (images of labelled splits whose label file is absent, with one name), `publisher`, `terms`,
         `notes`.
 
@@ -30,6 +31,7 @@ def check(dataset: Dataset, root: Path) -> dict[str, Any]:
         "splits": {name: len(samples) for name, samples in found.items()},
         "published": {name: split.count for name, split in dataset.splits.items() if split.count is not None},
         "missing": {name: _sought(split) for name, split in dataset.splits.items() if not found[name]},
+        "absent": _absent(dataset, root),
         "differing": _differing(dataset, found),
         "unlabelled": _unlabelled(dataset, found),
         "publisher": dataset.publisher,
@@ -40,6 +42,11 @@ def check(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 def _sought(split: Split) -> list[str]:
     return [*([split.listed] if split.listed else []), *split.images]
+
+
+def _absent(dataset: Dataset, root: Path) -> dict[str, dict[str, Any]]:
+    absent = {name: dataset.absent(root, split) for name, split in dataset.splits.items()}
+    return {name: {"images": len(names), "first": names[0]} for name, names in absent.items() if names}
 
 
 def _differing(dataset: Dataset, found: dict[str, list[Sample]]) -> dict[str, dict[str, int]]:

@@ -27,6 +27,8 @@ class Split:
         labels: rules from image to label, the first whose file exists counts; empty where labels are not public.
         invalid: rules from image to the mask of pixels whose class cannot be seen.
         listed: a text file of image paths, one a line, that takes the place of `images`.
+        moved: rules from a listed path to where another release keeps the image, tried where it is not as listed.
+        only_labelled: images without a label are not part of the split.
         count: images as published; None where the publisher's number is not certain.
     """
 
@@ -34,6 +36,8 @@ class Split:
     labels: tuple[Rule, ...] = ()
     invalid: tuple[Rule, ...] = ()
     listed: str | None = None
+    moved: tuple[Rule, ...] = ()
+    only_labelled: bool = False
     count: int | None = None
 
 
@@ -88,24 +92,39 @@ class Dataset:
         """The images of a split with their label files, in natural order of their paths, or in the list's order.
 
         Raises:
-            AllWeatherError: when nothing is found; the message says what was looked for and who offers it.
+            AllWeatherError: when nothing is found, or an image that a list names is absent; the message says what was
+                looked for and who offers it.
         """
         chosen = self.split(split)
-        found = self.find(root, chosen)
+        found, absent = self.find(root, chosen), self.absent(root, chosen)
+        if found and absent:
+            raise AllWeatherError(
+                f"{chosen.listed} names {len(found) + len(absent)} images of {self.title}, and {len(absent)} of them "
+                f"are not in {root}, e.g. {absent[0]}. It is offered at {self.publisher}."
+            )
         if not found:
             sought = ", ".join(([chosen.listed] if chosen.listed else []) + list(chosen.images))
             raise AllWeatherError(
                 f"no image of {self.title} ({split or self.default}) in {root}: looked for {sought}. "
-                f"It is offered at {self.publisher}."
+                f"{self._elsewhere(root, chosen)}It is offered at {self.publisher}."
             )
         return found
 
+    def _elsewhere(self, root: Path, split: Split) -> str:
+        """A hint where `root` is a level or two too deep, or one too high."""
+        inside = sorted(path for path in root.iterdir() if path.is_dir())[:50] if root.is_dir() else []
+        for place in (*root.absolute().parents[:2], *inside):
+            if self.find(place, split):
+                return f"{place} holds it: give that as the root. "
+        return ""
+
     def find(self, root: Path, split: Split) -> list[Sample]:
-        """As `samples`, but empty where nothing is there."""
-        paths = self._listed(root, split.listed) if split.listed else {}
-        paths = paths or self._globbed(root, split.images)
+        """As `samples`, but whatever is there, be it nothing."""
         bases = self._bases(root)
-        return [
+        listed = {line: _existing(line, split.moved, bases) for line in self._listed(root, split)}
+        paths = {relative: path for relative, path in listed.values() if path is not None}
+        paths = paths if listed else self._globbed(root, split.images)
+        found = [
             Sample(
                 name=Path(relative).with_suffix("").as_posix(),
                 image=path,
@@ -114,6 +133,12 @@ class Dataset:
             )
             for relative, path in paths.items()
         ]
+        return [sample for sample in found if sample.label is not None or not split.only_labelled]
+
+    def absent(self, root: Path, split: Split) -> list[str]:
+        """The images that the split's list names and that are not there."""
+        bases = self._bases(root)
+        return [line for line in self._listed(root, split) if _existing(line, split.moved, bases)[1] is None]
 
     def stream(self, root: Path, split: str | None = None, size: tuple[int, int] | None = None) -> Stream:
         """The frames of a split, without labels.
@@ -141,12 +166,22 @@ class Dataset:
                 return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
         return {}
 
-    def _listed(self, root: Path, listed: str) -> dict[str, Path]:
+    def _listed(self, root: Path, split: Split) -> list[str]:
+        """The lines of the split's list, without repetitions; none where it has no list or the file is not there."""
         for base in self._bases(root):
-            if (base / listed).is_file():
-                lines = (line.strip() for line in (base / listed).read_text().splitlines())
-                return {line.removeprefix("./"): base / line for line in lines if line}
-        return {}
+            if split.listed and (base / split.listed).is_file():
+                lines = (line.strip() for line in (base / split.listed).read_text().splitlines())
+                return list(dict.fromkeys(line.removeprefix("./") for line in lines if line))
+        return []
+
+
+def _existing(line: str, moved: tuple[Rule, ...], bases: list[Path]) -> tuple[str, Path | None]:
+    """A listed image's path below the root as it is on disk, and its file; None where it is not there."""
+    for relative in (line, *(re.sub(*rule, line) for rule in moved)):
+        for base in bases:
+            if (base / relative).is_file():
+                return relative, base / relative
+    return line, None
 
 
 def _counterpart(relative: str, rules: tuple[Rule, ...], bases: list[Path]) -> Path | None:
