@@ -239,3 +239,69 @@ def test_a_stop_in_train_mode_still_reports_what_the_network_would_predict() -> 
     result = session(image)
     assert result.stop == "plateau"
     torch.testing.assert_close(result.logits, session.predict(image))
+
+
+def test_a_learning_rate_schedule_begins_anew_after_a_reset_and_leaves_refused_batches_out() -> None:
+    model, images = tiny("batchnorm"), frames(3)
+    settings = {"schedule": "poly", "horizon": 2, "iterations": 2, "lr": 1e-2}
+    episodic = Session(model, methods.make("tent", settings=settings), guard=Guard(enabled=False))
+    for image in images:
+        again = Session(model, methods.make("tent", settings=settings), guard=Guard(enabled=False))
+        assert torch.equal(episodic(image).logits, again(image).logits)
+    stream = Session(model, methods.make("tent", settings=settings | {"episodic": False, "horizon": 9}))
+    stream(images[0])
+    updates = stream._updates
+    stream(torch.full_like(images[0], float("nan")))
+    assert updates == stream._updates == 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exploding(GradientMethod):
+    """A method whose gradient, or whose loss, is not finite from a given iteration on."""
+
+    name: ClassVar[str] = "exploding"
+    source: ClassVar[str] = "this test"
+    bad_gradient: int = 99
+    bad_loss: int = 99
+    stop_at: int = 99
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        logits = model(batch.images)
+        turns = batch.once("turns", lambda: iter(range(99)))
+        turn = next(turns)
+        if turn == self.stop_at:
+            return Objective(logits)
+        loss = logits.float().log_softmax(1)[:, 0].mean()
+        if turn == self.bad_gradient:
+            loss = loss + (logits - logits).sum().sqrt()  # its derivative at 0 is infinite
+        return Objective(logits, loss * float("inf") if turn == self.bad_loss else loss)
+
+
+EXPLOSIONS: list[dict[str, Any]] = [
+    {}, {"bad_gradient": 0}, {"bad_gradient": 1}, {"bad_gradient": 3}, {"bad_gradient": 1, "stop_at": 2},
+    {"bad_loss": 0}, {"bad_loss": 2}, {"stop_at": 2}, {"report_after": False},
+    {"report_after": False, "bad_gradient": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", EXPLOSIONS, ids=str)
+@pytest.mark.parametrize("episodic", [True, False])
+def test_reading_numbers_late_changes_no_result(
+    settings: dict[str, Any], episodic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def outcomes() -> list[Any]:
+        session = Session(tiny("batchnorm"), Exploding(iterations=4, episodic=episodic, lr=1e-3, **settings))
+        results = [session(image) for image in frames(3)]
+        assert all(parameter.grad is None for parameter in session.model.parameters())
+        return [*results, session.predict(frames(1)[0]), session._updates]
+
+    at_once = outcomes()
+    monkeypatch.setattr("allweather.session.session.queues", lambda device: True)
+    late = outcomes()
+    for one, other in zip(at_once[:3], late[:3], strict=True):
+        assert torch.equal(one.logits, other.logits)
+        assert (one.losses, one.watched, one.iterations, one.stop, one.decision) == (
+            other.losses, other.watched, other.iterations, other.stop, other.decision
+        )  # fmt: skip
+        assert one.decision.startswith("skipped" if {"bad_gradient", "bad_loss"} & settings.keys() else "accepted")
+    assert torch.equal(at_once[3], late[3]) and at_once[4] == late[4]

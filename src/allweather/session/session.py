@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -13,30 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from allweather.errors import AllWeatherError, unknown
-from allweather.methods.method import Batch, Method
+from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import moving_statistics
 from allweather.methods.settings import settings_of
 from allweather.models.segmenter import Segmenter
 from allweather.session.guard import Guard
 from allweather.session.result import Result
+from allweather.session.run import Reading, Run, queues
 from allweather.session.snapshot import Snapshot
 from allweather.session.storage import load_session, save_session
 
 Precision = Literal["float32", "bf16"]
-
-
-@dataclass
-class _Run:
-    """The iterations on one batch, as far as they came."""
-
-    first: Tensor | None = None  # logits B×C×H×W before any update
-    last: Tensor | None = None  # logits of the latest forward pass
-    current: bool = True  # whether `last` is what the network as it stands would predict
-    losses: list[float] = field(default_factory=list)
-    watched: list[float] = field(default_factory=list)
-    updates: int = 0
-    stop: str = "none"
-    failure: str | None = None
 
 
 class Session:
@@ -74,6 +61,7 @@ class Session:
             self.model = _copy(model)
             if channels_last:
                 self.model.to(memory_format=torch.channels_last)
+            self._updates = 0
             self._state = method.begin(self.model)
             self._optimizer = self._new_optimizer()
             self._source = self._snapshot()
@@ -163,44 +151,70 @@ class Session:
             seconds=perf_counter() - started,
         )
 
-    def _iterate(self, batch: Batch) -> _Run:
-        """Forward passes and updates until the cap, the stopping rule, or a number that is not finite."""
-        run = _Run()
+    def _iterate(self, batch: Batch) -> Run:
+        """Forward passes and updates until the cap, the stopping rule, or a number that is not finite.
+
+        Where the device queues its work, the numbers that decide travel while it already computes the gradient, and
+        whether that gradient was finite is read one iteration later: a batch that fails leaves no trace anyhow.
+        """
+        run = Run()
         if not batch.images.isfinite().all():
             run.failure = "the image is not finite"
             return run
+        ahead = queues(batch.images.device)
         for _ in range(max(1, self.method.iterations)):
             with moving_statistics(self.model), self._autocast():
                 objective = self.method.objective(self._network, self._state, batch)
-            run.last, run.current = objective.logits.detach(), self.method.predicts_as_it_adapts
-            run.first = run.last if run.first is None else run.first
             if objective.loss is None:
+                self._seen(run, objective)
                 break
-            run.losses.append(float(objective.loss.detach()))
             watched = objective.loss if objective.watched is None else objective.watched
-            run.watched.append(float(watched.detach()))
-            if not isfinite(run.losses[-1]):
-                run.failure = "the objective is not finite"
+            reading = Reading([objective.loss, watched, *([] if run.finite is None else [run.finite])])
+            if ahead:
+                gradient = self._gradient(objective.loss)
+            loss, following, *flag = reading.values()
+            if flag and not flag[0]:
+                run.refuse_step()
+                break
+            self._seen(run, objective)
+            run.losses.append(loss)
+            run.watched.append(following)
+            if not isfinite(loss):
+                run.failure, run.finite = "the objective is not finite", None
                 break
             if reason := self.method.stopping.reason(run.watched):
                 run.stop = reason
                 break
-            if not self._update(objective.loss):
+            if not ahead:
+                gradient = self._gradient(objective.loss)
+            run.finite = gradient if ahead else None
+            if not ahead and not gradient:
                 run.failure = "the gradient is not finite"
                 break
+            self._move()
             run.updates, run.current, run.stop = run.updates + 1, False, "cap"
+        if self._optimizer is not None:
+            self._optimizer.zero_grad(set_to_none=True)  # of an iteration that stopped ahead of its step
         return run
 
-    def _update(self, loss: Tensor) -> bool:
-        """One optimizer step; False, and nothing moved, when a gradient is not finite."""
-        optimizer = self._optimizer
-        if optimizer is None:
+    def _seen(self, run: Run, objective: Objective) -> None:
+        run.last, run.current = objective.logits.detach(), self.method.predicts_as_it_adapts
+        run.first = run.last if run.first is None else run.first
+
+    def _gradient(self, loss: Tensor) -> Tensor:
+        """Computes the gradient; whether all of it is finite, as a number on the device, false where there is none."""
+        if self._optimizer is None:
             raise AllWeatherError(f"{self.method.name} returned a loss but make_optimizer returned none.")
-        optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradients = [p.grad for p in self._state.parameters.values() if p.grad is not None]
-        if not gradients or not torch.nn.utils.get_total_norm(gradients).isfinite():
-            return False
+        if not gradients:
+            return torch.zeros((), dtype=torch.bool, device=loss.device)
+        return torch.nn.utils.get_total_norm(gradients).isfinite()
+
+    def _move(self) -> None:
+        """One optimizer step along the gradient."""
+        optimizer = cast(torch.optim.Optimizer, self._optimizer)
         rate = self.method.learning_rate(self._updates)
         for group in optimizer.param_groups:
             group["lr"] = group["lr"] if rate is None else rate
@@ -208,22 +222,27 @@ class Session:
         optimizer.zero_grad(set_to_none=True)
         self._updates += 1
         self.method.after_update(self.model, self._state)
-        return True
 
-    def _conclude(self, batch: Batch, run: _Run, before: Snapshot, predict: bool) -> tuple[Tensor, str]:
+    def _conclude(self, batch: Batch, run: Run, before: Snapshot, predict: bool) -> tuple[Tensor, str]:
         """The prediction to report, after the guard has looked at it, and what the guard decided."""
-        if run.failure:
+        logits = None
+        if not run.failure:
+            logits = cast(Tensor, run.last if self.method.report_after else run.first)
+            if predict and self.method.report_after and not run.current:
+                logits = self._predict(batch)
+            reading = Reading([logits.isfinite().all(), *([] if run.finite is None else [run.finite])])
+            finite, *flag = reading.values()
+            if flag and not flag[0]:
+                run.refuse_step()
+        if run.failure or logits is None:
             self._restore(before)
             return self._predict(batch), f"skipped: {run.failure}"
-        logits = cast(Tensor, run.last if self.method.report_after else run.first)
-        if predict and self.method.report_after and not run.current:
-            logits = self._predict(batch)
-        if not logits.isfinite().all():
+        if not finite:
             self._restore(before)
             return self._predict(batch), "rolled back: the prediction is not finite"
         return self._judge(batch, run, logits)
 
-    def _judge(self, batch: Batch, run: _Run, logits: Tensor) -> tuple[Tensor, str]:
+    def _judge(self, batch: Batch, run: Run, logits: Tensor) -> tuple[Tensor, str]:
         """Lets the guard compare `logits` with the unadapted prediction and rolls back on its word."""
         moved = run.updates > 0 or (not self.method.episodic and bool(self._state.buffers))
         due = self.method.episodic or self._batches % self.guard.every == 0
@@ -280,10 +299,11 @@ class Session:
         self._good = self._source
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot.take(self._state.tensors(), self._optimizer)
+        return Snapshot.take(self._state.tensors(), self._optimizer, self._updates)
 
     def _restore(self, snapshot: Snapshot) -> None:
         snapshot.restore(self._state.tensors(), self._optimizer)
+        self._updates = snapshot.updates
         if self._optimizer is not None:
             self._optimizer.zero_grad(set_to_none=True)
 

@@ -13,16 +13,19 @@ from allweather.errors import AllWeatherError
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The values of named tensors, and of the optimizer's state, at one moment."""
+    """The values of named tensors, of the optimizer's state, and the number of updates made, at one moment."""
 
     tensors: dict[str, Tensor]
     optimizer: dict[str, Any] | None
+    updates: int = 0
 
     @classmethod
-    def take(cls, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None) -> "Snapshot":
+    def take(
+        cls, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None, updates: int = 0
+    ) -> "Snapshot":
         """Copies of `tensors` and of the optimizer's state."""
         values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-        return cls(values, deepcopy(optimizer.state_dict()) if optimizer else None)
+        return cls(values, deepcopy(optimizer.state_dict()) if optimizer else None, updates)
 
     def restore(self, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None) -> None:
         """Writes the values back in place."""
