@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from allweather.app.console import narration, plain
-from allweather.models.catalogue import find_entry
-from allweather.models.checkpoints import convert as convert_file
+from allweather.models.catalogue import convert as convert_file
 
 
 def register(app: typer.Typer) -> None:
@@ -19,9 +18,10 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(metavar="FILE", help="The official checkpoint.")],
     model: Annotated[str, typer.Option(help="The network it belongs to, as SCHEME:NAME.")],
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    sha256: Annotated[str | None, typer.Option(help="Refuse a FILE of any other digest.")] = None,
 ) -> None:
     """Convert a checkpoint to safetensors without loss; its name and sha256 are kept inside."""
-    entry = find_entry(model)
-    made = convert_file(checkpoint, entry.build(), out, name=model, drop=entry.drop, translate=entry.translate)
-    dropped = f", {len(made.dropped)} training-only keys left out" if made.dropped else ""
-    narration.print(f"[bold]{plain(out)}[/] from {plain(made.file)} (sha256 {made.sha256[:12]}…{dropped})")
+    made = convert_file(model, checkpoint, out, sha256=sha256)
+    narration.print(f"[bold]{plain(out)}[/] from {plain(made.file)}, sha256 {made.sha256}")
+    if made.dropped:
+        narration.print(f"left out, for training only: {plain(', '.join(made.dropped))}")

@@ -11,10 +11,16 @@ from torch import nn
 
 from allweather.classes import ClassSet
 from allweather.errors import AllWeatherError, unknown
-from allweather.models.checkpoints import load_weights
+from allweather.models.checkpoints import (
+    check_digest,
+    fitting_tensors,
+    load_weights,
+    read_state_dict,
+    write_tensors,
+)
 from allweather.models.entry import Entry
 from allweather.models.norm_layers import count_norms
-from allweather.models.segmenter import Segmenter
+from allweather.models.segmenter import Provenance, Segmenter
 
 FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that hold its networks
     "adaptsegnet": ("deeplabv2",),
@@ -59,17 +65,19 @@ def load_model(
     Raises:
         AllWeatherError: for an unknown name, a library that is not installed, or a checkpoint that does not fit.
     """
-    scheme, separator, rest = name.partition(":")
-    if not separator:
-        raise _without_scheme(name)
+    scheme, rest = _split(name)
     path = None if weights is None else Path(weights)
+    if sha256 is not None:
+        if path is None:
+            raise AllWeatherError(f"{name}: sha256 is that of a checkpoint, and none was given. Name it: weights=FILE.")
+        check_digest(path, sha256)
     if scheme in ECOSYSTEMS:
         ecosystem = import_module(f"allweather.models.ecosystems.{scheme}")
         loaded: Segmenter = ecosystem.load(rest, path, classes)
         return loaded
-    if scheme not in FAMILIES:
-        raise unknown("scheme", scheme, (*FAMILIES, *ECOSYSTEMS))
     entry = find_entry(name)
+    if classes not in (None, entry.classes):
+        raise AllWeatherError(f"{name} gives the classes of '{entry.classes.name}' and no others. Leave out `classes`.")
     model = entry.segmenter()
     if entry.enhancer:
         model.enhancer = find_entry(entry.enhancer).build().eval()
@@ -77,13 +85,37 @@ def load_model(
     if path is None:
         warnings.warn(f"{name} is randomly initialised: no weights were given", stacklevel=2)
         return model
-    model.provenance = load_weights(
-        model.network, path, name=name, drop=entry.drop, sha256=sha256, translate=entry.translate
-    )
+    model.provenance = load_weights(model.network, path, name=name, drop=entry.drop, translate=entry.translate)
     if entry.enhancer:
-        beside = path.with_stem(f"{path.stem}_light")
-        load_weights(cast(nn.Module, model.enhancer), beside, name=entry.enhancer)
+        load_weights(cast(nn.Module, model.enhancer), _enhancers(path), name=entry.enhancer)
     return model
+
+
+def convert(name: str, checkpoint: Path, out: Path, *, sha256: str | None = None) -> Provenance:
+    """Writes the checkpoint of the network `name` as safetensors: each tensor as it is, in the dtype it has.
+
+    A second file that belongs to it (DANNet's) is converted beside `out`. What `load_model` makes of `out` equals what
+    it makes of `checkpoint`; where it came from is kept in the file's metadata.
+
+    Raises:
+        AllWeatherError: as `load_model`, or when `out` cannot be written.
+    """
+    if _split(name)[0] in ECOSYSTEMS:
+        loaded = load_model(name, checkpoint, sha256=sha256).provenance
+        tensors, provenance = read_state_dict(checkpoint)
+        provenance = loaded or provenance
+        tensors = {key: value for key, value in tensors.items() if key not in provenance.dropped}
+    else:
+        entry = find_entry(name)
+        with torch.device("meta"):
+            network = entry.build()
+        tensors, provenance = fitting_tensors(
+            network, checkpoint, name=name, drop=entry.drop, sha256=sha256, translate=entry.translate
+        )
+        if entry.enhancer:
+            convert(entry.enhancer, _enhancers(checkpoint), _enhancers(out))
+    write_tensors(tensors, out, name=name, provenance=provenance)
+    return provenance
 
 
 def find_entry(name: str) -> Entry:
@@ -92,7 +124,7 @@ def find_entry(name: str) -> Entry:
     Raises:
         AllWeatherError: when there is none of that name.
     """
-    entries = {entry.name: entry for entry in _entries(FAMILIES.get(name.partition(":")[0], ()))}
+    entries = {entry.name: entry for entry in _entries(FAMILIES.get(_split(name)[0], ()))}
     if name not in entries:
         raise unknown("model", name, entries or [entry.name for entry in all_entries()])
     return entries[name]
@@ -119,6 +151,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "family": entry.family,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "norms": count_norms(network),
+        "size_multiple": entry.preprocessing.size_multiple,
         "preprocessing": asdict(entry.preprocessing),
         "adaptation": asdict(entry.facts),
         "size": entry.size,
@@ -128,6 +161,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "file": entry.file,
         "publisher": entry.publisher,
         "nesting": entry.nesting,
+        "drop": entry.drop,
         "fixture": entry.fixture,
         "packaged": entry.packaged is not None,
     }
@@ -136,6 +170,21 @@ def _row(entry: Entry) -> dict[str, Any]:
 def _entries(files: tuple[str, ...]) -> list[Entry]:
     modules = [import_module(f"allweather.models.nets.{file}") for file in files]
     return [entry for module in modules for entry in module.ENTRIES]
+
+
+def _enhancers(path: Path) -> Path:
+    """The checkpoint of a network's enhancer, which lies beside the network's own."""
+    return path.with_stem(f"{path.stem}_light")
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Scheme and the rest of a name, the scheme a known one."""
+    scheme, separator, rest = name.partition(":")
+    if not separator:
+        raise _without_scheme(name)
+    if scheme not in (*FAMILIES, *ECOSYSTEMS):
+        raise unknown("scheme", scheme, (*FAMILIES, *ECOSYSTEMS))
+    return scheme, rest
 
 
 def _without_scheme(name: str) -> AllWeatherError:
