@@ -62,9 +62,18 @@ def fixture_input(key: str) -> torch.Tensor:
 
 
 def largest_difference(key: str, output: torch.Tensor) -> float:
-    """Largest |sample − recorded| / max(|recorded|, recorded standard deviation) over the recorded samples."""
+    """Largest |value − recorded| / max(|recorded|, recorded standard deviation) over samples, mean and deviation."""
     fixture = fixtures()[key]
     assert list(output.shape) == fixture["out_shape"]
-    recorded = torch.tensor(fixture["samples"], dtype=torch.float64)
-    samples = output.flatten()[torch.tensor(fixture["sample_idx"])].double()
-    return float(((samples - recorded).abs() / recorded.abs().clamp_min(fixture["std"])).max())
+    recorded = torch.tensor([*fixture["samples"], fixture["mean"], fixture["std"]], dtype=torch.float64)
+    flat = output.flatten().double()
+    values = torch.cat([flat[torch.tensor(fixture["sample_idx"])], torch.stack([flat.mean(), flat.std()])])
+    return float(((values - recorded).abs() / recorded.abs().clamp_min(fixture["std"])).max())
+
+
+def recorded_norms(key: str) -> dict[str, int]:
+    """How many norm layers of each kind the official network has, under this package's names for them."""
+    counted = dict(fixtures()[key]["norms"])
+    counted.pop("InstanceWhitening", None)  # a container of an InstanceNorm2d that is counted as well
+    switchable = counted.pop("SyncSwitchWhiten2d", 0)
+    return counted | ({"SwitchableWhitening": switchable} if switchable else {})

@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather import Segmenter, load_model
+from allweather import Segmenter, Session, load_model, methods
 from allweather.errors import AllWeatherError
 from allweather.models.ecosystems.nvlabs import SIZES, hub_names
 from allweather.models.ecosystems.transformers import MaskLogits
 from allweather.models.segmenter import Window
+from allweather.session import Guard
 
 IMAGE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
@@ -170,6 +171,17 @@ def test_smp_networks_and_folders(tmp_path: Path) -> None:
             load_model(f"smp:{name}")
 
 
+def test_an_encoder_of_timm_is_fed_as_timm_says(tmp_path: Path) -> None:
+    library = pytest.importorskip("segmentation_models_pytorch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = load_model("smp:fpn/tu-tf_efficientnet_lite0")
+    assert (model.preprocessing.mean, model.preprocessing.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    saved = library.create_model("fpn", "tu-tf_efficientnet_lite0", encoder_weights=None, classes=19)
+    saved.save_pretrained(tmp_path)
+    assert load_model(f"smp:{tmp_path}").preprocessing == model.preprocessing
+
+
 @pytest.mark.parametrize(
     "config", ["fcn_hr18_4xb2-40k_cityscapes-512x1024", "segformer_mit-b0_8xb1-160k_cityscapes-1024x1024"]
 )
@@ -186,6 +198,44 @@ def test_mmseg_configs(config: str, tmp_path: Path) -> None:
     assert (again.window == Window(1024, 768)) == ("segformer" in config)
     with torch.no_grad():
         assert torch.equal(again(IMAGE), before)
+
+
+def small_network(kind: str, folder: Path) -> Segmenter:
+    """A network that a library builds, with random weights."""
+    if kind in ("torchvision", "smp"):
+        pytest.importorskip("torchvision" if kind == "torchvision" else "segmentation_models_pytorch")
+        name = "lraspp_mobilenet_v3_large" if kind == "torchvision" else "fpn/resnet18"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return load_model(f"{kind}:{name}")
+    library = pytest.importorskip("transformers")
+    if kind == "segformer":
+        config = library.SegformerConfig(
+            num_labels=19, depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], decoder_hidden_size=16,
+            num_attention_heads=[1, 1, 2, 2],
+        )  # fmt: skip
+        library.SegformerForSemanticSegmentation(config).save_pretrained(folder)
+    else:
+        pytest.importorskip("scipy")
+        save_mask_model(library, kind, folder)
+    return load_model(f"transformers:{folder}")
+
+
+@pytest.mark.parametrize("kind", ["torchvision", "smp", "segformer", "mask2former", "oneformer"])
+def test_networks_of_libraries_adapt_and_reset(kind: str, tmp_path: Path) -> None:
+    model = small_network(kind, tmp_path)
+    source = {key: value.clone() for key, value in model.state_dict().items()}
+    for chosen in ("tent", "mall-domain"):
+        method = methods.make(chosen, settings={"episodic": False, "iterations": 1}, model=model)
+        session = Session(model, method, guard=Guard(enabled=False))
+        result = session(IMAGE[0])
+        assert result.iterations == 1, result.decision
+        assert result.logits.isfinite().all()
+        now = session.model.state_dict()
+        assert any(not torch.equal(value, source[key]) for key, value in now.items())
+        session.reset()
+        assert all(torch.equal(value, source[key]) for key, value in session.model.state_dict().items())
+    assert all(torch.equal(value, source[key]) for key, value in model.state_dict().items())
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,31 @@ def test_a_file_without_a_network_is_refused(tmp_path: Path) -> None:
         load_model("mgcda:refinenet", path)
 
 
+def test_a_file_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.mat"
+    with h5py.File(path, "w") as file:
+        layer = file.create_group("layer")
+        layer.create_dataset("filters", (19, 256, 1 << 10, 1 << 10), "f4", chunks=(1, 1, 64, 64), compression="gzip")
+        layer.create_dataset("biases", (19, 1), "f4")
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(AllWeatherError, match="20,401,094,732 bytes; expected at most"):
+        load_model("mgcda:refinenet", path)
+
+
+@pytest.mark.parametrize("kind", ["group", "text"])
+def test_a_value_that_is_no_array_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.mat"
+    with h5py.File(path, "w") as file:
+        name = file.create_dataset("n", data=np.array([[ord("x")]], dtype=np.uint16))
+        name.attrs["MATLAB_class"] = np.bytes_("char")
+        value = file.create_group("v") if kind == "group" else file.create_dataset("v", data="words")
+        params = file.create_group("params")
+        for field, item in (("name", name), ("value", value)):
+            params.create_dataset(field, data=np.array([[item.ref]], dtype=object), dtype=h5py.ref_dtype)
+    with pytest.raises(AllWeatherError, match=r"odd\.mat"):
+        load_model("mgcda:refinenet", path)
+
+
 def test_a_parameter_of_another_network_is_named() -> None:
     with pytest.raises(AllWeatherError, match="fc1000_filter"):
         translate({"fc1000_filter": torch.zeros(1)})

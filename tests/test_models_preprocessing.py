@@ -1,12 +1,15 @@
 """What the publishers' code does to images and logits, pinned per family, and applied by default."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from allweather import Segmenter, load_model
+from allweather.app import adapt
+from allweather.app.cli import main
 from allweather.errors import AllWeatherError
 from allweather.models.catalogue import all_entries, find_entry
 from allweather.models.nets.dannet import LightNet, class_weights
@@ -42,6 +45,8 @@ FAMILIES = {  # scheme, or the name of one network: what its publisher's evaluat
     "segformer": {**IMAGENET, "align_corners": False},
     "stdc:1": {**IMAGENET, "align_corners": True, "input_scale": 0.75},
     "stdc:2": {**IMAGENET, "align_corners": True, "input_scale": 0.75},
+    "stdc:1-50": {**IMAGENET, "align_corners": True, "input_scale": 0.5},
+    "stdc:2-50": {**IMAGENET, "align_corners": True, "input_scale": 0.5},
     "stdc:1-mmseg": {**IMAGENET, "align_corners": True},
     "stdc:2-mmseg": {**IMAGENET, "align_corners": True},
 }  # fmt: skip
@@ -61,6 +66,25 @@ def test_windows_and_sizes() -> None:
     assert (window.size, window.stride) == (1024, 768)
     assert find_entry("dannet:pspnet").size == (960, 540)
     assert find_entry("adaptsegnet:multi").size == find_entry("ciconv:w").size == (1024, 512)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [([], (960, 540)), (["--size", "native"], None), (["--size", "512x256"], (512, 256))]
+)
+def test_frames_are_resampled_as_the_authors_do_unless_told(
+    options: list[str], expected: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def far_enough(_: Any, size: tuple[int, int] | None) -> None:
+        asked.append(size)
+        raise AllWeatherError("far enough")
+
+    monkeypatch.setattr(adapt, "open_files", far_enough)
+    monkeypatch.setattr("sys.argv", ["allweather", "adapt", "in", "--model", "dannet:pspnet", "--out", "o", *options])
+    with pytest.raises(SystemExit):
+        main()
+    assert asked == [expected]
 
 
 class Fixed(nn.Module):

@@ -22,7 +22,9 @@ from allweather.data.labels import colorize, overlay
 from allweather.data.stream import Frame, Stream
 from allweather.errors import AllWeatherError
 from allweather.models import load_model
-from allweather.session import Precision, Session
+from allweather.models.catalogue import published_size
+from allweather.session import AdaptWhen, Precision, Session, Shift
+from allweather.session.shift import Reference
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +47,10 @@ def adapt(
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="WIDTHxHEIGHT", help="Resample every image to this before the network."),
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Resample every image to this before the network; 'native' keeps each. Default: as its authors do.",
+        ),
     ] = None,
     protocol: Annotated[
         Protocol,
@@ -57,6 +62,16 @@ def adapt(
     precision: Annotated[Precision, typer.Option(help="float32 or bf16.")] = "float32",
     compile: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="channels_last memory format.")] = False,
+    adapt_when: Annotated[
+        AdaptWhen,
+        typer.Option(help="always; or shift: the source network predicts what looks like its own domain, at once."),
+    ] = "always",
+    shift_threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Distance from that domain above which shift adapts.")
+    ] = Shift().threshold,
+    shift_reference: Annotated[
+        Reference, typer.Option(help="What shift compares with: source, the network's; start, the first five batches.")
+    ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Keep what an earlier run wrote; do the rest.")] = False,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Also write OUT/confidence/NAME.png, 16-bit grey (0..65535 = 0..1).")
@@ -67,10 +82,11 @@ def adapt(
     Writes OUT/labels/NAME.png (trainIds, at the image's own size), OUT/color/NAME.png, OUT/overlay/NAME.jpg and
     OUT/record.json. An image that cannot be read is named and skipped; the exit status is then 1.
     """
-    stream = open_files(inputs, parse_size(size))
+    stream = open_files(inputs, _frame_size(size, model))
     session = open_session(
         model, weights, method, preset, parse_settings(setting or []), device,
         seed=seed, precision=precision, compile=compile, channels_last=channels_last,
+        adapt_when=adapt_when, shift=Shift(threshold=shift_threshold, reference=shift_reference),
     )  # fmt: skip
     folder = Output.open(out, provenance(session, stream, protocol, batch), resume)
     folder.confidence = confidence
@@ -119,6 +135,16 @@ def open_session(
     except (RuntimeError, AssertionError) as error:
         raise AllWeatherError(f"--device {device}: {str(error).splitlines()[0]}") from error
     return Session(network, methods.make(method, preset, settings, model=network), **options)
+
+
+def _frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
+    """The size asked for, or the one at which the network's authors evaluate it; None keeps each frame's own."""
+    if asked is not None:
+        return None if asked == "native" else parse_size(asked)
+    size = published_size(model)
+    if size:
+        narration.print(f"frames are resampled to {size[0]}×{size[1]}, as the authors of {plain(model)} do (--size)")
+    return size
 
 
 @dataclass
@@ -230,6 +256,8 @@ def _tell(folder: Output, stream: Stream) -> None:
     decisions = [entry.get("decision", "") for entry in folder.images.values()]
     refused = sum(decision != "accepted" for decision in decisions if decision)
     guard = f", {refused} updates refused by the guard" if refused else ""
-    narration.print(f"{len(folder.images)} of {len(stream)} images in [bold]{plain(folder.folder)}[/]{guard}")
+    plainly = sum(entry.get("stop") == "no shift" for entry in folder.images.values())
+    spared = f", {plainly} predicted without adapting" if plainly else ""
+    narration.print(f"{len(folder.images)} of {len(stream)} images in [bold]{plain(folder.folder)}[/]{spared}{guard}")
     if folder.failures:
         warn(f"{len(folder.failures)} images could not be read: {', '.join(list(folder.failures)[:5])}")

@@ -130,6 +130,15 @@ def find_entry(name: str) -> Entry:
     return entries[name]
 
 
+def published_size(name: str) -> tuple[int, int] | None:
+    """(width, height) to which the network's authors resample frames; None where they keep them, or are a library's.
+
+    Raises:
+        AllWeatherError: as `find_entry`.
+    """
+    return None if _split(name)[0] in ECOSYSTEMS else find_entry(name).size
+
+
 def all_entries() -> list[Entry]:
     """Every network of this project's own, in the catalogue's order."""
     files = dict.fromkeys(file for files in FAMILIES.values() for file in files)

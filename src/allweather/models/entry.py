@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -65,3 +66,15 @@ class Entry:
             facts=self.facts,
             window=self.window,
         ).eval()
+
+
+def mmseg_entry(paper: str, file: str, **fields: Any) -> Entry:
+    """An entry of the mmsegmentation model zoo; `file` is the checkpoint's name there, without suffix."""
+    return Entry(
+        source=f"{paper}; github.com/open-mmlab/mmsegmentation",
+        licence="Apache-2.0",
+        file=f"{file}.pth",
+        publisher="mmsegmentation model zoo",
+        nesting="state_dict",
+        **fields,
+    )

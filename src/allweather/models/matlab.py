@@ -16,6 +16,8 @@ from torch import Tensor
 from allweather.errors import AllWeatherError
 
 CLASSIFIER = "classifier"  # what the layer without a name is called here
+LONGEST_NAME = 200  # characters
+LARGEST = 4 << 30  # bytes unpacked: compressed zeros may claim any number; RefineNet on ResNet-101 has half a gigabyte
 
 
 def read_matlab(path: Path) -> dict[str, Tensor]:
@@ -37,10 +39,14 @@ def read_matlab(path: Path) -> dict[str, Tensor]:
     try:
         with h5py.File(path) as file:
             file.visititems(lambda _, item: groups.append(item) if isinstance(item, h5py.Group) else None)
-            found: dict[str, Tensor] = {}
+            items: dict[str, Any] = {}
             for group in [file, *groups]:
-                found |= _parameters(file, group, h5py)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+                items |= _parameters(file, group, h5py)
+            claimed = sum(item.size * item.dtype.itemsize for item in items.values())
+            if claimed > LARGEST:
+                raise AllWeatherError(f"{path}: parameters of {claimed:,} bytes; expected at most {LARGEST:,}.")
+            found = {name: _array(item) for name, item in items.items()}
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise AllWeatherError(
             f"{path}: not a readable MATLAB 7.3 file ({error}). Older ones are not HDF5: save it again with '-v7.3'."
         ) from error
@@ -52,13 +58,13 @@ def read_matlab(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def _parameters(file: Any, group: Any, h5py: Any) -> dict[str, Tensor]:
-    """The parameters that one structure lists, if it does."""
+def _parameters(file: Any, group: Any, h5py: Any) -> dict[str, Any]:
+    """The parameters that one structure lists, if it does, as datasets that are not read yet."""
     if _are_references(group, ("name", "value"), h5py):
         pairs = zip(group["name"][()].flatten(), group["value"][()].flatten(), strict=True)
-        return {_text(file[name]): _array(file[value]) for name, value in pairs if _is_text(file[name])}
+        return {_text(file[name]): file[value] for name, value in pairs if _is_text(file[name])}
     if all(_is_array(group.get(field), h5py) for field in ("filters", "biases")):
-        return {f"{CLASSIFIER}_filter": _array(group["filters"]), f"{CLASSIFIER}_bias": _array(group["biases"])}
+        return {f"{CLASSIFIER}_filter": group["filters"], f"{CLASSIFIER}_bias": group["biases"]}
     return {}
 
 
@@ -72,7 +78,8 @@ def _is_array(item: Any, h5py: Any) -> bool:
 
 
 def _is_text(dataset: Any) -> bool:
-    return bool(dataset.dtype.kind == "u" and dataset.attrs.get("MATLAB_class") == b"char")
+    is_char = dataset.dtype.kind == "u" and dataset.attrs.get("MATLAB_class") == b"char"
+    return bool(is_char and dataset.size <= LONGEST_NAME)
 
 
 def _text(dataset: Any) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.entry import Entry
+from allweather.models.entry import Entry, mmseg_entry
 from allweather.models.nets.blocks.conv import ConvUnit
 from allweather.models.nets.blocks.heads import FcnHead
 from allweather.models.segmenter import Preprocessing
@@ -245,12 +245,13 @@ def _unit(
     return nn.Sequential(*unit) if flat else nn.Sequential(unit)
 
 
+PAPER = "Yu et al., BiSeNet V2, IJCV 2021"
 ENTRIES = (
     Entry(
         name="bisenetv2:coincheung",
         family="BiSeNetV2",
         build=FlatBiSeNetV2,
-        source="Yu et al., BiSeNet V2, IJCV 2021; github.com/CoinCheung/BiSeNet",
+        source=f"{PAPER}; github.com/CoinCheung/BiSeNet",
         licence="MIT",
         preprocessing=Preprocessing(mean=(0.3257, 0.3690, 0.3223), std=(0.2112, 0.2148, 0.2115), size_multiple=32),
         file="model_final_v2_city.pth",
@@ -258,16 +259,13 @@ ENTRIES = (
         drop=("aux*",),
         fixture="coincheung/bisenetv2",
     ),
-    Entry(
+    mmseg_entry(
+        PAPER,
+        "bisenetv2_fcn_4x4_1024x1024_160k_cityscapes_20210902_015551-bcf10f09",
         name="bisenetv2:mmseg",
         family="BiSeNetV2",
         build=MmsegBiSeNetV2,
-        source="Yu et al., BiSeNet V2, IJCV 2021; github.com/open-mmlab/mmsegmentation",
-        licence="Apache-2.0",
         preprocessing=Preprocessing(size_multiple=32),
-        file="bisenetv2_fcn_4x4_1024x1024_160k_cityscapes_20210902_015551-bcf10f09.pth",
-        publisher="mmsegmentation model zoo",
-        nesting="state_dict",
         fixture="mmseg/bisenetv2",
     ),
 )

@@ -4,6 +4,7 @@ After Chen et al., DeepLab, PAMI 2018, with the parameter names that these proje
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor, nn
@@ -59,9 +60,6 @@ CAFFE = Preprocessing(
     bgr=True,
     align_corners=True,
 )
-CAFFE_PROBABILITIES = Preprocessing(
-    mean=CAFFE.mean, std=CAFFE.std, value_range=255.0, bgr=True, align_corners=True, probabilities=True
-)
 ONE, TWO = STAGE_CHANNELS[3:], STAGE_CHANNELS[2:]
 _entry = partial(
     Entry,
@@ -99,8 +97,8 @@ ENTRIES = (
         build=partial(DeepLabV2, ONE),
         source="Li et al., Bidirectional Learning, CVPR 2019; github.com/liyunsheng13/BDL",
         licence="MIT",
-        preprocessing=CAFFE_PROBABILITIES,
-        publisher="github.com/liyunsheng13/BDL, links in its README",
+        preprocessing=replace(CAFFE, probabilities=True),
+        publisher="github.com/liyunsheng13/BDL, link GTA5_deeplab in its README",
         fixture="bdl/deeplab",
     ),
 )

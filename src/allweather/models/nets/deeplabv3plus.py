@@ -8,14 +8,14 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from allweather.models.entry import Entry
-from allweather.models.nets.blocks.aspp import RATES, Aspp, conv_norm_relu
+from allweather.models.nets.blocks.aspp import RATES, Aspp
+from allweather.models.nets.blocks.conv import numbered_unit
+from allweather.models.nets.blocks.heads import resize
 from allweather.models.nets.blocks.mobilenetv2 import (
     CHANNELS,
     STEM_CHANNELS,
-    conv_norm_relu6,
     inverted_stages,
 )
 from allweather.models.nets.blocks.resnet import STAGE_CHANNELS, ResNet
@@ -49,7 +49,7 @@ class MobileNetEncoder(nn.Module):
         stages = inverted_stages(
             STRIDES[output_stride], FIRST_DILATIONS[output_stride], DILATIONS[output_stride], pad_input=True
         )
-        stem = conv_norm_relu6(3, STEM_CHANNELS, 3, stride=2, padding=0)
+        stem = numbered_unit(3, STEM_CHANNELS, 3, stride=2, padding=0, activation=nn.ReLU6)
         layers = nn.Sequential(stem, *(block for stage in stages for block in stage))
         self.low_level_features = layers[:4]
         self.high_level_features = layers[4:]
@@ -64,15 +64,13 @@ class Decoder(nn.Module):
 
     def __init__(self, detail_inputs: int, inputs: int, output_stride: int) -> None:
         super().__init__()
-        self.project = conv_norm_relu(detail_inputs, DETAIL_CHANNELS)
+        self.project = numbered_unit(detail_inputs, DETAIL_CHANNELS)
         self.aspp = Aspp(inputs, RATES[output_stride], WIDTH)
-        self.classifier = nn.Sequential(
-            *conv_norm_relu(DETAIL_CHANNELS + WIDTH, WIDTH, 3), nn.Conv2d(WIDTH, CLASSES, 1)
-        )
+        self.classifier = nn.Sequential(*numbered_unit(DETAIL_CHANNELS + WIDTH, WIDTH, 3), nn.Conv2d(WIDTH, CLASSES, 1))
 
     def forward(self, detail: Tensor, deep: Tensor) -> Tensor:
         detail = self.project(detail)
-        return self.classifier(torch.cat([detail, _resize(self.aspp(deep), detail)], 1))
+        return self.classifier(torch.cat([detail, resize(self.aspp(deep), detail)], 1))
 
 
 class DeepLabV3Plus(nn.Module):
@@ -94,11 +92,7 @@ class DeepLabV3Plus(nn.Module):
         self.classifier = Decoder(*channels, output_stride)
 
     def forward(self, image: Tensor) -> Tensor:
-        return _resize(self.classifier(*self.backbone(image)), image)
-
-
-def _resize(x: Tensor, like: Tensor) -> Tensor:
-    return functional.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
+        return resize(self.classifier(*self.backbone(image)), image)
 
 
 def _entry(backbone: str, output_stride: int) -> Entry:

@@ -5,7 +5,7 @@ After Chen et al., DeepLabv3+, ECCV 2018, with the parameter names of mmsegmenta
 
 from torch import nn
 
-from allweather.models.entry import Entry
+from allweather.models.entry import mmseg_entry
 from allweather.models.nets.blocks.encoder_decoder import CLASSES, WIDTH, on_resnet
 from allweather.models.nets.blocks.heads import DetailedAsppHead
 from allweather.models.nets.blocks.resnet import STAGE_CHANNELS
@@ -16,15 +16,12 @@ def _build() -> nn.Module:
 
 
 ENTRIES = (
-    Entry(
+    mmseg_entry(
+        "Chen et al., DeepLabv3+, ECCV 2018",
+        "deeplabv3plus_r101-d8_512x1024_80k_cityscapes_20200606_114143-068fcfe9",
         name="deeplabv3plus:r101-mmseg",
         family="DeepLabv3+",
         build=_build,
-        source="Chen et al., DeepLabv3+, ECCV 2018; github.com/open-mmlab/mmsegmentation",
-        licence="Apache-2.0",
-        file="deeplabv3plus_r101-d8_512x1024_80k_cityscapes_20200606_114143-068fcfe9.pth",
-        publisher="mmsegmentation model zoo",
-        nesting="state_dict",
         fixture="mmseg/deeplabv3plus_r101",
     ),
 )

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.models.entry import Entry
-from allweather.models.nets.blocks.prelu import ConvNorm, ConvNormAct, NormAct
+from allweather.models.nets.blocks.conv import ConvUnit
+from allweather.models.nets.blocks.prelu import ConvNormAct, NormAct
 from allweather.models.segmenter import Preprocessing
 
 LOGITS = 20  # 19 trainIds and void
@@ -46,7 +47,7 @@ class PyramidUnit(nn.Module):
         dilations = sorted(1 + i if 3 + 2 * i <= field else 1 for i in range(BRANCHES))
         self.proj_1x1 = ConvNormAct(inputs, width, 1, groups=BRANCHES)
         self.spp_dw = nn.ModuleList(DilatedDepthwise(width, stride, dilation) for dilation in dilations)
-        self.conv_1x1_exp = ConvNorm(outputs, outputs, 1, groups=BRANCHES)
+        self.conv_1x1_exp = ConvUnit(outputs, outputs, groups=BRANCHES, activation=None)
         self.br_after_cat = NormAct(outputs)
         self.module_act = nn.PReLU(outputs)
         self.stride = stride
@@ -64,7 +65,7 @@ class Downsampler(nn.Module):
     def __init__(self, inputs: int, outputs: int, field: int) -> None:
         super().__init__()
         self.eesp = PyramidUnit(inputs, outputs - inputs, field, stride=2)
-        self.inp_reinf = nn.Sequential(ConvNormAct(3, 3, 3), ConvNorm(3, outputs, 1))
+        self.inp_reinf = nn.Sequential(ConvNormAct(3, 3, 3), ConvUnit(3, outputs, activation=None))
         self.act = nn.PReLU(outputs)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:

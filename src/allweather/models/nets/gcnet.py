@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from allweather.models.entry import Entry
+from allweather.models.entry import mmseg_entry
 from allweather.models.nets.blocks.encoder_decoder import CLASSES, WIDTH, on_resnet
 from allweather.models.nets.blocks.heads import FcnHead
 from allweather.models.nets.blocks.resnet import STAGE_CHANNELS
@@ -51,16 +51,13 @@ def _build(depth: int) -> nn.Module:
 
 FILES = {50: "20200618_074450-ef8f069b", 101: "20200618_074450-778ebf69"}
 ENTRIES = tuple(
-    Entry(
+    mmseg_entry(
+        "Cao et al., GCNet, ICCV Workshops 2019",
+        f"gcnet_r{depth}-d8_512x1024_80k_cityscapes_{identity}",
         name=f"gcnet:r{depth}",
         family="GCNet",
         build=partial(_build, depth),
-        source="Cao et al., GCNet, ICCV Workshops 2019; github.com/open-mmlab/mmsegmentation",
-        licence="Apache-2.0",
-        file=f"gcnet_r{depth}-d8_512x1024_80k_cityscapes_{FILES[depth]}.pth",
-        publisher="mmsegmentation model zoo",
-        nesting="state_dict",
         fixture=f"mmseg/gcnet_r{depth}",
     )
-    for depth in FILES
+    for depth, identity in FILES.items()
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.entry import Entry
+from allweather.models.entry import mmseg_entry
 from allweather.models.nets.blocks.conv import ConvUnit
 from allweather.models.nets.blocks.encoder_decoder import CLASSES, WIDTH, on_resnet
 from allweather.models.nets.blocks.heads import Head
@@ -85,16 +85,13 @@ def _build(depth: int) -> nn.Module:
 
 FILES = {50: "20210901_074202-89384497", 101: "20210901_145243-5b99c9b2"}
 ENTRIES = tuple(
-    Entry(
+    mmseg_entry(
+        "Huang et al., Interlaced Sparse Self-Attention, 2019",
+        f"isanet_r{depth}-d8_512x1024_80k_cityscapes_{identity}",
         name=f"isanet:r{depth}",
         family="ISANet",
         build=partial(_build, depth),
-        source="Huang et al., Interlaced Sparse Self-Attention, 2019; github.com/open-mmlab/mmsegmentation",
-        licence="Apache-2.0",
-        file=f"isanet_r{depth}-d8_512x1024_80k_cityscapes_{FILES[depth]}.pth",
-        publisher="mmsegmentation model zoo",
-        nesting="state_dict",
         fixture=f"mmseg/isanet_r{depth}",
     )
-    for depth in FILES
+    for depth, identity in FILES.items()
 )

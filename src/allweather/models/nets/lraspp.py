@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.entry import Entry
+from allweather.models.entry import mmseg_entry
 from allweather.models.nets.blocks.conv import ConvUnit
 from allweather.models.nets.blocks.encoder_decoder import CLASSES
 from allweather.models.nets.blocks.heads import Head, resize
@@ -205,26 +205,18 @@ def _multiple_of_eight(number: int) -> int:
     return nearest if nearest >= 0.9 * number else nearest + 8
 
 
-NETWORKS = {
-    "large": (
-        LARGE,
-        (1, 3, 16),
-        "mmseg/lraspp_m-v3",
-        "lraspp_m-v3-d8_512x1024_320k_cityscapes_20201224_220337-cfe8fb07",
-    ),
-    "small": (SMALL, (0, 1, 12), "mmseg/lraspp_m-v3s", None),
+NETWORKS = {  # by name: blocks, taps, mmseg's name, and the rest of its file name
+    "large": (LARGE, (1, 3, 16), "m-v3", "20201224_220337-cfe8fb07"),
+    "small": (SMALL, (0, 1, 12), "m-v3s", "20201224_223935-61565b34"),
 }
 ENTRIES = tuple(
-    Entry(
+    mmseg_entry(
+        "Howard et al., Searching for MobileNetV3, ICCV 2019",
+        f"lraspp_{short}-d8_512x1024_320k_cityscapes_{identity}",
         name=f"lraspp:{size}",
         family="LRASPP",
         build=partial(Lraspp, blocks, taps),
-        source="Howard et al., Searching for MobileNetV3, ICCV 2019; github.com/open-mmlab/mmsegmentation",
-        licence="Apache-2.0",
-        file=file and f"{file}.pth",
-        publisher="mmsegmentation model zoo",
-        nesting="state_dict",
-        fixture=fixture,
+        fixture=f"mmseg/lraspp_{short}",
     )
-    for size, (blocks, taps, fixture, file) in NETWORKS.items()
+    for size, (blocks, taps, short, identity) in NETWORKS.items()
 )

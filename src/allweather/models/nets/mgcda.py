@@ -106,6 +106,9 @@ ENTRIES = (
     _entry(
         name="mgcda:refinenet",
         source="Sakaridis et al., Map-Guided Curriculum Domain Adaptation, PAMI 2020; github.com/sakaridis/MGCDA",
+        file="refinenet_res101_cityscapes_DarkCityscapes_DarkZurichTwilight_CycleGANfc_DarkZurichNight_CycleGANfc_"
+        "DarkZurich_day_labels_original_w_1_twilight_labels_adaptedPrevGeoRefDyn_w_1_epoch_10.mat, "
+        "refinenet_res101_cityscapes_original.mat",
         publisher="github.com/sakaridis/MGCDA, links in its README (MATLAB files; GCMA's too)",
     ),
 )

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from allweather.models.entry import Entry
+from allweather.models.entry import mmseg_entry
 from allweather.models.nets.blocks.conv import ConvUnit
 from allweather.models.nets.blocks.encoder_decoder import CLASSES, WIDTH, EncoderDecoder
 from allweather.models.nets.blocks.heads import AsppHead, DetailedAsppHead, FcnHead, PspHead
@@ -50,21 +50,18 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "deeplabv3plus": partial(_network, partial(DetailedAsppHead, CHANNELS[TAPS[0]], DEEP, WIDTH, CLASSES), (0, -1)),
 }
 FILES = {
-    "fcn": "mobilenet-v2-d8_fcn_4xb2-80k_cityscapes-512x1024-20230224_185436-13fef4ea.pth",
-    "pspnet": "pspnet_m-v2-d8_512x1024_80k_cityscapes_20200825_124817-19e81d51.pth",
-    "deeplabv3": "deeplabv3_m-v2-d8_512x1024_80k_cityscapes_20200825_124836-bef03590.pth",
-    "deeplabv3plus": "deeplabv3plus_m-v2-d8_512x1024_80k_cityscapes_20200825_124836-d256dd4b.pth",
+    "fcn": "mobilenet-v2-d8_fcn_4xb2-80k_cityscapes-512x1024-20230224_185436-13fef4ea",
+    "pspnet": "pspnet_m-v2-d8_512x1024_80k_cityscapes_20200825_124817-19e81d51",
+    "deeplabv3": "deeplabv3_m-v2-d8_512x1024_80k_cityscapes_20200825_124836-bef03590",
+    "deeplabv3plus": "deeplabv3plus_m-v2-d8_512x1024_80k_cityscapes_20200825_124836-d256dd4b",
 }
 ENTRIES = tuple(
-    Entry(
+    mmseg_entry(
+        "Sandler et al., MobileNetV2, CVPR 2018",
+        FILES[head],
         name=f"mobilenetv2:{head}",
         family="MobileNetV2",
         build=build,
-        source="Sandler et al., MobileNetV2, CVPR 2018; github.com/open-mmlab/mmsegmentation",
-        licence="Apache-2.0",
-        file=FILES[head],
-        publisher="mmsegmentation model zoo",
-        nesting="state_dict",
         fixture=f"mmseg/mnv2_{head}",
     )
     for head, build in NETWORKS.items()

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.models.entry import Entry
-from allweather.models.nets.blocks.aspp import RATES, PooledFirstAspp, conv_norm_relu
+from allweather.models.nets.blocks.aspp import RATES, PooledFirstAspp
+from allweather.models.nets.blocks.conv import numbered_unit
 from allweather.models.nets.blocks.mobilenetv2 import (
     CHANNELS,
     STEM_CHANNELS,
-    conv_norm_relu6,
     inverted_stages,
 )
 from allweather.models.nets.blocks.norms import SwitchableWhitening, affine_instance_norm, instance_norm
@@ -57,11 +57,9 @@ class RobustNet(nn.Module):
         super().__init__()
         self.layer0, self.layer1, self.layer2, self.layer3, self.layer4 = layers
         self.aspp = PooledFirstAspp(channels[2], rates, WIDTH)
-        self.bot_fine = conv_norm_relu(channels[0], DETAIL_CHANNELS)
-        self.bot_aspp = conv_norm_relu((len(rates) + 2) * WIDTH, WIDTH)
-        self.final1 = nn.Sequential(
-            *conv_norm_relu(WIDTH + DETAIL_CHANNELS, WIDTH, 3), *conv_norm_relu(WIDTH, WIDTH, 3)
-        )
+        self.bot_fine = numbered_unit(channels[0], DETAIL_CHANNELS)
+        self.bot_aspp = numbered_unit((len(rates) + 2) * WIDTH, WIDTH)
+        self.final1 = nn.Sequential(*numbered_unit(WIDTH + DETAIL_CHANNELS, WIDTH, 3), *numbered_unit(WIDTH, WIDTH, 3))
         self.final2 = nn.Sequential(nn.Conv2d(WIDTH, CLASSES, 1))
         self.dsn = _auxiliary_head(channels[1])
 
@@ -94,11 +92,11 @@ def mobilenet_network(variant: str) -> RobustNet:
     stages = inverted_stages(MOBILENET_STRIDES, MOBILENET_FIRST_DILATIONS, (1,) * 7, closing_norms=norms)
     blocks: list[list[nn.Module]] = [list(stage) for stage in stages]
     layers: list[list[nn.Module]] = [
-        [conv_norm_relu6(3, STEM_CHANNELS, 3, stride=2), *blocks[0]],
+        [numbered_unit(3, STEM_CHANNELS, 3, stride=2, activation=nn.ReLU6), *blocks[0]],
         blocks[1] + blocks[2],
         blocks[3],
         blocks[4] + blocks[5] + blocks[6],
-        [conv_norm_relu6(CHANNELS[6], MOBILENET_FEATURES)],
+        [numbered_unit(CHANNELS[6], MOBILENET_FEATURES, activation=nn.ReLU6)],
     ]
     return RobustNet(
         [nn.Sequential(*layer) for layer in layers], (CHANNELS[2], CHANNELS[6], MOBILENET_FEATURES), RATES[16]

@@ -1,8 +1,7 @@
 """SegFormer B0 to B5 for Cityscapes: a hierarchical transformer encoder and a decoder of 1×1 convolutions.
 
 Written from Xie et al., SegFormer, NeurIPS 2021, with the parameter names of mmsegmentation, whose decoder has a norm
-at every scale. Published scores come from sliding windows of 1024×1024 pixels, 768 apart; here the whole image
-goes through at once. Stochastic depth, which only training uses, is left out.
+at every scale. Stochastic depth, which only training uses, is left out.
 """
 
 from functools import partial
@@ -10,10 +9,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from allweather.models.entry import Entry
+from allweather.models.entry import mmseg_entry
 from allweather.models.nets.blocks.conv import ConvUnit
+from allweather.models.nets.blocks.heads import Head, resize
 from allweather.models.segmenter import Preprocessing, Window
 
 CLASSES = 19
@@ -130,23 +129,17 @@ class MixTransformer(nn.Module):
         return features
 
 
-class Decoder(nn.Module):
+class Decoder(Head):
     """Every scale projected, upsampled to 1/4, concatenated and fused: logits B×19×H/4×W/4."""
 
     def __init__(self, widths: list[int]) -> None:
-        super().__init__()
+        super().__init__(HEAD_WIDTH, CLASSES)
         self.convs = nn.ModuleList(ConvUnit(width, HEAD_WIDTH) for width in widths)
         self.fusion_conv = ConvUnit(len(widths) * HEAD_WIDTH, HEAD_WIDTH)
-        self.dropout = nn.Dropout2d(0.1)
-        self.conv_seg = nn.Conv2d(HEAD_WIDTH, CLASSES, 1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        size = features[0].shape[2:]
-        scales = [
-            functional.interpolate(conv(feature), size, mode="bilinear")
-            for conv, feature in zip(self.convs, features, strict=True)
-        ]
-        return self.conv_seg(self.dropout(self.fusion_conv(torch.cat(scales, 1))))
+        scales = [resize(conv(x), features[0]) for conv, x in zip(self.convs, features, strict=True)]
+        return self.classify(self.fusion_conv(torch.cat(scales, 1)))
 
 
 class SegFormer(nn.Module):
@@ -175,29 +168,26 @@ def _image(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, size)
 
 
-VARIANTS = {
-    "b0": (32, (2, 2, 2, 2)),
-    "b1": (64, (2, 2, 2, 2)),
-    "b2": (64, (3, 4, 6, 3)),
-    "b3": (64, (3, 4, 18, 3)),
-    "b4": (64, (3, 8, 27, 3)),
-    "b5": (64, (3, 6, 40, 3)),
+VARIANTS = {  # by name: width, depths, and the rest of mmseg's file name
+    "b0": (32, (2, 2, 2, 2), "20211208_101857-e7f88502"),
+    "b1": (64, (2, 2, 2, 2), "20211208_064213-655c7b3f"),
+    "b2": (64, (3, 4, 6, 3), "20211207_134205-6096669a"),
+    "b3": (64, (3, 4, 18, 3), "20211206_224823-a8f8a177"),
+    "b4": (64, (3, 8, 27, 3), "20211207_080709-07f6c333"),
+    "b5": (64, (3, 6, 40, 3), "20211206_072934-87a052ec"),
 }
-FILES = {"b0": "20211208_101857-e7f88502", "b5": "20211206_072934-87a052ec"}
+RECORDED = ("b0", "b5")  # those with a reference fixture
 
 ENTRIES = tuple(
-    Entry(
+    mmseg_entry(
+        "Xie et al., SegFormer, NeurIPS 2021",
+        f"segformer_mit-{name}_8x1_1024x1024_160k_cityscapes_{identity}",
         name=f"segformer:{name}",
         family="SegFormer",
         build=partial(SegFormer, width, depths),
-        source="Xie et al., SegFormer, NeurIPS 2021; github.com/open-mmlab/mmsegmentation",
-        licence="Apache-2.0",
         preprocessing=Preprocessing(size_multiple=32),
         window=Window(1024, 768),
-        file=f"segformer_mit-{name}_8x1_1024x1024_160k_cityscapes_{FILES[name]}.pth" if name in FILES else None,
-        publisher="mmsegmentation model zoo",
-        nesting="state_dict",
-        fixture=f"mmseg/segformer_{name}" if name in FILES else None,
+        fixture=f"mmseg/segformer_{name}" if name in RECORDED else None,
     )
-    for name, (width, depths) in VARIANTS.items()
+    for name, (width, depths, identity) in VARIANTS.items()
 )

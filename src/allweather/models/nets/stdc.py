@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.entry import Entry
+from allweather.models.entry import Entry, mmseg_entry
 from allweather.models.nets.blocks.conv import ConvUnit
 from allweather.models.nets.blocks.heads import FcnHead
 from allweather.models.segmenter import Preprocessing
@@ -97,63 +97,45 @@ class MmsegEncoder(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention refinement: a 3×3 unit gated per channel by its own average (authors' names)."""
+    """Attention refinement: a 3×3 unit gated per channel by its own average: B×inputs×h×w to B×128×h×w."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, authors: bool) -> None:
         super().__init__()
-        self.conv = ConvUnit(inputs, WIDTH, 3)
-        self.conv_atten = nn.Conv2d(WIDTH, WIDTH, 1, bias=False)
-        self.bn_atten = nn.BatchNorm2d(WIDTH)
+        unit, gate = ConvUnit(inputs, WIDTH, 3), ConvUnit(WIDTH, WIDTH, activation=None)
+        self.names = ("conv", "conv_atten", "bn_atten") if authors else ("conv_layer", "atten_conv_layer")
+        gates = gate if authors else (nn.Sequential(nn.Identity(), gate),)
+        for name, module in zip(self.names, (unit, *gates), strict=True):
+            self.add_module(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return x * self.bn_atten(self.conv_atten(_average(x))).sigmoid()
-
-
-class MmsegAttention(nn.Module):
-    """`Attention` under mmseg's names."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__()
-        self.conv_layer = ConvUnit(inputs, WIDTH, 3)
-        gate = ConvUnit(WIDTH, WIDTH, activation=None)
-        self.atten_conv_layer = nn.Sequential(nn.AdaptiveAvgPool2d(1), gate, nn.Sigmoid())
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_layer(x)
-        return x * self.atten_conv_layer(x)
+        unit, *gates = map(self.get_submodule, self.names)
+        x = unit(x)
+        gate = _average(x)
+        for layer in gates:
+            gate = layer(gate)
+        return x * gate.sigmoid()
 
 
 class Fusion(nn.Module):
-    """Detail and context joined, with their channels weighted by the average (authors' names)."""
+    """Detail and context joined, with their channels weighted by the average: B×256×h×w."""
 
-    def __init__(self) -> None:
+    def __init__(self, authors: bool) -> None:
         super().__init__()
-        self.convblk = ConvUnit(STAGES[0] + WIDTH, FUSED)
-        self.conv1 = nn.Conv2d(FUSED, FUSED // 4, 1, bias=False)
-        self.conv2 = nn.Conv2d(FUSED // 4, FUSED, 1, bias=False)
+        unit = ConvUnit(STAGES[0] + WIDTH, FUSED)
+        squeeze, excite = nn.Conv2d(FUSED, FUSED // 4, 1, bias=False), nn.Conv2d(FUSED // 4, FUSED, 1, bias=False)
+        if authors:
+            self.names = ("convblk", "conv1", "conv2")
+            self.convblk, self.conv1, self.conv2 = unit, squeeze, excite
+            return
+        self.names = ("conv0", "attention.1.conv", "attention.2.conv")
+        self.conv0 = unit
+        gates = (nn.Sequential(OrderedDict(conv=layer)) for layer in (squeeze, excite))
+        self.attention = nn.Sequential(nn.Identity(), *gates)
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
-        x = self.convblk(torch.cat([detail, context], 1))
-        return x + x * self.conv2(self.conv1(_average(x)).relu()).sigmoid()
-
-
-class MmsegFusion(nn.Module):
-    """`Fusion` under mmseg's names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv0 = ConvUnit(STAGES[0] + WIDTH, FUSED)
-        squeeze: OrderedDict[str, nn.Module] = OrderedDict(conv=nn.Conv2d(FUSED, FUSED // 4, 1, bias=False))
-        squeeze["activate"] = nn.ReLU()
-        excite: OrderedDict[str, nn.Module] = OrderedDict(conv=nn.Conv2d(FUSED // 4, FUSED, 1, bias=False))
-        self.attention = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Sequential(squeeze), nn.Sequential(excite), nn.Sigmoid()
-        )
-
-    def forward(self, detail: Tensor, context: Tensor) -> Tensor:
-        x = self.conv0(torch.cat([detail, context], 1))
-        return x + x * self.attention(x)
+        unit, squeeze, excite = map(self.get_submodule, self.names)
+        x = unit(torch.cat([detail, context], 1))
+        return x + x * excite(squeeze(_average(x)).relu()).sigmoid()
 
 
 class AuthorsContext(nn.Module):
@@ -162,16 +144,14 @@ class AuthorsContext(nn.Module):
     def __init__(self, blocks: tuple[int, int, int]) -> None:
         super().__init__()
         self.backbone = AuthorsEncoder(blocks)
-        self.arm16 = Attention(STAGES[1])
-        self.arm32 = Attention(STAGES[2])
+        self.arm16 = Attention(STAGES[1], authors=True)
+        self.arm32 = Attention(STAGES[2], authors=True)
         self.conv_head32 = ConvUnit(WIDTH, WIDTH, 3)
         self.conv_head16 = ConvUnit(WIDTH, WIDTH, 3)
         self.conv_avg = ConvUnit(STAGES[2], WIDTH)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        detail, sixteenth, deep = self.backbone(image)
-        x = _like(self.conv_head32, self.arm32(deep) + self.conv_avg(_average(deep)), sixteenth)
-        return detail, _like(self.conv_head16, self.arm16(sixteenth) + x, detail)
+        return _paths(self, ("arm32", "conv_head32", "arm16", "conv_head16"), image)
 
 
 class MmsegContext(nn.Module):
@@ -180,16 +160,13 @@ class MmsegContext(nn.Module):
     def __init__(self, blocks: tuple[int, int, int]) -> None:
         super().__init__()
         self.backbone = MmsegEncoder(blocks)
-        self.arms = nn.ModuleList([MmsegAttention(STAGES[2]), MmsegAttention(STAGES[1])])
+        self.arms = nn.ModuleList(Attention(inputs, authors=False) for inputs in (STAGES[2], STAGES[1]))
         self.convs = nn.ModuleList(ConvUnit(WIDTH, WIDTH, 3) for _ in range(2))
         self.conv_avg = ConvUnit(STAGES[2], WIDTH)
-        self.ffm = MmsegFusion()
+        self.ffm = Fusion(authors=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        detail, sixteenth, deep = self.backbone(image)
-        x = _like(self.convs[0], self.arms[0](deep) + self.conv_avg(_average(deep)), sixteenth)
-        x = _like(self.convs[1], self.arms[1](sixteenth) + x, detail)
-        return self.ffm(detail, x)
+        return self.ffm(*_paths(self, ("arms.0", "convs.0", "arms.1", "convs.1"), image))
 
 
 class Output(nn.Module):
@@ -210,7 +187,7 @@ class Stdc(nn.Module):
     def __init__(self, blocks: tuple[int, int, int]) -> None:
         super().__init__()
         self.cp = AuthorsContext(blocks)
-        self.ffm = Fusion()
+        self.ffm = Fusion(authors=True)
         self.conv_out = Output(FUSED, FUSED, CLASSES)
         self.conv_out16 = Output(WIDTH, 64, CLASSES)
         self.conv_out32 = Output(WIDTH, 64, CLASSES)
@@ -263,6 +240,14 @@ def _stages(blocks: tuple[int, int, int], authors: bool) -> list[nn.Sequential]:
     return stages
 
 
+def _paths(context: nn.Module, parts: tuple[str, str, str, str], image: Tensor) -> tuple[Tensor, Tensor]:
+    """Detail and context of an image; `parts` names attention and convolution at 1/32, then at 1/16."""
+    detail, sixteenth, deep = context.get_submodule("backbone")(image)
+    attend32, join32, attend16, join16 = map(context.get_submodule, parts)
+    x = _like(join32, attend32(deep) + context.get_submodule("conv_avg")(_average(deep)), sixteenth)
+    return detail, _like(join16, attend16(sixteenth) + x, detail)
+
+
 def _average(x: Tensor) -> Tensor:
     return x.mean((2, 3), keepdim=True)
 
@@ -273,34 +258,35 @@ def _like(conv: nn.Module, x: Tensor, other: Tensor) -> Tensor:
     return upsampled
 
 
+PAPER = "Fan et al., Rethinking BiSeNet, CVPR 2021"
 FIXTURES = {"1": "stdc/STDCNet813", "2": "stdc/STDCNet1446"}
-SOURCE = "Fan et al., Rethinking BiSeNet, CVPR 2021"
+MMSEG_FILES = {"1": "20220224_141648-3d4c2981", "2": "20220224_073048-1f8f0f6c"}
+
+
+def _authors_entry(size: str, percent: int) -> Entry:
+    return Entry(
+        name=f"stdc:{size}" if percent == 75 else f"stdc:{size}-{percent}",
+        family="STDC",
+        build=partial(Stdc, BLOCKS[size]),
+        source=f"{PAPER}; github.com/MichaelFan01/STDC-Seg",
+        licence="MIT",
+        preprocessing=Preprocessing(input_scale=percent / 100, size_multiple=32, align_corners=True),
+        file=f"STDC{size}-Seg/model_maxmIOU{percent}.pth",
+        publisher="github.com/MichaelFan01/STDC-Seg, links in its README",
+        fixture=FIXTURES[size],
+    )
+
 
 ENTRIES = (
+    *(_authors_entry(size, percent) for size in BLOCKS for percent in (75, 50)),
     *(
-        Entry(
-            name=f"stdc:{size}",
-            family="STDC",
-            build=partial(Stdc, blocks),
-            source=f"{SOURCE}; github.com/MichaelFan01/STDC-Seg",
-            licence="MIT",
-            preprocessing=Preprocessing(input_scale=0.75, size_multiple=32, align_corners=True),
-            file="model_maxmIOU75.pth",
-            publisher="github.com/MichaelFan01/STDC-Seg, links in its README",
-            fixture=FIXTURES[size],
-        )
-        for size, blocks in BLOCKS.items()
-    ),
-    *(
-        Entry(
+        mmseg_entry(
+            PAPER,
+            f"stdc{size}_in1k-pre_512x1024_80k_cityscapes_{MMSEG_FILES[size]}",
             name=f"stdc:{size}-mmseg",
             family="STDC",
             build=partial(MmsegStdc, blocks),
-            source=f"{SOURCE}; github.com/open-mmlab/mmsegmentation",
-            licence="Apache-2.0",
             preprocessing=Preprocessing(size_multiple=32, align_corners=True),
-            publisher="mmsegmentation model zoo",
-            nesting="state_dict",
             fixture=f"mmseg/stdc{size}",
         )
         for size, blocks in BLOCKS.items()

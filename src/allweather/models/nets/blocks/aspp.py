@@ -3,40 +3,27 @@
 After Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017 (DeepLabv3).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from allweather.models.nets.blocks.conv import numbered_unit
+
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
 
-Layer = Callable[[int, int, int, int], nn.Module]
 
-
-def conv_norm_relu(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
-    """Convolution that keeps the size and has no bias, BatchNorm, ReLU."""
-    padding = dilation * (kernel // 2)
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
-
-
-def pyramid_layers(inputs: int, outputs: int, rates: Sequence[int], layer: Layer = conv_norm_relu) -> list[nn.Module]:
-    """A 1×1 layer and one 3×3 layer per rate.
-
-    Args:
-        layer: makes one from (inputs, outputs, kernel, dilation).
-    """
-    return [layer(inputs, outputs, 1, 1), *(layer(inputs, outputs, 3, rate) for rate in rates)]
+def pyramid_layers(inputs: int, outputs: int, rates: Sequence[int]) -> list[nn.Module]:
+    """A 1×1 layer and one 3×3 layer per rate."""
+    dilated = (numbered_unit(inputs, outputs, 3, dilation=rate) for rate in rates)
+    return [numbered_unit(inputs, outputs), *dilated]
 
 
 class ImagePooling(nn.Sequential):
     """Features averaged over the image, projected, and spread over the input's size again."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(inputs, outputs))
+        super().__init__(nn.AdaptiveAvgPool2d(1), *numbered_unit(inputs, outputs))
 
     def forward(self, input: Tensor) -> Tensor:
         x = input
@@ -63,7 +50,7 @@ class Aspp(nn.Module):
         layers = pyramid_layers(inputs, outputs, rates)
         self.convs = nn.ModuleList([*layers, ImagePooling(inputs, outputs)])
         branches = len(self.convs)
-        self.project = nn.Sequential(*conv_norm_relu(branches * outputs, outputs), nn.Dropout(dropout))
+        self.project = nn.Sequential(*numbered_unit(branches * outputs, outputs), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(torch.cat([branch(x) for branch in self.convs], 1))
@@ -79,7 +66,7 @@ class PooledFirstAspp(nn.Module):
     def __init__(self, inputs: int, rates: Sequence[int], outputs: int = 256) -> None:
         super().__init__()
         self.features = nn.ModuleList(pyramid_layers(inputs, outputs, rates))
-        self.img_conv = conv_norm_relu(inputs, outputs)
+        self.img_conv = numbered_unit(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = spread(self.img_conv(x.mean((2, 3), keepdim=True)), x)

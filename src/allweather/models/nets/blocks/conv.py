@@ -1,6 +1,7 @@
-"""Convolution, BatchNorm and activation under mmseg's parameter names, whole or separable."""
+"""Convolution, BatchNorm and activation: under mmseg's parameter names, numbered as torchvision does, or separable."""
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import nn
 
@@ -34,6 +35,11 @@ class ConvUnit(nn.Sequential):
         if activation is not None:
             layers["activate"] = activation()
         super().__init__(layers)
+
+
+def numbered_unit(inputs: int, outputs: int, kernel: int = 1, **options: Any) -> nn.Sequential:
+    """`ConvUnit` with its options, the parameters under `0` and `1`."""
+    return nn.Sequential(*ConvUnit(inputs, outputs, kernel, **options))
 
 
 class SeparableUnit(nn.Sequential):

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.nets.blocks.conv import ConvUnit
+from allweather.models.nets.blocks.conv import ConvUnit, numbered_unit
 
 NormFactory = Callable[[int], nn.Module]
 Names = Literal["torchvision", "mmseg"]
@@ -19,30 +19,6 @@ STEM_CHANNELS = 32
 EXPANSIONS = (1, 6, 6, 6, 6, 6, 6)
 CHANNELS = (16, 24, 32, 64, 96, 160, 320)
 BLOCKS = (1, 2, 3, 4, 3, 3, 1)
-
-
-def conv_norm_relu6(
-    inputs: int,
-    outputs: int,
-    kernel: int = 1,
-    *,
-    stride: int = 1,
-    dilation: int = 1,
-    groups: int = 1,
-    padding: int | None = None,
-) -> nn.Sequential:
-    """`ConvUnit` with ReLU6 under torchvision's parameter names, `0` and `1`."""
-    named = ConvUnit(
-        inputs,
-        outputs,
-        kernel,
-        stride=stride,
-        dilation=dilation,
-        groups=groups,
-        padding=padding,
-        activation=nn.ReLU6,
-    )
-    return nn.Sequential(*named)
 
 
 class InvertedResidual(nn.Module):
@@ -73,7 +49,7 @@ class InvertedResidual(nn.Module):
         padding = 0 if pad_input else dilation
         self.margin = dilation if pad_input else 0
         self.shortcut = stride == 1 and inputs == outputs
-        unit = partial(ConvUnit, activation=nn.ReLU6) if names == "mmseg" else conv_norm_relu6
+        unit = partial(ConvUnit if names == "mmseg" else numbered_unit, activation=nn.ReLU6)
         layers: list[nn.Module] = [] if expansion == 1 else [unit(inputs, hidden)]
         layers.append(unit(hidden, hidden, 3, stride=stride, dilation=dilation, groups=hidden, padding=padding))
         projection = ConvUnit(hidden, outputs, activation=None)

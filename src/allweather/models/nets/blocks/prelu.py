@@ -1,42 +1,24 @@
-"""Convolution, BatchNorm and PReLU in the combinations of the ESPNet family."""
+"""BatchNorm and PReLU, alone or after a convolution, under the parameter names of the ESPNet family."""
 
-from torch import Tensor, nn
+from collections import OrderedDict
+
+from torch import nn
+
+from allweather.models.nets.blocks.conv import ConvUnit
 
 
-class NormAct(nn.Module):
-    """BatchNorm and PReLU."""
+class NormAct(nn.Sequential):
+    """BatchNorm and PReLU, under `bn` and `act`."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(channels, eps)
-        self.act = nn.PReLU(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(x))
+        super().__init__(OrderedDict(bn=nn.BatchNorm2d(channels, eps), act=nn.PReLU(channels)))
 
 
-class ConvNorm(nn.Module):
-    """Convolution without bias and BatchNorm."""
+class ConvNormAct(ConvUnit):
+    """Convolution without bias, BatchNorm and PReLU, under `conv`, `bn` and `act`."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, eps: float = 1e-5
     ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
-
-
-class ConvNormAct(ConvNorm):
-    """Convolution without bias, BatchNorm and PReLU."""
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, eps: float = 1e-5
-    ) -> None:
-        super().__init__(inputs, outputs, kernel, stride, groups, eps)
+        super().__init__(inputs, outputs, kernel, stride=stride, groups=groups, activation=None, eps=eps)
         self.act = nn.PReLU(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(super().forward(x))
