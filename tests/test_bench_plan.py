@@ -16,8 +16,10 @@ from allweather.bench.execute import execute, make_record, read_record
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.plan import Plan, read_plan
 from allweather.bench.sources import open_source
+from allweather.bench.tidy import tidy
 from allweather.data import open_files
 from allweather.data.folder import natural_key
+from allweather.data.images import write_json
 from allweather.errors import AllWeatherError
 
 PLANS = sorted((Path(__file__).parents[1] / "plans").glob("*.toml"))
@@ -134,7 +136,13 @@ def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path) ->
     assert np.sum([image["intersection"] for image in record["images"]], 0).tolist() == matrix.intersection.tolist()
     low, high = record["figures"]["interval"]
     assert low <= record["figures"]["mIoU"] <= high
-    assert all({"ncut", "watched", "iterations", "decision", "seconds"} <= set(image) for image in record["images"])
+    told = {"ncut_before", "ncut", "watched", "iterations", "decision", "seconds", "intersection", "union", "mIoU"}
+    assert all(told <= set(image) for image in record["images"])
+    assert record["resolution"] == {"stored": ["80x60"], "input": ["64x48"], "scored": ["80x60"]}
+    source = make_record(tiny(root).runs[0])
+    assert all(image["ncut_before"] == image["ncut"] for image in source["images"])  # nothing adapted
+    before = [image["ncut_before"] for image in record["images"]]
+    assert before == [image["ncut"] for image in source["images"]] != [image["ncut"] for image in record["images"]]
     assert str(root) not in json.dumps(record)
 
 
@@ -166,6 +174,39 @@ def test_what_is_done_is_kept_and_what_is_damaged_is_made_again(root: Path) -> N
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.json")} == stamps
     (out / first.done[0]).write_text('{"figures"')
     assert execute(plan, out).done == first.done[:1]
+
+
+def test_a_record_of_other_settings_or_weights_is_made_again(root: Path) -> None:
+    plan, out = tiny(root), root / "runs"
+    names = execute(plan, out).done
+    for name, keys in ((names[0], ("model", "sha256")), (names[1], ("session", "method", "lr"))):
+        record = read_record(out / name)
+        *way, last = keys
+        place = record
+        for key in way:
+            place = place[key]
+        place[last] = "other"
+        write_json(out / name, record)
+    again = execute(plan, out)
+    assert again.done == names and again.outdated == {names[0]: ["model.sha256"], names[1]: ["session.method.lr"]}
+    unknown = read_record(out / names[1])
+    del unknown["session"]["method"]["lr"]  # a field that did not exist when the record was made
+    write_json(out / names[1], unknown)
+    assert execute(plan, out).kept == names
+
+
+def test_records_are_spelt_anew_with_the_same_values(root: Path) -> None:
+    out = root / "runs"
+    execute(tiny(root), out)
+    paths = sorted(out.glob("*.json"))
+    before, contents = [path.read_bytes() for path in paths], [json.loads(path.read_text()) for path in paths]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(json.dumps(content, indent=4))
+    assert tidy([out]) == 2 and [path.read_bytes() for path in paths] == before
+    assert [json.loads(path.read_text()) for path in paths] == contents
+    assert all(text.count(b'{"name": ') == FRAMES for text in before)  # an image a line
+    with pytest.raises(AllWeatherError, match="no record"):
+        tidy([root / "images"])
 
 
 def test_an_interruption_leaves_whole_records_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

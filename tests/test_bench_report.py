@@ -18,10 +18,12 @@ from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.plan import MethodSpec, ModelSpec, Run, StreamSpec, read_plan
 from allweather.bench.report import load_records, write_report
 from allweather.bench.report.collect import against, changes, group, source_of
-from allweather.bench.report.published import SECTION4, THIRTEEN, published
+from allweather.bench.report.page import tables_of
+from allweather.bench.report.published import SECTION4, TABLE4, THIRTEEN, Published, published, table4
 from allweather.bench.report.table import Table
-from allweather.bench.report.tables import all_tables
+from allweather.bench.report.verdict import verdicts
 from allweather.bench.sources import open_source
+from allweather.classes import CITYSCAPES
 from allweather.errors import AllWeatherError
 
 R101 = "deeplabv3plus:resnet101-os16"
@@ -69,21 +71,39 @@ def save(folder: Path, *records: dict) -> Path:
 def runs(tmp_path: Path) -> Path:
     free = [record("mall-sample", 0.5 + k / 50, fields={"iterations": k, **FREE}) for k in (1, 12, 2)]
     pair = [record("mall-domain", 0.8, seed=seed) for seed in (0, 1)]
-    return save(tmp_path / "runs", *pair, record("source", 0.5), *free, record("mall-sample", 0.6))
+    ruled = record("mall-sample", 0.6, fields={"iterations": 40})
+    return save(tmp_path / "runs", *pair, record("source", 0.5), *free, ruled)
 
 
 def test_seeds_gather_and_the_source_comes_first(runs: Path) -> None:
     groups = group(load_records(runs))
     assert [one.label for one in groups] == [
-        "source", "mall-domain", "mall-sample", "mall-sample iterations=1", "mall-sample iterations=2",
-        "mall-sample iterations=12",
+        "source", "mall-sample: 1 update", "mall-sample: 2 updates", "mall-sample: 12 updates",
+        "mall-sample: stopped, at most 40", "mall-domain",
     ]  # fmt: skip
-    assert len(groups[1].records) == 2 and groups[1].spread == 0 and groups[0].spread is None
-    assert source_of(groups[1], groups) is groups[0]
+    assert len(groups[5].records) == 2 and groups[5].spread == 0 and groups[0].spread is None
+    assert source_of(groups[5], groups) is groups[0]
+
+
+def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> None:
+    made = []
+    for place, key, value in (
+        ("model", "size", "64x48"), ("model", "weights", "a/b.pth"), ("stream", "every", 8), (None, "batch", 1),
+        (None, "device", "cuda"), (None, "precision", "bf16"),
+    ):  # fmt: skip
+        one = record("tent", 0.5)
+        (one["run"] if place is None else one["run"][place])[key] = value
+        made.append(one)
+    groups = group([record("tent", 0.5), record("source", 0.5), *made])
+    assert len(groups) == 2 + len(made) and len({one.setting for one in groups}) == 1 + len(made)
+    shown = " ".join(" ".join(one.setting) for one in groups)
+    assert all(word in shown for word in ("at 64×48", ", b", "one frame in 8", "bf16", "cuda"))
+    assert source_of(next(one for one in groups if "one frame" in one.where), groups) is None
 
 
 def test_differences_are_paired_by_image(runs: Path) -> None:
-    source, domain = group(load_records(runs))[:2]
+    groups = group(load_records(runs))
+    source, domain = groups[0], groups[5]
     found = against(domain, source)
     assert found is not None
     assert 100 * found.value == pytest.approx(domain.mean("mIoU") - source.mean("mIoU"), abs=0.02)
@@ -102,9 +122,10 @@ def test_images_that_differ_are_not_paired() -> None:
 def test_the_page_stands_alone_and_escapes_names(runs: Path, tmp_path: Path) -> None:
     assert write_report(runs, tmp_path / "r.html") == 7
     text = (tmp_path / "r.html").read_text()
-    assert not re.search(r"""(src|href)=["']?(?!#)|@import|url\((?!#)""", text.replace('xlink:href="#', ""))
+    assert not re.search(r"""(src|href)=["']?(?!["'#])|@import|url\((?!#)""", text.replace('xlink:href="#', ""))
     assert "rain &amp; fog" in text and "f&lt;" in text and "f<" not in text
-    assert text.count("<svg") == 2 and "the rule stops after 2.0 iterations" in text
+    assert text.count("<svg") == 3 and "the rule stops after 2.0 iterations" in text
+    assert "width=device-width" in text and text.count("<h2") == text.count("<a href='#s") == 6
     parser = HTMLParser()
     parser.feed(text)
     write_report(runs, tmp_path / "again.html")
@@ -115,7 +136,7 @@ def test_tables_say_the_same_in_every_form(runs: Path, tmp_path: Path) -> None:
     for form in ("md", "csv", "latex"):
         write_report(runs, tmp_path / form, form)
     rows = list(csv.reader(io.StringIO((tmp_path / "csv").read_text())))
-    value = float(next(row for row in rows if row[1:3] == ["tiny:net", "mall-domain"])[4])
+    value = float(next(row for row in rows if row[1:3] == ["tiny:net", "mall-domain"])[3])
     assert f"| {value:.2f} |" in (tmp_path / "md").read_text()
     latex = (tmp_path / "latex").read_text()
     assert f"{value:.2f}" in latex and r"rain \& fog" in latex and r"sky\_high" in latex
@@ -123,35 +144,101 @@ def test_tables_say_the_same_in_every_form(runs: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_value_is_a_dash_and_an_empty_cell() -> None:
-    table = Table("t", ("a", "b"), [["x|y", None], ["z", 1.5]])
+    table = Table("t", ("a", "b"), [["x|y", None], ["z", -1.5]])
     assert "| x\\|y | – |" in table.markdown() and "t,x|y,\n" in table.csv()
-    assert '<td class="n">1.50</td>' in table.html()
+    assert '<td class="n">−1.50</td>' in table.html() and "$-$1.50" in table.latex() and "z,-1.5\n" in table.csv()
+
+
+def test_a_column_without_values_is_in_csv_only() -> None:
+    table = Table("t", ("a", "empty"), [["x", None]])
+    assert "t,x,\n" in table.csv() and "table,a,empty\n" in table.csv()
+    assert all("empty" not in text for text in (table.markdown(), table.html(), table.latex()))
+
+
+def test_groups_become_headings_and_rows_become_blocks() -> None:
+    text = Table("t", ("g", "a", "b"), [["one", "x", "p; q"], ["one", "y", "r"], ["two", "z", "s"]], grouped=True,
+                 stacked=True).html()  # fmt: skip
+    assert text.count("class='of'") == 2 and "<th>g</th>" not in text and text.count("<td") == 6
+    assert 'data-of="b">p<br>q</td>' in text
+
+
+def one_published(method: str, stream: str, model: str, **changes: object) -> Published | None:
+    made = record(method, 0.5, model=model, stream=stream, **changes)
+    made["run"]["scoring"] = changes.get("scoring", "native")
+    (one,) = group([made])
+    return published(one)
 
 
 def test_the_papers_figures_stand_beside_and_are_marked() -> None:
     night = record("mall-domain", 0.7, model=R101, stream="acdc:val/night")
-    (table, *_) = all_tables(group([record("source", 0.5, model=R101, stream="acdc:val/night"), night]))
-    assert table.rows[1][-1] == "36.8†" and "† Table 1" in table.note
-    same = published("acdc:test/night", R101, "source")
-    assert same is not None and (same.figure, same.differs) == (26.2, "")
-    assert published("acdc:val/night", "espnetv2:2.0", "source") is None
+    (table, *_) = tables_of(group([record("source", 0.5, model=R101, stream="acdc:val/night"), night]))
+    assert [row[-1] for row in table.rows] == [
+        "26.2†",
+        "36.8†",
+    ] and "† Table 1: the paper's are of the test" in table.note
+    same = one_published("source", "acdc:test/night", R101)
+    assert same is not None and (same.figure, same.differs, same.marked) == (26.2, "", "26.2")
+    ours = one_published("mall-domain", "acdc:test/fog", R101)
+    paper = one_published("mall-domain", "acdc:test/fog", R101, preset="paper")
+    assert ours is not None and "this project's settings" in ours.differs and paper is not None and not paper.differs
+    assert one_published("source", "acdc:val/night", "espnetv2:2.0") is None
+    log = one_published("source", "dark-zurich:val", R101, scoring="1024x512")
+    assert log is not None and (log.figure, log.differs) == (20.24, "")
+    other = one_published("source", "dark-zurich:val", R101)
+    assert other is not None and "1024×512" in other.differs
+    assert one_published("mall-sample", "nighttime-driving:test", "mgcda:refinenet").figure == 49.7
+
+
+def test_conditions_stand_side_by_side_with_the_papers_below() -> None:
+    streams = [f"acdc:val/{name}" for name in ("fog", "night")]
+    made = [record("source", 0.5 + k / 10, model=R101, stream=stream) for k, stream in enumerate(streams)]
+    table = tables_of(group(made))[0]
+    assert table.columns == ("network", "method", *streams, "mean")
+    ours, theirs = table.rows
+    assert ours[4] == pytest.approx((ours[2] + ours[3]) / 2) and ours[3] > ours[2]
+    assert list(theirs) == [R101, "source, published", "49.0†", "26.2†", None]
+
+
+def test_table_4_is_complete_and_stands_below_our_classes() -> None:
+    for name in TABLE4:
+        *classes, mean = table4(name)
+        assert len(classes) == 19 and np.mean(classes) == pytest.approx(mean, abs=0.051), name
+    made = record("source", 0.5, model="dannet:pspnet", stream="dark-zurich:val")
+    made["figures"]["IoU"] = dict.fromkeys(CITYSCAPES.names, 50.0)
+    table = next(table for table in tables_of(group([made])) if table.title.startswith("IoU of each class"))
+    assert len(table.rows) == 1 + len(TABLE4) and table.rows[-1][2] == 90.3
+
+
+def test_the_report_says_whether_the_rule_found_the_best_and_why_not(runs: Path) -> None:
+    (text,) = verdicts(group(load_records(runs)))
+    assert "2.0 iterations on average" in text and "not within 1 point" in text and "4 images" in text
+    points = [record("mall-sample", right, fields={"iterations": k, **FREE}) for k, right in ((1, 0.8), (9, 0.6))]
+    points[1]["figures"]["ncut"] = 1.5  # the cut falls on while mIoU falls too
+    ruled = record("mall-sample", 0.799, fields={"iterations": 40})
+    for image in ruled["images"]:
+        image |= {"iterations": 9, "stop": "cap"}
+    ruled["rolled_back"] = ["f<0>"]
+    (text,) = verdicts(group([*points, ruled]))
+    assert ", within 1 point" in text and "Of 4 images, 4 reached the cap" in text
+    assert "still falls, from 2.000 to 1.500 at 9" in text and "rolled 1 of 4 images back" in text
 
 
 def test_the_mean_of_thirteen_needs_all_of_them() -> None:
     model = "bisenetv2:mmseg"
     full = [record("mall-sample", 0.4 + i / 40, model=model, stream=name) for i, name in enumerate(THIRTEEN)]
     title = "Mean over thirteen datasets"
-    (table,) = (table for table in all_tables(group(full)) if table.title == title)
+    (table,) = (table for table in tables_of(group(full)) if table.title == title)
     assert table.rows[0][2] == pytest.approx(np.mean([entry["figures"]["mIoU"] for entry in full]))
-    assert table.rows[0][3] == SECTION4[model] == 28.6 and len(set(THIRTEEN)) == 13
-    assert title not in [table.title for table in all_tables(group(full[:-1]))]
+    assert table.rows[0][3] == "28.6†" and SECTION4[model] == 28.6 and len(set(THIRTEEN)) == 13
+    assert title not in [table.title for table in tables_of(group(full[:-1]))]
 
 
 def test_a_sequence_is_shown_piece_by_piece() -> None:
-    parts = {"01/fog": {"mIoU": 40.0}, "02/fog": {"mIoU": 42.0}}
-    tables = all_tables(group([record("tent", 0.5, parts=parts)]))
+    parts = {"01/fog": {"mIoU": 40.0}, "01/night": {"mIoU": 30.0}, "02/fog": {"mIoU": 42.0}, "02/night": {"mIoU": 32.0}}
+    tables = tables_of(group([record("tent", 0.5, parts=parts)]))
     (table,) = (table for table in tables if "piece by piece" in table.title)
-    assert list(table.columns[2:]) == list(parts) and list(table.rows[0][2:]) == [40.0, 42.0]
+    assert list(table.columns[1:]) == ["round", "fog", "night", "mean"]
+    assert [list(row[1:]) for row in table.rows] == [["round 1", 40.0, 30.0, 35.0], ["round 2", 42.0, 32.0, 37.0]]
 
 
 def test_mistakes_are_said(tmp_path: Path) -> None:

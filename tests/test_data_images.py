@@ -1,5 +1,6 @@
 """Reading images of every awkward kind, and writing files whole or not at all."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,20 @@ def test_palette_colors_are_followed(tmp_path: Path) -> None:
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.save(tmp_path / "p.png")
     assert read_rgb(tmp_path / "p.png")[0][:, 0].tolist() == [[1, 0], [0, 0], [0, 1]]
+
+
+def test_json_is_short_and_loses_nothing(tmp_path: Path) -> None:
+    content = {
+        "a": {"ü": 0.1, "none": None, "empty": {}, "no": []},
+        "pair": [1, 2],
+        "rows": [[1, [2]], {"x": {"y": [True]}}, "text"],
+    }
+    write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == content and list(json.loads(text)) == list(content)
+    assert ' "pair": [1, 2],\n' in text and '\n  {"x": {"y": [true]}},\n' in text and text.endswith("\n}\n")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "b.json", {"a": float("nan")})
 
 
 def test_the_orientation_tag_is_followed(tmp_path: Path) -> None:

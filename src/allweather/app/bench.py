@@ -30,7 +30,10 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.toml", help="Models × methods × streams × seeds.")],
-    out: Annotated[Path, typer.Option(help="Where the records go; what is there is not run again.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Where the records go; what is there is run again only if its settings changed."),
+    ],
     labels: Annotated[
         bool, typer.Option("--labels", help="Keep the predictions too, beside each record; reports show them.")
     ] = False,
@@ -48,6 +51,8 @@ def bench(
     except KeyboardInterrupt:
         narration.print(f"interrupted: finished runs are in {plain(out)}; the same command does the rest.")
         raise typer.Exit(INTERRUPTED) from None
+    for name, changed in result.outdated.items():
+        warn(f"{name} was there, and was made again: since then {', '.join(changed)} has changed")
     for name, reason in result.failed.items():
         warn(f"{name}: {reason}")
     narration.print(

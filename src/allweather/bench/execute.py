@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +15,9 @@ import torch
 
 from allweather import methods
 from allweather.bench.evaluate import Protocol, run
-from allweather.bench.plan import Plan, Run
+from allweather.bench.freshness import outdated
+from allweather.bench.memory import peak_memory, reset_peak
+from allweather.bench.plan import ModelSpec, Plan, Run
 from allweather.bench.record import provenance
 from allweather.bench.sources import Source, open_source, resolve
 from allweather.bench.tally import Tally
@@ -23,6 +25,7 @@ from allweather.data.images import write_image, write_json
 from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError
 from allweather.models import load_model
+from allweather.models.segmenter import Segmenter
 from allweather.session import Precision, Session
 
 Tick = Callable[[Run, int, int], None]  # the run, frames done, frames in all
@@ -35,12 +38,14 @@ class Executed:
     Attributes:
         done: runs finished now; `kept` those whose record was there already.
         elsewhere: runs that another process is at.
+        outdated: of those done, the ones whose record was there, and which of its settings have changed since.
         failed: why a run could not be made; it has no record and is tried again next time.
     """
 
     done: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
+    outdated: dict[str, list[str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -49,32 +54,58 @@ def execute(
 ) -> Executed:
     """Makes every record of the plan that is not in `out` yet; a run that cannot be made does not stop the others.
 
+    A record whose settings or weights are no longer what its run would use today is made again.
+
     Args:
         keep_labels: the predictions are written too, as PNG files in a folder beside each record.
 
     Raises:
         AllWeatherError: when `out` cannot be written.
     """
-    result = Executed()
+    result, network = Executed(), _Network()
     _make_folder(out)
     for entry in plan.runs:
-        path = out / entry.file
-        lock = filelock.FileLock(out / f".{entry.file}.lock")
+        path, labels = out / entry.file, labels_folder(out / entry.file)
         try:
-            with lock.acquire(timeout=0):
-                if _is_complete(path, entry) and (labels_folder(path).is_dir() or not keep_labels):
+            with filelock.FileLock(out / f".{entry.file}.lock").acquire(timeout=0):
+                record = _record_of(entry, path)
+                changed = [] if record is None else network.changed(record, entry)
+                if record is not None and not changed and (labels.is_dir() or not keep_labels):
                     result.kept.append(entry.file)
                     continue
                 try:
-                    record = make_record(entry, tick, labels_folder(path) if keep_labels else None)
+                    made = make_record(entry, tick, labels if keep_labels else None, network.of(entry))
                 except AllWeatherError as error:
                     result.failed[entry.file] = str(error)
                     continue
-                write_json(path, record)
+                write_json(path, made)
                 result.done.append(entry.file)
+                if changed:
+                    result.outdated[entry.file] = changed
         except filelock.Timeout:
             result.elsewhere.append(entry.file)
     return result
+
+
+class _Network:
+    """The network of the run at hand, loaded once for all runs in a row that share it; sessions work on copies."""
+
+    def __init__(self) -> None:
+        self._key: tuple[ModelSpec, str] | None = None
+        self._model: Segmenter | None = None
+
+    def of(self, entry: Run) -> Segmenter:
+        if self._model is None or self._key != (entry.model, entry.device):
+            self._model = None  # two networks at once may not fit
+            self._model, self._key = open_model(entry), (entry.model, entry.device)
+        return self._model
+
+    def changed(self, record: Mapping[str, Any], entry: Run) -> list[str]:
+        """What is no longer as the record says; nothing where that cannot be known, for want of the weights."""
+        try:
+            return outdated(record, entry, self.of(entry))
+        except AllWeatherError:
+            return []
 
 
 def labels_folder(record: Path) -> Path:
@@ -82,18 +113,27 @@ def labels_folder(record: Path) -> Path:
     return record.with_suffix("")
 
 
-def make_record(entry: Run, tick: Tick = lambda entry, done, total: None, labels: Path | None = None) -> dict[str, Any]:
+def make_record(
+    entry: Run,
+    tick: Tick = lambda entry, done, total: None,
+    labels: Path | None = None,
+    model: Segmenter | None = None,
+) -> dict[str, Any]:
     """Runs one cell of the grid; the record says all that is needed to repeat it.
 
     Args:
         labels: folder for the predictions, H×W indices of the truth's classes as PNG files; None writes none.
+        model: the run's network, if it is loaded already; it is not changed.
 
     Raises:
         AllWeatherError: when model, stream, method or their classes do not fit, or no frame can be read.
     """
-    session, source = open_session(entry), open_source(entry)
-    mapping = mapping_between(session.model.classes, source.classes)
-    tally = Tally(mapping, source) if labels is None else Tally(mapping, source, partial(_write_labels, labels))
+    reset_peak(entry.device)
+    model = model or open_model(entry)
+    session, source = open_session(entry, model), open_source(entry)
+    mapping = mapping_between(model.classes, source.classes)
+    keep = None if labels is None else partial(_write_labels, labels)
+    tally = Tally(mapping, source, model, keep)
     protocol = cast(Protocol, entry.protocol)
     outcomes = run(session, source.stream, protocol, entry.batch)
     for done, outcome in enumerate(outcomes, 1):
@@ -104,7 +144,7 @@ def make_record(entry: Run, tick: Tick = lambda entry, done, total: None, labels
     return {
         **_head(entry, session, source, protocol),
         **tally.content(),
-        "peak_memory_mib": _peak_memory(entry.device),
+        "peak_memory_mib": peak_memory(entry.device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -115,11 +155,11 @@ def _write_labels(folder: Path, name: str, predicted: np.ndarray) -> None:
     write_image(path, predicted.astype(np.uint8))
 
 
-def open_session(entry: Run) -> Session:
-    """A fresh session of the run.
+def open_model(entry: Run) -> Segmenter:
+    """The run's network on its device.
 
     Raises:
-        AllWeatherError: when the network cannot be loaded or the method cannot work on it.
+        AllWeatherError: when it cannot be loaded.
     """
     spec = entry.model
     with warnings.catch_warnings():
@@ -128,9 +168,17 @@ def open_session(entry: Run) -> Session:
             model = load_model(spec.name, None if spec.weights is None else resolve(spec.weights))
         except UserWarning as warning:
             raise AllWeatherError(f"{warning}; a plan needs weights for every network.") from warning
+    return model.to(torch.device(entry.device))
+
+
+def open_session(entry: Run, model: Segmenter) -> Session:
+    """A fresh session of the run, on a copy of the network.
+
+    Raises:
+        AllWeatherError: when the method cannot work on the network.
+    """
     method = methods.make(entry.method.name, entry.method.preset, entry.method.fields, model=model)
-    precision = cast(Precision, entry.precision)
-    return Session(model.to(torch.device(entry.device)), method, seed=entry.seed, precision=precision)
+    return Session(model, method, seed=entry.seed, precision=cast(Precision, entry.precision))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -160,11 +208,13 @@ def _head(entry: Run, session: Session, source: Source, protocol: Protocol) -> d
     }
 
 
-def _is_complete(path: Path, entry: Run) -> bool:
+def _record_of(entry: Run, path: Path) -> dict[str, Any] | None:
+    """The run's record if there is a whole one."""
     try:
-        return path.exists() and read_record(path).get("identity") == entry.identity
+        record = read_record(path) if path.exists() else {}
     except AllWeatherError:
-        return False
+        return None
+    return record if record.get("identity") == entry.identity else None
 
 
 def _make_folder(out: Path) -> None:
@@ -172,14 +222,3 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AllWeatherError(f"cannot write records to {out}: {error.strerror or error}.") from error
-
-
-def _peak_memory(device: str) -> float | None:
-    """MiB on the device, or of the whole process on the CPU; None where the system does not tell."""
-    if device.startswith("cuda"):
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    try:
-        import resource
-    except ImportError:  # no such module on Windows
-        return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)

@@ -16,7 +16,8 @@ from allweather.bench.sources import Source
 from allweather.bench.uncertainty import UncertaintyAwareIou
 from allweather.data.images import ImageError
 from allweather.data.labels import Mapping
-from allweather.ncut import normalized_cut
+from allweather.models.segmenter import Segmenter
+from allweather.ncut import Affinity
 
 SCALE, SIGMA_RGB, SIGMA_XY = 0.5, 15.0, 100.0  # of the cut that every record holds, whatever its method minimised
 Keep = Callable[[str, np.ndarray], None]
@@ -28,11 +29,12 @@ class Tally:
     Args:
         mapping: from the network's classes to the truth's.
         source: the truth.
+        unadapted: the network as it came, whose normalized cut is the one before adaptation.
         keep: is given every scored frame's name and prediction, H×W indices of the truth's classes.
     """
 
-    def __init__(self, mapping: Mapping, source: Source, keep: Keep = lambda name, predicted: None) -> None:
-        self._mapping, self._source, self._keep = mapping, source, keep
+    def __init__(self, mapping: Mapping, source: Source, unadapted: Segmenter, keep: Keep | None = None) -> None:
+        self._mapping, self._source, self._unadapted, self._keep = mapping, source, unadapted, keep
         self._table = np.asarray(mapping.table)
         classes = len(mapping.truth)
         self.matrix, self.reliability = ConfusionMatrix(classes), Reliability()
@@ -40,6 +42,7 @@ class Tally:
         self.uncertainty: UncertaintyAwareIou | None = None
         self.images: list[dict[str, Any]] = []
         self.failures: dict[str, str] = {}
+        self._sizes: dict[str, set[tuple[int, int]]] = {"stored": set(), "input": set(), "scored": set()}
 
     def add(self, outcome: Outcome) -> None:
         """Scores one frame at its truth's size; one that cannot be read or scored is listed with the reason."""
@@ -61,8 +64,19 @@ class Tally:
         if invalid is not None:
             self.uncertainty = self.uncertainty or UncertaintyAwareIou(image.classes)
             self.uncertainty.update(predicted, confidence, truth, invalid)
-        self._keep(outcome.name, predicted)
-        self.images.append({"name": outcome.name, **_scores(image), **_adaptation(outcome)})
+        if self._keep is not None:
+            self._keep(outcome.name, predicted)
+        self._sizes["stored"].add(outcome.frame.size)
+        self._sizes["input"].add((outcome.frame.image.shape[2], outcome.frame.image.shape[1]))
+        self._sizes["scored"].add((truth.shape[1], truth.shape[0]))
+        cuts = cuts_of(outcome.frame.image, (self._before(outcome.frame.image), outcome.logits))
+        self.images.append({"name": outcome.name, **_scores(image), **cuts, **_adaptation(outcome)})
+
+    @torch.no_grad()
+    def _before(self, image: Tensor) -> Tensor:
+        """Logits C×H×W of the network as it came."""
+        device = next(self._unadapted.parameters()).device
+        return self._unadapted(image[None].to(device))[0]
 
     def content(self) -> dict[str, Any]:
         """The figures, ready for JSON, percentages where a name says mIoU or IoU."""
@@ -76,7 +90,11 @@ class Tally:
                 "level": interval.level,
                 "calibration_error": round(self.reliability.expected_calibration_error, 4),
                 "images": len(self.images),
+                "ncut_before": round(float(np.mean([entry["ncut_before"] for entry in self.images])), 5),
                 "ncut": round(float(np.mean([entry["ncut"] for entry in self.images])), 5),
+            },
+            "resolution": {
+                kind: [f"{width}x{height}" for width, height in sorted(found)] for kind, found in self._sizes.items()
             },
             "confusion": self.matrix.counts.tolist(),
             "reliability": self.reliability.diagram(),
@@ -100,12 +118,16 @@ def classify(logits: Tensor, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarr
 
 
 @torch.no_grad()
-def cut_of(image: Tensor, logits: Tensor) -> float:
-    """The normalized cut of a prediction in the affinity that every record uses; logits and image at one size."""
-    size = [max(1, round(side * SCALE)) for side in logits.shape[1:]]
-    small = functional.interpolate(logits[None].float(), size, mode="bilinear").softmax(1)
-    picture = functional.interpolate(image[None].to(small.device), size, mode="bilinear", antialias=True)
-    return float(normalized_cut(small, picture, sigma_rgb=SIGMA_RGB, sigma_xy=SIGMA_XY * SCALE))
+def cuts_of(image: Tensor, logits: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """The normalized cut before and after adaptation, in the affinity that every record uses; all at one size."""
+    size = [max(1, round(side * SCALE)) for side in logits[1].shape[1:]]
+    picture = functional.interpolate(image[None].to(logits[1].device), size, mode="bilinear", antialias=True)
+    affinity = Affinity.from_image(picture, sigma_rgb=SIGMA_RGB, sigma_xy=SIGMA_XY * SCALE)
+    found = {}
+    for name, prediction in zip(("ncut_before", "ncut"), logits, strict=True):
+        scores = functional.interpolate(prediction[None].float(), size, mode="bilinear").softmax(1)
+        found[name] = round(float(affinity.normalized_cut(scores)), 5)
+    return found
 
 
 def _scores(image: ConfusionMatrix) -> dict[str, Any]:
@@ -118,14 +140,11 @@ def _scores(image: ConfusionMatrix) -> dict[str, Any]:
 
 
 def _adaptation(outcome: Outcome) -> dict[str, Any]:
-    assert outcome.frame is not None and outcome.logits is not None
-    entry: dict[str, Any] = {"ncut": round(cut_of(outcome.frame.image, outcome.logits), 5)}
     result = outcome.result
     if result is None:
-        return entry
-    if result.watched:
-        entry["watched"] = [round(result.watched[0], 6), round(result.watched[-1], 6)]
-    return entry | {
+        return {}
+    watched = [round(result.watched[0], 6), round(result.watched[-1], 6)] if result.watched else None
+    return ({} if watched is None else {"watched": watched}) | {
         "iterations": result.iterations,
         "stop": result.stop,
         "decision": result.decision,

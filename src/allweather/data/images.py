@@ -72,7 +72,22 @@ def write_image(path: Path, pixels: np.ndarray, palette: list[int] | None = None
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON with stable keys and one final newline, whole or not at all."""
-    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(path, f"{spell_json(content)}\n".encode())
+
+
+def spell_json(content: Any, indent: int = 0) -> str:
+    """JSON with one key a line, and one item a line in lists that hold more than scalars: short, and kind to diffs."""
+    deep = " " * (indent + 1)
+    if isinstance(content, Mapping) and content:
+        rows = [f"{deep}{_flat(str(key))}: {spell_json(value, indent + 1)}" for key, value in content.items()]
+        return "{\n" + ",\n".join(rows) + "\n" + " " * indent + "}"
+    if isinstance(content, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in content):
+        return "[\n" + ",\n".join(deep + _flat(item) for item in content) + "\n" + " " * indent + "]"
+    return _flat(content)
+
+
+def _flat(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,5 +1,6 @@
 """Records read from a folder and grouped by what they measured."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from allweather.bench.execute import read_record
 from allweather.bench.intervals import ImageCounts, Interval, paired_difference
 from allweather.errors import AllWeatherError
+from allweather.methods import METHODS
 
 Record = Mapping[str, Any]
 FREE_RUNNING = 1000  # patience from which early stopping counts as switched off
@@ -20,7 +22,8 @@ class Group:
     """Runs that differ in seed and order only.
 
     Attributes:
-        stream, model, method, preset, protocol, scoring: what was run, as the plan names it.
+        stream, model, method, preset, scoring: what was run, as the plan names it.
+        where, network, how: stream, network and protocol for people, with all that tells settings apart.
         fields: the method's fields that the plan sets.
         records: of the runs, at least one.
     """
@@ -29,22 +32,32 @@ class Group:
     model: str
     method: str
     preset: str
-    protocol: str
     scoring: str
+    where: str
+    network: str
+    how: str
     fields: tuple[tuple[str, Any], ...]
     records: tuple[Record, ...]
 
     @property
     def setting(self) -> tuple[str, str, str, str]:
         """What must be equal for two methods to be compared."""
-        return self.stream, self.model, self.protocol, self.scoring
+        return self.where, self.network, self.how, self.scoring
 
     @property
     def label(self) -> str:
         """The method as tables show it."""
         preset = "" if self.preset == "recommended" or self.method == "source" else f" ({self.preset})"
-        fields = "".join(f" {key}={_short(value)}" for key, value in self.fields if not key.startswith("stop_"))
-        return f"{self.method}{preset}{fields}"
+        shown = [f"{k} {_short(v)}" for k, v in self.fields if not k.startswith("stop_") and k != "iterations"]
+        if "iterations" in dict(self.fields):
+            most = dict(self.fields)["iterations"]
+            shown.insert(
+                0,
+                f"{most} update{'s' if most > 1 else ''}"
+                if self.free_iterations is not None
+                else f"stopped, at most {most}",
+            )
+        return f"{self.method}{preset}{': ' if shown else ''}{', '.join(shown)}"
 
     @property
     def is_source(self) -> bool:
@@ -88,29 +101,60 @@ def load_records(folder: Path) -> list[Record]:
 
 
 def group(records: Iterable[Record]) -> list[Group]:
-    """Records by everything but seed and order, in a stable order: source first within a setting."""
-    gathered: dict[tuple[Any, ...], list[Record]] = {}
+    """Records by everything but seed and order, in a stable order: methods as the catalogue has them."""
+    gathered: dict[str, list[Record]] = {}
     for record in records:
-        run = record["run"]
-        fields = tuple(sorted(run["method"]["fields"].items(), key=lambda item: item[0]))
-        key = (
-            run["stream"]["name"], run["model"]["name"], run["method"]["name"], run["method"]["preset"],
-            run["protocol"], run["scoring"], fields,
-        )  # fmt: skip
-        gathered.setdefault(key, []).append(record)
-    names = ("stream", "model", "method", "preset", "protocol", "scoring", "fields")
-    groups = [Group(**dict(zip(names, key, strict=True)), records=tuple(found)) for key, found in gathered.items()]
+        run = {key: value for key, value in record["run"].items() if key not in ("seed", "order")}
+        gathered.setdefault(json.dumps(run, sort_keys=True), []).append(record)
+    weights: dict[str, set[str]] = {}
+    for found in gathered.values():
+        model = found[0]["run"]["model"]
+        weights.setdefault(_network(model), set()).add(str(model.get("weights")))
+    groups = [_group(tuple(found), weights) for found in gathered.values()]
     return sorted(groups, key=_place)
 
 
+def _group(records: tuple[Record, ...], weights: Mapping[str, set[str]]) -> Group:
+    run = records[0]["run"]
+    model, stream, method = run["model"], run["stream"], run["method"]
+    network, every = _network(model), stream.get("every", 1)
+    if len(weights[network]) > 1:
+        network += f", {Path(str(model.get('weights'))).stem}"
+    extras = (
+        f"batch {run['batch']}" if run["batch"] > 1 else "",
+        run.get("precision", "float32").removeprefix("float32"),
+        run.get("device", "cpu").removeprefix("cpu"),
+    )
+    return Group(
+        stream=stream["name"],
+        model=model["name"],
+        method=method["name"],
+        preset=method["preset"],
+        scoring=run["scoring"],
+        where=stream["name"] + (f", one frame in {every}" if every > 1 else ""),
+        network=network,
+        how=", ".join([run["protocol"], *filter(None, extras)]),
+        fields=tuple(sorted(method["fields"].items(), key=lambda item: item[0])),
+        records=records,
+    )
+
+
+def _network(model: Mapping[str, Any]) -> str:
+    return model["name"] + (f" at {model['size'].replace('x', '×')}" if model.get("size") else "")
+
+
 def _place(one: Group) -> tuple[Any, ...]:
-    return one.setting, not one.is_source, one.method, one.preset, one.free_iterations or 0, repr(one.fields)
+    known = list(METHODS)
+    method = known.index(one.method) if one.method in known else len(known)
+    ruled = one.free_iterations is None
+    return one.setting, method, one.preset != "recommended", ruled, one.free_iterations or 0, repr(one.fields)
 
 
 def source_of(one: Group, groups: Iterable[Group]) -> Group | None:
     """The unadapted network in the same setting; under another protocol it is the same."""
-    same = [other for other in groups if other.is_source and other.stream == one.stream and other.model == one.model]
-    return next((other for other in same if other.scoring == one.scoring), None)
+    kin = [other for other in groups if other.is_source and (other.where, other.network) == (one.where, one.network)]
+    same = [other for other in kin if other.scoring == one.scoring]
+    return next((other for other in same if other.how == one.how), same[0] if same else None)
 
 
 def against(one: Group, source: Group) -> Interval | None:

@@ -1,54 +1,53 @@
-"""The figures of a report as inline SVG: mIoU and normalized cut against iterations, and reliability diagrams."""
+"""The figures of a report as inline SVG: gains, mIoU and normalized cut against iterations, reliability."""
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from allweather.bench.report.collect import Group, source_of
+from allweather.bench.report.collect import Group, against, source_of
 from allweather.errors import AllWeatherError
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#c8641e", "#777777"  # told apart in grey print too, by their line styles
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+WIDTH = 4.9  # inches: about a phone's, so that letters keep their size
+
+
+def gains(groups: Sequence[Group]) -> dict[str, str]:
+    """Title → SVG of each method's difference to the source with its interval, a figure per stream and network."""
+    made: dict[str, str] = {}
+    for setting in dict.fromkeys(one.setting for one in groups):
+        inside = [o for o in groups if o.setting == setting and not o.is_source and o.free_iterations is None]
+        found = [(one.label, against(one, source)) for one in inside if (source := source_of(one, groups))]
+        shown = [(label, interval) for label, interval in found if interval is not None]
+        if shown:
+            made[f"Against the source: {setting[0]}, {setting[1]}, {setting[2]}"] = _gains(shown)
+    return made
 
 
 def curves(groups: Sequence[Group]) -> dict[str, str]:
     """Title → SVG for every network, stream and method that was run with fixed numbers of iterations."""
     made: dict[str, str] = {}
-    free = [one for one in groups if one.free_iterations is not None]
-    for key in dict.fromkeys((one.setting, one.method) for one in free):
-        points = sorted((one for one in free if (one.setting, one.method) == key), key=lambda o: o.free_iterations or 0)
-        ruled = next((o for o in groups if (o.setting, o.method) == key and o.free_iterations is None), None)
-        source = source_of(points[0], groups)
-        stream, model, protocol, _ = key[0]
-        made[f"{key[1]} on {stream}, {model}, {protocol}: mIoU and NCut against iterations"] = _curve(
-            ([source] if source else []) + points, ruled
-        )
+    for (setting, method), (points, ruled, source) in by_iterations(groups).items():
+        title = f"{method} on {setting[0]}, {setting[1]}, {setting[2]}: mIoU and NCut against iterations"
+        made[title] = _curve(([source] if source else []) + points, ruled)
     return made
 
 
-def verdict(groups: Sequence[Group]) -> list[str]:
-    """For each curve, how far the stopping rule ends from the curve's best, in words."""
-    lines = []
+def by_iterations(
+    groups: Sequence[Group],
+) -> dict[tuple[tuple[str, str, str, str], str], tuple[list[Group], Group | None, Group | None]]:
+    """(setting, method) → runs of fixed numbers of iterations in ascending order, the run that stops, the source."""
     free = [one for one in groups if one.free_iterations is not None]
-    for key in dict.fromkeys((one.setting, one.method) for one in free):
-        points = [one for one in free if (one.setting, one.method) == key]
-        ruled = next((o for o in groups if (o.setting, o.method) == key and o.free_iterations is None), None)
-        if ruled is None:
-            continue
-        source = source_of(points[0], groups)
-        best = max([*points, *([source] if source else [])], key=lambda one: one.mean("mIoU"))
-        gap = best.mean("mIoU") - ruled.mean("mIoU")
-        steps = float(np.mean(ruled.per_image("iterations")))
-        refused = sum(len(record["rolled_back"]) for record in ruled.records)
-        images = sum(len(record["images"]) for record in ruled.records)
-        lines.append(
-            f"{key[1]} on {key[0][0]}: the rule stops after {steps:.1f} iterations on average at "
-            f"{ruled.mean('mIoU'):.2f}, {gap:.2f} points {'below' if gap > 0 else 'above'} the best fixed number "
-            f"({best.free_iterations or 0} iterations, {best.mean('mIoU'):.2f}). "
-            f"The guard rolled {refused} of {images} images back to the unadapted prediction."
-        )
-    return lines
+    made = {}
+    for setting, method in dict.fromkeys((one.setting, one.method) for one in free):
+        kin = [one for one in groups if (one.setting, one.method) == (setting, method)]
+        points = sorted((o for o in kin if o.free_iterations is not None), key=lambda o: o.free_iterations or 0)
+        stopped = (one for one in kin if one.free_iterations is None and "iterations" in dict(one.fields))
+        made[setting, method] = points, next(stopped, None), source_of(points[0], groups)
+    return made
 
 
 def reliability(groups: Sequence[Group]) -> dict[str, str]:
@@ -61,47 +60,74 @@ def reliability(groups: Sequence[Group]) -> dict[str, str]:
     return made
 
 
+def _gains(shown: Sequence[tuple[str, Any]]) -> str:
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(WIDTH, 0.7 + 0.27 * len(shown)))
+    axes.axvline(0, color=GREY, linewidth=1)
+    for row, (_, interval) in enumerate(shown):
+        low, value, high = (100 * number for number in (interval.low, interval.value, interval.high))
+        color = BLUE if value >= 0 else ORANGE
+        axes.plot([low, high], [row, row], "-" if value >= 0 else "--", color=color, linewidth=2)
+        axes.plot([value], [row], "o" if value >= 0 else "s", color=color)
+    axes.set_yticks(range(len(shown)), [label for label, _ in shown])
+    axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel="mIoU minus the source's, points")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return _svg(figure)
+
+
 def _curve(points: Sequence[Group], ruled: Group | None) -> str:
     pyplot = _pyplot()
-    figure, left = pyplot.subplots(figsize=(6.4, 3.4))
+    figure, left = pyplot.subplots(figsize=(WIDTH, 3.3))
     right = left.twinx()
-    steps = [one.free_iterations or 0 for one in points]
-    left.plot(steps, [one.mean("mIoU") for one in points], "o-", color=BLUE, label="mIoU")
-    right.plot(steps, [one.mean("ncut") for one in points], "s--", color=ORANGE, label="NCut")
+    steps, miou = [one.free_iterations or 0 for one in points], [one.mean("mIoU") for one in points]
+    left.plot(steps, miou, "-", color=BLUE, label="mIoU")
+    right.plot(steps, [one.mean("ncut") for one in points], "s--", color=ORANGE, label="NCut", markersize=4)
+    refused = [any(record["rolled_back"] for record in one.records) for one in points]
+    for kind, fill, said in ((False, BLUE, None), (True, "white", "the guard rolled images back")):
+        at = [index for index, value in enumerate(refused) if value == kind]
+        if at:
+            x, y = [steps[index] for index in at], [miou[index] for index in at]
+            left.plot(x, y, "o", color=BLUE, markerfacecolor=fill, label=said)
     if ruled is not None:
         where = float(np.mean(ruled.per_image("iterations")))
         left.axvline(where, color=GREY, linestyle=":")
-        left.plot([where], [ruled.mean("mIoU")], "*", color="black", markersize=13, label="early stopping")
+        left.plot([where], [ruled.mean("mIoU")], "*", color="black", markersize=13, label="early stopping", zorder=5)
     left.set_xlabel("iterations per batch")
     left.set_ylabel("mIoU in %", color=BLUE)
     right.set_ylabel("normalized cut", color=ORANGE)
-    handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
-    left.legend(handles, [handle.get_label() for handle in handles], frameon=False)
+    _legend(figure, [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]], 2)
     return _svg(figure)
 
 
 def _diagram(inside: Sequence[Group]) -> str:
     pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(4.4, 4.2))
+    figure, axes = pyplot.subplots(figsize=(WIDTH, 4.4))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for index, one in enumerate(inside):
         rows = one.records[0]["reliability"]
         style = ("-", "--", "-.", ":")[index % 4]
-        axes.plot(
-            [row["confidence"] for row in rows], [row["accuracy"] for row in rows], style, marker=".", label=one.label
-        )
+        sure, right = [row["confidence"] for row in rows], [row["accuracy"] for row in rows]
+        mark = MARKS[index % len(MARKS)]
+        axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=one.label)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False, fontsize=8)
+    _legend(figure, axes.get_legend_handles_labels()[0], 2)
     return _svg(figure)
+
+
+def _legend(figure: Any, handles: Sequence[Any], columns: int) -> None:
+    """Below the axes, where it covers nothing."""
+    labels = [handle.get_label() for handle in handles]
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns, frameon=False)
 
 
 def _svg(figure: Any) -> str:
     buffer = io.StringIO()
     figure.tight_layout()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.05)
     _pyplot().close(figure)
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
 def _pyplot() -> Any:
@@ -111,6 +137,7 @@ def _pyplot() -> Any:
         raise AllWeatherError("the page's figures need matplotlib: pip install 'allweather[report]'.") from error
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "allweather"  # the same records make the same page
+    matplotlib.rcParams["font.size"] = 10
     from matplotlib import pyplot
 
     return pyplot

@@ -4,6 +4,7 @@ They show frames of the streams, so a page with panels is as free to pass on as 
 """
 
 import base64
+import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,12 +45,25 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
         hurt = [entry for entry in ranked if entry[1] < 0][:count]
         for name, change in [*helped, *hurt]:
             title = f"{one.label} on {one.stream}, {one.model}, {name}: {change:+.1f} points of mIoU"
-            made[title] = _row(opened, name, before, after)
+            made[title] = f"<h3>{html.escape(title)}</h3><div class='frames'>{_row(opened, name, before, after)}</div>"
+        if ranked:
+            made[one.setting[0]] = _key(opened)  # once for a stream, below its last frames
     if not made:
         raise AllWeatherError(
             f"no run in {folder} kept its predictions. Run the plan with --labels, the source among its methods."
         )
     return made
+
+
+def _key(opened: Source) -> str:
+    """What the colors mean."""
+    swatches = zip(opened.classes.names, opened.classes.colors, strict=True)
+    changes = (("put right by adaptation", RIGHTED), ("spoilt", SPOILT), ("as before", SAME))
+    shown = [*swatches, *((f"change: {name}", color) for name, color in changes)]
+    return "<div class='key'>" + "".join(
+        f"<span><i style='background:rgb({red},{green},{blue})'></i>{html.escape(name)}</span>"
+        for name, (red, green, blue) in shown
+    ) + "</div>"  # fmt: skip
 
 
 def _labels(folder: Path, record: Record) -> Path | None:

@@ -6,24 +6,32 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 Cell = str | float | int | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns; None is no value. Numbers are shown with `digits` decimals, CSV keeps them whole."""
+    """Rows under columns; None is no value. Numbers are shown with `digits` decimals, CSV keeps them whole.
+
+    A column without any value is shown in CSV only. In a page, `grouped` turns the first column into headings over
+    the rows that share it, and `stacked` shows each row as a block of its own on narrow screens.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     digits: int = 2
+    grouped: bool = False
+    stacked: bool = False
 
     def markdown(self) -> str:
-        lines = [f"### {self.title}", ""]
-        lines += [_bars(self.columns), _bars(["---" if self._text(i) else "---:" for i in range(len(self.columns))])]
-        lines += [_bars([self._shown(cell).replace("|", "\\|") for cell in row]) for row in self.rows]
+        shown = self._shown_columns()
+        lines = [f"### {self.title}", "", _bars([self.columns[i] for i in shown])]
+        lines += [_bars(["---" if self._is_text(i) else "---:" for i in shown])]
+        lines += [_bars([self._text(row[i]).replace("|", "\\|") for i in shown]) for row in self.rows]
         return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
 
     def csv(self) -> str:
@@ -34,45 +42,61 @@ class Table:
         return buffer.getvalue()
 
     def latex(self) -> str:
-        align = "".join("l" if self._text(index) else "r" for index in range(len(self.columns)))
-        body = [" & ".join(map(_tex, self.columns)) + r" \\ \midrule"]
-        body += [" & ".join(_tex(self._shown(cell)) for cell in row) + r" \\" for row in self.rows]
+        shown = self._shown_columns()
+        align = "".join("l" if self._is_text(index) else "r" for index in shown)
         lines = [r"\begin{table}", rf"\caption{{{_tex(f'{self.title}. {self.note}'.strip())}}}"]
-        lines += [
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-        return "\n".join(lines) + "\n"
+        lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
+        lines += [" & ".join(_tex(self.columns[i]) for i in shown) + r" \\ \midrule"]
+        lines += [" & ".join(_tex(self._text(row[i])) for i in shown) + r" \\" for row in self.rows]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
-    def html(self) -> str:
-        kinds = ["" if self._text(index) else ' class="n"' for index in range(len(self.columns))]
-        head = "".join(f"<th{k}>{html.escape(c)}</th>" for k, c in zip(kinds, self.columns, strict=True))
-        rows = "\n".join(
-            "<tr>"
-            + "".join(f"<td{k}>{html.escape(self._shown(c))}</td>" for k, c in zip(kinds, row, strict=True))
-            + "</tr>"
-            for row in self.rows
-        )
+    def html(self, titled: bool = True) -> str:
+        title = f"<h3>{html.escape(self.title)}</h3>\n" if titled else ""
+        shown = self._shown_columns()[1 if self.grouped else 0 :]
+        head = "".join(f"<th{self._kind(i)}>{html.escape(self.columns[i])}</th>" for i in shown)
+        body = "".join(f"<tbody>\n{self._block(str(name), list(rows), shown)}</tbody>" for name, rows in self._blocks())
         note = f"<p class='note'>{html.escape(self.note)}</p>" if self.note else ""
-        return (
-            f"<h3>{html.escape(self.title)}</h3>\n<div class='wide'><table><thead><tr>{head}</tr></thead>\n"
-            f"<tbody>{rows}</tbody></table></div>{note}\n"
+        kind = " class='stacked'" if self.stacked else ""
+        table = f"<table{kind}><thead><tr>{head}</tr></thead>\n{body}</table>"
+        return f"<section>{title}<div class='wide'>{table}</div>{note}</section>\n"
+
+    def _blocks(self) -> Sequence[tuple[Cell, Sequence[Sequence[Cell]]]]:
+        if not self.grouped:
+            return [("", self.rows)]
+        return [(name, list(rows)) for name, rows in groupby(self.rows, key=lambda row: row[0])]
+
+    def _block(self, name: str, rows: Sequence[Sequence[Cell]], shown: Sequence[int]) -> str:
+        heading = f"<tr><th class='of' colspan='{len(shown)}'>{html.escape(name)}</th></tr>\n" if self.grouped else ""
+        return heading + "".join(
+            "<tr>" + "".join(f"<td{self._kind(i)}{self._title(i)}>{self._html(row[i])}</td>" for i in shown) + "</tr>\n"
+            for row in rows
         )
 
-    def _text(self, column: int) -> bool:
+    def _kind(self, column: int) -> str:
+        return "" if self._is_text(column) else ' class="n"'
+
+    def _title(self, column: int) -> str:
+        return f' data-of="{html.escape(self.columns[column])}"' if self.stacked else ""
+
+    def _html(self, cell: Cell) -> str:
+        escaped = html.escape(self._text(cell))
+        return escaped.replace("; ", "<br>") if self.stacked else escaped
+
+    def _shown_columns(self) -> list[int]:
+        """Columns that hold anything, and the first."""
+        return [i for i in range(len(self.columns)) if not i or any(row[i] is not None for row in self.rows)]
+
+    def _is_text(self, column: int) -> bool:
         """Whether a column is aligned to the left: names and texts are, figures are not."""
         cells = [row[column] for row in self.rows]
         texts = [cell for cell in cells if isinstance(cell, str)]
         return column == 0 or any(re.search(r"[A-Za-z]{3}", text) or len(text) > 20 for text in texts)
 
-    def _shown(self, cell: Cell) -> str:
+    def _text(self, cell: Cell) -> str:
         if cell is None or cell != cell:
             return "–"
-        return f"{cell:.{self.digits}f}" if isinstance(cell, float) else str(cell)
+        text = f"{cell:.{self.digits}f}" if isinstance(cell, float) else str(cell)
+        return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
 
 
 def _bars(cells: Sequence[str]) -> str:
@@ -81,4 +105,6 @@ def _bars(cells: Sequence[str]) -> str:
 
 def _tex(text: str) -> str:
     escaped = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", r"\textbackslash "))
-    return escaped.replace("–", "--").replace("±", r"$\pm$").replace("×", r"$\times$").replace("−", "$-$")
+    for sign, command in (("–", "--"), ("±", r"$\pm$"), ("×", r"$\times$"), ("−", "$-$"), ("†", r"$\dagger$")):
+        escaped = escaped.replace(sign, command)
+    return escaped

@@ -1,101 +1,162 @@
-"""The tables of a report, each from groups of records alone."""
+"""The tables of a report that say how good each method is, from groups of records alone."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from allweather.bench.report.collect import Group, against, changes, source_of
-from allweather.bench.report.published import MILLISECONDS, SECTION4, THIRTEEN, published
+from allweather.bench.report.published import (
+    OTHER_SETTINGS,
+    SECTION4,
+    TABLE4,
+    THIRTEEN,
+    Published,
+    published,
+    table4,
+)
 from allweather.bench.report.table import Cell, Table
+from allweather.classes import CITYSCAPES
 
 EXTREMES = 3  # images named at either end
 
 
-def all_tables(groups: Sequence[Group]) -> list[Table]:
-    """Every table that the groups have something for."""
-    made = [*_results(groups), *_thirteen(groups), *_sequences(groups), *_classes(groups), *_harm(groups)]
-    return [*made, _timing(groups)]
+def result_tables(groups: Sequence[Group]) -> list[Table]:
+    """Every table of results that the groups have something for."""
+    return [*_conditions(groups), *_results(groups), *_thirteen(groups), *_sequences(groups), *_classes(groups)]
+
+
+def _conditions(groups: Sequence[Group]) -> list[Table]:
+    """mIoU of each method under each condition, the paper's row below ours."""
+    made = []
+    for how, scoring in dict.fromkeys((one.how, one.scoring) for one in groups):
+        inside = [one for one in groups if (one.how, one.scoring) == (how, scoring) and one.free_iterations is None]
+        streams = list(dict.fromkeys(one.where for one in inside))
+        if len(streams) < 2:
+            continue
+        rows: list[list[Cell]] = []
+        notes: list[Published] = []
+        for network, label in sorted({(one.network, one.label): None for one in inside}, key=lambda key: key[0]):
+            found = {one.where: one for one in inside if (one.network, one.label) == (network, label)}
+            rows.append([network, label, *_with_mean([found[s].mean("mIoU") if s in found else None for s in streams])])
+            theirs = {stream: published(one) for stream, one in found.items()}
+            if any(theirs.values()):
+                shown = [entry.marked if (entry := theirs.get(stream)) else None for stream in streams]
+                rows.append([network, f"{label}, published", *shown, None])
+                notes += [entry for entry in theirs.values() if entry]
+        note = f"mIoU in %, mean over seeds and orders. {_remarks(notes)}"
+        title = f"By condition: {how}, scored at {_scored(scoring)}"
+        made.append(Table(title, ("network", "method", *streams, "mean"), rows, note.strip(), grouped=True))
+    return made
+
+
+def _with_mean(values: Sequence[float | None]) -> list[Cell]:
+    present = [value for value in values if value is not None]
+    return [*values, float(np.mean(present)) if len(present) == len(values) else None]
 
 
 def _results(groups: Sequence[Group]) -> list[Table]:
     made = []
-    for stream, protocol, scoring in dict.fromkeys((one.stream, one.protocol, one.scoring) for one in groups):
-        inside = [one for one in groups if (one.stream, one.protocol, one.scoring) == (stream, protocol, scoring)]
-        notes = [entry for one in inside if (entry := published(one.stream, one.model, one.method))]
+    for where, how, scoring in dict.fromkeys((one.where, one.how, one.scoring) for one in groups):
+        inside = [one for one in groups if (one.where, one.how, one.scoring) == (where, how, scoring)]
+        notes = [entry for one in inside if (entry := published(one))]
+        note = "mIoU in %; ± is the standard deviation over seeds and orders; intervals are bootstrapped over images."
         made.append(
             Table(
-                f"{stream}, {protocol}, scored at {_scored(scoring)}",
-                ("network", "method", "runs", "mIoU", "± runs", "95 % of images", "vs source", "95 % paired",
-                 "calibration error", "NCut", "paper"),
+                f"{where}, {how}, scored at {_scored(scoring)}",
+                ("network", "method", "mIoU", "vs source", "95 % paired", "95 % of images", "± runs", "runs", "UIoU",
+                 "calibration error", "NCut", "published"),
                 [_result(one, groups) for one in inside],
-                "mIoU in %; ± is the standard deviation over seeds and orders; intervals are bootstrapped over images. "
-                + " ".join(sorted({f"† {entry.table}: {entry.differs}." for entry in notes if entry.differs})),
+                f"{note} {_remarks(notes)}".strip(),
+                grouped=True,
             )
         )  # fmt: skip
     return made
 
 
 def _result(one: Group, groups: Sequence[Group]) -> list[Cell]:
-    source, entry = source_of(one, groups), published(one.stream, one.model, one.method)
+    source, entry = source_of(one, groups), published(one)
     paired = None if source is None or one.is_source else against(one, source)
     low, high = np.mean([record["figures"]["interval"] for record in one.records], 0)
-    paper = None if entry is None else f"{entry.figure}{'†' if entry.differs else ''}"
+    uncertain = one.mean("mUIoU")
     return [
-        one.model, one.label, len(one.records), one.mean("mIoU"), one.spread, f"{low:.1f} to {high:.1f}",
-        None if paired is None else f"{100 * paired.value:+.2f}",
+        one.network, one.label, one.mean("mIoU"), None if paired is None else f"{100 * paired.value:+.2f}",
         None if paired is None else f"{100 * paired.low:+.2f} to {100 * paired.high:+.2f}",
-        f"{one.mean('calibration_error'):.3f}", one.mean("ncut"), paper,
+        f"{low:.1f} to {high:.1f}", one.spread, len(one.records), None if np.isnan(uncertain) else uncertain,
+        f"{one.mean('calibration_error'):.3f}", one.mean("ncut"), None if entry is None else entry.marked,
     ]  # fmt: skip
+
+
+def _remarks(entries: Sequence[Published]) -> str:
+    marks = dict.fromkeys(f"† {entry.table}: {entry.differs}." for entry in entries if entry.differs)
+    same = dict.fromkeys(entry.table for entry in entries if not entry.differs)
+    return " ".join([*(f"{table}: the same setting as far as it is stated." for table in same), *marks])
 
 
 def _thirteen(groups: Sequence[Group]) -> list[Table]:
     """Means over the paper's thirteen sets, for methods that have them all."""
     rows: list[list[Cell]] = []
-    keys = dict.fromkeys((one.model, one.label, one.method, one.protocol, one.scoring) for one in groups)
-    for model, label, method, protocol, scoring in keys:
-        found = {
-            one.stream: one.mean("mIoU")
-            for one in groups
-            if (one.model, one.label, one.protocol, one.scoring) == (model, label, protocol, scoring)
-        }
+    for network, label, how, scoring in dict.fromkeys((o.network, o.label, o.how, o.scoring) for o in groups):
+        key = (network, label, how, scoring)
+        found = {o.stream: o for o in groups if (o.network, o.label, o.how, o.scoring) == key and o.where == o.stream}
         if set(THIRTEEN) <= set(found):
-            paper = SECTION4.get(model) if method == "mall-sample" else None
-            rows.append([model, f"{label}, {protocol}, {scoring}", float(np.mean([found[n] for n in THIRTEEN])), paper])
-    note = "Mean of the thirteen mIoU, in %."
-    return [Table("Mean over thirteen datasets", ("network", "method", "mIoU", "paper"), rows, note)] if rows else []
+            one = found[THIRTEEN[0]]
+            paper = SECTION4.get(one.model) if one.method == "mall-sample" else None
+            mark = "" if one.preset == "paper" and scoring == "1024x512" else "†"
+            mean = float(np.mean([found[name].mean("mIoU") for name in THIRTEEN]))
+            rows.append([network, f"{label}, {how}, {scoring}", mean, None if paper is None else f"{paper}{mark}"])
+    note = (
+        "Mean of the thirteen mIoU, in %. Published in section 4, which states neither the networks' sizes nor the "
+        f"scoring; the authors' code scores at 1024×512. † scored otherwise, or {OTHER_SETTINGS}."
+    )
+    columns = ("network", "method", "mIoU", "published")
+    return [Table("Mean over thirteen datasets", columns, rows, note, grouped=True)] if rows else []
 
 
 def _sequences(groups: Sequence[Group]) -> list[Table]:
     made = []
-    for stream in dict.fromkeys(one.stream for one in groups if "parts" in one.records[0]):
-        inside = [one for one in groups if one.stream == stream and "parts" in one.records[0]]
-        parts = list(inside[0].records[0]["parts"])
-        rows = [
-            [one.model, f"{one.label}, {one.protocol}"]
-            + [float(np.mean([record["parts"][part]["mIoU"] for record in one.records])) for part in parts]
-            for one in inside
-        ]
-        made.append(Table(f"{stream}: piece by piece", ("network", "method", *parts), rows, "mIoU in %."))
+    for where in dict.fromkeys(one.where for one in groups if "parts" in one.records[0]):
+        inside = [one for one in groups if one.where == where and "parts" in one.records[0]]
+        rows: list[list[Cell]] = []
+        rounds = list(inside[0].records[0]["parts"])
+        kinds = list(dict.fromkeys(part.partition("/")[2] for part in rounds))
+        for one in inside:
+            for number in dict.fromkeys(part.partition("/")[0] for part in rounds):
+                values = [_part(one, f"{number}/{kind}") for kind in kinds]
+                rows.append([f"{one.network}, {one.label}, {one.how}", f"round {int(number)}", *_with_mean(values)])
+        columns = ("network, method", "round", *kinds, "mean")
+        made.append(Table(f"{where}: piece by piece", columns, rows, "mIoU in %.", grouped=True))
     return made
+
+
+def _part(one: Group, part: str) -> float | None:
+    return _mean([record["parts"].get(part, {}).get("mIoU") for record in one.records])
 
 
 def _classes(groups: Sequence[Group]) -> list[Table]:
     made = []
-    for setting in dict.fromkeys(one.setting for one in groups):
-        inside = [one for one in groups if one.setting == setting and one.free_iterations is None]
+    for where, how, scoring in dict.fromkeys((one.where, one.how, one.scoring) for one in groups):
+        inside = [
+            one for one in groups
+            if (one.where, one.how, one.scoring) == (where, how, scoring) and one.free_iterations is None
+        ]  # fmt: skip
         if not inside:
             continue
         names = list(inside[0].records[0]["figures"]["IoU"])
         rows: list[list[Cell]] = [
-            [one.label, *(_mean([record["figures"]["IoU"][name] for record in one.records]) for name in names)]
+            [one.network, one.label, *(_mean([r["figures"]["IoU"][name] for r in one.records]) for name in names)]
             for one in inside
         ]
-        title = f"{setting[0]}, {setting[1]}, {setting[2]}: IoU of each class"
-        made.append(Table(title, ("method", *names), rows, "In %; – where a class is neither true nor predicted.", 1))
+        note = "In %; – where a class is neither true nor predicted."
+        if inside[0].stream.startswith("dark-zurich") and tuple(names) == CITYSCAPES.names:
+            rows += [["published in Table 4, test split by the server †", name, *table4(name)[:-1]] for name in TABLE4]
+            note += " † another split than ours, unless ours is the test split too."
+        title = f"IoU of each class: {where}, {how}, scored at {_scored(scoring)}"
+        made.append(Table(title, ("network", "method", *names), rows, note, 1, grouped=True))
     return made
 
 
-def _harm(groups: Sequence[Group]) -> list[Table]:
+def harm_tables(groups: Sequence[Group]) -> list[Table]:
+    """Where adaptation hurt: how many images lost, by how much, and which."""
     rows: list[list[Cell]] = []
     for one in groups:
         source = source_of(one, groups)
@@ -104,43 +165,25 @@ def _harm(groups: Sequence[Group]) -> list[Table]:
         found = changes(one, source)
         if not found:
             continue
-        worse = sum(change < 0 for _, change in found)
+        lost = [change for _, change in found if change < 0]
         rows.append(
             [
-                f"{one.stream}, {one.model}", f"{one.label}, {one.protocol}", f"{worse} of {len(found)}",
+                f"{one.where}, {one.network}, {one.how}", one.label, f"{len(lost)} of {len(found)}",
+                float(np.mean(lost)) if lost else None,
                 _named([entry for entry in found if entry[1] < 0]),
                 _named([entry for entry in found[::-1] if entry[1] > 0]),
                 sum(len(record["rolled_back"]) for record in one.records),
             ]
         )  # fmt: skip
-    columns = ("stream, network", "method", "images that lost", "lost most", "won most", "rolled back")
-    note = "Change of each image's own mIoU against the source, in points."
-    return [Table("Where adaptation hurt", columns, rows, note)] if rows else []
+    columns = (
+        "stream, network", "method", "images that lost", "their mean", "lost most", "won most", "rolled back",
+    )  # fmt: skip
+    note = "Change of each image's own mIoU against the source, in points; rolled back: in all runs together."
+    return [Table("Where adaptation hurt", columns, rows, note, 1, grouped=True, stacked=True)] if rows else []
 
 
 def _named(images: Sequence[tuple[str, float]]) -> str:
     return "; ".join(f"{name} {change:+.1f}" for name, change in images[:EXTREMES]) or "none"
-
-
-def _timing(groups: Sequence[Group]) -> Table:
-    rows: list[list[Cell]] = []
-    for one in groups:
-        seconds, iterations = one.per_image("seconds"), one.per_image("iterations")
-        run = one.records[0]["run"]
-        per_batch = 1000 * float(np.mean(seconds)) * run["batch"] if seconds else None
-        steps = float(np.mean(iterations)) if iterations else 0.0
-        memory = one.records[0].get("peak_memory_mib")
-        rows.append(
-            [
-                f"{one.model}, {run['model']['size'] or one.scoring}, batch {run['batch']}",
-                f"{one.label}, {one.stream}", float(np.mean(seconds)) if seconds else None, steps,
-                per_batch / steps if per_batch and steps else None, memory,
-                MILLISECONDS.get((one.model, one.method)), one.records[0]["versions"]["machine"],
-            ]
-        )  # fmt: skip
-    columns = ("network", "method", "s per image", "iterations", "ms per iteration", "peak MiB", "paper ms", "machine")
-    note = "ms per iteration: of a whole batch, prediction included. The paper's: batch 12, 1024×512, hardware unknown."
-    return Table("Time and memory", columns, rows, note)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -149,4 +192,4 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _scored(scoring: str) -> str:
-    return "native size" if scoring == "native" else f"{scoring} (the authors' way)"
+    return "native size" if scoring == "native" else f"{scoring.replace('x', '×')} (the authors' way)"

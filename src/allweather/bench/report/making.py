@@ -1,0 +1,127 @@
+"""The tables of a report that say how its figures came about: time, networks, frames in their order, settings."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from allweather.bench.report.collect import Group
+from allweather.bench.report.published import MILLISECONDS
+from allweather.bench.report.table import Cell, Table
+
+
+def timing_table(groups: Sequence[Group]) -> Table:
+    """Seconds, updates and memory; the form of the paper's Tables 2 and 3, whose milliseconds stand beside."""
+    rows: list[list[Cell]] = []
+    machines = {one.records[0]["versions"]["machine"] for one in groups}
+    per_update = {(one.setting, one.label): _milliseconds(one) for one in groups}
+    for one in groups:
+        seconds, paper = one.per_image("seconds"), MILLISECONDS.get((one.model, one.method))
+        tent = next((v for (s, label), v in per_update.items() if s == one.setting and label == "tent" and v), None)
+        own = per_update[one.setting, one.label]
+        same = one.records[0]["run"]["batch"] == 12 and _size(one) == "1024x512"
+        rows.append(
+            [
+                f"{one.network}, {one.where}, {one.how}", one.label,
+                float(np.mean(seconds)) if seconds else None,
+                _average(one.per_image("iterations")), own, own / tent if own and tent else None,
+                _average([memory for record in one.records if (memory := record.get("peak_memory_mib")) is not None]),
+                None if paper is None else f"{paper}{'' if same else '†'}",
+                one.records[0]["versions"]["machine"] if len(machines) > 1 else None,
+            ]
+        )  # fmt: skip
+    columns = ("network, stream", "method", "s per image", "updates", "ms per update", "× tent", "peak MiB",
+               "published ms", "machine")  # fmt: skip
+    alone = f" Machine: {next(iter(machines))}." if len(machines) == 1 else ""
+    note = (
+        "ms per update: of a whole batch, prediction included; runs may have shared the machine with others."
+        f"{alone} Published: Tables 2 and 3, batch 12, 1024×512, hardware not stated; † ours at another size or batch."
+    )
+    return Table("Time and memory", columns, rows, note, grouped=True, stacked=True)
+
+
+def making_tables(groups: Sequence[Group]) -> list[Table]:
+    """What a reader needs to repeat the figures: networks, frames, settings, versions."""
+    return [_networks(groups), _frames(groups), _settings(groups), _versions(groups)]
+
+
+def _networks(groups: Sequence[Group]) -> Table:
+    rows = _unique(
+        [one.network, record["model"]["weights"] or "those that come along", record["model"]["sha256"] or "–"]
+        for one in groups
+        for record in one.records
+    )
+    return Table("Networks", ("network", "weights", "sha256"), rows, stacked=True)
+
+
+def _frames(groups: Sequence[Group]) -> Table:
+    rows = _unique(
+        [
+            one.where, record["frames"], f"{record['run']['order']}, seed {record['run']['seed']}",
+            record["order_hash"][:16], _resolution(record), len(record["failures"]) or None,
+        ]
+        for one in groups
+        for record in one.records
+    )  # fmt: skip
+    columns = ("stream", "frames", "order", "sha256 of the order", "sizes", "unread")
+    note = "Sizes: as stored → seen by the network → scored. Unread: frames that could not be read or scored."
+    return Table("Frames and their order", columns, rows, note, grouped=True, stacked=True)
+
+
+def _resolution(record: Mapping[str, Any]) -> str | None:
+    found = record.get("resolution")
+    if found is None:
+        return None
+    return " → ".join(", ".join(found[kind][:2]) + (" …" if len(found[kind]) > 2 else "")
+                      for kind in ("stored", "input", "scored")).replace("x", "×")  # fmt: skip
+
+
+def _settings(groups: Sequence[Group]) -> Table:
+    """Every setting of method and guard; runs of one method that differ in any are rows of their own."""
+    rows = _unique(
+        [
+            one.label, f"{record['prediction']}, {record.get('views', 1)} view",
+            _spelt(record["session"]["method"], "name"), _spelt(record["session"]["guard"]),
+        ]
+        for one in groups
+        for record in one.records
+        if "session" in record
+    )  # fmt: skip
+    return Table("Settings", ("method", "prediction", "fields", "guard"), rows, stacked=True)
+
+
+def _versions(groups: Sequence[Group]) -> Table:
+    rows = _unique(
+        [", ".join(f"{key} {value}" for key, value in record["versions"].items()), str(record.get("finished", ""))[:10]]
+        for one in groups
+        for record in one.records
+    )
+    return Table("Versions", ("software and machine", "finished"), rows)
+
+
+def _unique(rows: Iterable[list[Cell]]) -> list[list[Cell]]:
+    return list({repr(row): row for row in rows}.values())
+
+
+def _spelt(settings: Mapping[str, Any], *without: str) -> str:
+    return "; ".join(f"{key} {_short(value)}" for key, value in settings.items() if key not in without)
+
+
+def _short(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _milliseconds(one: Group) -> float | None:
+    seconds, updates = one.per_image("seconds"), _average(one.per_image("iterations"))
+    if not seconds or not updates:
+        return None
+    return 1000 * float(np.mean(seconds)) * int(one.records[0]["run"]["batch"]) / updates
+
+
+def _size(one: Group) -> str | None:
+    size: str | None = one.records[0]["run"]["model"]["size"]
+    return size or (None if one.scoring == "native" else one.scoring)
+
+
+def _average(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,64 @@
+"""Whether the stopping rule found the best number of iterations, and if not, why: in words, from records alone."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from allweather.bench.report.collect import Group
+from allweather.bench.report.figures import by_iterations
+
+CLOSE = 1.0  # points of mIoU within which the rule counts as having found the best
+
+
+def verdicts(groups: Sequence[Group]) -> list[str]:
+    """A paragraph for each curve that has a run which stops by the rule."""
+    lines = []
+    for (setting, method), (points, ruled, source) in by_iterations(groups).items():
+        if ruled is None:
+            lines.append(f"{method} on {setting[0]}: no run with the same cap stops by the rule, so nothing is said.")
+            continue
+        curve = ([source] if source else []) + points
+        best = max(curve, key=lambda one: one.mean("mIoU"))
+        gap = best.mean("mIoU") - ruled.mean("mIoU")
+        steps = float(np.mean(ruled.per_image("iterations")))
+        within = "within" if gap <= CLOSE else "not within"
+        said = (
+            f"{method} on {setting[0]}, {setting[1]}: the rule stops after {steps:.1f} iterations on average at "
+            f"{ruled.mean('mIoU'):.2f}, {within} {CLOSE:g} point of the curve's best ({best.mean('mIoU'):.2f} at "
+            f"{best.free_iterations or 0}; the difference is {gap:.2f})."
+        )
+        lines.append(" ".join([said, _ends(ruled), _cause(curve, best, steps), _refused(ruled)]).strip())
+    return lines
+
+
+def _ends(ruled: Group) -> str:
+    """What ended the iterations, over all images."""
+    words = {"cap": "reached the cap", "plateau": "met the plateau", "rise": "saw the normalized cut rise"}
+    found = Counter(str(image.get("stop")) for record in ruled.records for image in record["images"])
+    parts = [f"{count} {words.get(stop, stop)}" for stop, count in found.most_common()]
+    return f"Of {found.total()} images, {', '.join(parts)}."
+
+
+def _cause(curve: Sequence[Group], best: Group, steps: float) -> str:
+    """How the normalized cut, which the rule watches, goes on where mIoU has peaked."""
+    after = [one for one in curve if (one.free_iterations or 0) > (best.free_iterations or 0)]
+    if not after or steps <= (best.free_iterations or 0):
+        return "The rule stops no later than the best number." if after else "The best number is the largest tried."
+    low = min(after, key=lambda one: one.mean("ncut"))
+    if low.mean("ncut") >= best.mean("ncut"):
+        return "The normalized cut rises after the best number, and the rule sees it late."
+    worse = best.mean("mIoU") - low.mean("mIoU")
+    return (
+        f"Why it goes on: after the best number the normalized cut still falls, from {best.mean('ncut'):.3f} to "
+        f"{low.mean('ncut'):.3f} at {low.free_iterations}, while mIoU loses {worse:.2f} points. A rule that looks at "
+        "the normalized cut alone cannot see that."
+    )
+
+
+def _refused(ruled: Group) -> str:
+    refused = sum(len(record["rolled_back"]) for record in ruled.records)
+    images = sum(len(record["images"]) for record in ruled.records)
+    if not refused:
+        return "The guard rolled no image back."
+    return f"The guard rolled {refused} of {images} images back to the unadapted prediction, which hides part of this."
