@@ -16,6 +16,7 @@ from allweather.methods.method import Batch, Objective, State
 from allweather.methods.stopping import Stopping
 from allweather.models.segmenter import Segmenter
 from allweather.session import Guard, Session
+from allweather.session.guard import compare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +111,14 @@ def test_collapse_is_rolled_back(episodic: bool) -> None:
         ([[4.0, 0, 0], [0, 4, 0], [0, 0, 4]], [[4.0, 0, 0], [4, 0, 0], [4, 0, 0]], "classes collapse"),
         ([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]], [[50.0, 0, 0], [0, 50, 0], [0, 0, 50]], "entropy"),
         ([[4.0, 0, 0], [0, 4, 0], [0, 0, 4]], [[0.0, 4, 0], [0, 0, 4], [4, 0, 0]], "100% of the pixels"),
+        ([[4.0, 0, 0], [4, 0, 0], [0, 4, 0]], [[4.0, 0, 0], [0, 4, 0], [0, 4, 0]], "mass moves"),
     ],
 )
 def test_the_guard_names_what_it_saw(reference: list[list[float]], adapted: list[list[float]], word: str) -> None:
     before, after = (torch.tensor(rows).T.reshape(1, 3, 1, 3) for rows in (reference, adapted))
-    assert Guard().verdict(before, before) is None
-    assert word in str(Guard().verdict(before, after))
-    assert Guard(enabled=False).verdict(before, after) is None
+    assert Guard().verdict(compare(before, before)) is None
+    assert word in str(Guard().verdict(compare(before, after)))
+    assert Guard(enabled=False).verdict(compare(before, after)) is None
 
 
 def test_an_interruption_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,9 +252,9 @@ def test_a_learning_rate_schedule_begins_anew_after_a_reset_and_leaves_refused_b
         assert torch.equal(episodic(image).logits, again(image).logits)
     stream = Session(model, methods.make("tent", settings=settings | {"episodic": False, "horizon": 9}))
     stream(images[0])
-    updates = stream._updates
+    updates = stream._learner.updates
     stream(torch.full_like(images[0], float("nan")))
-    assert updates == stream._updates == 2
+    assert updates == stream._learner.updates == 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +295,7 @@ def test_reading_numbers_late_changes_no_result(
         session = Session(tiny("batchnorm"), Exploding(iterations=4, episodic=episodic, lr=1e-3, **settings))
         results = [session(image) for image in frames(3)]
         assert all(parameter.grad is None for parameter in session.model.parameters())
-        return [*results, session.predict(frames(1)[0]), session._updates]
+        return [*results, session.predict(frames(1)[0]), session._learner.updates]
 
     at_once = outcomes()
     monkeypatch.setattr("allweather.session.session.queues", lambda device: True)

@@ -26,6 +26,8 @@ class GradientMethod(Method):
     iterations: int = option(1, "most updates per batch")
     episodic: bool = option(True, "back to the source network after each batch")
     report_after: bool = option(True, "report the prediction made after the last update, not the one before it")
+    mirror: bool = option(False, "predict the mean over the image and its mirror image")
+    lookahead: float = option(0.0, "rate of one more step, as of a fresh Adam, that only this batch's prediction sees")
     bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
     anchor: float = option(0.0, "share of the way back to the source that parameters go after each update, 0..1")
     share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")

@@ -32,6 +32,9 @@ _PAPER: dict[str, Any] = {
     "entropy_weight": 0.0,
     "diversity_weight": 0.0,
     "feature_sigma": None,
+    "anchor": 0.0,
+    "lookahead": 0.0,
+    "mirror": False,
 }
 
 
@@ -47,6 +50,7 @@ class Mall(GradientMethod):
         "Conditions, ECCV 2022"
     )
 
+    mirror: bool = option(True, "predict the mean over the image and its mirror image")
     scale: float = option(0.5, "the loss sees prediction and image at this share of the input's size")
     sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale")
     sigma_xy: float = option(100.0, "width of the affinity in space, in pixels of the input")
@@ -59,9 +63,9 @@ class Mall(GradientMethod):
     class_weights: Literal["uniform", "predicted-mass", "inverse-mass"] | tuple[float, ...] = option(
         "uniform", "w of the loss: uniform, predicted-mass, inverse-mass, or one number per class"
     )
-    ncut_weight: float = option(1.0, "weight of the normalized cut")
-    entropy_weight: float = option(0.0, "weight of the mean entropy of the pixels' predictions")
-    diversity_weight: float = option(0.0, "weight of the entropy of the mean prediction, which is maximised")
+    ncut_weight: float = option(0.3, "weight of the normalized cut")
+    entropy_weight: float = option(1.0, "weight of the mean entropy of the pixels' predictions")
+    diversity_weight: float = option(0.5, "weight of the entropy of the mean prediction, which is maximised")
     stop_tolerance: float = option(0.001, "relative change of the normalized cut below which a step counts as flat")
     stop_patience: int = option(1, "flat steps in a row that end the iterations")
     stop_rise: float = option(0.01, "relative rise of the normalized cut that ends the iterations")
@@ -133,18 +137,26 @@ class MallSample(Mall):
     presets: ClassVar = {"paper": _PAPER | {"iterations": 5, "horizon": 5}}
     without_batchnorm: ClassVar = {"lr": 1e-2}
 
-    ncut_weight: float = option(0.3, "weight of the normalized cut")
-    entropy_weight: float = option(1.0, "weight of the mean entropy of the pixels' predictions")
-    diversity_weight: float = option(0.5, "weight of the entropy of the mean prediction, which is maximised")
-
 
 @dataclass(frozen=True, kw_only=True)
 class MallDomain(Mall):
-    """MALL-domain: one adaptation that goes on along the stream."""
+    """MALL-domain: one adaptation that goes on along the stream.
+
+    Slowly and held to the source by `anchor`; each prediction looks a longer step ahead that is not kept.
+    """
 
     name: ClassVar[str] = "mall-domain"
     presets: ClassVar = {"paper": _PAPER | {"report_after": True}}
-    without_batchnorm: ClassVar = {"lr": 1e-3}
+    without_batchnorm: ClassVar = {
+        "lr": 1e-3,
+        "anchor": 0.0,
+        "lookahead": 0.0,
+        "ncut_weight": 1.0,
+        "entropy_weight": 0.0,
+        "diversity_weight": 0.0,
+    }
 
     episodic: bool = option(False, "back to the source network after each batch")
-    lr: float = option(5e-5, "learning rate")
+    lr: float = option(1e-4, "learning rate")
+    anchor: float = option(0.02, "share of the way back to the source that parameters go after each update, 0..1")
+    lookahead: float = option(1e-3, "rate of one more step, as of a fresh Adam, that only this batch's prediction sees")

@@ -82,6 +82,8 @@ class Method(ABC):
         stopping: when to end the updates of a batch earlier.
         episodic: whether the network returns to the source after each batch.
         report_after: whether the reported prediction is made after the last update instead of before it.
+        mirror: whether predictions are the mean over the image and its mirror image.
+        lookahead: length of one more step that the prediction after an update sees and the network does not keep.
     """
 
     name: ClassVar[str]
@@ -91,6 +93,8 @@ class Method(ABC):
     iterations: int = 1
     episodic: bool = True
     report_after: bool = False
+    mirror: bool = False
+    lookahead: float = 0.0
 
     @property
     def stopping(self) -> Stopping:

@@ -15,8 +15,11 @@ class Result:
         losses: the objective at each iteration, in order; empty where nothing was minimised.
         watched: the loss that early stopping follows, at each iteration.
         iterations: updates made.
-        stop: why the iterations ended: `cap`, `plateau`, `rise`, or `none` where nothing was minimised.
-        decision: `accepted`, `rolled back: reason` or `skipped: reason`.
+        stop: why the iterations ended: `cap`, `plateau`, `rise`, `no shift` where the image did not ask for any, or
+            `none` where nothing was minimised.
+        decision: `accepted`; or `shrunk: reason`, `rolled back: reason`, `reset: reason` where the guard took part of
+            the update back, all of it, or returned to the source network; or `skipped: reason` where nothing could
+            be learnt. The prediction is that of the state decided on, or the unadapted one.
         seconds: wall-clock time of the call.
     """
 

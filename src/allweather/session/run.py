@@ -19,6 +19,7 @@ class Run:
         updates: made so far.
         stop: as in `Result`.
         failure: why the batch must leave no trace.
+        unadapted: the source network's logits, where they were made before adapting.
         finite: whether the latest gradient was finite, where the answer has not been read yet.
     """
 
@@ -30,6 +31,7 @@ class Run:
     updates: int = 0
     stop: str = "none"
     failure: str | None = None
+    unadapted: Tensor | None = None
     finite: Tensor | None = None
 
     def refuse_step(self) -> None:

@@ -36,27 +36,24 @@ class Snapshot:
             optimizer.load_state_dict(deepcopy(self.optimizer))
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
-    """The optimizer's per-parameter state as named tensors; numbers become 0-dimensional ones."""
-    if optimizer is None:
+def flatten_optimizer(state: Mapping[str, Any] | None) -> dict[str, Tensor]:
+    """The per-parameter part of an optimizer's state as named tensors; numbers become 0-dimensional ones."""
+    if state is None:
         return {}
-    state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{index}.{key}": torch.as_tensor(value)
-        for index, entries in state.items()
+        for index, entries in state["state"].items()
         for key, value in entries.items()
         if value is not None
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer | None, tensors: Mapping[str, Tensor]) -> None:
-    """Puts back what `flatten_optimizer` gave.
+def optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What `flatten_optimizer` was given, for an optimizer of the same parameters.
 
     Raises:
         AllWeatherError: when the state belongs to another number of parameters.
     """
-    if optimizer is None:
-        return
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -66,4 +63,4 @@ def restore_optimizer(optimizer: torch.optim.Optimizer | None, tensors: Mapping[
     count = sum(len(group["params"]) for group in groups)
     if state and max(state) >= count:
         raise AllWeatherError(f"expected optimizer state of {count} parameters, the file holds {max(state) + 1}.")
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return {"state": state, "param_groups": groups}

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from allweather.errors import AllWeatherError
-from allweather.session.snapshot import flatten_optimizer, restore_optimizer
+from allweather.session.snapshot import flatten_optimizer, optimizer_state
 
 
 def save_session(
@@ -25,7 +25,8 @@ def save_session(
     Raises:
         AllWeatherError: when it cannot be written.
     """
-    groups = {**moved, **flatten_optimizer(optimizer), **{f"counters.{k}": v for k, v in counters.items()}}
+    state = None if optimizer is None else optimizer.state_dict()
+    groups = {**moved, **flatten_optimizer(state), **{f"counters.{k}": v for k, v in counters.items()}}
     tensors = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in groups.items()}
     temporary = path.with_name(path.name + ".partial")
     try:
@@ -59,7 +60,8 @@ def load_session(
         if name not in tensors or tensors[name].shape != tensor.shape:
             came = f"shape {tuple(tensors[name].shape)}" if name in tensors else "nothing"
             raise AllWeatherError(f"{path}: expected {name} of shape {tuple(tensor.shape)}, found {came}.")
-    restore_optimizer(optimizer, tensors)
+    if optimizer is not None:
+        optimizer.load_state_dict(optimizer_state(optimizer, tensors))
     with torch.no_grad():
         for name, tensor in moved.items():
             tensor.copy_(tensors[name])

@@ -1,0 +1,174 @@
+"""The session's own copy of a network: what a method may move in it, its optimizer, and the ways back."""
+
+from copy import deepcopy
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from allweather.errors import AllWeatherError
+from allweather.methods.method import Batch, Method, Objective
+from allweather.methods.normalization import moving_statistics
+from allweather.methods.views import mean_probabilities
+from allweather.models.segmenter import Segmenter
+from allweather.session.snapshot import Snapshot
+
+Precision = Literal["float32", "bf16"]
+_EPS = 1e-8  # Adam's
+
+
+class Learner:
+    """A copy of `model` that `method` moves; arguments as of `Session`.
+
+    Attributes:
+        model, network: the copy, and what runs it (the same, or its compiled form).
+        state: what the method may move.
+        optimizer: of the moved parameters; None for a method without updates.
+        updates: made since the source network.
+        source: the copy as it came.
+    """
+
+    def __init__(
+        self, model: Segmenter, method: Method, *, precision: Precision, compile: bool, channels_last: bool
+    ) -> None:
+        self.method, self.precision = method, precision
+        self.updates = 0
+        self._ahead: list[Tensor] = []  # how far the next prediction looks beyond each moved parameter
+        with torch.inference_mode(False), torch.enable_grad():
+            self.model = _copy(model)
+            if channels_last:
+                self.model.to(memory_format=torch.channels_last)
+            self.state = method.begin(self.model)
+            parameters = list(self.state.parameters.values())
+            self.optimizer = method.make_optimizer(parameters) if parameters else None
+            self.source = self.snapshot()
+        self.network = cast(Segmenter, torch.compile(self.model)) if compile else self.model
+
+    def objective(self, batch: Batch) -> Objective:
+        """One forward pass of the method, running statistics moving."""
+        self._ahead = []
+        with moving_statistics(self.model), self._autocast():
+            return self.method.objective(self.network, self.state, batch)
+
+    def gradient(self, loss: Tensor) -> Tensor:
+        """Computes the gradient; whether all of it is finite, as a number on the device, false where there is none."""
+        if self.optimizer is None:
+            raise AllWeatherError(f"{self.method.name} returned a loss but make_optimizer returned none.")
+        self.forget_gradient()
+        loss.backward()
+        gradients = [p.grad for p in self.state.parameters.values() if p.grad is not None]
+        if not gradients:
+            return torch.zeros((), dtype=torch.bool, device=loss.device)
+        return torch.nn.utils.get_total_norm(gradients).isfinite()
+
+    def move(self) -> None:
+        """One optimizer step along the gradient."""
+        optimizer = cast(torch.optim.Optimizer, self.optimizer)
+        rate = self.method.learning_rate(self.updates)
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] if rate is None else rate
+        if length := self.method.lookahead:
+            gradients = [p.grad for p in self.state.parameters.values()]
+            self._ahead = [torch.zeros(()) if g is None else -length * g / (g.abs() + _EPS) for g in gradients]
+        optimizer.step()
+        self.forget_gradient()
+        self.updates += 1
+        self.method.after_update(self.model, self.state)
+
+    def forget_gradient(self) -> None:
+        """Frees the gradient of an iteration that has ended."""
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits B×C×H×W of the network as it stands."""
+        with self._autocast():
+            if self.method.mirror:
+                return mean_probabilities(self.network, images, (1.0,)).clamp_min(torch.finfo(torch.float32).tiny).log()
+            return self.network(images)
+
+    @torch.no_grad()
+    def predict_ahead(self, images: Tensor) -> Tensor:
+        """Logits of the network one step of the method's lookahead beyond where it stands; it stays where it stands."""
+        if not self._ahead:
+            return self.predict(images)
+        parameters = list(self.state.parameters.values())
+        kept = [parameter.clone() for parameter in parameters]
+        for parameter, step in zip(parameters, self._ahead, strict=True):
+            parameter.add_(step.to(parameter))
+        try:
+            return self.predict(images)
+        finally:
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
+
+    @torch.no_grad()
+    def predict_source(self, images: Tensor) -> Tensor:
+        """What the network would say had it never adapted."""
+        if not self.has_moved():
+            with self._autocast():
+                return self.model(images)
+        groups = (("parameters", self.state.parameters), ("buffers", self.state.buffers))
+        source = {
+            f"network.{name}": self.source.tensors[f"{group}.{name}"] for group, names in groups for name in names
+        }
+        with self._autocast():
+            return cast(Tensor, torch.func.functional_call(self.model, source, (images,)))
+
+    def snapshot(self) -> Snapshot:
+        """All that moves, as it is now."""
+        return Snapshot.take(self.state.tensors(), self.optimizer, self.updates)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """All that moves as it was, bit for bit."""
+        snapshot.restore(self.state.tensors(), self.optimizer)
+        self.updates = snapshot.updates
+        self.forget_gradient()
+
+    def return_part(self, snapshot: Snapshot, share: float) -> None:
+        """Goes `share` of the way back to the snapshot; the optimizer goes all of it.
+
+        Parameters, statistics and a method's own copies of parameters (a teacher) are interpolated; the rest of its
+        memory stays.
+        """
+        kept, updates = self.snapshot().tensors, self.updates
+        self.restore(snapshot)
+        self.updates = updates
+        copies = {f"memory.{name}" for name in self.state.parameters}
+        with torch.no_grad():
+            for name, tensor in self.state.tensors().items():
+                between = not name.startswith("memory.") or name in copies
+                if between and tensor.is_floating_point():
+                    tensor.copy_(torch.lerp(kept[name], tensor, share))
+                else:
+                    tensor.copy_(kept[name])
+
+    def has_moved(self) -> bool:
+        """Whether any update or running statistic may have changed the network since the source."""
+        return self.updates > 0 or bool(self.state.buffers)
+
+    def device(self, otherwise: torch.device | None = None) -> torch.device:
+        """Where the network lies; `otherwise` for one without parameters, the CPU where None."""
+        return next((p.device for p in self.model.parameters()), otherwise or torch.device("cpu"))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device().type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def _copy(model: Segmenter) -> Segmenter:
+    """A copy in evaluation mode with gradients off; tensors made under inference mode become ordinary ones."""
+    copy = deepcopy(model).eval()
+    ordinary: dict[int, nn.Parameter] = {}
+    for module in copy.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_inference():
+                replacement = ordinary.setdefault(id(parameter), nn.Parameter(parameter.clone()))
+                module.register_parameter(name, replacement)
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_inference():
+                module.register_buffer(name, buffer.clone(), name not in module._non_persistent_buffers_set)
+    for parameter in copy.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    return copy

@@ -1,0 +1,157 @@
+"""Shift detection: how far images lie from the source domain, or from a session's first ones, without a label."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from allweather.errors import AllWeatherError, unknown
+from allweather.session.learner import Learner
+
+Reference = Literal["auto", "source", "start"]
+Moments = tuple[Tensor, Tensor]  # mean and variance per channel
+
+
+@dataclass(frozen=True)
+class Shift:
+    """When images count as shifted, so that adapting to them is worth its cost.
+
+    The distance is the squared Hellinger distance, 0..1, of two normal distributions per channel, averaged over the
+    channels of the network's first layers: the images' statistics there against a reference's.
+
+    It costs one forward pass of the source network, which is all that an image without shift takes, and which spares
+    the guard its own on the others. Under `torch.compile` that pass runs uncompiled.
+
+    Attributes:
+        threshold: a smoothed distance above which images are adapted to.
+        layers: how many of the network's first layers are looked at: inputs of BatchNorm layers, or outputs of
+            convolutions in a network without.
+        reference: `source`, the running statistics of BatchNorm; `start`, the average over the session's first
+            `start` batches, which are then taken for ordinary ones; `auto`, the former where the network has them.
+        start: batches that the reference `start` is made of.
+        smoothing: share of itself that the distance keeps from batch to batch.
+    """
+
+    threshold: float = 0.03
+    layers: int = 1
+    reference: Reference = "auto"
+    start: int = 5
+    smoothing: float = 0.5
+
+
+class ShiftDetector:
+    """Looks at each batch before it is adapted to; everything it remembers is saved, resumed and reset.
+
+    Raises:
+        AllWeatherError: for an unknown reference, or one that the network does not have.
+    """
+
+    def __init__(self, shift: Shift, learner: Learner) -> None:
+        if shift.reference not in get_args(Reference):
+            raise unknown("reference of a shift", shift.reference, get_args(Reference))
+        self.shift, self._learner = shift, learner
+        norms = [m for m in learner.model.network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        convolutions = [m for m in learner.model.network.modules() if isinstance(m, nn.Conv2d)]
+        self._inputs, self._layers = bool(norms), (norms or convolutions)[: shift.layers]
+        if not self._layers:
+            raise AllWeatherError(
+                f"shift detection looks at BatchNorm or convolution layers, and {learner.model.name} has none. "
+                "Adapt always."
+            )
+        if shift.reference == "source" and not norms:
+            raise AllWeatherError(
+                f"shift detection: {learner.model.name} has no BatchNorm statistics of its source domain. "
+                "Choose the reference 'start'."
+            )
+        self._from_start = shift.reference == "start" or not norms
+        # copies: the layers' own buffers may move
+        self._source = [] if self._from_start else [_running(cast(_BatchNorm, layer)) for layer in self._layers]
+        self.start()
+
+    def start(self) -> None:
+        """Before the first image."""
+        self._seen, self.level = 0, -1.0  # batches in the reference; the smoothed distance, negative before the first
+        self._reference = [(mean.clone(), var.clone()) for mean, var in self._source]
+
+    def look(self, images: Tensor) -> tuple[Tensor, bool]:
+        """The unadapted prediction B×C×H×W and whether the images B×3×H×W have shifted."""
+        with self._watched() as found:
+            logits = self._learner.predict_source(images)
+        moments = [found[index] for index in sorted(found)]
+        if self._from_start and self._seen < self.shift.start:
+            self._learn(moments)
+            return logits, False
+        pairs = zip(moments, self._reference, strict=True)
+        distance = float(torch.stack([hellinger(now, reference) for now, reference in pairs]).mean())
+        keep = self.shift.smoothing if self.level >= 0 else 0.0
+        self.level = keep * self.level + (1 - keep) * distance
+        return logits, self.level > self.shift.threshold
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is remembered, by name."""
+        found = {"shift.seen": torch.tensor(self._seen), "shift.level": torch.tensor(self.level, dtype=torch.float64)}
+        if self._from_start:
+            for index, (mean, var) in enumerate(self._reference):
+                found |= {f"shift.mean{index}": mean, f"shift.var{index}": var}
+        return found
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Takes up what `tensors` gave."""
+        self.start()
+        self._seen, self.level = int(tensors["shift.seen"]), float(tensors["shift.level"])
+        if self._from_start and self._seen:
+            device = self._learner.device()
+            self._reference = [
+                (tensors[f"shift.mean{index}"].to(device), tensors[f"shift.var{index}"].to(device))
+                for index in range(len(self._layers))
+            ]
+
+    def _learn(self, moments: list[Moments]) -> None:
+        self._seen += 1
+        if self._seen == 1:
+            self._reference = moments
+            return
+        self._reference = [
+            (torch.lerp(mean, new_mean, 1 / self._seen), torch.lerp(var, new_var, 1 / self._seen))
+            for (mean, var), (new_mean, new_var) in zip(self._reference, moments, strict=True)
+        ]
+
+    @contextmanager
+    def _watched(self) -> Iterator[dict[int, Moments]]:
+        """Collects the layers' moments during one forward pass; the hooks are on the session's copy, and go again."""
+        found: dict[int, Moments] = {}
+
+        def keep(index: int, values: Tensor) -> None:
+            axes = [axis for axis in range(values.ndim) if axis != 1]
+            variance, mean = torch.var_mean(values.detach().float(), axes, correction=0)
+            found.setdefault(index, (mean, variance))
+
+        hooks = [
+            layer.register_forward_hook(
+                lambda module, inputs, output, index=index: keep(index, inputs[0] if self._inputs else output)
+            )
+            for index, layer in enumerate(self._layers)
+        ]
+        try:
+            yield found
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def hellinger(one: Moments, other: Moments, floor: float = 1e-5) -> Tensor:
+    """Squared Hellinger distance of normal distributions, averaged over channels; means and variances C each."""
+    (mean, var), (other_mean, other_var) = one, other
+    var, other_var = var + floor, other_var + floor  # channels that never fire have no variance
+    total = var + other_var
+    overlap = (2 * (var * other_var).sqrt() / total).sqrt() * torch.exp(-0.25 * (mean - other_mean) ** 2 / total)
+    return (1 - overlap).mean()
+
+
+def _running(layer: _BatchNorm) -> Moments:
+    mean, var = cast(Tensor, layer.running_mean), cast(Tensor, layer.running_var)
+    return mean.detach().float().clone(), var.detach().float().clone()

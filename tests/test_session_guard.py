@@ -1,0 +1,207 @@
+"""The guard along a stream: when it compares, shrinks, rolls back, resets and rests, and that it survives a restart."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from test_methods_contract import frames, tiny
+from torch import Tensor
+
+from allweather import methods
+from allweather.methods.gradient import GradientMethod
+from allweather.methods.method import Batch, Objective, State
+from allweather.models.segmenter import Segmenter
+from allweather.session import Guard, Session
+from allweather.session.guard import Signs, compare, cuts, mirror_change
+
+PATIENT = Guard(min_classes=0, min_entropy=0, max_drift=1, max_disagreement=1)  # judges, and accepts
+FIRM = replace(PATIENT, max_disagreement=0.2, closer_look=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push(GradientMethod):
+    """A method that pushes the prediction towards the first class, by `push` at each update."""
+
+    name: ClassVar[str] = "push"
+    source: ClassVar[str] = "this test"
+
+    parameters: str = "head.3.bias"
+    optimizer: Any = "sgd"
+    momentum: float = 0.0
+    episodic: bool = False
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        logits = model(batch.images)
+        return Objective(logits, -next(iter(state.parameters.values()))[0])
+
+
+def pushed(lr: float, guard: Guard, **settings: Any) -> Session:
+    return Session(tiny("batchnorm"), Push(lr=lr, **settings), guard=guard)
+
+
+def bias(session: Session) -> float:
+    """How far the first class's bias has gone."""
+    now, source = (model.state_dict()["network.head.3.bias"][0] for model in (session.model, tiny("batchnorm")))
+    return float(now - source)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, session: Session) -> list[int]:
+    """The batches at which the source network was asked."""
+    asked: list[int] = []
+    plain = session._learner.predict_source
+
+    def predict_source(images: Tensor) -> Tensor:
+        asked.append(session._learner.updates)
+        return plain(images)
+
+    monkeypatch.setattr(session._learner, "predict_source", predict_source)
+    return asked
+
+
+def test_comparisons_become_rarer_while_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = pushed(1e-6, replace(PATIENT, every=4))
+    asked = counted(monkeypatch, session)
+    for _ in range(16):
+        assert session(frames(1)[0]).decision == "accepted"
+    assert asked == [1, 3, 7, 11, 15]
+
+
+def test_an_unusual_prediction_is_compared_out_of_turn_and_is_no_good_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = pushed(1e-6, replace(Guard(), max_disagreement=1, max_drift=1, every=50))
+    ordinary, strange = frames(1)[0], torch.rand(3, 24, 32).round()
+    for _ in range(3):
+        session(ordinary)
+    asked, good = counted(monkeypatch, session), session._judge._good
+    monkeypatch.setattr(Guard, "unusual", lambda self, classes, entropy: True)
+    assert session(strange).decision == "accepted"
+    assert len(asked) == 1 and session._judge._good is good
+
+
+def test_a_constant_image_teaches_nothing() -> None:
+    session = pushed(0.1, PATIENT)
+    assert session(torch.zeros(3, 24, 32)).decision == "skipped: the image is constant"
+    assert bias(session) == 0
+
+
+def test_an_update_too_large_is_halved_until_it_may_stand() -> None:
+    image = frames(1)[0]
+
+    def changed(by: float) -> float:
+        session = pushed(by, PATIENT)
+        before = session.predict(image)
+        return compare(before[None], session(image).logits[None]).disagreement
+
+    limit = next(by for by in (0.02 * 1.3**k for k in range(40)) if changed(by) > 0.2)
+    result = (session := pushed(1.2 * limit, FIRM))(image)
+    assert result.decision.startswith("shrunk: ") and "leave the reference's label" in result.decision
+    assert bias(session) == pytest.approx(0.6 * limit, rel=1e-4)
+    assert torch.equal(result.logits, session.predict(image))
+    result = (session := pushed(1e4, FIRM))(image)
+    assert result.decision.startswith("rolled back: ") and bias(session) == 0
+    result = (session := pushed(1.2 * limit, replace(FIRM, halvings=0)))(image)
+    assert result.decision.startswith("rolled back: ") and bias(session) == 0
+
+
+def test_a_method_that_keeps_failing_is_reset_and_rests_ever_longer() -> None:
+    session, source = pushed(1e4, replace(FIRM, rest=2)), tiny("batchnorm")
+    said = [session(frames(1)[0]).decision.split(":")[0] for _ in range(14)]
+    failing = ["rolled back", "rolled back", "reset"]
+    assert said == [*failing, *["skipped"] * 2, *failing, *["skipped"] * 4, *failing[:2]]
+    session.reset()
+    assert session(frames(1)[0]).decision.startswith("rolled back")
+    now, before = session.model.state_dict(), source.state_dict()
+    assert all(torch.equal(now[name], before[name]) for name in now)
+
+
+def test_images_on_their_own_are_judged_on_their_own() -> None:
+    session = pushed(1e4, FIRM, episodic=True)
+    said = {session(frames(1)[0]).decision.split(":")[0] for _ in range(5)}
+    assert said == {"rolled back"}
+
+
+def test_a_method_that_reports_before_its_update_returns_to_what_was_judged() -> None:
+    session = pushed(1e4, replace(FIRM, min_classes=0.5, halvings=0), report_after=False)
+    assert session(frames(1)[0]).decision == "accepted"  # made by the source network
+    assert bias(session) > 1
+    assert session(frames(1)[0]).decision.startswith("rolled back")
+    assert bias(session) == 0
+
+
+def test_a_restart_changes_nothing_the_guard_decides(tmp_path: Path) -> None:
+    images = frames(12, seed=4)
+    guard = replace(FIRM, rest=1, every=3)
+
+    def made() -> Session:
+        return Session(tiny("batchnorm"), Push(lr=0.1, optimizer="adam"), guard=guard)
+
+    whole = made()
+    expected = [whole(image) for image in images]
+    assert len({result.decision.split(":")[0] for result in expected}) > 1
+    for stop in range(1, 12, 2):
+        first = made()
+        for image in images[:stop]:
+            first(image)
+        first.save(tmp_path / "session.safetensors")
+        second = made()
+        second.load(tmp_path / "session.safetensors")
+        for image, wanted in zip(images[stop:], expected[stop:], strict=True):
+            found = second(image)
+            assert found.decision == wanted.decision and torch.equal(found.logits, wanted.logits)
+
+
+def test_mirroring_and_the_normalized_cut_are_looked_at_where_many_labels_differ() -> None:
+    image = frames(1)[0]
+    reasons = {
+        "mirroring": replace(PATIENT, closer_look=-1, max_flip=0, halvings=0),
+        "normalized cut": replace(PATIENT, closer_look=-1, max_flip=9, max_ncut=0, halvings=0),
+    }
+    for word, guard in reasons.items():
+        assert word in pushed(1e-3, guard)(image).decision
+        assert pushed(1e-3, replace(guard, closer_look=1))(image).decision == "accepted"
+
+
+def test_signs_of_known_predictions() -> None:
+    first = torch.tensor([[9.0, 0, 0], [9, 0, 0], [0, 9, 0], [0, 9, 0]]).T.reshape(1, 3, 1, 4)
+    other = torch.tensor([[9.0, 0, 0], [0, 9, 0], [0, 9, 0], [0, 9, 0]]).T.reshape(1, 3, 1, 4)
+    same = compare(first, first)
+    assert (same.classes, same.entropy, same.drift, same.disagreement) == pytest.approx((1, 1, 0, 0))
+    signs = compare(first, other)
+    assert signs.disagreement == 0.25 and signs.drift == pytest.approx(0.25, abs=1e-3)
+    assert signs.classes == pytest.approx(1.755 / 2, abs=0.01)  # exp of H(¼, ¾) over 2
+    assert float(mirror_change(first, first)) == pytest.approx(2, abs=0.01)
+    assert float(mirror_change(first, first.flip(3))) == 0
+
+
+def test_a_prediction_along_the_images_edge_cuts_less() -> None:
+    image = torch.zeros(1, 3, 24, 32)
+    image[..., 16:] = 1
+    along, across = torch.zeros(1, 2, 24, 32), torch.zeros(1, 2, 24, 32)
+    along[:, 0, :, :16] = across[:, 0, :12] = 9
+    along[:, 1, :, 16:] = across[:, 1, 12:] = 9
+    fits, crosses = cuts(image, [along, across])
+    assert 0 <= fits < 0.1 < crosses < 1
+
+
+def test_every_limit_is_named() -> None:
+    guard, fine = Guard(), Signs(1, 1, 0, 0)
+    assert guard.verdict(fine) is None
+    for signs, word in (
+        (replace(fine, classes=0.1), "classes"), (replace(fine, entropy=0.1), "entropy"),
+        (replace(fine, drift=0.9), "mass"), (replace(fine, disagreement=0.9), "label"),
+    ):  # fmt: skip
+        assert word in str(guard.verdict(signs))
+    assert "mirroring" in str(guard.closer_verdict(9, 1)) and "cut" in str(guard.closer_verdict(1, 9))
+    assert guard.closer_verdict(1, 1) is None
+
+
+@pytest.mark.parametrize("name", ["tent", "mall-domain", "cotta"])
+def test_a_non_finite_image_amid_a_stream_leaves_no_trace(name: str) -> None:
+    images = frames(4)
+    with_it, without = (Session(tiny("batchnorm"), methods.make(name, settings={"episodic": "false"})) for _ in "ab")
+    for index, image in enumerate(images):
+        expected = without(image)
+        if index == 2:
+            assert with_it(torch.full_like(image, float("inf"))).decision == "skipped: the image is not finite"
+        assert torch.equal(with_it(image).logits, expected.logits)

@@ -1,0 +1,114 @@
+"""Shift detection: what it measures, what it spares, and that it survives reset and restart."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_methods_contract import CLASSES, frames, tiny
+from torch import Tensor, nn
+
+from allweather import methods
+from allweather.data.scenes import scene_stream
+from allweather.errors import AllWeatherError
+from allweather.models import load_model
+from allweather.models.segmenter import Segmenter
+from allweather.session import Session, Shift
+from allweather.session.shift import hellinger
+
+
+def watching(norm: str = "batchnorm", method: str = "mall-domain", **shift: Any) -> Session:
+    return Session(tiny(norm), methods.make(method), adapt_when="shift", shift=Shift(**shift))
+
+
+def bright(image: Tensor) -> Tensor:
+    return 0.9 + 0.1 * image
+
+
+def test_the_distance_of_known_distributions() -> None:
+    zero, one, far = torch.zeros(2), torch.ones(2), torch.full((2,), 1e3)
+    assert float(hellinger((zero, one), (zero, one))) == pytest.approx(0, abs=1e-6)
+    assert float(hellinger((zero, one), (far, one))) == pytest.approx(1)
+    # exp(−¼·1²/2) and √(2·2/5): half of the channels each
+    mixed = (torch.tensor([1.0, 0.0]), torch.tensor([1.0, 4.0]))
+    expected = 1 - (2.718281828 ** (-1 / 8) + (4 / 5) ** 0.5) / 2
+    assert float(hellinger(mixed, (zero, one))) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mall-domain", "mall-sample", "tent", "norm"])
+def test_ordinary_images_are_predicted_plainly_and_shifted_ones_adapted_to(name: str) -> None:
+    session = watching(method=name)
+    ordinary = frames(1)[0]
+    plain = Session(tiny("batchnorm"), methods.make("norm")).predict(ordinary)
+    result = session(ordinary)
+    assert (result.stop, result.iterations, result.decision) == ("no shift", 0, "accepted")
+    assert torch.equal(result.logits, plain)
+    result = session(bright(ordinary))
+    assert result.stop != "no shift" and result.iterations == (name != "norm")
+    for _ in range(9):  # the smoothed distance comes down again
+        result = session(ordinary)
+    assert result.stop == "no shift" and torch.equal(result.logits, plain)
+
+
+def test_always_is_the_default_and_what_shifted_images_give() -> None:
+    images = [bright(image) for image in frames(4)]
+    always, shifted = Session(tiny("batchnorm"), methods.make("mall-domain")), watching()
+    for image in images:
+        assert torch.equal(always(image).logits, shifted(image).logits)
+
+
+@pytest.mark.parametrize(("norm", "reference"), [("batchnorm", "start"), ("layernorm", "auto"), ("none", "start")])
+def test_the_first_images_can_be_the_reference(norm: str, reference: str) -> None:
+    settings = {"parameters": "head.*"} if norm == "none" else {}
+    method = methods.make("tent", settings=settings)
+    shift = Shift(reference=reference, start=3, smoothing=0)  # type: ignore[arg-type]
+    session = Session(tiny(norm), method, adapt_when="shift", shift=shift)
+    said = [session(image).iterations for image in (*map(bright, frames(5)), *frames(2))]
+    assert said == [0] * 5 + [1] * 2
+
+
+def test_a_reference_that_is_not_there_is_named() -> None:
+    with pytest.raises(AllWeatherError, match="tiny-layernorm has no BatchNorm statistics"):
+        watching("layernorm", "tent", reference="source")
+    with pytest.raises(AllWeatherError, match="Did you mean"):
+        watching(reference="starts")
+    with pytest.raises(AllWeatherError, match="adapt_when"):
+        Session(tiny("batchnorm"), methods.make("tent"), adapt_when="sometimes")  # type: ignore[arg-type]
+    bare = Segmenter.wrap(nn.Identity(), classes=CLASSES, name="bare")
+    with pytest.raises(AllWeatherError, match="bare has none"):
+        Session(bare, methods.Source(), adapt_when="shift")
+
+
+@pytest.mark.parametrize("reference", ["source", "start"])
+def test_reset_and_restart_include_the_detector(reference: Any, tmp_path: Path) -> None:
+    images = [*frames(3), *map(bright, frames(3)), *frames(4, seed=1)]
+    made = {"reference": reference, "start": 2, "smoothing": 0.7}
+    whole = watching(**made)
+    expected = [whole(image) for image in images]
+    assert len({result.stop for result in expected}) > 1
+    whole.reset()
+    assert all(torch.equal(whole(a).logits, b.logits) for a, b in zip(images, expected, strict=True))
+    for stop in (1, 4, 7):
+        first, second = watching(**made), watching(**made)
+        for image in images[:stop]:
+            first(image)
+        first.save(tmp_path / "session.safetensors")
+        second.load(tmp_path / "session.safetensors")
+        for image, wanted in zip(images[stop:], expected[stop:], strict=True):
+            found = second(image)
+            assert found.stop == wanted.stop and torch.equal(found.logits, wanted.logits)
+    with pytest.raises(AllWeatherError, match="adapt_when"):
+        Session(tiny("batchnorm"), methods.make("mall-domain")).load(tmp_path / "session.safetensors")
+
+
+def test_no_hook_stays_on_the_copy_and_the_callers_network_has_none() -> None:
+    session = watching()
+    session(frames(1)[0])
+    assert not any(module._forward_hooks for module in session.model.modules())
+
+
+def test_procedural_weather_is_told_from_a_clear_day() -> None:
+    session = Session(load_model("demo:streetnet"), methods.make("norm"), adapt_when="shift", shift=Shift(smoothing=0))
+    for condition, shifted in (("clear", False), ("fog", True), ("snow", True), ("night", True)):
+        for frame in scene_stream(condition, range(8100, 8102)):
+            assert (session(frame.image).stop != "no shift") == shifted, condition
