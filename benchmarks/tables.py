@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from allweather import methods
@@ -15,6 +16,7 @@ from allweather.methods import METHODS, Method
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
+RESULTS = ROOT / "docs" / "results"
 PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/methods.md")
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -38,21 +40,61 @@ def rewrite(page: Path, check: bool = False) -> bool:
 
 
 def camvid() -> str:
-    """Rows of benchmarks.camvid, dusk and day side by side."""
-    rows = []
-    for path in sorted((RECORDS / "camvid").glob("dusk-espnetv2-2.0-*.json")):
-        name = path.stem.removeprefix("dusk-espnetv2-2.0-")
-        day = path.with_name(path.name.replace("dusk", "day", 1))
-        rows.append((name, _load(path), _load(day) if day.exists() else None))
-    source = next((row for row in rows if row[0] == "source"), None)
-    if source is None:
-        return "no record yet"
+    """Rows of plans/camvid.toml for the larger network, dusk and day side by side; means over orders."""
+    return _beside("camvid", "espnetv2:2.0")
+
+
+def camvid_smaller() -> str:
+    """The same for the smaller network."""
+    return _beside("camvid", "espnetv2:1.0")
+
+
+def _beside(plan: str, model: str) -> str:
+    rows = _plan_rows(plan, model)
+    if ("source", "recommended") not in rows:
+        return "not measured"
     lines = ["| method (preset) | dusk mIoU % | vs source | day mIoU % | vs source | refused updates, dusk |"]
-    lines.append("|---|---|---|---|---|---|")
-    for name, dusk, bright in sorted(rows, key=lambda row: ("paper" in row[0], _order(row[0]))):
-        columns = [_name(name), *_pair(dusk, source[1]), *_pair(bright, source[2]), str(dusk["refused_by_guard"])]
-        lines.append("| " + " | ".join(columns) + " |")
+    lines.append("|---" * 6 + "|")
+    for (name, preset), splits in sorted(rows.items(), key=lambda row: (row[0][1] == "paper", _order(row[0][0]))):
+        cells = [name if preset == "recommended" else f"{name} ({preset})"]
+        for split in ("camvid-dusk", "camvid-day"):
+            source = _mean(rows["source", "recommended"].get(split, []))
+            mine = _mean(splits.get(split, []))
+            cells += ["–", "–"] if mine is None or source is None else [f"{mine:.2f}", f"{mine - source:+.2f}"]
+        refused = [record["rolled_back"] for record in splits.get("camvid-dusk", [])]
+        lines.append("| " + " | ".join([*cells, " / ".join(map(str, refused))]) + " |")
     return "\n".join(lines)
+
+
+def ablation() -> str:
+    """Rows of plans/camvid-ablation.toml: what was changed, mIoU at dusk, change to the defaults of MALL-domain."""
+    records = [_load(path) for path in sorted((RESULTS / "camvid-ablation").glob("*.json"))]
+    rows = {(r["run"]["method"]["name"], str(r["run"]["method"]["fields"])): r["figures"]["mIoU"] for r in records}
+    whole, source = rows.get(("mall-domain", "{}")), rows.get(("source", "{}"))
+    if whole is None or source is None:
+        return "not measured"
+    lines = ["| method | changed | mIoU % | vs source | vs mall-domain |", "|---" * 5 + "|"]
+    for record in sorted(records, key=lambda found: -found["figures"]["mIoU"]):
+        method, found = record["run"]["method"], record["figures"]["mIoU"]
+        changed = ", ".join(f"{key} {_plain(value)}" for key, value in method["fields"].items()) or "–"
+        lines.append(f"| {method['name']} | {changed} | {found:.2f} | {found - source:+.2f} | {found - whole:+.2f} |")
+    return "\n".join(lines)
+
+
+def _plan_rows(plan: str, model: str) -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:
+    """Records of a plan by method and preset, then by stream; methods with changed fields are left out."""
+    rows: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for path in sorted((RESULTS / plan).glob("*.json")):
+        record = _load(path)
+        run = record["run"]
+        if run["model"]["name"] == model and not run["method"]["fields"]:
+            method = (run["method"]["name"], run["method"]["preset"])
+            rows.setdefault(method, {}).setdefault(run["stream"]["name"], []).append(record)
+    return rows
+
+
+def _mean(records: list[dict[str, Any]]) -> float | None:
+    return mean(record["figures"]["mIoU"] for record in records) if records else None
 
 
 def streetnet() -> str:
@@ -174,14 +216,13 @@ def layernorm() -> str:
 
 
 def _measured(name: str) -> str:
-    said = []
-    for split in ("dusk", "day"):
-        for row, label in ((name, "defaults"), (f"{name}-paper", "preset `paper`")):
-            found = _record(f"camvid/{split}-espnetv2-2.0-{row}.json")
-            source = _record(f"camvid/{split}-espnetv2-2.0-source.json")
-            if found and source:
-                change = found["mIoU"] - source["mIoU"]
-                said.append(f"CamVid {split}, {label}: {found['mIoU']:.2f} mIoU ({change:+.2f} to the source)")
+    rows, said = _plan_rows("camvid", "espnetv2:2.0"), []
+    for split in ("camvid-dusk", "camvid-day"):
+        for preset in ("recommended", "paper"):
+            found = _mean(rows.get((name, preset), {}).get(split, []))
+            source = _mean(rows.get(("source", "recommended"), {}).get(split, []))
+            if found is not None and source is not None:
+                said.append(f"{split}, preset `{preset}`: {found:.2f} mIoU ({found - source:+.2f} to the source)")
     return f"Measured: {'; '.join(said)}." if said else "Measured: not yet."
 
 
@@ -194,6 +235,8 @@ def _plain(value: Any) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "methods": all_methods,
     "camvid": camvid,
+    "camvid-smaller": camvid_smaller,
+    "ablation": ablation,
     "demo": streetnet,
     "ncut": ncut,
     "iteration": iteration,
@@ -213,10 +256,6 @@ def _load(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _name(row: str) -> str:
-    return f"{row.removesuffix('-paper')} (paper)" if row.endswith("-paper") else row
-
-
 def _pair(record: dict[str, Any] | None, source: dict[str, Any] | None) -> tuple[str, str]:
     if record is None or source is None:
         return "–", "–"
@@ -224,9 +263,7 @@ def _pair(record: dict[str, Any] | None, source: dict[str, Any] | None) -> tuple
 
 
 def _order(row: str) -> int:
-    known = ["source", "norm", "tent", "tent-continual", *METHODS]
-    name = row.removesuffix("-paper")
-    return known.index(name) if name in known else len(known)
+    return list(METHODS).index(row) if row in METHODS else len(METHODS)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class Norm(Method):
         "mixed",
         "statistics: mixed (per batch), batch (the batch's alone), running (an average along the stream)",
     )
+    mirror: bool = option(False, "predict the mean over the image and its mirror image")
     share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")
 
     @property

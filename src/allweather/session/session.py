@@ -224,7 +224,7 @@ class Session:
         logits = None
         if not run.failure:
             logits = cast(Tensor, run.last if after else run.first)
-            if predict and after and (self.method.mirror or not run.current):
+            if predict and ((after and not run.current) or (self.method.mirror and (after or not run.updates))):
                 logits = learner.predict_ahead(batch.images)
             reading = Reading([logits.isfinite().all(), *([] if run.finite is None else [run.finite])])
             finite, *flag = reading.values()
