@@ -199,16 +199,15 @@ def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str) -> 
     session = session_for(name, preset, tiny(norm))
     image = frames(1)[0]
 
-    def live() -> int:
+    def live_after(count: int) -> int:
+        for _ in range(count):
+            session(image)
         gc.collect()
         return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
-    for _ in range(10):
-        session(image)
-    before = live()
-    for _ in range(40):
-        session(image)
-    assert live() <= before
+    # the guard keeps a copy of the last good state in some phases and the source's alone in others
+    early = [live_after(10) for _ in range(3)]
+    assert max(live_after(10) for _ in range(2)) <= max(early)
 
 
 @every_case
