@@ -32,13 +32,18 @@ def bench(plan: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    while not list(folder.glob(pattern)) and process.poll() is None:
+        time.sleep(0.02)
+
+
 def test_processes_share_a_plan_and_an_interrupted_one_leaves_the_rest_to_the_others(tmp_path: Path) -> None:
     plan, out = tmp_path / "plan.toml", tmp_path / "runs"
     plan.write_text(PLAN)
-    first, second = bench(plan, out), bench(plan, out)
-    while not list(out.glob(".*.lock")):  # a lock: a run has begun
-        assert first.poll() is None or second.poll() is None
-        time.sleep(0.02)
+    first = bench(plan, out)
+    wait_for(out, ".*.lock", first)  # it has begun a run, so that an interruption meets it at work
+    second = bench(plan, out)
+    wait_for(out, "*.json", first)
     first.send_signal(signal.SIGINT)
     said = [process.communicate(timeout=300)[1] for process in (first, second)]
     assert first.returncode in (0, 130) and second.returncode == 0, said
