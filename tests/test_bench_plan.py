@@ -189,6 +189,12 @@ def test_a_record_of_other_settings_or_weights_is_made_again(root: Path) -> None
         write_json(out / name, record)
     again = execute(plan, out)
     assert again.done == names and again.outdated == {names[0]: ["model.sha256"], names[1]: ["session.method.lr"]}
+    for name in names:
+        record = read_record(out / name)
+        record["session"]["guard"]["every"] = 99
+        write_json(out / name, record)
+    again = execute(plan, out)  # the source is never updated: its guard had nothing to judge
+    assert again.kept == names[:1] and again.outdated == {names[1]: ["session.guard.every"]}
     unknown = read_record(out / names[1])
     del unknown["session"]["method"]["lr"]  # a field that did not exist when the record was made
     write_json(out / names[1], unknown)

@@ -14,12 +14,15 @@ from allweather.session.guard import Guard
 def outdated(record: Mapping[str, Any], entry: Run, model: Segmenter) -> list[str]:
     """What the record was made with that differs today, as dotted keys; a preset's values may have changed since.
 
-    Settings that only one side knows do not count: a field that is new leaves old records as they are.
+    Settings that only one side knows do not count: a field that is new leaves old records as they are. Nor does the
+    guard where nothing was updated, for then it had nothing to judge.
     """
     method = methods.make(entry.method.name, entry.method.preset, entry.method.fields, model=model)
     weights = model.provenance
+    updated = any(image.get("iterations") for image in record["images"])
+    guard = {"guard": asdict(Guard())} if updated or not method.episodic else {}
     now = {
-        "session": {"method": methods.settings_of(method), "guard": asdict(Guard())},
+        "session": {"method": methods.settings_of(method), **guard},
         "model": {"sha256": None if weights is None else weights.sha256},
     }
     return _differing(record, json.loads(json.dumps(now)), "")
