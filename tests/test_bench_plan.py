@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -139,6 +140,9 @@ def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path) ->
     told = {"ncut_before", "ncut", "watched", "iterations", "decision", "seconds", "intersection", "union", "mIoU"}
     assert all(told <= set(image) for image in record["images"])
     assert record["resolution"] == {"stored": ["80x60"], "input": ["64x48"], "scored": ["80x60"]}
+    fields = {**run.method.fields, "mirror": True}
+    mirrored = make_record(replace(run, method=replace(run.method, fields=fields)))
+    assert (record["views"], mirrored["views"]) == (1, 2)
     source = make_record(tiny(root).runs[0])
     assert all(image["ncut_before"] == image["ncut"] for image in source["images"])  # nothing adapted
     before = [image["ncut_before"] for image in record["images"]]

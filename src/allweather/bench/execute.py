@@ -203,7 +203,7 @@ def _head(entry: Run, session: Session, source: Source, protocol: Protocol) -> d
         "identity": entry.identity,
         "run": asdict(entry),
         **provenance(session, source.stream, protocol, entry.batch),
-        "views": 1,
+        "views": 2 if getattr(session.method, "mirror", False) else 1,  # the image, and its mirror image
         "prediction": "after the last pass" if continual else after,
     }
 
