@@ -13,7 +13,7 @@ from torch import Tensor
 
 from allweather.errors import AllWeatherError
 from allweather.ncut import Affinity, normalized_cut
-from allweather.ncut.landmarks import RANKS
+from allweather.ncut.landmarks import RANKS, sampling_stride
 from allweather.ncut.space import axis
 
 BOTH = pytest.mark.parametrize("implementation", ["dense", "lowrank"])
@@ -371,3 +371,14 @@ def test_scores_of_another_grid_or_weights_of_another_count_are_named() -> None:
         affinity.normalized_cut(torch.rand(1, 4, 9, 8))
     with pytest.raises(AllWeatherError, match="expected 4 numbers, one per class"):
         affinity.normalized_cut(torch.rand(1, 4, 8, 9), torch.ones(3))
+
+
+@pytest.mark.parametrize("size", [(1024, 2048), (1024, 64), (512, 1024), (720, 1280), (176, 240), (40, 9000)])
+@pytest.mark.parametrize("count", [1024, 4096])
+def test_sampled_pixels_come_from_all_over_the_image(size: tuple[int, int], count: int) -> None:
+    height, width = size
+    chosen = torch.arange(0, height * width, sampling_stride(height * width, width, count))
+    assert count / 2 <= len(chosen) <= 2.2 * count
+    blocks = (chosen // width * 8 // height) * 8 + chosen % width * 8 // width
+    share = torch.bincount(blocks, minlength=64) * 64 / len(chosen)
+    assert share.min() > 0.5 and share.max() < 1.6

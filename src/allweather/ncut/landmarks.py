@@ -16,29 +16,50 @@ def gaussian(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b).square_().mul_(-0.5 * log2(e)).exp2_()  # exp is slow where it gives 0
 
 
-def choose_landmarks(points: Tensor, valid: Tensor, ranks: Sequence[int], error: float) -> Tensor:
+def choose_landmarks(points: Tensor, valid: Tensor, width: int, ranks: Sequence[int], error: float) -> Tensor:
     """Landmarks B×r×D for appearances `points` B×N×D (divided by σ) of which `valid` B×N count.
 
     Pivots of a Cholesky factorisation over a sample of the pixels, each the largest residual weighted by the
     density around it; two Lloyd steps then move every landmark to the mean of the pixels nearest to it.
 
     Args:
+        width: pixels of an image row.
         ranks: ascending; r is the first whose mean residual over the sample is at most `error` in every image, or the
             last where none is.
     """
-    candidates, counted = _sample(points, valid, _CANDIDATES)
+    candidates, counted = _sample(points, valid, width, _CANDIDATES)
     kernel = gaussian(candidates, candidates) * (counted[:, :, None] * counted[:, None, :])
     most = candidates.shape[1]
     stops = sorted({min(rank, most) for rank in ranks})
     chosen = _pivots(kernel, counted, stops, error)[..., None].expand(-1, -1, points.shape[2])
-    samples, weights = _sample(points, valid, _SAMPLES)
+    samples, weights = _sample(points, valid, width, _SAMPLES)
     return _lloyd(samples, weights, candidates.gather(1, chosen), steps=2)
 
 
-def _sample(points: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """About `count` pixels on a regular stride that is odd, so that it does not follow image columns."""
-    stride = max(1, points.shape[1] // count) | 1
+def _sample(points: Tensor, valid: Tensor, width: int, count: int) -> tuple[Tensor, Tensor]:
+    stride = sampling_stride(points.shape[1], width, count)
     return points[:, ::stride], valid[:, ::stride].to(points.dtype)
+
+
+def sampling_stride(pixels: int, width: int, count: int) -> int:
+    """The stride that takes about `count` of an image's pixels, row after row, from all over it.
+
+    Where rows and long strides fit each other by a simple fraction, samples would stay in few columns or on a diagonal.
+    """
+    first = max(1, pixels // count) | 1
+    simple = (0, 1 / 3, 1 / 2, 2 / 3, 1)
+    fair = (
+        stride
+        for stride in range(first, 2 * first, 2)
+        if stride <= width / 8 or all(abs(_rest(stride, width) - part) >= 0.06 for part in simple)
+    )
+    return next(fair, first)
+
+
+def _rest(stride: int, width: int) -> float:
+    """What is left of the longer of the two after whole multiples of the shorter, as a share of the shorter."""
+    whole = max(stride, width) / min(stride, width)
+    return whole % 1
 
 
 def _pivots(kernel: Tensor, counted: Tensor, stops: list[int], error: float) -> Tensor:

@@ -106,7 +106,7 @@ def factorise(
     rows, columns = axis(height, sigma_xy), axis(width, sigma_xy)
     flat = appearance.flatten(2).transpose(1, 2)
     flat = flat - flat.mean(1, keepdim=True)  # |x|² and |l|² stay small beside their difference
-    landmarks = choose_landmarks(flat, mask.flatten(1), ranks, error)
+    landmarks = choose_landmarks(flat, mask.flatten(1), width, ranks, error)
     shape = rows.cells, batch, columns.cells, rows.cell * columns.cell, landmarks.shape[1]
     corners = torch.einsum("ap,bq->abpq", rows.weights, columns.weights).flatten(2).flatten(0, 1)
     factors = Factors(
