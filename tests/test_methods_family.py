@@ -1,13 +1,16 @@
 """What sets each method apart from the others, on networks small enough to reason about."""
 
 from math import log
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from test_methods_contract import frames, moved_names, tiny
 from torch import Tensor
 
 from allweather import methods
+from allweather.errors import AllWeatherError
 from allweather.methods.method import Batch
 from allweather.methods.pseudo_label import IGNORED, confident_labels
 from allweather.methods.reliable import pixel_entropy, reliable
@@ -141,3 +144,99 @@ def test_networks_without_batchnorm_have_their_own_settings() -> None:
     assert rates["layernorm"] > rates["batchnorm"]
     assert methods.make("mall-sample", "paper", model=tiny("layernorm")) == methods.make("mall-sample", "paper")
     assert methods.make("mall-sample", settings={"lr": 0.5}, model=tiny("layernorm")).lr == 0.5  # type: ignore[attr-defined]
+
+
+def test_rotta_remembers_each_kind_once_and_the_freshest() -> None:
+    method = methods.METHODS["rotta"](capacity=3, side=16)  # type: ignore[call-arg]
+    model = tiny("batchnorm")
+    state = method.begin(model)
+
+    def see(category: int, shade: float, sure: float = 9.0) -> None:
+        logits = torch.zeros(1, 3, 24, 32)
+        state.memory["stream.shares"].fill_(1 / 3)
+        logits[:, category] = sure
+        method._take_up(state, torch.full((1, 3, 24, 32), shade), logits)  # type: ignore[attr-defined]
+
+    held, images = state.memory["bank.classes"], state.memory["bank.images"]
+    for category, shade in ((0, 0.0), (0, 0.2), (1, 0.4), (2, 0.6)):
+        see(category, shade)
+    assert sorted(held.tolist()) == [0, 1, 2]
+    slot = held.tolist().index(0)
+    assert images[slot, :, :12, :16].eq(51).all(), "the later image of the class, reduced to the side"
+    assert not images[slot, :, 12:].any()
+    see(0, 1.0, sure=0.01)
+    assert images[slot, 0, 0, 0] == 51, "an unsure image does not displace a sure one"
+    assert state.memory["bank.ages"].tolist() == [3, 2, 1]
+
+
+def test_rotta_learns_now_and_then_and_its_statistics_move_slowly() -> None:
+    source, images = tiny("batchnorm"), frames(4)
+    early = run("rotta", images[:3])
+    assert not moved_names(early, source), "neither parameters nor statistics move between updates"
+    late = run("rotta", images, teacher=0.9, lr=0.1)
+    state = late._state
+    before = dict(source.network.named_parameters())
+    for name, parameter in state.parameters.items():
+        student, teacher = parameter.detach() - before[name].detach(), state.memory[name] - before[name].detach()
+        torch.testing.assert_close(teacher, 0.1 * student)
+    members = [late.method._remembered(state, slot) for slot in late.method._members(state, images)]  # type: ignore[attr-defined]
+    seen = source.network.stem[0](source.preprocessing.apply(torch.stack(members)))  # type: ignore[union-attr,operator,index]
+    expected = torch.lerp(source.network.stem[1].running_mean, seen.mean((0, 2, 3)), 0.05)  # type: ignore[union-attr,index,arg-type]
+    torch.testing.assert_close(state.buffers["stem.1.running_mean"], expected)
+
+
+def test_rotta_leaves_images_of_another_size_out() -> None:
+    session = run("rotta", frames(3), every=1)
+    assert session(torch.rand(3, 32, 24)).iterations == 1
+    members = session.method._members(session._state, frames(1))  # type: ignore[attr-defined]
+    assert members and len(members) < int((session._state.memory["bank.classes"] >= 0).sum())
+
+
+def source_folder(path: Path) -> str:
+    for index, frame in enumerate(frames(3, seed=7)):
+        pixels = (frame * 255).byte().permute(1, 2, 0).numpy()
+        (path / str(index)).mkdir()
+        Image.fromarray(pixels).save(path / str(index) / "frame.png")
+    return str(path)
+
+
+def test_eata_weighs_parameters_by_the_squared_gradient_of_source_images(tmp_path: Path) -> None:
+    model = tiny("batchnorm")
+    method = methods.make("eata", settings={"source_images": source_folder(tmp_path), "bn": "source"})
+    state = method.begin(model)
+    expected = {name: torch.zeros_like(parameter) for name, parameter in state.parameters.items()}
+    for frame in frames(3, seed=7):
+        logits = model(((frame * 255).byte().float() / 255)[None])
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(logits, logits.argmax(1)).backward()
+        for name, parameter in state.parameters.items():
+            assert parameter.grad is not None
+            expected[name] += parameter.grad.square() / 3
+    for name, value in expected.items():
+        assert value.any()
+        torch.testing.assert_close(state.memory[f"importance.{name}"], value)
+
+
+def test_eata_stays_nearer_the_source_than_eta(tmp_path: Path) -> None:
+    source, folder = tiny("batchnorm"), source_folder(tmp_path)
+    before = {name: value.detach() for name, value in source.network.named_parameters()}
+
+    def way(name: str, **settings: object) -> float:
+        shared = {"margin": 1.0, "redundancy": -2.0, "episodic": False, "optimizer": "sgd", "lr": 0.02}
+        state = run(name, frames(8), **shared, **settings)._state
+        return sum(float((value.detach() - before[key]).square().sum()) for key, value in state.parameters.items())
+
+    free = way("eta", report_after=False)
+    assert way("eata", source_images=folder, penalty=0.0) == pytest.approx(free)
+    assert way("eata", source_images=folder, penalty=1000.0) < 0.9 * free
+
+
+def test_eata_says_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="choose eta"):
+        methods.make("eata").begin(tiny("batchnorm"))
+    for folder, reason in ((tmp_path / "absent", "expected a folder"), (tmp_path, "no image")):
+        with pytest.raises(AllWeatherError, match=f"eata.source_images: .*{reason}|eata.source_images: {reason}"):
+            methods.make("eata", settings={"source_images": str(folder)}).begin(tiny("batchnorm"))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(AllWeatherError, match=r"broken\.png"):
+        methods.make("eata", settings={"source_images": str(tmp_path)}).begin(tiny("batchnorm"))

@@ -8,6 +8,7 @@ from allweather.methods.augco import Augco
 from allweather.methods.cotta import Cotta
 from allweather.methods.crf import Crf
 from allweather.methods.diga import Diga
+from allweather.methods.eata import Eata
 from allweather.methods.eta import Eta
 from allweather.methods.infomax import InfoMax
 from allweather.methods.mall import MallDomain, MallSample
@@ -16,6 +17,7 @@ from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.norm import Norm
 from allweather.methods.normalization import has_statistics
 from allweather.methods.pseudo_label import PseudoLabel
+from allweather.methods.rotta import Rotta
 from allweather.methods.sar import Sar
 from allweather.methods.self_adaptive import SelfAdaptive
 from allweather.methods.settings import describe_fields, parse_settings, settings_of
@@ -32,11 +34,13 @@ METHODS: dict[str, type[Method]] = {
         InfoMax,
         PseudoLabel,
         Eta,
+        Eata,
         Sar,
         Memo,
         Augco,
         SelfAdaptive,
         Cotta,
+        Rotta,
         Diga,
         Crf,
         MallSample,

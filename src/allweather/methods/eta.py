@@ -18,7 +18,7 @@ from allweather.models.segmenter import Segmenter
 class Eta(GradientMethod):
     """Σ_i w_i H(p_i) over reliable pixels, w_i = exp(margin·ln C − H_i); images like those before add nothing.
 
-    EATA's second part, the Fisher penalty, needs images of the source domain, which a session never sees.
+    EATA's second part, the Fisher penalty, needs images of the source domain: the method `eata`.
     """
 
     name: ClassVar[str] = "eta"

@@ -52,16 +52,17 @@ def has_statistics(model: Segmenter) -> bool:
 
 
 @contextmanager
-def moving_statistics(model: nn.Module) -> Iterator[None]:
-    """Lets forward passes inside move the running statistics of modes `running` and `train`."""
+def moving_statistics(model: nn.Module, moving: bool = True) -> Iterator[None]:
+    """Lets forward passes inside move the running statistics of modes `running` and `train`, or keeps them still."""
     layers = [module for module in model.modules() if isinstance(module, TestTimeStatistics)]
+    before = [layer.moving for layer in layers]
     for layer in layers:
-        layer.moving = True
+        layer.moving = moving
     try:
         yield
     finally:
-        for layer in layers:
-            layer.moving = False
+        for layer, value in zip(layers, before, strict=True):
+            layer.moving = value
 
 
 class TestTimeStatistics(_BatchNorm):

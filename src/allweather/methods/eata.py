@@ -1,0 +1,106 @@
+"""EATA: ETA, held near the source network wherever images of the source domain say that it matters."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from allweather.errors import AllWeatherError
+from allweather.methods.eta import Eta
+from allweather.methods.method import Batch, Objective, State, option
+from allweather.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eata(Eta):
+    """ETA's loss + penalty · Σ_i ω_i (θ_i − θ_i^source)², ω_i = mean over source images of (∂CE(f(x), ŷ)/∂θ_i)².
+
+    ŷ is the network's own class, so no labels are needed; here there is one per pixel, and an image's cross-entropy
+    is the mean over its pixels, where the paper has one class per image. The images are read in the size they are
+    stored in, which should be that of the stream. Without `source_images` nothing is held, which is ETA, and a
+    warning says so.
+    """
+
+    name: ClassVar[str] = "eata"
+    source: ClassVar[str] = "Niu et al., Efficient test-time model adaptation without forgetting, ICML 2022"
+    presets: ClassVar = {"paper": {**Eta.presets["paper"], "optimizer": "sgd", "source_count": 2000}}
+
+    episodic: bool = option(False, "back to the source network after each batch")
+    report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
+    source_images: str | None = option(None, "folder of images of the source domain, searched through; none: as eta")
+    source_count: int = option(64, "most source images read, spread evenly over the folder's sorted names")
+    penalty: float = option(2000.0, "weight of the way from the source network, per parameter by its importance")
+
+    def begin(self, model: Segmenter) -> State:
+        state = super().begin(model)
+        if self.source_images is None:
+            warnings.warn(
+                "eata: without source_images nothing is held near the source network, as in eta. Give a folder of "
+                "images of the source domain (source_images=FOLDER), or choose eta.",
+                stacklevel=2,
+            )
+            return state
+        state.origin = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
+        importance = self._importance(model, state, Path(self.source_images))
+        state.memory |= {f"importance.{name}": value for name, value in importance.items()}
+        return state
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        found = super().objective(model, state, batch)
+        if found.loss is None or self.source_images is None:
+            return found
+        away = [
+            (state.memory[f"importance.{name}"] * (parameter - state.origin[name]).square()).sum()
+            for name, parameter in state.parameters.items()
+        ]
+        return replace(found, loss=found.loss + self.penalty * torch.stack(away).sum())
+
+    def _importance(self, model: Segmenter, state: State, folder: Path) -> dict[str, Tensor]:
+        """The diagonal of the Fisher matrix over the folder's images, one tensor per parameter."""
+        parameters = state.parameters
+        total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+        paths = _spread(_images_below(folder), self.source_count)
+        for image in _read(paths, next(iter(parameters.values())).device):
+            logits = model(image).float()
+            loss = functional.cross_entropy(logits, logits.detach().argmax(1))
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for value, gradient in zip(total.values(), gradients, strict=True):
+                if gradient is not None:
+                    value += gradient.square()
+        return {name: value / len(paths) for name, value in total.items()}
+
+
+def _images_below(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise AllWeatherError(f"eata.source_images: expected a folder of images, got '{folder}', which is none.")
+    kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)
+    if not paths:
+        raise AllWeatherError(f"eata.source_images: no image lies below '{folder}'. Give the source domain's folder.")
+    return paths
+
+
+def _spread(paths: list[Path], count: int) -> list[Path]:
+    """At most `count` of the paths, evenly spaced."""
+    if count < 1:
+        raise AllWeatherError(f"eata.source_count: expected at least 1, got {count}.")
+    taken = min(count, len(paths))
+    return [paths[index * len(paths) // taken] for index in range(taken)]
+
+
+def _read(paths: list[Path], device: torch.device) -> Iterator[Tensor]:
+    """Each image as 1×3×H×W, RGB in [0, 1]."""
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        except OSError as error:
+            raise AllWeatherError(f"eata.source_images: '{path}' cannot be read as an image: {error}.") from error
+        yield torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float() / 255
