@@ -61,7 +61,7 @@ def _beside(plan: str, model: str) -> str:
             source = _mean(rows["source", "recommended"].get(split, []))
             mine = _mean(splits.get(split, []))
             cells += ["–", "–"] if mine is None or source is None else [f"{mine:.2f}", f"{mine - source:+.2f}"]
-        refused = [record["rolled_back"] for record in splits.get("camvid-dusk", [])]
+        refused = [len(record["rolled_back"]) for record in splits.get("camvid-dusk", [])]
         lines.append("| " + " | ".join([*cells, " / ".join(map(str, refused))]) + " |")
     return "\n".join(lines)
 
