@@ -81,6 +81,81 @@ def ablation() -> str:
     return "\n".join(lines)
 
 
+def rivals() -> str:
+    """Rows of plans/camvid-rivals.toml with those of plans/camvid.toml that saw the same: one run each."""
+    rows = _plan_rows("camvid", "espnetv2:2.0") | _plan_rows("camvid-rivals", "espnetv2:2.0")
+    found = {name: splits["camvid-dusk"] for (name, preset), splits in rows.items() if preset == "recommended"}
+    if not any(key in rows for key in (("cotta", "recommended"), ("rotta", "recommended"))):
+        return "not measured"
+    source = _mean(found["source"]) or 0.0
+    lines = ["| method | mIoU % | vs source | ms per frame | refused updates |", "|---" * 5 + "|"]
+    for name, records in sorted(found.items(), key=lambda row: -(_mean(row[1]) or 0)):
+        value = _mean(records) or 0.0
+        each = mean(record["seconds"] / record["figures"]["images"] for record in records)
+        refused = mean(len(record["rolled_back"]) for record in records)
+        lines.append(f"| {name} | {value:.2f} | {value - source:+.2f} | {1000 * each:.0f} | {refused:.0f} |")
+    return "\n".join(lines)
+
+
+def hostile() -> str:
+    """With the guard, and in brackets without it, against the source on the same frames; one table per setting."""
+    return "\n\n".join(_hostile(_load(path)) for path in sorted((RECORDS / "hostile").glob("*.json"))) or "not measured"
+
+
+def _hostile(found: dict[str, Any]) -> str:
+    columns = list(dict.fromkeys(row["method"] for row in found["rows"]))
+    lines = ["| case | source | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for case in dict.fromkeys(row["case"] for row in found["rows"]):
+        inside = {row["method"]: row for row in found["rows"] if row["case"] == case}
+        source = next(iter(inside.values()))["source"]
+        cells = [
+            f"{inside[name]['guarded']['mIoU'] - source:+.1f} ({inside[name]['unguarded']['mIoU'] - source:+.1f})"
+            for name in columns
+        ]
+        lines.append(f"| {case} | {source:.1f} | " + " | ".join(cells) + " |")
+    worst, bare = (min(row[key]["mIoU"] - row["source"] for row in found["rows"]) for key in ("guarded", "unguarded"))
+    said = f"{found['setting']}. Lowest of all: {worst:+.1f} with the guard, {bare:+.1f} without it."
+    return "\n".join([*lines, "", said])
+
+
+def weather_rounds() -> str:
+    """Ten rounds of procedural weather."""
+    return _rounds("weather-rounds")
+
+
+def camvid_rounds() -> str:
+    """Ten rounds of CamVid's day and dusk."""
+    return _rounds("camvid-rounds")
+
+
+def _rounds(plan: str) -> str:
+    """Mean mIoU over a round's pieces, rounds 1, 2, 5 and the last, and the share of frames that were adapted to."""
+    records = [_load(path) for path in sorted((RESULTS / plan).glob("*.json"))]
+    if not records:
+        return "not measured"
+    numbers = list(dict.fromkeys(part.partition("/")[0] for part in records[0]["parts"]))
+    shown = [number for number in numbers if int(number) in (1, 2, 5, len(numbers))]
+    heads = [f"round {int(number)}" for number in shown]
+    lines = ["| method | " + " | ".join(heads) + " | last − first | updates per frame | ms per frame |"]
+    lines.append("|---" * (len(heads) + 4) + "|")
+    for record in sorted(records, key=lambda found: _order(found["run"]["method"]["name"])):
+        method = record["run"]["method"]
+        changed = ", ".join(f"{key} {_plain(value)}" for key, value in method["fields"].items())
+        label = method["name"] + (f" ({method['preset']})" if method["preset"] != "recommended" else "")
+        label += f", {changed}" if changed else ""
+        label += ", only on a shift" if method.get("adapt_when") == "shift" else ""
+        means = {
+            number: mean(part["mIoU"] for name, part in record["parts"].items() if name.startswith(f"{number}/"))
+            for number in numbers
+        }
+        updates = mean(image.get("iterations", 0) for image in record["images"])
+        each = 1000 * record["seconds"] / record["figures"]["images"]
+        cells = [f"{means[number]:.2f}" for number in shown]
+        cells += [f"{means[numbers[-1]] - means[numbers[0]]:+.2f}", f"{updates:.2f}", f"{each:.0f}"]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _plan_rows(plan: str, model: str) -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:
     """Records of a plan by method and preset, then by stream; methods with changed fields are left out."""
     rows: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
@@ -216,7 +291,7 @@ def layernorm() -> str:
 
 
 def _measured(name: str) -> str:
-    rows, said = _plan_rows("camvid", "espnetv2:2.0"), []
+    rows, said = _plan_rows("camvid-rivals", "espnetv2:2.0") | _plan_rows("camvid", "espnetv2:2.0"), []
     for split in ("camvid-dusk", "camvid-day"):
         for preset in ("recommended", "paper"):
             found = _mean(rows.get((name, preset), {}).get(split, []))
@@ -237,6 +312,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "camvid": camvid,
     "camvid-smaller": camvid_smaller,
     "ablation": ablation,
+    "rivals": rivals,
+    "hostile": hostile,
+    "weather-rounds": weather_rounds,
+    "camvid-rounds": camvid_rounds,
     "demo": streetnet,
     "ncut": ncut,
     "iteration": iteration,

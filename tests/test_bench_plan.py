@@ -15,7 +15,8 @@ from allweather.bench import execute as executor
 from allweather.bench.compare import compare, flatten
 from allweather.bench.execute import execute, make_record, read_record
 from allweather.bench.metrics import ConfusionMatrix
-from allweather.bench.plan import Plan, read_plan
+from allweather.bench.plan import Plan, Run, read_plan
+from allweather.bench.report.collect import group
 from allweather.bench.sources import open_source
 from allweather.bench.tidy import tidy
 from allweather.data import open_files
@@ -296,6 +297,29 @@ def test_a_sequence_goes_on_without_a_reset_and_is_scored_by_piece(
     assert sum(part["pixels"] for part in record["parts"].values()) == record["figures"]["pixels"] == 4 * 48 * 64
     assert 0 <= record["figures"]["mUIoU"] <= 100
     assert record["images"][0]["watched"] != record["images"][2]["watched"]  # the same frame, a round later
+
+
+def test_folders_follow_each_other_and_a_piece_may_come_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("images", "labels"):
+        for piece in ("day", "dusk"):
+            shutil.copytree(root / kind, root / kind / piece, ignore=shutil.ignore_patterns("day", "dusk"))
+    path = write_plan(root)
+    text = path.read_text().replace("${TINY_ROOT}/images", "${TINY_ROOT}/images/{}")
+    path.write_text(text.replace("${TINY_ROOT}/labels", "${TINY_ROOT}/labels/{}"))
+    with pytest.raises(AllWeatherError, match="images and labels of a sequence, only there"):
+        read_plan(path)
+    text = path.read_text().replace("[[streams]]", '[[streams]]\nsequence = ["day", "dusk", "day"]')
+    path.write_text(text.replace('name = "tent"', 'name = "tent"\nadapt_when = "shift"'))
+    source, tent = read_plan(path).runs
+    assert (source.content["method"].get("adapt_when"), tent.content["method"]["adapt_when"]) == (None, "shift")
+    assert Run.from_json(json.loads(json.dumps(tent.content))) == tent
+    record = make_record(tent)
+    assert list(record["parts"]) == ["01/day", "01/dusk", "01/day-2"]
+    assert record["frames"] == 3 * FRAMES and record["session"]["adapt_when"] == "shift"
+    assert "only on a shift" in group([record])[0].label
+    path.write_text(path.read_text().replace('"shift"', '"often"'))
+    with pytest.raises(AllWeatherError, match="unknown adapt_when 'often'"):
+        read_plan(path)
 
 
 def test_comparing_names_what_differs_and_pairs_the_images(root: Path) -> None:

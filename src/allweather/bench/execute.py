@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError
 from allweather.models import load_model
 from allweather.models.segmenter import Segmenter
-from allweather.session import Precision, Session
+from allweather.session import AdaptWhen, Precision, Session
 
 Tick = Callable[[Run, int, int], None]  # the run, frames done, frames in all
 
@@ -178,7 +178,8 @@ def open_session(entry: Run, model: Segmenter) -> Session:
         AllWeatherError: when the method cannot work on the network.
     """
     method = methods.make(entry.method.name, entry.method.preset, entry.method.fields, model=model)
-    return Session(model, method, seed=entry.seed, precision=cast(Precision, entry.precision))
+    when = cast(AdaptWhen, entry.method.adapt_when)
+    return Session(model, method, seed=entry.seed, precision=cast(Precision, entry.precision), adapt_when=when)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def _head(entry: Run, session: Session, source: Source, protocol: Protocol) -> d
     after = "after the update" if session.method.report_after else "before the update"
     return {
         "identity": entry.identity,
-        "run": asdict(entry),
+        "run": entry.content,
         **provenance(session, source.stream, protocol, entry.batch),
         "views": 2 if getattr(session.method, "mirror", False) else 1,  # the image, and its mirror image
         "prediction": "after the last pass" if continual else after,

@@ -13,11 +13,13 @@ from typing import Any, TypeVar, get_args, get_origin
 from allweather import methods
 from allweather.bench.evaluate import Protocol
 from allweather.errors import AllWeatherError, unknown
+from allweather.session import AdaptWhen
 
 ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
 SCORINGS = ("native", "1024x512")
 SECTIONS = ("models", "streams", "methods", "run")
 SCENES = "scenes:"
+PIECE = "{}"  # in folders of a sequence, where the piece's name goes
 FIELDS = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -44,7 +46,8 @@ class StreamSpec:
         root: the dataset's folder (variables like ${ROOT} allowed).
         images, labels: folders whose files share names; `classes` says what the labels hold.
         every: takes each n-th frame only.
-        sequence: `dataset:split` names under `root` that follow each other without a reset, `rounds` times over.
+        sequence: pieces that follow each other without a reset, `rounds` times over: `dataset:split` names under
+            `root`, `scenes:WEATHER`, or what takes the place of `{}` in `images` and `labels`.
     """
 
     name: str
@@ -63,6 +66,10 @@ class StreamSpec:
             raise AllWeatherError(f"stream '{self.name}': expected either root, or both images and labels.")
         if self.every < 1 or self.rounds < 1:
             raise AllWeatherError(f"stream '{self.name}': every and rounds are at least 1.")
+        if folders and any(bool(self.sequence) != (PIECE in f"{path}") for path in (self.images, self.labels)):
+            raise AllWeatherError(
+                f"stream '{self.name}': {PIECE} stands in images and labels of a sequence, only there."
+            )
 
     @property
     def procedural(self) -> bool:
@@ -72,17 +79,23 @@ class StreamSpec:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method with preset and fields; `seeds` and `orders` take the place of the plan's where given."""
+    """A method with preset and fields; `seeds` and `orders` take the place of the plan's where given.
+
+    Attributes:
+        adapt_when: `always`, or `shift`: frames that the source network knows are predicted by it, unadapted.
+    """
 
     name: str
     preset: str = "recommended"
     fields: FIELDS = field(default_factory=dict)
+    adapt_when: str = "always"
     seeds: tuple[int, ...] = ()
     orders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         methods.make(self.name, self.preset, self.fields)  # a misspelt field must not wait for the run
         _known("order", self.orders, ORDERS)
+        _known("adapt_when", (self.adapt_when,), get_args(AdaptWhen))
 
 
 @dataclass(frozen=True)
@@ -130,9 +143,17 @@ class Run:
                    device=content["device"], precision=content["precision"])  # fmt: skip
 
     @property
+    def content(self) -> dict[str, Any]:
+        """Everything that defines the run, ready for JSON; variables in paths unresolved."""
+        content = asdict(self)
+        if self.method.adapt_when == "always":  # as in records from before there was a choice
+            del content["method"]["adapt_when"]
+        return content
+
+    @property
     def identity(self) -> str:
-        """sha256 of everything that defines the run; variables in paths unresolved, so it is the same everywhere."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """sha256 of everything that defines the run, the same on every machine."""
+        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()
 
     @property
     def title(self) -> str:

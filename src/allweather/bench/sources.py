@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from allweather.bench.plan import SCENES, Run, StreamSpec, pixels
+from allweather.bench.plan import PIECE, SCENES, Run, StreamSpec, pixels
 from allweather.classes import CITYSCAPES, CLASS_SETS, ClassSet
 from allweather.data.datasets import Sample, find_dataset
 from allweather.data.datasets.encodings import invalid_mask
@@ -76,40 +76,61 @@ def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
     if spec.classes not in CLASS_SETS:
         raise unknown("class set", spec.classes, CLASS_SETS)
     mapping = find_mapping(spec.classes)
-    frames, labels = open_files([resolve(spec.images)], size), label_files(resolve(spec.labels))
-    names = frames.names[:: spec.every]
-    _all_labelled(spec, [name for name in names if name not in labels])
+    frames: dict[str, tuple[Stream, str]] = {}
+    labels: dict[str, Path] = {}
+    parts: dict[str, str] = {}
+    for part, piece in _pieces(spec, lambda piece: piece):
+        stream = open_files([resolve(spec.images.replace(PIECE, piece))], size)
+        truths = label_files(resolve(spec.labels.replace(PIECE, piece)))
+        names = stream.names[:: spec.every]
+        _all_labelled(spec, [name for name in names if name not in truths])
+        for original in names:
+            name = f"{part}/{original}" if part else original
+            frames[name], labels[name], parts[name] = (stream, original), truths[original], part
     return Source(
-        Stream(names, frames.read),
+        Stream(list(frames), lambda name: _renamed(frames[name], name)),
         mapping.truth,
         lambda name: mapping.labels(read_labels(labels[name]), labels[name]),
         lambda name: None,
-        lambda name: "",
+        parts.__getitem__,
     )
+
+
+def _pieces(spec: StreamSpec, called: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """The pieces of a stream in order, each with its part's name ROUND/PIECE; one without a part if it is no sequence.
+
+    A piece that comes again within a round gets a number.
+    """
+    if not spec.sequence:
+        yield "", spec.name
+        return
+    for number in range(1, spec.rounds + 1):
+        for index, piece in enumerate(spec.sequence):
+            times = spec.sequence[: index + 1].count(piece)
+            yield f"{number:02d}/{called(piece)}" + (f"-{times}" if times > 1 else ""), piece
+
+
+def _renamed(frame: tuple[Stream, str], name: str) -> Frame:
+    stream, original = frame
+    return replace(stream.read(original), name=name)
 
 
 def _scenes(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
     """Procedural scenes, the same ones in every weather; in a sequence each weather follows the one before."""
     size = size or SIZE
-    frames: dict[str, tuple[str, Stream]] = {}
+    frames: dict[str, tuple[Stream, str]] = {}
     parts: dict[str, str] = {}
-    pieces = spec.sequence or (spec.name,)
-    for number, piece in ((number, piece) for number in range(1, spec.rounds + 1) for piece in pieces):
-        condition = piece.removeprefix(SCENES)
-        stream = scene_stream(condition, _SEEDS, size)
-        prefix = f"{number:02d}/{condition}" if spec.sequence else ""
+    for part, piece in _pieces(spec, lambda piece: piece.removeprefix(SCENES)):
+        stream = scene_stream(piece.removeprefix(SCENES), _SEEDS, size)
         for seed in stream.names[:: spec.every]:
-            name = f"{prefix}/{seed}" if prefix else seed
-            frames[name], parts[name] = (seed, stream), prefix
-
-    def read(name: str) -> Frame:
-        seed, stream = frames[name]
-        return replace(stream.read(seed), name=name)
+            name = f"{part}/{seed}" if part else seed
+            frames[name], parts[name] = (stream, seed), part
 
     def truth(name: str) -> np.ndarray:
-        return scene_labels(frames[name][0], size).astype(np.int64)
+        return scene_labels(frames[name][1], size).astype(np.int64)
 
-    return Source(Stream(list(frames), read), CITYSCAPES, truth, lambda name: None, parts.__getitem__)
+    stream = Stream(list(frames), lambda name: _renamed(frames[name], name))
+    return Source(stream, CITYSCAPES, truth, lambda name: None, parts.__getitem__)
 
 
 def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
@@ -122,19 +143,13 @@ def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
     samples: dict[str, Sample] = {}
     parts: dict[str, str] = {}
     streams: dict[str, tuple[Stream, str]] = {}
-    for number, piece in ((number, piece) for number in range(1, spec.rounds + 1) for piece in pieces):
+    for part, piece in _pieces(spec, lambda piece: piece.partition(":")[2] or dataset.default):
         split = piece.partition(":")[2] or None
         stream = dataset.stream(root, split, size)
-        prefix = f"{number:02d}/{split or dataset.default}" if spec.sequence else ""
         for sample in dataset.samples(root, split)[:: spec.every]:
-            name = f"{prefix}/{sample.name}" if prefix else sample.name
-            samples[name], parts[name], streams[name] = sample, prefix, (stream, sample.name)
+            name = f"{part}/{sample.name}" if part else sample.name
+            samples[name], parts[name], streams[name] = sample, part, (stream, sample.name)
     _all_labelled(spec, [name for name, sample in samples.items() if sample.label is None])
-
-    def read(name: str) -> Frame:
-        stream, original = streams[name]
-        frame = stream.read(original)
-        return Frame(name, frame.image, frame.size, frame.path)
 
     def truth(name: str) -> np.ndarray:
         label = samples[name].label
@@ -145,7 +160,8 @@ def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
         mask = samples[name].invalid
         return None if mask is None else invalid_mask(mask)
 
-    return Source(Stream(list(samples), read), dataset.classes, truth, invalid, parts.__getitem__)
+    frames = Stream(list(samples), lambda name: _renamed(streams[name], name))
+    return Source(frames, dataset.classes, truth, invalid, parts.__getitem__)
 
 
 def _all_labelled(spec: StreamSpec, without: list[str]) -> None:

@@ -24,7 +24,7 @@ class Group:
     Attributes:
         stream, model, method, preset, scoring: what was run, as the plan names it.
         where, network, how: stream, network and protocol for people, with all that tells settings apart.
-        fields: the method's fields that the plan sets.
+        fields, adapt_when: the method's fields that the plan sets, and when it adapts.
         records: of the runs, at least one.
     """
 
@@ -37,6 +37,7 @@ class Group:
     network: str
     how: str
     fields: tuple[tuple[str, Any], ...]
+    adapt_when: str
     records: tuple[Record, ...]
 
     @property
@@ -57,6 +58,7 @@ class Group:
                 if self.free_iterations is not None
                 else f"stopped, at most {most}",
             )
+        shown += ["only on a shift"] if self.adapt_when == "shift" else []
         return f"{self.method}{preset}{': ' if shown else ''}{', '.join(shown)}"
 
     @property
@@ -135,6 +137,7 @@ def _group(records: tuple[Record, ...], weights: Mapping[str, set[str]]) -> Grou
         network=network,
         how=", ".join([run["protocol"], *filter(None, extras)]),
         fields=tuple(sorted(method["fields"].items(), key=lambda item: item[0])),
+        adapt_when=method.get("adapt_when", "always"),
         records=records,
     )
 
