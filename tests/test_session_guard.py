@@ -1,6 +1,6 @@
 """The guard along a stream: when it compares, shrinks, rolls back, resets and rests, and that it survives a restart."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from allweather.models.segmenter import Segmenter
 from allweather.session import Guard, Session
 from allweather.session.guard import Signs, compare, cuts, mirror_change
 
-PATIENT = Guard(min_classes=0, min_entropy=0, max_drift=1, max_disagreement=1)  # judges, and accepts
+PATIENT = Guard(min_classes=0, min_entropy=0, max_drift=1, max_disagreement=1, min_kept=-1)  # judges, and accepts
 FIRM = replace(PATIENT, max_disagreement=0.2, closer_look=1)
 
 
@@ -170,6 +170,9 @@ def test_signs_of_known_predictions() -> None:
     signs = compare(first, other)
     assert signs.disagreement == 0.25 and signs.drift == pytest.approx(0.25, abs=1e-3)
     assert signs.classes == pytest.approx(1.755 / 2, abs=0.01)  # exp of H(¼, ¾) over 2
+    assert same.kept == 1 and signs.kept == 0.75  # half of one class and all of the other: 0.5 and 1
+    unsure = compare(first / 9, other)
+    assert unsure.kept == 1  # nothing that the reference is sure of
     assert float(mirror_change(first, first)) == pytest.approx(2, abs=0.01)
     assert float(mirror_change(first, first.flip(3))) == 0
 
@@ -190,10 +193,44 @@ def test_every_limit_is_named() -> None:
     for signs, word in (
         (replace(fine, classes=0.1), "classes"), (replace(fine, entropy=0.1), "entropy"),
         (replace(fine, drift=0.9), "mass"), (replace(fine, disagreement=0.9), "label"),
+        (replace(fine, kept=0.9), "classes keep 0.90"),
     ):  # fmt: skip
         assert word in str(guard.verdict(signs))
     assert "mirroring" in str(guard.closer_verdict(9, 1)) and "cut" in str(guard.closer_verdict(1, 9))
     assert guard.closer_verdict(1, 1) is None
+
+
+def test_signs_near_a_limit_bring_the_next_comparison_at_once() -> None:
+    guard, fine = Guard(min_kept=0.9), Signs(1, 1, 0, 0)
+    assert guard.calm(fine) and not guard.calm(replace(fine, kept=0.94))
+
+    class Nervous(Guard):
+        def calm(self, signs: Signs) -> bool:
+            return False
+
+    intervals = []
+    for limits in (PATIENT, Nervous(**asdict(PATIENT))):
+        session = pushed(1e-3, limits)
+        for image in frames(4):
+            assert session(image).decision == "accepted"
+        intervals.append(session._judge._standing.interval)
+    assert intervals == [4, 1]
+
+
+def test_a_still_image_teaches_a_limited_number_of_times(tmp_path: Path) -> None:
+    still, other = frames(2)
+    session = Session(
+        tiny("batchnorm"), methods.make("tent", settings={"episodic": "false"}), guard=Guard(max_repeats=3)
+    )
+    decisions = [session(still).decision for _ in range(6)]
+    assert decisions == ["accepted"] * 3 + ["skipped: the image stands still"] * 3
+    session.save(tmp_path / "kept.safetensors")
+    resumed = Session(session.model, session.method, guard=session.guard)
+    resumed.load(tmp_path / "kept.safetensors")
+    assert resumed(still).decision == "skipped: the image stands still"
+    assert session(other).decision == "accepted" and session(still).decision == "accepted"
+    free = Session(tiny("batchnorm"), session.method, guard=Guard(enabled=False, max_repeats=3))
+    assert [free(still).decision for _ in range(6)] == ["accepted"] * 6
 
 
 @pytest.mark.parametrize("name", ["tent", "mall-domain", "cotta"])

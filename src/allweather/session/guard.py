@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from allweather.ncut import Affinity
 
+_SURE, _PRESENT = 0.9, 0.0005  # confidence of a sure pixel; share of all pixels that makes a class count
 _ENOUGH = 128 * 128  # pixels of an image that signs are taken from; more change them in the third digit
 
 
@@ -24,8 +25,9 @@ class Guard:
     What it costs. Methods that reset have the unadapted prediction for free: a twentieth of a millisecond per
     thousand pixels. Along a stream the effective number of classes and the entropy of every prediction are compared
     with the usual ones (as cheap); the forward pass of the source network is made after 1, 2, 4, … batches, at most
-    `every`, and at once where a prediction is unlike the usual ones. Only where more than `closer_look` of the labels
-    differ do four more forward passes compare the predictions of mirrored images, and a normalized cut on at most
+    `every`, for as long as these find nothing near a limit, and at once where a prediction is unlike the usual ones.
+    Only where more than `closer_look` of the labels differ do four more forward passes compare the predictions of
+    mirrored images, and a normalized cut on at most
     64×64 pixels is taken of both predictions (a few milliseconds). Each halving is one forward pass.
 
     Attributes:
@@ -36,6 +38,8 @@ class Guard:
             reference's (entropy collapse).
         max_drift: share of the prediction's mass, 0..1, that may move between classes.
         max_disagreement: share of pixels, 0..1, whose label may differ from the reference's.
+        min_kept: of the pixels whose class the reference is sure of, the share that may not be fallen short of in
+            keeping it, averaged over its classes so that small ones count.
         closer_look: share of pixels whose label differs from which on the next two are looked at.
         max_flip: how many times the reference's the L1 distance between the predictions of the images and of their
             mirror images may be.
@@ -43,6 +47,8 @@ class Guard:
         every: most batches along a stream between two comparisons with the source network.
         halvings: how often the way to the last good state is halved before the whole way is gone.
         strikes: so many refusals among the last ten comparisons along a stream bring the source network back.
+        max_repeats: so many equal batches in a row along a stream, as of a camera that hangs, teach nothing more; they
+            are predicted without adapting further.
         rest: batches that are then predicted without adapting; twice as many each further time, at most eightfold.
     """
 
@@ -51,12 +57,14 @@ class Guard:
     min_entropy: float = 0.5
     max_drift: float = 0.2
     max_disagreement: float = 0.3
+    min_kept: float = 0.975
     closer_look: float = 0.15
     max_flip: float = 1.25
     max_ncut: float = 1.15
     every: int = 10
     halvings: int = 2
     strikes: int = 3
+    max_repeats: int = 20
     rest: int = 10
 
     def verdict(self, signs: "Signs") -> str | None:
@@ -71,7 +79,13 @@ class Guard:
             return f"{signs.drift:.0%} of the prediction's mass moves to other classes"
         if signs.disagreement > self.max_disagreement:
             return f"{signs.disagreement:.0%} of the pixels leave the reference's label"
+        if signs.kept < self.min_kept:
+            return f"classes keep {signs.kept:.2f} of the pixels where the reference is sure of them"
         return None
+
+    def calm(self, signs: "Signs") -> bool:
+        """Whether the signs are so far from harm that the next comparison may wait longer."""
+        return 1 - signs.kept <= (1 - self.min_kept) / 2
 
     def closer_verdict(self, flip: float, ncut: float) -> str | None:
         """The same for the change under mirroring and the normalized cut, as ratios to the reference's."""
@@ -94,6 +108,7 @@ class Signs:
     entropy: float
     drift: float
     disagreement: float
+    kept: float = 1.0
 
 
 def compare(reference: Tensor, adapted: Tensor) -> Signs:
@@ -106,9 +121,21 @@ def compare(reference: Tensor, adapted: Tensor) -> Signs:
             new_entropy / entropy.clamp_min(1e-6),
             (new_mass - mass).abs().sum() / 2,
             (before.argmax(1) != after.argmax(1)).float().mean(),
+            _kept(before, after),
         ]
     )
     return Signs(*numbers.tolist())
+
+
+def _kept(before: Tensor, after: Tensor) -> Tensor:
+    """Of the pixels whose class `before` is sure of, the share that keeps it in `after`; the mean over classes."""
+    confidence, labels = before.float().softmax(1).max(1)
+    sure = (confidence > _SURE).float()
+    same = sure * (after.argmax(1) == labels)
+    empty = sure.new_zeros(before.shape[1])
+    total, kept = (empty.scatter_add(0, labels.flatten(), weight.flatten()) for weight in (sure, same))
+    counted = (total >= _PRESENT * labels.numel()).float()
+    return ((kept / total.clamp_min(1)) * counted).sum().add(counted.sum() == 0) / counted.sum().clamp_min(1)
 
 
 def summary(logits: Tensor) -> Tensor:

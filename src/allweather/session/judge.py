@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from allweather.methods.method import Batch
-from allweather.session.guard import Guard, compare, cuts, mirror_change, summary
+from allweather.session.guard import Guard, Signs, compare, cuts, mirror_change, summary
 from allweather.session.learner import Learner
 from allweather.session.snapshot import Snapshot, flatten_optimizer, optimizer_state
 
 _WINDOW = 10  # comparisons that strikes are counted among
+_STILL = 0.5 / 255  # mean change of a few pixels under which a batch shows what the last one showed
 _USUAL = 0.8  # share of itself that the usual prediction's summary keeps at each comparison
 
 
@@ -23,6 +24,8 @@ class _Standing:
         resting, rests: batches still to be predicted without adapting, and how often that has been begun.
         refusals: of the last comparisons, 1 for each that refused.
         usual: classes and entropy of the source network's predictions, a moving average; empty before the first.
+        same: how many batches in a row have shown what the one before them showed.
+        glance: a few pixels of the last batch; empty before the first.
     """
 
     interval: int = 1
@@ -31,6 +34,8 @@ class _Standing:
     rests: int = 0
     refusals: list[int] = field(default_factory=list)
     usual: list[float] = field(default_factory=list)
+    same: int = 0
+    glance: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 class Judge:
@@ -45,11 +50,18 @@ class Judge:
         """Before the first image."""
         self._standing, self._good = _Standing(), self._learner.source
 
-    def rests(self) -> bool:
-        """Whether this batch is to be predicted without adapting; counts it."""
-        resting = self._standing.resting > 0
-        self._standing.resting -= resting
-        return resting
+    def rests(self, images: Tensor) -> str | None:
+        """Why this batch, B×3×H×W, is to be predicted without adapting; counts it."""
+        standing = self._standing
+        if standing.resting > 0:
+            standing.resting -= 1
+            return "resting after a reset"
+        if self._episodic or not self.guard.enabled:
+            return None
+        glance = images[:, :, :: max(1, images.shape[2] // 16), :: max(1, images.shape[3] // 16)].cpu()
+        seen = glance.shape == standing.glance.shape and (glance - standing.glance).abs().mean() < _STILL
+        standing.same, standing.glance = standing.same + 1 if seen else 0, glance.clone()
+        return "the image stands still" if standing.same >= self.guard.max_repeats else None
 
     def decide(self, batch: Batch, first: Tensor | None, logits: Tensor, judged: Snapshot | None) -> tuple[Tensor, str]:
         """The prediction to report and what was decided; the network is left in the state decided on.
@@ -66,8 +78,9 @@ class Judge:
             self._standing.wait -= 1
             return logits, "accepted"
         reference = self._learner.predict_source(batch.images) if first is None else first
-        reason = self._verdict(batch, reference, logits)
-        self._note(reference, refused=reason is not None)
+        signs = compare(reference, logits)
+        reason = self._verdict(batch, reference, logits, signs)
+        self._note(reference, refused=reason is not None, calm=self.guard.calm(signs))
         if reason is None:
             if usual and not self._episodic:  # an unusual image is no evidence that the state is good
                 self._good = judged or self._learner.snapshot()
@@ -86,15 +99,14 @@ class Judge:
         for _ in range(self.guard.halvings):
             self._learner.return_part(self._good, 0.5)
             logits = self._learner.predict(batch.images)
-            if self._verdict(batch, reference, logits) is None:
+            if self._verdict(batch, reference, logits, compare(reference, logits)) is None:
                 return logits, f"shrunk: {reason}"
         self._learner.restore(self._good)
         return reference, f"rolled back: {reason}"
 
-    def _verdict(self, batch: Batch, reference: Tensor, logits: Tensor) -> str | None:
+    def _verdict(self, batch: Batch, reference: Tensor, logits: Tensor, signs: Signs) -> str | None:
         if not logits.isfinite().all():
             return "the prediction is not finite"
-        signs = compare(reference, logits)
         if reason := self.guard.verdict(signs):
             return reason
         if signs.disagreement <= self.guard.closer_look:
@@ -113,14 +125,14 @@ class Judge:
         now, usual = summary(logits).tolist(), self._standing.usual
         return not self.guard.unusual(*(value / max(common, 1e-6) for value, common in zip(now, usual, strict=True)))
 
-    def _note(self, reference: Tensor, *, refused: bool) -> None:
-        """Remembers a comparison: after a refusal the next batch is compared, after acceptances ever later ones."""
+    def _note(self, reference: Tensor, *, refused: bool, calm: bool) -> None:
+        """Remembers a comparison: after a refusal the next batch is compared, after calm ones ever later ones."""
         if self._episodic:
             return
         standing = self._standing
         standing.refusals = [*standing.refusals, int(refused)][-_WINDOW:]
-        standing.interval = 1 if refused else min(2 * standing.interval, max(1, self.guard.every))
-        standing.wait = 0 if refused else standing.interval - 1
+        standing.interval = min(2 * standing.interval, max(1, self.guard.every)) if calm and not refused else 1
+        standing.wait = standing.interval - 1
         now = summary(reference).tolist()
         standing.usual = [
             _USUAL * old + (1 - _USUAL) * new for old, new in zip(standing.usual or now, now, strict=True)
@@ -130,7 +142,10 @@ class Judge:
         """All that is remembered, by name."""
         standing = self._standing
         found = {
-            "guard.counts": torch.tensor([standing.interval, standing.wait, standing.resting, standing.rests]),
+            "guard.counts": torch.tensor(
+                [standing.interval, standing.wait, standing.resting, standing.rests, standing.same]
+            ),
+            "guard.glance": standing.glance,
             "guard.refusals": torch.tensor(standing.refusals, dtype=torch.int64),
             "guard.usual": torch.tensor(standing.usual, dtype=torch.float64),
         }
@@ -143,9 +158,9 @@ class Judge:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Takes up what `tensors` gave."""
         self.start()
-        interval, wait, resting, rests = (int(value) for value in tensors["guard.counts"])
+        interval, wait, resting, rests, same = (int(value) for value in tensors["guard.counts"])
         refusals, usual = tensors["guard.refusals"].tolist(), tensors["guard.usual"].tolist()
-        self._standing = _Standing(interval, wait, resting, rests, refusals, usual)
+        self._standing = _Standing(interval, wait, resting, rests, refusals, usual, same, tensors["guard.glance"])
         if "guard.updates" in tensors:
             own = {name.removeprefix("guard."): tensor for name, tensor in tensors.items()}
             good = {name.removeprefix("good."): tensor for name, tensor in own.items() if name.startswith("good.")}

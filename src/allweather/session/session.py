@@ -163,7 +163,7 @@ class Session:
         Where the device queues its work, the numbers that decide travel while it already computes the gradient, and
         whether that gradient was finite is read one iteration later: a batch that fails leaves no trace anyhow.
         """
-        run = Run(failure=self._unfit(batch) or ("resting after a reset" if self._judge.rests() else None))
+        run = Run(failure=self._unfit(batch) or self._judge.rests(batch.images))
         if run.failure:
             return run
         if self._detector is not None:
