@@ -84,7 +84,11 @@ def ablation() -> str:
 def rivals() -> str:
     """Rows of plans/camvid-rivals.toml with those of plans/camvid.toml that saw the same: one run each."""
     rows = _plan_rows("camvid", "espnetv2:2.0") | _plan_rows("camvid-rivals", "espnetv2:2.0")
-    found = {name: splits["camvid-dusk"] for (name, preset), splits in rows.items() if preset == "recommended"}
+    found = {
+        name: splits["camvid-dusk"]
+        for (name, preset), splits in rows.items()
+        if preset == "recommended" and "camvid-dusk" in splits
+    }
     if not any(key in rows for key in (("cotta", "recommended"), ("rotta", "recommended"))):
         return "not measured"
     source = _mean(found["source"]) or 0.0
