@@ -24,7 +24,7 @@ class Guard:
 
     What it costs. Methods that reset have the unadapted prediction for free: a twentieth of a millisecond per
     thousand pixels. Along a stream the effective number of classes and the entropy of every prediction are compared
-    with the usual ones (as cheap); the forward pass of the source network is made after 1, 2, 4, … batches, at most
+    with the usual ones (as cheap); the forward pass of the source network is made after 1, 2, 4, … updates, at most
     `every`, for as long as these find nothing near a limit, and at once where a prediction is unlike the usual ones.
     Only where more than `closer_look` of the labels differ do four more forward passes compare the predictions of
     mirrored images, and a normalized cut on at most
@@ -44,7 +44,7 @@ class Guard:
         max_flip: how many times the reference's the L1 distance between the predictions of the images and of their
             mirror images may be.
         max_ncut: how many times the reference's the normalized cut, weighted by class mass, may be.
-        every: most batches along a stream between two comparisons with the source network.
+        every: most updates along a stream between two comparisons with the source network.
         halvings: how often the way to the last good state is halved before the whole way is gone.
         strikes: so many refusals among the last ten comparisons along a stream bring the source network back.
         max_repeats: so many equal batches in a row along a stream, as of a camera that hangs, teach nothing more; they

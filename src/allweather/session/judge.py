@@ -20,7 +20,7 @@ class _Standing:
     """What the judge remembers from batch to batch.
 
     Attributes:
-        interval, wait: batches between comparisons, and until the next one.
+        interval, wait: updates between comparisons, and until the next one; a batch without any counts as one.
         resting, rests: batches still to be predicted without adapting, and how often that has been begun.
         refusals: of the last comparisons, 1 for each that refused.
         usual: classes and entropy of the source network's predictions, a moving average; empty before the first.
@@ -63,19 +63,22 @@ class Judge:
         standing.same, standing.glance = standing.same + 1 if seen else 0, glance.clone()
         return "the image stands still" if standing.same >= self.guard.max_repeats else None
 
-    def decide(self, batch: Batch, first: Tensor | None, logits: Tensor, judged: Snapshot | None) -> tuple[Tensor, str]:
+    def decide(
+        self, batch: Batch, first: Tensor | None, logits: Tensor, judged: Snapshot | None, updates: int = 1
+    ) -> tuple[Tensor, str]:
         """The prediction to report and what was decided; the network is left in the state decided on.
 
         Args:
             first: the unadapted prediction, where the method has made it.
             logits: the prediction to judge, B×C×H×W.
             judged: the state that made it, where it is not the network's present one.
+            updates: made on this batch; many bring the next comparison nearer.
         """
         if not (self.guard.enabled and self._learner.has_moved()):
             return logits, "accepted"
         usual = self._looks_usual(logits)
-        if first is None and usual and self._standing.wait > 0:
-            self._standing.wait -= 1
+        if first is None and usual and self._standing.wait >= max(1, updates):
+            self._standing.wait -= max(1, updates)
             return logits, "accepted"
         reference = self._learner.predict_source(batch.images) if first is None else first
         signs = compare(reference, logits)

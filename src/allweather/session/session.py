@@ -238,7 +238,7 @@ class Session:
             return learner.predict(batch.images), "rolled back: the prediction is not finite"
         free = run.first if self.method.episodic and self.method.predicts_as_it_adapts else None
         unadapted = free if run.unadapted is None else run.unadapted
-        return self._judge.decide(batch, unadapted, logits, None if after else before)
+        return self._judge.decide(batch, unadapted, logits, None if after else before, run.updates)
 
     def _batch(self, images: Tensor) -> Batch:
         if images.ndim not in (3, 4) or images.shape[-3] != 3 or not images.is_floating_point():
