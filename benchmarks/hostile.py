@@ -113,7 +113,7 @@ CASES: dict[str, Case] = {
     "learning rate × 100": Case(lambda fields: {"lr": 100 * fields["lr"]}),
     "200 updates per frame": Case(
         lambda fields: {"iterations": 200} | (NEVER_STOP if "stop_rise" in fields else {}),
-        lambda setting: ((shot, 1) for shot in setting.frames[::3]),
+        lambda setting: ((shot, 1) for shot in setting.frames[::4]),
     ),
     "black frames between": Case(stream=black),
     "shuffled pixels before": Case(stream=shuffled),

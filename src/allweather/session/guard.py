@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from allweather.ncut import Affinity
 
-_SURE, _PRESENT = 0.9, 0.0005  # confidence of a sure pixel; share of all pixels that makes a class count
+_SURE, _PRESENT = 0.98, 0.0005  # confidence of a sure pixel; share of all pixels that makes a class count
 _ENOUGH = 128 * 128  # pixels of an image that signs are taken from; more change them in the third digit
 
 
@@ -24,11 +24,11 @@ class Guard:
 
     What it costs. Methods that reset have the unadapted prediction for free: a twentieth of a millisecond per
     thousand pixels. Along a stream the effective number of classes and the entropy of every prediction are compared
-    with the usual ones (as cheap); the forward pass of the source network is made after 1, 2, 4, … updates, at most
-    `every`, for as long as these find nothing near a limit, and at once where a prediction is unlike the usual ones.
-    Only where more than `closer_look` of the labels differ do four more forward passes compare the predictions of
-    mirrored images, and a normalized cut on at most
-    64×64 pixels is taken of both predictions (a few milliseconds). Each halving is one forward pass.
+    with the usual ones (as cheap); the forward pass of the source network is made after each of the first updates,
+    then after 2, 4, … at most `every` for as long as these find nothing near a limit, and at once where a prediction is
+    unlike the usual ones. Only where more than `closer_look` of the labels differ do four more forward passes compare
+    the predictions of mirrored images, and a normalized cut on at most 64×64 pixels is taken of both predictions (a few
+    milliseconds). Each halving is one forward pass.
 
     Attributes:
         enabled: False accepts every finite prediction.
@@ -57,7 +57,7 @@ class Guard:
     min_entropy: float = 0.5
     max_drift: float = 0.2
     max_disagreement: float = 0.3
-    min_kept: float = 0.975
+    min_kept: float = 0.99
     closer_look: float = 0.15
     max_flip: float = 1.25
     max_ncut: float = 1.15

@@ -12,6 +12,7 @@ from allweather.session.snapshot import Snapshot, flatten_optimizer, optimizer_s
 
 _WINDOW = 10  # comparisons that strikes are counted among
 _STILL = 0.5 / 255  # mean change of a few pixels under which a batch shows what the last one showed
+_WATCHED = 5  # comparisons of a fresh adaptation that follow each other closely
 _USUAL = 0.8  # share of itself that the usual prediction's summary keeps at each comparison
 
 
@@ -134,7 +135,8 @@ class Judge:
             return
         standing = self._standing
         standing.refusals = [*standing.refusals, int(refused)][-_WINDOW:]
-        standing.interval = min(2 * standing.interval, max(1, self.guard.every)) if calm and not refused else 1
+        trusted = calm and not refused and len(standing.refusals) > _WATCHED
+        standing.interval = min(2 * standing.interval, max(1, self.guard.every)) if trusted else 1
         standing.wait = standing.interval - 1
         now = summary(reference).tolist()
         standing.usual = [
