@@ -12,6 +12,7 @@ from statistics import mean
 from typing import Any
 
 from allweather import methods
+from allweather.bench.report.collect import group
 from allweather.methods import METHODS, Method
 
 ROOT = Path(__file__).parents[1]
@@ -142,12 +143,8 @@ def _rounds(plan: str) -> str:
     heads = [f"round {int(number)}" for number in shown]
     lines = ["| method | " + " | ".join(heads) + " | last − first | updates per frame | ms per frame |"]
     lines.append("|---" * (len(heads) + 4) + "|")
-    for record in sorted(records, key=lambda found: _order(found["run"]["method"]["name"])):
-        method = record["run"]["method"]
-        changed = ", ".join(f"{key} {_plain(value)}" for key, value in method["fields"].items())
-        label = method["name"] + (f" ({method['preset']})" if method["preset"] != "recommended" else "")
-        label += f", {changed}" if changed else ""
-        label += ", only on a shift" if method.get("adapt_when") == "shift" else ""
+    for one in group(records):
+        (record,) = one.records
         means = {
             number: mean(part["mIoU"] for name, part in record["parts"].items() if name.startswith(f"{number}/"))
             for number in numbers
@@ -156,7 +153,7 @@ def _rounds(plan: str) -> str:
         each = 1000 * record["seconds"] / record["figures"]["images"]
         cells = [f"{means[number]:.2f}" for number in shown]
         cells += [f"{means[numbers[-1]] - means[numbers[0]]:+.2f}", f"{updates:.2f}", f"{each:.0f}"]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        lines.append(f"| {one.label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
