@@ -145,7 +145,7 @@ def terms_and_nodes(scores: Tensor, factors: Factors) -> tuple[Tensor, Tensor, T
     blurred = _blur(nodes, factors)
     quadratic = nodes.mul_(blurred).sum((0, 2, 4))
     scratch = Scratch(factors.delta)
-    for tile in _tiles(scores, factors):
+    for tile in reversed(list(_tiles(scores, factors))):
         part = scratch.cast("part", scores[:, :, tile.rows])
         weighted = scratch.take("weighted", part.shape)
         torch.mul(part, factors.delta[:, None, tile.rows], out=weighted)
@@ -170,11 +170,11 @@ def _filtered(scores: Tensor, nodes: Tensor, factors: Factors, affine: tuple[Ten
     """A·S, or A·(a·S + b) for `affine` (a, b), each B×C, from the blurred nodes of S; in the scores' type."""
     filtered = torch.empty_like(scores)
     scratch = Scratch(factors.delta)
-    for tile in _tiles(scores, factors):
+    for tile in reversed(list(_tiles(scores, factors))):
         part, near = scratch.cast("part", scores[:, :, tile.rows]), nodes[tile.near]
         if affine:
             scale, shift = (number[..., None, None] for number in affine)
-            part = torch.addcmul(shift, part, scale, out=scratch.take("affine", part.shape))
+            part = torch.mul(part, scale, out=scratch.take("affine", part.shape)).add_(shift)
             scale, shift = (number[:, None, :, :, 0] for number in (scale, shift))
             near = (near * scale).addcmul_(factors.one[tile.near], shift)
         cells, delta = _slice(near, factors, tile, scratch), factors.delta[:, None, tile.rows]
