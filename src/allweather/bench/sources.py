@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,8 @@ from allweather.data.labels import find_mapping, label_files
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.data.stream import Frame, Stream
 from allweather.errors import AllWeatherError, unknown
+
+T = TypeVar("T")
 
 _SEEDS = range(500_000, 500_024)  # none of them trained or tuned anything
 
@@ -73,27 +76,108 @@ def resolve(text: str) -> Path:
 
 def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
     assert spec.images is not None and spec.labels is not None
+    images, labels = spec.images, spec.labels
     if spec.classes not in CLASS_SETS:
         raise unknown("class set", spec.classes, CLASS_SETS)
     mapping = find_mapping(spec.classes)
+
+    def opened(piece: str) -> tuple[Stream, dict[str, Path]]:
+        stream = open_files([resolve(images.replace(PIECE, piece))], size)
+        return stream, label_files(resolve(labels.replace(PIECE, piece)))
+
+    joined = _join(spec, lambda piece: piece, opened)
+    return Source(
+        joined.stream,
+        mapping.truth,
+        lambda name: mapping.labels(read_labels(joined.truths[name]), joined.truths[name]),
+        lambda name: None,
+        joined.parts.__getitem__,
+    )
+
+
+def _scenes(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
+    """Procedural scenes, the same ones in every weather."""
+    size = size or SIZE
+
+    def opened(piece: str) -> tuple[Stream, dict[str, str]]:
+        stream = scene_stream(piece.removeprefix(SCENES), _SEEDS, size)
+        return stream, {name: name for name in stream.names}
+
+    joined = _join(spec, lambda piece: piece.removeprefix(SCENES), opened)
+
+    def truth(name: str) -> np.ndarray:
+        return scene_labels(joined.truths[name], size).astype(np.int64)
+
+    return Source(joined.stream, CITYSCAPES, truth, lambda name: None, joined.parts.__getitem__)
+
+
+def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
+    assert spec.root is not None
+    root, pieces = resolve(spec.root), spec.sequence or (spec.name,)
+    dataset = find_dataset(pieces[0].partition(":")[0])
+    if any(piece.partition(":")[0] != dataset.name for piece in pieces):
+        raise AllWeatherError(f"stream '{spec.name}': the pieces of a sequence are splits of one dataset.")
+    decode = dataset.decoder(root)
+
+    def opened(piece: str) -> tuple[Stream, dict[str, Sample]]:
+        split = piece.partition(":")[2] or None
+        samples = dataset.samples(root, split)
+        return dataset.stream(root, split, size), {sample.name: sample for sample in samples if sample.label}
+
+    joined = _join(spec, lambda piece: piece.partition(":")[2] or dataset.default, opened)
+
+    def truth(name: str) -> np.ndarray:
+        label = joined.truths[name].label
+        assert label is not None
+        return decode(label)
+
+    def invalid(name: str) -> np.ndarray | None:
+        mask = joined.truths[name].invalid
+        return None if mask is None else invalid_mask(mask)
+
+    return Source(joined.stream, dataset.classes, truth, invalid, joined.parts.__getitem__)
+
+
+@dataclass(frozen=True)
+class _Joined(Generic[T]):
+    """The pieces of a stream, one after the other.
+
+    Attributes:
+        stream: the frames, each named PART/NAME, or NAME alone where the stream is no sequence.
+        truths: such a name → where its labels come from.
+        parts: such a name → its part.
+    """
+
+    stream: Stream
+    truths: dict[str, T]
+    parts: dict[str, str]
+
+
+def _join(
+    spec: StreamSpec, called: Callable[[str], str], opened: Callable[[str], tuple[Stream, Mapping[str, T]]]
+) -> _Joined[T]:
+    """Every n-th frame of each piece that `opened` gives, with the truths that it gives by the frames' own names.
+
+    Raises:
+        AllWeatherError: where a frame has no truth.
+    """
     frames: dict[str, tuple[Stream, str]] = {}
-    labels: dict[str, Path] = {}
+    truths: dict[str, T] = {}
     parts: dict[str, str] = {}
-    for part, piece in _pieces(spec, lambda piece: piece):
-        stream = open_files([resolve(spec.images.replace(PIECE, piece))], size)
-        truths = label_files(resolve(spec.labels.replace(PIECE, piece)))
+    for part, piece in _pieces(spec, called):
+        stream, known = opened(piece)
         names = stream.names[:: spec.every]
-        _all_labelled(spec, [name for name in names if name not in truths])
+        if without := [name for name in names if name not in known]:
+            raise AllWeatherError(f"stream '{spec.name}': {len(without)} images have no label, e.g. {without[0]}.")
         for original in names:
             name = f"{part}/{original}" if part else original
-            frames[name], labels[name], parts[name] = (stream, original), truths[original], part
-    return Source(
-        Stream(list(frames), lambda name: _renamed(frames[name], name)),
-        mapping.truth,
-        lambda name: mapping.labels(read_labels(labels[name]), labels[name]),
-        lambda name: None,
-        parts.__getitem__,
-    )
+            frames[name], truths[name], parts[name] = (stream, original), known[original], part
+
+    def read(name: str) -> Frame:
+        stream, original = frames[name]
+        return replace(stream.read(original), name=name)
+
+    return _Joined(Stream(list(frames), read), truths, parts)
 
 
 def _pieces(spec: StreamSpec, called: Callable[[str], str]) -> Iterator[tuple[str, str]]:
@@ -108,65 +192,6 @@ def _pieces(spec: StreamSpec, called: Callable[[str], str]) -> Iterator[tuple[st
         for index, piece in enumerate(spec.sequence):
             times = spec.sequence[: index + 1].count(piece)
             yield f"{number:02d}/{called(piece)}" + (f"-{times}" if times > 1 else ""), piece
-
-
-def _renamed(frame: tuple[Stream, str], name: str) -> Frame:
-    stream, original = frame
-    return replace(stream.read(original), name=name)
-
-
-def _scenes(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
-    """Procedural scenes, the same ones in every weather; in a sequence each weather follows the one before."""
-    size = size or SIZE
-    frames: dict[str, tuple[Stream, str]] = {}
-    parts: dict[str, str] = {}
-    for part, piece in _pieces(spec, lambda piece: piece.removeprefix(SCENES)):
-        stream = scene_stream(piece.removeprefix(SCENES), _SEEDS, size)
-        for seed in stream.names[:: spec.every]:
-            name = f"{part}/{seed}" if part else seed
-            frames[name], parts[name] = (stream, seed), part
-
-    def truth(name: str) -> np.ndarray:
-        return scene_labels(frames[name][1], size).astype(np.int64)
-
-    stream = Stream(list(frames), lambda name: _renamed(frames[name], name))
-    return Source(stream, CITYSCAPES, truth, lambda name: None, parts.__getitem__)
-
-
-def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
-    assert spec.root is not None
-    root, pieces = resolve(spec.root), spec.sequence or (spec.name,)
-    dataset = find_dataset(pieces[0].partition(":")[0])
-    if any(piece.partition(":")[0] != dataset.name for piece in pieces):
-        raise AllWeatherError(f"stream '{spec.name}': the pieces of a sequence are splits of one dataset.")
-    decode = dataset.decoder(root)
-    samples: dict[str, Sample] = {}
-    parts: dict[str, str] = {}
-    streams: dict[str, tuple[Stream, str]] = {}
-    for part, piece in _pieces(spec, lambda piece: piece.partition(":")[2] or dataset.default):
-        split = piece.partition(":")[2] or None
-        stream = dataset.stream(root, split, size)
-        for sample in dataset.samples(root, split)[:: spec.every]:
-            name = f"{part}/{sample.name}" if part else sample.name
-            samples[name], parts[name], streams[name] = sample, part, (stream, sample.name)
-    _all_labelled(spec, [name for name, sample in samples.items() if sample.label is None])
-
-    def truth(name: str) -> np.ndarray:
-        label = samples[name].label
-        assert label is not None
-        return decode(label)
-
-    def invalid(name: str) -> np.ndarray | None:
-        mask = samples[name].invalid
-        return None if mask is None else invalid_mask(mask)
-
-    frames = Stream(list(samples), lambda name: _renamed(streams[name], name))
-    return Source(frames, dataset.classes, truth, invalid, parts.__getitem__)
-
-
-def _all_labelled(spec: StreamSpec, without: list[str]) -> None:
-    if without:
-        raise AllWeatherError(f"stream '{spec.name}': {len(without)} images have no label, e.g. {without[0]}.")
 
 
 def _order(count: int, order: str, seed: int) -> list[int]:
