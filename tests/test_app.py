@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it writes, what it says, its statuses, and every kind of bad input."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,17 @@ def test_every_method_under_both_protocols(frames: Path, method: str, protocol: 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(list((frames / "o" / "labels").glob("*.png"))) == 3
+
+
+def test_adapt_refuses_a_checkpoint_of_another_digest(frames: Path) -> None:
+    weights = Path(str(files("allweather") / "models" / "weights" / "streetnet.safetensors"))
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    command = ["adapt", frames / "images", *MODEL, "--weights", weights, "--method", "source", "--out", frames / "o"]
+    refused = allweather(*command, "--sha256", "0" * 64)
+    assert refused.returncode == 2
+    assert f"expected sha256 {'0' * 64}, the file has {digest}" in refused.stderr
+    assert not (frames / "o").exists()
+    assert allweather(*command, "--sha256", digest.upper()).returncode == 0
 
 
 def spoil(folder: Path) -> list[str]:

@@ -39,6 +39,7 @@ def adapt(
     model: Annotated[str, typer.Option(help="The network, as SCHEME:NAME; see `allweather list models`.")],
     out: Annotated[Path, typer.Option(help="Where labels, colors, overlays and the record go.")],
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
     method: Annotated[str, typer.Option(help="See `allweather list methods`.")] = "mall-domain",
     preset: Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")] = "recommended",
     setting: Annotated[
@@ -85,7 +86,7 @@ def adapt(
     stream = open_files(inputs, _frame_size(size, model))
     session = open_session(
         model, weights, method, preset, parse_settings(setting or []), device,
-        seed=seed, precision=precision, compile=compile, channels_last=channels_last,
+        sha256=sha256, seed=seed, precision=precision, compile=compile, channels_last=channels_last,
         adapt_when=adapt_when, shift=Shift(threshold=shift_threshold, reference=shift_reference),
     )  # fmt: skip
     folder = Output.open(out, provenance(session, stream, protocol, batch), resume)
@@ -115,6 +116,8 @@ def open_session(
     preset: str,
     settings: dict[str, str],
     device: str = "cpu",
+    *,
+    sha256: str | None = None,
     **options: Any,
 ) -> Session:
     """The session that the options describe; warnings of loading become narration.
@@ -125,7 +128,7 @@ def open_session(
     methods.make(method, preset, settings)  # a misspelt method must not wait for a checkpoint
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        network = load_model(model, weights)
+        network = load_model(model, weights, sha256=sha256)
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             warn(str(warning.message))
