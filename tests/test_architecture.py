@@ -12,13 +12,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BELOW = {  # what each room may import, besides itself
     "errors": set(),
     "classes": set(),
+    "rgb": {"errors"},
     "ncut": {"errors"},
     "models": {"errors", "classes"},
-    "methods": {"errors", "classes", "models", "ncut"},
+    "methods": {"errors", "classes", "rgb", "models", "ncut"},
     "session": {"errors", "classes", "models", "methods", "ncut"},
-    "data": {"errors", "classes"},
-    "bench": {"errors", "classes", "models", "methods", "session", "ncut", "data"},
-    "app": {"errors", "classes", "models", "methods", "session", "ncut", "data", "bench"},
+    "data": {"errors", "classes", "rgb"},
+    "bench": {"errors", "classes", "models", "methods", "session", "ncut", "data", "rgb"},
+    "app": {"errors", "classes", "models", "methods", "session", "ncut", "data", "bench", "rgb"},
 }
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from allweather.data.images import ImageError, read_labels, read_rgb, write_bytes, write_image, write_json
+from allweather.data.images import read_labels, write_bytes, write_image, write_json
 from allweather.errors import AllWeatherError
+from allweather.rgb import ImageError, read_rgb
 
 GREY8 = np.array([[0, 128, 255]], np.uint8)
 SAVED = {  # what is stored, and the red channel that reading it must give

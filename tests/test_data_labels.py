@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from allweather.classes import CAMVID11, CITYSCAPES, CLASS_SETS
-from allweather.data.images import ImageError
 from allweather.data.labels import MAPPINGS, colorize, find_mapping, label_files, overlay, read_pair
 from allweather.errors import AllWeatherError
+from allweather.rgb import ImageError
 
 HERE = Path("x.png")
 EQUIVALENT = {  # names of the one set, names of the other

@@ -8,8 +8,8 @@ from PIL import Image
 
 from allweather.data import load_stream, open_files
 from allweather.data.folder import natural_key
-from allweather.data.images import ImageError
 from allweather.errors import AllWeatherError
+from allweather.rgb import ImageError
 
 
 def paint(path: Path, size: tuple[int, int] = (8, 6)) -> Path:

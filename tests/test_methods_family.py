@@ -3,6 +3,7 @@
 from math import log
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -215,6 +216,21 @@ def test_eata_weighs_parameters_by_the_squared_gradient_of_source_images(tmp_pat
     for name, value in expected.items():
         assert value.any()
         torch.testing.assert_close(state.memory[f"importance.{name}"], value)
+
+
+def test_eata_reads_source_images_as_streams_are_read(tmp_path: Path) -> None:
+    deep, shallow = tmp_path / "deep", tmp_path / "shallow"
+    grey = (frames(1, seed=7)[0][0] * 255).byte().numpy()
+    for folder, pixels in ((deep, grey.astype(np.uint16) * 257), (shallow, grey)):
+        folder.mkdir()
+        Image.fromarray(pixels).save(folder / "frame.png")
+    found = [
+        methods.make("eata", settings={"source_images": str(folder)}).begin(tiny("batchnorm")).memory
+        for folder in (deep, shallow)
+    ]
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name])
 
 
 def test_eata_stays_nearer_the_source_than_eta(tmp_path: Path) -> None:

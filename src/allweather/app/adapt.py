@@ -17,12 +17,13 @@ from allweather.app.options import parse_settings, parse_size
 from allweather.bench.evaluate import Outcome, Protocol, logits_at, run
 from allweather.bench.record import provenance
 from allweather.data.folder import open_files
-from allweather.data.images import read_rgb, write_image, write_json
+from allweather.data.images import write_image, write_json
 from allweather.data.labels import colorize, overlay
 from allweather.data.stream import Frame, Stream
 from allweather.errors import AllWeatherError
 from allweather.models import load_model
 from allweather.models.catalogue import published_size
+from allweather.rgb import read_rgb
 from allweather.session import AdaptWhen, Precision, Session, Shift
 from allweather.session.shift import Reference
 

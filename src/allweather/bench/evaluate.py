@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from allweather.data.images import ImageError
 from allweather.data.stream import Frame, Stream
 from allweather.errors import unknown
+from allweather.rgb import ImageError
 from allweather.session import Result, Session
 
 Protocol = Literal["online", "transductive"]

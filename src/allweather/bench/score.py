@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from allweather.bench.metrics import ConfusionMatrix
-from allweather.data.images import ImageError
 from allweather.data.labels import Mapping, label_files, read_pair
 from allweather.errors import AllWeatherError
+from allweather.rgb import ImageError
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from PIL import Image
 
 from allweather.classes import CITYSCAPES
 from allweather.data.datasets.encodings import to_label_ids
-from allweather.data.images import ImageError, read_labels, write_bytes
+from allweather.data.images import read_labels, write_bytes
 from allweather.data.labels import label_files
 from allweather.errors import AllWeatherError, unknown
+from allweather.rgb import ImageError
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same predictions make the same archive
 

@@ -14,10 +14,10 @@ from allweather.bench.intervals import ImageCounts, bootstrap
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.sources import Source
 from allweather.bench.uncertainty import UncertaintyAwareIou
-from allweather.data.images import ImageError
 from allweather.data.labels import Mapping
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
+from allweather.rgb import ImageError
 
 SCALE, SIGMA_RGB, SIGMA_XY = 0.5, 15.0, 100.0  # of the cut that every record holds, whatever its method minimised
 Keep = Callable[[str, np.ndarray], None]

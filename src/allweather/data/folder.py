@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from allweather.data.images import EXTENSIONS, read_rgb
 from allweather.data.stream import Frame, Stream
 from allweather.errors import AllWeatherError
+from allweather.rgb import EXTENSIONS, read_rgb
 
 
 def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None) -> Stream:

@@ -1,4 +1,4 @@
-"""Image files: reading any of them as RGB in [0, 1], and writing results whole or not at all."""
+"""Label images, and results written whole or not at all."""
 
 import io
 import json
@@ -8,40 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from PIL import Image
 
 from allweather.errors import AllWeatherError
-
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-
-
-class ImageError(AllWeatherError):
-    """One image cannot be read; the others of its stream can."""
-
-
-def read_rgb(path: Path, size: tuple[int, int] | None = None) -> tuple[Tensor, tuple[int, int]]:
-    """The image as 3×H×W float32, RGB in [0, 1], and its stored (width, height).
-
-    Grey becomes three equal channels, transparency is dropped, 16-bit values are divided by 65535, and the camera's
-    orientation tag is followed.
-
-    Args:
-        size: (width, height) to resample to (bilinear, antialiased when it shrinks); None keeps the stored size.
-
-    Raises:
-        ImageError: for a file that is missing, empty, truncated or no image.
-    """
-    image = ImageOps.exif_transpose(_open(path))
-    stored = image.size
-    if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
-    image = image.convert("RGB")
-    if size is not None and size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(image))  # a copy: PIL's own buffer is read-only
-    return pixels.permute(2, 0, 1).contiguous().float() / 255, stored
+from allweather.rgb import ImageError, open_image
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -50,7 +20,7 @@ def read_labels(path: Path) -> np.ndarray:
     Raises:
         ImageError: when it cannot be read, or has colours instead of indices.
     """
-    image = _open(path)
+    image = open_image(path)
     if image.mode not in ("L", "P", "I", "I;16", "1"):
         raise ImageError(f"{path}: expected label indices (grey or palette image), got mode {image.mode}.")
     return np.array(image).astype(np.int64)
@@ -117,26 +87,3 @@ def _discard(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:
         return  # the folder itself is gone or closed to us: there is nothing of ours in it
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(path.read_bytes()))  # no file stays open when decoding fails
-        image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not a readable image ({_reason(path, error)}).") from error
-    return image
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if path.is_file() and not path.stat().st_size:
-        return "it is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "of no known format"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """16-bit or float grey values as uint8; floats are taken as [0, 1] where none exceeds 1."""
-    top = 1.0 if values.dtype.kind == "f" and values.max(initial=0) <= 1 else 65535.0
-    return np.clip(values.astype(np.float64) * (255 / top), 0, 255).round().astype(np.uint8)

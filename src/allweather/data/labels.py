@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
-from allweather.data.images import ImageError, read_labels
+from allweather.data.images import read_labels
 from allweather.errors import AllWeatherError, unknown
+from allweather.rgb import ImageError
 
 
 @dataclass(frozen=True)

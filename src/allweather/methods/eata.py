@@ -1,14 +1,11 @@
 """EATA: ETA, held near the source network wherever images of the source domain say that it matters."""
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,6 +13,7 @@ from allweather.errors import AllWeatherError
 from allweather.methods.eta import Eta
 from allweather.methods.method import Batch, Objective, State, option
 from allweather.models.segmenter import Segmenter
+from allweather.rgb import EXTENSIONS, ImageError, read_rgb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +65,9 @@ class Eata(Eta):
         parameters = state.parameters
         total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         paths = _spread(_images_below(folder), self.source_count)
-        for image in _read(paths, next(iter(parameters.values())).device):
-            logits = model(image).float()
+        device = next(iter(parameters.values())).device
+        for path in paths:
+            logits = model(_image(path).to(device)).float()
             loss = functional.cross_entropy(logits, logits.detach().argmax(1))
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             for value, gradient in zip(total.values(), gradients, strict=True):
@@ -80,8 +79,7 @@ class Eata(Eta):
 def _images_below(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise AllWeatherError(f"eata.source_images: expected a folder of images, got '{folder}', which is none.")
-    kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     if not paths:
         raise AllWeatherError(f"eata.source_images: no image lies below '{folder}'. Give the source domain's folder.")
     return paths
@@ -95,12 +93,9 @@ def _spread(paths: list[Path], count: int) -> list[Path]:
     return [paths[index * len(paths) // taken] for index in range(taken)]
 
 
-def _read(paths: list[Path], device: torch.device) -> Iterator[Tensor]:
-    """Each image as 1×3×H×W, RGB in [0, 1]."""
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-        except OSError as error:
-            raise AllWeatherError(f"eata.source_images: '{path}' cannot be read as an image: {error}.") from error
-        yield torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float() / 255
+def _image(path: Path) -> Tensor:
+    """1×3×H×W, RGB in [0, 1]."""
+    try:
+        return read_rgb(path)[0][None]
+    except ImageError as error:
+        raise AllWeatherError(f"eata.source_images: {error}") from error

@@ -10,9 +10,9 @@ import numpy as np
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.data.datasets.encodings import train_ids
 from allweather.data.folder import natural_key
-from allweather.data.images import read_rgb
 from allweather.data.stream import Frame, Stream
 from allweather.errors import AllWeatherError, unknown
+from allweather.rgb import read_rgb
 
 Rule = tuple[str, str]  # a regular expression over an image's path below the root, and what it becomes
 Decoder = Callable[[Path], np.ndarray]  # a label file → H×W class indices, −1 where nothing counts

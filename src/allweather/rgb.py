@@ -1,0 +1,68 @@
+"""Image files of any kind as RGB in [0, 1]; what cannot be read is named."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from allweather.errors import AllWeatherError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+class ImageError(AllWeatherError):
+    """One image cannot be read; the others of its stream can."""
+
+
+def read_rgb(path: Path, size: tuple[int, int] | None = None) -> tuple[Tensor, tuple[int, int]]:
+    """The image as 3×H×W float32, RGB in [0, 1], and its stored (width, height).
+
+    Grey becomes three equal channels, transparency is dropped, 16-bit values are divided by 65535, and the camera's
+    orientation tag is followed.
+
+    Args:
+        size: (width, height) to resample to (bilinear, antialiased when it shrinks); None keeps the stored size.
+
+    Raises:
+        ImageError: for a file that is missing, empty, truncated or no image.
+    """
+    image = ImageOps.exif_transpose(open_image(path))
+    stored = image.size
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
+    image = image.convert("RGB")
+    if size is not None and size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(image))  # a copy: PIL's own buffer is read-only
+    return pixels.permute(2, 0, 1).contiguous().float() / 255, stored
+
+
+def open_image(path: Path) -> Image.Image:
+    """The decoded image.
+
+    Raises:
+        ImageError: for a file that is missing, empty, truncated or no image.
+    """
+    try:
+        image = Image.open(io.BytesIO(path.read_bytes()))  # no file stays open when decoding fails
+        image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: not a readable image ({_reason(path, error)}).") from error
+    return image
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if path.is_file() and not path.stat().st_size:
+        return "it is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "of no known format"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """16-bit or float grey values as uint8; floats are taken as [0, 1] where none exceeds 1."""
+    top = 1.0 if values.dtype.kind == "f" and values.max(initial=0) <= 1 else 65535.0
+    return np.clip(values.astype(np.float64) * (255 / top), 0, 255).round().astype(np.uint8)
