@@ -350,6 +350,9 @@ def test_a_plan_makes_records_that_compare(frames: Path) -> None:
     done = allweather(*command)
     assert done.returncode == 0, done.stderr
     first, second = sorted((frames / "runs").glob("*.json"))
+    for place, record in enumerate((second, first), 1):  # norm comes before source by name, after it in the plan
+        score = json.loads(record.read_text())["figures"]["mIoU"]
+        assert re.search(rf"{place} of 2: demo:streetnet · scenes · .*: {score:.2f} mIoU, \d+ s", done.stderr)
     assert "2 were there" in allweather(*command).stderr
     found = json.loads(allweather("compare", first, second, "--json").stdout)
     assert any("method" in key for key in found["settings"])

@@ -171,7 +171,11 @@ def test_orders_are_what_they_say(root: Path) -> None:
 def test_what_is_done_is_kept_and_what_is_damaged_is_made_again(root: Path) -> None:
     plan, out = tiny(root), root / "runs"
     ticks: list[tuple[int, int]] = []
-    first = execute(plan, out, lambda run, done, total: ticks.append((done, total)))
+    told: list[str] = []
+    first = execute(
+        plan, out, lambda run, done, total: ticks.append((done, total)), lambda run, record: told.append(run.file)
+    )
+    assert told == first.done
     assert len(first.done) == 2 and ticks == [(1, 3), (2, 3), (3, 3)] * 2
     stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("*.json")}
     again = execute(plan, out)

@@ -1,5 +1,6 @@
 """`allweather bench` and `allweather compare`: grids of runs as records, and what two records differ in."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,12 @@ def bench(
             def tick(entry: Run, done: int, total: int) -> None:
                 bar.update(task, description=entry.title, completed=done, total=total)
 
-            result = execute(grid, out, tick, keep_labels=labels)
+            def finished(entry: Run, record: Mapping[str, Any]) -> None:
+                place = f"{grid.runs.index(entry) + 1} of {len(grid.runs)}"
+                score = f"{record['figures']['mIoU']:.2f} mIoU, {record['seconds']:.0f} s"
+                narration.print(f"{place}: {plain(entry.title)}: {score}")
+
+            result = execute(grid, out, tick, finished, keep_labels=labels)
     except KeyboardInterrupt:
         narration.print(f"interrupted: finished runs are in {plain(out)}; the same command does the rest.")
         raise typer.Exit(INTERRUPTED) from None

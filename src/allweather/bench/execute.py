@@ -29,6 +29,7 @@ from allweather.models.segmenter import Segmenter
 from allweather.session import AdaptWhen, Precision, Session
 
 Tick = Callable[[Run, int, int], None]  # the run, frames done, frames in all
+Finished = Callable[[Run, Mapping[str, Any]], None]  # the run and its record
 
 
 @dataclass
@@ -50,13 +51,20 @@ class Executed:
 
 
 def execute(
-    plan: Plan, out: Path, tick: Tick = lambda entry, done, total: None, *, keep_labels: bool = False
+    plan: Plan,
+    out: Path,
+    tick: Tick = lambda entry, done, total: None,
+    finished: Finished = lambda entry, record: None,
+    *,
+    keep_labels: bool = False,
 ) -> Executed:
     """Makes every record of the plan that is not in `out` yet; a run that cannot be made does not stop the others.
 
     A record whose settings or weights are no longer what its run would use today is made again.
 
     Args:
+        tick: called after every frame.
+        finished: called after every record that is written.
         keep_labels: the predictions are written too, as PNG files in a folder beside each record.
 
     Raises:
@@ -79,6 +87,7 @@ def execute(
                     result.failed[entry.file] = str(error)
                     continue
                 write_json(path, made)
+                finished(entry, made)
                 result.done.append(entry.file)
                 if changed:
                     result.outdated[entry.file] = changed
