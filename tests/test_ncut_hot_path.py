@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from allweather.ncut import Affinity
+from allweather.ncut.lowrank import inverse_root
 
 SOURCE = Path(__file__).parents[1] / "src"
 PEAK = """
@@ -118,6 +119,31 @@ def test_the_rank_stops_at_its_bounds() -> None:
     flat = Affinity.from_image(torch.full((1, 3, 40, 40), 0.5), sigma_xy=9)
     noise = Affinity.from_image(torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)), sigma_xy=9)
     assert (flat.rank, noise.rank) == (16, 256)
+
+
+def test_columns_that_are_only_rounding_are_not_kept() -> None:
+    generator = torch.Generator().manual_seed(0)
+    colors, which = torch.rand(3, 20, generator=generator), torch.randint(20, (40, 60), generator=generator)
+    picture, scores = colors[:, which][None], torch.rand(1, 5, 40, 60, generator=generator)
+    dense, fast = (
+        Affinity.from_image(picture, sigma_xy=9, implementation=kind, rank=64)  # type: ignore[arg-type]
+        for kind in ("dense", "lowrank")
+    )
+    assert fast.rank == 32, "20 directions fill two blocks of 16, whatever the number of landmarks"
+    exact = dense.apply(scores)
+    assert float((fast.apply(scores) - exact).norm() / exact.norm()) < 0.005
+
+
+def test_directions_that_matter_little_fill_blocks_and_begin_none() -> None:
+    values = torch.cat([torch.ones(18), torch.full((6,), 2e-3), torch.full((8,), 5e-4)]).double()
+    turn, _ = torch.linalg.qr(torch.rand(32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    kernel = (turn * values) @ turn.T
+    for wanted, least, columns, directions in ((4e-3, 1e-3, 32, 24), (0.9, 0.9, 32, 18), (1e-5, 1e-5, 32, 32)):
+        root = inverse_root(kernel[None], wanted, least)[0]
+        assert root.shape == (32, columns) and torch.linalg.matrix_rank(root @ root.T) == directions
+    few = (turn * torch.cat([torch.ones(15), torch.full((17,), 2e-3)]).double()) @ turn.T
+    root = inverse_root(few[None], 4e-3, 1e-3)[0]
+    assert root.shape == (32, 16) and torch.linalg.matrix_rank(root @ root.T) == 16
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is read from /proc")

@@ -106,7 +106,7 @@ class Affinity:
 
     @property
     def rank(self) -> int | None:
-        """The rank of the low-rank operator; None for the dense matrix."""
+        """The rank of the low-rank operator, at most the number of landmarks; None for the dense matrix."""
         return self.form.rank if isinstance(self.form, Factors) else None
 
     def apply(self, scores: Tensor) -> Tensor:

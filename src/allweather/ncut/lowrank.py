@@ -6,7 +6,7 @@ the space kernel, and δ what makes A_ii = 1; see README.md.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import e, log2, prod, sqrt
+from math import ceil, e, log2, prod, sqrt
 
 import torch
 from torch import Tensor
@@ -15,8 +15,10 @@ from allweather.ncut.landmarks import choose_landmarks, gaussian
 from allweather.ncut.space import Axis, axis
 
 _TILE = 1 << 21  # the least numbers of a tile's widest intermediate: fewer would cost more in starting operations
-# eigenvalues of the landmarks' kernel relative to the largest, below which there is little but rounding
-_EIGENVALUES = {torch.bfloat16: 1e-3, torch.float32: 1e-5, torch.float64: 1e-5}
+# eigenvalues of the landmarks' kernel relative to the largest: above the first all are kept, below the second, where
+# there is little but rounding, none; those between fill ψ up to whole blocks of columns
+_EIGENVALUES = {torch.bfloat16: (4e-3, 1e-3), torch.float32: (1e-5, 1e-5), torch.float64: (1e-5, 1e-5)}
+_BLOCK = 16  # columns; a product with 56 takes as long as one with 64
 _LEAST = -100.0  # smaller exponents of 2 would only reach numbers that processors are slow at
 
 
@@ -86,7 +88,7 @@ class Factors:
 
     @property
     def rank(self) -> int:
-        """r, the number of landmarks."""
+        """r, the columns of ψ."""
         return self.appearance.shape[4]
 
     def cells(self, tile: _Tile) -> tuple[int, int, int, int]:
@@ -107,7 +109,8 @@ def factorise(
     flat = appearance.flatten(2).transpose(1, 2)
     flat = flat - flat.mean(1, keepdim=True)  # |x|² and |l|² stay small beside their difference
     landmarks = choose_landmarks(flat, mask.flatten(1), width, ranks, error)
-    shape = rows.cells, batch, columns.cells, rows.cell * columns.cell, landmarks.shape[1]
+    root = inverse_root(gaussian(landmarks, landmarks), *_EIGENVALUES[products]).to(products)
+    shape = rows.cells, batch, columns.cells, rows.cell * columns.cell, root.shape[2]
     corners = torch.einsum("ap,bq->abpq", rows.weights, columns.weights).flatten(2).flatten(0, 1)
     factors = Factors(
         appearance=appearance.new_empty(shape, dtype=products),
@@ -121,7 +124,7 @@ def factorise(
         cell_x=columns.cell,
     )
     pixels = _augment(flat).transpose(1, 2).unflatten(2, (height, width))
-    own = _fill_appearance(factors, pixels, mask, landmarks)
+    own = _fill_appearance(factors, pixels, mask, landmarks, root)
     factors.delta.copy_(own.mul_(_space_diagonal(rows, columns, mask).to(appearance)).neg_().add_(1).mul_(mask))
     one = _splat(mask[:, None].to(appearance.dtype), factors)
     factors.one.copy_(_blur(one, factors))
@@ -274,22 +277,23 @@ def _to_pixels(cells: Tensor, factors: Factors, tile: _Tile, shape: torch.Size, 
     return whole[:, :, : shape[2], : shape[3]]
 
 
-def _fill_appearance(factors: Factors, pixels: Tensor, mask: Tensor, landmarks: Tensor) -> Tensor:
-    """Writes ψ = K(pixels, landmarks) · K(landmarks, landmarks)^(−1/2) tile by tile; returns |ψ|² per pixel, B×H×W.
+def _fill_appearance(factors: Factors, pixels: Tensor, mask: Tensor, landmarks: Tensor, root: Tensor) -> Tensor:
+    """Writes ψ = K(pixels, landmarks) · root tile by tile; returns |ψ|² per pixel, B×H×W.
 
     Args:
         pixels: B×(D+2)×H×W, as `_augment` makes them.
+        landmarks: B×m×D.
+        root: B×m×r, of `inverse_root`.
     """
     batch, height, width = factors.delta.shape
     products, everywhere = factors.appearance.dtype, bool(mask.all())
-    root = _inverse_root(gaussian(landmarks, landmarks), _EIGENVALUES[products]).to(products)
     centres = _augment_landmarks(landmarks)
     diagonal = factors.delta.new_empty(batch, 1, height, width)
     points, flags, scratch = Scratch(pixels), Scratch(pixels), Scratch(pixels)
     for tile in _tiles(diagonal, factors):
         rows, _, columns, _ = factors.cells(tile)
         cells = _to_cells(pixels[:, :, tile.rows], factors, tile, points, pixels.dtype).transpose(1, 2)
-        exponent = scratch.take("exponent", (*cells.shape[:2], factors.rank))
+        exponent = scratch.take("exponent", (*cells.shape[:2], landmarks.shape[1]))
         torch.bmm(cells, _by_cell(centres, rows, columns), out=exponent)
         kernel = scratch.cast("kernel", exponent.clamp_min_(_LEAST).exp2_(), products)
         psi = factors.of(tile)
@@ -327,9 +331,16 @@ def _augment_landmarks(landmarks: Tensor) -> Tensor:
     return torch.cat([landmarks, torch.ones_like(square), square], 2).mT.contiguous()
 
 
-def _inverse_root(kernel: Tensor, least: float) -> Tensor:
-    """V with V Vᵀ the pseudo-inverse of B×r×r `kernel`, eigenvalues under `least` of the largest left out."""
-    values, vectors = torch.linalg.eigh(kernel.double())
+def inverse_root(kernel: Tensor, wanted: float, least: float) -> Tensor:
+    """V, B×m×r, with V Vᵀ the pseudo-inverse of B×m×m `kernel` without its small eigenvalues.
+
+    r is the number of those above `wanted` of the largest, in whole blocks where m allows, in the image of a batch that
+    has most of them; the next ones fill the blocks, down to `least`.
+    """
+    values, vectors = torch.linalg.eigh(kernel.double())  # ascending
+    counts = (values > wanted * values[:, -1:]).sum(1)
+    rank = min(kernel.shape[1], _BLOCK * ceil(int(counts.max()) / _BLOCK))
+    values, vectors = values[:, -rank:], vectors[:, :, -rank:]
     kept = values > least * values[:, -1:]
     inverse = torch.where(kept, 1 / torch.where(kept, values, 1), 0).sqrt()
     return (vectors * inverse[:, None]).to(kernel.dtype)
