@@ -146,9 +146,9 @@ def main() -> None:
                 row["guarded" if guarded else "unguarded"] = measure(setting, case, method, chosen, guarded=guarded)
             rows.append(row)
             print(f"{name}, {label}: {source['mIoU']:.2f} → {row['guarded']} / {row['unguarded']}", flush=True)
-    if options.json:
-        found = {"benchmark": "hostile", "setting": setting.name, "rows": rows, "versions": versions()}
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+            if options.json:  # after every row: what took an hour must not hang on the last one
+                found = {"benchmark": "hostile", "setting": setting.name, "rows": rows, "versions": versions()}
+                options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def measure(setting: Setting, case: Case, name: str, fields: dict[str, Any], *, guarded: bool) -> dict[str, Any]:
