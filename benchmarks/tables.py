@@ -115,6 +115,8 @@ def _hostile(found: dict[str, Any]) -> str:
         source = next(iter(inside.values()))["source"]
         cells = [
             f"{inside[name]['guarded']['mIoU'] - source:+.1f} ({inside[name]['unguarded']['mIoU'] - source:+.1f})"
+            if name in inside
+            else "not run"
             for name in columns
         ]
         lines.append(f"| {case} | {source:.1f} | " + " | ".join(cells) + " |")
