@@ -31,9 +31,8 @@ from allweather.data.labels import Mapping, find_mapping, mapping_between
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.session import Guard
 
-SEEDS = range(
-    600_000, 600_048
-)  # no network saw them in training; the guard's limits were chosen while looking at some of them
+# no network saw them in training; the guard's limits were chosen while looking at some of them
+SEEDS = range(600_000, 600_048)
 CAMVID_SIZE = (240, 176)
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "tent": ("tent", {}),

@@ -4,7 +4,7 @@ A ≈ Σ_k diag(ψ_k) H B Hᵀ diag(ψ_k) + diag(δ), with ψ the Nyström facto
 the space kernel, and δ what makes A_ii = 1; see README.md.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, e, log2, prod, sqrt
 
@@ -148,7 +148,7 @@ def terms_and_nodes(scores: Tensor, factors: Factors) -> tuple[Tensor, Tensor, T
     blurred = _blur(nodes, factors)
     quadratic = nodes.mul_(blurred).sum((0, 2, 4))
     scratch = Scratch(factors.delta)
-    for tile in reversed(list(_tiles(scores, factors))):
+    for tile in reversed(_tiles(scores, factors)):
         part = scratch.cast("part", scores[:, :, tile.rows])
         weighted = scratch.take("weighted", part.shape)
         torch.mul(part, factors.delta[:, None, tile.rows], out=weighted)
@@ -173,7 +173,7 @@ def _filtered(scores: Tensor, nodes: Tensor, factors: Factors, affine: tuple[Ten
     """A·S, or A·(a·S + b) for `affine` (a, b), each B×C, from the blurred nodes of S; in the scores' type."""
     filtered = torch.empty_like(scores)
     scratch = Scratch(factors.delta)
-    for tile in reversed(list(_tiles(scores, factors))):
+    for tile in reversed(_tiles(scores, factors)):
         part, near = scratch.cast("part", scores[:, :, tile.rows]), nodes[tile.near]
         if affine:
             scale, shift = (number[..., None, None] for number in affine)
@@ -190,15 +190,18 @@ def _filtered(scores: Tensor, nodes: Tensor, factors: Factors, affine: tuple[Ten
     return filtered
 
 
-def _tiles(scores: Tensor, factors: Factors) -> Iterator[_Tile]:
-    """Rows of cells whose widest intermediate has `_TILE` numbers, or an eighth of the scores' bytes if more."""
+def _tiles(scores: Tensor, factors: Factors) -> list[_Tile]:
+    """Rows of cells whose widest intermediate has `_TILE` numbers, or an eighth of the scores' bytes if more.
+
+    A pass that follows another goes through them in reverse: the last ones are still in the cache.
+    """
     rows, batch, columns, pixels, _ = factors.appearance.shape
     each = batch * columns * pixels * max(4 * scores.shape[1], factors.rank)
     least = scores.numel() * scores.element_size() // (8 * factors.delta.element_size())
     step = max(1, max(_TILE, least) // each)
-    for first in range(0, rows, step):
-        last = min(rows, first + step)
-        yield _Tile(first, last, slice(first * factors.cell_y, min(last * factors.cell_y, scores.shape[2])))
+    bounds = [(first, min(rows, first + step)) for first in range(0, rows, step)]
+    height, cell = scores.shape[2], factors.cell_y
+    return [_Tile(first, last, slice(first * cell, min(last * cell, height))) for first, last in bounds]
 
 
 def _splat(scores: Tensor, factors: Factors) -> Tensor:

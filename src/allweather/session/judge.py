@@ -78,8 +78,9 @@ class Judge:
         if not (self.guard.enabled and self._learner.has_moved()):
             return logits, "accepted"
         usual = self._looks_usual(logits)
-        if first is None and usual and self._standing.wait >= max(1, updates):
-            self._standing.wait -= max(1, updates)
+        passed = max(1, updates)
+        if first is None and usual and self._standing.wait >= passed:
+            self._standing.wait -= passed
             return logits, "accepted"
         reference = self._learner.predict_source(batch.images) if first is None else first
         signs = compare(reference, logits)
