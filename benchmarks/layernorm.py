@@ -35,7 +35,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"tent lr {lr:g}": ("tent", {"lr": lr}) for lr in (5e-4, 1e-2)},
     **{f"infomax lr {lr:g}": ("infomax", {"lr": lr}) for lr in (1e-3, 1e-2)},
     **{f"mall-sample lr {lr:g}": ("mall-sample", {"lr": lr}) for lr in (1e-3, 1e-2)},
-    **{f"mall-domain lr {lr:g}": ("mall-domain", {"lr": lr}) for lr in (5e-5, 1e-3)},
+    **{f"mall-domain lr {lr:g}": ("mall-domain", {"lr": lr}) for lr in (5e-5, 3e-4, 1e-3)},
     "mall-sample, more": ("mall-sample", {"lr": 3e-2}),
     "mall-domain, more": ("mall-domain", {"lr": 3e-3}),
 }

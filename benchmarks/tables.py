@@ -12,7 +12,7 @@ from statistics import mean
 from typing import Any
 
 from allweather import methods
-from allweather.bench.report.collect import group
+from allweather.bench.report.collect import Group, against, group
 from allweather.methods import METHODS, Method
 
 ROOT = Path(__file__).parents[1]
@@ -83,22 +83,52 @@ def ablation() -> str:
 
 
 def rivals() -> str:
-    """Rows of plans/camvid-rivals.toml with those of plans/camvid.toml that saw the same: one run each."""
-    rows = _plan_rows("camvid", "espnetv2:2.0") | _plan_rows("camvid-rivals", "espnetv2:2.0")
-    found = {
-        name: splits["camvid-dusk"]
-        for (name, preset), splits in rows.items()
-        if preset == "recommended" and "camvid-dusk" in splits
-    }
-    if not any(key in rows for key in (("cotta", "recommended"), ("rotta", "recommended"))):
+    """Every method on dusk at its defaults, with its mirror image where it takes one, and MALL's lead on the better."""
+    records = [_load(path) for plan in ("camvid", "camvid-rivals") for path in sorted((RESULTS / plan).glob("*.json"))]
+    shown = [one for one in group(records) if (one.stream, one.model) == ("camvid-dusk", "espnetv2:2.0")]
+    plain = {one.method: one for one in shown if one.preset == "recommended" and not one.fields}
+    mirrored = {one.method: one for one in shown if one.fields == (("mirror", True),)}
+    if not {"source", "mall-sample", "mall-domain", "cotta"} <= set(plain):
         return "not measured"
-    source = _mean(found["source"]) or 0.0
-    lines = ["| method | mIoU % | vs source | ms per frame | refused updates |", "|---" * 5 + "|"]
-    for name, records in sorted(found.items(), key=lambda row: -(_mean(row[1]) or 0)):
-        value = _mean(records) or 0.0
-        each = mean(record["seconds"] / record["figures"]["images"] for record in records)
-        refused = mean(len(record["rolled_back"]) for record in records)
-        lines.append(f"| {name} | {value:.2f} | {value - source:+.2f} | {1000 * each:.0f} | {refused:.0f} |")
+    lines = ["| method | mIoU % | vs source | with the mirror image | lead of mall-sample | lead of mall-domain | "]
+    lines[0] += "ms per frame | refused updates |"
+    lines.append("|---" * 8 + "|")
+    for name, one in sorted(plain.items(), key=lambda row: -row[1].mean("mIoU")):
+        value, twice = one.mean("mIoU"), mirrored.get(name)
+        better = twice if twice is not None and twice.mean("mIoU") > value else one
+        leads = [
+            "–" if name.startswith("mall") else _lead(plain[mine], better) for mine in ("mall-sample", "mall-domain")
+        ]
+        each = mean(record["seconds"] / record["figures"]["images"] for record in one.records)
+        refused = mean(len(record["rolled_back"]) for record in one.records)
+        cells = [name, f"{value:.2f}", f"{value - plain['source'].mean('mIoU'):+.2f}"]
+        cells += ["–" if twice is None else f"{twice.mean('mIoU'):.2f}", *leads, f"{1000 * each:.0f}", f"{refused:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _lead(mine: Group, rival: Group) -> str:
+    """The paired difference in points with its interval over images."""
+    found = against(mine, rival)
+    if found is None:
+        return "–"
+    return f"{100 * found.value:+.2f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def tuning() -> str:
+    """Rows of plans/camvid-tuning.toml: every method's default and its other settings, the best first."""
+    records = [_load(path) for path in sorted((RESULTS / "camvid-tuning").glob("*.json"))]
+    rows: dict[str, dict[str, float]] = {}
+    for one in group(records):
+        changed = ", ".join(f"{key} {_plain(value)}" for key, value in one.fields)
+        rows.setdefault(one.method, {})[changed] = one.mean("mIoU")
+    if not rows:
+        return "not measured"
+    lines = ["| method | default | the others |", "|---|---|---|"]
+    for name, found in sorted(rows.items(), key=lambda row: -max(row[1].values())):
+        default = f"{found.pop(''):.2f}" if "" in found else "–"
+        others = [f"{changed}: {value:.2f}" for changed, value in sorted(found.items(), key=lambda item: -item[1])]
+        lines.append(f"| {name} | {default} | {' · '.join(others) or '–'} |")
     return "\n".join(lines)
 
 
@@ -316,6 +346,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "camvid-smaller": camvid_smaller,
     "ablation": ablation,
     "rivals": rivals,
+    "tuning": tuning,
     "hostile": hostile,
     "weather-rounds": weather_rounds,
     "camvid-rounds": camvid_rounds,

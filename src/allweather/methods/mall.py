@@ -148,9 +148,8 @@ class MallDomain(Mall):
     name: ClassVar[str] = "mall-domain"
     presets: ClassVar = {"paper": _PAPER | {"report_after": True}}
     without_batchnorm: ClassVar = {
-        "lr": 1e-3,
-        "anchor": 0.0,
-        "lookahead": 0.0,
+        "lr": 3e-4,
+        "lookahead": 1e-2,
         "ncut_weight": 1.0,
         "entropy_weight": 0.0,
         "diversity_weight": 0.0,
