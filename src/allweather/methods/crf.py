@@ -26,7 +26,7 @@ class Crf(Method):
 
     bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
     share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")
-    weight: float = option(3.0, "weight of the smoothness")
+    weight: float = option(1.0, "weight of the smoothness")
     updates: int = option(5, "mean-field updates")
     scale: float = option(0.5, "the affinity sees image and prediction at this share of the input's size")
     sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale")
