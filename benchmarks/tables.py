@@ -50,6 +50,12 @@ def camvid_smaller() -> str:
     return _beside("camvid", "espnetv2:1.0")
 
 
+def widths() -> str:
+    """The same for the widths that nothing was tuned on, narrow before wide."""
+    shown = [f"espnetv2:{width}" for width in ("0.5", "1.5")]
+    return "\n\n".join(f"{name}:\n\n{_beside('camvid-widths', name)}" for name in shown)
+
+
 def _beside(plan: str, model: str) -> str:
     rows = _plan_rows(plan, model)
     if ("source", "recommended") not in rows:
@@ -344,6 +350,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": all_methods,
     "camvid": camvid,
     "camvid-smaller": camvid_smaller,
+    "widths": widths,
     "ablation": ablation,
     "rivals": rivals,
     "tuning": tuning,
