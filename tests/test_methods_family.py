@@ -172,9 +172,10 @@ def test_rotta_remembers_each_kind_once_and_the_freshest() -> None:
 
 def test_rotta_learns_now_and_then_and_its_statistics_move_slowly() -> None:
     source, images = tiny("batchnorm"), frames(4)
-    early = run("rotta", images[:3])
+    slow = {"bn": "running", "share": 0.05}
+    early = run("rotta", images[:3], **slow)
     assert not moved_names(early, source), "neither parameters nor statistics move between updates"
-    late = run("rotta", images, teacher=0.9, lr=0.1)
+    late = run("rotta", images, teacher=0.9, lr=0.1, **slow)
     state = late._state
     before = dict(source.network.named_parameters())
     for name, parameter in state.parameters.items():

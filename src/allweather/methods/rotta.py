@@ -11,7 +11,7 @@ from torch import Tensor
 from allweather.errors import AllWeatherError
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State, option
-from allweather.methods.normalization import BNMode, moving_statistics
+from allweather.methods.normalization import moving_statistics
 from allweather.methods.parameters import with_parameters
 from allweather.methods.reliable import pixel_entropy
 from allweather.methods.views import recoloured, resized
@@ -25,26 +25,26 @@ COMMON = 0.01  # share of the pixels below which a class is too rare for its sha
 class Rotta(GradientMethod):
     """Σ_i E(A_i) · CE(teacher(x_i), student(strong view of x_i)) / |M| over a memory M, once every few images.
 
-    As in the paper: statistics μ ← (1 − α)μ + α·μ_M that start at the source's (robust BatchNorm, `share` = α); a
-    memory of N = `capacity` images where a class holds at most N/C unless it is the first, and where the image of the
-    highest 1/(1 + exp(−A/N)) + U/ln C goes (A its age in images, U its entropy); weights E(A) = exp(−A/N) /
-    (1 + exp(−A/N)); a teacher θ_T ← (1 − ν)θ_T + ν·θ_S (`teacher` = 1 − ν), whose prediction is reported.
+    As in the paper: a memory of N = `capacity` images where a class holds at most N/C unless it is the first, and where
+    the image of the highest 1/(1 + exp(−A/N)) + U/ln C goes (A its age in images, U its entropy); weights E(A) =
+    exp(−A/N) / (1 + exp(−A/N)); a teacher θ_T ← (1 − ν)θ_T + ν·θ_S (`teacher` = 1 − ν), whose prediction is reported;
+    with `bn` = running, statistics μ ← (1 − α)μ + α·μ_M that start at the source's (robust BatchNorm, `share` = α).
+    By default each image's statistics are mixed with the source's instead, as in every method here.
 
     Adapted, for the paper classifies images and this predicts pixels: an image's class is the one whose share of the
     pixels exceeds its usual share along the stream most; U is the mean over pixels, as is the cross-entropy; the
     memory is small, keeps images as bytes reduced to `side`, and is learnt from in one batch, which only images of
     the size of the newest one join; the strong view changes colour alone, so that pixels stay where they are.
-    Teacher and student share one set of statistics, moved by the memory's plain images and constant to the gradient.
+    Teacher and student share one set of statistics; running ones are moved by the memory's plain images, and all are
+    constant to the gradient.
     """
 
     name: ClassVar[str] = "rotta"
     source: ClassVar[str] = "Yuan et al., Robust test-time adaptation in dynamic scenarios, CVPR 2023, Sec. 3"
-    presets: ClassVar = {"paper": {"capacity": 64, "every": 64}}
+    presets: ClassVar = {"paper": {"bn": "running", "share": 0.05, "capacity": 64, "every": 64}}
 
     episodic: bool = option(False, "back to the source network after each batch")
     report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
-    bn: BNMode = option("running", "BatchNorm statistics: source, mixed, batch, running, train")
-    share: float | None = option(0.05, "share of the memory's statistics, 0..1; none: the network's own")
     teacher: float = option(0.999, "share of itself that the teacher keeps at each update")
     capacity: int = option(8, "images that the memory holds")
     side: int = option(384, "pixels of the longer side, to which larger images are reduced in the memory")
