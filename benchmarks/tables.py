@@ -51,9 +51,21 @@ def camvid_smaller() -> str:
 
 
 def widths() -> str:
-    """The same for the widths that nothing was tuned on, narrow before wide."""
-    shown = [f"espnetv2:{width}" for width in ("0.5", "1.5")]
-    return "\n\n".join(f"{name}:\n\n{_beside('camvid-widths', name)}" for name in shown)
+    """Rows of plans/camvid-widths.toml: mIoU and the change to the source, dusk and day, per width."""
+    groups = group([_load(path) for path in sorted((RESULTS / "camvid-widths").glob("*.json"))])
+    cells = {(one.model, one.label, one.stream): one.mean("mIoU") for one in groups}
+    columns = [(model, split) for model in ("espnetv2:0.5", "espnetv2:1.5") for split in ("dusk", "day")]
+    lines = ["| method | " + " | ".join(f"{model.partition(':')[2]}, {split}" for model, split in columns) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for label in dict.fromkeys(one.label for one in groups):
+        row = [_change(cells, model, label, f"camvid-{split}") for model, split in columns]
+        lines.append(f"| {label} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def _change(cells: dict[tuple[str, str, str], float], model: str, label: str, stream: str) -> str:
+    value, source = cells.get((model, label, stream)), cells.get((model, "source", stream))
+    return "–" if value is None or source is None else f"{value:.2f} ({value - source:+.2f})"
 
 
 def _beside(plan: str, model: str) -> str:
