@@ -63,6 +63,23 @@ def widths() -> str:
     return "\n".join(lines)
 
 
+def clear() -> str:
+    """Rows of plans/clear-camvid.toml and plans/clear-scenes.toml: every default on a clear day."""
+    streams = {"clear-camvid": "CamVid's day, %", "clear-scenes": "clear scenes, %"}
+    found = {
+        plan: {
+            one.label: one.mean("mIoU") for one in group([_load(path) for path in sorted((RESULTS / plan).glob("*"))])
+        }
+        for plan in streams
+    }
+    lines = ["| method | " + " | ".join(f"{head} | vs source" for head in streams.values()) + " |", "|---" * 5 + "|"]
+    for label in dict.fromkeys(label for rows in found.values() for label in rows):
+        pairs = [(rows.get(label), rows.get("source")) for rows in found.values()]
+        cells = [f"{a:.2f} | {a - b:+.2f}" if a is not None and b is not None else "– | –" for a, b in pairs]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _change(cells: dict[tuple[str, str, str], float], model: str, label: str, stream: str) -> str:
     value, source = cells.get((model, label, stream)), cells.get((model, "source", stream))
     return "–" if value is None or source is None else f"{value:.2f} ({value - source:+.2f})"
@@ -363,6 +380,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "camvid": camvid,
     "camvid-smaller": camvid_smaller,
     "widths": widths,
+    "clear": clear,
     "ablation": ablation,
     "rivals": rivals,
     "tuning": tuning,
