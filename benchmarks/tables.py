@@ -68,7 +68,8 @@ def clear() -> str:
     streams = {"clear-camvid": "CamVid's day, %", "clear-scenes": "clear scenes, %"}
     found = {
         plan: {
-            one.label: one.mean("mIoU") for one in group([_load(path) for path in sorted((RESULTS / plan).glob("*"))])
+            one.label: one.mean("mIoU")
+            for one in group([_load(path) for path in sorted((RESULTS / plan).glob("*.json"))])
         }
         for plan in streams
     }
