@@ -7,6 +7,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -51,39 +52,32 @@ def camvid_smaller() -> str:
 
 
 def widths() -> str:
-    """Rows of plans/camvid-widths.toml: mIoU and the change to the source, dusk and day, per width."""
-    groups = group([_load(path) for path in sorted((RESULTS / "camvid-widths").glob("*.json"))])
-    cells = {(one.model, one.label, one.stream): one.mean("mIoU") for one in groups}
-    columns = [(model, split) for model in ("espnetv2:0.5", "espnetv2:1.5") for split in ("dusk", "day")]
-    lines = ["| method | " + " | ".join(f"{model.partition(':')[2]}, {split}" for model, split in columns) + " |"]
-    lines.append("|---" * (len(columns) + 1) + "|")
-    for label in dict.fromkeys(one.label for one in groups):
-        row = [_change(cells, model, label, f"camvid-{split}") for model, split in columns]
-        lines.append(f"| {label} | " + " | ".join(row) + " |")
-    return "\n".join(lines)
+    """Rows of plans/camvid-widths.toml, dusk and day of the narrow network before those of the wide one."""
+    groups = group(_records("camvid-widths"))
+    columns: dict[str, list[Group]] = {}
+    for width, split in product(("0.5", "1.5"), ("dusk", "day")):
+        wanted = f"espnetv2:{width}", f"camvid-{split}"
+        columns[f"{width}, {split}"] = [one for one in groups if (one.model, one.stream) == wanted]
+    return _grid(columns)
 
 
 def clear() -> str:
     """Rows of plans/clear-camvid.toml and plans/clear-scenes.toml: every default on a clear day."""
-    streams = {"clear-camvid": "CamVid's day, %", "clear-scenes": "clear scenes, %"}
-    found = {
-        plan: {
-            one.label: one.mean("mIoU")
-            for one in group([_load(path) for path in sorted((RESULTS / plan).glob("*.json"))])
-        }
-        for plan in streams
-    }
-    lines = ["| method | " + " | ".join(f"{head} | vs source" for head in streams.values()) + " |", "|---" * 5 + "|"]
-    for label in dict.fromkeys(label for rows in found.values() for label in rows):
-        pairs = [(rows.get(label), rows.get("source")) for rows in found.values()]
-        cells = [f"{a:.2f} | {a - b:+.2f}" if a is not None and b is not None else "– | –" for a, b in pairs]
+    return _grid({"CamVid's day": group(_records("clear-camvid")), "clear scenes": group(_records("clear-scenes"))})
+
+
+def _grid(columns: dict[str, list[Group]]) -> str:
+    """mIoU in % and its change to the source: two columns for each of `columns`, a row for each method."""
+    found = {head: {one.label: one.mean("mIoU") for one in groups} for head, groups in columns.items()}
+    labels = list(dict.fromkeys(label for rows in found.values() for label in rows))
+    if not labels:
+        return "not measured"
+    lines = ["| method | " + " | ".join(f"{head} | vs source" for head in found) + " |"]
+    lines.append("|---" * (2 * len(found) + 1) + "|")
+    for label in labels:
+        cells = [cell for rows in found.values() for cell in _pair(rows.get(label), rows.get("source"))]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _change(cells: dict[tuple[str, str, str], float], model: str, label: str, stream: str) -> str:
-    value, source = cells.get((model, label, stream)), cells.get((model, "source", stream))
-    return "–" if value is None or source is None else f"{value:.2f} ({value - source:+.2f})"
 
 
 def _beside(plan: str, model: str) -> str:
@@ -95,9 +89,7 @@ def _beside(plan: str, model: str) -> str:
     for (name, preset), splits in sorted(rows.items(), key=lambda row: (row[0][1] == "paper", _order(row[0][0]))):
         cells = [name if preset == "recommended" else f"{name} ({preset})"]
         for split in ("camvid-dusk", "camvid-day"):
-            source = _mean(rows["source", "recommended"].get(split, []))
-            mine = _mean(splits.get(split, []))
-            cells += ["–", "–"] if mine is None or source is None else [f"{mine:.2f}", f"{mine - source:+.2f}"]
+            cells += _pair(_mean(splits.get(split, [])), _mean(rows["source", "recommended"].get(split, [])))
         refused = [len(record["rolled_back"]) for record in splits.get("camvid-dusk", [])]
         lines.append("| " + " | ".join([*cells, " / ".join(map(str, refused))]) + " |")
     return "\n".join(lines)
@@ -105,7 +97,7 @@ def _beside(plan: str, model: str) -> str:
 
 def ablation() -> str:
     """Rows of plans/camvid-ablation.toml: what was changed, mIoU at dusk, change to the defaults of MALL-domain."""
-    records = [_load(path) for path in sorted((RESULTS / "camvid-ablation").glob("*.json"))]
+    records = _records("camvid-ablation")
     rows = {(r["run"]["method"]["name"], str(r["run"]["method"]["fields"])): r["figures"]["mIoU"] for r in records}
     whole, source = rows.get(("mall-domain", "{}")), rows.get(("source", "{}"))
     if whole is None or source is None:
@@ -120,8 +112,8 @@ def ablation() -> str:
 
 def rivals() -> str:
     """Every method on dusk at its defaults, with its mirror image where it takes one, and MALL's lead on the better."""
-    records = [_load(path) for plan in ("camvid", "camvid-rivals") for path in sorted((RESULTS / plan).glob("*.json"))]
-    shown = [one for one in group(records) if (one.stream, one.model) == ("camvid-dusk", "espnetv2:2.0")]
+    groups = group(_records("camvid") + _records("camvid-rivals"))
+    shown = [one for one in groups if (one.stream, one.model) == ("camvid-dusk", "espnetv2:2.0")]
     plain = {one.method: one for one in shown if one.preset == "recommended" and not one.fields}
     mirrored = {one.method: one for one in shown if one.fields == (("mirror", True),)}
     if not {"source", "mall-sample", "mall-domain", "cotta"} <= set(plain):
@@ -137,7 +129,7 @@ def rivals() -> str:
         ]
         each = mean(record["seconds"] / record["figures"]["images"] for record in one.records)
         refused = mean(len(record["rolled_back"]) for record in one.records)
-        cells = [name, f"{value:.2f}", f"{value - plain['source'].mean('mIoU'):+.2f}"]
+        cells = [name, *_pair(value, plain["source"].mean("mIoU"))]
         cells += ["–" if twice is None else f"{twice.mean('mIoU'):.2f}", *leads, f"{1000 * each:.0f}", f"{refused:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -153,9 +145,8 @@ def _lead(mine: Group, rival: Group) -> str:
 
 def tuning() -> str:
     """Rows of plans/camvid-tuning.toml: every method's default and its other settings, the best first."""
-    records = [_load(path) for path in sorted((RESULTS / "camvid-tuning").glob("*.json"))]
     rows: dict[str, dict[str, float]] = {}
-    for one in group(records):
+    for one in group(_records("camvid-tuning")):
         changed = ", ".join(f"{key} {_plain(value)}" for key, value in one.fields)
         rows.setdefault(one.method, {})[changed] = one.mean("mIoU")
     if not rows:
@@ -203,7 +194,7 @@ def camvid_rounds() -> str:
 
 def _rounds(plan: str) -> str:
     """Mean mIoU over a round's pieces, rounds 1, 2, 5 and the last, and the share of frames that were adapted to."""
-    records = [_load(path) for path in sorted((RESULTS / plan).glob("*.json"))]
+    records = _records(plan)
     if not records:
         return "not measured"
     numbers = list(dict.fromkeys(part.partition("/")[0] for part in records[0]["parts"]))
@@ -228,8 +219,7 @@ def _rounds(plan: str) -> str:
 def _plan_rows(plan: str, model: str) -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:
     """Records of a plan by method and preset, then by stream; methods with changed fields are left out."""
     rows: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
-    for path in sorted((RESULTS / plan).glob("*.json")):
-        record = _load(path)
+    for record in _records(plan):
         run = record["run"]
         if run["model"]["name"] == model and not run["method"]["fields"]:
             method = (run["method"]["name"], run["method"]["preset"])
@@ -354,7 +344,7 @@ def layernorm() -> str:
     source = found["rows"]["source"]
     lines = ["| setting | dusk mIoU % | vs source | day mIoU % | vs source |", "|---|---|---|---|---|"]
     for name, row in found["rows"].items():
-        cells = [cell for split in ("dusk", "day") for cell in _pair(row[split], source[split])]
+        cells = [cell for split in ("dusk", "day") for cell in _pair(row[split]["mIoU"], source[split]["mIoU"])]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -402,15 +392,20 @@ def _record(name: str) -> dict[str, Any] | None:
     return _load(path) if path.exists() else None
 
 
+def _records(plan: str) -> list[dict[str, Any]]:
+    return [_load(path) for path in sorted((RESULTS / plan).glob("*.json"))]
+
+
 def _load(path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded
 
 
-def _pair(record: dict[str, Any] | None, source: dict[str, Any] | None) -> tuple[str, str]:
-    if record is None or source is None:
+def _pair(value: float | None, source: float | None) -> tuple[str, str]:
+    """A figure and its change to the source."""
+    if value is None or source is None:
         return "–", "–"
-    return f"{record['mIoU']:.2f}", f"{record['mIoU'] - source['mIoU']:+.2f}"
+    return f"{value:.2f}", f"{value - source:+.2f}"
 
 
 def _order(row: str) -> int:
