@@ -9,8 +9,9 @@ import allweather
 
 HEAVY = ("transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm")
 PUBLIC = {
-    "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "ClassSet", "Frame", "Guard", "Result", "Segmenter",
-    "Session", "list_models", "load_model", "load_stream", "methods", "normalized_cut",
+    "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "CheckpointError", "ClassSet", "Frame", "Guard",
+    "InputError", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session", "SettingsError",
+    "list_models", "load_model", "load_stream", "methods", "normalized_cut",
 }  # fmt: skip
 
 

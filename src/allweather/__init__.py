@@ -3,7 +3,14 @@
 from allweather import methods
 from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
 from allweather.data import Frame, load_stream
-from allweather.errors import AllWeatherError
+from allweather.errors import (
+    AllWeatherError,
+    CheckpointError,
+    InputError,
+    MissingLibraryError,
+    NetworkError,
+    SettingsError,
+)
 from allweather.models import Segmenter, list_models, load_model
 from allweather.ncut import Affinity, normalized_cut
 from allweather.session import Guard, Result, Session
@@ -13,12 +20,17 @@ __all__ = [
     "CITYSCAPES",
     "Affinity",
     "AllWeatherError",
+    "CheckpointError",
     "ClassSet",
     "Frame",
     "Guard",
+    "InputError",
+    "MissingLibraryError",
+    "NetworkError",
     "Result",
     "Segmenter",
     "Session",
+    "SettingsError",
     "list_models",
     "load_model",
     "load_stream",

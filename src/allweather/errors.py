@@ -1,4 +1,14 @@
-"""The one error a user's mistake raises, and the wording for names that do not exist."""
+"""The errors a user can mend, and the wording for names that do not exist.
+
+AllWeatherError                 any of those below, and an output that cannot be written
+├── InputError                  pictures, labels, tensors, data sets, plans, records: missing, damaged, of another shape
+│   ├── rgb.ImageError          one picture or label file that cannot be read; the others of its stream can
+│   └── NotFiniteError          pixels, features or logits with NaN or infinite values
+├── CheckpointError             weights or a saved session: missing, damaged, refused, or of another network
+├── NetworkError                a network that cannot be built, or does not give what adaptation needs
+├── SettingsError               an unknown name, or a value that a setting does not allow
+└── MissingLibraryError         an optional library that is not installed
+"""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -8,9 +18,33 @@ class AllWeatherError(Exception):
     """A mistake the caller can mend; the message says what was expected, what came, and what to do."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> AllWeatherError:
+class InputError(AllWeatherError):
+    """Data that cannot be used: a picture, label, tensor, data set, plan or record."""
+
+
+class NotFiniteError(InputError):
+    """Pixels, features or logits that hold NaN or infinite values."""
+
+
+class CheckpointError(AllWeatherError):
+    """A file of weights, or a saved session, that is missing, damaged, refused, or belongs to another network."""
+
+
+class NetworkError(AllWeatherError):
+    """A network that cannot be built, or whose output or layers are not what adaptation needs."""
+
+
+class SettingsError(AllWeatherError):
+    """An unknown name, or a value that a setting does not allow."""
+
+
+class MissingLibraryError(AllWeatherError):
+    """An optional library that is not installed; the message has the command that installs it."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
     """The error for a `name` that is not among the `known` names of a `kind`, nearest spelling first."""
     names = sorted(known)
     near = get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return AllWeatherError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}.")
+    return SettingsError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}.")

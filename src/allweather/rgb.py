@@ -8,12 +8,12 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
-class ImageError(AllWeatherError):
+class ImageError(InputError):
     """One image cannot be read; the others of its stream can."""
 
 

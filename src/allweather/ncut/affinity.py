@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from allweather.errors import AllWeatherError, unknown
+from allweather.errors import AllWeatherError, NotFiniteError, unknown
 from allweather.ncut.dense import dense_affinity, dense_terms
 from allweather.ncut.landmarks import RANKS
 from allweather.ncut.lowrank import Factors, factorise
@@ -203,4 +203,4 @@ def _check(image: Tensor, mask: Tensor | None, features: Tensor | None, widths: 
         if other is not None and tuple(other.shape[-2:]) != size:
             raise AllWeatherError(f"{name}: expected the image's {size[0]}×{size[1]} pixels, got {tuple(other.shape)}.")
     if not image.isfinite().all() or (features is not None and not features.isfinite().all()):
-        raise AllWeatherError("the affinity needs finite pixels and features, and some are NaN or infinite.")
+        raise NotFiniteError("the affinity needs finite pixels and features, and some are NaN or infinite.")
