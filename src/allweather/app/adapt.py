@@ -20,7 +20,7 @@ from allweather.data.folder import open_files
 from allweather.data.images import write_image, write_json
 from allweather.data.labels import colorize, overlay
 from allweather.data.stream import Frame, Stream
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.models import load_model
 from allweather.models.catalogue import published_size
 from allweather.rgb import read_rgb
@@ -137,7 +137,7 @@ def open_session(
         torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
         network.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
-        raise AllWeatherError(f"--device {device}: {str(error).splitlines()[0]}") from error
+        raise SettingsError(f"--device {device}: {str(error).splitlines()[0]}") from error
     return Session(network, methods.make(method, preset, settings, model=network), **options)
 
 
@@ -252,7 +252,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise AllWeatherError(f"cannot resume: {path} is not a readable record ({error}).") from error
+        raise InputError(f"cannot resume: {path} is not a readable record ({error}).") from error
     return loaded if isinstance(loaded, dict) else {}
 
 

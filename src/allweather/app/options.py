@@ -1,7 +1,7 @@
 """Reading the command line's own little languages: sizes and FIELD=VALUE settings."""
 
 from allweather.bench.plan import pixels
-from allweather.errors import AllWeatherError
+from allweather.errors import SettingsError
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -12,7 +12,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     """
     size = pixels(text)
     if size and not all(16 <= side <= 16384 for side in size):
-        raise AllWeatherError(f"size: expected WIDTHxHEIGHT with sides of 16 to 16384 pixels, got '{text}'.")
+        raise SettingsError(f"size: expected WIDTHxHEIGHT with sides of 16 to 16384 pixels, got '{text}'.")
     return size
 
 
@@ -26,8 +26,8 @@ def parse_settings(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         field, separator, value = pair.partition("=")
         if not separator or not field:
-            raise AllWeatherError(f"--set: expected FIELD=VALUE, got '{pair}'.")
+            raise SettingsError(f"--set: expected FIELD=VALUE, got '{pair}'.")
         if field in settings:
-            raise AllWeatherError(f"--set: {field} is given twice.")
+            raise SettingsError(f"--set: {field} is given twice.")
         settings[field] = value
     return settings

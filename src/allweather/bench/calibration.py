@@ -3,7 +3,7 @@
 import numpy as np
 
 from allweather.bench.metrics import ratio
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 
 
 class Reliability:
@@ -24,13 +24,13 @@ class Reliability:
             AllWeatherError: for shapes that differ or confidence outside [0, 1].
         """
         if not confidence.shape == predicted.shape == truth.shape:
-            raise AllWeatherError(
+            raise InputError(
                 f"expected arrays of one shape, got {confidence.shape}, {predicted.shape} and {truth.shape}."
             )
         counted = truth >= 0
         sure = confidence[counted].astype(np.float64)
         if sure.size and not (sure.min() >= 0 and sure.max() <= 1 + 1e-6):
-            raise AllWeatherError(f"expected confidence in [0, 1], got {sure.min()}..{sure.max()}.")
+            raise InputError(f"expected confidence in [0, 1], got {sure.min()}..{sure.max()}.")
         bins = len(self.pixels)
         index = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
         self.pixels += np.bincount(index, minlength=bins)

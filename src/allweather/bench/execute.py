@@ -23,7 +23,7 @@ from allweather.bench.sources import Source, open_source, resolve
 from allweather.bench.tally import Tally
 from allweather.data.images import write_image, write_json
 from allweather.data.labels import mapping_between
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.models import load_model
 from allweather.models.segmenter import Segmenter
 from allweather.session import AdaptWhen, Precision, Session
@@ -149,7 +149,7 @@ def make_record(
         tally.add(outcome)
         tick(entry, done, len(source.stream))
     if not tally.matrix.counts.any():
-        raise AllWeatherError(f"{entry.title}: no pixel could be scored; {next(iter(tally.failures.values()), '')}")
+        raise InputError(f"{entry.title}: no pixel could be scored; {next(iter(tally.failures.values()), '')}")
     return {
         **_head(entry, session, source, protocol),
         **tally.content(),
@@ -176,7 +176,7 @@ def open_model(entry: Run) -> Segmenter:
         try:
             model = load_model(spec.name, None if spec.weights is None else resolve(spec.weights))
         except UserWarning as warning:
-            raise AllWeatherError(f"{warning}; a plan needs weights for every network.") from warning
+            raise SettingsError(f"{warning}; a plan needs weights for every network.") from warning
     return model.to(torch.device(entry.device))
 
 
@@ -200,9 +200,9 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise AllWeatherError(f"{path} is not a readable record ({error}).") from error
+        raise InputError(f"{path} is not a readable record ({error}).") from error
     if not isinstance(content, dict) or "figures" not in content:
-        raise AllWeatherError(f"{path} is not a record: expected one that `allweather bench` wrote.")
+        raise InputError(f"{path} is not a record: expected one that `allweather bench` wrote.")
     return content
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from allweather.bench.metrics import ratio
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ImageCounts:
 
     def __post_init__(self) -> None:
         if self.intersection.shape != self.union.shape or self.union.ndim != 2 or not len(self.union):
-            raise AllWeatherError(
+            raise InputError(
                 f"expected counts N×C of at least one image, got {self.intersection.shape} and {self.union.shape}."
             )
 
@@ -57,7 +57,7 @@ def paired_difference(
         AllWeatherError: when they do not hold the same number of images and classes.
     """
     if first.union.shape != second.union.shape:
-        raise AllWeatherError(
+        raise InputError(
             f"a paired difference needs the same images and classes, got {first.union.shape} and {second.union.shape}."
         )
     whole, drawn = np.ones((1, len(first.union))), _resample(len(first.union), resamples, seed)

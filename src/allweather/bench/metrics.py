@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 
 
 @dataclass
@@ -34,10 +34,10 @@ class ConfusionMatrix:
             AllWeatherError: for shapes that differ or values outside −1..C−1.
         """
         if predicted.shape != truth.shape:
-            raise AllWeatherError(f"expected labels of one shape, got {predicted.shape} and {truth.shape}.")
+            raise InputError(f"expected labels of one shape, got {predicted.shape} and {truth.shape}.")
         for name, values in (("predicted", predicted), ("true", truth)):
             if values.size and (values.min() < -1 or values.max() >= self.classes):
-                raise AllWeatherError(
+                raise InputError(
                     f"expected {name} labels in -1..{self.classes - 1}, got {values.min()}..{values.max()}."
                 )
         counted = truth >= 0

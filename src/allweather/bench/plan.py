@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from allweather import methods
 from allweather.bench.evaluate import Protocol
-from allweather.errors import AllWeatherError, unknown
+from allweather.errors import InputError, SettingsError, unknown
 from allweather.session import AdaptWhen
 
 ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
@@ -63,13 +63,11 @@ class StreamSpec:
         folders = self.images is not None and self.labels is not None
         ways = (self.root is not None) + folders + self.procedural
         if ways != 1 or (self.images is None) != (self.labels is None):
-            raise AllWeatherError(f"stream '{self.name}': expected either root, or both images and labels.")
+            raise SettingsError(f"stream '{self.name}': expected either root, or both images and labels.")
         if self.every < 1 or self.rounds < 1:
-            raise AllWeatherError(f"stream '{self.name}': every and rounds are at least 1.")
+            raise SettingsError(f"stream '{self.name}': every and rounds are at least 1.")
         if folders and any(bool(self.sequence) != (PIECE in f"{path}") for path in (self.images, self.labels)):
-            raise AllWeatherError(
-                f"stream '{self.name}': {PIECE} stands in images and labels of a sequence, only there."
-            )
+            raise SettingsError(f"stream '{self.name}': {PIECE} stands in images and labels of a sequence, only there.")
 
     @property
     def procedural(self) -> bool:
@@ -115,7 +113,7 @@ class RunSpec:
         _known("protocol", self.protocol, get_args(Protocol))
         _known("scoring", (self.scoring,), SCORINGS)
         if self.batch < 1:
-            raise AllWeatherError(f"[run] batch: expected at least 1, got {self.batch}.")
+            raise SettingsError(f"[run] batch: expected at least 1, got {self.batch}.")
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ def read_plan(path: Path) -> Plan:
     try:
         content = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise AllWeatherError(f"cannot read the plan {path}: {error}.") from error
+        raise InputError(f"cannot read the plan {path}: {error}.") from error
     for key in content:
         if key not in SECTIONS:
             raise unknown("section of a plan", key, SECTIONS)
@@ -203,7 +201,7 @@ def pixels(size: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)
     if not match:
-        raise AllWeatherError(f"size: expected WIDTHxHEIGHT, got '{size}'.")
+        raise SettingsError(f"size: expected WIDTHxHEIGHT, got '{size}'.")
     return int(match[1]), int(match[2])
 
 
@@ -231,7 +229,7 @@ def _expand(models: list[ModelSpec], streams: list[StreamSpec], chosen: list[Met
 def _entries(content: Mapping[str, Any], section: str, kind: type[T]) -> list[T]:
     tables = content.get(section, [])
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise AllWeatherError(f"a plan needs at least one [[{section}]] table.")
+        raise SettingsError(f"a plan needs at least one [[{section}]] table.")
     return [_build(kind, table, f"[[{section}]]") for table in tables]
 
 
@@ -249,7 +247,7 @@ def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
         if name not in values and entry.default is MISSING and entry.default_factory is MISSING
     ]
     if missing:
-        raise AllWeatherError(f"{where}: {', '.join(missing)} is missing.")
+        raise SettingsError(f"{where}: {', '.join(missing)} is missing.")
     return kind(**values)
 
 
@@ -262,7 +260,7 @@ def _typed(value: Any, expected: Any, where: str) -> Any:
     elif type(value) in (get_args(expected) or (expected,)) or (isinstance(value, dict) and expected == FIELDS):
         return value
     wanted = getattr(expected, "__name__", "text") if expected != FIELDS else "a table"
-    raise AllWeatherError(f"{where}: expected {wanted}, got {value!r}.")
+    raise SettingsError(f"{where}: expected {wanted}, got {value!r}.")
 
 
 def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:

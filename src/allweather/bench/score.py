@@ -5,7 +5,7 @@ from pathlib import Path
 
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.data.labels import Mapping, label_files, read_pair
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 from allweather.rgb import ImageError
 
 
@@ -35,11 +35,11 @@ def score_folders(predictions: Path, truth: Path, mapping: Mapping) -> Score:
     """
     for folder in (predictions, truth):
         if not folder.is_dir():
-            raise AllWeatherError(f"no such folder: {folder}. Expected a folder of label images (.png).")
+            raise InputError(f"no such folder: {folder}. Expected a folder of label images (.png).")
     predicted, labels = label_files(predictions), label_files(truth)
     common = [name for name in predicted if name in labels]
     if not common:
-        raise AllWeatherError(
+        raise InputError(
             f"no prediction has a label of its name: {predictions} holds {next(iter(predicted))}.png …, "
             f"{truth} holds {next(iter(labels))}.png …."
         )

@@ -19,7 +19,7 @@ from allweather.data.images import read_labels
 from allweather.data.labels import find_mapping, label_files
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.data.stream import Frame, Stream
-from allweather.errors import AllWeatherError, unknown
+from allweather.errors import InputError, SettingsError, unknown
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def resolve(text: str) -> Path:
     """
     for name in re.findall(r"\$\{(\w+)\}", text):
         if name not in os.environ:
-            raise AllWeatherError(f"{text}: the variable {name} is not set. Set it to the folder that holds the data.")
+            raise SettingsError(f"{text}: the variable {name} is not set. Set it to the folder that holds the data.")
     return Path(re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], text))
 
 
@@ -116,7 +116,7 @@ def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
     root, pieces = resolve(spec.root), spec.sequence or (spec.name,)
     dataset = find_dataset(pieces[0].partition(":")[0])
     if any(piece.partition(":")[0] != dataset.name for piece in pieces):
-        raise AllWeatherError(f"stream '{spec.name}': the pieces of a sequence are splits of one dataset.")
+        raise SettingsError(f"stream '{spec.name}': the pieces of a sequence are splits of one dataset.")
     decode = dataset.decoder(root)
 
     def opened(piece: str) -> tuple[Stream, dict[str, Sample]]:
@@ -168,7 +168,7 @@ def _join(
         stream, known = opened(piece)
         names = stream.names[:: spec.every]
         if without := [name for name in names if name not in known]:
-            raise AllWeatherError(f"stream '{spec.name}': {len(without)} images have no label, e.g. {without[0]}.")
+            raise InputError(f"stream '{spec.name}': {len(without)} images have no label, e.g. {without[0]}.")
         for original in names:
             name = f"{part}/{original}" if part else original
             frames[name], truths[name], parts[name] = (stream, original), known[original], part

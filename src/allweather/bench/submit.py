@@ -14,7 +14,7 @@ from allweather.classes import CITYSCAPES
 from allweather.data.datasets.encodings import to_label_ids
 from allweather.data.images import read_labels, write_bytes
 from allweather.data.labels import label_files
-from allweather.errors import AllWeatherError, unknown
+from allweather.errors import AllWeatherError, InputError, unknown
 from allweather.rgb import ImageError
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same predictions make the same archive
@@ -95,7 +95,7 @@ def submit(benchmark: str, run: Path, out: Path) -> Submission:
     target = BENCHMARKS[benchmark]
     folder, sure = run / "labels", run / "confidence"
     if not folder.is_dir():
-        raise AllWeatherError(f"{run} holds no labels/: expected the output folder of `allweather adapt`.")
+        raise InputError(f"{run} holds no labels/: expected the output folder of `allweather adapt`.")
     frames = _frames(target, label_files(folder))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -113,16 +113,14 @@ def _frames(target: Benchmark, files: Mapping[str, Path]) -> dict[str, Path]:
     for name, path in files.items():
         match = re.fullmatch(target.pattern, Path(name).name)
         if not match:
-            raise AllWeatherError(
+            raise InputError(
                 f"{path} is no prediction of a test image of {target.name}: expected names like {target.pattern}.png."
             )
         if match["key"] in frames:
-            raise AllWeatherError(f"{path} and {frames[match['key']]} are predictions of one frame.")
+            raise InputError(f"{path} and {frames[match['key']]} are predictions of one frame.")
         frames[match["key"]] = path
     if len(frames) != target.count:
-        raise AllWeatherError(
-            f"{target.name} takes {target.count} predictions, got {len(frames)}. Adapt to all of them."
-        )
+        raise InputError(f"{target.name} takes {target.count} predictions, got {len(frames)}. Adapt to all of them.")
     return frames
 
 
@@ -141,14 +139,14 @@ def _pack(archive: zipfile.ZipFile, target: Benchmark, key: str, path: Path, con
 def _checked(target: Benchmark, path: Path) -> np.ndarray:
     labels = _sized(target, path, read_labels)
     if labels.min() < 0 or labels.max() >= len(CITYSCAPES):
-        raise AllWeatherError(f"{path}: expected trainIds 0..18, got {labels.min()}..{labels.max()}.")
+        raise InputError(f"{path}: expected trainIds 0..18, got {labels.min()}..{labels.max()}.")
     return labels.astype(np.uint8)
 
 
 def _confidence(target: Benchmark, path: Path) -> np.ndarray:
     values = _sized(target, path, read_labels)
     if values.min() < 0 or values.max() > 65535:
-        raise AllWeatherError(f"{path}: expected 0..65535, got {values.min()}..{values.max()}.")
+        raise InputError(f"{path}: expected 0..65535, got {values.min()}..{values.max()}.")
     return values
 
 
@@ -159,7 +157,7 @@ def _sized(target: Benchmark, path: Path, read: Callable[[Path], np.ndarray]) ->
         raise AllWeatherError(f"cannot submit: {error}") from error
     width, height = target.size
     if values.shape != (height, width):
-        raise AllWeatherError(
+        raise InputError(
             f"{path}: expected {width}×{height} pixels, the test images' own size, got "
             f"{values.shape[1]}×{values.shape[0]}."
         )

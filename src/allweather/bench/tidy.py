@@ -6,7 +6,7 @@ from pathlib import Path
 
 from allweather.bench.execute import read_record
 from allweather.data.images import write_json
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 
 
 def tidy(folders: Sequence[Path]) -> int:
@@ -17,7 +17,7 @@ def tidy(folders: Sequence[Path]) -> int:
     """
     paths = [path for folder in folders for path in sorted(folder.glob("*.json"))]
     if not paths:
-        raise AllWeatherError(f"no record (.json) in {', '.join(map(str, folders)) or 'nothing: name folders'}.")
+        raise InputError(f"no record (.json) in {', '.join(map(str, folders)) or 'nothing: name folders'}.")
     for path in paths:
         write_json(path, read_record(path))
     return len(paths)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from allweather.bench.metrics import ratio
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError, SettingsError
 
 
 class UncertaintyAwareIou:
@@ -22,7 +22,7 @@ class UncertaintyAwareIou:
         self.classes = classes
         self.thresholds = np.linspace(1 / classes, 1, 11) if thresholds is None else np.asarray(thresholds, float)
         if (np.diff(self.thresholds) < 0).any():
-            raise AllWeatherError(f"expected ascending thresholds, got {self.thresholds.tolist()}.")
+            raise SettingsError(f"expected ascending thresholds, got {self.thresholds.tolist()}.")
         # true class, predicted class, thresholds met, called invalid by the mask
         self.counts = np.zeros((classes, classes, len(self.thresholds) + 1, 2), np.int64)
 
@@ -35,7 +35,7 @@ class UncertaintyAwareIou:
             AllWeatherError: for shapes that differ.
         """
         if not predicted.shape == confidence.shape == truth.shape == invalid.shape:
-            raise AllWeatherError(
+            raise InputError(
                 f"expected arrays of one shape, got {predicted.shape}, {confidence.shape}, {truth.shape} and "
                 f"{invalid.shape}."
             )

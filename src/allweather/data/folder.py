@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from allweather.data.stream import Frame, Stream
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 from allweather.rgb import EXTENSIONS, read_rgb
 
 
@@ -25,13 +25,13 @@ def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None
         found = _images(given)
         for name, path in found.items():
             if name in files:
-                raise AllWeatherError(
+                raise InputError(
                     f"two images would share the name '{name}': {files[name]} and {path}. Give them in separate runs."
                 )
             files[name] = path
     if not files:
         looked = ", ".join(str(given) for given in inputs)
-        raise AllWeatherError(f"no image in {looked}: expected files ending in {', '.join(EXTENSIONS)}.")
+        raise InputError(f"no image in {looked}: expected files ending in {', '.join(EXTENSIONS)}.")
 
     def read(name: str) -> Frame:
         image, stored = read_rgb(files[name], size)
@@ -49,7 +49,7 @@ def _images(given: Path) -> dict[str, Path]:
     if given.is_file():
         return {given.stem: given}
     if not given.is_dir():
-        raise AllWeatherError(f"no such input: {given}. Expected a folder of images or image files.")
+        raise InputError(f"no such input: {given}. Expected a folder of images or image files.")
     paths = [path for path in given.rglob("*") if path.is_file() and path.suffix.lower() in EXTENSIONS]
     named = {path: path.relative_to(given).with_suffix("").as_posix() for path in paths}
     if len(set(named.values())) < len(named):  # a.jpg beside a.png

@@ -7,7 +7,7 @@ import numpy as np
 
 from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
 from allweather.data.images import read_labels
-from allweather.errors import AllWeatherError, unknown
+from allweather.errors import InputError, SettingsError, unknown
 from allweather.rgb import ImageError
 
 
@@ -86,7 +86,7 @@ def mapping_between(predicted: ClassSet, truth: ClassSet) -> Mapping:
     for mapping in MAPPINGS.values():
         if (mapping.predicted, mapping.truth) == (predicted, truth):
             return mapping
-    raise AllWeatherError(
+    raise SettingsError(
         f"no table says how {predicted.name}'s {len(predicted)} classes count as {truth.name}'s {len(truth)}. "
         f"Known: {', '.join(MAPPINGS)}."
     )
@@ -142,5 +142,5 @@ def label_files(folder: Path) -> dict[str, Path]:
     """
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
     if not files:
-        raise AllWeatherError(f"no label image (.png) in {folder}.")
+        raise InputError(f"no label image (.png) in {folder}.")
     return files

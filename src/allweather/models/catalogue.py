@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from allweather.classes import ClassSet
-from allweather.errors import AllWeatherError, unknown
+from allweather.errors import AllWeatherError, SettingsError, unknown
 from allweather.models.checkpoints import (
     check_digest,
     fitting_tensors,
@@ -69,7 +69,7 @@ def load_model(
     path = None if weights is None else Path(weights)
     if sha256 is not None:
         if path is None:
-            raise AllWeatherError(f"{name}: sha256 is that of a checkpoint, and none was given. Name it: weights=FILE.")
+            raise SettingsError(f"{name}: sha256 is that of a checkpoint, and none was given. Name it: weights=FILE.")
         check_digest(path, sha256)
     if scheme in ECOSYSTEMS:
         ecosystem = import_module(f"allweather.models.ecosystems.{scheme}")
@@ -77,7 +77,7 @@ def load_model(
         return loaded
     entry = find_entry(name)
     if classes not in (None, entry.classes):
-        raise AllWeatherError(f"{name} gives the classes of '{entry.classes.name}' and no others. Leave out `classes`.")
+        raise SettingsError(f"{name} gives the classes of '{entry.classes.name}' and no others. Leave out `classes`.")
     model = entry.segmenter()
     if entry.enhancer:
         model.enhancer = find_entry(entry.enhancer).build().eval()
@@ -200,7 +200,7 @@ def _without_scheme(name: str) -> AllWeatherError:
     names = [entry.name for entry in all_entries()]
     same = [known for known in names if name in (*known.split(":"), known.replace(":", ""))]
     spellings = same or [f"{scheme}:{name}" for scheme in ECOSYSTEMS]
-    return AllWeatherError(
+    return SettingsError(
         f"expected a model as SCHEME:NAME, got '{name}'. Perhaps {' or '.join(spellings)}? Guessing could load other "
         "weights than you mean."
     )

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, CheckpointError
 from allweather.models.reading import read_checkpoint
 from allweather.models.segmenter import Provenance
 
@@ -116,11 +116,11 @@ def check_digest(path: Path, expected: str | None = None) -> str:
         AllWeatherError: when there is no such file, or its digest is not the expected one.
     """
     if not path.is_file():
-        raise AllWeatherError(f"no checkpoint at {path}. Expected a .pth, .pt, .tar or .safetensors file.")
+        raise CheckpointError(f"no checkpoint at {path}. Expected a .pth, .pt, .tar or .safetensors file.")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and digest != expected.lower():
-        raise AllWeatherError(f"{path}: expected sha256 {expected.lower()}, the file has {digest}. Fetch it again.")
+        raise CheckpointError(f"{path}: expected sha256 {expected.lower()}, the file has {digest}. Fetch it again.")
     return digest
 
 
@@ -131,10 +131,10 @@ def _unnest(loaded: Mapping[Any, Any], path: Path) -> tuple[dict[str, Tensor], s
         trail.append(key)
         loaded = loaded[key]
         if len(trail) > _DEEPEST:
-            raise AllWeatherError(f"{path}: mappings within mappings ({'/'.join(trail)}…), and no state dict in them.")
+            raise CheckpointError(f"{path}: mappings within mappings ({'/'.join(trail)}…), and no state dict in them.")
     others = [name for name, value in loaded.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if others or not loaded:
-        raise AllWeatherError(
+        raise CheckpointError(
             f"{path}: expected a state dict, or one under any of {', '.join(NESTINGS)}; found "
             f"{', '.join(repr(name)[:60] for name in others[:6]) or 'no keys'} beside or instead of tensors."
         )
@@ -156,13 +156,13 @@ def _compare(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: 
     missing = [key for key in expected if key not in found and not _is_counter(key)]
     unexpected = [key for key in found if key not in expected]
     if missing or unexpected:
-        raise AllWeatherError(
+        raise CheckpointError(
             f"{path} is not a checkpoint of {name}: {len(missing)} keys missing (first: {_first(missing)}), "
             f"{len(unexpected)} unexpected (first: {_first(unexpected)}). Name the network it belongs to."
         )
     differing = [key for key, value in found.items() if value.shape != expected[key].shape]
     if differing:
-        raise AllWeatherError(f"{path}: {_shapes(differing, found, expected, name)}")
+        raise CheckpointError(f"{path}: {_shapes(differing, found, expected, name)}")
     for key, value in found.items():
         _check_numbers(key, value, expected[key].dtype, path)
 
@@ -171,9 +171,9 @@ def _check_numbers(key: str, value: Tensor, wanted: torch.dtype, path: Path) -> 
     plain = value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
     if not plain or (value.dtype not in _DTYPES if wanted.is_floating_point else value.is_floating_point()):
         kind = value.dtype if plain else f"{value.dtype}, {value.layout}, on {value.device.type}"
-        raise AllWeatherError(f"{path}: {key} is {kind}; expected a dense tensor that fits {wanted}. Convert it first.")
+        raise CheckpointError(f"{path}: {key} is {kind}; expected a dense tensor that fits {wanted}. Convert it first.")
     if wanted.is_floating_point and not value.to(wanted).isfinite().all():
-        raise AllWeatherError(f"{path}: {key} holds NaN or infinite values; the checkpoint is damaged.")
+        raise CheckpointError(f"{path}: {key} holds NaN or infinite values; the checkpoint is damaged.")
 
 
 def _shapes(keys: list[str], found: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allweather.errors import AllWeatherError
+from allweather.errors import CheckpointError, MissingLibraryError
 
 CLASSIFIER = "classifier"  # what the layer without a name is called here
 LONGEST_NAME = 200  # characters
@@ -32,7 +32,7 @@ def read_matlab(path: Path) -> dict[str, Tensor]:
     try:
         h5py: Any = import_module("h5py")
     except ImportError as error:
-        raise AllWeatherError(
+        raise MissingLibraryError(
             f"reading {path} needs h5py. Install it with: pip install 'allweather[matlab]'."
         ) from error
     groups: list[Any] = []
@@ -44,14 +44,14 @@ def read_matlab(path: Path) -> dict[str, Tensor]:
                 items |= _parameters(file, group, h5py)
             claimed = sum(item.size * item.dtype.itemsize for item in items.values())
             if claimed > LARGEST:
-                raise AllWeatherError(f"{path}: parameters of {claimed:,} bytes; expected at most {LARGEST:,}.")
+                raise CheckpointError(f"{path}: parameters of {claimed:,} bytes; expected at most {LARGEST:,}.")
             found = {name: _array(item) for name, item in items.items()}
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise AllWeatherError(
+        raise CheckpointError(
             f"{path}: not a readable MATLAB 7.3 file ({error}). Older ones are not HDF5: save it again with '-v7.3'."
         ) from error
     if not found:
-        raise AllWeatherError(
+        raise CheckpointError(
             f"{path}: no parameters of a MatConvNet network in it (structures with 'name' and 'value', or 'filters' "
             "and 'biases'). Expected the net-config file that MGCDA or RefineNet saves."
         )

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from allweather.errors import AllWeatherError
+from allweather.errors import CheckpointError
 from allweather.models.matlab import read_matlab
 from allweather.models.pickles import STAND_INS, objection
 
@@ -32,18 +32,18 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
             network (`.mat`).
     """
     if not path.is_file():
-        raise AllWeatherError(f"no checkpoint at {path}. Expected a .pth, .pt, .tar or .safetensors file.")
+        raise CheckpointError(f"no checkpoint at {path}. Expected a .pth, .pt, .tar or .safetensors file.")
     with path.open("rb") as file:
         head = file.read(512)
     size = path.stat().st_size
     if size > _SIZE_LIMIT:
-        raise AllWeatherError(
+        raise CheckpointError(
             f"{path} has {size:,} bytes; expected at most {_SIZE_LIMIT:,}. Export the state dict alone."
         )
     if not head:
-        raise AllWeatherError(f"{path} is empty. Fetch the checkpoint again.")
+        raise CheckpointError(f"{path} is empty. Fetch the checkpoint again.")
     if head.lstrip()[:1] == b"<":
-        raise AllWeatherError(f"{path} is a web page, not a checkpoint: the download was refused. Fetch it again.")
+        raise CheckpointError(f"{path} is a web page, not a checkpoint: the download was refused. Fetch it again.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path, head)
     if path.suffix == ".mat":
@@ -54,14 +54,14 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
 def _read_safetensors(path: Path, head: bytes) -> dict[str, Tensor]:
     claimed, size = int.from_bytes(head[:8], "little"), path.stat().st_size
     if claimed > min(size - 8, _HEADER_LIMIT):
-        raise AllWeatherError(
+        raise CheckpointError(
             f"{path}: the header claims {claimed:,} bytes and the file has {size:,}. It is truncated or no safetensors."
         )
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, *_DAMAGE) as error:
-        raise AllWeatherError(_unreadable(path, "safetensors file", error)) from error
+        raise CheckpointError(_unreadable(path, "safetensors file", error)) from error
 
 
 def _read_torch(path: Path) -> Mapping[Any, Any]:
@@ -72,14 +72,14 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
                 warnings.simplefilter("ignore")  # about pickle protocols; what fails to load says so
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
-        raise AllWeatherError(_unreadable(path, "torch checkpoint", error)) from error
+        raise CheckpointError(_unreadable(path, "torch checkpoint", error)) from error
     if strange is not None:
-        raise AllWeatherError(
+        raise CheckpointError(
             f"{path} holds code or objects beside tensors, which is refused ({strange[:120]}). Export its state dict: "
             "torch.save(model.state_dict(), …) or safetensors."
         )
     if not isinstance(loaded, Mapping):
-        raise AllWeatherError(f"{path}: expected a mapping of names to tensors, found {type(loaded).__name__}.")
+        raise CheckpointError(f"{path}: expected a mapping of names to tensors, found {type(loaded).__name__}.")
     return loaded
 
 

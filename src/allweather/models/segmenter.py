@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError, NetworkError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -203,7 +203,7 @@ class Segmenter(nn.Module):
             AllWeatherError: for another input shape, or an output without the expected class count.
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise AllWeatherError(f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}.")
+            raise InputError(f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}.")
         if self.window and max(images.shape[-2:]) > self.window.size:
             return self._slide(images, self.window)
         return self._whole(images)
@@ -241,13 +241,13 @@ class Segmenter(nn.Module):
         elif isinstance(output, (tuple, list)) and output:
             output = output[0]
         if not isinstance(output, Tensor) or output.ndim != 4:
-            raise AllWeatherError(
+            raise NetworkError(
                 f"{self.name}: expected logits B×C×H×W from the network, or a tuple or mapping that holds them "
                 f"('out' or 'logits'), got {type(output).__name__}. Wrap the network in a module that returns logits."
             )
         expected = len(self.classes) + self.extra_logits
         if output.shape[1] != expected:
-            raise AllWeatherError(
+            raise NetworkError(
                 f"{self.name}: expected {expected} logits per pixel ({len(self.classes)} classes of "
                 f"'{self.classes.name}' + {self.extra_logits} extra), the network gives {output.shape[1]}. "
                 "Pass the class set it was trained on, or extra_logits for trailing ones."

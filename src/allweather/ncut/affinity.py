@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from allweather.errors import AllWeatherError, NotFiniteError, unknown
+from allweather.errors import InputError, NotFiniteError, SettingsError, unknown
 from allweather.ncut.dense import dense_affinity, dense_terms
 from allweather.ncut.landmarks import RANKS
 from allweather.ncut.lowrank import Factors, factorise
@@ -79,7 +79,7 @@ class Affinity:
         )
         for number in (max_rank, 1 if rank == "auto" else rank):
             if not isinstance(number, int) or number < 1:
-                raise AllWeatherError(f"rank: expected 'auto' or a positive integer, got {number!r}.")
+                raise SettingsError(f"rank: expected 'auto' or a positive integer, got {number!r}.")
         batch, _, height, width = image.shape
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             kind = image.dtype if image.dtype == torch.float64 else torch.float32
@@ -138,7 +138,7 @@ class Affinity:
         terms = self.terms(scores)
         if class_weights is not None:
             if class_weights.shape[-1] != terms.shape[1]:
-                raise AllWeatherError(
+                raise InputError(
                     f"class_weights: expected {terms.shape[1]} numbers, one per class, got {list(class_weights.shape)}."
                 )
             terms = terms * class_weights.to(terms)
@@ -150,7 +150,7 @@ class Affinity:
     def _fits(self, scores: Tensor) -> None:
         batch, height, width = self.counts.shape
         if scores.ndim != 4 or (scores.shape[0], *scores.shape[2:]) != (batch, height, width):
-            raise AllWeatherError(
+            raise InputError(
                 f"expected scores {batch}×C×{height}×{width}, on the grid of the image, got {tuple(scores.shape)}."
             )
 
@@ -192,15 +192,13 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 def _check(image: Tensor, mask: Tensor | None, features: Tensor | None, widths: dict[str, float]) -> None:
     if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point() or not image.numel():
-        raise AllWeatherError(
-            f"expected images B×3×H×W, RGB floats in [0, 1]; got {tuple(image.shape)} of {image.dtype}."
-        )
+        raise InputError(f"expected images B×3×H×W, RGB floats in [0, 1]; got {tuple(image.shape)} of {image.dtype}.")
     for name, width in widths.items():
         if not 0 < width < float("inf"):
-            raise AllWeatherError(f"{name}: expected a positive number, got {width}.")
+            raise SettingsError(f"{name}: expected a positive number, got {width}.")
     size = tuple(image.shape[2:])
     for name, other in (("mask", mask), ("features", features)):
         if other is not None and tuple(other.shape[-2:]) != size:
-            raise AllWeatherError(f"{name}: expected the image's {size[0]}×{size[1]} pixels, got {tuple(other.shape)}.")
+            raise InputError(f"{name}: expected the image's {size[0]}×{size[1]} pixels, got {tuple(other.shape)}.")
     if not image.isfinite().all() or (features is not None and not features.isfinite().all()):
         raise NotFiniteError("the affinity needs finite pixels and features, and some are NaN or infinite.")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 
 LIMIT = 12_288  # pixels per image; the matrix then has 1.5e8 entries
 
@@ -16,7 +16,7 @@ def dense_affinity(appearance: Tensor, mask: Tensor, sigma_xy: float) -> Tensor:
     """
     height, width = appearance.shape[2:]
     if height * width > LIMIT:
-        raise AllWeatherError(
+        raise InputError(
             f"the dense affinity of {height}×{width} pixels would have {height * width:,}² entries; it takes at most "
             f"{LIMIT:,} pixels. Use implementation='lowrank', or a smaller image."
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from allweather.bench.execute import read_record
 from allweather.bench.intervals import ImageCounts, Interval, paired_difference
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 from allweather.methods import METHODS
 
 Record = Mapping[str, Any]
@@ -96,9 +96,7 @@ def load_records(folder: Path) -> list[Record]:
     """
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if not paths:
-        raise AllWeatherError(
-            f"no record (.json) in {folder}: expected the folder that `allweather bench --out` wrote."
-        )
+        raise InputError(f"no record (.json) in {folder}: expected the folder that `allweather bench --out` wrote.")
     return [read_record(path) for path in paths]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from allweather.bench.report.collect import Group, against, source_of
-from allweather.errors import AllWeatherError
+from allweather.errors import MissingLibraryError
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#c8641e", "#777777"  # told apart in grey print too, by their line styles
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -134,7 +134,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise AllWeatherError("the page's figures need matplotlib: pip install 'allweather[report]'.") from error
+        raise MissingLibraryError("the page's figures need matplotlib: pip install 'allweather[report]'.") from error
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "allweather"  # the same records make the same page
     matplotlib.rcParams["font.size"] = 10

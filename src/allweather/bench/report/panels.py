@@ -18,7 +18,7 @@ from allweather.bench.report.collect import Group, Record, changes, source_of
 from allweather.bench.sources import Source, open_source
 from allweather.data.images import read_labels
 from allweather.data.labels import colorize
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 
 RIGHTED, SPOILT, SAME = (31, 95, 168), (200, 100, 30), (235, 235, 235)  # blue, orange, light grey
 COLUMNS = ("input", "source", "adapted", "truth", "change")
@@ -49,7 +49,7 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
         if ranked:
             made[one.setting[0]] = _key(opened)  # once for a stream, below its last frames
     if not made:
-        raise AllWeatherError(
+        raise InputError(
             f"no run in {folder} kept its predictions. Run the plan with --labels, the source among its methods."
         )
     return made

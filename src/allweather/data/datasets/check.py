@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from allweather.data.datasets.dataset import Dataset, Sample, Split
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 
 
 def check(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def check(dataset: Dataset, root: Path) -> dict[str, Any]:
         AllWeatherError: when `root` is no folder, or holds nothing of the dataset.
     """
     if not root.is_dir():
-        raise AllWeatherError(f"no such folder: {root}. Expected the root of {dataset.title}.")
+        raise InputError(f"no such folder: {root}. Expected the root of {dataset.title}.")
     found = {name: dataset.find(root, split) for name, split in dataset.splits.items()}
     if not any(found.values()):
         dataset.samples(root)  # its message says what was looked for

@@ -11,7 +11,7 @@ from allweather.classes import CITYSCAPES, ClassSet
 from allweather.data.datasets.encodings import train_ids
 from allweather.data.folder import natural_key
 from allweather.data.stream import Frame, Stream
-from allweather.errors import AllWeatherError, unknown
+from allweather.errors import InputError, unknown
 from allweather.rgb import read_rgb
 
 Rule = tuple[str, str]  # a regular expression over an image's path below the root, and what it becomes
@@ -98,13 +98,13 @@ class Dataset:
         chosen = self.split(split)
         found, absent = self.find(root, chosen), self.absent(root, chosen)
         if found and absent:
-            raise AllWeatherError(
+            raise InputError(
                 f"{chosen.listed} names {len(found) + len(absent)} images of {self.title}, and {len(absent)} of them "
                 f"are not in {root}, e.g. {absent[0]}. It is offered at {self.publisher}."
             )
         if not found:
             sought = ", ".join(([chosen.listed] if chosen.listed else []) + list(chosen.images))
-            raise AllWeatherError(
+            raise InputError(
                 f"no image of {self.title} ({split or self.default}) in {root}: looked for {sought}. "
                 f"{self._elsewhere(root, chosen)}It is offered at {self.publisher}."
             )

@@ -9,7 +9,7 @@ from allweather.classes import CITYSCAPES
 from allweather.data.datasets.dataset import Dataset, Decoder, Split
 from allweather.data.datasets.encodings import lookup
 from allweather.data.images import read_labels
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 
 PREFIXES = {  # the longest prefix of a label's name decides; None does not count
     "construction--flat--road": "road", "construction--flat--bike-lane": "road",
@@ -51,12 +51,12 @@ def decoder(root: Path) -> Decoder:
 def _table(root: Path, version: str) -> dict[int, int]:
     path = next((root / name for name in (f"config_{version}.json", "config.json") if (root / name).is_file()), None)
     if path is None:
-        raise AllWeatherError(f"{root} holds no config_{version}.json, which names Mapillary Vistas' labels.")
+        raise InputError(f"{root} holds no config_{version}.json, which names Mapillary Vistas' labels.")
     try:
         labels = json.loads(path.read_text())["labels"]
         return {index: train_id(label["name"]) for index, label in enumerate(labels)}
     except (ValueError, KeyError, TypeError) as error:
-        raise AllWeatherError(f"cannot read {path}: expected Mapillary Vistas' list of labels ({error!r}).") from error
+        raise InputError(f"cannot read {path}: expected Mapillary Vistas' list of labels ({error!r}).") from error
 
 
 def _split(folder: str, count: int, version: str) -> Split:

@@ -7,7 +7,7 @@ import numpy as np
 
 from allweather.classes import CITYSCAPES
 from allweather.data.datasets.dataset import Dataset, Decoder, Split
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError
 from allweather.rgb import ImageError, read_rgb
 
 COUNTED_AS = {  # categories beyond the Cityscapes names, by the class they are scored as
@@ -35,7 +35,7 @@ def decoder(root: Path) -> Decoder:
             for entry in listing["annotations"]
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AllWeatherError(f"cannot read {path}: expected WildDash's panoptic.json ({error!r}).") from error
+        raise InputError(f"cannot read {path}: expected WildDash's panoptic.json ({error!r}).") from error
 
     def decode(label: Path) -> np.ndarray:
         if label.stem not in segments:

@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-from allweather.errors import AllWeatherError
+from allweather.errors import MissingLibraryError
 
 
 def optional(library: str, extra: str) -> ModuleType:
@@ -15,6 +15,6 @@ def optional(library: str, extra: str) -> ModuleType:
     try:
         return import_module(library)
     except ImportError as error:
-        raise AllWeatherError(
+        raise MissingLibraryError(
             f"{library} is not importable ({error}). Install it with: pip install 'allweather[{extra}]'."
         ) from error

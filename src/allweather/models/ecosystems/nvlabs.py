@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import AllWeatherError, unknown
+from allweather.errors import CheckpointError, unknown
 from allweather.models.checkpoints import read_state_dict
 from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.transformers import Logits
@@ -96,7 +96,7 @@ def _renamed(layer: str, key: str) -> str:
         if match := re.fullmatch(pattern, layer):
             groups = match.groups()
             return name.format(int(groups[0]) - 1, *groups[1:]) if groups else name
-    raise AllWeatherError(f"'{key}' is no tensor of SegFormer as NVlabs names them.")
+    raise CheckpointError(f"'{key}' is no tensor of SegFormer as NVlabs names them.")
 
 
 def _with_tensors(library: Any, config: Any, tensors: dict[str, Tensor], path: Path, name: str) -> nn.Module:
@@ -105,11 +105,11 @@ def _with_tensors(library: Any, config: Any, tensors: dict[str, Tensor], path: P
     try:
         network, report = model.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True)
     except (RuntimeError, ValueError) as error:
-        raise AllWeatherError(f"{path} is not a checkpoint of {name}: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path} is not a checkpoint of {name}: {str(error).splitlines()[0]}") from error
     wrong = [
         str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report.get(kind) or ()
     ]
     if wrong:
-        raise AllWeatherError(f"{path} is not a checkpoint of {name}: {len(wrong)} tensors differ (first: {wrong[0]}).")
+        raise CheckpointError(f"{path} is not a checkpoint of {name}: {len(wrong)} tensors differ (first: {wrong[0]}).")
     loaded: nn.Module = network
     return loaded

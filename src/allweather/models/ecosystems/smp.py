@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import AllWeatherError
+from allweather.errors import NetworkError, SettingsError
 from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import Preprocessing, Segmenter
@@ -27,7 +27,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     folder = (Path(name) / "config.json").is_file()
     architecture, separator, encoder = name.partition("/")
     if not folder and not (separator and encoder):
-        raise AllWeatherError(
+        raise SettingsError(
             f"smp:{name}: expected ARCHITECTURE/ENCODER, e.g. smp:deeplabv3plus/resnet50, or a folder with config.json."
         )
     try:
@@ -38,7 +38,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         )
     except (KeyError, ValueError, RuntimeError, OSError, TypeError) as error:
         reason = str(error).strip().splitlines()[0][:200]
-        raise AllWeatherError(f"segmentation-models-pytorch cannot make '{name}': {reason}") from error
+        raise NetworkError(f"segmentation-models-pytorch cannot make '{name}': {reason}") from error
     if folder:
         encoder = json.loads((Path(name) / "config.json").read_text()).get("encoder_name", "")
     model = Segmenter(network, classes=classes, preprocessing=_preprocessing(encoder), name=f"smp:{name}").eval()

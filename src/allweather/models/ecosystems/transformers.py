@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet, numbered
-from allweather.errors import AllWeatherError
+from allweather.errors import NetworkError
 from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Segmenter
@@ -78,7 +78,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         task = _task(library, name) if config.model_type == "oneformer" else None
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise AllWeatherError(
+        raise NetworkError(
             f"transformers cannot load '{name}': {reason} Expected a hub name, or a folder with config.json and "
             "model.safetensors of a semantic segmentation network."
         ) from error

@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor
 
-from allweather.errors import AllWeatherError
+from allweather.errors import CheckpointError
 from allweather.models.entry import Entry
 from allweather.models.matlab import CLASSIFIER
 from allweather.models.nets.blocks.refinenet import RefineNet
@@ -33,7 +33,7 @@ def translate(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stem, _, kind = name.rpartition("_")
         layer = _layer(stem)
         if layer is None or kind not in ("filter", "bias", "mult", "moments"):
-            raise AllWeatherError(f"'{name}' is no parameter of RefineNet on ResNet-101 in MatConvNet's form.")
+            raise CheckpointError(f"'{name}' is no parameter of RefineNet on ResNet-101 in MatConvNet's form.")
         if kind == "moments":
             mean, deviation = value[:, 0], value[:, 1]
             translated[f"{layer}.running_mean"] = mean.clone()
