@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tiny import SIZE, frames, moved_names, tiny
-from torch import Tensor
+from torch import Tensor, nn
 
 from allweather import methods
 from allweather.errors import AllWeatherError
@@ -45,6 +45,21 @@ every_case = pytest.mark.parametrize(
 def test_a_refusal_names_the_method_and_the_network(case: tuple[str, str, str], reason: str) -> None:
     assert case[0] in reason and f"tiny-{case[2]}" in reason
     assert case[2] == "none" or case[::2] == ("norm", "layernorm"), "all others work on BatchNorm and on LayerNorm"
+
+
+FAILS = 1e4  # added to an image on which `Failing` fails
+
+
+class Failing(nn.Module):
+    """A network that answers NaN to images far out of range."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.inner = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.inner(x)
+        return logits * float("nan") if x.abs().max() > FAILS else logits
 
 
 def session_for(name: str, preset: str, model: Segmenter, **options: Any) -> Session:
@@ -174,6 +189,63 @@ def test_a_batch_works_and_keeps_its_shape(name: str, preset: str, norm: str) ->
     assert result.logits.shape == (2, 3, *SIZE)
     assert result.labels.shape == (2, *SIZE)
     assert session(frames(1)[0]).logits.shape == (3, *SIZE)
+
+
+@every_case
+def test_predict_after_a_call_is_the_calls_own_prediction_where_nothing_was_learnt(
+    name: str, preset: str, norm: str
+) -> None:
+    model = tiny(norm)
+    learns = "lr" in methods.describe_fields(methods.METHODS[name])
+    method = methods.make(name, preset, {"lr": 0.0} if learns else {}, model=model)
+    session = Session(model, method, guard=False)
+    for image in frames(3):
+        made = session(image).logits.softmax(0)
+        torch.testing.assert_close(session.predict(image).softmax(0), made, atol=2e-6, rtol=1e-5)
+
+
+@every_case
+def test_a_frame_whose_prediction_is_not_finite_is_skipped_and_the_stream_goes_on(
+    name: str, preset: str, norm: str
+) -> None:
+    """The network itself fails on one frame; what is reported is then the network's own answer, and nothing moves."""
+    model = tiny(norm)
+    model.network = Failing(model.network)
+    session = session_for(name, preset, model)
+    good = frames(2)
+    session(good[0])
+    before = deepcopy(session.model.state_dict())
+    result = session(good[1] + FAILS)
+    assert result.decision.kind == "skipped" and "finite" in result.decision.reason
+    assert all(torch.equal(before[key], tensor) for key, tensor in session.model.state_dict().items())
+    assert session(good[1]).logits.isfinite().all()
+
+
+@every_case
+def test_images_of_any_size_give_a_result_or_a_clear_error(name: str, preset: str, norm: str) -> None:
+    for shape in ((0, 3, *SIZE), (1, 3, 0, 8), (3, 0, 0)):
+        with pytest.raises(AllWeatherError, match="at least one image of at least one pixel"):
+            session_for(name, preset, tiny(norm))(torch.zeros(shape))
+    for shape in ((3, 1, 32), (3, 24, 1)):
+        image = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+        assert session_for(name, preset, tiny(norm))(image).logits.shape == shape
+
+
+@every_case
+def test_the_default_dtype_changes_nothing(name: str, preset: str, norm: str) -> None:
+    images = frames(5)
+    plain = session_for(name, preset, tiny(norm))
+    expected = [plain(image).logits for image in images]
+    other = tiny(norm)
+    torch.set_default_dtype(torch.float64)
+    try:
+        session = session_for(name, preset, other)
+        found = [session(image).logits for image in images]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, two in zip(expected, found, strict=True):
+        assert two.dtype == torch.float32
+        torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
 
 
 def test_source_equals_a_plain_forward() -> None:

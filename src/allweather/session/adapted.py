@@ -1,10 +1,10 @@
 """The session's own copy of a network: what a method may move in it, its optimizer, its prediction, the ways back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import moving_statistics
 from allweather.methods.views import view_logits
 from allweather.models.segmenter import Segmenter
-from allweather.session.snapshot import OwnBuffers, Snapshot
+from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
 from allweather.session.storage import digest
 
 Precision = Literal["float32", "bf16"]
@@ -187,6 +187,17 @@ class AdaptedNetwork:
                 source |= {f"network.{name}": self.source.tensors[f"{group}.{name}"] for name in tensors}
             self._digest = digest(source)
         return self._digest
+
+    def optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The optimizer's state out of saved tensors.
+
+        Raises:
+            CheckpointError: where it is not one of this optimizer.
+        """
+        if self.optimizer is None:
+            return None
+        keys = state_keys(self.method.make_optimizer([nn.Parameter(torch.zeros(1))]))
+        return optimizer_state(self.optimizer, tensors, keys)
 
     def has_moved(self) -> bool:
         """Whether any update or running statistic may have changed the network since the source."""

@@ -21,7 +21,7 @@ from allweather.session.guard import Decision, Guard
 from allweather.session.guard.policy import Objection, Policy
 from allweather.session.result import Result
 from allweather.session.shift import Shift, ShiftDetector
-from allweather.session.snapshot import Snapshot, flatten_optimizer, optimizer_state
+from allweather.session.snapshot import Snapshot, flatten_optimizer
 from allweather.session.steps import Steps, take_steps, unfit
 from allweather.session.storage import load_session, save_session
 
@@ -149,11 +149,11 @@ class Session:
             try:
                 self._check(counters)
                 moved = {name: tensor for name, tensor in tensors.items() if self._moves(name, tensor)}
-                optimizer = self._adapted.optimizer
-                state = None if optimizer is None else optimizer_state(optimizer, tensors)
+                optimizer = self._adapted.optimizer_state(tensors)
+                self._policy.check(counters)
             except CheckpointError as error:
                 raise CheckpointError(f"{path}: {error}") from error
-            self._adapted.restore(Snapshot(moved, state, int(counters["updates"])))
+            self._adapted.restore(Snapshot(moved, optimizer, int(counters["updates"])))
             self.state.generator.set_state(counters["random"])
             self._policy.load(counters)
             if self._detector is not None:
@@ -330,7 +330,6 @@ class Session:
             raise CheckpointError(f"expected counters.{missing[0]}, found nothing.")
         if counters["random"].shape != expected["random"].shape:
             raise CheckpointError(f"expected a random state of {len(expected['random'])} bytes.")
-        self._policy.check(counters)
 
     def _moves(self, name: str, tensor: Tensor) -> bool:
         """Whether a saved tensor is part of the network's or the method's state."""

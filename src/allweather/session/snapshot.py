@@ -106,12 +106,27 @@ def flatten_optimizer(state: Mapping[str, Any] | None) -> dict[str, Tensor]:
     }
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def state_keys(optimizer: torch.optim.Optimizer | None) -> frozenset[str]:
+    """What an optimizer of this kind, fresh and for one parameter, remembers of it after a step."""
+    if optimizer is None:
+        return frozenset()
+    parameter = next(iter(optimizer.param_groups[0]["params"]))
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return frozenset(key for key, value in optimizer.state[parameter].items() if value is not None)
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], keys: frozenset[str]
+) -> dict[str, Any]:
     """What `flatten_optimizer` was given, for an optimizer of the same parameters; its own groups are taken.
 
+    Args:
+        keys: what must be there for each parameter that anything is there for.
+
     Raises:
-        AllWeatherError: for a name that is none of an optimizer's, a parameter that it does not have, or a state of
-            another shape than its parameter.
+        CheckpointError: for a name that is none of an optimizer's, a parameter that it does not have, or a state that
+            lacks something or has another shape than its parameter.
     """
     groups = optimizer.state_dict()["param_groups"]
     shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
@@ -125,4 +140,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
         if tensor.ndim and tensor.shape != shapes[int(index)]:
             raise CheckpointError(f"expected {name} of shape {tuple(shapes[int(index)])}, found {tuple(tensor.shape)}.")
         state.setdefault(int(index), {})[key] = tensor
+    for number, found in state.items():
+        if found.keys() != keys:
+            raise CheckpointError(f"expected {', '.join(sorted(keys))} of parameter {number}, found {sorted(found)}.")
     return {"state": state, "param_groups": groups}

@@ -9,7 +9,7 @@ from allweather.errors import CheckpointError
 from allweather.session.adapted import AdaptedNetwork, Prediction
 from allweather.session.guard.limits import Guard
 from allweather.session.guard.signs import compare, cuts, mirror_change, summary
-from allweather.session.snapshot import Snapshot, flatten_optimizer, optimizer_state
+from allweather.session.snapshot import Snapshot, flatten_optimizer
 
 _WINDOW = 10  # comparisons that strikes are counted among
 _STILL = 0.5 / 255  # mean change of a few pixels under which a batch shows what the last one showed
@@ -201,6 +201,7 @@ class Policy:
                 found = tensors.get(f"guard.good.{name}")
                 if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
                     raise CheckpointError(f"expected counters.guard.good.{name} of shape {tuple(tensor.shape)}.")
+            self._adapted.optimizer_state({name.removeprefix("guard."): tensor for name, tensor in tensors.items()})
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Takes up what `tensors` gave, once `check` has passed it."""
@@ -211,5 +212,4 @@ class Policy:
         if "guard.updates" in tensors:
             own = {name.removeprefix("guard."): tensor for name, tensor in tensors.items()}
             good = {name.removeprefix("good."): tensor for name, tensor in own.items() if name.startswith("good.")}
-            optimizer = None if self._adapted.optimizer is None else optimizer_state(self._adapted.optimizer, own)
-            self.good = Snapshot(good, optimizer, int(own["updates"]))
+            self.good = Snapshot(good, self._adapted.optimizer_state(own), int(own["updates"]))
