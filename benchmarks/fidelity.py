@@ -3,7 +3,7 @@
     python -m benchmarks.fidelity public --public FOLDER   runs public code, writes tests/data/fidelity.json
     python -m benchmarks.fidelity compare                  runs the product, writes benchmarks/records/fidelity.json
 
-FOLDER holds checkouts named as in `fidelity_public.BY_METHOD`, with their commits in FOLDER/commits.json. Cases on
+FOLDER holds checkouts named as in `fidelity_sources.BY_METHOD`, with their commits in FOLDER/commits.json. Cases on
 ESPNetv2 need ALLWEATHER_ASSETS; without it `public` keeps what the fixture holds of them and `compare` leaves them out.
 """
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 def write_public(folder: Path, cases: list[Case], dry: bool) -> None:
     """Runs public code and keeps its numbers."""
-    from benchmarks.fidelity_public import public_of
+    from benchmarks.fidelity_sources import public_of
 
     commits = json.loads((folder / "commits.json").read_text())
     found: dict[str, Any] = read_fixture() if FIXTURE.exists() else {}
@@ -82,12 +82,50 @@ def write_comparison(cases: list[Case], dry: bool) -> None:
     rows = {}
     for case in cases:
         steps = distances(case, fixture[case.name], run(case))
-        rows[case.name] = {"public": fixture[case.name]["public"], "steps": [vars(step) for step in steps]}
+        about = {key: fixture[case.name][key] for key in ("public", "adapted")}
+        rows[case.name] = {**about, "deviation": case.deviation, "steps": [vars(step) for step in steps]}
         print(f"{case.name:24}", *(_spell(step) for step in steps), sep="\n    ")
     if not dry:
         old = json.loads(RECORD.read_text())["rows"] if RECORD.exists() else {}
         kept = {case.name: (old | rows)[case.name] for case in CASES if case.name in old | rows}
         RECORD.write_text(json.dumps({"versions": versions(), "rows": kept}, indent=1) + "\n")
+
+
+def table() -> str:
+    """The recorded distances, the largest over the steps of each case."""
+    if not RECORD.exists():
+        return "not measured"
+    heads = (
+        "case",
+        "public code",
+        "steps",
+        "probabilities",
+        "labels equal",
+        "parameters (way moved)",
+        "known to differ",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    rows = json.loads(RECORD.read_text())["rows"]
+    for name, row in rows.items():
+        steps = row["steps"]
+        moved = max(step["moved"] for step in steps)
+        parameters = _largest(steps, "parameters")
+        cells = [name, row["public"], str(len(steps)), _largest(steps, "probabilities")]
+        cells += [f"{min(step['same_labels'] for step in steps):.2%}"]
+        cells += [parameters if parameters == "–" else f"{parameters} ({moved:.0e})", row["deviation"] or "–"]
+        lines.append("| " + " | ".join(cells) + " |")
+    fitted: dict[str, list[str]] = {}
+    for row in rows.values():
+        repository = row["public"].partition("@")[0]
+        fitted.setdefault(row["adapted"], [])
+        fitted[row["adapted"]] += [] if repository in fitted[row["adapted"]] else [repository]
+    said = [f"- {', '.join(names)}: {adapted}" for adapted, names in fitted.items()]
+    return "\n".join([*lines, "", "What was done to run them, their files unchanged:", "", *said])
+
+
+def _largest(steps: list[dict[str, Any]], key: str) -> str:
+    found = [step[key] for step in steps if step[key] is not None]
+    return f"{max(found):.0e}" if found and max(found) else "0" if found else "–"
 
 
 def _spell(step: Distance) -> str:

@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from allweather import Segmenter, Session, load_model, methods
 from allweather.classes import ClassSet
+from allweather.methods import memo, rotta
 from allweather.rgb import read_rgb
-from allweather.methods import memo
 from allweather.session import Guard
 
 FIXTURE = Path(__file__).parents[1] / "tests" / "data" / "fidelity.json"
 CLASSES = ClassSet("five", tuple("abcde"), tuple((shade, 0, 0) for shade in range(5)))
 HEIGHT, WIDTH = 24, 32
 SAMPLED_PIXELS, SAMPLED_LABELS, SAMPLED_PARAMETERS = 8, 400, 60  # of a frame, of a large frame, of a large network
+TEACHER = 4e-6  # their product and sum of a teacher and ours round differently, by up to 4e-7 of its largest value
 REAL = "espnetv2"  # suffix of cases on ESPNetv2 0.5 with real weights
 
 Numbers = list[float]
@@ -41,7 +42,8 @@ class Case:
         method, settings: of the product; fields that differ from preset `paper`.
         frames: how many frames of the stream.
         seed, stream: of the tiny network; what differs in `frames`.
-        limit, parameter_limit: the largest difference in probabilities and in parameters that the product may show.
+        limit, parameter_limit: the largest difference in probabilities and in parameters that the product may show; the
+            measured ones are in benchmarks/records/fidelity.json.
         same_labels: the least share of pixels whose label is the same, 0..1.
         deviation: what is known to differ, in words.
     """
@@ -53,7 +55,7 @@ class Case:
     seed: int = 5
     stream: dict[str, Any] = field(default_factory=dict)
     limit: float = 1e-5
-    parameter_limit: float = 1e-5
+    parameter_limit: float = 1e-6
     same_labels: float = 1.0
     deviation: str = ""
 
@@ -119,6 +121,11 @@ def views(images: Tensor, count: int) -> Tensor:
     return (images * torch.from_numpy(gains.astype(np.float32))).clamp(0, 1)
 
 
+def strong_view(images: Tensor, strength: float = 0.0) -> Tensor:
+    """RoTTA's view for the student on both sides: darker."""
+    return 0.6 * images
+
+
 def dusk(count: int) -> Tensor:
     """Real frames at 240×176: count×3×176×240."""
     folder = Path(os.environ["ALLWEATHER_ASSETS"]) / "camvid" / "dusk" / "images"
@@ -153,11 +160,21 @@ def material(case: Case) -> tuple[Segmenter, Tensor]:
 def run(case: Case) -> list[Step]:
     """The product's steps."""
     model, images = material(case)
-    with source_folder() as (folder, _), patch.object(memo, "recoloured", _Supply(case)):
+    with (
+        source_folder() as (folder, _),
+        patch.multiple(memo, recoloured=_Supply(case)),
+        patch.multiple(rotta, recoloured=strong_view),
+    ):
         settings = case.settings | ({"source_images": str(folder)} if case.method == "eata" else {})
         method = methods.make(case.method, "paper", settings)
         session = Session(model, method, guard=Guard(enabled=False), seed=0)
         return [_step(session, image, case) for image in images]
+
+
+@contextmanager
+def _same_views(case: Case) -> Iterator[None]:
+    with patch.object(memo, "recoloured", _Supply(case)), patch.object(rotta, "recoloured", strong_view):
+        yield
 
 
 class _Supply:
@@ -198,6 +215,15 @@ class Distance:
     parameters: float | None
     teacher: float | None
     moved: float
+
+    def within(self, case: Case) -> bool:
+        """Whether the product is as near as the case asks for."""
+        return (
+            self.same_labels >= case.same_labels
+            and (self.probabilities or 0.0) <= case.limit
+            and (self.parameters or 0.0) <= case.parameter_limit
+            and (self.teacher or 0.0) <= max(case.parameter_limit, TEACHER)
+        )
 
 
 def distances(case: Case, record: dict[str, Any], steps: list[Step]) -> list[Distance]:
@@ -267,21 +293,31 @@ def read_fixture() -> dict[str, Any]:
     return loaded
 
 
+BIASED = "variance estimated with bias, theirs without"
 CASES: tuple[Case, ...] = (
     Case("tent", "tent"),
     Case("tent, 3 steps", "tent", {"iterations": 3, "episodic": True}),
+    Case("norm", "norm", limit=3e-4, same_labels=0.998, deviation=BIASED),
     Case("norm, no prior", "norm", {"bn": "batch"}),
-    Case("norm", "norm"),
     Case("eta", "eta"),
     Case("eata", "eata", {"source_count": 3}),
     Case("sar", "sar"),
     Case("sar, resets", "sar", frames=6, seed=3, stream={"seed": 223, "block": 8, "noise": 0.1, "last": 1.0}),
     Case("cotta", "cotta", frames=3),
     Case("diga", "diga"),
-    Case("rotta", "rotta", {"capacity": 6, "every": 3, "strength": 0.0}, frames=6),
-    Case("memo", "memo", {"views": 8}),
-    *(Case(f"{name} {REAL}", name, frames=3) for name in ("tent", "norm", "eta", "sar")),
+    Case(
+        "rotta",
+        "rotta",
+        {"capacity": 6, "every": 3},
+        frames=6,
+        parameter_limit=3e-4,
+        deviation="student and teacher share one set of statistics, constant to the gradient",
+    ),
+    Case("memo", "memo", {"views": 8}, limit=3e-4, same_labels=0.998, deviation=BIASED),
+    Case(f"tent {REAL}", "tent", frames=3, limit=1e-4, parameter_limit=1e-5),
+    Case(f"norm {REAL}", "norm", frames=3, limit=3e-3, same_labels=0.99, deviation=BIASED),
+    Case(f"eta {REAL}", "eta", frames=3),
+    Case(f"sar {REAL}", "sar", frames=3),
     Case(f"cotta {REAL}", "cotta", frames=2),
 )
 BY_NAME: dict[str, Case] = {case.name: case for case in CASES}
-Driver = Callable[[Segmenter, Tensor, Case], list[Step]]

@@ -1,21 +1,17 @@
 """Runs public code of the rival methods, as it stands in its checkouts, on the networks and frames of the check.
 
 Nothing of theirs is copied here: their files are imported from the checkouts. What they import and the run does not
-need (mmcv, wandb, …) is stood in for; where they expect a classifier, the network is wrapped so that pixels are samples.
+need (mmcv, wandb, …) is stood in for; where they expect a classifier, the network is wrapped: every pixel a sample.
 """
 
-import ast
 import importlib
-import importlib.util
 import math
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from copy import deepcopy
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -25,28 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather import Segmenter
-from benchmarks.fidelity_cases import Case, Step, source_folder, views
+from benchmarks.fidelity_cases import Case, Step, source_folder, strong_view, views
+from benchmarks.fidelity_checkout import checkout, function_in, mmcv, mmseg, stand_in
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
-
-
-@dataclass(frozen=True)
-class Public:
-    """Where a case's public code lies, what of it runs, and what had to be done to run it.
-
-    Attributes:
-        checkout: folder below `--public`, the repository's name.
-        repository: its address on GitHub.
-        runs: the file and what is called in it.
-        adapted: how the network or the call was made to fit; their files are never changed.
-        drive: runs it.
-    """
-
-    checkout: str
-    repository: str
-    runs: str
-    adapted: str
-    drive: Callable[[Path, Segmenter, Tensor, Case], list[Step]]
 
 
 class Pixels(nn.Module):
@@ -186,7 +164,7 @@ def diga(root: Path, segmenter: Segmenter, images: Tensor, case: Case) -> list[S
 
 def cotta(root: Path, segmenter: Segmenter, images: Tensor, case: Case) -> list[Step]:
     """The loop for ACDC around their EncoderDecoder, whose backbone is here the whole network."""
-    with checkout(root, *_mmcv(), *_packages(root)):
+    with checkout(root, *mmcv(), *mmseg(root)):
         loop = importlib.import_module("mmseg.apis.test")
         decoder = importlib.import_module("mmseg.models.segmentors.encoder_decoder").EncoderDecoder
         entropy = importlib.import_module("mmseg.models.losses.cross_entropy_loss").cross_entropy
@@ -278,7 +256,7 @@ def _multi_scale(image: Tensor) -> dict[str, Any]:
 
 
 def rotta(root: Path, segmenter: Segmenter, images: Tensor, case: Case) -> list[Step]:
-    """Their memory, layers and update; an image's class and doubt are the product's, its strong view the image."""
+    """Their memory, layers and update; an image's class and doubt are the product's, the strong view is darker."""
 
     class Columns(nn.Module):
         """B×3×H×W to (H·W)×C×B, so that the weights of images meet the last axis."""
@@ -303,7 +281,7 @@ def rotta(root: Path, segmenter: Segmenter, images: Tensor, case: Case) -> list[
     )
     with checkout(root, *packages):
         module = importlib.import_module("core.adapter.rotta")
-    with patch.object(module, "get_tta_transforms", lambda settings: nn.Identity()):
+    with patch.object(module, "get_tta_transforms", lambda settings: strong_view):
         adapted = module.RoTTA(settings, Columns(), lambda p: torch.optim.Adam(p, lr=1e-3, betas=(0.9, 0.999)))
     usual, steps = torch.zeros(len(segmenter.classes)), []
     for index, image in enumerate(images, start=1):
@@ -346,7 +324,7 @@ def memo(root: Path, segmenter: Segmenter, images: Tensor, case: Case) -> list[S
             importlib.import_module("utils.adapt_helpers"),
             importlib.import_module("utils.train_helpers"),
         )
-    marginal = _function(root / "imagenet-exps" / "test_calls" / "test_adapt.py", "marginal_entropy")
+    marginal = function_in(root / "imagenet-exps" / "test_calls" / "test_adapt.py", "marginal_entropy")
     model = Rows()
     optimizer = torch.optim.SGD(segmenter.parameters(), lr=0.00025, weight_decay=0.0)
     layer = nn.BatchNorm2d
@@ -371,133 +349,3 @@ def memo(root: Path, segmenter: Segmenter, images: Tensor, case: Case) -> list[S
 
 def _mirrored(view: Tensor, index: int) -> Tensor:
     return view.flip(2) if index % 2 == 0 else view
-
-
-def _function(path: Path, name: str) -> Callable[..., Any]:
-    """A function of a script that cannot be imported, compiled as it stands."""
-    found = next(
-        node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef) and node.name == name
-    )
-    world: dict[str, Any] = {"np": np, "torch": torch}
-    exec(compile(ast.Module([found], []), str(path), "exec"), world)
-    function: Callable[..., Any] = world[name]
-    return function
-
-
-def _mmcv() -> list[ModuleType]:
-    class Registry:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def register_module(self, *unused: Any, **named: Any) -> Callable[[Any], Any]:
-            return lambda found: found
-
-    def half(**unused: Any) -> Callable[[Any], Any]:
-        return lambda found: found
-
-    def pictures(images: Tensor, **unused: Any) -> list[np.ndarray]:
-        return [np.zeros((*images.shape[2:], 3)) for _ in images]
-
-    progress = type("Progress", (), {"__init__": lambda self, length: None, "update": lambda self: None})
-    return [
-        stand_in("mmcv", ProgressBar=progress, imresize=lambda picture, size: picture),
-        stand_in("mmcv.image", tensor2imgs=pictures),
-        stand_in("mmcv.runner", get_dist_info=None, build_optimizer=None, build_runner=None, auto_fp16=half),
-        stand_in("mmcv.utils", Registry=Registry, build_from_cfg=None),
-        stand_in("IPython", embed=None),
-        stand_in("kornia"),
-    ]
-
-
-def _packages(root: Path) -> list[ModuleType]:
-    """mmseg's packages without what their own __init__ would import."""
-    names = ("mmseg", "mmseg.apis", "mmseg.models", "mmseg.models.segmentors", "mmseg.models.losses", "mmseg.ops")
-    found = [stand_in(name, path=root / Path(*name.split("."))) for name in names]
-    resize = _function_of(root / "mmseg" / "ops" / "wrappers.py", "resize")
-    prefix = _function_of(root / "mmseg" / "core" / "utils" / "misc.py", "add_prefix")
-    found[-1].resize = resize  # type: ignore[attr-defined]  # a stand-in takes any
-    empty = [stand_in(f"mmseg.models.backbones{name}") for name in ("", ".prompt", ".lora")]
-    return [*found, stand_in("mmseg.core", add_prefix=prefix), *empty]
-
-
-def _function_of(path: Path, name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"public_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{path} cannot be imported; expected the file of a checkout.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)
-
-
-def stand_in(name: str, path: Path | None = None, **values: Any) -> ModuleType:
-    """A module of that name that holds `values`; with `path`, a package whose files are found there."""
-    module = ModuleType(name)
-    module.__dict__.update(values)
-    if path is not None:
-        module.__path__ = [str(path)]
-    return module
-
-
-@contextmanager
-def checkout(root: Path, *modules: ModuleType) -> Iterator[None]:
-    """Imports come from the checkout and from the stand-ins; afterwards nothing of them stays importable."""
-    given = {module.__name__: module for module in modules}
-    before = {name: sys.modules[name] for name in given if name in sys.modules}
-    sys.path.insert(0, str(root))
-    sys.modules.update(given)
-    try:
-        yield
-    finally:
-        sys.path.remove(str(root))
-        theirs = [name for name, module in sys.modules.items() if str(root) in str(getattr(module, "__file__", ""))]
-        for name in {*theirs, *given}:
-            del sys.modules[name]
-        sys.modules.update(before)
-
-
-PIXELS = "images go in as (H·W)×3 and logits come out as (H·W)×C: every pixel is a sample"
-BY_METHOD: dict[str, Public] = {
-    "tent": Public("tent", "DequanWang/tent", "tent.py Tent, Adam 1e-3", PIXELS, tent),
-    "norm, no prior": Public("tent", "DequanWang/tent", "norm.py Norm(no_stats=True)", PIXELS, norm),
-    "norm": Public(
-        "robustness", "bethgelab/robustness", "robusta/batchnorm/bn.py adapt_bayesian(16/17)", PIXELS, prior
-    ),
-    "eta": Public("EATA", "mr-eggplant/EATA", "eata.py EATA(fishers=None)", PIXELS, eta),
-    "eata": Public(
-        "EATA", "mr-eggplant/EATA", "eata.py EATA", f"{PIXELS}; Fisher loop of main.py, one image a batch", eta
-    ),
-    "sar": Public("SAR", "mr-eggplant/SAR", "sar.py SAR, sam.py SAM", PIXELS, sar),
-    "cotta": Public(
-        "SVDP",
-        "Anonymous-012/SVDP",
-        "mmseg/apis/test.py single_gpu_cotta, EncoderDecoder.aug_test (the copy of the authors' ACDC code)",
-        "mmcv stood in for; `args`, which the loop reads and nobody defines, has ema_rate .999; views not rounded to bytes",
-        cotta,
-    ),
-    "diga": Public(
-        "DIGA",
-        "Waybaba/DIGA",
-        "src/models/ttda_module.py DIGA, configs/model/diga.yaml",
-        "features are the logits; confident labels are handed in as the ground truth; lightning stood in for",
-        diga,
-    ),
-    "rotta": Public(
-        "RoTTA",
-        "BIT-DA/RoTTA",
-        "core/adapter/rotta.py update_model, CSTU, RobustBN2d",
-        "the network gives (H·W)×C×B; class and doubt of an image are the product's; no strong view on either side",
-        rotta,
-    ),
-    "memo": Public(
-        "memo",
-        "zhangmarvin/memo",
-        "imagenet-exps adapt_single, marginal_entropy, _modified_bn_forward",
-        "the network gives V×(H·W)×C; the views are recoloured and mirrored in place of AugMix",
-        memo,
-    ),
-}
-
-
-def public_of(case: Case) -> Public:
-    """The public code of a case."""
-    return BY_METHOD.get(case.name, BY_METHOD[case.method])
