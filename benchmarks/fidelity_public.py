@@ -281,8 +281,14 @@ def rotta(root: Path, segmenter: Segmenter, images: Tensor, case: Case) -> list[
     )
     with checkout(root, *packages):
         module = importlib.import_module("core.adapter.rotta")
+
+    def optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if rate := case.settings.get("lr"):
+            return torch.optim.SGD(parameters, lr=rate, momentum=0.9)
+        return torch.optim.Adam(parameters, lr=1e-3, betas=(0.9, 0.999))
+
     with patch.object(module, "get_tta_transforms", lambda settings: strong_view):
-        adapted = module.RoTTA(settings, Columns(), lambda p: torch.optim.Adam(p, lr=1e-3, betas=(0.9, 0.999)))
+        adapted = module.RoTTA(settings, Columns(), optimizer)
     usual, steps = torch.zeros(len(segmenter.classes)), []
     for index, image in enumerate(images, start=1):
         adapted.model_ema.eval()
