@@ -95,8 +95,6 @@ class AdaptedNetwork:
         self.forget_gradient()
         self.updates += 1
         self.method.after_update(self.model, self.state)
-        if self.method.recovers(self.state):
-            self._recover()
 
     def forget_gradient(self) -> None:
         """Frees the gradient of an iteration that has ended."""
@@ -210,14 +208,6 @@ class AdaptedNetwork:
     def device(self, otherwise: torch.device | None = None) -> torch.device:
         """Where the network lies; `otherwise` for one without parameters, the CPU where None."""
         return next((p.device for p in self.model.parameters()), otherwise or torch.device("cpu"))
-
-    def _recover(self) -> None:
-        """The source's parameters and statistics and a fresh optimizer; what the method remembers stays."""
-        kept = {name: tensor.clone() for name, tensor in self.state.memory.items()}
-        self.restore(self.source)
-        with torch.no_grad():
-            for name, value in kept.items():
-                self.state.memory[name].copy_(value)
 
     def _predict(self, network: Segmenter, images: Tensor, plain: Tensor | None) -> Prediction:
         def predict(view: Tensor) -> Tensor:
