@@ -121,7 +121,7 @@ def views(images: Tensor, count: int) -> Tensor:
     return (images * torch.from_numpy(gains.astype(np.float32))).clamp(0, 1)
 
 
-def strong_view(images: Tensor, strength: float = 0.0) -> Tensor:
+def strong_view(images: Tensor, strength: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
     """RoTTA's view for the student on both sides: darker."""
     return 0.6 * images
 
@@ -183,7 +183,7 @@ class _Supply:
     def __init__(self, case: Case) -> None:
         self.case, self.given = case, 0
 
-    def __call__(self, images: Tensor, strength: float) -> Tensor:
+    def __call__(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         count = self.case.settings["views"]
         self.given += 1
         return views(images, count)[[(self.given - 1) % count]]
