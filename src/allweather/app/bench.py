@@ -1,4 +1,4 @@
-"""`allweather bench` and `allweather compare`: grids of runs as records, and what two records differ in."""
+"""`allweather bench`: grids of runs as records."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,23 +10,18 @@ from allweather.app.console import (
     DONE,
     INTERRUPTED,
     SOME_FAILED,
-    data,
     narration,
     plain,
-    print_json,
     progress,
-    table,
     warn,
 )
-from allweather.bench.compare import compare as compare_records
-from allweather.bench.execute import execute, read_record
+from allweather.bench.execute import execute
 from allweather.bench.plan import Run, read_plan
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs to the command line."""
+    """Adds the verb to the command line."""
     app.command(epilog="Example: allweather bench plans/camvid.toml --out runs/")(bench)
-    app.command(epilog="Example: allweather compare runs/a.json runs/b.json --json")(compare)
 
 
 def bench(
@@ -66,25 +61,3 @@ def bench(
         f"{len(result.failed)} failed; records in [bold]{plain(out)}[/]"
     )
     raise typer.Exit(SOME_FAILED if result.failed else DONE)
-
-
-def compare(
-    first: Annotated[Path, typer.Argument(metavar="A.json", help="A record.")],
-    second: Annotated[Path, typer.Argument(metavar="B.json", help="Another.")],
-    json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
-) -> None:
-    """Say what differs between two records: settings, figures, and the paired difference over their images."""
-    found = compare_records(read_record(first), read_record(second))
-    if json:
-        print_json(found)
-        return
-    settings = [(key, *map(str, values)) for key, values in found["settings"].items()]
-    data.print(table("settings that differ", ("setting", first.stem, second.stem), settings, numbers_from=3))
-    figures = [(key, *map(_figure, values)) for key, values in found["figures"].items()]
-    data.print(table("figures", ("figure", first.stem, second.stem, "difference"), figures))
-    if found["paired"]:
-        data.print(f"paired over images: {found['paired']}")
-
-
-def _figure(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
