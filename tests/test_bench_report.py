@@ -252,9 +252,8 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
 
 
 def test_the_verb_writes_the_file_it_is_told_to(runs: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        make_app("report"), ["report", str(runs), "--out", str(tmp_path / "r.md"), "--format", "md"]
-    )
+    app = make_app("report")
+    result = CliRunner().invoke(app, ["report", str(runs), "--out", str(tmp_path / "r.md"), "--format", "md"])
     assert result.exit_code == 0 and (tmp_path / "r.md").read_text().startswith("### ")
     assert CliRunner().invoke(app, ["report", str(runs), "--out", "r.pdf", "--format", "pdf"]).exit_code == 2
 
