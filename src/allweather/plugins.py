@@ -1,4 +1,4 @@
-"""Code of the user's own: files, modules and installed packages that bring networks, methods and data sets."""
+"""Code of the user's own: files, modules and installed packages that bring networks, methods and datasets."""
 
 import ast
 import hashlib

@@ -16,7 +16,9 @@ from allweather.app.console import (
     warn,
 )
 from allweather.bench.execute import execute
-from allweather.bench.plan import Run, read_plan
+from allweather.bench.plan import Plan, Run, read_plan
+from allweather.bench.variables import needed, unset_variables
+from allweather.errors import SettingsError
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +38,7 @@ def bench(
 ) -> None:
     """Run a plan: one JSON record per run, written whole; start it again, or several times at once, to go on."""
     grid = read_plan(plan)
+    ready = _ready(grid, plan)
     try:
         with progress() as bar:
             task = bar.add_task("", total=None, rate="")
@@ -48,7 +51,7 @@ def bench(
                 score = f"{record['figures']['mIoU']:.2f} mIoU, {record['seconds']:.0f} s"
                 narration.print(f"{place}: {plain(entry.title)}: {score}")
 
-            result = execute(grid, out, tick, finished, keep_labels=labels)
+            result = execute(ready, out, tick, finished, keep_labels=labels)
     except KeyboardInterrupt:
         narration.print(f"interrupted: finished runs are in {plain(out)}; the same command does the rest.")
         raise typer.Exit(INTERRUPTED) from None
@@ -60,4 +63,26 @@ def bench(
         f"{len(result.done)} runs done, {len(result.kept)} were there, {len(result.elsewhere)} run elsewhere, "
         f"{len(result.failed)} failed; records in [bold]{plain(out)}[/]"
     )
-    raise typer.Exit(SOME_FAILED if result.failed else DONE)
+    raise typer.Exit(SOME_FAILED if result.failed or len(ready.runs) < len(grid.runs) else DONE)
+
+
+def _ready(grid: Plan, path: Path) -> Plan:
+    """The runs whose variables are all set; the variables of the others are named, all at once.
+
+    Raises:
+        SettingsError: when no run is ready.
+    """
+    ready = Plan(tuple(run for run in grid.runs if not needed(run)))
+    if len(ready.runs) == len(grid.runs):
+        return grid
+    unset = unset_variables(grid.runs)
+    told = "\n".join(f"  {variable}" for variable in unset)
+    example = " ".join(f"{variable.name}=FOLDER" for variable in unset)
+    message = (
+        f"{len(grid.runs) - len(ready.runs)} of {len(grid.runs)} runs need folders whose variables are not set. What "
+        f"each has to hold:\n{told}\nSet them: {example} allweather bench {path} …"
+    )
+    if not ready.runs:
+        raise SettingsError(message)
+    warn(message)
+    return ready

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from allweather.data.datasets import find_split
+from allweather.data.datasets import open_split
 from allweather.data.folder import open_files
 from allweather.data.stream import Frame, Stream
 
@@ -11,9 +11,9 @@ def load_stream(kind: str, path: Path | str, size: tuple[int, int] | None = None
     """A stream of frames: `load_stream("folder", "night_drive/")` or `load_stream("acdc:val/fog", "acdc/")`.
 
     Args:
-        kind: `folder`, the images below a folder in natural order; or a data set and its split, `NAME` or `NAME:SPLIT`,
+        kind: `folder`, the images below a folder in natural order; or a dataset and its split, `NAME` or `NAME:SPLIT`,
             where NAME may be one of your own: `mydata.py:MyDataset`.
-        path: the folder, or the data set's root.
+        path: the folder, or the dataset's root.
         size: (width, height) that every frame is resampled to; None keeps each one's own.
 
     Raises:
@@ -21,8 +21,7 @@ def load_stream(kind: str, path: Path | str, size: tuple[int, int] | None = None
     """
     if kind == "folder":
         return open_files([path], size)
-    dataset, split = find_split(kind)
-    return dataset.stream(Path(path), split, size)
+    return open_split(kind, path, size)
 
 
 __all__ = ["Frame", "Stream", "load_stream", "open_files"]

@@ -1,6 +1,7 @@
 """The datasets of the field, one publisher's layout a file; a new one is a file beside these and a line here."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from allweather.data.datasets import (
@@ -22,6 +23,7 @@ from allweather.data.datasets import (
 from allweather.data.datasets.check import check
 from allweather.data.datasets.dataset import Dataset, Sample, Split
 from allweather.data.datasets.own import find_dataset_in
+from allweather.data.stream import Stream
 
 DATASETS = {
     dataset.name: dataset
@@ -68,6 +70,16 @@ def find_split(name: str) -> tuple[Dataset, str | None]:
     return find_dataset_in(name, DATASETS)
 
 
+def open_split(name: str, root: Path | str, size: tuple[int, int] | None = None) -> Stream:
+    """The frames of `NAME` or `NAME:SPLIT` (see `find_split`) below its root, without labels.
+
+    Raises:
+        AllWeatherError: as `find_split`, or when nothing is found.
+    """
+    dataset, split = find_dataset_in(name, DATASETS, "kind of stream", ("folder",))
+    return dataset.stream(Path(root), split, size)
+
+
 def list_datasets(datasets: Mapping[str, Dataset] = DATASETS) -> list[dict[str, Any]]:
     """One row per dataset, ready for JSON: names, splits with their published numbers, publisher and terms."""
     return [
@@ -85,4 +97,14 @@ def list_datasets(datasets: Mapping[str, Dataset] = DATASETS) -> list[dict[str, 
     ]
 
 
-__all__ = ["DATASETS", "Dataset", "Sample", "Split", "check", "find_dataset", "find_split", "list_datasets"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Sample",
+    "Split",
+    "check",
+    "find_dataset",
+    "find_split",
+    "list_datasets",
+    "open_split",
+]

@@ -1,4 +1,4 @@
-"""Data sets of the user's own: a Dataset, or what makes one, in a file, a module or an installed package."""
+"""Datasets of the user's own: a Dataset, or what makes one, in a file, a module or an installed package."""
 
 import re
 from collections.abc import Mapping
@@ -17,16 +17,19 @@ from allweather.plugins import (
     without_name,
 )
 
-DATA_SETS = Kind("data set", "allweather.datasets", InputError, "mydata.py:MyDataset")
+OWN_DATASETS = Kind("dataset", "allweather.datasets", InputError, "mydata.py:MyDataset")
 _OWN = re.compile(r"(?P<place>.+\.py:\w+|[\w.]+:\w+)(?::(?P<split>.+))?")
 
 
-def find_dataset_in(name: str, known: Mapping[str, Dataset]) -> tuple[Dataset, str | None]:
-    """The data set and the split that `NAME` or `NAME:SPLIT` says, the split None where it says none.
+def find_dataset_in(
+    name: str, known: Mapping[str, Dataset], word: str = "dataset", others: tuple[str, ...] = ()
+) -> tuple[Dataset, str | None]:
+    """The dataset and the split that `NAME` or `NAME:SPLIT` says, the split None where it says none.
 
     Args:
         name: NAME is one of `known`, `mydata.py:MyDataset`, `package.module:MyDataset`, or what an installed package
             calls it. Code of the user's own runs, which is said on stderr.
+        word, others: what the message for an unknown name calls it, and which names would have done beside datasets.
 
     Raises:
         SettingsError: for an unknown name.
@@ -35,25 +38,25 @@ def find_dataset_in(name: str, known: Mapping[str, Dataset]) -> tuple[Dataset, s
     first, _, rest = name.partition(":")
     if first in known:
         return known[first], rest or None
-    packages = installed(DATA_SETS)
+    packages = installed(OWN_DATASETS)
     if first in packages:
-        return checked(first, load_installed(packages[first], DATA_SETS)), rest or None
+        return checked(first, load_installed(packages[first], OWN_DATASETS)), rest or None
     match = _OWN.fullmatch(name)
     place = find_place(match["place"]) if match else None
     if match and place:
-        return checked(place.label, load_own(place, DATA_SETS)), match["split"]
-    raise without_name(name, DATA_SETS) or unknown("data set", first, [*known, *packages])
+        return checked(place.label, load_own(place, OWN_DATASETS)), match["split"]
+    raise without_name(name, OWN_DATASETS) or unknown(word, first, [*others, *known, *packages])
 
 
 def list_own(known: Mapping[str, Dataset]) -> tuple[dict[str, Dataset], dict[str, str]]:
-    """The data sets of installed packages by name, and why others cannot be used."""
+    """The datasets of installed packages by name, and why others cannot be used."""
     found: dict[str, Dataset] = {}
     broken: dict[str, str] = {}
-    for entry in installed(DATA_SETS).values():
+    for entry in installed(OWN_DATASETS).values():
         try:
             if entry.name in known:
-                raise SettingsError(f"{package_of(entry)} calls a data set {entry.name}, which is one's name here.")
-            found[entry.name] = checked(entry.name, load_installed(entry, DATA_SETS))
+                raise SettingsError(f"{package_of(entry)} calls a dataset {entry.name}, which is one's name here.")
+            found[entry.name] = checked(entry.name, load_installed(entry, OWN_DATASETS))
         except AllWeatherError as error:
             broken[entry.name] = str(error)
     return found, broken
@@ -65,7 +68,7 @@ def checked(label: str, made: Any) -> Dataset:
     Raises:
         InputError: otherwise.
     """
-    dataset = made if isinstance(made, Dataset) or not callable(made) else guarded(label, DATA_SETS, made)
+    dataset = made if isinstance(made, Dataset) or not callable(made) else guarded(label, OWN_DATASETS, made)
     if not isinstance(dataset, Dataset):
         raise InputError(
             f"{label}: expected an allweather.data.datasets.Dataset, or what makes one, got {dataset!r:.80}."
