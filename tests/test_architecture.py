@@ -21,7 +21,7 @@ BELOW = {  # what each room may import, besides itself
     "session": {"errors", "classes", "models", "methods", "ncut"},
     "data": {"errors", "plugins", "classes", "rgb"},
     "bench": {"errors", "values", "plugins", "classes", "models", "methods", "session", "ncut", "data", "rgb"},
-    "app": {"errors", "plugins", "classes", "models", "methods", "session", "ncut", "data", "bench", "rgb"},
+    "app": {"errors", "values", "plugins", "classes", "models", "methods", "session", "ncut", "data", "bench", "rgb"},
 }
 
 

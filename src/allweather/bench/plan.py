@@ -203,7 +203,8 @@ class Run:
     @property
     def title(self) -> str:
         """For people: model, stream, method and what else differs."""
-        parts = (self.model.name, self.stream.name, f"{self.method.name}/{self.method.preset}", self.protocol)
+        given = "".join(f" {name}={value}" for name, value in self.model.arguments.items())
+        parts = (self.model.name + given, self.stream.name, f"{self.method.name}/{self.method.preset}", self.protocol)
         return f"{' · '.join(parts)} · {self.order} · seed {self.seed}"
 
     @property
