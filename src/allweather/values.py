@@ -43,8 +43,10 @@ def _spell(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(kind.__members__)
     if kind in _LISTS or get_origin(kind) in _LISTS:
-        items = {spell_type(item) for item in get_args(kind) if item is not Ellipsis}
-        return f"values separated by commas ({', '.join(sorted(items)) or 'text'})"
+        items = get_args(kind)
+        count = "" if kind in _LISTS or get_origin(kind) is list or items[-1] is Ellipsis else f"{len(items)} "
+        words = sorted({spell_type(item) for item in items if item is not Ellipsis})
+        return f"{count}values separated by commas ({', '.join(words) or 'text'})"
     return _WORDS.get(kind) or f"a {getattr(kind, '__name__', kind)}, which text cannot give"
 
 

@@ -38,6 +38,7 @@ def show(
     columns, lines = {"models": _models, "methods": _methods, "datasets": _datasets}[kind](rows)
     data.print(table(f"{len(rows)} {kind}", columns, lines, numbers_from=len(columns)))
     if kind == "methods":
+        data.print(_defaults(rows))
         data.print(_fields(rows))
 
 
@@ -86,13 +87,16 @@ def _models(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str
 
 
 def _methods(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    return ("name", "presets", "source", "fields and defaults"), [
-        (row["name"], ", ".join(row["presets"]), row["source"], _defaults(row["fields"])) for row in rows
+    return ("name", "presets", "source"), [(row["name"], ", ".join(row["presets"]), row["source"]) for row in rows]
+
+
+def _defaults(rows: list[dict[str, Any]]) -> Table:
+    """Each method's fields with their values in the preset `recommended`."""
+    lines = [
+        (row["name"], " ".join(f"{name}={_short(field['default'])}" for name, field in row["fields"].items()) or "–")
+        for row in rows
     ]
-
-
-def _defaults(fields: dict[str, dict[str, Any]]) -> str:
-    return "  ".join(f"{name}={_short(field['default'])}" for name, field in fields.items()) or "none"
+    return table("defaults", ("name", "fields"), lines, numbers_from=2)
 
 
 def _fields(rows: list[dict[str, Any]]) -> Table:
