@@ -162,6 +162,18 @@ def test_a_file_runs_once_until_it_changes_and_says_so(nets: str, capsys: pytest
     assert torch.equal(changed.network[0].weight, nn.Conv2d(3, 4, 1).weight)
 
 
+def test_a_module_that_can_be_imported_is_named_with_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ourlab").mkdir()
+    (tmp_path / "ourlab" / "nets.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert aw.load_model("ourlab.nets:fixed").name == "ourlab.nets:fixed"
+    assert capsys.readouterr().err == "running ourlab.nets, your own code\n"
+    with pytest.raises(NetworkError, match=r"No module named 'ourlab\.net'"):
+        aw.load_model("ourlab.net:fixed")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Nameless(Tent):
     """Has TENT's name."""

@@ -1,7 +1,7 @@
 """Adapts any pretrained urban-scene segmentation network to the weather in front of the camera, at test time."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from allweather import methods
@@ -59,15 +59,17 @@ _HOMES = {
 _ROOMS = ("classes", "data", "errors", "methods", "models", "ncut", "session")
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return import_module("importlib.metadata").version("allweather")
-    if name in _ROOMS:
-        return import_module(f"allweather.{name}")
-    for room, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"allweather.{room}"), name)
-    raise AttributeError(f"module 'allweather' has no attribute '{name}'")
+if not TYPE_CHECKING:  # a type checker knows every name, and which are none
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return import_module("importlib.metadata").version("allweather")
+        if name in _ROOMS:
+            return import_module(f"allweather.{name}")
+        for room, names in _HOMES.items():
+            if name in names:
+                return getattr(import_module(f"allweather.{room}"), name)
+        raise AttributeError(f"module 'allweather' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
