@@ -1,5 +1,6 @@
 """Networks of one's own in Python: what a factory may give, whose weights it has, and every wrong thing instead."""
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,9 @@ def test_a_file_runs_once_until_it_changes_and_says_so(nets: str, capsys: pytest
     for _ in range(2):
         aw.load_model(f"{nets}:fixed")
     assert capsys.readouterr().err == f"running {nets}, your own code\n"
-    Path(nets).write_text(SOURCE.replace("manual_seed(3)", "manual_seed(4)"))  # of the same length, in the same second
+    then = Path(nets).stat().st_mtime_ns
+    Path(nets).write_text(SOURCE.replace("manual_seed(3)", "manual_seed(4)"))
+    os.utime(nets, ns=(then, then))  # as an editor is quick: of the same length and time
     changed = aw.load_model(f"{nets}:fixed")
     assert "running" in capsys.readouterr().err
     torch.manual_seed(4)
@@ -179,6 +182,13 @@ class Nameless(Tent):
     """Has TENT's name."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Taken(Tent):
+    """Says TENT's name again."""
+
+    name: ClassVar[str] = "tent"
+
+
 class Unmarked(Tent):
     """Is no dataclass of its own."""
 
@@ -196,6 +206,7 @@ WRONG: list[tuple[Any, Any, str]] = [
     (methods.make, None, "takes a name such as 'mall-domain', got NoneType"),
     (methods.make, "mall_domain", "Did you mean 'mall-domain'"),
     (methods.make, f"{__name__}:Nameless", 'name: ClassVar[str] = "my-tent"'),
+    (methods.make, f"{__name__}:Taken", "records need a name that no other method has"),
     (methods.make, f"{__name__}:Unmarked", "write @dataclass(frozen=True, kw_only=True) above the class Unmarked"),
     (methods.make, "torch.nn:Conv2d", "expected a subclass of allweather.methods.Method"),
     (find_dataset, "torch.nn:ReLU", "expected an allweather.data.datasets.Dataset, or what makes one, got ReLU()"),
