@@ -1,6 +1,7 @@
 """Networks of one's own in Python: what a factory may give, whose weights it has, and every wrong thing instead."""
 
 import os
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,10 @@ def test_a_file_that_does_not_run_says_where(tmp_path: Path, text: str, said: st
     assert said in str(caught.value)
 
 
-def test_a_file_runs_once_until_it_changes_and_says_so(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_runs_once_until_it_changes_and_says_so(
+    nets: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     for _ in range(2):
         aw.load_model(f"{nets}:fixed")
     assert capsys.readouterr().err == f"running {nets}, your own code\n"
