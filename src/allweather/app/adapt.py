@@ -286,7 +286,7 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
         "stop": result.stop,
         "losses": [round(loss, 6) for loss in result.losses],
         "watched": [round(loss, 6) for loss in result.watched],
-        "decision": result.decision,
+        "decision": str(result.decision),
         "seconds": round(result.seconds, 4),
     }
 

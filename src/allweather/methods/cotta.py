@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from allweather.methods.gradient import GradientMethod
-from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.option import option
 from allweather.methods.parameters import with_parameters
 from allweather.methods.views import mean_probabilities
 from allweather.models.segmenter import Segmenter
@@ -28,14 +29,22 @@ class Cotta(GradientMethod):
         "paper": {"bn": "source", "lr": 7.5e-6, "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), "threshold": 0.69}
     }
 
+    without: ClassVar = {"lookahead": "the teacher predicts, and a step of the student does not move it"}
+
     parameters: str = option("all", "what moves: all, norm-affine, or a pattern over parameter names")
-    lr: float = option(1e-5, "learning rate")
+    lr: float = option(1e-5, "learning rate", low=0)
     episodic: bool = option(False, "back to the source network after each batch")
     report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
-    teacher: float = option(0.999, "share of itself that the teacher keeps at each update")
-    restore: float = option(0.01, "probability with which a number returns to the source after an update")
-    threshold: float = option(0.9, "mean confidence of the source, 0..1, under which the teacher sees several views")
-    scales: tuple[float, ...] = option((0.75, 1.0, 1.25), "sizes of the teacher's views, relative to the image")
+    teacher: float = option(0.999, "share of itself that the teacher keeps at each update", low=0, high=1)
+    restore: float = option(
+        0.01, "probability with which a number returns to the source after an update", low=0, high=1
+    )
+    threshold: float = option(
+        0.9, "mean confidence of the source, 0..1, under which the teacher sees several views", low=0, high=1
+    )
+    scales: tuple[float, ...] = option(
+        (0.75, 1.0, 1.25), "sizes of the teacher's views, relative to the image", above=0
+    )
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
@@ -47,7 +56,10 @@ class Cotta(GradientMethod):
         student = model(batch.images)
         target = self._target(model, state, batch.images)
         loss = -(target * student.float().log_softmax(1)).sum(1).mean()
-        return Objective(target.clamp_min(1e-12).log(), loss)
+        return Objective(_logits(target), loss)
+
+    def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
+        return _logits(self._target(model, state, images))
 
     @torch.no_grad()
     def _target(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
@@ -66,7 +78,14 @@ class Cotta(GradientMethod):
 
     @torch.no_grad()
     def after_update(self, model: Segmenter, state: State) -> None:
+        super().after_update(model, state)
         for name, parameter in state.parameters.items():
             state.memory[name].lerp_(parameter, 1 - self.teacher)
-            back = torch.rand_like(parameter) < self.restore
-            parameter.copy_(torch.where(back, state.origin[name], parameter))
+            drawn = torch.rand(
+                parameter.shape, generator=state.generator, dtype=parameter.dtype, device=state.generator.device
+            )
+            parameter.copy_(torch.where(drawn.to(parameter.device) < self.restore, state.origin[name], parameter))
+
+
+def _logits(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(1e-12).log()

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.methods.gradient import GradientMethod
-from allweather.methods.method import Batch, Objective, State, option
-from allweather.methods.reliable import pixel_entropy, reliable
+from allweather.methods.losses import pixel_entropy, reliable
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.option import option, where
 from allweather.models.segmenter import Segmenter
 
 
@@ -25,17 +26,22 @@ class Eta(GradientMethod):
     source: ClassVar[str] = "Niu et al., Efficient test-time model adaptation without forgetting, ICML 2022, Eq. 2 to 6"
     presets: ClassVar = {"paper": {"bn": "batch", "episodic": False, "report_after": False, "lr": 2.5e-4}}
 
-    lr: float = option(5e-4, "learning rate")
-    margin: float = option(0.4, "pixels count whose entropy is under this share of ln C")
+    lr: float = option(5e-4, "learning rate", low=0)
+    margin: float = option(0.4, "pixels count whose entropy is under this share of ln C", low=0)
     redundancy: float = option(
-        0.05, "along a stream, images count whose mean prediction's cosine to the average so far is under 1 minus this"
+        0.05,
+        "along a stream, images count whose mean prediction's cosine to the average so far is under 1 minus this",
+        high=2,
+        needs=where(episodic=False),
     )
-    decay: float = option(0.9, "of the average of mean predictions along a stream")
+    decay: float = option(
+        0.9, "of the average of mean predictions along a stream", low=0, high=1, needs=where(episodic=False)
+    )
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
         device = next(iter(state.parameters.values())).device
-        state.memory["mean"] = torch.zeros(len(model.classes), device=device)
+        state.memory["mean"] = torch.zeros(len(model.classes), device=device, dtype=torch.float32)
         return state
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:

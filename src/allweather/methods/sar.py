@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from allweather.methods.gradient import GradientMethod
-from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.losses import pixel_entropy, reliable
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.option import option, where
 from allweather.methods.parameters import with_parameters
-from allweather.methods.reliable import pixel_entropy, reliable
 from allweather.models.segmenter import Segmenter
 
 
@@ -33,17 +34,22 @@ class Sar(GradientMethod):
         }
     }
 
-    lr: float = option(5e-4, "learning rate")
-    margin: float = option(0.4, "pixels count whose entropy is under this share of ln C")
-    radius: float = option(0.05, "length of the step towards higher entropy")
-    recover: float = option(0.02, "average entropy along the stream, in nats, under which the source comes back")
-    decay: float = option(0.9, "of that average")
+    lr: float = option(5e-4, "learning rate", low=0)
+    margin: float = option(0.4, "pixels count whose entropy is under this share of ln C", low=0)
+    radius: float = option(0.05, "length of the step towards higher entropy", low=0)
+    recover: float = option(
+        0.02,
+        "average entropy along the stream, in nats, under which the source comes back",
+        low=0,
+        needs=where(episodic=False),
+    )
+    decay: float = option(0.9, "of that average", low=0, high=1, needs=where(episodic=False))
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
         state.origin = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
         device = next(iter(state.parameters.values())).device
-        state.memory["entropy"] = torch.full((1,), -1.0, device=device)
+        state.memory["entropy"] = torch.full((1,), -1.0, device=device, dtype=torch.float32)
         return state
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
