@@ -1,8 +1,11 @@
 """The collapse guard's limits: beyond which an update counts as harm."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from allweather.session.guard.signs import Signs
+
+Mixing = Literal["stream", "always", "never"]
 
 
 @dataclass(frozen=True)
@@ -11,8 +14,12 @@ class Guard:
 
     An adapted prediction is compared with that of the unadapted network on the same images (same BatchNorm mode).
     Beyond a limit the session goes part of the way back to the last good state and is judged again (`shrunk`); if
-    that does not help, all of the way (`rolled back`); and along a stream, where that has become frequent, to the
-    source network (`reset`), which then predicts unadapted for a while.
+    that does not help, all of the way (`rolled-back`); and along a stream, where that has become frequent, to the
+    source network (`reset`), which then predicts unadapted for a while (`resting`).
+
+    What replaced BatchNorm statistics break by themselves cannot show there. Along a stream, whenever a comparison is
+    made, the network under its own statistics is asked too: where mirroring the image changes its prediction less, the
+    two predictions are averaged (`shrunk`).
 
     What it costs. Methods that reset have the unadapted prediction for free: a twentieth of a millisecond per
     thousand pixels. Along a stream the effective number of classes and the entropy of every prediction are compared
@@ -36,6 +43,10 @@ class Guard:
         max_flip: how many times the reference's the L1 distance between the predictions of the images and of their
             mirror images may be.
         max_ncut: how many times the reference's the normalized cut, weighted by class mass, may be.
+        max_mixing: how many times as many labels as under the network's own BatchNorm statistics mirroring may change
+            under those that replace them; beyond, the prediction is averaged with that under its own statistics.
+        mixing: when that is looked at: `stream`, with every comparison along a stream; `always`, for images on their
+            own too; `never`. It costs three forward passes.
         every: most updates along a stream between two comparisons with the source network.
         halvings: how often the way to the last good state is halved before the whole way is gone.
         strikes: so many refusals among the last ten comparisons along a stream bring the source network back.
@@ -53,6 +64,8 @@ class Guard:
     closer_look: float = 0.15
     max_flip: float = 1.25
     max_ncut: float = 1.15
+    max_mixing: float = 1.2
+    mixing: Mixing = "stream"
     every: int = 10
     halvings: int = 2
     strikes: int = 3
@@ -86,6 +99,16 @@ class Guard:
         if ncut > self.max_ncut:
             return f"the normalized cut rises to {ncut:.2f} of the reference's"
         return None
+
+    def mixing_verdict(self, ratio: float) -> str | None:
+        """The same for what replaced statistics break, as a ratio to the network under its own."""
+        if ratio <= self.max_mixing:
+            return None
+        return f"under mixed statistics mirroring changes {ratio:.2f} times as many labels as under the source's own"
+
+    def looks_at_mixing(self, *, stream: bool) -> bool:
+        """Whether replaced statistics are looked at along a stream, or for images on their own."""
+        return self.mixing == "always" or (stream and self.mixing == "stream")
 
     def unusual(self, classes: float, entropy: float) -> bool:
         """Whether ratios to the usual number of classes and entropy ask for a comparison out of turn."""

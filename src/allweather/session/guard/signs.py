@@ -63,6 +63,11 @@ def mirror_change(logits: Tensor, mirrored: Tensor) -> Tensor:
     return change.abs().sum(1).mean()
 
 
+def changed_labels(logits: Tensor, mirrored: Tensor) -> float:
+    """Share of the pixels, 0..1, whose label differs between two predictions of one image; logits B×C×H×W each."""
+    return float((_thinned(logits).argmax(1) != _thinned(mirrored).argmax(1)).float().mean())
+
+
 def cuts(images: Tensor, predictions: list[Tensor]) -> list[float]:
     """The normalized cut, weighted by class mass, of each of the logits B×C×H×W on a small grid; in [0, 1]."""
     height, width = images.shape[2:]
