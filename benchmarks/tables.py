@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from allweather import methods
-from allweather.bench.report.collect import Group, against, group
+from allweather.bench.report.collect import Group, against, group_records
 from allweather.methods import METHODS, Method
 
 ROOT = Path(__file__).parents[1]
@@ -53,22 +53,27 @@ def camvid_smaller() -> str:
 
 def widths() -> str:
     """Rows of plans/camvid-widths.toml, dusk and day of the narrow network before those of the wide one."""
-    groups = group(_records("camvid-widths"))
+    groups = group_records(_records("camvid-widths"))
     columns: dict[str, list[Group]] = {}
     for width, split in product(("0.5", "1.5"), ("dusk", "day")):
         wanted = f"espnetv2:{width}", f"camvid-{split}"
-        columns[f"{width}, {split}"] = [one for one in groups if (one.model, one.stream) == wanted]
+        columns[f"{width}, {split}"] = [group for group in groups if (group.model, group.stream) == wanted]
     return _grid(columns)
 
 
 def clear() -> str:
     """Rows of plans/clear-camvid.toml and plans/clear-scenes.toml: every default on a clear day."""
-    return _grid({"CamVid's day": group(_records("clear-camvid")), "clear scenes": group(_records("clear-scenes"))})
+    return _grid(
+        {
+            "CamVid's day": group_records(_records("clear-camvid")),
+            "clear scenes": group_records(_records("clear-scenes")),
+        }
+    )
 
 
 def _grid(columns: dict[str, list[Group]]) -> str:
     """mIoU in % and its change to the source: two columns for each of `columns`, a row for each method."""
-    found = {head: {one.label: one.mean("mIoU") for one in groups} for head, groups in columns.items()}
+    found = {head: {group.label: group.mean("mIoU") for group in groups} for head, groups in columns.items()}
     labels = list(dict.fromkeys(label for rows in found.values() for label in rows))
     if not labels:
         return "not measured"
@@ -112,23 +117,23 @@ def ablation() -> str:
 
 def rivals() -> str:
     """Every method on dusk at its defaults, with its mirror image where it takes one, and MALL's lead on the better."""
-    groups = group(_records("camvid") + _records("camvid-rivals"))
-    shown = [one for one in groups if (one.stream, one.model) == ("camvid-dusk", "espnetv2:2.0")]
-    plain = {one.method: one for one in shown if one.preset == "recommended" and not one.fields}
-    mirrored = {one.method: one for one in shown if one.fields == (("mirror", True),)}
+    groups = group_records(_records("camvid") + _records("camvid-rivals"))
+    shown = [group for group in groups if (group.stream, group.model) == ("camvid-dusk", "espnetv2:2.0")]
+    plain = {group.method: group for group in shown if group.preset == "recommended" and not group.fields}
+    mirrored = {group.method: group for group in shown if group.fields == (("mirror", True),)}
     if not {"source", "mall-sample", "mall-domain", "cotta"} <= set(plain):
         return "not measured"
     lines = ["| method | mIoU % | vs source | with the mirror image | lead of mall-sample | lead of mall-domain | "]
     lines[0] += "ms per frame | refused updates |"
     lines.append("|---" * 8 + "|")
-    for name, one in sorted(plain.items(), key=lambda row: -row[1].mean("mIoU")):
-        value, twice = one.mean("mIoU"), mirrored.get(name)
-        better = twice if twice is not None and twice.mean("mIoU") > value else one
+    for name, group in sorted(plain.items(), key=lambda row: -row[1].mean("mIoU")):
+        value, twice = group.mean("mIoU"), mirrored.get(name)
+        better = twice if twice is not None and twice.mean("mIoU") > value else group
         leads = [
             "–" if name.startswith("mall") else _lead(plain[mine], better) for mine in ("mall-sample", "mall-domain")
         ]
-        each = mean(record["seconds"] / record["figures"]["images"] for record in one.records)
-        refused = mean(len(record["rolled_back"]) for record in one.records)
+        each = mean(record["seconds"] / record["figures"]["images"] for record in group.records)
+        refused = mean(len(record["rolled_back"]) for record in group.records)
         cells = [name, *_pair(value, plain["source"].mean("mIoU"))]
         cells += ["–" if twice is None else f"{twice.mean('mIoU'):.2f}", *leads, f"{1000 * each:.0f}", f"{refused:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -146,9 +151,9 @@ def _lead(mine: Group, rival: Group) -> str:
 def tuning() -> str:
     """Rows of plans/camvid-tuning.toml: every method's default and its other settings, the best first."""
     rows: dict[str, dict[str, float]] = {}
-    for one in group(_records("camvid-tuning")):
-        changed = ", ".join(f"{key} {_plain(value)}" for key, value in one.fields)
-        rows.setdefault(one.method, {})[changed] = one.mean("mIoU")
+    for group in group_records(_records("camvid-tuning")):
+        changed = ", ".join(f"{key} {_plain(value)}" for key, value in group.fields)
+        rows.setdefault(group.method, {})[changed] = group.mean("mIoU")
     if not rows:
         return "not measured"
     lines = ["| method | default | the others |", "|---|---|---|"]
@@ -202,8 +207,8 @@ def _rounds(plan: str) -> str:
     heads = [f"round {int(number)}" for number in shown]
     lines = ["| method | " + " | ".join(heads) + " | last − first | updates per frame | ms per frame |"]
     lines.append("|---" * (len(heads) + 4) + "|")
-    for one in group(records):
-        (record,) = one.records
+    for group in group_records(records):
+        (record,) = group.records
         means = {
             number: mean(part["mIoU"] for name, part in record["parts"].items() if name.startswith(f"{number}/"))
             for number in numbers
@@ -212,7 +217,7 @@ def _rounds(plan: str) -> str:
         each = 1000 * record["seconds"] / record["figures"]["images"]
         cells = [f"{means[number]:.2f}" for number in shown]
         cells += [f"{means[numbers[-1]] - means[numbers[0]]:+.2f}", f"{updates:.2f}", f"{each:.0f}"]
-        lines.append(f"| {one.label} | " + " | ".join(cells) + " |")
+        lines.append(f"| {group.label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

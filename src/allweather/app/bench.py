@@ -20,7 +20,7 @@ from allweather.app.console import (
 )
 from allweather.bench.compare import compare as compare_records
 from allweather.bench.execute import execute, read_record
-from allweather.bench.plan import Run, read_plan
+from allweather.bench.plan import PlannedRun, read_plan
 
 
 def register(app: typer.Typer) -> None:
@@ -45,10 +45,10 @@ def bench(
         with progress() as bar:
             task = bar.add_task("", total=None, rate="")
 
-            def tick(entry: Run, done: int, total: int) -> None:
+            def tick(entry: PlannedRun, done: int, total: int) -> None:
                 bar.update(task, description=entry.title, completed=done, total=total)
 
-            def finished(entry: Run, record: Mapping[str, Any]) -> None:
+            def finished(entry: PlannedRun, record: Mapping[str, Any]) -> None:
                 place = f"{grid.runs.index(entry) + 1} of {len(grid.runs)}"
                 score = f"{record['figures']['mIoU']:.2f} mIoU, {record['seconds']:.0f} s"
                 narration.print(f"{place}: {plain(entry.title)}: {score}")

@@ -100,7 +100,7 @@ def load_records(folder: Path) -> list[Record]:
     return [read_record(path) for path in paths]
 
 
-def group(records: Iterable[Record]) -> list[Group]:
+def group_records(records: Iterable[Record]) -> list[Group]:
     """Records by everything but seed and order, in a stable order: methods as the catalogue has them."""
     gathered: dict[str, list[Record]] = {}
     for record in records:
@@ -144,23 +144,25 @@ def _network(model: Mapping[str, Any]) -> str:
     return model["name"] + (f" at {model['size'].replace('x', '×')}" if model.get("size") else "")
 
 
-def _place(one: Group) -> tuple[Any, ...]:
+def _place(group: Group) -> tuple[Any, ...]:
     known = list(METHODS)
-    method = known.index(one.method) if one.method in known else len(known)
-    ruled = one.free_iterations is None
-    return one.setting, method, one.preset != "recommended", ruled, one.free_iterations or 0, repr(one.fields)
+    method = known.index(group.method) if group.method in known else len(known)
+    ruled = group.free_iterations is None
+    return group.setting, method, group.preset != "recommended", ruled, group.free_iterations or 0, repr(group.fields)
 
 
-def source_of(one: Group, groups: Iterable[Group]) -> Group | None:
+def source_of(group: Group, groups: Iterable[Group]) -> Group | None:
     """The unadapted network in the same setting; under another protocol it is the same."""
-    kin = [other for other in groups if other.is_source and (other.where, other.network) == (one.where, one.network)]
-    same = [other for other in kin if other.scoring == one.scoring]
-    return next((other for other in same if other.how == one.how), same[0] if same else None)
+    kin = [
+        other for other in groups if other.is_source and (other.where, other.network) == (group.where, group.network)
+    ]
+    same = [other for other in kin if other.scoring == group.scoring]
+    return next((other for other in same if other.how == group.how), same[0] if same else None)
 
 
-def against(one: Group, source: Group) -> Interval | None:
+def against(group: Group, source: Group) -> Interval | None:
     """Paired difference to the source in [0, 1], averaged over the runs; None where images differ."""
-    found = [_paired(source.records[0], record) for record in one.records]
+    found = [_paired(source.records[0], record) for record in group.records]
     intervals = [interval for interval in found if interval is not None]
     if len(intervals) < len(found):
         return None
@@ -168,11 +170,11 @@ def against(one: Group, source: Group) -> Interval | None:
     return Interval(value, low, high, intervals[0].level)
 
 
-def changes(one: Group, source: Group) -> list[tuple[str, float]]:
+def changes(group: Group, source: Group) -> list[tuple[str, float]]:
     """Each image's mIoU minus the source's, in points, mean over the runs, the worst first."""
     before = {image["name"]: image["mIoU"] for image in source.records[0]["images"]}
     gathered: dict[str, list[float]] = {}
-    for record in one.records:
+    for record in group.records:
         for image in record["images"]:
             if image["mIoU"] is not None and before.get(image["name"]) is not None:
                 gathered.setdefault(image["name"], []).append(image["mIoU"] - before[image["name"]])

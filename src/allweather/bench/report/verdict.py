@@ -19,7 +19,7 @@ def verdicts(groups: Sequence[Group]) -> list[str]:
             lines.append(f"{method} on {setting[0]}: no run with the same cap stops by the rule, so nothing is said.")
             continue
         curve = ([source] if source else []) + points
-        best = max(curve, key=lambda one: one.mean("mIoU"))
+        best = max(curve, key=lambda group: group.mean("mIoU"))
         gap = best.mean("mIoU") - ruled.mean("mIoU")
         steps = float(np.mean(ruled.per_image("iterations")))
         within = "within" if gap <= CLOSE else "not within"
@@ -42,10 +42,10 @@ def _ends(ruled: Group) -> str:
 
 def _cause(curve: Sequence[Group], best: Group, steps: float) -> str:
     """How the normalized cut, which the rule watches, goes on where mIoU has peaked."""
-    after = [one for one in curve if (one.free_iterations or 0) > (best.free_iterations or 0)]
+    after = [group for group in curve if (group.free_iterations or 0) > (best.free_iterations or 0)]
     if not after or steps <= (best.free_iterations or 0):
         return "The rule stops no later than the best number." if after else "The best number is the largest tried."
-    low = min(after, key=lambda one: one.mean("ncut"))
+    low = min(after, key=lambda group: group.mean("ncut"))
     if low.mean("ncut") >= best.mean("ncut"):
         return "The normalized cut rises after the best number, and the rule sees it late."
     worse = best.mean("mIoU") - low.mean("mIoU")
