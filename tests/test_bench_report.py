@@ -20,6 +20,7 @@ from allweather.bench.report import load_records, write_report
 from allweather.bench.report.collect import against, changes, group_records, source_of
 from allweather.bench.report.page import tables_of
 from allweather.bench.report.published import SECTION4, TABLE4, THIRTEEN, Published, published, table4
+from allweather.bench.report.refusals import COLUMN
 from allweather.bench.report.table import Table
 from allweather.bench.report.verdict import verdicts
 from allweather.bench.streams import open_stream
@@ -27,6 +28,10 @@ from allweather.classes import CITYSCAPES
 from allweather.errors import AllWeatherError
 
 R101 = "deeplabv3plus:resnet101-os16"
+DECISIONS = [  # one of each kind
+    {"decision": "accepted"},
+    *({"decision": kind, "reason": "why"} for kind in ("shrunk", "rolled-back", "reset", "resting", "skipped")),
+]
 FREE = {"stop_patience": 1000000, "stop_rise": 1e6}
 
 
@@ -55,7 +60,7 @@ def record(method: str, right: float, **changes: object) -> dict:
             "calibration_error": 0.1, "ncut": 2.0,
         },
         "reliability": [{"pixels": 9, "confidence": 0.4, "accuracy": 0.3}], "images": images, "failures": {},
-        "rolled_back": [], "peak_memory_mib": 1.0, "versions": {"machine": "one"},
+        "peak_memory_mib": 1.0, "versions": {"machine": "one"},
         **({"parts": changes["parts"]} if "parts" in changes else {}),
     }  # fmt: skip
 
@@ -172,10 +177,15 @@ def one_published(method: str, stream: str, model: str, **changes: object) -> Pu
 def test_the_papers_figures_stand_beside_and_are_marked() -> None:
     night = record("mall-domain", 0.7, model=R101, stream="acdc:val/night")
     (table, *_) = tables_of(group_records([record("source", 0.5, model=R101, stream="acdc:val/night"), night]))
-    assert [row[-1] for row in table.rows] == [
-        "26.2†",
-        "36.8†",
-    ] and "† Table 1: the paper's are of the test" in table.note
+    assert (
+        table.columns[-1] == "published"
+        and [row[-1] for row in table.rows]
+        == [
+            "26.2†",
+            "36.8†",
+        ]
+        and "† Table 1: the paper's are of the test" in table.note
+    )
     same = one_published("source", "acdc:test/night", R101)
     assert same is not None and (same.figure, same.differs, same.marked) == (26.2, "", "26.2")
     ours = one_published("mall-domain", "acdc:test/fog", R101)
@@ -193,10 +203,10 @@ def test_conditions_stand_side_by_side_with_the_papers_below() -> None:
     streams = [f"acdc:val/{name}" for name in ("fog", "night")]
     made = [record("source", 0.5 + k / 10, model=R101, stream=stream) for k, stream in enumerate(streams)]
     table = tables_of(group_records(made))[0]
-    assert table.columns == ("network", "method", *streams, "mean")
+    assert table.columns == ("network", "method", *streams, "mean", COLUMN)
     ours, theirs = table.rows
     assert ours[4] == pytest.approx((ours[2] + ours[3]) / 2) and ours[3] > ours[2]
-    assert list(theirs) == [R101, "source, published", "49.0†", "26.2†", None]
+    assert list(theirs) == [R101, "source, published", "49.0†", "26.2†", None, None]
 
 
 def test_table_4_is_complete_and_stands_below_our_classes() -> None:
@@ -206,7 +216,7 @@ def test_table_4_is_complete_and_stands_below_our_classes() -> None:
     made = record("source", 0.5, model="dannet:pspnet", stream="dark-zurich:val")
     made["figures"]["IoU"] = dict.fromkeys(CITYSCAPES.names, 50.0)
     table = next(table for table in tables_of(group_records([made])) if table.title.startswith("IoU of each class"))
-    assert len(table.rows) == 1 + len(TABLE4) and table.rows[-1][2] == 90.3
+    assert len(table.rows) == 1 + len(TABLE4) and table.rows[-1][2] == 90.3 and len(set(map(len, table.rows))) == 1
 
 
 def test_the_report_says_whether_the_rule_found_the_best_and_why_not(runs: Path) -> None:
@@ -215,12 +225,17 @@ def test_the_report_says_whether_the_rule_found_the_best_and_why_not(runs: Path)
     points = [record("mall-sample", right, fields={"iterations": k, **FREE}) for k, right in ((1, 0.8), (9, 0.6))]
     points[1]["figures"]["ncut"] = 1.5  # the cut falls on while mIoU falls too
     ruled = record("mall-sample", 0.799, fields={"iterations": 40})
-    for image in ruled["images"]:
-        image |= {"iterations": 9, "stop": "cap"}
-    ruled["rolled_back"] = ["f<0>"]
+    for image, decision in zip(ruled["images"], DECISIONS[1:5], strict=True):
+        image |= {"iterations": 9, "stop": "cap", **decision}
     (text,) = verdicts(group_records([*points, ruled]))
     assert ", within 1 point" in text and "Of 4 images, 4 reached the cap" in text
-    assert "still falls, from 2.000 to 1.500 at 9" in text and "rolled 1 of 4 images back" in text
+    assert (
+        "still falls, from 2.000 to 1.500 at 9" in text
+        and "4 of 4 images (1 shrunk, 1 rolled back, 1 reset, 1 resting)" in text
+    )
+    for image, decision in zip(ruled["images"], [DECISIONS[0], DECISIONS[5]] * 2, strict=True):
+        image |= decision
+    assert "The guard refused no update." in verdicts(group_records([*points, ruled]))[0]
 
 
 def test_the_mean_of_thirteen_needs_all_of_them() -> None:
@@ -237,15 +252,15 @@ def test_a_sequence_is_shown_piece_by_piece() -> None:
     parts = {"01/fog": {"mIoU": 40.0}, "01/night": {"mIoU": 30.0}, "02/fog": {"mIoU": 42.0}, "02/night": {"mIoU": 32.0}}
     tables = tables_of(group_records([record("tent", 0.5, parts=parts)]))
     (table,) = (table for table in tables if "piece by piece" in table.title)
-    assert list(table.columns[1:]) == ["round", "fog", "night", "mean"]
-    assert [list(row[1:]) for row in table.rows] == [["round 1", 40.0, 30.0, 35.0], ["round 2", 42.0, 32.0, 37.0]]
+    assert list(table.columns[1:]) == ["round", "fog", "night", "mean", COLUMN]
+    assert [list(row[1:-1]) for row in table.rows] == [["round 1", 40.0, 30.0, 35.0], ["round 2", 42.0, 32.0, 37.0]]
 
 
 def test_mistakes_are_said(tmp_path: Path) -> None:
     with pytest.raises(AllWeatherError, match="no record"):
         write_report(tmp_path, tmp_path / "r.html")
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(AllWeatherError, match="is not a record"):
+    with pytest.raises(AllWeatherError, match=r"is not a record .*: run is missing"):
         write_report(tmp_path, tmp_path / "r.html")
     with pytest.raises(AllWeatherError, match="unknown format 'pdf'"):
         write_report(save(tmp_path / "runs", record("source", 0.5)), tmp_path / "r.pdf", "pdf")

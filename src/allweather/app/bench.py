@@ -19,8 +19,10 @@ from allweather.app.console import (
     warn,
 )
 from allweather.bench.compare import compare as compare_records
-from allweather.bench.execute import execute, read_record
+from allweather.bench.decisions import decisions_of, spell
+from allweather.bench.execute import execute
 from allweather.bench.plan import PlannedRun, read_plan
+from allweather.bench.record_file import read_record
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +53,8 @@ def bench(
             def finished(entry: PlannedRun, record: Mapping[str, Any]) -> None:
                 place = f"{grid.runs.index(entry) + 1} of {len(grid.runs)}"
                 score = f"{record['figures']['mIoU']:.2f} mIoU, {record['seconds']:.0f} s"
-                narration.print(f"{place}: {plain(entry.title)}: {score}")
+                said = ", ".join(filter(None, (score, spell(decisions_of(record)))))
+                narration.print(f"{place}: {plain(entry.title)}: {said}")
 
             result = execute(grid, out, tick, finished, keep_labels=labels)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from allweather import methods
 from allweather.app.console import data, narration, plain, print_json, progress, rate, table
+from allweather.bench.decisions import count
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.classes import ClassSet
 from allweather.data.images import write_image, write_json
@@ -19,7 +20,7 @@ from allweather.data.scenes import scene_labels, scene_stream
 from allweather.data.stream import Frame
 from allweather.data.weather import ADVERSE, CONDITIONS
 from allweather.models import Segmenter, load_model
-from allweather.session import Session
+from allweather.session import Decision, Session
 
 METHODS = ("source", "tent", "mall-sample", "mall-domain")
 FIRST = 300_000  # seeds of the demo's scenes: none of them trained or tuned anything
@@ -28,10 +29,11 @@ SHOWN = "mall-domain"
 
 @dataclass
 class Trial:
-    """One method in one weather: its matrix and, for the picture, its last frame's labels."""
+    """One method in one weather: its matrix and decisions and, for the picture, its last frame's labels."""
 
     matrix: ConfusionMatrix
     labels: np.ndarray
+    decisions: list[Decision]
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +65,12 @@ def demo(
                 bar.advance(task)
                 bar.update(task, rate=rate(bar.tasks[0].speed))
     figures = summarise(trials)
-    write_json(out / "demo.json", {"frames": frames, "first_seed": seeds.start, "mIoU": figures})
+    decisions = {
+        name: count(each for where in CONDITIONS for each in trials[where, name].decisions) for name in METHODS
+    }
+    write_json(
+        out / "demo.json", {"frames": frames, "first_seed": seeds.start, "mIoU": figures, "decisions": decisions}
+    )
     write_image(out / "panels.png", panels(trials, seeds[-1], model.classes))
     if json:
         print_json(figures)
@@ -75,11 +82,13 @@ def demo(
 def run(model: Segmenter, name: str, scenes: list[Frame], truths: list[np.ndarray]) -> Trial:
     """`name` along the scenes, online, scored by their true labels."""
     session = Session(model, methods.make(name, model=model))
-    matrix, labels = ConfusionMatrix(len(model.classes)), np.zeros((0, 0), np.uint8)
+    trial = Trial(ConfusionMatrix(len(model.classes)), np.zeros((0, 0), np.uint8), [])
     for frame, truth in zip(scenes, truths, strict=True):
-        labels = session(frame.image).labels.numpy()
-        matrix.update(labels.astype(int), truth.astype(int))
-    return Trial(matrix, labels)
+        result = session(frame.image)
+        trial.labels = result.labels.numpy()
+        trial.matrix.update(trial.labels.astype(int), truth.astype(int))
+        trial.decisions.append(result.decision)
+    return trial
 
 
 def summarise(trials: dict[tuple[str, str], Trial]) -> dict[str, dict[str, float]]:

@@ -1,6 +1,5 @@
 """Running a plan: one record per run, written whole, resumed by record, safe from several processes at once."""
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from allweather.bench.memory import peak_memory, reset_peak
 from allweather.bench.meter import Meter
 from allweather.bench.plan import ModelSpec, Plan, PlannedRun
 from allweather.bench.record import provenance
+from allweather.bench.record_file import read_record
 from allweather.bench.stale import outdated
 from allweather.bench.streams import LabelledStream, open_stream, resolve
 from allweather.data.images import write_image, write_json
@@ -189,21 +189,6 @@ def open_session(entry: PlannedRun, model: Segmenter) -> Session:
     method = methods.make(entry.method.name, entry.method.preset, entry.method.fields, model=model)
     when = cast(AdaptWhen, entry.method.adapt_when)
     return Session(model, method, seed=entry.seed, precision=cast(Precision, entry.precision), adapt_when=when)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A record.
-
-    Raises:
-        AllWeatherError: when the file is none.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable record ({error}).") from error
-    if not isinstance(content, dict) or "figures" not in content:
-        raise InputError(f"{path} is not a record: expected one that `allweather bench` wrote.")
-    return content
 
 
 def _head(entry: PlannedRun, session: Session, labelled: LabelledStream, protocol: Protocol) -> dict[str, Any]:

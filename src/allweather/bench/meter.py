@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.bench.calibration import Reliability
+from allweather.bench.decisions import decisions_of
 from allweather.bench.evaluate import Outcome, logits_at
 from allweather.bench.intervals import ImageCounts, bootstrap
 from allweather.bench.metrics import ConfusionMatrix
+from allweather.bench.record import describe_result
 from allweather.bench.streams import LabelledStream
 from allweather.bench.uncertainty import UncertaintyAwareIou
 from allweather.data.labels import Mapping
@@ -101,8 +103,7 @@ class Meter:
             "confusion": self.matrix.counts.tolist(),
             "reliability": self.reliability.diagram(),
             "seconds": round(sum(entry.get("seconds", 0.0) for entry in self.images), 2),
-            "rolled_back": _named(self.images, "rolled-back"),
-            "skipped_updates": _named(self.images, "skipped"),
+            "decisions": decisions_of({"images": self.images}),
             "images": self.images,
             "failures": self.failures,
         }
@@ -146,13 +147,4 @@ def _adaptation(outcome: Outcome) -> dict[str, Any]:
     if result is None:
         return {}
     watched = [round(result.watched[0], 6), round(result.watched[-1], 6)] if result.watched else None
-    return ({} if watched is None else {"watched": watched}) | {
-        "iterations": result.iterations,
-        "stop": result.stop,
-        "decision": str(result.decision),
-        "seconds": round(result.seconds / (result.logits.shape[0] if result.logits.ndim == 4 else 1), 4),
-    }
-
-
-def _named(images: list[dict[str, Any]], decision: str) -> list[str]:
-    return [entry["name"] for entry in images if str(entry.get("decision", "")).startswith(decision)]
+    return ({} if watched is None else {"watched": watched}) | describe_result(result)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from allweather.bench.decisions import refused
 from allweather.bench.report.collect import Group, against, source_of
 from allweather.errors import MissingLibraryError
 
@@ -20,7 +21,7 @@ def gains(groups: Sequence[Group]) -> dict[str, str]:
     made: dict[str, str] = {}
     for setting in dict.fromkeys(group.setting for group in groups):
         inside = [o for o in groups if o.setting == setting and not o.is_source and o.free_iterations is None]
-        found = [(group.label, against(group, source)) for group in inside if (source := source_of(group, groups))]
+        found = [(group.marked, against(group, source)) for group in inside if (source := source_of(group, groups))]
         shown = [(label, interval) for label, interval in found if interval is not None]
         if shown:
             made[f"Against the source: {setting[0]}, {setting[1]}, {setting[2]}"] = _gains(shown)
@@ -83,9 +84,9 @@ def _curve(points: Sequence[Group], ruled: Group | None) -> str:
     steps, miou = [group.free_iterations or 0 for group in points], [group.mean("mIoU") for group in points]
     left.plot(steps, miou, "-", color=BLUE, label="mIoU")
     right.plot(steps, [group.mean("ncut") for group in points], "s--", color=ORANGE, label="NCut", markersize=4)
-    refused = [any(record["rolled_back"] for record in group.records) for group in points]
-    for kind, fill, said in ((False, BLUE, None), (True, "white", "the guard rolled images back")):
-        at = [index for index, value in enumerate(refused) if value == kind]
+    held = [any(map(refused, group.decisions)) for group in points]
+    for kind, fill, said in ((False, BLUE, None), (True, "white", "the guard refused updates")):
+        at = [index for index, value in enumerate(held) if value == kind]
         if at:
             x, y = [steps[index] for index in at], [miou[index] for index in at]
             left.plot(x, y, "o", color=BLUE, markerfacecolor=fill, label=said)
@@ -109,7 +110,7 @@ def _diagram(inside: Sequence[Group]) -> str:
         style = ("-", "--", "-.", ":")[index % 4]
         sure, right = [row["confidence"] for row in rows], [row["accuracy"] for row in rows]
         mark = MARKS[index % len(MARKS)]
-        axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=group.label)
+        axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=group.marked)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     _legend(figure, axes.get_legend_handles_labels()[0], 2)
     return _svg(figure)

@@ -39,7 +39,7 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
         before, after = _labels(folder, source.records[0]), _labels(folder, group.records[0])
         if before is None or after is None:
             continue
-        opened = open_stream(PlannedRun.from_json(group.records[0]["run"]))
+        opened = open_stream(_run(group.records[0]))
         ranked = changes(group, source)
         helped = [entry for entry in reversed(ranked) if entry[1] > 0][:count]
         hurt = [entry for entry in ranked if entry[1] < 0][:count]
@@ -67,11 +67,20 @@ def _key(opened: LabelledStream) -> str:
 
 
 def _labels(folder: Path, record: Record) -> Path | None:
-    found = labels_folder(folder / PlannedRun.from_json(record["run"]).file)
+    found = labels_folder(folder / _run(record).file)
     return found if found.is_dir() else None
 
 
+def _run(record: Record) -> PlannedRun:
+    try:
+        return PlannedRun.from_json(record["run"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"a record's run cannot be repeated, so its frames cannot be shown ({error!r}).") from error
+
+
 def _row(opened: LabelledStream, name: str, before: Path, after: Path) -> str:
+    if name not in opened.stream.names:
+        raise InputError(f"the record names an image '{name}' that its stream has no more.")
     truth = opened.truth(name)
     source, adapted = (read_labels(kept / f"{name}.png") for kept in (before, after))
     frame = opened.stream.read(name)

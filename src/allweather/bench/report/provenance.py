@@ -119,7 +119,7 @@ def _milliseconds(group: Group) -> float | None:
 
 
 def _size(group: Group) -> str | None:
-    size: str | None = group.records[0]["run"]["model"]["size"]
+    size: str | None = group.records[0]["run"]["model"].get("size")
     return size or (None if group.scoring == "native" else group.scoring)
 
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from allweather.bench.decisions import refused, spell
 from allweather.bench.report.collect import Group
 from allweather.bench.report.figures import by_iterations
+from allweather.session.guard import KINDS
 
 CLOSE = 1.0  # points of mIoU within which the rule counts as having found the best
 
@@ -28,7 +30,7 @@ def verdicts(groups: Sequence[Group]) -> list[str]:
             f"{ruled.mean('mIoU'):.2f}, {within} {CLOSE:g} point of the curve's best ({best.mean('mIoU'):.2f} at "
             f"{best.free_iterations or 0}; the difference is {gap:.2f})."
         )
-        lines.append(" ".join([said, _ends(ruled), _cause(curve, best, steps), _refused(ruled)]).strip())
+        lines.append(" ".join([said, _ends(ruled), _cause(curve, best, steps), _guarded(ruled)]).strip())
     return lines
 
 
@@ -56,9 +58,11 @@ def _cause(curve: Sequence[Group], best: Group, steps: float) -> str:
     )
 
 
-def _refused(ruled: Group) -> str:
-    refused = sum(len(record["rolled_back"]) for record in ruled.records)
-    images = sum(len(record["images"]) for record in ruled.records)
-    if not refused:
-        return "The guard rolled no image back."
-    return f"The guard rolled {refused} of {images} images back to the unadapted prediction, which hides part of this."
+def _guarded(ruled: Group) -> str:
+    """How many images the guard took back or left alone, every kind named."""
+    total = {kind: sum(int(run[kind]) for run in ruled.decisions) for kind in KINDS}
+    held = int(refused(total))
+    if not held:
+        return "The guard refused no update."
+    found = f"The guard refused all or part of the updates of {held} of {sum(total.values())} images"
+    return f"{found} ({spell(total)}), which hides part of this."
