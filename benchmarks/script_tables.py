@@ -17,7 +17,12 @@ TOGETHER = COLUMN.replace("resting / skipped", "resting or skipped")  # before v
 def hostile() -> str:
     """With the guard, and in brackets without it, against the source on the same frames; two tables per setting."""
     found = [load(path) for path in sorted((RECORDS / "hostile").glob("*.json"))]
-    return "\n\n".join(text for one in found for text in (_change(one), _decided(one))) or "not measured"
+    return "\n\n".join(map(hostile_tables, found)) or "not measured"
+
+
+def hostile_tables(found: Row) -> str:
+    """What one setting's record says: mIoU against the source, then what became of the updates."""
+    return f"{_change(found)}\n\n{_decided(found)}"
 
 
 def _change(found: Row) -> str:

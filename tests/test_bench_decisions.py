@@ -8,6 +8,7 @@ from test_bench_report import record
 from allweather.bench.compare import compare
 from allweather.bench.decisions import count, decision_of, decisions_of, describe, spell
 from allweather.bench.report.collect import group_records
+from allweather.bench.report.figures import curves
 from allweather.bench.report.page import tables_of
 from allweather.bench.report.refusals import COLUMN, MARK, NOTE, REMARK, cell, in_words, measures_guard, together
 from allweather.bench.report.table import Table
@@ -101,6 +102,15 @@ def test_the_mark_stands_where_more_than_a_third_was_refused_or_rested() -> None
     made = decided({"accepted": 20, "shrunk": 10}, False)
     table = next(table for table in tables_of(group_records([made])) if table.title.startswith("rain"))
     assert MARK not in table.markdown() and "10 / 0 / 0 / 0 / 0" in table.markdown()
+
+
+def test_the_curve_shows_where_the_guard_refused_any_kind() -> None:
+    free = {"iterations": 2, "stop_patience": 1000000}
+    drawn = {}
+    for kind in ("accepted", "shrunk", "resting", "skipped"):
+        made = decided({kind: 2, "accepted": 2}, False, fields=free)
+        (drawn[kind],) = curves(group_records([made])).values()
+    assert drawn["accepted"] == drawn["skipped"] != drawn["shrunk"] == drawn["resting"]
 
 
 def test_images_without_a_decision_give_no_numbers() -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -13,9 +14,11 @@ from PIL import Image
 from allweather import methods
 from allweather.bench import execute as executor
 from allweather.bench.compare import compare, flatten
-from allweather.bench.execute import execute, make_record, read_record
+from allweather.bench.decisions import decisions_of
+from allweather.bench.execute import execute, make_record
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.plan import Plan, PlannedRun, read_plan
+from allweather.bench.record_file import read_record
 from allweather.bench.report.collect import group_records
 from allweather.bench.streams import open_stream
 from allweather.data import open_files
@@ -139,6 +142,7 @@ def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path) ->
     assert low <= record["figures"]["mIoU"] <= high
     told = {"ncut_before", "ncut", "watched", "iterations", "decision", "seconds", "intersection", "union", "mIoU"}
     assert all(told <= set(image) for image in record["images"])
+    assert record["decisions"] == decisions_of(record) and sum(record["decisions"].values()) == FRAMES
     assert record["resolution"] == {"stored": ["80x60"], "input": ["64x48"], "scored": ["80x60"]}
     fields = {**run.method.fields, "mirror": True}
     mirrored = make_record(replace(run, method=replace(run.method, fields=fields)))
@@ -208,6 +212,37 @@ def test_a_record_of_other_settings_or_weights_is_made_again(root: Path) -> None
     del unknown["session"]["method"]["lr"]  # a field that did not exist when the record was made
     write_json(out / names[1], unknown)
     assert execute(plan, out).kept == names
+
+
+def test_the_record_of_another_run_is_not_taken_for_this_ones(root: Path) -> None:
+    plan, out = tiny(root), root / "runs"
+    source, tent = execute(plan, out).done
+    shutil.copy(out / source, out / tent)
+    again = execute(plan, out)
+    assert again.kept == [source] and again.done == [tent] and not again.outdated
+    assert read_record(out / tent)["run"]["method"]["name"] == "tent"
+
+
+def test_a_record_stays_whole_when_writing_the_next_one_stops_half_way(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, out = tiny(root), root / "runs"
+    name = execute(plan, out).done[0]
+    stale = read_record(out / name)
+    stale["model"]["sha256"] = "other"  # so that it is made again
+    write_json(out / name, stale)
+    before, write = (out / name).read_bytes(), Path.write_bytes
+
+    def half(path: Path, data: Any, *more: object) -> int:
+        content = data.encode() if isinstance(data, str) else data
+        write(path, content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(AllWeatherError, match=r"cannot write .*No space left on device"):
+        execute(plan, out)
+    assert (out / name).read_bytes() == before and not list(out.glob(".*.partial"))
 
 
 def test_an_interruption_leaves_whole_records_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,13 +357,3 @@ def test_comparing_names_what_differs_and_pairs_the_images(root: Path) -> None:
     assert found["paired"]["mIoU"] == pytest.approx(theirs - ours, abs=0.02) and found["paired"]["images"] == FRAMES
     assert compare(source, tent | {"images": []})["paired"] is None
     assert flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
-
-
-def test_what_is_no_record_is_said(tmp_path: Path) -> None:
-    for text, said in (("{", "not a readable record"), ("{}", "is not a record")):
-        (tmp_path / "a.json").write_text(text)
-        with pytest.raises(AllWeatherError, match=said):
-            read_record(tmp_path / "a.json")
-    shutil.rmtree(tmp_path)
-    with pytest.raises(AllWeatherError, match="not a readable record"):
-        read_record(tmp_path / "a.json")

@@ -19,9 +19,11 @@ from allweather.bench.plan import MethodSpec, ModelSpec, PlannedRun, StreamSpec,
 from allweather.bench.report import load_records, write_report
 from allweather.bench.report.collect import against, changes, group_records, source_of
 from allweather.bench.report.page import tables_of
+from allweather.bench.report.panels import extremes
 from allweather.bench.report.published import SECTION4, TABLE4, THIRTEEN, Published, published, table4
 from allweather.bench.report.refusals import COLUMN
 from allweather.bench.report.table import Table
+from allweather.bench.report.tables import harm_tables
 from allweather.bench.report.verdict import verdicts
 from allweather.bench.streams import open_stream
 from allweather.classes import CITYSCAPES
@@ -115,6 +117,21 @@ def test_differences_are_paired_by_image(runs: Path) -> None:
     assert 0 < found.low <= found.value <= found.high and all(change > 0 for _, change in changes(domain, source))
     worse = group_records([record("source", 0.5), record("tent", 0.4)])
     assert all(change < 0 for _, change in changes(worse[1], worse[0]))
+
+
+def test_the_best_and_the_worst_frames_are_named_as_such() -> None:
+    source, tent = record("source", 0.5), record("tent", 0.5)
+    for change, image in zip((-9.0, 4.0, -2.0, 1.0), tent["images"], strict=True):
+        image["name"], image["mIoU"] = f"f{change:+.0f}", source["images"][0]["mIoU"] + change
+    for image, other in zip(source["images"], tent["images"], strict=True):
+        image |= {"name": other["name"], "mIoU": source["images"][0]["mIoU"]}
+    groups = group_records([source, tent])
+    (table,) = harm_tables(groups)
+    (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert row["lost most"] == "f-9 -9.0; f-2 -2.0" and row["won most"] == "f+4 +4.0; f+1 +1.0"
+    assert row["images that lost"] == "2 of 4" and row["their mean"] == pytest.approx(-5.5)
+    helped, hurt = extremes(changes(groups[1], groups[0]), 1)
+    assert [name for name, _ in helped] == ["f+4"] and [name for name, _ in hurt] == ["f-9"]
 
 
 def test_images_that_differ_are_not_paired() -> None:
@@ -244,7 +261,7 @@ def test_the_mean_of_thirteen_needs_all_of_them() -> None:
     title = "Mean over thirteen datasets"
     (table,) = (table for table in tables_of(group_records(full)) if table.title == title)
     assert table.rows[0][2] == pytest.approx(np.mean([entry["figures"]["mIoU"] for entry in full]))
-    assert table.rows[0][3] == "28.6†" and SECTION4[model] == 28.6 and len(set(THIRTEEN)) == 13
+    assert table.rows[0][4] == "28.6†" and SECTION4[model] == 28.6 and len(set(THIRTEEN)) == 13
     assert title not in [table.title for table in tables_of(group_records(full[:-1]))]
 
 

@@ -22,6 +22,7 @@ from allweather.errors import InputError
 
 RIGHTED, SPOILT, SAME = (31, 95, 168), (200, 100, 30), (235, 235, 235)  # blue, orange, light grey
 COLUMNS = ("input", "source", "adapted", "truth", "change")
+Change = tuple[str, float]  # an image and its change in points of mIoU
 WIDTH = 360  # pixels of a picture in the page
 
 
@@ -41,8 +42,7 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
             continue
         opened = open_stream(_run(group.records[0]))
         ranked = changes(group, source)
-        helped = [entry for entry in reversed(ranked) if entry[1] > 0][:count]
-        hurt = [entry for entry in ranked if entry[1] < 0][:count]
+        helped, hurt = extremes(ranked, count)
         for name, change in [*helped, *hurt]:
             title = f"{group.label} on {group.stream}, {group.model}, {name}: {change:+.1f} points of mIoU"
             made[title] = f"<h3>{html.escape(title)}</h3><div class='frames'>{_row(opened, name, before, after)}</div>"
@@ -53,6 +53,13 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
             f"no run in {folder} kept its predictions. Run the plan with --labels, the source among its methods."
         )
     return made
+
+
+def extremes(ranked: Sequence[Change], count: int) -> tuple[list[Change], list[Change]]:
+    """The images that won most, the most first, and those that lost most, of changes with the worst first."""
+    helped = [entry for entry in reversed(ranked) if entry[1] > 0]
+    hurt = [entry for entry in ranked if entry[1] < 0]
+    return helped[:count], hurt[:count]
 
 
 def _key(opened: LabelledStream) -> str:

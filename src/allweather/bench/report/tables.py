@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from allweather.bench.report.collect import Group, against, changes, source_of
+from allweather.bench.report.panels import extremes
 from allweather.bench.report.published import (
     OTHER_SETTINGS,
     SECTION4,
@@ -183,12 +184,12 @@ def harm_tables(groups: Sequence[Group]) -> list[Table]:
         if not found:
             continue
         lost = [change for _, change in found if change < 0]
+        helped, hurt = extremes(found, EXTREMES)
         rows.append(
             [
                 f"{group.where}, {group.network}, {group.how}", group.marked, f"{len(lost)} of {len(found)}",
                 float(np.mean(lost)) if lost else None,
-                _named([entry for entry in found if entry[1] < 0]),
-                _named([entry for entry in found[::-1] if entry[1] > 0]),
+                _named(hurt), _named(helped),
                 cell(group.decisions),
             ]
         )  # fmt: skip
@@ -198,7 +199,7 @@ def harm_tables(groups: Sequence[Group]) -> list[Table]:
 
 
 def _named(images: Sequence[tuple[str, float]]) -> str:
-    return "; ".join(f"{name} {change:+.1f}" for name, change in images[:EXTREMES]) or "none"
+    return "; ".join(f"{name} {change:+.1f}" for name, change in images) or "none"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
