@@ -1,18 +1,14 @@
 """The pages: generated parts are those of the records, and README, methods and results agree on what was tuned."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 from allweather.session.guard import KINDS
+from benchmarks import script_tables, tables
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # benchmarks/ is no part of the package
-
-from benchmarks import script_tables, tables  # noqa: E402
-
 TUNED = ("README.md", "docs/methods.md", "docs/results.md")
 
 
