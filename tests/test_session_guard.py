@@ -17,7 +17,7 @@ from allweather.session import Decision, Guard, Session
 from allweather.session.guard.signs import Signs, compare, cuts, mirror_change
 
 PATIENT = Guard(  # judges, and accepts
-    min_classes=0, min_entropy=0, max_drift=1, max_disagreement=1, min_kept=-1, mixing="never"
+    min_classes=0, min_entropy=0, max_drift=1, max_disagreement=1, min_kept=-1, tolerance=0, mixing="never"
 )
 FIRM = replace(PATIENT, max_disagreement=0.2, closer_look=1)
 
@@ -195,7 +195,7 @@ def test_every_limit_is_named() -> None:
     for signs, word in (
         (replace(fine, classes=0.1), "classes"), (replace(fine, entropy=0.1), "entropy"),
         (replace(fine, drift=0.9), "mass"), (replace(fine, disagreement=0.9), "label"),
-        (replace(fine, kept=0.9), "classes keep 0.90"),
+        (replace(fine, kept=0.9, classes=0.99), "classes keep 0.90"),
     ):  # fmt: skip
         assert word in str(guard.verdict(signs))
     assert "mirroring" in str(guard.closer_verdict(9, 1)) and "cut" in str(guard.closer_verdict(1, 9))
@@ -204,7 +204,7 @@ def test_every_limit_is_named() -> None:
 
 def test_signs_near_a_limit_bring_the_next_comparison_at_once() -> None:
     guard, fine = Guard(min_kept=0.9), Signs(1, 1, 0, 0)
-    assert guard.calm(fine) and not guard.calm(replace(fine, kept=0.94))
+    assert guard.calm(fine) and not guard.calm(replace(fine, kept=0.94, classes=0.99))
 
     class Nervous(Guard):
         def calm(self, signs: Signs) -> bool:

@@ -15,20 +15,25 @@ from torch import Tensor
 from allweather import methods
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
 from allweather.app.options import network_options, parse_settings, parse_size
+from allweather.bench.decisions import decisions_of, spell
 from allweather.bench.evaluate import Outcome, Protocol, logits_at, run
-from allweather.bench.record import provenance
+from allweather.bench.record import describe_result, provenance
+from allweather.bench.record_file import read_adapted
 from allweather.data import load_stream
 from allweather.data.folder import open_files
-from allweather.data.images import write_image, write_json
+from allweather.data.images import is_whole, write_image, write_json
 from allweather.data.labels import colorize, overlay
 from allweather.data.stream import Frame, Stream
-from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.errors import AllWeatherError, SettingsError
 from allweather.models import load_model
 from allweather.models.catalogue import published_size
 from allweather.plugins import digest, own_file
 from allweather.rgb import read_rgb
 from allweather.session import AdaptWhen, Precision, Session, Shift
 from allweather.session.shift import Reference
+
+SUFFIXES = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # folder of OUT → suffix
+COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
 
 
 def register(app: typer.Typer) -> None:
@@ -114,8 +119,7 @@ def adapt(
         adapt_when=adapt_when, shift=Shift(threshold=shift_threshold, reference=shift_reference),
     )  # fmt: skip
     head = provenance(session, stream, protocol, batch) | _own_code(model, method, dataset, network)
-    folder = Output.open(out, head, resume)
-    folder.confidence = confidence
+    folder = Output.open(out, head, resume, confidence)
     skip = frozenset(folder.images)
     if skip:
         narration.print(f"resuming: {len(skip)} of {len(stream)} images are done")
@@ -213,26 +217,27 @@ class Output:
     confidence: bool = False
 
     @classmethod
-    def open(cls, folder: Path, head: dict[str, Any], resume: bool) -> "Output":
+    def open(cls, folder: Path, head: dict[str, Any], resume: bool, confidence: bool = False) -> "Output":
         """An empty folder, or the state of an earlier run of the same settings.
 
         Raises:
             AllWeatherError: when the folder already holds a run and `resume` is off, or one of other settings.
+            InputError: when its record is damaged.
         """
-        made = cls(folder, json.loads(json.dumps(head)), {}, {})
+        made = cls(folder, json.loads(json.dumps(head)), {}, {}, confidence)
         path = folder / "record.json"
         if not path.exists():
             made._save()
             return made
         if not resume:
             raise AllWeatherError(f"{folder} already holds a run. Add --resume to finish it, or choose another --out.")
-        earlier = _read_record(path)
-        different = sorted(key for key in made.head if key != "versions" and made.head[key] != earlier.get(key))
+        earlier = read_adapted(path)
+        different = sorted(key for key in made.head.keys() - COMPATIBLE if made.head[key] != earlier.get(key))
         if different:
             raise AllWeatherError(
                 f"{path} is of another run: {', '.join(different)} differ. Repeat its settings or choose another --out."
             )
-        made.images = {name: entry for name, entry in earlier.get("images", {}).items() if made._label(name).exists()}
+        made.images = {name: entry for name, entry in earlier["images"].items() if made._is_whole(name)}
         return made
 
     def write(self, outcome: Outcome, classes: Any) -> None:
@@ -243,13 +248,13 @@ class Output:
             return
         labels = labels_at(outcome.logits, outcome.frame.size)
         image = self._picture(outcome.frame)
-        write_image(self.folder / "color" / f"{outcome.name}.png", colorize(labels, classes))
-        write_image(self.folder / "overlay" / f"{outcome.name}.jpg", overlay(image, labels, classes))
+        write_image(self._place("color", outcome.name), colorize(labels, classes))
+        write_image(self._place("overlay", outcome.name), overlay(image, labels, classes))
         if self.confidence:
             width, height = outcome.frame.size
             sure = logits_at(outcome.logits, (height, width)).softmax(0).amax(0)
             grey = np.asarray((sure * 65535).round().cpu()).astype(np.uint16)
-            write_image(self.folder / "confidence" / f"{outcome.name}.png", grey)
+            write_image(self._place("confidence", outcome.name), grey)
         write_image(self._label(outcome.name), labels)
         self.images[outcome.name] = _entry(outcome)
         self._save()
@@ -259,10 +264,20 @@ class Output:
         self._save()
 
     def _save(self) -> None:
-        write_json(self.folder / "record.json", {**self.head, "images": self.images, "failures": self.failures})
+        found = {"decisions": decisions_of({"images": self.images}), "images": self.images, "failures": self.failures}
+        write_json(self.folder / "record.json", {**self.head, **found})
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether the label image is there and no picture of this image is empty or cut, as a power failure leaves."""
+        wanted = {"labels", "confidence"} if self.confidence else {"labels"}
+        places = {kind: self._place(kind, name) for kind in SUFFIXES}
+        return all(is_whole(path) for kind, path in places.items() if kind in wanted or path.exists())
+
+    def _place(self, kind: str, name: str) -> Path:
+        return self.folder / kind / f"{name}.{SUFFIXES[kind]}"
 
     def _label(self, name: str) -> Path:
-        return self.folder / "labels" / f"{name}.png"
+        return self._place("labels", name)
 
     @staticmethod
     def _picture(frame: Frame) -> np.ndarray:
@@ -282,27 +297,15 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
     if result is None:
         return {}
     return {
-        "iterations": result.iterations,
-        "stop": result.stop,
         "losses": [round(loss, 6) for loss in result.losses],
         "watched": [round(loss, 6) for loss in result.watched],
-        "decision": str(result.decision),
-        "seconds": round(result.seconds, 4),
+        **describe_result(result),
     }
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot resume: {path} is not a readable record ({error}).") from error
-    return loaded if isinstance(loaded, dict) else {}
-
-
 def _tell(folder: Output, stream: Stream) -> None:
-    decisions = [entry.get("decision", "") for entry in folder.images.values()]
-    refused = sum(decision != "accepted" for decision in decisions if decision)
-    guard = f", {refused} updates refused by the guard" if refused else ""
+    decided = spell(decisions_of({"images": folder.images}))
+    guard = f", {decided}" if decided else ""
     plainly = sum(entry.get("stop") == "no shift" for entry in folder.images.values())
     spared = f", {plainly} predicted without adapting" if plainly else ""
     narration.print(f"{len(folder.images)} of {len(stream)} images in [bold]{plain(folder.folder)}[/]{spared}{guard}")

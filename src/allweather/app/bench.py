@@ -15,8 +15,9 @@ from allweather.app.console import (
     progress,
     warn,
 )
+from allweather.bench.decisions import decisions_of, spell
 from allweather.bench.execute import execute
-from allweather.bench.plan import Plan, Run, read_plan
+from allweather.bench.plan import Plan, PlannedRun, read_plan
 from allweather.bench.variables import needed, unset_variables
 from allweather.errors import SettingsError
 
@@ -43,13 +44,14 @@ def bench(
         with progress() as bar:
             task = bar.add_task("", total=None, rate="")
 
-            def tick(entry: Run, done: int, total: int) -> None:
+            def tick(entry: PlannedRun, done: int, total: int) -> None:
                 bar.update(task, description=entry.title, completed=done, total=total)
 
-            def finished(entry: Run, record: Mapping[str, Any]) -> None:
+            def finished(entry: PlannedRun, record: Mapping[str, Any]) -> None:
                 place = f"{grid.runs.index(entry) + 1} of {len(grid.runs)}"
                 score = f"{record['figures']['mIoU']:.2f} mIoU, {record['seconds']:.0f} s"
-                narration.print(f"{place}: {plain(entry.title)}: {score}")
+                said = ", ".join(filter(None, (score, spell(decisions_of(record)))))
+                narration.print(f"{place}: {plain(entry.title)}: {said}")
 
             result = execute(ready, out, tick, finished, keep_labels=labels)
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import typer
 
 from allweather.app.console import data, print_json, table
 from allweather.bench.compare import compare as compare_records
-from allweather.bench.execute import read_record
+from allweather.bench.record_file import read_record
 
 
 def register(app: typer.Typer) -> None:

@@ -160,7 +160,7 @@ class RunSpec:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One cell of the grid; its record's file name follows from what it is."""
 
     model: ModelSpec
@@ -175,7 +175,7 @@ class Run:
     precision: str
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Run":
+    def from_json(cls, content: Mapping[str, Any]) -> "PlannedRun":
         """The run that a record names."""
         model = {**content["model"], **{k: tuple(content["model"].get(k, ())) for k in ("mean", "std")}}
         stream = {**content["stream"], "sequence": tuple(content["stream"]["sequence"])}
@@ -221,7 +221,7 @@ class Run:
 class Plan:
     """The grid, in the order in which it runs."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[PlannedRun, ...]
 
 
 def read_plan(path: Path) -> Plan:
@@ -270,9 +270,11 @@ def pixels(size: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def _expand(models: list[ModelSpec], streams: list[StreamSpec], chosen: list[MethodSpec], run: RunSpec) -> list[Run]:
+def _expand(
+    models: list[ModelSpec], streams: list[StreamSpec], chosen: list[MethodSpec], run: RunSpec
+) -> list[PlannedRun]:
     made = [
-        Run(
+        PlannedRun(
             model,
             stream,
             replace(method, seeds=(), orders=()),

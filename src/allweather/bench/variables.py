@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from allweather.bench.plan import ModelSpec, Run, StreamSpec
+from allweather.bench.plan import ModelSpec, PlannedRun, StreamSpec
 from allweather.data.datasets import DATASETS
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.models.catalogue import find_entry
@@ -46,12 +46,12 @@ def resolve(text: str) -> Path:
     return Path(_VARIABLE.sub(lambda match: os.environ[match[1]], text))
 
 
-def needed(run: Run) -> set[str]:
+def needed(run: PlannedRun) -> set[str]:
     """Names of the variables that a run needs and that are not set."""
     return {name for text, _ in _uses(run) for name in _missing(text)}
 
 
-def unset_variables(runs: tuple[Run, ...]) -> list[Unset]:
+def unset_variables(runs: tuple[PlannedRun, ...]) -> list[Unset]:
     """The variables that runs need and that are not set, each once, with all that it has to hold."""
     holds: dict[str, dict[str, None]] = {}
     counts: dict[str, int] = {}
@@ -69,7 +69,7 @@ def _missing(text: str) -> list[str]:
     return [name for name in dict.fromkeys(_VARIABLE.findall(text)) if name not in os.environ]
 
 
-def _uses(run: Run) -> Iterator[tuple[str, str]]:
+def _uses(run: PlannedRun) -> Iterator[tuple[str, str]]:
     """Each path of a run that may hold variables, and what lies there."""
     if run.model.weights is not None:
         yield run.model.weights, _checkpoint(run.model)

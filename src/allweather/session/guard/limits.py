@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from allweather.session.guard.signs import Signs
+from allweather.session.guard.signs import STILL, Signs
 
 Mixing = Literal["stream", "always", "never"]
 
@@ -37,8 +37,10 @@ class Guard:
             reference's (entropy collapse).
         max_drift: share of the prediction's mass, 0..1, that may move between classes.
         max_disagreement: share of pixels, 0..1, whose label may differ from the reference's.
-        min_kept: of the pixels whose class the reference is sure of, the share that may not be fallen short of in
-            keeping it, averaged over its classes so that small ones count.
+        min_kept: minimum share of the reference's confident pixels whose label must survive, the mean over its classes
+            so that small ones count; looked at where the effective number of classes falls at all.
+        tolerance: the limits above are relative to the network: none is exceeded by a change under this many times
+            what mirroring the image does to the reference.
         closer_look: share of pixels whose label differs from which on the next two are looked at.
         max_flip: how many times the reference's the L1 distance between the predictions of the images and of their
             mirror images may be.
@@ -61,6 +63,7 @@ class Guard:
     max_drift: float = 0.2
     max_disagreement: float = 0.3
     min_kept: float = 0.99
+    tolerance: float = 1.5
     closer_look: float = 0.15
     max_flip: float = 1.25
     max_ncut: float = 1.15
@@ -72,25 +75,34 @@ class Guard:
     max_repeats: int = 20
     rest: int = 10
 
-    def verdict(self, signs: Signs) -> str | None:
-        """Why a prediction with these signs must not stand; None when it may as far as they say."""
+    def verdict(self, signs: Signs, noise: Signs = STILL) -> str | None:
+        """Why a prediction with these signs must not stand; None when it may as far as they say.
+
+        Args:
+            signs: of the adapted prediction beside the reference.
+            noise: of the reference's own prediction of the mirror image, mirrored back, beside the reference.
+        """
         if not self.enabled:
             return None
-        if signs.classes < self.min_classes:
+
+        def beyond(change: float, limit: float, usual: float) -> bool:
+            return change > max(limit, self.tolerance * usual)
+
+        if beyond(1 - signs.classes, 1 - self.min_classes, abs(1 - noise.classes)):
             return f"classes collapse to {signs.classes:.2f} of the reference's effective number"
-        if signs.entropy < self.min_entropy:
+        if beyond(1 - signs.entropy, 1 - self.min_entropy, abs(1 - noise.entropy)):
             return f"entropy collapses to {signs.entropy:.2f} of the reference's"
-        if signs.drift > self.max_drift:
+        if beyond(signs.drift, self.max_drift, noise.drift):
             return f"{signs.drift:.0%} of the prediction's mass moves to other classes"
-        if signs.disagreement > self.max_disagreement:
+        if beyond(signs.disagreement, self.max_disagreement, noise.disagreement):
             return f"{signs.disagreement:.0%} of the pixels leave the reference's label"
-        if signs.kept < self.min_kept:
+        if signs.classes < 1 and beyond(1 - signs.kept, 1 - self.min_kept, 1 - noise.kept):
             return f"classes keep {signs.kept:.2f} of the pixels where the reference is sure of them"
         return None
 
     def calm(self, signs: Signs) -> bool:
         """Whether the signs are so far from harm that the next comparison may wait longer."""
-        return 1 - signs.kept <= (1 - self.min_kept) / 2
+        return signs.classes >= 1 or 1 - signs.kept <= (1 - self.min_kept) / 2
 
     def closer_verdict(self, flip: float, ncut: float) -> str | None:
         """The same for the change under mirroring and the normalized cut, as ratios to the reference's."""

@@ -163,12 +163,15 @@ class Policy:
         plain = prediction.plain
         if not plain.isfinite().all():
             return "the prediction is not finite"
-        if reason := self.guard.verdict(signs):
+        mirrored, adapted = images.flip(3), self._adapted
+        if self.guard.verdict(signs) is None and signs.disagreement <= self.guard.closer_look:
+            return None
+        other_source = adapted.source_logits(mirrored)
+        if reason := self.guard.verdict(signs, compare(reference, other_source.flip(3))):
             return reason
         if signs.disagreement <= self.guard.closer_look:
             return None
-        mirrored, adapted = images.flip(3), self._adapted
-        source = mirror_change(reference, adapted.source_logits(mirrored))
+        source = mirror_change(reference, other_source)
         other = adapted.predict(mirrored).plain if prediction.mirrored is None else prediction.mirrored.flip(3)
         before, after = cuts(images, [reference, plain])
         flip = float(mirror_change(plain, other) / source.clamp_min(1e-6))

@@ -24,6 +24,9 @@ class Signs:
     kept: float = 1.0
 
 
+STILL = Signs(classes=1.0, entropy=1.0, drift=0.0, disagreement=0.0)  # of a prediction beside itself
+
+
 def compare(reference: Tensor, adapted: Tensor) -> Signs:
     """The signs of `adapted` logits B×C×H×W beside the `reference` ones, from a grid of their pixels."""
     before, after = _thinned(reference), _thinned(adapted)
