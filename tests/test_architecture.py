@@ -13,13 +13,14 @@ BELOW = {  # what each room may import, besides itself
     "errors": set(),
     "classes": set(),
     "rgb": {"errors"},
+    "pictures": {"errors", "classes", "rgb"},
     "ncut": {"errors"},
     "models": {"errors", "classes"},
-    "methods": {"errors", "classes", "rgb", "models", "ncut"},
-    "session": {"errors", "classes", "models", "methods", "ncut"},
-    "data": {"errors", "classes", "rgb"},
-    "bench": {"errors", "classes", "models", "methods", "session", "ncut", "data", "rgb"},
-    "app": {"errors", "classes", "models", "methods", "session", "ncut", "data", "bench", "rgb"},
+    "methods": {"errors", "classes", "rgb", "pictures", "models", "ncut"},
+    "session": {"errors", "classes", "rgb", "pictures", "models", "methods", "ncut"},
+    "data": {"errors", "classes", "rgb", "pictures"},
+    "bench": {"errors", "classes", "models", "methods", "session", "ncut", "data", "rgb", "pictures"},
+    "app": {"errors", "classes", "models", "methods", "session", "ncut", "data", "bench", "rgb", "pictures"},
 }
 
 

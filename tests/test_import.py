@@ -10,7 +10,7 @@ import allweather
 HEAVY = ("transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm")
 PUBLIC = {
     "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "ClassSet", "Frame", "Guard", "Result", "Segmenter",
-    "Session", "list_models", "load_model", "load_stream", "methods", "normalized_cut",
+    "Session", "list_models", "load_model", "load_stream", "methods", "normalized_cut", "read_image",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from allweather.data import Frame, load_stream
 from allweather.errors import AllWeatherError
 from allweather.models import Segmenter, list_models, load_model
 from allweather.ncut import Affinity, normalized_cut
+from allweather.pictures import read_image
 from allweather.session import Guard, Result, Session
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "load_stream",
     "methods",
     "normalized_cut",
+    "read_image",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from allweather.errors import AllWeatherError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 
 
 class ImageError(AllWeatherError):
@@ -29,15 +30,34 @@ def read_rgb(path: Path, size: tuple[int, int] | None = None) -> tuple[Tensor, t
     Raises:
         ImageError: for a file that is missing, empty, truncated or no image.
     """
-    image = ImageOps.exif_transpose(open_image(path))
-    stored = image.size
+    image = read_upright(path)
+    return to_unit(image, size), image.size
+
+
+def read_upright(path: Path) -> Image.Image:
+    """The image as 8-bit RGB, upright.
+
+    Raises:
+        ImageError: for a file that is missing, empty, truncated or no image.
+    """
+    return rgb_of(open_image(path))
+
+
+def rgb_of(image: Image.Image) -> Image.Image:
+    """Any PIL image as 8-bit RGB, upright; itself where it is that already."""
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_eight_bits(np.asarray(image)))
-    image = image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def to_unit(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
+    """An RGB image as 3×H×W float32 in [0, 1], resampled to (width, height)."""
     if size is not None and size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image))  # a copy: PIL's own buffer is read-only
-    return pixels.permute(2, 0, 1).contiguous().float() / 255, stored
+    return pixels.permute(2, 0, 1).contiguous().float() / 255
 
 
 def open_image(path: Path) -> Image.Image:

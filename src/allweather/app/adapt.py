@@ -1,29 +1,23 @@
 """`allweather adapt`: a network, a method and images; writes labels, colors, overlays and a record."""
 
-import json
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
-from torch import Tensor
 
 from allweather import methods
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
 from allweather.app.options import parse_settings, parse_size
-from allweather.bench.evaluate import Outcome, Protocol, logits_at, run
+from allweather.app.output import Output
+from allweather.bench.evaluate import Protocol, run
 from allweather.bench.record import provenance
 from allweather.data.folder import open_files
-from allweather.data.images import write_image, write_json
-from allweather.data.labels import colorize, overlay
-from allweather.data.stream import Frame, Stream
+from allweather.data.stream import Stream
 from allweather.errors import AllWeatherError
 from allweather.models import load_model
 from allweather.models.catalogue import published_size
-from allweather.rgb import read_rgb
 from allweather.session import AdaptWhen, Precision, Session, Shift
 from allweather.session.shift import Reference
 
@@ -84,7 +78,7 @@ def adapt(
     Writes OUT/labels/NAME.png (trainIds, at the image's own size), OUT/color/NAME.png, OUT/overlay/NAME.jpg and
     OUT/record.json. An image that cannot be read is named and skipped; the exit status is then 1.
     """
-    stream = open_files(inputs, _frame_size(size, model))
+    stream = open_files(inputs, _frame_size(size, model), keep=True)
     session = open_session(
         model, weights, method, preset, parse_settings(setting or []), device,
         sha256=sha256, seed=seed, precision=precision, compile=compile, channels_last=channels_last,
@@ -149,111 +143,6 @@ def _frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
     if size:
         narration.print(f"frames are resampled to {size[0]}×{size[1]}, as the authors of {plain(model)} do (--size)")
     return size
-
-
-@dataclass
-class Output:
-    """The output folder and its record, complete after every image.
-
-    Attributes:
-        folder: OUT.
-        head: what made the results.
-        images: what became of each image, by name.
-        failures: why an image has no prediction, by name.
-        confidence: whether the largest probability of each pixel is written too.
-    """
-
-    folder: Path
-    head: dict[str, Any]
-    images: dict[str, dict[str, Any]]
-    failures: dict[str, str]
-    confidence: bool = False
-
-    @classmethod
-    def open(cls, folder: Path, head: dict[str, Any], resume: bool) -> "Output":
-        """An empty folder, or the state of an earlier run of the same settings.
-
-        Raises:
-            AllWeatherError: when the folder already holds a run and `resume` is off, or one of other settings.
-        """
-        made = cls(folder, json.loads(json.dumps(head)), {}, {})
-        path = folder / "record.json"
-        if not path.exists():
-            made._save()
-            return made
-        if not resume:
-            raise AllWeatherError(f"{folder} already holds a run. Add --resume to finish it, or choose another --out.")
-        earlier = _read_record(path)
-        different = sorted(key for key in made.head if key != "versions" and made.head[key] != earlier.get(key))
-        if different:
-            raise AllWeatherError(
-                f"{path} is of another run: {', '.join(different)} differ. Repeat its settings or choose another --out."
-            )
-        made.images = {name: entry for name, entry in earlier.get("images", {}).items() if made._label(name).exists()}
-        return made
-
-    def write(self, outcome: Outcome, classes: Any) -> None:
-        """The label, color and overlay images of one outcome, and its line in the record."""
-        if outcome.frame is None or outcome.logits is None:
-            self.failures[outcome.name] = outcome.failure or "no prediction"
-            warn(self.failures[outcome.name])
-            return
-        labels = labels_at(outcome.logits, outcome.frame.size)
-        image = self._picture(outcome.frame)
-        write_image(self.folder / "color" / f"{outcome.name}.png", colorize(labels, classes))
-        write_image(self.folder / "overlay" / f"{outcome.name}.jpg", overlay(image, labels, classes))
-        if self.confidence:
-            width, height = outcome.frame.size
-            sure = logits_at(outcome.logits, (height, width)).softmax(0).amax(0)
-            grey = np.asarray((sure * 65535).round().cpu()).astype(np.uint16)
-            write_image(self.folder / "confidence" / f"{outcome.name}.png", grey)
-        write_image(self._label(outcome.name), labels)
-        self.images[outcome.name] = _entry(outcome)
-        self._save()
-
-    def finish(self) -> None:
-        """Writes the record a last time, failures included."""
-        self._save()
-
-    def _save(self) -> None:
-        write_json(self.folder / "record.json", {**self.head, "images": self.images, "failures": self.failures})
-
-    def _label(self, name: str) -> Path:
-        return self.folder / "labels" / f"{name}.png"
-
-    @staticmethod
-    def _picture(frame: Frame) -> np.ndarray:
-        """The image at its stored size, H×W×3 uint8."""
-        as_stored = (frame.image.shape[2], frame.image.shape[1]) == frame.size
-        image = frame.image if as_stored or frame.path is None else read_rgb(frame.path)[0]
-        return np.asarray((image * 255).round().byte().permute(1, 2, 0))
-
-
-def labels_at(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Class of each pixel, uint8 H×W, of logits C×h×w enlarged bilinearly to (width, height)."""
-    return np.asarray(logits_at(logits, (size[1], size[0])).argmax(0).byte().cpu())
-
-
-def _entry(outcome: Outcome) -> dict[str, Any]:
-    result = outcome.result
-    if result is None:
-        return {}
-    return {
-        "iterations": result.iterations,
-        "stop": result.stop,
-        "losses": [round(loss, 6) for loss in result.losses],
-        "watched": [round(loss, 6) for loss in result.watched],
-        "decision": result.decision,
-        "seconds": round(result.seconds, 4),
-    }
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise AllWeatherError(f"cannot resume: {path} is not a readable record ({error}).") from error
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def _tell(folder: Output, stream: Stream) -> None:

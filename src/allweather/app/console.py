@@ -48,7 +48,7 @@ def rate(task_speed: float | None) -> str:
 
 def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
     """JSON on stdout, for programs."""
-    typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    typer.echo(json.dumps(content, indent=1, ensure_ascii=False).encode(errors="backslashreplace").decode())
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> Table:
@@ -73,5 +73,5 @@ def warn(message: str) -> None:
 
 
 def plain(text: object) -> str:
-    """The text with nothing in it read as markup: a path may hold brackets."""
-    return escape(str(text))
+    """The text with nothing in it read as markup (a path may hold brackets) and bytes that are no UTF-8 as \\xff."""
+    return escape(str(text).encode(errors="surrogateescape").decode(errors="backslashreplace"))
