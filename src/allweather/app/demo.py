@@ -86,7 +86,7 @@ def summarise(runs: dict[tuple[str, str], Run]) -> dict[str, dict[str, float]]:
     """mIoU in % by method and weather, `adverse` being the mean over all but clear."""
     figures: dict[str, dict[str, float]] = {}
     for name in METHODS:
-        row = {condition: 100 * runs[condition, name].matrix.mean_iou for condition in CONDITIONS}
+        row = {condition: 100 * runs[condition, name].matrix.mean_iou_truth for condition in CONDITIONS}
         row["adverse"] = sum(row[condition] for condition in ADVERSE) / len(ADVERSE)
         figures[name] = {condition: round(value, 1) for condition, value in row.items()}
     return figures
@@ -100,7 +100,9 @@ def show(figures: dict[str, dict[str, float]]) -> None:
         (name, *(f"[bold]{row[c]:.1f}[/]" if row[c] == best[c] else f"{row[c]:.1f}" for c in columns))
         for name, row in figures.items()
     ]
-    data.print(table("mIoU in %, each method online, without labels", ("method", *columns), rows))
+    data.print(
+        table("mIoU in % over the classes in the truth, each method online, without labels", ("method", *columns), rows)
+    )
 
 
 def panels(runs: dict[tuple[str, str], Run], seed: int, classes: ClassSet) -> np.ndarray:
@@ -112,7 +114,12 @@ def panels(runs: dict[tuple[str, str], Run], seed: int, classes: ClassSet) -> np
         pictures = [np.asarray((frame.image * 255).to(torch.uint8).permute(1, 2, 0))]
         maps = [runs[condition, "source"].labels, runs[condition, SHOWN].labels, scene_labels(frame.name)]
         pictures += [colorize(labels, classes) for labels in maps]
-        scores = [None, runs[condition, "source"].matrix.mean_iou, runs[condition, SHOWN].matrix.mean_iou, None]
+        scores = [
+            None,
+            runs[condition, "source"].matrix.mean_iou_truth,
+            runs[condition, SHOWN].matrix.mean_iou_truth,
+            None,
+        ]
         captions = [condition, *(f"{100 * score:.1f} mIoU" if score is not None else "" for score in scores[1:])]
         rows.append((pictures, captions))
     return _sheet(heads, rows)

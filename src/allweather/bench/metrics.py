@@ -1,6 +1,6 @@
 """Scores of label images: one confusion matrix accumulated over a whole stream, then every figure from it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,9 +42,8 @@ class ConfusionMatrix:
                 raise AllWeatherError(
                     f"expected {name} labels in -1..{self.classes - 1}, got {values.min()}..{values.max()}."
                 )
-        for start in range(0, truth.size, CHUNK):
-            part = slice(start, start + CHUNK)
-            self._count(predicted.reshape(-1)[part], truth.reshape(-1)[part])
+        for part in chunks(predicted, truth):
+            self._count(*part)
         return self
 
     def _count(self, predicted: np.ndarray, truth: np.ndarray) -> None:
@@ -130,6 +129,13 @@ class ConfusionMatrix:
             "IoU": {name: _percent(value) for name, value in zip(names, self.iou.tolist(), strict=True)},
             "pixels": int(self.counts.sum()),
         }
+
+
+def chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Arrays of one shape as rows of a million pixels at most, so that counting a large image takes little memory."""
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, CHUNK):
+        yield tuple(array[start : start + CHUNK] for array in flat)
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

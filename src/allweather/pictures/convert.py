@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.errors import AllWeatherError
-from allweather.rgb import read_rgb, rgb_of, to_unit
+from allweather.rgb import HIGHEST, read_rgb, rgb_of, to_unit
 
 Picture: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
-HIGHEST, LOWEST = 1.5, -0.1  # resampling overshoots [0, 1] a little; bytes and normalised values go far beyond
+LOWEST = -0.1  # resampling undershoots 0 a little; normalised values go far beyond
 EXPECTED = "a path, a PIL image, an H×W×3 uint8 array, or RGB floats in [0, 1] of 3×H×W or B×3×H×W"
 
 
@@ -62,9 +62,14 @@ def read_image(picture: Picture, size: tuple[int, int] | None = None) -> Tensor:
     images, single = as_images(picture)
     if not single:
         raise AllWeatherError(f"expected one picture, got a batch of {len(images)}.")
-    if size is None or (images.shape[3], images.shape[2]) == size:
-        return images[0]
-    return functional.interpolate(images, (size[1], size[0]), mode="bilinear", antialias=True)[0]
+    return images[0] if size is None else resample(images[0], size)
+
+
+def resample(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """A picture 3×H×W at (width, height), bilinear, antialiased when it shrinks; itself where it has that size."""
+    if (image.shape[2], image.shape[1]) == size:
+        return image
+    return functional.interpolate(image[None], (size[1], size[0]), mode="bilinear", antialias=True)[0]
 
 
 def _many(values: Sequence[Picture]) -> Tensor:
