@@ -112,6 +112,49 @@ def test_differences_are_paired_by_image(runs: Path) -> None:
     assert all(change < 0 for _, change in changes(worse[1], worse[0]))
 
 
+def with_a_train(method: str, strays: int) -> dict:
+    """A record of four classes, the last of them nowhere true; one wrong pixel of each of some images is called that."""
+    made = record(method, 0.5)
+    counts = np.array([[60, 40, 0, 0, 0], [0, 60, 40, 0, 0], [40, 0, 60, 0, 0], [0] * 5])
+    matrices = [ConfusionMatrix(4, counts + (index < strays) * MOVED) for index in range(4)]
+    for image, matrix in zip(made["images"], matrices, strict=True):
+        image |= {"intersection": matrix.intersection.tolist(), "union": matrix.union.tolist()}
+        image["only_predicted"] = np.flatnonzero(matrix.counted & ~matrix.in_truth).tolist()
+    total = sum(matrices, ConfusionMatrix(4))
+    made["figures"] |= total.summary(("road", "sky_high", "car", "train"))
+    return made | {"confusion": total.counts.tolist()}
+
+
+MOVED = np.zeros((4, 5), int)
+MOVED[0, 1], MOVED[0, 3] = -1, 1
+
+
+def test_a_class_that_one_method_strays_into_is_left_out_of_the_comparison() -> None:
+    source, tent = group([with_a_train("source", 0), with_a_train("tent", 2)])
+    before, after = 100 * (3 * 60 / 140) / 3, 100 * (2 * 240 / 560 + 240 / 558) / 3  # sky loses two false pixels
+    assert (source.mean("mIoU"), tent.mean("mIoU")) == pytest.approx((before, after), abs=0.005)
+    found = against(tent, source)
+    assert found is not None and 100 * found.value == pytest.approx(after - before)
+    assert [change for _, change in changes(tent, source)] == pytest.approx(
+        [0, 0, *[100 * (60 / 139 - 60 / 140) / 3] * 2]
+    )
+    table = next(t for t in tables_of([source, tent]) if "vs source" in t.columns)
+    assert "not everywhere in it: train" in table.note and "official: mIoU over the classes true or pred" in table.note
+    official, low = (table.columns.index(name) for name in ("official", "95 % of images"))
+    assert table.rows[0][official] == pytest.approx(before, abs=0.005)
+    assert table.rows[1][official] == pytest.approx(after * 3 / 4, abs=0.005)
+    assert float(table.rows[1][low].split()[0]) > 42  # of the mean that the row shows
+
+
+def test_a_truth_that_holds_every_class_needs_one_mean() -> None:
+    made = [{**record(name, right), "confusion": np.eye(3, 4, dtype=int).tolist()} for name, right in (("source", 0.5), ("tent", 0.6))]  # fmt: skip
+    for one in made:
+        one["figures"]["mIoU"] = 100.0
+    table = next(t for t in tables_of(group(made)) if "vs source" in t.columns)
+    assert "over all 3 classes, which the truth holds" in table.note
+    assert {row[table.columns.index("official")] for row in table.rows} == {None}
+
+
 def test_images_that_differ_are_not_paired() -> None:
     other = record("tent", 0.6)
     other["images"] = other["images"][:2]

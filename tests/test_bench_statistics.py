@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from allweather.bench import metrics
 from allweather.bench.calibration import Reliability
 from allweather.bench.compare import compare
 from allweather.bench.intervals import ImageCounts, bootstrap, counts_of, image_differences, paired_difference
@@ -184,6 +185,18 @@ def test_calibration_merges_and_knows_its_limits() -> None:
     assert perfect.expected_calibration_error == 0 and np.isnan(Reliability().expected_calibration_error)
     with pytest.raises(AllWeatherError, match="confidence in"):
         Reliability().update(np.array([1.5]), np.array([0]), np.array([0]))
+
+
+def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    predicted, truth = rng.integers(0, CLASSES, (9, 11)), rng.integers(-1, CLASSES, (9, 11))
+    confidence, invalid = rng.random((9, 11)), rng.random((9, 11)) < 0.3
+    whole = Reliability(4).update(confidence, predicted, truth)
+    counted = UncertaintyAwareIou(CLASSES).update(predicted, confidence, truth, invalid)
+    monkeypatch.setattr(metrics, "CHUNK", 7)
+    assert Reliability(4).update(confidence, predicted, truth).diagram() == whole.diagram()
+    pieces = UncertaintyAwareIou(CLASSES).update(predicted, confidence, truth, invalid)
+    assert (pieces.counts == counted.counts).all()
 
 
 def brute_uiou(predicted, confidence, truth, invalid, threshold):  # type: ignore[no-untyped-def]

@@ -109,7 +109,7 @@ def miou_of(record: Record) -> float:
     if "confusion" not in record:
         return float(record["figures"]["mIoU"])
     counts = np.array(record["confusion"])
-    return 100 * ConfusionMatrix(len(counts), counts).mean_iou_truth
+    return round(100 * ConfusionMatrix(len(counts), counts).mean_iou_truth, 2)  # as records round the others
 
 
 def not_in_truth(record: Record) -> list[str]:
