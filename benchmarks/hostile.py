@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from allweather import Segmenter, Session, load_model, methods
-from allweather.app.adapt import labels_at
 from allweather.bench.decisions import count
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.record import versions
@@ -29,6 +28,7 @@ from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.data.labels import Mapping, find_mapping, mapping_between
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
+from allweather.pictures.enlarge import labels_at
 from allweather.session import Decision, Guard
 
 # no network saw them in training; the guard's limits were chosen while looking at some of them

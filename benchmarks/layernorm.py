@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather import Segmenter, Session, methods
-from allweather.app.adapt import labels_at
 from allweather.bench.decisions import count
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.record import versions
@@ -28,6 +27,7 @@ from allweather.classes import CAMVID11
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.models.nets.streetnet import StreetNet
+from allweather.pictures.enlarge import labels_at
 from allweather.session import Decision
 
 SIZE = (240, 176)  # width, height of training and adaptation

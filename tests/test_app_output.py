@@ -1,6 +1,7 @@
 """Outputs in unusual places, and a real network on real frames from the command line."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 from reference_fixtures import assets
 from test_app import ENVIRONMENT, MODEL, allweather
+
+from allweather import rgb
 
 
 def test_an_output_folder_may_have_any_name(tmp_path: Path) -> None:
@@ -62,3 +65,93 @@ def test_a_real_network_on_real_dusk(tmp_path: Path, method: str) -> None:
     summary = json.loads(scored.stdout)
     assert summary["images"] == len(frames)
     assert summary["mIoU"] == pytest.approx(REAL[method], abs=0.3)
+
+
+def paint(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (48, 32), "gray").save(path)
+    return path
+
+
+def adapted(folder: Path, *options: object) -> tuple[object, dict, set[str]]:
+    """The finished command on a folder of frames, its record, and the label files it wrote."""
+    out = folder.parent / "out"
+    done = allweather("adapt", folder, *MODEL, "--method", "source", "--out", out, *options)
+    labels = {path.relative_to(out / "labels").as_posix() for path in (out / "labels").rglob("*") if path.is_file()}
+    return done, json.loads((out / "record.json").read_text()), labels
+
+
+def test_links_are_followed_and_broken_ones_are_failures(tmp_path: Path) -> None:
+    frames = paint(tmp_path / "frames" / "a.png").parent
+    paint(tmp_path / "elsewhere" / "b.png")
+    (frames / "night").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (frames / "c.png").symlink_to(tmp_path / "gone.png")
+    done, record, labels = adapted(frames)
+    assert done.returncode == 1
+    assert labels == {"a.png", "night/b.png"}
+    assert "c.png: not a readable image (a broken link to" in done.stderr
+    assert set(record["failures"]) == {"c"}
+
+
+def test_hidden_files_are_not_adapted_to(tmp_path: Path) -> None:
+    frames = paint(tmp_path / "frames" / "a.png").parent
+    for name in ("._a.png", ".b.png", ".ipynb_checkpoints/a-checkpoint.png"):
+        paint(frames / name)
+    done, record, labels = adapted(frames)
+    assert done.returncode == 0, done.stderr
+    assert labels == {"a.png"}
+    assert record["frames"] == 1
+
+
+def test_names_that_are_not_utf8_are_written_and_recorded_as_they_are(tmp_path: Path) -> None:
+    frames = paint(tmp_path / "frames" / "a.png").parent
+    for name in (b"caf\xe9.png", b"bad\xff.png"):
+        paint(frames / "x.png").rename(os.fsdecode(os.fsencode(frames) + b"/" + name))
+    Path(os.fsdecode(os.fsencode(frames) + b"/bad\xff.png")).write_bytes(b"")
+    done, record, labels = adapted(frames)
+    assert done.returncode == 1
+    assert sorted(map(os.fsencode, labels)) == [b"a.png", b"caf\xe9.png"]
+    assert sorted(map(os.fsencode, record["images"])) == [b"a", b"caf\xe9"]
+    assert rb"\udce9" in (tmp_path / "out" / "record.json").read_bytes()
+    assert r"bad\xff.png: not a readable image (it is empty)" in done.stderr
+    again = allweather("adapt", frames, *MODEL, "--method", "source", "--out", tmp_path / "out", "--resume")
+    assert "resuming: 2 of 3" in again.stderr
+    scored = allweather("score", tmp_path / "out" / "labels", tmp_path / "out" / "labels", "--json")
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads(scored.stdout)["images"] == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "utf-8:strict"])
+def test_a_terminal_takes_any_name(encoding: str) -> None:
+    names = ["ü", os.fsdecode(b"caf\xe9")]
+    code = f"from allweather.app import console; console.print_json({names!r}); console.warn({names[1]!r})"
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert json.loads(done.stdout) == names
+    assert rb"caf\xe9" in done.stderr
+
+
+def test_only_twins_are_renamed_and_score_follows(tmp_path: Path) -> None:
+    frames = paint(tmp_path / "frames" / "a.png").parent
+    for name in ("a.jpg", "b.c.png", "d.png"):
+        paint(frames / name)
+    done, _, labels = adapted(frames)
+    assert done.returncode == 0, done.stderr
+    assert labels == {"a_jpg.png", "a_png.png", "b.c.png", "d.png"}
+    (tmp_path / "truth").mkdir()
+    for name in ("a", "b.c", "d"):
+        Image.new("L", (48, 32)).save(tmp_path / "truth" / f"{name}.png")
+    scored = allweather("score", tmp_path / "out" / "labels", tmp_path / "truth", "--json")
+    assert scored.returncode == 0, scored.stderr
+    summary = json.loads(scored.stdout)
+    assert (summary["images"], summary["labels"], summary["failed"]) == (4, 3, {})
+
+
+def test_the_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, decoded = paint(tmp_path / "frames" / "a.png").parent, []
+    opened = rgb.open_image
+    monkeypatch.setattr(rgb, "open_image", lambda path: decoded.append(path) or opened(path))
+    done, _, _ = adapted(frames, "--size", "32x32")
+    assert done.returncode == 0, done.stderr
+    assert decoded == [frames / "a.png"]
+    assert np.asarray(Image.open(tmp_path / "out" / "overlay" / "a.jpg")).shape == (32, 48, 3)

@@ -147,11 +147,13 @@ def test_folders_are_scored_with_one_matrix(tmp_path: Path) -> None:
     save(predicted, "b", [[1, 0]]), save(truth, "b", [[1, 255]])
     save(predicted, "bad", [[77]]), save(truth, "bad", [[0]])
     save(predicted, "lone", [[0]]), save(truth, "unanswered", [[0]])
+    save(predicted, "small", [[0]]), save(truth, "small", [[0, 0]])
     score = score_folders(predicted, truth, find_mapping("cityscapes"))
     assert score.matrix.mean_iou == pytest.approx((1 / 2 + 1 / 2) / 2) and score.matrix.counts.sum() == 3
     assert score.images == ("a", "b") and score.per_image == pytest.approx((0.25, 1.0))
     assert "77" in score.failed["bad"] and "no label lone.png" in score.failed["lone"]
-    assert score.without_prediction == ("unanswered",)
+    assert "1×1 pixels" in score.failed["small"] and "2×1" in score.failed["small"]
+    assert score.without_prediction == ("unanswered",) and score.labels == 5 and not score.complete
 
 
 def test_folders_that_never_meet_are_said(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from allweather.bench import metrics
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.errors import AllWeatherError
 
@@ -80,6 +81,34 @@ def test_torchmetrics_agrees() -> None:
 def test_a_class_that_is_nowhere_does_not_count_and_one_only_predicted_does() -> None:
     matrix = ConfusionMatrix(3).update(np.array([0, 0, 1]), np.array([0, 0, 0]))
     assert np.isnan(matrix.iou[2]) and matrix.iou[1] == 0 and matrix.mean_iou == pytest.approx((2 / 3 + 0) / 2)
+
+
+ABSENT = {  # predicted, true → the official mIoU, the one over the classes in the truth, and what the truth has not
+    "all there": ([0, 0, 0, 1], [0, 0, 1, 1], 58.33, 58.33, ["c"]),  # 2/3 and 1/2
+    "one stray pixel": ([0, 0, 2, 1], [0, 0, 1, 1], 50.0, 75.0, ["c"]),  # 1, 1/2 and 0
+    "nothing predicted": ([0, 0, -1, 1], [0, 0, 1, 1], 75.0, 75.0, ["c"]),
+    "one class": ([0, 1], [0, 0], 25.0, 50.0, ["b", "c"]),  # 1/2 and 0
+    "ignored": ([0, 2], [0, -1], 100.0, 100.0, ["b", "c"]),  # what is ignored is no reason to count a class
+    "no truth": ([0, 2], [-1, -1], None, None, ["a", "b", "c"]),
+}
+
+
+@pytest.mark.parametrize("case", ABSENT)
+def test_a_class_absent_from_the_truth_leaves_one_of_the_two_means_alone(case: str) -> None:
+    predicted, truth, official, in_truth, absent = ABSENT[case]
+    summary = ConfusionMatrix(3).update(np.array(predicted), np.array(truth)).summary("abc")
+    assert summary["mIoU"] == official
+    assert summary["mIoU_truth"] == in_truth
+    assert summary["not_in_truth"] == absent
+
+
+def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    pair = rng.integers(-1, CLASSES, (7, 9)), rng.integers(-1, CLASSES, (7, 9))
+    whole = accumulate([pair]).counts
+    monkeypatch.setattr(metrics, "CHUNK", 5)
+    assert (accumulate([pair]).counts == whole).all()
+    assert (accumulate([(pair[0].astype(np.int16).T, pair[1].astype(np.int8).T)]).counts == whole).all()
 
 
 def test_no_prediction_is_wrong_for_the_true_class_only() -> None:

@@ -129,6 +129,14 @@ def test_mistakes_in_a_plan_are_named(tmp_path: Path, old: str, new: str, said: 
     assert said in str(caught.value)
 
 
+def test_a_plan_takes_labels_by_their_publishers_names(root: Path) -> None:
+    (run,) = tiny(root).runs[:1]
+    plainly = make_record(run)
+    for path in sorted((root / "labels").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_gtFine_labelTrainIds.png"))
+    assert make_record(run)["confusion"] == plainly["confusion"]
+
+
 def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path) -> None:
     run = tiny(root).runs[1]
     record = json.loads(json.dumps(make_record(run), allow_nan=False))

@@ -121,10 +121,9 @@ def test_differences_are_paired_by_image(runs: Path) -> None:
 
 def test_the_best_and_the_worst_frames_are_named_as_such() -> None:
     source, tent = record("source", 0.5), record("tent", 0.5)
-    for change, image in zip((-9.0, 4.0, -2.0, 1.0), tent["images"], strict=True):
-        image["name"], image["mIoU"] = f"f{change:+.0f}", source["images"][0]["mIoU"] + change
-    for image, other in zip(source["images"], tent["images"], strict=True):
-        image |= {"name": other["name"], "mIoU": source["images"][0]["mIoU"]}
+    for change, before, after in zip((-9, 4, -2, 1), source["images"], tent["images"], strict=True):
+        before |= {"name": f"f{change:+}", "intersection": [50] * 3, "union": [100] * 3}
+        after |= {"name": f"f{change:+}", "intersection": [50 + change] * 3, "union": [100] * 3}
     groups = group_records([source, tent])
     (table,) = harm_tables(groups)
     (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
@@ -132,6 +131,50 @@ def test_the_best_and_the_worst_frames_are_named_as_such() -> None:
     assert row["images that lost"] == "2 of 4" and row["their mean"] == pytest.approx(-5.5)
     helped, hurt = extremes(changes(groups[1], groups[0]), 1)
     assert [name for name, _ in helped] == ["f+4"] and [name for name, _ in hurt] == ["f-9"]
+
+
+def with_a_train(method: str, strays: int) -> dict:
+    """A record of four classes, the last of them nowhere true; a wrong pixel of some images is called that."""
+    made = record(method, 0.5)
+    counts = np.array([[60, 40, 0, 0, 0], [0, 60, 40, 0, 0], [40, 0, 60, 0, 0], [0] * 5])
+    matrices = [ConfusionMatrix(4, counts + (index < strays) * MOVED) for index in range(4)]
+    for image, matrix in zip(made["images"], matrices, strict=True):
+        image |= {"intersection": matrix.intersection.tolist(), "union": matrix.union.tolist()}
+        image["only_predicted"] = np.flatnonzero(matrix.counted & ~matrix.in_truth).tolist()
+    total = sum(matrices, ConfusionMatrix(4))
+    made["figures"] |= total.summary(("road", "sky_high", "car", "train"))
+    return made | {"confusion": total.counts.tolist()}
+
+
+MOVED = np.zeros((4, 5), int)
+MOVED[0, 1], MOVED[0, 3] = -1, 1
+
+
+def test_a_class_that_one_method_strays_into_is_left_out_of_the_comparison() -> None:
+    source, tent = group_records([with_a_train("source", 0), with_a_train("tent", 2)])
+    before, after = 100 * (3 * 60 / 140) / 3, 100 * (2 * 240 / 560 + 240 / 558) / 3  # sky loses two false pixels
+    assert (source.mean("mIoU"), tent.mean("mIoU")) == pytest.approx((before, after), abs=0.005)
+    found = against(tent, source)
+    assert found is not None and 100 * found.value == pytest.approx(after - before)
+    assert [change for _, change in changes(tent, source)] == pytest.approx(
+        [0, 0, *[100 * (60 / 139 - 60 / 140) / 3] * 2]
+    )
+    table = next(t for t in tables_of([source, tent]) if "vs source" in t.columns)
+    assert "not everywhere in it: train" in table.note and "official: mIoU over the classes true or pred" in table.note
+    official, low = (table.columns.index(name) for name in ("official", "95 % of images"))
+    assert table.rows[0][official] == pytest.approx(before, abs=0.005)
+    assert table.rows[1][official] == pytest.approx(after * 3 / 4, abs=0.005)
+    assert float(table.rows[1][low].split()[0]) > 42  # of the mean that the row shows
+
+
+def test_a_truth_that_holds_every_class_needs_one_mean() -> None:
+    confusion = np.eye(3, 4, dtype=int).tolist()
+    made = [{**record(name, 0.5), "confusion": confusion} for name in ("source", "tent")]
+    for one in made:
+        one["figures"]["mIoU"] = 100.0
+    table = next(t for t in tables_of(group_records(made)) if "vs source" in t.columns)
+    assert "over all 3 classes, which the truth holds" in table.note
+    assert {row[table.columns.index("official")] for row in table.rows} == {None}
 
 
 def test_images_that_differ_are_not_paired() -> None:

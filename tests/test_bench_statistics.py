@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from allweather.bench import metrics
 from allweather.bench.calibration import Reliability
-from allweather.bench.intervals import ImageCounts, bootstrap, paired_difference
+from allweather.bench.compare import compare
+from allweather.bench.intervals import ImageCounts, bootstrap, counts_of, image_differences, paired_difference
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.uncertainty import UncertaintyAwareIou
 from allweather.errors import AllWeatherError
@@ -69,6 +71,82 @@ def test_pairing_sees_what_two_intervals_do_not() -> None:
     assert difference.value == pytest.approx(second.value - first.value)
 
 
+def of_two_classes(images: int) -> list[ConfusionMatrix]:
+    """Two of three classes are true: 30 and 20 right, 10 and 10 confused with each other."""
+    counts = np.array([[30, 10, 0, 0], [10, 20, 0, 0], [0, 0, 0, 0]])
+    return [ConfusionMatrix(CLASSES, counts.copy()) for _ in range(images)]
+
+
+def straying(made: list[ConfusionMatrix], images: int) -> list[ConfusionMatrix]:
+    """The same predictions, but in the first images one wrong pixel of class 0 is said to be class 2."""
+    stray = [ConfusionMatrix(CLASSES, matrix.counts.copy()) for matrix in made]
+    for matrix in stray[:images]:
+        matrix.counts[0, 1:3] += (-1, 1)
+    return stray
+
+
+def recorded(made: list[ConfusionMatrix], *, old: bool = False) -> dict:
+    """What a record holds of them; `old` ones do not say what each image's truth holds."""
+    images = [
+        {"name": str(index), "intersection": m.intersection.tolist(), "union": m.union.tolist()}
+        | ({} if old else {"only_predicted": np.flatnonzero(m.counted & ~m.in_truth).tolist()})
+        for index, m in enumerate(made)
+    ]
+    total = sum(made, ConfusionMatrix(CLASSES))
+    return {"images": images, "confusion": total.counts.tolist(), "figures": total.summary("abc")}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["as recorded now", "as recorded before"])
+def test_a_stray_class_changes_no_set_of_classes(old: bool) -> None:
+    clean = of_two_classes(10)
+    names = [str(index) for index in range(10)]
+    ours, theirs = (counts_of(recorded(made, old=old), names) for made in (clean, straying(clean, 4)))
+    before, after = (300 / 500 + 200 / 400) / 2, (300 / 500 + 200 / 396) / 2  # class 1 loses four false pixels
+    found = paired_difference(ours, theirs)
+    assert found.value == pytest.approx(after - before)
+    assert 0 <= found.low <= found.value <= found.high < 0.01
+    assert bootstrap(ours).value == pytest.approx(before)
+    assert bootstrap(theirs).value == pytest.approx(after)
+    changes = image_differences(ours, theirs)
+    assert changes[:4] == pytest.approx((20 / 39 - 20 / 40) / 2)
+    assert changes[4:] == pytest.approx(0)
+
+
+def test_the_official_convention_stays_and_is_named() -> None:
+    clean = of_two_classes(10)
+    names = [str(index) for index in range(10)]
+    ours, theirs = (counts_of(recorded(made), names) for made in (clean, straying(clean, 4)))
+    value = (300 / 500 + 200 / 396 + 0) / 3
+    assert bootstrap(theirs, convention="official").value == pytest.approx(value)
+    found = paired_difference(ours, theirs, convention="official")
+    assert found.value == pytest.approx(value - (300 / 500 + 200 / 400) / 2)
+    with pytest.raises(AllWeatherError, match="Did you mean 'official'"):
+        bootstrap(ours, convention="oficial")
+
+
+def test_every_resample_has_one_set_of_classes() -> None:
+    """The third class is true in one image of many: resamples that lack it lack it for both methods."""
+    clean = of_two_classes(6)
+    clean.append(ConfusionMatrix(CLASSES, np.array([[30, 0, 0, 0], [0, 0, 0, 0], [0, 0, 10, 0]])))
+    names = [str(index) for index in range(7)]
+    ours, theirs = (counts_of(recorded(made), names) for made in (clean, straying(clean, 3)))
+    weights = np.array([[1, 1, 1, 1, 1, 1, 0], [1] * 7])
+    assert ours.classes(weights).tolist() == theirs.classes(weights).tolist()
+    assert ours.classes(weights).tolist() == [[True, True, False], [True, True, True]]
+    found = paired_difference(ours, theirs)
+    assert found.low > -0.2 and found.high < 0.02
+    assert paired_difference(ours, theirs, convention="official").low < -0.15
+
+
+def test_a_comparison_names_its_classes() -> None:
+    clean = of_two_classes(5)
+    found = compare(recorded(clean), recorded(straying(clean, 2)))
+    assert found["paired"]["classes"] == ["a", "b"] and found["paired"]["images"] == 5
+    assert 0 < found["paired"]["mIoU"] < 1
+    official, in_truth = (found["figures"][name][2] for name in ("mIoU", "mIoU_truth"))
+    assert official < -15 < 0 < in_truth
+
+
 def test_pairs_must_match() -> None:
     with pytest.raises(AllWeatherError, match="same images"):
         paired_difference(counts(matrices(3, 0.5)), counts(matrices(4, 0.5)))
@@ -107,6 +185,18 @@ def test_calibration_merges_and_knows_its_limits() -> None:
     assert perfect.expected_calibration_error == 0 and np.isnan(Reliability().expected_calibration_error)
     with pytest.raises(AllWeatherError, match="confidence in"):
         Reliability().update(np.array([1.5]), np.array([0]), np.array([0]))
+
+
+def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    predicted, truth = rng.integers(0, CLASSES, (9, 11)), rng.integers(-1, CLASSES, (9, 11))
+    confidence, invalid = rng.random((9, 11)), rng.random((9, 11)) < 0.3
+    whole = Reliability(4).update(confidence, predicted, truth)
+    counted = UncertaintyAwareIou(CLASSES).update(predicted, confidence, truth, invalid)
+    monkeypatch.setattr(metrics, "CHUNK", 7)
+    assert Reliability(4).update(confidence, predicted, truth).diagram() == whole.diagram()
+    pieces = UncertaintyAwareIou(CLASSES).update(predicted, confidence, truth, invalid)
+    assert (pieces.counts == counted.counts).all()
 
 
 def brute_uiou(predicted, confidence, truth, invalid, threshold):  # type: ignore[no-untyped-def]

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from allweather.classes import CAMVID11, CITYSCAPES, CLASS_SETS
-from allweather.data.labels import MAPPINGS, colorize, find_mapping, label_files, overlay, read_pair
+from allweather.data.labels import MAPPINGS, colorize, find_mapping, label_files, overlay
 from allweather.errors import AllWeatherError
 from allweather.rgb import ImageError
 
@@ -40,13 +39,6 @@ def test_ignored_values_become_no_class() -> None:
 def test_unexpected_label_values_are_named(value: int) -> None:
     with pytest.raises(ImageError, match=rf"x\.png: unexpected label values {value};.*0\.\.10 \(camvid11\) and 11"):
         find_mapping("cityscapes-camvid11").labels(np.array([0, value]), HERE)
-
-
-def test_sizes_must_agree(tmp_path: Path) -> None:
-    for name, size in (("p", (4, 4)), ("t", (4, 5))):
-        Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / f"{name}.png")
-    with pytest.raises(ImageError, match=r"4×4 pixels.*5×4"):
-        read_pair(tmp_path / "p.png", tmp_path / "t.png", find_mapping("cityscapes"))
 
 
 @pytest.mark.parametrize("classes", CLASS_SETS.values(), ids=CLASS_SETS)

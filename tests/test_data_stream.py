@@ -1,5 +1,7 @@
 """Streams: natural order, unique names, an order that is part of the data."""
 
+import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +39,105 @@ def test_inputs_come_in_the_order_given(tmp_path: Path) -> None:
     assert open_files([late, early.parent]).names == ("1", "2")
 
 
-def test_same_stem_in_two_formats_stays_two_frames(tmp_path: Path) -> None:
-    paint(tmp_path / "a.png"), paint(tmp_path / "a.jpg")
-    assert len(set(open_files([tmp_path]).names)) == 2
+TWINS = {  # files, and the names of their frames
+    ("a.png", "a.jpg", "b.png", "c.d.png"): ("a_jpg", "a_png", "b", "c.d"),
+    ("x/a.png", "x/a.PNG", "y/a.png"): ("x/a_PNG", "x/a_png", "y/a"),
+    ("a.png", "a.jpg", "a_png.bmp"): ("a_jpg", "a_png_png", "a_png"),
+    ("a.png", "a.jpg", "a.bmp"): ("a_bmp", "a_jpg", "a_png"),
+}
+
+
+@pytest.mark.parametrize("files", TWINS)
+@pytest.mark.parametrize("given", ["folder", "files"])
+def test_the_same_stem_twice_renames_only_the_twins(tmp_path: Path, files: tuple[str, ...], given: str) -> None:
+    paths = [paint(tmp_path / name) for name in sorted(files)]
+    if given == "files" and "x/a.png" in files:
+        paths = paths[:2]  # y/a.png would be a second 'a'
+    stream = open_files(paths if given == "files" else [tmp_path])
+    expected = TWINS[files]
+    if given == "folder":
+        assert stream.names == expected
+    else:
+        assert sorted(stream.names) == sorted(name.removeprefix("x/") for name in expected[: len(paths)])
+    assert all(stream.read(name).path is not None for name in stream.names)
+
+
+def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".hidden.jpg", ".ipynb_checkpoints/a-checkpoint.png", "day/.cache/b.png"):
+        paint(tmp_path / name)
+    assert open_files([tmp_path]).names == ("a",)
+    assert open_files([tmp_path / ".ipynb_checkpoints"]).names == ("a-checkpoint",)  # who names it means it
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(AllWeatherError, match=r"no image in .*hidden files are left out"):
+        open_files([tmp_path])
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    paint(tmp_path / "elsewhere" / "night" / "b.png")
+    frames = paint(tmp_path / "frames" / "a.png").parent
+    (frames / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (frames / "file.png").symlink_to(frames / "a.png")
+    (frames / "itself").symlink_to(frames, target_is_directory=True)
+    (tmp_path / "elsewhere" / "night" / "back").symlink_to(frames, target_is_directory=True)
+    assert open_files([frames]).names == ("a", "file", "linked/night/b")
+    (tmp_path / "way").symlink_to(frames, target_is_directory=True)
+    assert open_files([tmp_path / "way"]).names == ("a", "file", "linked/night/b")
+
+
+@pytest.mark.parametrize("name", ["b.png", "night", "b.JPG"])
+@pytest.mark.parametrize("given", ["folder", "itself"])
+def test_a_broken_link_is_named_where_it_stands(tmp_path: Path, name: str, given: str) -> None:
+    paint(tmp_path / "a.png")
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    stream = open_files([tmp_path] if given == "folder" else [tmp_path / "a.png", tmp_path / name])
+    assert stream.names == ("a", Path(name).stem)
+    with pytest.raises(ImageError, match=rf"{name}: not a readable image \(a broken link to .*gone\)"):
+        stream.read(Path(name).stem)
+
+
+def test_a_broken_link_to_no_picture_is_nothing(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "gone.txt")
+    assert open_files([tmp_path]).names == ("a",)
+
+
+def test_a_pipe_with_an_images_name_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="a device or a pipe"):
+        open_files([tmp_path]).read("a")
+
+
+def test_a_folder_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint(tmp_path / "a.png"), paint(tmp_path / "shut" / "b.png")
+    scan = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    stream = open_files([tmp_path])
+    assert stream.names == ("a", "shut")
+    with pytest.raises(ImageError, match=r"shut: .*cannot be opened \(Permission denied\)"):
+        stream.read("shut")
+
+
+def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    paint(tmp_path / "a.png").rename(Path(os.fsdecode(raw)))
+    stream = open_files([tmp_path])
+    assert os.fsencode(stream.names[0]) == b"caf\xe9"
+    assert stream.order_hash == hashlib.sha256(b"caf\xe9").hexdigest()
+    assert stream.read(stream.names[0]).size == (8, 6)
+
+
+@pytest.mark.parametrize("size", [None, (4, 3)])
+def test_the_stored_picture_is_kept_where_asked_for(tmp_path: Path, size: tuple[int, int] | None) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert (open_files([tmp_path], size, keep=True).read("a").picture == pixels).all()
+    assert open_files([tmp_path], size).read("a").picture is None
 
 
 def test_the_hash_follows_names_and_order(tmp_path: Path) -> None:
@@ -80,4 +178,5 @@ def test_digits_sort_by_value() -> None:
     assert sorted(["a10", "a9", "10", "b1", "a09b"], key=natural_key) == sorted(
         ["10", "a9", "a09b", "a10", "b1"], key=natural_key
     )
+    assert natural_key("m²") == [(0, "m²")]  # a digit, but no number
     assert natural_key("a9") < natural_key("a10") < natural_key("b1")

@@ -11,7 +11,7 @@ HEAVY = ("transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", 
 PUBLIC = {
     "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "CheckpointError", "ClassSet", "Frame", "Guard",
     "InputError", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session", "SettingsError",
-    "__version__", "list_models", "load_model", "load_stream", "methods", "normalized_cut",
+    "__version__", "list_models", "load_model", "load_stream", "methods", "normalized_cut", "read_image",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from allweather.models import Segmenter, list_models, load_model
     from allweather.ncut import Affinity, normalized_cut
+    from allweather.pictures import read_image
     from allweather.session import Guard, Result, Session
 
     __version__: str
@@ -43,6 +44,7 @@ __all__ = [
     "load_stream",
     "methods",
     "normalized_cut",
+    "read_image",
 ]
 
 # A name is imported when it is first used: the command line answers --version and --help without loading torch.
@@ -54,9 +56,10 @@ _HOMES = {
     ),
     "models": ("Segmenter", "list_models", "load_model"),
     "ncut": ("Affinity", "normalized_cut"),
+    "pictures": ("read_image",),
     "session": ("Guard", "Result", "Session"),
 }  # fmt: skip
-_ROOMS = ("classes", "data", "errors", "methods", "models", "ncut", "session")
+_ROOMS = ("classes", "data", "errors", "methods", "models", "ncut", "pictures", "session")
 
 
 if not TYPE_CHECKING:  # a type checker knows every name, and which are none

@@ -11,6 +11,8 @@ from torch import Tensor
 from allweather.errors import InputError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+HIGHEST = 1.5  # resampling overshoots [0, 1] a little; bytes go far beyond
+ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 
 
 class ImageError(InputError):
@@ -29,15 +31,38 @@ def read_rgb(path: Path, size: tuple[int, int] | None = None) -> tuple[Tensor, t
     Raises:
         ImageError: for a file that is missing, empty, truncated or no image.
     """
-    image = ImageOps.exif_transpose(open_image(path))
-    stored = image.size
+    image = read_upright(path)
+    return to_unit(image, size), image.size
+
+
+def read_upright(path: Path) -> Image.Image:
+    """The image as 8-bit RGB, upright.
+
+    Raises:
+        ImageError: for a file that is missing, empty, truncated or no image, or floats that are not in [0, 1].
+    """
+    return rgb_of(open_image(path), str(path))
+
+
+def rgb_of(image: Image.Image, name: str = "the picture") -> Image.Image:
+    """Any PIL image as 8-bit RGB, upright; itself where it is that already.
+
+    Raises:
+        ImageError: for floats that are not in [0, 1]; `name` is for the message.
+    """
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
-    image = image.convert("RGB")
+        image = Image.fromarray(_eight_bits(np.asarray(image), name))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def to_unit(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
+    """An RGB image as 3×H×W float32 in [0, 1], resampled to (width, height)."""
     if size is not None and size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image))  # a copy: PIL's own buffer is read-only
-    return pixels.permute(2, 0, 1).contiguous().float() / 255, stored
+    return pixels.permute(2, 0, 1).contiguous().float() / 255
 
 
 def open_image(path: Path) -> Image.Image:
@@ -62,7 +87,10 @@ def _reason(path: Path, error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """16-bit or float grey values as uint8; floats are taken as [0, 1] where none exceeds 1."""
-    top = 1.0 if values.dtype.kind == "f" and values.max(initial=0) <= 1 else 65535.0
+def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
+    """16-bit grey values, or floats in [0, 1], as uint8."""
+    floats = values.dtype.kind == "f"
+    if floats and values.max(initial=0) > HIGHEST:
+        raise ImageError(f"{name}: expected grey floats in [0, 1], got up to {values.max():.3g}, of unknown range.")
+    top = 1.0 if floats else 65535.0
     return np.clip(values.astype(np.float64) * (255 / top), 0, 255).round().astype(np.uint8)

@@ -1,39 +1,29 @@
 """`allweather adapt`: a network, a method and images; writes labels, colors, overlays and a record."""
 
-import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
-from torch import Tensor
 
 from allweather import methods
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
 from allweather.app.options import network_options, parse_settings, parse_size
+from allweather.app.output import Output
 from allweather.bench.decisions import decisions_of, spell
-from allweather.bench.evaluate import Outcome, Protocol, logits_at, run
-from allweather.bench.record import describe_result, provenance
-from allweather.bench.record_file import read_adapted
+from allweather.bench.evaluate import Protocol, run
+from allweather.bench.record import provenance
 from allweather.data import load_stream
 from allweather.data.folder import open_files
-from allweather.data.images import is_whole, write_image, write_json
-from allweather.data.labels import colorize, overlay
-from allweather.data.stream import Frame, Stream
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.data.stream import Stream
+from allweather.errors import SettingsError
 from allweather.models import load_model
 from allweather.models.catalogue import published_size
 from allweather.plugins import digest, own_file
-from allweather.rgb import read_rgb
 from allweather.session import AdaptWhen, Precision, Session, Shift
 from allweather.session.shift import Reference
-
-SUFFIXES = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # folder of OUT → suffix
-COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
 
 
 def register(app: typer.Typer) -> None:
@@ -175,7 +165,7 @@ def open_session(
 
 def _open_stream(inputs: list[Path], dataset: str | None, size: tuple[int, int] | None) -> Stream:
     if dataset is None:
-        return open_files(inputs, size)
+        return open_files(inputs, size, keep=True)
     if len(inputs) != 1:
         raise SettingsError(f"--dataset {dataset}: expected one INPUT, the dataset's root, got {len(inputs)}.")
     return load_stream(dataset, inputs[0], size)
@@ -196,111 +186,6 @@ def _frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
     if size:
         narration.print(f"frames are resampled to {size[0]}×{size[1]}, as the authors of {plain(model)} do (--size)")
     return size
-
-
-@dataclass
-class Output:
-    """The output folder and its record, complete after every image.
-
-    Attributes:
-        folder: OUT.
-        head: what made the results.
-        images: what became of each image, by name.
-        failures: why an image has no prediction, by name.
-        confidence: whether the largest probability of each pixel is written too.
-    """
-
-    folder: Path
-    head: dict[str, Any]
-    images: dict[str, dict[str, Any]]
-    failures: dict[str, str]
-    confidence: bool = False
-
-    @classmethod
-    def open(cls, folder: Path, head: dict[str, Any], resume: bool, confidence: bool = False) -> "Output":
-        """An empty folder, or the state of an earlier run of the same settings.
-
-        Raises:
-            AllWeatherError: when the folder already holds a run and `resume` is off, or one of other settings.
-            InputError: when its record is damaged.
-        """
-        made = cls(folder, json.loads(json.dumps(head)), {}, {}, confidence)
-        path = folder / "record.json"
-        if not path.exists():
-            made._save()
-            return made
-        if not resume:
-            raise AllWeatherError(f"{folder} already holds a run. Add --resume to finish it, or choose another --out.")
-        earlier = read_adapted(path)
-        different = sorted(key for key in made.head.keys() - COMPATIBLE if made.head[key] != earlier.get(key))
-        if different:
-            raise AllWeatherError(
-                f"{path} is of another run: {', '.join(different)} differ. Repeat its settings or choose another --out."
-            )
-        made.images = {name: entry for name, entry in earlier["images"].items() if made._is_whole(name)}
-        return made
-
-    def write(self, outcome: Outcome, classes: Any) -> None:
-        """The label, color and overlay images of one outcome, and its line in the record."""
-        if outcome.frame is None or outcome.logits is None:
-            self.failures[outcome.name] = outcome.failure or "no prediction"
-            warn(self.failures[outcome.name])
-            return
-        labels = labels_at(outcome.logits, outcome.frame.size)
-        image = self._picture(outcome.frame)
-        write_image(self._place("color", outcome.name), colorize(labels, classes))
-        write_image(self._place("overlay", outcome.name), overlay(image, labels, classes))
-        if self.confidence:
-            width, height = outcome.frame.size
-            sure = logits_at(outcome.logits, (height, width)).softmax(0).amax(0)
-            grey = np.asarray((sure * 65535).round().cpu()).astype(np.uint16)
-            write_image(self._place("confidence", outcome.name), grey)
-        write_image(self._label(outcome.name), labels)
-        self.images[outcome.name] = _entry(outcome)
-        self._save()
-
-    def finish(self) -> None:
-        """Writes the record a last time, failures included."""
-        self._save()
-
-    def _save(self) -> None:
-        found = {"decisions": decisions_of({"images": self.images}), "images": self.images, "failures": self.failures}
-        write_json(self.folder / "record.json", {**self.head, **found})
-
-    def _is_whole(self, name: str) -> bool:
-        """Whether the label image is there and no picture of this image is empty or cut, as a power failure leaves."""
-        wanted = {"labels", "confidence"} if self.confidence else {"labels"}
-        places = {kind: self._place(kind, name) for kind in SUFFIXES}
-        return all(is_whole(path) for kind, path in places.items() if kind in wanted or path.exists())
-
-    def _place(self, kind: str, name: str) -> Path:
-        return self.folder / kind / f"{name}.{SUFFIXES[kind]}"
-
-    def _label(self, name: str) -> Path:
-        return self._place("labels", name)
-
-    @staticmethod
-    def _picture(frame: Frame) -> np.ndarray:
-        """The image at its stored size, H×W×3 uint8."""
-        as_stored = (frame.image.shape[2], frame.image.shape[1]) == frame.size
-        image = frame.image if as_stored or frame.path is None else read_rgb(frame.path)[0]
-        return np.asarray((image * 255).round().byte().permute(1, 2, 0))
-
-
-def labels_at(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Class of each pixel, uint8 H×W, of logits C×h×w enlarged bilinearly to (width, height)."""
-    return np.asarray(logits_at(logits, (size[1], size[0])).argmax(0).byte().cpu())
-
-
-def _entry(outcome: Outcome) -> dict[str, Any]:
-    result = outcome.result
-    if result is None:
-        return {}
-    return {
-        "losses": [round(loss, 6) for loss in result.losses],
-        "watched": [round(loss, 6) for loss in result.watched],
-        **describe_result(result),
-    }
 
 
 def _tell(folder: Output, stream: Stream) -> None:

@@ -1,5 +1,6 @@
 """`allweather compare`: what two records differ in."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,9 +29,19 @@ def compare(
     settings = [(key, *map(str, values)) for key, values in found["settings"].items()]
     data.print(table("settings that differ", ("setting", first.stem, second.stem), settings, numbers_from=3))
     figures = [(key, *map(_figure, values)) for key, values in found["figures"].items()]
-    data.print(table("figures", ("figure", first.stem, second.stem, "difference"), figures))
+    title = "figures; mIoU: official, over classes true or predicted; mIoU_truth: over classes in the truth"
+    data.print(table(title, ("figure", first.stem, second.stem, "difference"), figures))
     if found["paired"]:
-        data.print(f"paired over images: {found['paired']}")
+        data.print(_paired(found["paired"]))
+
+
+def _paired(found: Mapping[str, Any]) -> str:
+    low, high = found["interval"]
+    return (
+        f"paired over {found['images']} images: {found['mIoU']:+.2f} points of mIoU, {low:+.2f} to {high:+.2f} "
+        f"({found['level']:.0%}); both means over the {len(found['classes'])} classes in their truth: "
+        f"{', '.join(found['classes'])}"
+    )
 
 
 def _figure(value: Any) -> str:

@@ -1,6 +1,7 @@
 """How the command line speaks: narration on stderr, data on stdout, one way to show progress and to fail."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -48,7 +49,9 @@ def rate(task_speed: float | None) -> str:
 
 def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
     """JSON on stdout, for programs."""
-    typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    plainly = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
+    spelt = json.dumps(content, indent=1, ensure_ascii=plainly)
+    typer.echo(spelt.encode(errors="backslashreplace").decode())  # names that are no UTF-8 are escaped
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> Table:
@@ -73,5 +76,5 @@ def warn(message: str) -> None:
 
 
 def plain(text: object) -> str:
-    """The text with nothing in it read as markup: a path may hold brackets."""
-    return escape(str(text))
+    """The text with nothing in it read as markup (a path may hold brackets) and bytes that are no UTF-8 as \\xff."""
+    return escape(str(text).encode(errors="surrogateescape").decode(errors="backslashreplace"))

@@ -95,7 +95,7 @@ def summarise(trials: dict[tuple[str, str], Trial]) -> dict[str, dict[str, float
     """mIoU in % by method and weather, `adverse` being the mean over all but clear."""
     figures: dict[str, dict[str, float]] = {}
     for name in METHODS:
-        row = {condition: 100 * trials[condition, name].matrix.mean_iou for condition in CONDITIONS}
+        row = {condition: 100 * trials[condition, name].matrix.mean_iou_truth for condition in CONDITIONS}
         row["adverse"] = sum(row[condition] for condition in ADVERSE) / len(ADVERSE)
         figures[name] = {condition: round(value, 1) for condition, value in row.items()}
     return figures
@@ -109,7 +109,9 @@ def show(figures: dict[str, dict[str, float]]) -> None:
         (name, *(f"[bold]{row[c]:.1f}[/]" if row[c] == best[c] else f"{row[c]:.1f}" for c in columns))
         for name, row in figures.items()
     ]
-    data.print(table("mIoU in %, each method online, without labels", ("method", *columns), rows))
+    data.print(
+        table("mIoU in % over the classes in the truth, each method online, without labels", ("method", *columns), rows)
+    )
 
 
 def panels(trials: dict[tuple[str, str], Trial], seed: int, classes: ClassSet) -> np.ndarray:
@@ -121,7 +123,8 @@ def panels(trials: dict[tuple[str, str], Trial], seed: int, classes: ClassSet) -
         pictures = [np.asarray((frame.image * 255).to(torch.uint8).permute(1, 2, 0))]
         maps = [trials[condition, "source"].labels, trials[condition, SHOWN].labels, scene_labels(frame.name)]
         pictures += [colorize(labels, classes) for labels in maps]
-        scores = [None, trials[condition, "source"].matrix.mean_iou, trials[condition, SHOWN].matrix.mean_iou, None]
+        scored = [trials[condition, method].matrix.mean_iou_truth for method in ("source", SHOWN)]
+        scores = [None, *scored, None]
         captions = [condition, *(f"{100 * score:.1f} mIoU" if score is not None else "" for score in scores[1:])]
         rows.append((pictures, captions))
     return _sheet(heads, rows)

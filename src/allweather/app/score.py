@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from allweather.app.console import DONE, SOME_FAILED, data, print_json, table, warn
+from allweather.app.console import DONE, SOME_FAILED, data, narration, plain, print_json, table, warn
 from allweather.bench.score import Score, score_folders
 from allweather.data.labels import find_mapping
+from allweather.data.truth import LabelsAs
 
 
 def register(app: typer.Typer) -> None:
@@ -17,37 +18,75 @@ def register(app: typer.Typer) -> None:
 
 def score(
     predictions: Annotated[Path, typer.Argument(metavar="LABELS", help="Folder of predicted labels (.png).")],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of true labels with the same names.")],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRUTH",
+            help="Folder of true labels: of the same names, or named as Cityscapes, ACDC, Dark Zurich, BDD100K do.",
+        ),
+    ],
     mapping: Annotated[str, typer.Option(help="How predicted classes are compared with true ones.")] = "cityscapes",
+    labels_as: Annotated[
+        LabelsAs | None,
+        typer.Option(
+            help="How label files hold classes. Default: as each name says (…_labelIds, …_color), class indices where "
+            "it says nothing; auto: refuse where it says nothing and numbers fit both trainIds and labelIds.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
-    """Score predicted labels: mIoU and its companions over all images together."""
+    """Score predicted labels: mIoU and its companions over all images together.
+
+    The exit status is 1 where a prediction could not be scored or a label has none.
+    """
     chosen = find_mapping(mapping)
-    result = score_folders(predictions, truth, chosen)
+    result = score_folders(predictions, truth, chosen, labels_as)
     summary = result.matrix.summary(chosen.truth.names)
     if json:
         print_json(
             {
-                **summary, "images": len(result.images), "mapping": mapping, "failed": result.failed,
-                "without_prediction": len(result.without_prediction),
+                **summary, "images": len(result.images), "labels": result.labels, "labels_as": result.read_as,
+                "mapping": mapping, "failed": result.failed, "without_prediction": len(result.without_prediction),
             }
         )  # fmt: skip
     else:
         _show(result, summary)
-    for name, reason in result.failed.items():
-        warn(f"{name}: {reason}")
-    if result.without_prediction:
-        warn(f"{len(result.without_prediction)} labels have no prediction, e.g. {result.without_prediction[0]}")
-    raise typer.Exit(SOME_FAILED if result.failed else DONE)
+    _tell(result)
+    raise typer.Exit(DONE if result.complete else SOME_FAILED)
 
 
 def _show(result: Score, summary: dict[str, object]) -> None:
     per_class = summary["IoU"]
     assert isinstance(per_class, dict)
-    rows = [(name, "–" if value is None else f"{value:.2f}") for name, value in per_class.items()]
-    rows += [
-        ("", ""),
-        ("mIoU", f"[bold]{summary['mIoU']}[/]"),
-        ("pixel accuracy", str(summary["pixel_accuracy"])),
-    ]
+    rows = [(name, _figure(value)) for name, value in per_class.items()]
+    official, in_truth = result.matrix.counted, result.matrix.in_truth
+    rows += [("", "")]
+    if (official == in_truth).all():
+        rows += [(f"mIoU, the {in_truth.sum()} classes in the truth", f"[bold]{_figure(summary['mIoU'])}[/]")]
+    else:
+        rows += [
+            (f"mIoU, official: the {official.sum()} classes true or predicted", f"[bold]{_figure(summary['mIoU'])}[/]"),
+            (f"mIoU, the {in_truth.sum()} classes in the truth", _figure(summary["mIoU_truth"])),
+        ]
+    rows += [("pixel accuracy", _figure(summary["pixel_accuracy"]))]
     data.print(table(f"{len(result.images)} images, IoU in %", ("class", "IoU"), rows))
+
+
+def _figure(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else "–"
+
+
+def _tell(result: Score) -> None:
+    """What was read how, and what is missing."""
+    if set(result.read_as) - {"trainIds"}:
+        read = ", ".join(f"{count} as {encoding}" for encoding, count in result.read_as.items())
+        narration.print(plain(f"label files read: {read}"))
+    for name, reason in result.failed.items():
+        warn(f"{name}: {reason}")
+    if result.without_prediction:
+        answered = result.labels - len(result.without_prediction)
+        warn(
+            f"{len(result.without_prediction)} of {result.labels} labels have no prediction, e.g. "
+            f"{result.without_prediction[0]}; the figures are over the {len(result.images)} images that were scored, "
+            f"of {answered} labels"
+        )

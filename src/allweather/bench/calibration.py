@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from allweather.bench.metrics import ratio
+from allweather.bench.metrics import chunks, ratio
 from allweather.errors import InputError
 
 
@@ -27,6 +27,11 @@ class Reliability:
             raise InputError(
                 f"expected arrays of one shape, got {confidence.shape}, {predicted.shape} and {truth.shape}."
             )
+        for part in chunks(confidence, predicted, truth):
+            self._count(*part)
+        return self
+
+    def _count(self, confidence: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> None:
         counted = truth >= 0
         sure = confidence[counted].astype(np.float64)
         if sure.size and not (sure.min() >= 0 and sure.max() <= 1 + 1e-6):
@@ -36,7 +41,6 @@ class Reliability:
         self.pixels += np.bincount(index, minlength=bins)
         self.confidence += np.bincount(index, sure, bins)
         self.hits += np.bincount(index[predicted[counted] == truth[counted]], minlength=bins)
-        return self
 
     def __add__(self, other: "Reliability") -> "Reliability":
         """Both sets of images together."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from allweather.bench.decisions import decisions_of
-from allweather.bench.intervals import ImageCounts, paired_difference
+from allweather.bench.intervals import counts_of, paired_difference
 
 UNCOMPARED = (  # results, or too long to show
     "images", "confusion", "reliability", "figures", "parts", "identity", "finished", "seconds", "peak_memory_mib",
@@ -19,7 +19,8 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 
     Returns:
         `settings` (dotted key → both values), `figures` (name → both values and second minus first), and `paired`:
-        the mIoU difference in points over the images that both hold, with its interval; None without such images.
+        the mIoU difference in points over the images that both hold, with its interval, and the `classes` in their
+        truth, which both means are over; None without such images.
     """
     ours, theirs = (flatten({k: v for k, v in record.items() if k not in UNCOMPARED}) for record in (first, second))
     figures = [flatten(record["figures"] | {"decisions": decisions_of(record)}) for record in (first, second)]
@@ -58,10 +59,12 @@ def _paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     names = [name for name in entries[0] if name in entries[1]]
     if not names or len({len(side[names[0]]["union"]) for side in entries}) > 1:
         return None
-    ours, theirs = (
-        ImageCounts(*(np.array([side[name][key] for name in names]) for key in ("intersection", "union")))
-        for side in entries
-    )
+    ours, theirs = (counts_of(record, names) for record in (first, second))
     interval = paired_difference(ours, theirs)
     low, value, high = (round(100 * figure, 2) for figure in (interval.low, interval.value, interval.high))
-    return {"mIoU": value, "interval": [low, high], "level": interval.level, "images": len(names)}
+    every = np.ones((1, len(names)))
+    counted = (ours.classes(every) & theirs.classes(every))[0].tolist()
+    return {
+        "mIoU": value, "interval": [low, high], "level": interval.level, "images": len(names),
+        "classes": [name for name, there in zip(first["figures"]["IoU"], counted, strict=True) if there],
+    }  # fmt: skip

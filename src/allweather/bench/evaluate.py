@@ -6,7 +6,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from allweather.data.stream import Frame, Stream
 from allweather.errors import unknown
@@ -111,13 +110,6 @@ def _batches(stream: Stream, batch: int) -> Iterator[list[Frame | Outcome]]:
         shape = size
     if group:
         yield group
-
-
-def logits_at(logits: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Logits C×h×w enlarged bilinearly to (H, W): C×H×W."""
-    if (logits.shape[1], logits.shape[2]) == shape:
-        return logits
-    return functional.interpolate(logits[None], shape, mode="bilinear")[0]
 
 
 def _read(stream: Stream, name: str) -> Frame | Outcome:

@@ -1,6 +1,6 @@
 """Scoring outcomes as they come: per image, per piece of a sequence, and over the whole stream."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from allweather.bench.calibration import Reliability
 from allweather.bench.decisions import decisions_of
-from allweather.bench.evaluate import Outcome, logits_at
+from allweather.bench.evaluate import Outcome
 from allweather.bench.intervals import ImageCounts, bootstrap
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.record import describe_result
@@ -19,6 +19,7 @@ from allweather.bench.uncertainty import UncertaintyAwareIou
 from allweather.data.labels import Mapping
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
+from allweather.pictures.enlarge import classify
 from allweather.rgb import ImageError
 
 SCALE, SIGMA_RGB, SIGMA_XY = 0.5, 15.0, 100.0  # of the cut that every record holds, whatever its method minimised
@@ -39,7 +40,7 @@ class Meter:
         self, mapping: Mapping, labelled: LabelledStream, unadapted: Segmenter, keep: Keep | None = None
     ) -> None:
         self._mapping, self._labelled, self._unadapted, self._keep = mapping, labelled, unadapted, keep
-        self._table = np.asarray(mapping.table)
+        self._table = np.asarray(mapping.table, np.int16)
         classes = len(mapping.truth)
         self.matrix, self.reliability = ConfusionMatrix(classes), Reliability()
         self.parts: dict[str, ConfusionMatrix] = {}
@@ -86,7 +87,7 @@ class Meter:
         """The figures, ready for JSON, percentages where a name says mIoU or IoU."""
         names = self._mapping.truth.names
         counts = ImageCounts(*(np.array([entry[key] for entry in self.images]) for key in ("intersection", "union")))
-        interval = bootstrap(counts)
+        interval = bootstrap(counts, convention="official")
         content: dict[str, Any] = {
             "figures": {
                 **self.matrix.summary(names),
@@ -114,12 +115,6 @@ class Meter:
         return content
 
 
-def classify(logits: Tensor, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence and class of each pixel, H×W each, of logits C×h×w enlarged bilinearly to (H, W)."""
-    confidence, classes = logits_at(logits, (shape[0], shape[1])).softmax(0).max(0)
-    return confidence.cpu().numpy(), classes.cpu().numpy()
-
-
 @torch.no_grad()
 def cuts_of(image: Tensor, logits: tuple[Tensor, Tensor]) -> dict[str, float]:
     """The normalized cut before and after adaptation, in the affinity that every record uses; all at one size."""
@@ -139,6 +134,7 @@ def _scores(image: ConfusionMatrix) -> dict[str, Any]:
         "mIoU": None if np.isnan(mean) else round(100 * mean, 2),
         "intersection": image.intersection.tolist(),
         "union": image.union.tolist(),
+        "only_predicted": np.flatnonzero(image.counted & ~image.in_truth).tolist(),
     }
 
 

@@ -1,11 +1,13 @@
 """Scores of label images: one confusion matrix accumulated over a whole stream, then every figure from it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from allweather.errors import InputError
+
+CHUNK = 1 << 20  # pixels counted at a time
 
 
 @dataclass
@@ -40,12 +42,16 @@ class ConfusionMatrix:
                 raise InputError(
                     f"expected {name} labels in -1..{self.classes - 1}, got {values.min()}..{values.max()}."
                 )
+        for part in chunks(predicted, truth):
+            self._count(*part)
+        return self
+
+    def _count(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         counted = truth >= 0
-        columns = np.where(predicted[counted] < 0, self.classes, predicted[counted]).astype(np.int64)
+        columns = np.where(predicted < 0, self.classes, predicted)[counted].astype(np.int64)
         cells = truth[counted].astype(np.int64) * (self.classes + 1) + columns
         size = self.classes * (self.classes + 1)
         self.counts += np.bincount(cells, minlength=size).reshape(self.counts.shape)
-        return self
 
     def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
         """The matrix of both sets of images together."""
@@ -67,9 +73,28 @@ class ConfusionMatrix:
         return self.counts.sum(1) + self.counts[:, :-1].sum(0) - self.intersection
 
     @property
+    def counted(self) -> np.ndarray:
+        """Whether each class is true or predicted somewhere, C booleans: the classes of the official mean."""
+        return self.union > 0
+
+    @property
+    def in_truth(self) -> np.ndarray:
+        """Whether each class has a true pixel, C booleans: the same for every method on the same labels."""
+        return self.counts.sum(1) > 0
+
+    @property
     def mean_iou(self) -> float:
-        """mIoU in [0, 1] over the classes that are true or predicted somewhere; NaN without any pixel."""
+        """The official mIoU in [0, 1], over the classes that are true or predicted somewhere; NaN without any pixel.
+
+        As the Cityscapes scripts compute it. A class that is nowhere true counts as 0 once a single pixel is predicted
+        as it, so that two methods' means may be over different classes: compare `mean_iou_truth`.
+        """
         return _mean(self.iou)
+
+    @property
+    def mean_iou_truth(self) -> float:
+        """mIoU in [0, 1] over the classes in the truth, whatever is predicted; NaN without any pixel."""
+        return _mean(self.iou[self.in_truth])
 
     @property
     def pixel_accuracy(self) -> float:
@@ -89,15 +114,28 @@ class ConfusionMatrix:
         return float(np.nansum(self.iou * pixels) / pixels.sum()) if pixels.sum() else float("nan")
 
     def summary(self, names: Sequence[str]) -> dict[str, object]:
-        """Every figure in percent, rounded to 0.01, ready for JSON; None where a figure has no pixel."""
+        """Every figure in percent, rounded to 0.01, ready for JSON; None where a figure has no pixel.
+
+        `mIoU` is the official one, `mIoU_truth` that over the classes in the truth; `not_in_truth` names the others.
+        """
+        absent = [name for name, there in zip(names, self.in_truth.tolist(), strict=True) if not there]
         return {
             "mIoU": _percent(self.mean_iou),
+            "mIoU_truth": _percent(self.mean_iou_truth),
+            "not_in_truth": absent,
             "pixel_accuracy": _percent(self.pixel_accuracy),
             "class_accuracy": _percent(self.class_accuracy),
             "frequency_weighted_IoU": _percent(self.frequency_weighted_iou),
             "IoU": {name: _percent(value) for name, value in zip(names, self.iou.tolist(), strict=True)},
             "pixels": int(self.counts.sum()),
         }
+
+
+def chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Arrays of one shape as rows of a million pixels at most, so that counting a large image takes little memory."""
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, CHUNK):
+        yield tuple(array[start : start + CHUNK] for array in flat)
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

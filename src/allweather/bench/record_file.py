@@ -21,6 +21,7 @@ SCORED = {
 FIGURES = {
     "mIoU": NUMBER, "IoU": Each((*NUMBER, *OR_NONE)), "interval": [NUMBER], "calibration_error": Maybe(NUMBER),
     "mUIoU": Maybe((*NUMBER, *OR_NONE)), "ncut": Maybe(NUMBER), "ncut_before": Maybe(NUMBER), "images": Maybe(int),
+    "mIoU_truth": Maybe((*NUMBER, *OR_NONE)), "not_in_truth": Maybe([str]),
 }  # fmt: skip
 RUN = {
     "model": {"name": str, "size": Maybe((str, *OR_NONE)), "weights": Maybe((str, *OR_NONE))},
@@ -33,7 +34,8 @@ RECORD = {
     "identity": Maybe(str), "run": RUN, "figures": FIGURES, "images": [SCORED], "failures": Each(str),
     "model": {"name": str, "weights": (str, *OR_NONE), "sha256": (str, *OR_NONE)},
     "session": Maybe({"method": Each(SETTING), "guard": Each(SETTING)}),
-    "parts": Maybe(Each({"mIoU": (*NUMBER, *OR_NONE)})), "confusion": Maybe([[int]]),
+    "parts": Maybe(Each({"mIoU": (*NUMBER, *OR_NONE), "mIoU_truth": Maybe((*NUMBER, *OR_NONE))})),
+    "confusion": Maybe([[int]]),
     "reliability": [{"confidence": NUMBER, "accuracy": NUMBER}],
     "resolution": Maybe({"stored": [str], "input": [str], "scored": [str]}),
     "versions": {"machine": str}, "frames": int, "order_hash": str, "prediction": str, "views": Maybe(int),
@@ -102,10 +104,13 @@ def _check_classes(record: dict[str, Any]) -> None:
         for key in ("intersection", "union"):
             if len(image[key]) != classes:
                 raise InputError(f"images.{index}.{key}: expected {classes} numbers, got {len(image[key])}.")
+        if not all(0 <= number < classes for number in image.get("only_predicted", [])):
+            raise InputError(f"images.{index}.only_predicted: expected numbers of classes, 0 to {classes - 1}.")
     if len(record["figures"]["interval"]) != 2:
         raise InputError("figures.interval: expected two numbers.")
-    if any(len(row) != classes + 1 for row in record.get("confusion", [])):
-        raise InputError(f"confusion: expected rows of {classes + 1} numbers.")
+    rows = [len(row) for row in record.get("confusion", [])]
+    if "confusion" in record and rows != [classes + 1] * classes:
+        raise InputError(f"confusion: expected {classes} rows of {classes + 1} numbers.")
 
 
 def _check_parts(record: dict[str, Any]) -> None:

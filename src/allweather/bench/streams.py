@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -14,10 +13,11 @@ from allweather.classes import CITYSCAPES, CLASS_SETS, ClassSet
 from allweather.data.datasets import Sample, find_split
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.data.folder import open_files
-from allweather.data.images import read_labels
 from allweather.data.labels import find_mapping, label_files
+from allweather.data.pairing import Scene, pair, scenes
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.data.stream import Frame, Stream
+from allweather.data.truth import TruthReader
 from allweather.errors import InputError, SettingsError, unknown
 
 T = TypeVar("T")
@@ -67,16 +67,18 @@ def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> LabelledStream:
     if spec.classes not in CLASS_SETS:
         raise unknown("class set", spec.classes, CLASS_SETS)
     mapping = find_mapping(spec.classes)
+    reader = TruthReader(mapping)
 
-    def opened(piece: str) -> tuple[Stream, dict[str, Path]]:
+    def opened(piece: str) -> tuple[Stream, dict[str, Scene]]:
         stream = open_files([resolve(images.replace(PIECE, piece))], size)
-        return stream, label_files(resolve(labels.replace(PIECE, piece)))
+        folder = resolve(labels.replace(PIECE, piece))
+        return stream, pair(stream.names, scenes(label_files(folder), folder))[0]
 
     joined = _join(spec, lambda piece: piece, opened)
     return LabelledStream(
         joined.stream,
         mapping.truth,
-        lambda name: mapping.labels(read_labels(joined.truths[name]), joined.truths[name]),
+        lambda name: reader.read(*joined.truths[name].choose(None))[0],
         lambda name: None,
         joined.parts.__getitem__,
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from allweather.bench.metrics import ratio
+from allweather.bench.metrics import chunks, ratio
 from allweather.errors import InputError, SettingsError
 
 
@@ -39,12 +39,16 @@ class UncertaintyAwareIou:
                 f"expected arrays of one shape, got {predicted.shape}, {confidence.shape}, {truth.shape} and "
                 f"{invalid.shape}."
             )
+        for part in chunks(predicted, confidence, truth, invalid):
+            self._count(*part)
+        return self
+
+    def _count(self, predicted: np.ndarray, confidence: np.ndarray, truth: np.ndarray, invalid: np.ndarray) -> None:
         counted = truth >= 0
         met = np.searchsorted(self.thresholds, confidence[counted], side="right")
         cells = (truth[counted], predicted[counted], met, invalid[counted].astype(np.int64))
         flat = np.ravel_multi_index(cells, self.counts.shape)
         self.counts += np.bincount(flat, minlength=self.counts.size).reshape(self.counts.shape)
-        return self
 
     @property
     def uiou(self) -> np.ndarray:

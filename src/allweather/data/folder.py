@@ -1,57 +1,111 @@
 """Streams from folders and files: natural order, unique names, and a clear word where there is no image."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from allweather.data.stream import Frame, Stream
 from allweather.errors import InputError
-from allweather.rgb import EXTENSIONS, read_rgb
+from allweather.pictures.walk import Found, files_below, look
+from allweather.rgb import EXTENSIONS, ImageError, read_upright, to_unit
 
 
-def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None) -> Stream:
+def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None, *, keep: bool = False) -> Stream:
     """The images of folders (searched to the bottom) and files, inputs in the order given, each folder's naturally.
 
-    A frame is named after its path within the input folder, without suffix.
+    A frame is named after its path within the input folder, without suffix; images of one folder that differ in
+    nothing but their suffix, and only those, are told apart by it: `a.png` and `a.jpg` are `a_png` and `a_jpg`. Linked
+    folders and files are followed, hidden ones left out. A broken link, or a folder that cannot be opened, is a frame
+    that raises where it stands.
 
     Args:
         size: (width, height) that every frame is resampled to; None keeps each one's own.
+        keep: whether frames carry the picture as it is stored too, for output drawn on it.
 
     Raises:
-        AllWeatherError: for an input that does not exist, no image at all, or two frames of one name.
+        InputError: for an input that does not exist, no image at all, or two frames of one name.
     """
-    files: dict[str, Path] = {}
-    for given in map(Path, inputs):
-        found = _images(given)
-        for name, path in found.items():
-            if name in files:
-                raise InputError(
-                    f"two images would share the name '{name}': {files[name]} and {path}. Give them in separate runs."
-                )
-            files[name] = path
+    files = _named([entry for given in map(Path, inputs) for entry in _images(given)])
     if not files:
         looked = ", ".join(str(given) for given in inputs)
-        raise InputError(f"no image in {looked}: expected files ending in {', '.join(EXTENSIONS)}.")
+        raise InputError(
+            f"no image in {looked}: expected files ending in {', '.join(EXTENSIONS)} (hidden files are left out)."
+        )
 
     def read(name: str) -> Frame:
-        image, stored = read_rgb(files[name], size)
-        return Frame(name, image, stored, files[name])
+        found = files[name]
+        if found.fault is not None:
+            raise ImageError(f"{found.path}: not a readable image ({found.fault}).")
+        image = read_upright(found.path)
+        pixels = to_unit(image, size)
+        return Frame(name, pixels, image.size, found.path, np.asarray(image) if keep else None)
 
     return Stream(list(files), read)
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sorts digits by value: frame2 before frame10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name) if part]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _images(given: Path) -> dict[str, Path]:
-    if given.is_file():
-        return {given.stem: given}
-    if not given.is_dir():
-        raise InputError(f"no such input: {given}. Expected a folder of images or image files.")
-    paths = [path for path in given.rglob("*") if path.is_file() and path.suffix.lower() in EXTENSIONS]
-    named = {path: path.relative_to(given).with_suffix("").as_posix() for path in paths}
-    if len(set(named.values())) < len(named):  # a.jpg beside a.png
-        named = {path: path.relative_to(given).as_posix().replace(".", "_") for path in paths}
-    return {name: path for path, name in sorted(named.items(), key=lambda item: natural_key(item[1]))}
+def suffixed(path: Path) -> str:
+    """The suffix as it tells twins apart: `_png`."""
+    return path.suffix.replace(".", "_")
+
+
+def _images(given: Path) -> list[tuple[str, Found]]:
+    """The images of one input with their names, before twins are told apart."""
+    if given.is_dir():
+        found = [(_relative(entry.path, given), entry) for entry in files_below(given, EXTENSIONS)]
+        return sorted(found, key=lambda item: (natural_key(item[0]), os.fsencode(item[1].path)))
+    try:
+        return [(given.stem, look(given))]
+    except OSError as error:
+        raise InputError(f"no such input: {given}. Expected a folder of images or image files.") from error
+
+
+def _relative(path: Path, folder: Path) -> str:
+    inside = path.relative_to(folder)
+    return (inside.with_suffix("") if path.suffix.lower() in EXTENSIONS else inside).as_posix()
+
+
+def _named(entries: Sequence[tuple[str, Found]]) -> dict[str, Found]:
+    """The entries by unique names.
+
+    Raises:
+        InputError: for two entries of one name that are no twins.
+    """
+    groups: dict[str, list[Path]] = {}
+    for name, entry in entries:
+        groups.setdefault(name, []).append(entry.path)
+    for name, paths in groups.items():
+        _check_twins(name, paths)
+    taken = {name for name, paths in groups.items() if len(paths) == 1}
+    named: dict[str, Found] = {}
+    for name, entry in entries:
+        if len(groups[name]) > 1:
+            name = _untaken(name, suffixed(entry.path), taken)
+        named[name] = entry
+    return named
+
+
+def _check_twins(name: str, paths: Sequence[Path]) -> None:
+    """Raises unless the paths of one name lie in one folder and differ in their suffix."""
+    first = paths[0]
+    for index, path in enumerate(paths[1:], 1):
+        if path.parent != first.parent or path.suffix in (other.suffix for other in paths[:index]):
+            raise InputError(
+                f"two images would share the name '{name}': {first} and {path}. Give them in separate runs."
+            )
+
+
+def _untaken(name: str, suffix: str, taken: set[str]) -> str:
+    """The name with its suffix, once or as often as it takes to be no other frame's; it is taken then."""
+    name += suffix
+    while name in taken:
+        name += suffix
+    taken.add(name)
+    return name

@@ -1,8 +1,6 @@
-"""Label images, and results written whole or not at all."""
+"""Label images as integers, and JSON that is short, stable and takes any file's name."""
 
-import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,20 +8,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from allweather.errors import AllWeatherError
+from allweather.pictures.writing import write_bytes, write_image
 from allweather.rgb import ImageError, open_image
+
+__all__ = [
+    "INDEX_MODES", "encode_json", "indices_of", "read_labels", "spell_json", "write_bytes", "write_image", "write_json",
+]  # fmt: skip
+
+INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "LA", "PA")
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A label image as H×W integers: palette indices or grey values, 8 or 16 bit.
+    """A label image as H×W integers: palette indices or grey values of 1 to 32 bits.
+
+    int16 where the file has at most eight bits a pixel, else int32, so that −1 can be written into it.
 
     Raises:
         ImageError: when it cannot be read, or has colours instead of indices.
     """
-    image = open_image(path)
-    if image.mode not in ("L", "P", "I", "I;16", "1"):
-        raise ImageError(f"{path}: expected label indices (grey or palette image), got mode {image.mode}.")
-    return np.array(image).astype(np.int64)
+    return indices_of(open_image(path), path)
 
 
 def is_whole(path: Path) -> bool:
@@ -35,23 +38,27 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def write_image(path: Path, pixels: np.ndarray, palette: list[int] | None = None) -> None:
-    """Writes uint8 H×W or H×W×3, or uint16 H×W, as the suffix says, whole or not at all.
+def indices_of(image: Image.Image, path: Path) -> np.ndarray:
+    """As `read_labels`, of an image that is open already; `path` is for the message.
 
     Raises:
-        AllWeatherError: when the disk is full or the folder cannot be written.
+        ImageError: when it has colours instead of indices.
     """
-    image = Image.fromarray(pixels)
-    if palette is not None:
-        image.putpalette(palette)
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG" if path.suffix.lower() == ".jpg" else "PNG", quality=92)
-    write_bytes(path, buffer.getvalue())
+    if image.mode not in INDEX_MODES:
+        raise ImageError(f"{path}: expected label indices (grey or palette image), got mode {image.mode}.")
+    if image.mode in ("LA", "PA"):
+        image = image.getchannel(0)
+    return np.asarray(image).astype(np.int16 if image.mode in ("L", "P", "1") else np.int32)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON with stable keys and one final newline, whole or not at all."""
-    write_bytes(path, f"{spell_json(content)}\n".encode())
+    write_bytes(path, encode_json(spell_json(content)))
+
+
+def encode_json(text: str) -> bytes:
+    """One line of JSON or many as UTF-8; what a file's name holds beside UTF-8 is escaped and read back as it was."""
+    return f"{text}\n".encode(errors="backslashreplace")
 
 
 def spell_json(content: Any, indent: int = 0) -> str:
@@ -67,32 +74,3 @@ def spell_json(content: Any, indent: int = 0) -> str:
 
 def _flat(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, allow_nan=False)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes under a temporary name, then renames.
-
-    Raises:
-        AllWeatherError: when it cannot be written; nothing of it is left then.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        _discard(temporary)
-        raise AllWeatherError(
-            f"cannot write {path}: {error.strerror or error}. What was written before is complete; make room or choose "
-            "another folder, then run again with --resume."
-        ) from error
-    except BaseException:
-        _discard(temporary)
-        raise
-
-
-def _discard(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return  # the folder itself is gone or closed to us: there is nothing of ours in it

@@ -6,9 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
-from allweather.data.images import read_labels
+from allweather.data.folder import natural_key
 from allweather.errors import InputError, SettingsError, unknown
+from allweather.pictures.drawing import colorize, overlay
+from allweather.pictures.walk import files_below
 from allweather.rgb import ImageError
+
+__all__ = [
+    "MAPPINGS", "Mapping", "colorize", "find_mapping", "label_files", "mapping_between", "overlay",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Mapping:
         Raises:
             ImageError: for a value that is no class of the predicted set.
         """
-        table = np.full(256, -2, np.int64)
+        table = np.full(256, -2, np.int16)
         table[: len(self.table)] = self.table
         table[self.predicted.ignore] = -1
         return _lookup(labels, table, path, self.predicted)
@@ -43,7 +49,7 @@ class Mapping:
         Raises:
             ImageError: for a value that is neither a class nor the set's ignore value.
         """
-        table = np.full(256, -2, np.int64)
+        table = np.full(256, -2, np.int16)
         table[: len(self.truth)] = np.arange(len(self.truth))
         table[self.truth.ignore] = -1
         return _lookup(labels, table, path, self.truth)
@@ -92,35 +98,6 @@ def mapping_between(predicted: ClassSet, truth: ClassSet) -> Mapping:
     )
 
 
-def read_pair(prediction: Path, truth: Path, mapping: Mapping) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and true class of each pixel, H×W each, −1 for none.
-
-    Raises:
-        ImageError: for an unreadable file, an unexpected value, or sizes that differ.
-    """
-    predicted = mapping.predictions(read_labels(prediction), prediction)
-    labels = mapping.labels(read_labels(truth), truth)
-    if predicted.shape != labels.shape:
-        raise ImageError(
-            f"{prediction} has {predicted.shape[1]}×{predicted.shape[0]} pixels, its label {truth} has "
-            f"{labels.shape[1]}×{labels.shape[0]}. Predictions are scored at the label's size."
-        )
-    return predicted, labels
-
-
-def colorize(labels: np.ndarray, classes: ClassSet) -> np.ndarray:
-    """Class indices H×W as colors H×W×3 uint8; values that are no class are black."""
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(classes)] = classes.colors
-    return table[labels]
-
-
-def overlay(image: np.ndarray, labels: np.ndarray, classes: ClassSet, opacity: float = 0.5) -> np.ndarray:
-    """The class colors over the image, both H×W×3 uint8."""
-    mixed = image * (1 - opacity) + colorize(labels, classes) * opacity
-    return np.asarray(mixed.round(), np.uint8)
-
-
 def _lookup(labels: np.ndarray, table: np.ndarray, path: Path, classes: ClassSet) -> np.ndarray:
     outside = (labels < 0) | (labels > 255)
     values = table[np.where(outside, 255, labels)]
@@ -135,12 +112,18 @@ def _lookup(labels: np.ndarray, table: np.ndarray, path: Path, classes: ClassSet
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """The label images (.png) of a folder by name, searched to the bottom.
+    """The label images (.png) of a folder by name, searched to the bottom as `files_below` does, naturally sorted.
+
+    A broken link is among them: reading it says so.
 
     Raises:
-        AllWeatherError: when the folder has none.
+        AllWeatherError: when the folder has none, or holds a folder that cannot be opened.
     """
-    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
+    found = list(files_below(folder, (".png",)))
+    shut = next((entry for entry in found if entry.fault and entry.path.suffix.lower() != ".png"), None)
+    if shut:
+        raise InputError(f"{shut.path}: {shut.fault}.")
+    files = {entry.path.relative_to(folder).with_suffix("").as_posix(): entry.path for entry in found}
     if not files:
         raise InputError(f"no label image (.png) in {folder}.")
-    return files
+    return dict(sorted(files.items(), key=lambda item: natural_key(item[0])))

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 
@@ -17,12 +18,14 @@ class Frame:
         image: 3×H×W float32, RGB in [0, 1], at the size asked for.
         size: (width, height) of the image as it is stored.
         path: the file, where there is one.
+        picture: H×W×3 uint8, the image as it is stored, where the stream keeps it.
     """
 
     name: str
     image: Tensor
     size: tuple[int, int]
     path: Path | None = None
+    picture: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 class Stream:
@@ -58,5 +61,8 @@ class Stream:
 
     @property
     def order_hash(self) -> str:
-        """sha256 of the names in order: two runs with the same hash saw the same frames in the same order."""
-        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        """sha256 of the names in order: two runs with the same hash saw the same frames in the same order.
+
+        A name that is not UTF-8 counts with the bytes it has on the disk.
+        """
+        return hashlib.sha256("\n".join(self.names).encode(errors="surrogateescape")).hexdigest()

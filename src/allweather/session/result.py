@@ -1,11 +1,24 @@
 """What one call of a session returns."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from allweather.classes import ClassSet
+from allweather.errors import InputError, unknown
+from allweather.pictures.convert import Picture, read_image, resample
+from allweather.pictures.drawing import colorize, overlay, palette_of
+from allweather.pictures.enlarge import labels_at
+from allweather.pictures.writing import write_image
 from allweather.session.guard import Decision
+
+Drawn = Literal["labels", "color", "overlay"]
+JPEG = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,9 @@ class Result:
         decision: what became of the update, and why; the prediction is that of the state decided on, or the
             unadapted one.
         seconds: wall-clock time of the call.
+        images: what was predicted, RGB in [0, 1], 3×H×W or B×3×H×W as the logits, in the caller's own memory where
+            that was passed as such; None where it was not kept.
+        classes: the network's class set; None where the result was made without one.
     """
 
     logits: Tensor
@@ -31,12 +47,97 @@ class Result:
     stop: str
     decision: Decision
     seconds: float
+    images: Tensor | None = field(default=None, repr=False, compare=False)
+    classes: ClassSet | None = field(default=None, repr=False)
 
     @property
     def labels(self) -> Tensor:
-        """The class of each pixel, uint8, B×H×W or H×W."""
-        return self.logits.argmax(-3).to(torch.uint8)
+        """The class of each pixel, uint8 (int32 where there are more than 256 classes), B×H×W or H×W."""
+        return self.logits.argmax(-3).to(torch.uint8 if self.logits.shape[-3] <= 256 else torch.int32)
+
+    def overlay(self, image: Picture | None = None, *, opacity: float = 0.5) -> np.ndarray:
+        """The classes' colors over the image: uint8, H×W×3, or B×H×W×3 for a batch.
+
+        `Image.fromarray(result.overlay())` is a picture for PIL and for notebooks.
+
+        Args:
+            image: another picture to draw on, such as the photograph before it was resampled; the prediction is
+                enlarged to its size. For a single image alone. None draws on the image that was predicted.
+            opacity: of the colors, in [0, 1].
+
+        Raises:
+            InputError: where the result has no classes or no image, for a picture that cannot be read, or an
+                opacity outside [0, 1].
+        """
+        if not 0 <= opacity <= 1:
+            raise InputError(f"expected an opacity in [0, 1], got {opacity}.")
+        classes, single = self._classes(), self.logits.ndim == 3
+        if image is not None:
+            return _drawn_over(self._single("overlay(image)"), read_image(image), classes, opacity)
+        if self.images is None:
+            raise InputError("this result did not keep its image: pass one, overlay(image).")
+        pairs = [(self.logits, self.images)] if single else zip(self.logits, self.images, strict=True)
+        drawn = [_drawn_over(logits, picture, classes, opacity) for logits, picture in pairs]
+        return drawn[0] if single else np.stack(drawn)
+
+    def save(self, path: Path | str, kind: Drawn = "labels", *, size: tuple[int, int] | None = None) -> None:
+        """Writes a single image's prediction, whole or not at all.
+
+        Args:
+            path: a .png, or a .jpg for `color` and `overlay`; missing folders are made.
+            kind: `labels`, the class indices, with the classes' colors as the file's palette, so that it can be looked
+                at and still be scored; `color`; or `overlay`.
+            size: (width, height) to enlarge the prediction to, such as the photograph's own; None keeps the logits'.
+
+        Raises:
+            InputError: for a batch, another suffix, an unknown kind, or a file that cannot be written.
+        """
+        path = Path(path)
+        if kind not in get_args(Drawn):
+            raise unknown("kind of picture", kind, get_args(Drawn))
+        if path.suffix.lower() not in (".png", *(JPEG if kind != "labels" else ())):
+            lossless = "a .png, which keeps every class as it is" if kind == "labels" else "a .png or .jpg"
+            raise InputError(f"{path}: expected {lossless}.")
+        logits, classes = self._single("save"), self._classes()
+        labels = labels_at(logits, size or (logits.shape[2], logits.shape[1]))
+        draw: dict[Drawn, Callable[[], np.ndarray]] = {
+            "labels": lambda: labels,
+            "color": lambda: colorize(labels, classes),
+            "overlay": lambda: _over(self._kept(), labels, classes, 0.5),
+        }
+        palette = palette_of(classes).ravel().tolist() if kind == "labels" and labels.dtype == np.uint8 else None
+        write_image(path, draw[kind](), palette)
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.logits.shape))
         return f"Result({shape} logits, {self.iterations} iterations, stop={self.stop}, decision={self.decision})"
+
+    def _classes(self) -> ClassSet:
+        if self.classes is None:
+            raise InputError("this result was made without a class set, whose colors it would be drawn in.")
+        return self.classes
+
+    def _single(self, asked: str) -> Tensor:
+        """The logits C×H×W of a single image."""
+        if self.logits.ndim == 4 and len(self.logits) > 1:
+            raise InputError(
+                f"{asked} takes the result of a single image, this is one of {len(self.logits)}. Call the session with "
+                "one image at a time, or draw and write each of result.labels yourself."
+            )
+        return self.logits if self.logits.ndim == 3 else self.logits[0]
+
+    def _kept(self) -> Tensor:
+        if self.images is None:
+            raise InputError("this result did not keep its image: save labels or color, or call overlay(image).")
+        return self.images if self.images.ndim == 3 else self.images[0]
+
+
+def _drawn_over(logits: Tensor, picture: Tensor, classes: ClassSet, opacity: float) -> np.ndarray:
+    return _over(picture, labels_at(logits, (picture.shape[2], picture.shape[1])), classes, opacity)
+
+
+def _over(picture: Tensor, labels: np.ndarray, classes: ClassSet, opacity: float) -> np.ndarray:
+    """The overlay at the labels' size, of a picture 3×H×W in [0, 1]."""
+    picture = resample(picture, (labels.shape[1], labels.shape[0]))
+    pixels = (picture.detach() * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    return overlay(pixels, labels, classes, opacity)

@@ -1,6 +1,6 @@
 """The door: a method at work on a segmenter. Adapts batch by batch, heeds the guard, resets, saves and resumes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from allweather import methods
-from allweather.errors import CheckpointError, InputError, NetworkError, NotFiniteError, SettingsError, unknown
+from allweather.errors import CheckpointError, NetworkError, NotFiniteError, SettingsError, unknown
 from allweather.methods.method import Batch, Method
 from allweather.methods.settings import settings_of
 from allweather.models.segmenter import Segmenter
+from allweather.pictures.convert import Picture, as_images
 from allweather.session.adapted import AdaptedNetwork, Precision, Prediction
 from allweather.session.guard import Decision, Guard
 from allweather.session.guard.policy import Objection, Policy
@@ -88,31 +89,33 @@ class Session:
         self._lock = RLock()
         self._start()
 
-    def __call__(self, images: Tensor) -> Result:
+    def __call__(self, images: Picture | Sequence[Picture]) -> Result:
         """Adapts to `images` and predicts them: one step of the online protocol.
 
         Args:
-            images: 3×H×W or B×3×H×W, RGB in [0, 1].
+            images: a picture (3×H×W or H×W×3, RGB: floats in [0, 1] or uint8; a PIL image; a path), a batch of them
+                (B×3×H×W or B×H×W×3), or a list of pictures of one size.
 
         Returns:
-            The prediction, made before or after the update as the method declares.
+            The prediction, made before or after the update as the method declares: C×H×W of a single picture.
 
         Raises:
-            InputError: for another shape or type.
+            InputError: for another shape, type or range, or a file that cannot be read.
         """
         return self._step(images, predict=True)
 
-    def adapt(self, images: Tensor) -> Result:
+    def adapt(self, images: Picture | Sequence[Picture]) -> Result:
         """Adapts to `images` without a last prediction; the result's logits are those of the last objective."""
         return self._step(images, predict=False)
 
-    def predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: Picture | Sequence[Picture]) -> Tensor:
         """The method's prediction as the network stands: logits C×H×W or B×C×H×W as the images came; nothing moves."""
         with self._alone():
             before = self._adapted.snapshot()
-            logits = self._adapted.predict(self._batch(images).images).logits.float()
+            batch, single = self._batch(images)
+            logits = self._adapted.predict(batch.images).logits.float()
             self._adapted.restore_own_buffers(before)
-        return logits if images.ndim == 4 else logits[0]
+        return logits[0] if single else logits
 
     def reset(self) -> None:
         """The source network again, bit for bit, with a fresh optimizer and fresh random numbers."""
@@ -184,10 +187,10 @@ class Session:
         self.__dict__.update(state)
         self._lock = RLock()
 
-    def _step(self, images: Tensor, *, predict: bool) -> Result:
+    def _step(self, images: Picture | Sequence[Picture], *, predict: bool) -> Result:
         started = perf_counter()
         with self._alone():
-            batch, adapted = self._batch(images), self._adapted
+            (batch, single), adapted = self._batch(images), self._adapted
             before = adapted.source if self.method.episodic else adapted.snapshot()
             try:
                 steps, prediction, decision = self._adapt(batch, before, predict)
@@ -198,13 +201,15 @@ class Session:
                 adapted.restore(adapted.source)
         logits = prediction.logits.float()
         return Result(
-            logits=logits if images.ndim == 4 else logits[0],
+            logits=logits[0] if single else logits,
             losses=tuple(steps.losses),
             watched=tuple(steps.watched),
             iterations=steps.updates,
             stop=steps.stop,
             decision=decision,
             seconds=perf_counter() - started,
+            images=batch.images[0] if single else batch.images,
+            classes=self.model.classes,
         )
 
     def _adapt(self, batch: Batch, before: Snapshot, predict: bool) -> tuple[Steps, Prediction, Decision]:
@@ -290,19 +295,14 @@ class Session:
         adapted.restore(policy.good)
         return adapted.predict_source(images, objection.reference), Decision("rolled-back", objection.reason)
 
-    def _batch(self, images: Tensor) -> Batch:
-        if images.ndim not in (3, 4) or images.shape[-3] != 3 or not images.is_floating_point():
-            raise InputError(
-                f"expected images 3×H×W or B×3×H×W, RGB floats in [0, 1]; got {tuple(images.shape)} of {images.dtype}."
-            )
-        if not images.numel():
-            raise InputError(f"expected at least one image of at least one pixel, got {tuple(images.shape)}.")
-        images = images if images.ndim == 4 else images[None]
+    def _batch(self, pictures: Picture | Sequence[Picture]) -> tuple[Batch, bool]:
+        """The pictures where the network lies, and whether a single one came."""
+        images, single = as_images(pictures)
         device = self._adapted.device(images.device)
         images = images.detach().to(device, torch.float32, copy=images.is_inference())
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images)
+        return Batch(images), single
 
     def _start(self) -> None:
         """Random numbers and guard as they are before the first image."""

@@ -1,7 +1,7 @@
 """Records read from a folder and grouped by what they measured."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from allweather.bench.decisions import Counts
-from allweather.bench.intervals import ImageCounts, Interval, paired_difference
+from allweather.bench.intervals import ImageCounts, Interval, bootstrap, counts_of, image_differences, paired_difference
+from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.record_file import read_record
 from allweather.bench.report.refusals import mark, of_records
 from allweather.errors import InputError
@@ -89,8 +90,11 @@ class Group:
         return mark(self.label, self.decisions)
 
     def mean(self, figure: str) -> float:
-        """Mean of a figure over the runs; NaN where a run has none."""
-        values = [record["figures"].get(figure) for record in self.records]
+        """Mean of a figure over the runs; NaN where a run has none.
+
+        `mIoU` is over the classes in the truth, so that methods compare; the official one is `official_miou`.
+        """
+        values = [miou_of(record) if figure == "mIoU" else record["figures"].get(figure) for record in self.records]
         return float(np.mean([np.nan if value is None else value for value in values]))
 
     @property
@@ -98,11 +102,37 @@ class Group:
         """Standard deviation of mIoU over the runs, in points; None for a single one."""
         if len(self.records) < 2:
             return None
-        return float(np.std([record["figures"]["mIoU"] for record in self.records], ddof=1))
+        return float(np.std([miou_of(record) for record in self.records], ddof=1))
+
+    @property
+    def official_miou(self) -> float:
+        """Mean over the runs of mIoU in % over the classes true or predicted, which may differ between methods."""
+        return float(np.mean([record["figures"]["mIoU"] for record in self.records]))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval over images of `mean("mIoU")`, in %, mean over the runs."""
+        every = ([image["name"] for image in record["images"]] for record in self.records)
+        found = [bootstrap(counts_of(record, names)) for record, names in zip(self.records, every, strict=True)]
+        return 100 * float(np.mean([one.low for one in found])), 100 * float(np.mean([one.high for one in found]))
 
     def per_image(self, key: str) -> list[float]:
         """A number of every image of every run that has it."""
         return [float(image[key]) for record in self.records for image in record["images"] if key in image]
+
+
+def miou_of(record: Record) -> float:
+    """mIoU in % over the classes in the record's truth; as recorded where the record holds no confusion matrix."""
+    if "confusion" not in record:
+        return float(record["figures"]["mIoU"])
+    counts = np.array(record["confusion"])
+    return round(100 * ConfusionMatrix(len(counts), counts).mean_iou_truth, 2)  # as records round the others
+
+
+def not_in_truth(record: Record) -> list[str]:
+    """The classes that the record's truth does not hold."""
+    names = list(record["figures"]["IoU"])
+    return [name for name, row in zip(names, record.get("confusion", ()), strict=False) if not sum(row)]
 
 
 def load_records(folder: Path) -> list[Record]:
@@ -193,28 +223,36 @@ def against(group: Group, source: Group) -> Interval | None:
 
 
 def changes(group: Group, source: Group) -> list[tuple[str, float]]:
-    """Each image's mIoU minus the source's, in points, mean over the runs, the worst first."""
-    before = {image["name"]: image["mIoU"] for image in source.records[0]["images"]}
+    """Each image's mIoU minus the source's, in points, mean over the runs, the worst first.
+
+    Both over one set of classes, those in the image's truth; images without any are left out.
+    """
+    before = {image["name"] for image in source.records[0]["images"]}
     gathered: dict[str, list[float]] = {}
     for record in group.records:
-        for image in record["images"]:
-            if image["mIoU"] is not None and before.get(image["name"]) is not None:
-                gathered.setdefault(image["name"], []).append(image["mIoU"] - before[image["name"]])
+        names = [image["name"] for image in record["images"] if image["name"] in before]
+        both = _counts(source.records[0], record, names)
+        if both is None:
+            continue
+        for name, change in zip(names, image_differences(*both), strict=True):
+            if not np.isnan(change):
+                gathered.setdefault(name, []).append(100 * float(change))
     return sorted(((name, float(np.mean(values))) for name, values in gathered.items()), key=lambda item: item[1])
 
 
 def _paired(source: Record, record: Record) -> Interval | None:
-    entries = [{image["name"]: image for image in side["images"]} for side in (source, record)]
-    if set(entries[0]) != set(entries[1]):
+    entries = [{image["name"] for image in side["images"]} for side in (source, record)]
+    if entries[0] != entries[1]:
         return None
-    names = sorted(entries[0])
-    if len({len(side[names[0]]["union"]) for side in entries}) > 1:
-        return None  # other classes
-    ours, theirs = (
-        ImageCounts(*(np.array([side[name][key] for name in names]) for key in ("intersection", "union")))
-        for side in entries
-    )
-    return paired_difference(ours, theirs)
+    both = _counts(source, record, sorted(entries[0]))
+    return None if both is None else paired_difference(*both)
+
+
+def _counts(source: Record, record: Record, names: Sequence[str]) -> tuple[ImageCounts, ImageCounts] | None:
+    """Both records' counts over these images; None without an image, or where the classes are others."""
+    if not names or len(source["figures"]["IoU"]) != len(record["figures"]["IoU"]):
+        return None
+    return counts_of(source, names), counts_of(record, names)
 
 
 def _short(value: Any) -> str:

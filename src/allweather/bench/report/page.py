@@ -86,7 +86,7 @@ def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0
         text = "\n".join(parts[form](table) for table in tables_of(groups))
         if form == "md":
             text += _list("Early stopping", verdicts(groups))
-    write_bytes(out, text.encode())
+    write_bytes(out, text.encode(errors="backslashreplace"))
     return len(records)
 
 

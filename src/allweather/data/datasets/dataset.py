@@ -160,7 +160,10 @@ class Dataset:
     def _globbed(self, root: Path, patterns: tuple[str, ...]) -> dict[str, Path]:
         for pattern in patterns:
             found = {
-                path.relative_to(base).as_posix(): path for base in self._bases(root) for path in base.glob(pattern)
+                path.relative_to(base).as_posix(): path
+                for base in self._bases(root)
+                for path in base.glob(pattern)
+                if not path.name.startswith(".")
             }
             if found:
                 return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))

@@ -30,9 +30,18 @@ def label_ids(path: Path) -> np.ndarray:
     Raises:
         ImageError: for any other value.
     """
+    return label_ids_of(read_labels(path), path)
+
+
+def label_ids_of(values: np.ndarray, path: Path) -> np.ndarray:
+    """As `label_ids`, of values that are read already; `path` is for the message.
+
+    Raises:
+        ImageError: for any value but −1..33 and 255.
+    """
     table = dict.fromkeys((*range(-1, 34), *MINUS_ONE), -1)
     table |= {value: index for index, value in enumerate(LABEL_IDS)}
-    return lookup(read_labels(path), table, path, "labelIds")
+    return lookup(values, table, path, "labelIds")
 
 
 def by_name(path: Path) -> np.ndarray:
@@ -62,10 +71,10 @@ def lookup(values: np.ndarray, table: dict[int, int], path: Path, encoding: str)
     Raises:
         ImageError: for values that are not in it, the first five named.
     """
-    every = np.full(65539, MISSING, np.int64)  # −2 or less, −1..65535, 65536 or more
+    every = np.full(65539, MISSING, np.int16)  # −2 or less, −1..65535, 65536 or more
     for value, meaning in table.items():
         every[value + 2] = meaning
-    found = every[np.clip(values, -2, 65536) + 2]
+    found = every[np.clip(values.astype(np.int32, copy=False), -2, 65536) + 2]
     if (found == MISSING).any():
         wrong = np.unique(values[found == MISSING])[:5].tolist()
         raise ImageError(f"{path}: values {wrong} are not in {encoding}. Is it another kind of label file?")

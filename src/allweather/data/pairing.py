@@ -1,0 +1,182 @@
+"""Which true label answers a prediction: by equal names, or by the names publishers give to images and to labels."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from allweather.data.truth import Encoding, LabelsAs
+from allweather.errors import InputError
+from allweather.rgb import EXTENSIONS
+
+IMAGE = re.compile(r"_(?:leftImg8bit.*|rgb(?P<ref>_ref)?_anon.*|frame_camera.*)$", re.IGNORECASE)
+LABEL = re.compile(
+    r"(?:_gt(?:Fine|Coarse)?(?P<ref>_ref)?)?_(?P<word>(?:label)?_?train_?ids?|label_?ids?|(?:label)?_?colou?rs?"
+    r"|instance(?:train)?_?ids?|inv(?:ids|gray)|panoptic(?:train)?_?(?:ids?)?|(?-i:L))$",
+    re.IGNORECASE,
+)
+FOLDER = re.compile(  # folders that say what a file is, not where it was taken
+    r"gt(?:Fine|Coarse)?(?:_.*)?|leftImg8bit.*|rgb(?:_anon.*)?|frame_camera|images?|imgs?|labels?|lbl|annos?|masks?"
+    r"|sem_seg|seg|10k|colou?rs?|colormaps|(?:label)?_?train_?ids?|label_?ids?",
+    re.IGNORECASE,
+)
+TWIN = re.compile(rf"_(?:{'|'.join(suffix[1:] for suffix in EXTENSIONS)})$", re.IGNORECASE)
+PREFERRED: tuple[Encoding | None, ...] = ("trainIds", "labelIds", None, "colors")
+
+
+@dataclass
+class Scene:
+    """The label files of one picture.
+
+    Attributes:
+        place: the folders that say where it was taken.
+        base: its name, without the words that say what its label files are.
+        files: by what each file's name says of how it holds classes; None where it says nothing.
+    """
+
+    place: tuple[str, ...]
+    base: str
+    files: dict[Encoding | None, Path] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Place and name, as a path."""
+        return "/".join((*self.place, self.base))
+
+    def choose(self, labels_as: LabelsAs | None) -> tuple[Path, Encoding | None]:
+        """The file to read, and what its name says: trainIds before labelIds before colors, unless told otherwise.
+
+        Raises:
+            AllWeatherError: when all its files say that they are something else.
+        """
+        wanted = PREFERRED if labels_as is None or labels_as == "auto" else (labels_as, None)
+        for encoding in wanted:
+            if encoding in self.files:
+                return self.files[encoding], encoding
+        said, path = next(iter(self.files.items()))
+        raise InputError(
+            f"{path}: asked for {labels_as}, its name says {said}. Leave --labels-as out, or give another folder."
+        )
+
+
+def scenes(labels: Mapping[str, Path], root: Path) -> list[Scene]:
+    """The pictures that label files belong to, in the files' order; masks and instances are left out.
+
+    Args:
+        labels: files by their names below `root`, without suffix.
+
+    Raises:
+        AllWeatherError: for two files that would be the same label of one picture, or no label at all.
+    """
+    found: dict[str, Scene] = {}
+    for name, path in labels.items():
+        place, base = _placed(name)
+        match = LABEL.search(base)
+        word = match["word"].lower() if match else ""
+        if word.startswith(("inst", "inv", "pan")):
+            continue
+        made = Scene(place, _without(base, match))
+        scene = found.setdefault(made.name, made)
+        said = _encoding(word) or _of_folders((root.absolute().name, *PurePosixPath(name).parts[:-1]))
+        if said in scene.files:
+            raise InputError(
+                f"{scene.files[said]} and {path} would be labels of one picture. Give the folder of one kind of them."
+            )
+        scene.files[said] = path
+    if not found:
+        raise InputError(f"no label image in {root}: only masks or instances, e.g. {next(iter(labels))}.png.")
+    return list(found.values())
+
+
+def pair(predictions: Iterable[str], labelled: Sequence[Scene]) -> tuple[dict[str, Scene], dict[str, str]]:
+    """The scene that each prediction is of, and why others are of none, by the predictions' names.
+
+    A prediction is named after its image, and its scene is the one of the same name, or of the same name once both lose
+    what says "image" or "label" (`_leftImg8bit`, `_gtFine_labelIds`). Folders count as far as both have them, those
+    that only say what a file is aside. A prediction of one of two images that differed in their suffix alone (`a_png`,
+    `a_jpg`) is of scene `a`. Several renderings of one scene, such as densities of fog, share its label.
+    """
+    by_base: dict[str, list[Scene]] = {}
+    for scene in labelled:
+        for base in dict.fromkeys((scene.base, _without(scene.base, IMAGE.search(scene.base)))):
+            by_base.setdefault(base, []).append(scene)
+    found: dict[str, Scene] = {}
+    failed: dict[str, str] = {}
+    for name in predictions:
+        candidates = _candidates(name, by_base)
+        if len(candidates) == 1:
+            found[name] = candidates[0]
+        elif candidates:
+            failed[name] = f"it may be of {' or '.join(scene.name for scene in candidates[:3])}; its folders would tell"
+    _drop_doubles(found, failed)
+    return found, failed
+
+
+def _placed(name: str) -> tuple[tuple[str, ...], str]:
+    """The folders that say where a file was taken, and its name."""
+    *folders, base = PurePosixPath(name).parts
+    return tuple(folder for folder in folders if not FOLDER.fullmatch(folder)), base
+
+
+def _without(base: str, match: re.Match[str] | None) -> str:
+    """The name without what was matched; references stay told apart from the images that they are for."""
+    if match is None or not match.start():
+        return base
+    return base[: match.start()] + (match.groupdict().get("ref") or "")
+
+
+def _encoding(word: str) -> Encoding | None:
+    plain = word.lower().replace("_", "")
+    if "trainid" in plain:
+        return "trainIds"
+    if plain.startswith("labelid"):
+        return "labelIds"
+    return "colors" if "color" in plain or "colour" in plain else None
+
+
+def _of_folders(folders: tuple[str, ...]) -> Encoding | None:
+    """What the innermost folder says that says anything: `gt_labelIds`."""
+    kinds = (_encoding(folder.lower().removeprefix("gt_")) for folder in reversed(folders) if FOLDER.fullmatch(folder))
+    return next(filter(None, kinds), None)
+
+
+def _spellings(base: str) -> Iterator[str]:
+    """Names of the scene that a prediction may be of, the surest first."""
+    for name in (base, TWIN.sub("", base)):
+        yield name
+        for pattern in (LABEL, IMAGE):
+            yield _without(name, pattern.search(name))
+
+
+def _candidates(name: str, by_base: Mapping[str, Sequence[Scene]]) -> list[Scene]:
+    """The scenes that a prediction may be of: those of the first spelling that has any, the same place first."""
+    place, base = _placed(name)
+    for spelling in _spellings(base):
+        same = by_base.get(spelling, [])
+        if exact := [scene for scene in same if scene.place == place]:
+            return exact
+        if near := [scene for scene in same if _agree(place, scene.place)]:
+            return near
+    return []
+
+
+def _agree(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
+    shared = min(len(first), len(second))
+    return first[len(first) - shared :] == second[len(second) - shared :]
+
+
+def _drop_doubles(found: dict[str, Scene], failed: dict[str, str]) -> None:
+    """Moves to `failed` what cannot be: predictions of one scene from several folders, but that in its own."""
+    claims: dict[str, list[str]] = {}
+    for name, scene in found.items():
+        claims.setdefault(scene.name, []).append(name)
+    for names in claims.values():
+        if len({_placed(name)[0] for name in names}) == 1:
+            continue
+        for name in names:
+            if _placed(name)[0] != found[name].place:
+                other = next(other for other in names if other != name)
+                failed[name] = f"its label {found[name].name} would be that of {other} too; its folders would tell"
+        for name in names:
+            if name in failed:
+                del found[name]

@@ -1,0 +1,80 @@
+"""Predictions at a picture's own size, a stripe of rows at a time: the logits of a large picture are never whole."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+STRIPE = 1 << 20  # logits of one stripe, all classes together
+
+
+def logits_at(logits: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Logits C×h×w enlarged bilinearly to (H, W), C×H×W, all at once: 4·C bytes per pixel.
+
+    As `functional.interpolate(mode="bilinear")` but for the last bit, and the same bits whatever the stripes.
+    """
+    if (logits.shape[1], logits.shape[2]) == shape:
+        return logits
+    return _rows(logits, shape, 0, shape[0])
+
+
+def stripes(logits: Tensor, shape: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+    """The rows of `logits_at` from top to bottom: where they belong, and their logits C×n×W."""
+    height = max(1, STRIPE // (logits.shape[0] * shape[1]))
+    whole = (logits.shape[1], logits.shape[2]) == shape
+    for top in range(0, shape[0], height):
+        bottom = min(top + height, shape[0])
+        yield slice(top, bottom), logits[:, top:bottom] if whole else _rows(logits, shape, top, bottom)
+
+
+@torch.no_grad()
+def labels_at(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Class of each pixel, H×W, of logits C×h×w enlarged bilinearly to (width, height).
+
+    uint8; uint16 where there are more than 256 classes.
+    """
+    labels = torch.empty(size[1], size[0], dtype=_holding(logits), device=logits.device)
+    for rows, part in stripes(logits, (size[1], size[0])):
+        labels[rows] = part.argmax(0)
+    found = labels.cpu().numpy()
+    return found if found.dtype == np.uint8 else found.astype(np.uint16)
+
+
+@torch.no_grad()
+def classify(logits: Tensor, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence (float32) and class of each pixel, H×W each, of logits C×h×w enlarged bilinearly to (H, W)."""
+    height, width = shape
+    labels = torch.empty(height, width, dtype=_holding(logits), device=logits.device)
+    confidence = torch.empty(height, width, device=logits.device)
+    for rows, part in stripes(logits, (height, width)):
+        confidence[rows], labels[rows] = part.softmax(0).max(0)
+    return confidence.cpu().numpy(), labels.cpu().numpy()
+
+
+def _holding(logits: Tensor) -> torch.dtype:
+    """The type that holds every class."""
+    return torch.uint8 if logits.shape[0] <= 256 else torch.int32
+
+
+def _rows(logits: Tensor, shape: tuple[int, int], top: int, bottom: int) -> Tensor:
+    """Rows `top` to `bottom` of the enlarged logits: first between rows, then, each row alone, between columns."""
+    height, width = shape
+    if logits.shape[1] == height:
+        rows = logits[:, top:bottom]
+    else:
+        above, below, share = (values[top:bottom].to(logits.device) for values in _between(logits.shape[1], height))
+        share = share.to(logits.dtype)[:, None]
+        rows = logits[:, above] * (1 - share) + logits[:, below] * share
+    if logits.shape[2] == width:
+        return rows
+    return functional.interpolate(rows[None], (bottom - top, width), mode="bilinear")[0]
+
+
+def _between(short: int, long: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of `long` places the two of `short` that it lies between, and how far it is on the way to the second."""
+    scale = torch.tensor(short, dtype=torch.float32) / long  # rounded as torch's own kernel rounds it
+    place = (scale.double() * (torch.arange(long, dtype=torch.float64) + 0.5) - 0.5).float().clamp(0, short - 1)
+    first = place.floor().long()
+    return first, (first + 1).clamp_max(short - 1), place - first

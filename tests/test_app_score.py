@@ -1,0 +1,97 @@
+"""`allweather score` on what people have: publishers' names, encodings, and labels without predictions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_app import allweather
+
+from allweather.classes import CITYSCAPES
+
+PREDICTED = np.array([[0, 0, 0, 1]], np.uint8)
+TRAIN, IDS = np.array([[0, 0, 1, 1]], np.uint8), np.array([[7, 7, 8, 8]], np.uint8)  # IoU 2/3 and 1/2: 58.33
+COLORS = np.array(CITYSCAPES.colors, np.uint8)[TRAIN]
+HANDMADE = 58.33
+
+
+def write(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+PUBLISHED = {  # prediction, label, its pixels, options
+    "plain": ("a", "a", TRAIN, ()),
+    "Cityscapes": ("f/f_0_1_leftImg8bit", "f/f_0_1_gtFine_labelIds", IDS, ()),
+    "Cityscapes, trainIds": ("f_0_1_leftImg8bit", "f/f_0_1_gtFine_labelTrainIds", TRAIN, ("--labels-as", "auto")),
+    "Cityscapes, colors": ("f/f_0_1_leftImg8bit", "f/f_0_1_gtFine_color", COLORS, ()),
+    "ACDC": ("G/G_frame_1_rgb_anon", "G/G_frame_1_gt_labelTrainIds", TRAIN, ()),
+    "ACDC, labelIds": ("G/G_frame_1_rgb_anon", "G/G_frame_1_gt_labelIds", IDS, ("--labels-as", "labelIds")),
+    "Dark Zurich": ("val/night/G/G_1_rgb_anon", "val/night/G/G_1_gt_labelTrainIds", TRAIN, ()),
+    "BDD100K": ("00-ff", "00-ff_train_id", TRAIN, ()),
+    "labelIds as told": ("a", "a", IDS, ("--labels-as", "labelIds")),
+    "16 bits": ("a", "a", IDS.astype(np.uint16), ("--labels-as", "labelIds")),
+    "colors as told": ("a", "a", COLORS, ("--labels-as", "colors")),
+}
+
+
+@pytest.mark.parametrize("case", PUBLISHED)
+def test_publishers_labels_give_the_figure_made_by_hand(tmp_path: Path, case: str) -> None:
+    prediction, label, values, options = PUBLISHED[case]
+    write(tmp_path / "p" / f"{prediction}.png", PREDICTED)
+    write(tmp_path / "t" / f"{label}.png", values)
+    done = allweather("score", tmp_path / "p", tmp_path / "t", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["mIoU"] == summary["mIoU_truth"] == HANDMADE
+    assert summary["images"] == summary["labels"] == 1
+
+
+def test_labels_without_prediction_end_with_one_and_say_how_many_were_scored(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / "t" / f"{name}.png", TRAIN)
+    write(tmp_path / "p" / "a.png", PREDICTED)
+    done = allweather("score", tmp_path / "p", tmp_path / "t", "--json")
+    assert done.returncode == 1
+    assert "2 of 3 labels have no prediction, e.g. b; the figures are over the 1 images that were scored" in done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["images"], summary["labels"], summary["without_prediction"]) == (1, 3, 2)
+    assert summary["mIoU"] == HANDMADE
+
+
+def test_masks_and_instances_beside_labels_are_no_labels(tmp_path: Path) -> None:
+    for kind in ("labelIds", "instanceIds", "color"):
+        write(tmp_path / "t" / f"f_0_1_gtFine_{kind}.png", COLORS if kind == "color" else IDS)
+    write(tmp_path / "t" / "._f_0_1_gtFine_labelIds.png", IDS)
+    write(tmp_path / "p" / "f_0_1_leftImg8bit.png", PREDICTED)
+    done = allweather("score", tmp_path / "p", tmp_path / "t", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["labels_as"] == {"labelIds": 1}
+
+
+def test_label_ids_without_a_word_score_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "t" / "a.png", IDS)  # 7 and 8 are trainIds too
+    write(tmp_path / "t" / "b.png", IDS + np.uint8(18))
+    for name in "ab":
+        write(tmp_path / "p" / f"{name}.png", PREDICTED)
+    done = allweather("score", tmp_path / "p", tmp_path / "t")
+    assert done.returncode == 2
+    assert not done.stdout
+    assert "say --labels-as labelIds" in done.stderr
+    (tmp_path / "t" / "b.png").unlink()
+    done = allweather("score", tmp_path / "p", tmp_path / "t", "--labels-as", "auto")
+    assert done.returncode == 2
+    assert "Say --labels-as trainIds or --labels-as labelIds" in done.stderr
+
+
+def test_the_table_says_what_its_means_are_over(tmp_path: Path) -> None:
+    write(tmp_path / "t" / "a.png", TRAIN)
+    write(tmp_path / "p" / "a.png", PREDICTED)
+    assert "mIoU, the 2 classes in the truth 58.33" in " ".join(
+        allweather("score", tmp_path / "p", tmp_path / "t").stdout.split()
+    )
+    write(tmp_path / "p" / "a.png", np.array([[0, 0, 16, 1]], np.uint8))
+    shown = " ".join(allweather("score", tmp_path / "p", tmp_path / "t").stdout.split())
+    assert "mIoU, official: the 3 classes true or predicted 50.00" in shown
+    assert "mIoU, the 2 classes in the truth 75.00" in shown
