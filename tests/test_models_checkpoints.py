@@ -18,12 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from allweather import load_model
-from allweather.errors import AllWeatherError
+from allweather.app.adapt import open_session
+from allweather.app.cli import main
+from allweather.errors import AllWeatherError, CheckpointError, SettingsError
 from allweather.models.catalogue import convert, find_entry
 from allweather.models.checkpoints import fitting_tensors, load_weights, write_tensors
 
@@ -511,3 +514,33 @@ def test_the_digest_of_a_librarys_checkpoint_is_checked_too(tmp_path: Path) -> N
         load_model("torchvision:fcn_resnet50", tmp_path / "w.pth", sha256="0" * 64)
     with pytest.raises(AllWeatherError, match="weights=FILE"):
         load_model("espnetv2:0.5", sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    "name", ["espnetv2:0.5", "torchvision:lraspp_mobilenet_v3_large", "nvlabs:segformer-b0", "smp:unet/resnet18"]
+)
+def test_a_network_without_weights_is_refused_by_adapt_unless_asked_for(name: str, tmp_path: Path) -> None:
+    libraries = {"nvlabs": "transformers", "smp": "segmentation_models_pytorch", "torchvision": "torchvision"}
+    pytest.importorskip(libraries.get(name.partition(":")[0], "torch"))
+    options: tuple[Any, ...] = (name, None, "source", "recommended", {})
+    with pytest.raises(CheckpointError, match=f"{name} comes without weights.*--weights FILE.*--random-weights"):
+        open_session(*options)
+    one, other = (open_session(*options, random_weights=True, seed=4).model.state_dict() for _ in range(2))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_random_weights_are_not_put_in_place_of_real_ones(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="demo:streetnet has weights here"):
+        open_session("demo:streetnet", None, "source", "recommended", {}, random_weights=True)
+
+
+def test_adapt_says_so_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    command = ["allweather", "adapt", tmp_path / "a.png", "--model", "espnetv2:0.5", "--method", "source"]
+    statuses = []
+    for options in ([], ["--random-weights"]):
+        monkeypatch.setattr(sys, "argv", [str(part) for part in (*command, "--out", tmp_path / "out", *options)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        statuses.append((leaving.value.code, (tmp_path / "out" / "labels" / "a.png").exists()))
+    assert statuses == [(2, False), (0, True)]

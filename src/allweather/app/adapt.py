@@ -20,7 +20,7 @@ from allweather.data.folder import open_files
 from allweather.data.images import write_image, write_json
 from allweather.data.labels import colorize, overlay
 from allweather.data.stream import Frame, Stream
-from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.errors import AllWeatherError, CheckpointError, InputError, RandomWeightsWarning, SettingsError
 from allweather.models import load_model
 from allweather.models.catalogue import published_size
 from allweather.rgb import read_rgb
@@ -41,6 +41,9 @@ def adapt(
     out: Annotated[Path, typer.Option(help="Where labels, colors, overlays and the record go.")],
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Run a network without a checkpoint all the same, to try things.")
+    ] = False,
     method: Annotated[str, typer.Option(help="See `allweather list methods`.")] = "mall-domain",
     preset: Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")] = "recommended",
     setting: Annotated[
@@ -87,8 +90,9 @@ def adapt(
     stream = open_files(inputs, _frame_size(size, model))
     session = open_session(
         model, weights, method, preset, parse_settings(setting or []), device,
-        sha256=sha256, seed=seed, precision=precision, compile=compile, channels_last=channels_last,
-        adapt_when=adapt_when, shift=Shift(threshold=shift_threshold, reference=shift_reference),
+        sha256=sha256, random_weights=random_weights, seed=seed, precision=precision, compile=compile,
+        channels_last=channels_last, adapt_when=adapt_when,
+        shift=Shift(threshold=shift_threshold, reference=shift_reference),
     )  # fmt: skip
     folder = Output.open(out, provenance(session, stream, protocol, batch), resume)
     folder.confidence = confidence
@@ -119,9 +123,13 @@ def open_session(
     device: str = "cpu",
     *,
     sha256: str | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
     **options: Any,
 ) -> Session:
     """The session that the options describe; warnings of loading become narration.
+
+    Random weights, where they are asked for, are those of `seed`.
 
     Raises:
         AllWeatherError: for anything unknown or unreadable among them.
@@ -129,7 +137,10 @@ def open_session(
     methods.make(method, preset, settings)  # a misspelt method must not wait for a checkpoint
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        if random_weights:
+            torch.manual_seed(seed)
         network = load_model(model, weights, sha256=sha256)
+    _check_weights(model, any(issubclass(each.category, RandomWeightsWarning) for each in caught), random_weights)
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             warn(str(warning.message))
@@ -138,7 +149,17 @@ def open_session(
         network.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return Session(network, methods.make(method, preset, settings, model=network), **options)
+    return Session(network, methods.make(method, preset, settings, model=network), seed=seed, **options)
+
+
+def _check_weights(model: str, random: bool, allowed: bool) -> None:
+    if random and not allowed:
+        raise CheckpointError(
+            f"{model} comes without weights, and none were given. Name its checkpoint: --weights FILE. To try things "
+            "with random ones, add --random-weights."
+        )
+    if allowed and not random:
+        raise SettingsError(f"--random-weights: {model} has weights here. Leave the option out.")
 
 
 def _frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
