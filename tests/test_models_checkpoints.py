@@ -239,10 +239,16 @@ PLACES: dict[str, tuple[Any, str, str, tuple[str, ...]]] = {  # content, nesting
     ),
     "numbers beside tensors": (lambda s: {**s, "epoch": 3}, "", "", ()),
     "another class count beside it": (
-        lambda s: {**under("model.", s), **under("pre.", {**small(9), "head.weight": HUNDRED})},
+        lambda s: {**under("model.", {**small(9), "head.weight": HUNDRED}), **under("net.", s)},
         "",
-        "model.",
-        tuple(f"pre.{key}" for key in Small().state_dict()),
+        "net.",
+        tuple(f"model.{key}" for key in Small().state_dict()),
+    ),
+    "a network with a name, and its average": (
+        lambda s: {**under("ema.", small(9)), **under("student.", s)},
+        "",
+        "student.",
+        tuple(f"ema.{key}" for key in Small().state_dict()),
     ),
 }
 PARTS = ("backbone", "head")
@@ -287,6 +293,7 @@ def test_two_complete_sets_are_refused_by_name(content: dict[str, Any], places: 
     [
         ({**under("model.", small()), "discriminator.weight": ONE}, r"0 keys missing .* 1 unexpected \(first: discrim"),
         ({**under("model.", small()), "model.aux.weight": ONE}, r"1 unexpected \(first: aux.weight"),
+        ({**small(), "head.weight": HUNDRED, **under("model.", small()), "junk.weight": ONE}, r"unexpected \(first: b"),
         ({k: v for k, v in under("a.b.", small()).items() if "head" not in k}, r"2 keys missing \(first: head.weight"),
         (
             {**inside("model", small()), **inside("net", small(9)), "head.weight": small()["head.weight"]},
@@ -378,8 +385,8 @@ def test_a_scripted_network_is_named_as_one(tmp_path: Path) -> None:
 
 def test_mappings_that_hold_each_other_are_read_once(tmp_path: Path) -> None:
     content: dict[str, Any] = {}
-    for _ in range(30):
-        content = {"a": content, "b": content, "c": content}
+    for _ in range(8):
+        content = {str(key): content for key in range(60)}
     torch.save(content | {"model": small()}, tmp_path / "w.pth")
     assert load_weights(Small(), tmp_path / "w.pth", name="small").nesting == "model"
 

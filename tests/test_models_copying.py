@@ -28,11 +28,12 @@ class Frozen(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.eps = 1e-3
         for name, value in (("weight", 1.5), ("bias", 0.2), ("running_mean", 0.3), ("running_var", 2.0)):
             self.register_buffer(name, torch.full((channels,), value))
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.weight * (self.running_var + 1e-3).rsqrt()
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         return x * scale[:, None, None] + shift[:, None, None]
 
@@ -239,18 +240,29 @@ def test_statistics_of_another_class_of_batchnorm_can_be_replaced(norm: Any, mod
     assert torch.equal(layer.running_mean, norm(4).running_mean)
 
 
-def test_gradients_flow_through_the_batchs_statistics_of_another_class() -> None:
-    twins = [Tiny(Frozen), Tiny()]
+@pytest.mark.parametrize("mode", ["batch", "train"])
+@pytest.mark.parametrize("norm", [Frozen, Activated])
+def test_gradients_flow_through_the_batchs_statistics_of_another_class(norm: Any, mode: Any) -> None:
+    twins = [Tiny(norm), Tiny()]
     twins[1].norm.load_state_dict({**twins[0].norm.state_dict(), "num_batches_tracked": torch.tensor(0)})
-    twins[1].norm.eps = 1e-3
+    twins[1].norm.eps = 1e-3 if norm is Frozen else 1e-5
+    twins[1].norm.register_forward_hook(lambda _, __, x: functional.leaky_relu(x, 0.01) if norm is Activated else x)
     gradients = []
     for network in twins:
         copy = independent_copy(Segmenter.wrap(network))
         select_parameters(copy, "conv.*", "tent")
-        adopt_statistics(copy, "batch", None)
-        copy(IMAGES).square().mean().backward()
+        adopt_statistics(copy, mode, None)
+        with moving_statistics(copy):
+            copy(IMAGES).square().mean().backward()
         gradients.append(copy.network.conv.weight.grad)
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["compiled", "data parallel"])
+def test_wrappers_are_taken_off(form: str) -> None:
+    copy = independent_copy(Segmenter.wrap(FORMS[form]()))
+    assert type(copy.network) is Tiny
+    assert copy.network.state_dict().keys() == Tiny().state_dict().keys()
 
 
 def test_hooks_go_along_with_the_module_they_belong_to() -> None:

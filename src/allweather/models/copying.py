@@ -72,22 +72,29 @@ class AdoptedBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         kept = self.running_mean, self.running_var, self.training
         if self.running_mean is None or self.training:
-            self.running_mean, self.running_var = self._of_batch(input)
+            input, self.running_mean, self.running_var = self._by_batch(input)
         self.training = False
         try:
             return cast(Tensor, self.own.forward(self, input))
         finally:
             self.running_mean, self.running_var, self.training = kept
 
-    def _of_batch(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance per channel; the running ones move towards them where the layer trains."""
+    def _by_batch(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The input, and its mean and variance per channel; the running ones move towards them where the layer trains.
+
+        Statistics are constants to many a forward, so it is the input that carries the gradient through them.
+        """
         axes = [axis for axis in range(input.ndim) if axis != 1]
-        var, mean = torch.var_mean(input, axes, correction=0)
+        var, mean = torch.var_mean(input, axes, correction=0, keepdim=True)
+        if input.requires_grad and torch.is_grad_enabled():
+            std = (var + self.eps).sqrt()
+            input = (input - mean) * (std.detach() / std) + mean.detach()
+        mean, var = mean.detach().flatten(), var.detach().flatten()
         if self.training and self.running_mean is not None and self.running_var is not None:
             values = input.numel() // input.shape[1]
-            self.running_mean.lerp_(mean.detach(), self.momentum or 0.0)
-            self.running_var.lerp_(var.detach() * values / max(1, values - 1), self.momentum or 0.0)
-        return mean, var
+            self.running_mean.lerp_(mean, self.momentum or 0.0)
+            self.running_var.lerp_(var * values / max(1, values - 1), self.momentum or 0.0)
+        return input, mean, var
 
 
 class _PlainTensors(TorchFunctionMode):
