@@ -116,8 +116,9 @@ class Provenance:
         file: the checkpoint's file name.
         sha256: of the file.
         nesting: keys that led to the state dict, joined by '/'; empty for a raw one.
-        prefix: what was cut from every key.
-        dropped: keys that only training needs, left out by the catalogue's rule.
+        prefix: the words that wrappers put into the keys, in front or within; the most that any key lost.
+        dropped: keys left out by rule (training's parts, moving averages, other copies), and the places of whole copies
+            in mappings of their own.
     """
 
     file: str
