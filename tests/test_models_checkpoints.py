@@ -1,21 +1,32 @@
 """Checkpoints: official nestings are undone, conversion loses nothing, what does not fit is refused by name."""
 
 import argparse
+import collections
+import datetime
+import decimal
+import enum
+import fractions
 import io
 import json
 import struct
+import sys
+import types
+import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from allweather import load_model
-from allweather.errors import AllWeatherError
+from allweather.app.adapt import open_session
+from allweather.app.cli import main
+from allweather.errors import AllWeatherError, CheckpointError, SettingsError
 from allweather.models.catalogue import convert, find_entry
 from allweather.models.checkpoints import fitting_tensors, load_weights, write_tensors
 
@@ -124,6 +135,106 @@ def test_training_keys_are_dropped_by_rule_and_listed(tmp_path: Path) -> None:
     assert load_weights(network(), tmp_path / "w.pth", name="tiny", drop=("aux.*",)).dropped == ("aux.weight",)
 
 
+class Small(nn.Module):
+    """A network with parts that have names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.head = nn.Conv2d(4, 3, 1)
+
+
+def small(seed: int = 3) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return {
+        key: torch.rand_like(value) if value.is_floating_point() else value
+        for key, value in Small().state_dict().items()
+    }
+
+
+METADATA: dict[str, Any] = {
+    "paths": Path("runs") / "a",
+    "dates": datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC),
+    "durations": datetime.timedelta(hours=3),
+    "namespaces": argparse.Namespace(out=Path("a"), lr=0.1, shape=torch.Size([3, 4])),
+    "default dictionaries": collections.defaultdict(list, {"iou": [0.1, 0.2]}),
+    "queues": collections.deque([1, 2], maxlen=4),
+    "ordered dictionaries": collections.OrderedDict(a=1),
+    "scores of numpy": [np.float32(0.5), np.bool_(True), np.arange(3), np.dtype("f4")],
+    "numpy's random state": np.random.RandomState(0).get_state(),
+    "ids": [uuid.UUID(int=3), decimal.Decimal("0.1"), fractions.Fraction(1, 3)],
+    "settings": types.SimpleNamespace(a=1),
+    "sets and ranges": [{1}, frozenset((1,)), range(3), slice(1)],
+    "torch's": [torch.Size([1]), torch.float16, torch.device("cpu")],
+}
+
+
+@pytest.mark.parametrize("kind", METADATA)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_harmless_metadata_is_tolerated(kind: str, legacy: bool, tmp_path: Path) -> None:
+    content = {"meta": {"value": METADATA[kind]}, "state_dict": small(), "more": [METADATA[kind]]}
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    load_weights(target := Small(), tmp_path / "w.pth", name="small")
+    assert torch.equal(target.state_dict()["head.weight"], small()["head.weight"])
+
+
+def test_weights_in_a_default_dictionary_load(tmp_path: Path) -> None:
+    torch.save(collections.defaultdict(dict, {"state_dict": collections.defaultdict(int, small())}), tmp_path / "w.pth")
+    load_weights(target := Small(), tmp_path / "w.pth", name="small")
+    assert torch.equal(target.state_dict()["head.weight"], small()["head.weight"])
+
+
+@pytest.mark.parametrize("name", ["yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig", "addict.addict.Dict"])
+def test_settings_of_libraries_are_tolerated_without_importing_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _, name = name.rpartition(".")
+    made = type(name, (dict,) if name != "DictConfig" else (), {"__module__": module})
+    library, stand_in = types.ModuleType(module.partition(".")[0]), types.ModuleType(module)
+    setattr(stand_in, name, made)
+    content = made()
+    content.__dict__.update(a=1, b=[2])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, library.__name__, library)
+        patch.setitem(sys.modules, module, stand_in)
+        torch.save({"cfg": content, "state_dict": small()}, tmp_path / "w.pth")
+    load_weights(target := Small(), tmp_path / "w.pth", name="small")
+    assert torch.equal(target.state_dict()["head.weight"], small()["head.weight"])
+    assert module not in sys.modules
+
+
+class Kind(enum.Enum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (nn.Conv2d(3, 3, 1), r"holds code or objects beside tensors.*torch\.nn\.modules\.conv\.Conv2d"),
+        ({"state_dict": small(), "kind": Kind.ONE}, r"refused \(test_models_checkpoints\.Kind\)"),
+        ({"state_dict": small(), "run": exec}, r"refused \(builtins\.exec\)"),
+    ],
+)
+def test_objects_are_refused_by_name(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(AllWeatherError, match=message):
+        load_weights(Small(), tmp_path / "w.pth", name="small")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_scripted_network_is_named_as_one(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(nn.Conv2d(3, 3, 1)), tmp_path / "w.pt")
+    with pytest.raises(AllWeatherError, match=r"TorchScript program.*torch\.jit\.load"):
+        load_weights(Small(), tmp_path / "w.pt", name="small")
+
+
+def test_a_file_that_is_too_large_is_not_even_hashed(tmp_path: Path) -> None:
+    with (tmp_path / "w.pth").open("wb") as file:
+        file.truncate(17 << 30)
+    with pytest.raises(AllWeatherError, match="expected at most"):
+        load_weights(Small(), tmp_path / "w.pth", name="small")
+
+
 def damaged(kind: str, path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(state(), buffer)
@@ -142,8 +253,8 @@ def damaged(kind: str, path: Path) -> None:
         torch.save({"epoch": 3}, path)
     elif kind == "numbered":
         torch.save({0: torch.ones(2)}, path)
-    elif kind == "more than tensors":
-        torch.save({"state_dict": {**state(), "note": 3}}, path)
+    elif kind == "a name that holds no tensor":
+        torch.save({"state_dict": {**state(), "0.weight": 3}}, path)
     elif kind == "in itself":
         content: dict[str, Any] = {}
         content["state_dict"] = content
@@ -168,7 +279,7 @@ def damaged(kind: str, path: Path) -> None:
         "broken directory",
         "NaN",
         "numbered",
-        "more than tensors",
+        "a name that holds no tensor",
         "in itself",
     ],
 )
@@ -247,3 +358,33 @@ def test_the_digest_of_a_librarys_checkpoint_is_checked_too(tmp_path: Path) -> N
         load_model("torchvision:fcn_resnet50", tmp_path / "w.pth", sha256="0" * 64)
     with pytest.raises(AllWeatherError, match="weights=FILE"):
         load_model("espnetv2:0.5", sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    "name", ["espnetv2:0.5", "torchvision:lraspp_mobilenet_v3_large", "nvlabs:segformer-b0", "smp:unet/resnet18"]
+)
+def test_a_network_without_weights_is_refused_by_adapt_unless_asked_for(name: str, tmp_path: Path) -> None:
+    libraries = {"nvlabs": "transformers", "smp": "segmentation_models_pytorch", "torchvision": "torchvision"}
+    pytest.importorskip(libraries.get(name.partition(":")[0], "torch"))
+    options: tuple[Any, ...] = (name, None, "source", "recommended", {})
+    with pytest.raises(CheckpointError, match=f"{name} comes without weights.*--weights FILE.*--random-weights"):
+        open_session(*options)
+    one, other = (open_session(*options, random_weights=True, seed=4).model.state_dict() for _ in range(2))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_random_weights_are_not_put_in_place_of_real_ones(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="demo:streetnet has weights here"):
+        open_session("demo:streetnet", None, "source", "recommended", {}, random_weights=True)
+
+
+def test_adapt_says_so_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    command = ["allweather", "adapt", tmp_path / "a.png", "--model", "espnetv2:0.5", "--method", "source"]
+    statuses = []
+    for options in ([], ["--random-weights"]):
+        monkeypatch.setattr(sys, "argv", [str(part) for part in (*command, "--out", tmp_path / "out", *options)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        statuses.append((leaving.value.code, (tmp_path / "out" / "labels" / "a.png").exists()))
+    assert statuses == [(2, False), (0, True)]

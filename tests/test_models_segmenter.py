@@ -1,5 +1,9 @@
 """The Segmenter: preprocessing, padding, output forms, what it refuses; the catalogue's names; other libraries."""
 
+import collections
+import dataclasses
+import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +64,160 @@ def test_extra_logits_are_dropped() -> None:
     ("network", "images", "message"),
     [
         (Seen(21), torch.rand(1, 3, 8, 8), "the network gives 21"),
-        (Seen(form="none"), torch.rand(1, 3, 8, 8), "expected logits B×C×H×W"),
+        (Seen(form="none"), torch.rand(1, 3, 8, 8), "expected logits B×19×h×w from the network, got NoneType"),
         (Seen(), torch.rand(3, 8, 8), "expected images B×3×H×W"),
     ],
 )
 def test_what_does_not_fit_is_named(network: nn.Module, images: Tensor, message: str) -> None:
     with pytest.raises(AllWeatherError, match=message):
         Segmenter.wrap(network)(images)
+
+
+class Answer(nn.Module):
+    """Returns whatever it is told to make of the main logits (1 everywhere) and the auxiliary ones (0 everywhere)."""
+
+    def __init__(self, make: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, x: Tensor) -> Any:
+        main = torch.ones(len(x), 19, 4, 4)
+        return self.make(main, torch.zeros_like(main))
+
+
+@dataclasses.dataclass
+class Found:
+    main: Tensor
+    aux: Tensor
+
+
+Pair = collections.namedtuple("Pair", ["aux", "main"])
+TAKEN: dict[str, tuple[Callable[[Tensor, Tensor], Any], Any]] = {  # what a network returns, and `output`
+    "a tuple with features": (lambda main, aux: (torch.zeros(1, 7, 4, 4), main, torch.zeros(1, 19)), None),
+    "a tuple with a list": (lambda main, aux: (main, [aux, aux]), None),
+    "a list of one": (lambda main, aux: [main], None),
+    "torchvision's": (lambda main, aux: {"aux": aux, "out": main}, None),
+    "transformers'": (lambda main, aux: {"loss": None, "hidden": aux, "logits": main}, None),
+    "a dictionary with one that fits": (lambda main, aux: {"seg": main, "edge": torch.zeros(1, 1, 4, 4)}, None),
+    "an object": (lambda main, aux: types.SimpleNamespace(aux=aux, logits=main), None),
+    "an index": (lambda main, aux: (aux, main), 1),
+    "an index from the end": (lambda main, aux: [aux, aux, main], -1),
+    "a key": (lambda main, aux: {"aux": aux, "main": main}, "main"),
+    "a number as key": (lambda main, aux: {8: aux, 4: main}, 4),
+    "an attribute of a dataclass": (Found, "main"),
+    "a field of a named tuple": (lambda main, aux: Pair(aux, main), "main"),
+    "a key beside `out`": (lambda main, aux: {"out": aux, "main": main}, "main"),
+    "a function": (lambda main, aux: ([aux, [main]], 3), lambda returned: returned[0][1][0]),
+    "a function of a tensor": (lambda main, aux: torch.cat((aux, main), 1), lambda returned: returned[:, 19:]),
+}
+
+
+@pytest.mark.parametrize("form", TAKEN)
+def test_the_logits_are_found_in_what_a_network_returns(form: str) -> None:
+    make, output = TAKEN[form]
+    assert torch.equal(Segmenter.wrap(Answer(make), output=output)(torch.rand(1, 3, 4, 4)), torch.ones(1, 19, 4, 4))
+
+
+REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Any], Any, str]] = {
+    "two that fit": (
+        lambda main, aux: (aux, main),
+        None,
+        r"several .* 0: 1×19×4×4 of float32, 1: 1×19×4×4 of float32. Say which: Segmenter.wrap\(network, output=0\)",
+    ),
+    "two keys that fit": (lambda main, aux: {"aux": aux, "main": main}, None, r"'aux': .*'main': .*output='aux'"),
+    "none that fits": (
+        lambda main, aux: {"p3": main[:, :5], "p4": [aux]},
+        None,
+        r"expected logits B×19×h×w from the network, got dict with 'p3': 1×5×4×4 of float32, 'p4': list of 1",
+    ),
+    "nothing": (lambda main, aux: (), None, "got tuple"),
+    "an absent key": (lambda main, aux: {"aux": aux}, "main", "output='main' is not in .* dict with 'aux'"),
+    "an absent index": (lambda main, aux: (aux, main), 2, "output=2 is not in .* tuple with 0: "),
+    "an absent attribute": (Found, "logits", "output='logits' is not in .* Found with 'main'"),
+    "an index of a tensor": (lambda main, aux: main, 0, "returns one tensor. Leave `output` out"),
+    "a strange output": (lambda main, aux: (aux, main), 1.5, "an index, a key or a function, got 1.5"),
+    "an entry that does not fit": (lambda main, aux: (main, main[:, :5]), 1, "the network gives 5"),
+    "a function's nonsense": (lambda main, aux: main, lambda returned: None, "got NoneType"),
+    "labels": (lambda main, aux: main.argmax(1), None, r"map of labels \(1×4×4 of int64\)"),
+    "labels with a channel": (lambda main, aux: main.argmax(1, keepdim=True), None, "map of labels"),
+    "labels as floats": (lambda main, aux: main.argmax(1, keepdim=True).float(), None, "map of labels"),
+    "labels without a channel as floats": (lambda main, aux: main.argmax(1).float(), None, "map of labels"),
+    "one-hot labels": (lambda main, aux: main.long(), None, "map of labels"),
+    "a softmax": (lambda main, aux: main.softmax(1), None, "softmax already.*probabilities=True"),
+    "a softmax in half precision": (lambda main, aux: (main.half() * 3).softmax(1), None, "softmax already"),
+    "one-hot floats": (
+        lambda main, aux: nn.functional.one_hot(main.argmax(1), 19).movedim(3, 1).float(),
+        None,
+        "softm",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED)
+def test_what_holds_no_logits_is_named(form: str) -> None:
+    make, output, message = REFUSED[form]
+    with pytest.raises(AllWeatherError, match=message):
+        Segmenter.wrap(Answer(make), output=output)(torch.rand(1, 3, 4, 4))
+
+
+def test_a_softmax_is_taken_on_request() -> None:
+    coarse = torch.randn(1, 20, 4, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
+    model = Segmenter.wrap(Answer(lambda *_: coarse), probabilities=True, extra_logits=1)
+    expected = nn.functional.interpolate(coarse[:, :19] / coarse[:, :19].sum(1, True), (8, 8), mode="bilinear")
+    torch.testing.assert_close(model(torch.rand(1, 3, 8, 8)).softmax(1), expected)
+    hard = nn.functional.one_hot(torch.zeros(1, 4, 4, dtype=torch.long), 19).movedim(3, 1).float()
+    assert Segmenter.wrap(Answer(lambda *_: hard), probabilities=True)(torch.rand(1, 3, 4, 4)).isfinite().all()
+
+
+def test_logits_where_a_softmax_was_promised_are_refused() -> None:
+    with pytest.raises(AllWeatherError, match=r"as probabilities=True says; .* from 1 to 1"):
+        Segmenter.wrap(Answer(lambda main, aux: main), probabilities=True)(torch.rand(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": (123.7, 116.3, 103.5)}, "divide by 255, or pass value_range=255"),
+        ({"mean": (0, 0, 0), "std": (57.0, 57.0, 57.0)}, "divide by 255, or pass value_range=255"),
+        ({"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "value_range": 255}, "multiply by 255, or leave"),
+        ({"std": (1.0, 0.0, 1.0)}, "std and value_range above 0"),
+        ({"mean": (0.5, 0.5)}, "three channels"),
+        ({"value_range": 0}, "value_range above 0"),
+    ],
+)
+def test_a_normalisation_on_another_scale_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(AllWeatherError, match=message):
+        Segmenter.wrap(Seen(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (0.5 - 0.485) / 0.229),
+        ({"value_range": 255}, (0.5 - 0.485) / 0.229),
+        ({"value_range": 255, "mean": (123.675, 116.28, 103.53), "std": [58.395, 57.12, 57.375]}, 0.0655022),
+        ({"value_range": 255, "mean": (0, 0, 0), "std": (1, 1, 1)}, 127.5),
+        ({"mean": torch.tensor([0.5, 0.5, 0.5]), "std": (0.5, 0.5, 0.5)}, 0.0),
+    ],
+)
+def test_the_value_range_scales_pixels_and_the_default_normalisation(options: dict[str, Any], expected: float) -> None:
+    network = Seen()
+    Segmenter.wrap(network, **options)(torch.full((1, 3, 4, 4), 0.5))
+    assert float(network.input[0, 0, 0, 0]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_is_called_in_it(dtype: torch.dtype) -> None:
+    network = nn.Conv2d(3, 19, 1).to(dtype)
+    images = torch.rand(1, 3, 4, 4)
+    logits = Segmenter.wrap(network)(images)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, Segmenter.wrap(network.float())(images), atol=0.05, rtol=0)
+
+
+def test_a_class_is_no_network() -> None:
+    with pytest.raises(AllWeatherError, match="For a class, call it first"):
+        Segmenter.wrap(Seen)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,13 @@ class MissingLibraryError(AllWeatherError):
     """An optional library that is not installed; the message has the command that installs it."""
 
 
+class RandomWeightsWarning(UserWarning):
+    """A network without weights: none were given, and none come with it."""
+
+    def __init__(self, network: str) -> None:
+        super().__init__(f"{network} is randomly initialised: no weights were given")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
     """The error for a `name` that is not among the `known` names of a `kind`, nearest spelling first."""
     names = sorted(known)

@@ -18,7 +18,7 @@ from allweather.bench.record import provenance
 from allweather.data import load_stream
 from allweather.data.folder import open_files
 from allweather.data.stream import Stream
-from allweather.errors import SettingsError
+from allweather.errors import CheckpointError, RandomWeightsWarning, SettingsError
 from allweather.models import load_model
 from allweather.models.catalogue import published_size
 from allweather.plugins import digest, own_file
@@ -42,6 +42,9 @@ def adapt(
     out: Annotated[Path, typer.Option(help="Where labels, colors, overlays and the record go.")],
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Run a network without a checkpoint all the same, to try things.")
+    ] = False,
     model_arg: Annotated[
         list[str] | None,
         typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
@@ -105,8 +108,9 @@ def adapt(
     stream = _open_stream(inputs, dataset, _frame_size(size, model))
     session = open_session(
         model, weights, method, preset, parse_settings(setting or []), device, network,
-        sha256=sha256, seed=seed, precision=precision, compile=compile, channels_last=channels_last,
-        adapt_when=adapt_when, shift=Shift(threshold=shift_threshold, reference=shift_reference),
+        sha256=sha256, random_weights=random_weights, seed=seed, precision=precision, compile=compile,
+        channels_last=channels_last, adapt_when=adapt_when,
+        shift=Shift(threshold=shift_threshold, reference=shift_reference),
     )  # fmt: skip
     head = provenance(session, stream, protocol, batch) | _own_code(model, method, dataset, network)
     folder = Output.open(out, head, resume, confidence)
@@ -138,12 +142,15 @@ def open_session(
     network: Mapping[str, Any] | None = None,
     *,
     sha256: str | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
     **options: Any,
 ) -> Session:
     """The session that the options describe; warnings of loading become narration.
 
     Args:
         network: more of `load_model`'s arguments.
+        random_weights: takes a network without weights; it has those of `seed`.
 
     Raises:
         AllWeatherError: for anything unknown or unreadable among them.
@@ -151,7 +158,10 @@ def open_session(
     methods.make(method, preset, settings)  # a misspelt method must not wait for a checkpoint
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        if random_weights:
+            torch.manual_seed(seed)
         loaded = load_model(model, weights, sha256=sha256, **(network or {}))
+    _check_weights(model, any(issubclass(each.category, RandomWeightsWarning) for each in caught), random_weights)
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             warn(str(warning.message))
@@ -160,7 +170,17 @@ def open_session(
         loaded.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return Session(loaded, methods.make(method, preset, settings, model=loaded), **options)
+    return Session(loaded, methods.make(method, preset, settings, model=loaded), seed=seed, **options)
+
+
+def _check_weights(model: str, random: bool, allowed: bool) -> None:
+    if random and not allowed:
+        raise CheckpointError(
+            f"{model} comes without weights, and none were given. Name its checkpoint: --weights FILE. To try things "
+            "with random ones, add --random-weights."
+        )
+    if allowed and not random:
+        raise SettingsError(f"--random-weights: {model} has weights here. Leave the option out.")
 
 
 def _open_stream(inputs: list[Path], dataset: str | None, size: tuple[int, int] | None) -> Stream:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import AllWeatherError
 from allweather.methods.option import is_set, where
+from allweather.models.copying import AdoptedBatchNorm, adopted_class
 from allweather.models.segmenter import Segmenter
 
 BNMode = Literal["source", "mixed", "batch", "running", "train"]
@@ -133,7 +134,7 @@ class TestTimeStatistics(_BatchNorm):
 
     def __reduce__(self) -> tuple[Any, ...]:
         layer = type(self).__mro__[2]  # the class that was adopted: this class's own class is made at run time
-        return _rebuilt, (layer,), self.__dict__
+        return _rebuilt, (layer.own if issubclass(layer, AdoptedBatchNorm) else layer,), self.__dict__
 
     def _move(self, input: Tensor) -> tuple[Tensor, Tensor]:
         mean, var = self._blend(input)
@@ -174,9 +175,11 @@ def _adopt(module: _BatchNorm) -> TestTimeStatistics:
     return cast(TestTimeStatistics, module)
 
 
-def _rebuilt(layer: type[_BatchNorm]) -> nn.Module:
+def _rebuilt(layer: type[nn.Module]) -> nn.Module:
     """An adopted layer without its contents, as unpickling and copying fill it."""
-    adopted = _adopted_class(layer)  # type: ignore[arg-type]  # a class is hashable
+    if not issubclass(layer, _BatchNorm):
+        layer = adopted_class(layer)  # type: ignore[arg-type]  # a class is hashable
+    adopted = _adopted_class(layer)  # type: ignore[arg-type]
     return adopted.__new__(adopted)
 
 

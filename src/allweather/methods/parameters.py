@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from allweather.errors import AllWeatherError
-from allweather.models.norm_layers import NORM_LAYERS
+from allweather.models.norm_layers import is_norm_layer
 from allweather.models.segmenter import Segmenter
 
 
@@ -29,7 +29,7 @@ def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn
         wanted = {
             f"{prefix}.{name}" if prefix else name
             for prefix, module in network.named_modules()
-            if isinstance(module, NORM_LAYERS)
+            if is_norm_layer(module)
             for name, _ in module.named_parameters(recurse=False)
         }
     else:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from allweather.classes import ClassSet
-from allweather.errors import SettingsError, unknown
+from allweather.errors import RandomWeightsWarning, SettingsError, unknown
 from allweather.models.checkpoints import (
     check_digest,
     fitting_tensors,
@@ -107,7 +107,7 @@ def load_model(
         model.enhancer = find_entry(entry.enhancer).build().eval()
     path = path or entry.packaged
     if path is None:
-        warnings.warn(f"{name} is randomly initialised: no weights were given", stacklevel=2)
+        warnings.warn(RandomWeightsWarning(name), stacklevel=2)
         return model
     model.provenance = load_weights(model.network, path, name=name, drop=entry.drop, translate=entry.translate)
     if entry.enhancer:

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,14 +12,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from allweather.errors import AllWeatherError, CheckpointError
-from allweather.models.reading import read_checkpoint
+from allweather.models.matching import (
+    Stored,
+    Weights,
+    complete_sets,
+    cut_words,
+    is_counter,
+    leftovers,
+    only_for_training,
+    preferred,
+    stored_tensors,
+    unwrapped,
+)
+from allweather.models.reading import check_size, read_checkpoint
 from allweather.models.segmenter import Provenance
 
-NESTINGS = (
-    "state_dict", "model_state", "model_state_dict", "model", "net", "network", "dannet_state_dict",
-)  # fmt: skip
-PREFIXES = ("module.", "_orig_mod.", "network.", "Scale.")
-_DEEPEST = 4  # nestings
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Translate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -41,7 +47,7 @@ def load_weights(
     """
     tensors, provenance = fitting_tensors(network, path, name=name, drop=drop, sha256=sha256, translate=translate)
     kept = network.state_dict()
-    network.load_state_dict({**{key: kept[key] for key in kept if _is_counter(key)}, **tensors})
+    network.load_state_dict({**{key: kept[key] for key in kept if is_counter(key)}, **tensors})
     return provenance
 
 
@@ -68,26 +74,32 @@ def fitting_tensors(
             the message names the first missing and unexpected keys.
     """
     digest = check_digest(path, sha256)
-    tensors, nesting = _unnest(read_checkpoint(path), path)
-    expected = network.state_dict()
-    tensors, prefix = _strip(tensors, expected)
-    if translate and not tensors.keys() <= expected.keys():
-        tensors = translate(tensors)
-    patterns = tuple(drop)
-    dropped = tuple(key for key in tensors if key not in expected and _matches(key, patterns))
-    kept = {key: value for key, value in tensors.items() if key not in dropped}
+    stored, expected = _stored(path), network.state_dict()
+    sets, nearest = complete_sets(stored, expected)
+    whence: tuple[str, str] | None = None
+    if not sets and translate:
+        tensors, whence = unwrapped(stored)
+        stored = [Stored((), key, value) for key, value in translate(tensors).items()]
+        sets, nearest = complete_sets(stored, expected)
+    if not sets:
+        raise _foreign(stored, nearest, expected, path, name)
+    chosen = _chosen(sets, expected, path, name)
+    dropped = _dropped(chosen, sets, stored, tuple(drop), path, name)
+    kept = {key: one.value for key, one in chosen.tensors.items()}
     _compare(kept, expected, path, name)
+    nesting, prefix = whence or _whence(chosen)
     return kept, Provenance(path.name, digest, nesting, prefix, dropped)
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Provenance]:
     """The tensors of a checkpoint, out of their nesting and without a wrapper's prefix, and where they came from.
 
+    Plain weights are preferred to a moving average of them; losses' and averages' tensors are left out.
+
     Raises:
         AllWeatherError: as `read_checkpoint`.
     """
-    tensors, nesting = _unnest(read_checkpoint(path), path)
-    tensors, prefix = _strip(tensors, {})
+    tensors, (nesting, prefix) = unwrapped(_stored(path))
     return tensors, Provenance(path.name, check_digest(path), nesting, prefix)
 
 
@@ -115,8 +127,7 @@ def check_digest(path: Path, expected: str | None = None) -> str:
     Raises:
         AllWeatherError: when there is no such file, or its digest is not the expected one.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}. Expected a .pth, .pt, .tar or .safetensors file.")
+    check_size(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and digest != expected.lower():
@@ -124,42 +135,92 @@ def check_digest(path: Path, expected: str | None = None) -> str:
     return digest
 
 
-def _unnest(loaded: Mapping[Any, Any], path: Path) -> tuple[dict[str, Tensor], str]:
-    """The innermost mapping of names to tensors and the keys that led to it."""
-    trail: list[str] = []
-    while key := next((key for key in NESTINGS if isinstance(loaded.get(key), Mapping)), None):
-        trail.append(key)
-        loaded = loaded[key]
-        if len(trail) > _DEEPEST:
-            raise CheckpointError(f"{path}: mappings within mappings ({'/'.join(trail)}…), and no state dict in them.")
-    others = [name for name, value in loaded.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
-    if others or not loaded:
+def _stored(path: Path) -> list[Stored]:
+    """Every named tensor of the file; refuses one without."""
+    loaded = read_checkpoint(path)
+    stored = stored_tensors(loaded)
+    if not stored:
         raise CheckpointError(
-            f"{path}: expected a state dict, or one under any of {', '.join(NESTINGS)}; found "
-            f"{', '.join(repr(name)[:60] for name in others[:6]) or 'no keys'} beside or instead of tensors."
+            f"{path}: expected a state dict, names to tensors, on its own or within other mappings; found no tensor "
+            f"under a name, only {', '.join(repr(key)[:60] for key in list(loaded)[:6]) or 'an empty mapping'}."
         )
-    return dict(loaded), "/".join(trail)
+    return stored
 
 
-def _strip(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Keys without the prefix that a wrapper put before all of them."""
-    cut = ""
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in tensors)), None):
-        if all(key in expected for key in tensors):
-            break
-        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-        cut += prefix
-    return tensors, cut
+def _chosen(sets: list[Weights], expected: Mapping[str, Tensor], path: Path, name: str) -> Weights:
+    """The only set that can be meant."""
+    first, *others = preferred(sets, expected)
+    if others:
+        places = " and ".join(_place(weights) for weights in (first, *others))
+        raise CheckpointError(
+            f"{path} holds {1 + len(others)} different complete sets of weights of {name}, under {places}. Save the "
+            "one you mean on its own, as a state dict."
+        )
+    return first
+
+
+def _dropped(
+    chosen: Weights, sets: list[Weights], stored: list[Stored], patterns: tuple[str, ...], path: Path, name: str
+) -> tuple[str, ...]:
+    """What lies beside the chosen tensors and has a reason to; copies in mappings of their own by the place alone."""
+    beside = leftovers(chosen, stored)
+    dropped = [
+        key
+        for key, one in beside.items()
+        if _matches(key, patterns) or only_for_training(key, one) or _is_copy(one, chosen, sets)
+    ]
+    if unexpected := [key for key in beside if key not in dropped]:
+        raise _differing_keys([], unexpected, path, name)
+    return (*dropped, *(_place(other) for other in sets if not _in_same_mapping(other, chosen)))
+
+
+def _place(weights: Weights) -> str:
+    return ".".join(weights.place) or "no prefix"
+
+
+def _is_copy(one: Stored, chosen: Weights, sets: list[Weights]) -> bool:
+    """Whether the tensor lies below another complete set of the network's weights."""
+    return any(other.holds(one) and not _contains(other, chosen) for other in sets if other is not chosen)
+
+
+def _contains(outer: Weights, inner: Weights) -> bool:
+    return all(outer.holds(one) for one in inner.tensors.values())
+
+
+def _in_same_mapping(one: Weights, other: Weights) -> bool:
+    return bool({stored.trail for stored in one.tensors.values()} & {stored.trail for stored in other.tensors.values()})
+
+
+def _whence(weights: Weights) -> tuple[str, str]:
+    """Nesting and prefix of the tensors."""
+    trails = dict.fromkeys("/".join(one.trail) for one in weights.tensors.values())
+    return ", ".join(trails), cut_words([(one.key, key) for key, one in weights.tensors.items()])
+
+
+def _foreign(
+    stored: list[Stored], nearest: Weights, expected: Mapping[str, Tensor], path: Path, name: str
+) -> CheckpointError:
+    """The error for a file without a complete set of the network's weights."""
+    if nearest.clash:
+        return CheckpointError(
+            f"{path}: two different tensors could be {name}'s, e.g. {next(iter(nearest.tensors))}. Save one state dict."
+        )
+    if 2 * len(nearest.tensors) > len(expected):
+        found, beside = set(nearest.tensors), list(leftovers(nearest, stored))
+    else:
+        found = set(unwrapped(stored)[0])
+        beside = [key for key in unwrapped(stored)[0] if key not in expected]
+    return _differing_keys([key for key in expected if key not in found and not is_counter(key)], beside, path, name)
+
+
+def _differing_keys(missing: list[str], unexpected: list[str], path: Path, name: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a checkpoint of {name}: {len(missing)} keys missing (first: {_first(missing)}), "
+        f"{len(unexpected)} unexpected (first: {_first(unexpected)}). Name the network it belongs to."
+    )
 
 
 def _compare(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, name: str) -> None:
-    missing = [key for key in expected if key not in found and not _is_counter(key)]
-    unexpected = [key for key in found if key not in expected]
-    if missing or unexpected:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of {name}: {len(missing)} keys missing (first: {_first(missing)}), "
-            f"{len(unexpected)} unexpected (first: {_first(unexpected)}). Name the network it belongs to."
-        )
     differing = [key for key, value in found.items() if value.shape != expected[key].shape]
     if differing:
         raise CheckpointError(f"{path}: {_shapes(differing, found, expected, name)}")
@@ -184,11 +245,6 @@ def _shapes(keys: list[str], found: Mapping[str, Tensor], expected: Mapping[str,
     if len(keys) <= 8 and heads and expected[keys[0]].ndim:
         return f"{message}: it is trained for {came[0]} classes, the network has {wanted[0]}."
     return f"{message} ({len(keys)} tensors differ). Name the network it belongs to."
-
-
-def _is_counter(key: str) -> bool:
-    # old checkpoints lack them, and nothing but a momentum of None reads them
-    return key.endswith("num_batches_tracked")
 
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import AllWeatherError, NetworkError, SettingsError, unknown
+from allweather.errors import AllWeatherError, NetworkError, RandomWeightsWarning, SettingsError, unknown
 from allweather.models.checkpoints import load_weights
 from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Provenance, Segmenter
 from allweather.plugins import Kind, find_place, guarded, installed, load_installed, load_own, package_of
@@ -68,7 +68,7 @@ def build_own(
     if weights is not None:
         model.provenance = load_weights(model.network, weights, name=label)
     elif not torch.equal(before, torch.get_rng_state()) and _digest(model) != _digest(_again(call)):
-        warnings.warn(f"{label} is randomly initialised: no weights were given", stacklevel=4)
+        warnings.warn(RandomWeightsWarning(label), stacklevel=4)
     else:
         model.provenance = model.provenance or Provenance(label, _digest(model))
     return model

@@ -3,7 +3,7 @@
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from allweather.errors import CheckpointError
 from allweather.models.matlab import read_matlab
-from allweather.models.pickles import STAND_INS, objection
+from allweather.models.pickles import Contents, inspect, stand_ins
 
 _HEADER_LIMIT = 100 << 20  # bytes; safetensors' own limit
 _SIZE_LIMIT = 16 << 30  # bytes; several times the largest network for segmentation
+_SCRIPTED = "__torch__."  # opens the names of what TorchScript compiled
 _LEGACY_PICKLES = 5  # that open a checkpoint of torch before 1.6: magic, version, system, content, keys of storages
 _DAMAGE = (
     OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError,
@@ -31,15 +32,9 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
         AllWeatherError: when it cannot be read as safetensors, as a torch checkpoint of plain data, or as a MatConvNet
             network (`.mat`).
     """
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}. Expected a .pth, .pt, .tar or .safetensors file.")
+    check_size(path)
     with path.open("rb") as file:
         head = file.read(512)
-    size = path.stat().st_size
-    if size > _SIZE_LIMIT:
-        raise CheckpointError(
-            f"{path} has {size:,} bytes; expected at most {_SIZE_LIMIT:,}. Export the state dict alone."
-        )
     if not head:
         raise CheckpointError(f"{path} is empty. Fetch the checkpoint again.")
     if head.lstrip()[:1] == b"<":
@@ -49,6 +44,21 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
     if path.suffix == ".mat":
         return read_matlab(path)
     return _read_torch(path)
+
+
+def check_size(path: Path) -> None:
+    """Refuses what is no file, or one larger than any network for segmentation, before anything reads it.
+
+    Raises:
+        AllWeatherError: in both cases.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}. Expected a .pth, .pt, .tar or .safetensors file.")
+    size = path.stat().st_size
+    if size > _SIZE_LIMIT:
+        raise CheckpointError(
+            f"{path} has {size:,} bytes; expected at most {_SIZE_LIMIT:,}. Export the state dict alone."
+        )
 
 
 def _read_safetensors(path: Path, head: bytes) -> dict[str, Tensor]:
@@ -66,28 +76,39 @@ def _read_safetensors(path: Path, head: bytes) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Mapping[Any, Any]:
     try:
-        strange = _objection(path)
+        names, strange = _contents(path)
         if strange is None:
-            with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
+            with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins(names)):
                 warnings.simplefilter("ignore")  # about pickle protocols; what fails to load says so
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its opcodes are whole, yet not all of them build plain data
+        raise CheckpointError(_refused(path, _reason(error))) from error
     except _DAMAGE as error:
         raise CheckpointError(_unreadable(path, "torch checkpoint", error)) from error
     if strange is not None:
-        raise CheckpointError(
-            f"{path} holds code or objects beside tensors, which is refused ({strange[:120]}). Export its state dict: "
-            "torch.save(model.state_dict(), …) or safetensors."
-        )
+        raise CheckpointError(_refused(path, strange))
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: expected a mapping of names to tensors, found {type(loaded).__name__}.")
     return loaded
 
 
-def _objection(path: Path) -> str | None:
-    """What in the checkpoint is no plain data; torch stores an archive's members uncompressed."""
+def _contents(path: Path) -> tuple[set[str], str | None]:
+    """The names in the checkpoint's pickles, and the first thing that is no plain data."""
+    names: set[str] = set()
+    for found in _pickles(path):
+        names |= found.names
+        if found.objection:
+            return names, found.objection
+    return names, None
+
+
+def _pickles(path: Path) -> Iterator[Contents]:
+    """Each pickle of the file; torch stores an archive's members uncompressed."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            return next((found for _ in range(_LEGACY_PICKLES) if (found := objection(file))), None)
+            for _ in range(_LEGACY_PICKLES):
+                yield inspect(file)
+        return
     with zipfile.ZipFile(path) as archive:
         unpacked, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
         if unpacked > size:
@@ -95,9 +116,26 @@ def _objection(path: Path) -> str | None:
         for name in archive.namelist():
             if name.endswith("data.pkl"):
                 with archive.open(name) as file:
-                    if found := objection(file):
-                        return found
-    return None
+                    yield inspect(file)
+
+
+def _refused(path: Path, what: str) -> str:
+    if what.startswith(_SCRIPTED):
+        return (
+            f"{path} is a TorchScript program, not a checkpoint. Load it yourself, torch.jit.load(FILE), and pass what "
+            "that gives to Segmenter.wrap."
+        )
+    return (
+        f"{path} holds code or objects beside tensors, which is refused ({what[:120]}). Export its state dict: "
+        "torch.save(model.state_dict(), …) or safetensors."
+    )
+
+
+def _reason(error: pickle.UnpicklingError) -> str:
+    """What torch's reader stumbled over, without its advice to run the file."""
+    lines = str(error).splitlines()
+    said = next((line for line in lines if "WeightsUnpickler error: " in line), lines[0] if lines else "")
+    return said.partition("WeightsUnpickler error: ")[2] or said
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> str:

@@ -1,6 +1,6 @@
 """The Segmenter contract: a network that takes RGB in [0, 1] and gives logits at the input's size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import InputError, NetworkError
+from allweather.errors import InputError, NetworkError, SettingsError
+from allweather.models.outputs import Output, check_scale, find_logits
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_LARGEST = 1.5  # of a mean or standard deviation of values in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,18 @@ class Preprocessing:
     align_corners: bool = False
     probabilities: bool = False
     logit_weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0 or self.value_range <= 0:
+            raise SettingsError(
+                f"expected mean and std of three channels, std and value_range above 0; got mean={self.mean}, "
+                f"std={self.std}, value_range={self.value_range}."
+            )
+        if self.value_range <= 1 and max(map(abs, (*self.mean, *self.std))) > _LARGEST:
+            raise SettingsError(
+                f"expected mean and std on the [0, 1] scale, got mean={self.mean}, std={self.std}: divide by 255, or "
+                "pass value_range=255 for a network that was trained on values 0..255."
+            )
 
     def apply(self, images: Tensor) -> Tensor:
         """RGB images B×3×H×W in [0, 1] to what the network expects, padded to `size_multiple`."""
@@ -102,8 +116,9 @@ class Provenance:
         file: the checkpoint's file name.
         sha256: of the file.
         nesting: keys that led to the state dict, joined by '/'; empty for a raw one.
-        prefix: what was cut from every key.
-        dropped: keys that only training needs, left out by the catalogue's rule.
+        prefix: the words that wrappers put into the keys, in front or within; the most that any key lost.
+        dropped: keys left out by rule (training's parts, moving averages, other copies), and the places of whole copies
+            in mappings of their own.
     """
 
     file: str
@@ -131,11 +146,11 @@ class AdaptationFacts:
 class Segmenter(nn.Module):
     """A segmentation network with its preprocessing and class names.
 
-    Calling it maps RGB images B×3×H×W in [0, 1] to logits B×C×H×W, C = `len(classes)`.
+    Calling it maps RGB images B×3×H×W in [0, 1] to logits B×C×H×W, C = `len(classes)`, in the images' precision
+    whatever the network's is.
 
     Args:
-        network: any module that returns logits B×C'×h×w, or a tuple, list or mapping that holds them
-            (the entry `out` or `logits`, else the first).
+        network: any module that returns logits B×C'×h×w, or a tuple, list, mapping or object that holds them.
         classes: the class set, in the order of the logits.
         preprocessing: what the network expects of its input.
         extra_logits: trailing logits that are no class of the set (void), dropped from the output.
@@ -144,6 +159,10 @@ class Segmenter(nn.Module):
         provenance: where its weights came from, if from a file.
         window: how the image is cut where it is larger; None never cuts it.
         enhancer: a network whose output is added to what the preprocessing gives; adaptation leaves it as it is.
+        output: which entry of what the network returns holds the logits: an index, a key or attribute, or a function
+            of it. None takes the entry `out` or `logits`, else the only one of the right shape.
+        probabilities: the network gives probabilities (a softmax); their logarithm is taken. Without it, an output
+            that is one is refused at the first call.
     """
 
     def __init__(
@@ -158,6 +177,8 @@ class Segmenter(nn.Module):
         provenance: Provenance | None = None,
         window: Window | None = None,
         enhancer: nn.Module | None = None,
+        output: Output | None = None,
+        probabilities: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -169,6 +190,9 @@ class Segmenter(nn.Module):
         self.name = name
         self.facts = facts or AdaptationFacts()
         self.provenance = provenance
+        self.output = output
+        self.probabilities = probabilities
+        self._checked = False  # whether an output was seen to be what `probabilities` says
 
     @classmethod
     def wrap(
@@ -176,24 +200,56 @@ class Segmenter(nn.Module):
         network: nn.Module,
         *,
         classes: ClassSet = CITYSCAPES,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        value_range: float = 1.0,
         bgr: bool = False,
         size_multiple: int = 1,
         align_corners: bool = False,
         extra_logits: int = 0,
         name: str | None = None,
+        output: Output | None = None,
+        probabilities: bool = False,
     ) -> "Segmenter":
-        """Any `nn.Module` that returns logits, as a Segmenter; `mean` and `std` on the [0, 1] scale."""
+        """Any `nn.Module` that returns logits, as a Segmenter.
+
+        Args:
+            network, classes, extra_logits, output: see `Segmenter`.
+            mean, std: per channel, in the order the network sees, on the scale of `value_range`; ImageNet's where None.
+            value_range: 1 for a network trained on values in [0, 1], 255 for one trained on bytes.
+            bgr, size_multiple, align_corners: see `Preprocessing`.
+            name: how messages and records call it; the class's where None.
+            probabilities: see `Segmenter`; they are enlarged to the image's size before the logarithm is taken.
+
+        Raises:
+            AllWeatherError: for what is no module, and for a mean or std that is not on the scale of `value_range`.
+        """
+        if not isinstance(network, nn.Module):
+            raise NetworkError(
+                f"expected a network, an instance of torch.nn.Module, got {network!r}. For a class, call it first."
+            )
         preprocessing = Preprocessing(
-            mean=mean, std=std, bgr=bgr, size_multiple=size_multiple, align_corners=align_corners
+            mean=_scaled(mean, IMAGENET_MEAN, value_range),
+            std=_scaled(std, IMAGENET_STD, value_range),
+            value_range=value_range,
+            bgr=bgr,
+            size_multiple=size_multiple,
+            align_corners=align_corners,
+            probabilities=probabilities,
         )
+        if value_range > _LARGEST and 0 < max(preprocessing.mean) <= 1 and max(preprocessing.std) <= 1:
+            raise SettingsError(
+                f"expected mean and std on the scale 0..{value_range:g}, got mean={preprocessing.mean}, "
+                f"std={preprocessing.std}: multiply by {value_range:g}, or leave value_range out."
+            )
         return cls(
             network,
             classes=classes,
             preprocessing=preprocessing,
             extra_logits=extra_logits,
-            name=name or type(network).__name__,
+            name=name or str(getattr(network, "original_name", type(network).__name__)),
+            output=output,
+            probabilities=probabilities,
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -228,28 +284,32 @@ class Segmenter(nn.Module):
         return cast(Tensor, total) / seen
 
     def _whole(self, images: Tensor) -> Tensor:
-        seen = self.preprocessing.apply(images)
+        precision = images.dtype if torch.compiler.is_compiling() else _precision(self.network, images.dtype)
+        seen = self.preprocessing.apply(images).to(precision)
         if self.enhancer is not None:
             seen = seen + self.enhancer(seen)
-        logits = self._select(self.network(seen))
+        logits = self._logits(self.network(seen))
+        if precision != images.dtype:
+            logits = logits.to(images.dtype)
         return self.preprocessing.restore(logits, (images.shape[-2], images.shape[-1]))
 
-    def _select(self, output: Any) -> Tensor:
+    def _logits(self, returned: Any) -> Tensor:
         """The logits of the classes within whatever the network returned."""
-        if isinstance(output, Mapping):
-            output = next((output[key] for key in ("out", "logits") if key in output), None)
-        elif isinstance(output, (tuple, list)) and output:
-            output = output[0]
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            raise NetworkError(
-                f"{self.name}: expected logits B×C×H×W from the network, or a tuple or mapping that holds them "
-                f"('out' or 'logits'), got {type(output).__name__}. Wrap the network in a module that returns logits."
-            )
-        expected = len(self.classes) + self.extra_logits
-        if output.shape[1] != expected:
-            raise NetworkError(
-                f"{self.name}: expected {expected} logits per pixel ({len(self.classes)} classes of "
-                f"'{self.classes.name}' + {self.extra_logits} extra), the network gives {output.shape[1]}. "
-                "Pass the class set it was trained on, or extra_logits for trailing ones."
-            )
-        return output[:, : len(self.classes)] if self.extra_logits else output
+        logits = find_logits(returned, self.output, len(self.classes) + self.extra_logits, self.name)
+        if not (self._checked or torch.compiler.is_compiling()):
+            check_scale(logits.detach(), self.probabilities, self.name)
+            self._checked = True
+        logits = logits[:, : len(self.classes)] if self.extra_logits else logits
+        return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self.probabilities else logits
+
+
+def _precision(network: nn.Module, otherwise: torch.dtype) -> torch.dtype:
+    """In which the network computes: that of its parameters."""
+    return next((tensor.dtype for tensor in network.parameters() if tensor.is_floating_point()), otherwise)
+
+
+def _scaled(
+    given: Sequence[float] | None, imagenet: tuple[float, float, float], value_range: float
+) -> tuple[float, float, float]:
+    values = [value * value_range for value in imagenet] if given is None else [float(value) for value in given]
+    return cast(tuple[float, float, float], tuple(values))

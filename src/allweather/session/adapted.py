@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -13,6 +12,7 @@ from allweather.errors import AllWeatherError
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import moving_statistics, own_statistics, replaces_statistics
 from allweather.methods.views import view_logits
+from allweather.models.copying import independent_copy
 from allweather.models.segmenter import Segmenter
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
 from allweather.session.storage import digest
@@ -55,7 +55,7 @@ class AdaptedNetwork:
         self.updates, self._digest = 0, ""
         self._ahead: list[Tensor] = []  # how far the next prediction looks beyond each moved parameter
         with torch.inference_mode(False), torch.enable_grad():
-            self.model = _copy(model)
+            self.model = independent_copy(model)
             if channels_last:
                 self.model.to(memory_format=torch.channels_last)
             self.state = method.begin(self.model)
@@ -247,21 +247,3 @@ class AdaptedNetwork:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device().type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
-
-
-def _copy(model: Segmenter) -> Segmenter:
-    """A copy in evaluation mode with gradients off; tensors made under inference mode become ordinary ones."""
-    copy = deepcopy(model).eval()
-    ordinary: dict[int, nn.Parameter] = {}
-    for module in copy.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.is_inference():
-                replacement = ordinary.setdefault(id(parameter), nn.Parameter(parameter.clone()))
-                module.register_parameter(name, replacement)
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            if buffer.is_inference():
-                module.register_buffer(name, buffer.clone(), name not in module._non_persistent_buffers_set)
-    for parameter in copy.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None
-    return copy

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import NetworkError, SettingsError
+from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError
 from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Segmenter, Window
@@ -54,7 +54,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         window=window,
     ).eval()
     if weights is None:
-        warnings.warn(f"{model.name} is randomly initialised: no weights were given", stacklevel=3)
+        warnings.warn(RandomWeightsWarning(model.name), stacklevel=3)
         return model
     model.provenance = load_weights(network, weights, name=model.name)
     return model

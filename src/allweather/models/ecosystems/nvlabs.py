@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import CheckpointError, unknown
+from allweather.errors import CheckpointError, RandomWeightsWarning, unknown
 from allweather.models.checkpoints import read_state_dict
 from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.transformers import Logits
@@ -58,7 +58,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     provenance = None
     if weights is None:
         network = library.SegformerForSemanticSegmentation(config)
-        warnings.warn(f"nvlabs:{name} is randomly initialised: no weights were given", stacklevel=3)
+        warnings.warn(RandomWeightsWarning(f"nvlabs:{name}"), stacklevel=3)
     else:
         tensors, provenance = read_state_dict(weights)
         network = _with_tensors(library, config, hub_names(tensors), weights, name)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import NetworkError, SettingsError
+from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError
 from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import Preprocessing, Segmenter
@@ -45,7 +45,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     if weights is not None:
         model.provenance = load_weights(network, weights, name=model.name)
     elif not folder:
-        warnings.warn(f"smp:{name} is randomly initialised: no weights were given", stacklevel=3)
+        warnings.warn(RandomWeightsWarning(f"smp:{name}"), stacklevel=3)
     return model
 
 

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import unknown
+from allweather.errors import RandomWeightsWarning, unknown
 from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import Segmenter
@@ -24,7 +24,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     network = library.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(classes))
     model = Segmenter(network, classes=classes, name=f"torchvision:{name}").eval()
     if weights is None:
-        warnings.warn(f"torchvision:{name} is randomly initialised: no weights were given", stacklevel=3)
+        warnings.warn(RandomWeightsWarning(f"torchvision:{name}"), stacklevel=3)
         return model
     model.provenance = load_weights(network, weights, name=model.name, drop=("aux_classifier.*",))
     return model

@@ -1,0 +1,181 @@
+"""A session's own copy of a network: whatever form the network came in, plain float32 tensors that may be moved."""
+
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
+
+from allweather.errors import NetworkError
+from allweather.models.norm_layers import has_own_statistics
+from allweather.models.segmenter import Segmenter
+
+_UNCOPYABLE = (
+    TypeError, RuntimeError, ValueError, AttributeError, NotImplementedError, RecursionError, pickle.PicklingError,
+)  # fmt: skip  # what deepcopy raises
+
+
+def independent_copy(model: Segmenter) -> Segmenter:
+    """A copy that shares no tensor with `model`: in evaluation mode, gradients off.
+
+    - Networks in float16, bfloat16 or float64 become float32, buffers too; a network whose parameters are float32
+      keeps every dtype.
+    - Tensors made under inference mode become ordinary ones; what a module computed and kept (its last output, an
+      old-style weight_norm's weight) is copied without its graph.
+    - The wrappers of torch.compile and data parallelism are taken off.
+    - BatchNorm layers of a class of their own keep their forward and become BatchNorm to methods: frozen weights and
+      biases can move, statistics can be mixed (`AdoptedBatchNorm`).
+    - TorchScript modules stay what they are: parameters can move, statistics cannot be mixed.
+    - Hooks of modules go along, as a network may need them (weight_norm does): one that is a method of a part of the
+      network belongs to the copy's part, and any other function is called for the copy too. Hooks of tensors stay
+      behind.
+
+    Raises:
+        NetworkError: for a network that cannot be copied, or whose parameters have no values yet.
+    """
+    _check_values(model)
+    memo: dict[int, Any] = {}
+    try:
+        with torch.inference_mode(False), torch.no_grad(), _PlainTensors(single=_is_other_precision(model)) as plain:
+            memo[id(model.network)] = deepcopy(_unwrapped(model.network), memo)
+            copy = deepcopy(model, memo).eval()
+            if plain.single:
+                copy.float()
+    except _UNCOPYABLE as error:
+        raise NetworkError(
+            f"{model.name}: a session adapts a copy, and the network cannot be copied ({_first_line(error)}). "
+            "Remove what copy.deepcopy(network) refuses, such as locks, open files and generators."
+        ) from error
+    for parameter in copy.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    for module in copy.network.modules():
+        if has_own_statistics(module):
+            _adopt(module)
+    return copy
+
+
+class AdoptedBatchNorm(_BatchNorm):
+    """What a BatchNorm of another class becomes in the copy; never constructed.
+
+    Its own forward runs, on the batch's statistics where the running ones are None or it trains.
+    """
+
+    own: ClassVar[type[nn.Module]]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (self.own,), self.__dict__  # pickle finds the own class by its name, not the adopted one
+
+    def forward(self, input: Tensor) -> Tensor:
+        kept = self.running_mean, self.running_var, self.training
+        if self.running_mean is None or self.training:
+            input, self.running_mean, self.running_var = self._by_batch(input)
+        self.training = False
+        try:
+            return cast(Tensor, self.own.forward(self, input))
+        finally:
+            self.running_mean, self.running_var, self.training = kept
+
+    def _by_batch(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The input, and its mean and variance per channel; the running ones move towards them where the layer trains.
+
+        Statistics are constants to many a forward, so it is the input that carries the gradient through them.
+        """
+        axes = [axis for axis in range(input.ndim) if axis != 1]
+        var, mean = torch.var_mean(input, axes, correction=0, keepdim=True)
+        if input.requires_grad and torch.is_grad_enabled():
+            std = (var + self.eps).sqrt()
+            input = (input - mean) * (std.detach() / std) + mean.detach()
+        mean, var = mean.detach().flatten(), var.detach().flatten()
+        if self.training and self.running_mean is not None and self.running_var is not None:
+            values = input.numel() // input.shape[1]
+            self.running_mean.lerp_(mean, self.momentum or 0.0)
+            self.running_var.lerp_(var * values / max(1, values - 1), self.momentum or 0.0)
+        return input, mean, var
+
+
+class _PlainTensors(TorchFunctionMode):
+    """Within it, deepcopy takes tensors that it would refuse or keep special: the values alone.
+
+    Attributes:
+        single: whether floating-point tensors become float32.
+    """
+
+    def __init__(self, *, single: bool) -> None:
+        super().__init__()
+        self.single = single
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and self._is_special(args[0]):
+            tensor, memo = args
+            if id(tensor) not in memo:
+                values = tensor.detach().clone()
+                memo[id(tensor)] = values.float() if self._is_cast(tensor) else values
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+    def _is_special(self, tensor: Tensor) -> bool:
+        return not tensor.is_leaf or tensor.is_inference() or self._is_cast(tensor)
+
+    def _is_cast(self, tensor: Tensor) -> bool:
+        return self.single and tensor.is_floating_point()
+
+
+def _check_values(model: Segmenter) -> None:
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise NetworkError(f"{model.name}: {name} has no shape yet. Call the network once on an image first.")
+        if parameter.is_meta:
+            raise NetworkError(f"{model.name}: {name} has no values (meta device). Load its weights first.")
+
+
+def _is_other_precision(model: Segmenter) -> bool:
+    return any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in model.parameters())
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    """The network that torch.compile or data parallelism wraps."""
+    while True:
+        if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
+            network = inner
+        else:
+            return network
+
+
+def _adopt(module: nn.Module) -> None:
+    # a class swap keeps parameters, buffers, names and the forward
+    for name in ("weight", "bias"):
+        if isinstance(value := module._buffers.get(name), Tensor):
+            del module._buffers[name]
+            module.register_parameter(name, nn.Parameter(value, requires_grad=False))
+    statistics = cast(Tensor, module.running_mean)
+    module.__class__ = adopted_class(type(module))  # type: ignore[arg-type]  # a class is hashable
+    layer = cast(AdoptedBatchNorm, module)
+    layer.num_features, layer.affine, layer.track_running_stats = len(statistics), True, True
+    layer.eps, layer.momentum = getattr(module, "eps", 1e-5), getattr(module, "momentum", 0.1)
+
+
+@cache
+def adopted_class(layer: type[nn.Module]) -> type[AdoptedBatchNorm]:
+    """What a BatchNorm of class `layer`, which is not PyTorch's, becomes in a copy."""
+    return type(f"Adopted{layer.__name__}", (AdoptedBatchNorm, layer), {"own": layer})
+
+
+def _remade(layer: type[nn.Module]) -> AdoptedBatchNorm:
+    """An adopted layer without its state, which pickle fills in."""
+    adopted = adopted_class(layer)  # type: ignore[arg-type]  # a class is hashable
+    return adopted.__new__(adopted)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

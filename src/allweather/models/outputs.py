@@ -1,0 +1,140 @@
+"""The logits within whatever a network returns, and what is refused because it holds none."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from allweather.errors import NetworkError, SettingsError
+
+Output = int | str | Callable[[Any], Any]
+KEYS = ("out", "logits")  # where torchvision and transformers put them
+_ROUNDING = 0.02  # of a sum over classes in half precision
+
+
+def find_logits(returned: Any, output: Output | None, channels: int, name: str) -> Tensor:
+    """The tensor B×C×h×w of logits in what the network returned.
+
+    Args:
+        returned: a tensor, or a tuple, list, mapping or object that holds it.
+        output: which entry: an index, a key or attribute, or a function of `returned`. None takes `out` or `logits`
+            where there is one, else the only entry that fits.
+        channels: the expected C.
+        name: the network's, for messages.
+
+    Raises:
+        NetworkError: where none or several entries fit, or the entry holds no logits.
+        SettingsError: where `output` names no entry.
+    """
+    if output is not None:
+        return _fitting(_named(returned, output, name), channels, name)
+    if isinstance(returned, Tensor):
+        return _fitting(returned, channels, name)
+    entries = _entries(returned)
+    key = next((key for key in KEYS if key in entries), None)
+    if key is not None:
+        return _fitting(entries[key], channels, name)
+    fitting = [key for key, value in entries.items() if _fits(value, channels)]
+    if len(fitting) == 1:
+        tensor: Tensor = entries[fitting[0]]
+        return tensor
+    if fitting:
+        raise NetworkError(
+            f"{name}: several of the network's outputs could be the logits: {_listing(entries, fitting)}. Say which: "
+            f"Segmenter.wrap(network, output={fitting[0]!r})."
+        )
+    raise NetworkError(
+        f"{name}: expected logits B×{channels}×h×w from the network, got {_described(returned)}. Say where they are: "
+        "Segmenter.wrap(network, output=…), an index, a key, or a function of what the network returns."
+    )
+
+
+def check_scale(logits: Tensor, probabilities: bool, name: str) -> None:
+    """Refuses probabilities where logits are expected, and the reverse.
+
+    Raises:
+        NetworkError: in both cases.
+    """
+    sums = logits.sum(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    normalised = logits.shape[1] > 1 and bool(
+        ((logits >= 0) & (logits <= 1)).all() & ((sums - 1).abs() < _ROUNDING).all()
+    )
+    if normalised and not probabilities:
+        raise NetworkError(
+            f"{name}: the network's output is a softmax already, values in [0, 1] that sum to 1 over the classes. "
+            "Return what comes before it, or pass Segmenter.wrap(network, probabilities=True): the logarithm is taken."
+        )
+    if probabilities and not normalised:
+        low, high = (float(value) for value in logits.aminmax())
+        raise NetworkError(
+            f"{name}: expected probabilities that sum to 1 over the classes, as probabilities=True says; the network "
+            f"gives values from {low:.3g} to {high:.3g}. Leave it out for logits."
+        )
+
+
+def _named(returned: Any, output: Output, name: str) -> Any:
+    if isinstance(output, bool) or not (isinstance(output, (int, str)) or callable(output)):
+        raise SettingsError(f"{name}: output is an index, a key or a function, got {output!r}.")
+    if isinstance(returned, Tensor) and not callable(output):
+        raise SettingsError(f"{name}: output={output!r}, but the network returns one tensor. Leave `output` out.")
+    if callable(output):
+        return output(returned)
+    if isinstance(output, str) and not isinstance(returned, Mapping) and hasattr(returned, output):
+        return getattr(returned, output)
+    entries = _entries(returned)
+    key = output + len(entries) if isinstance(output, int) and output < 0 else output
+    if key not in entries:
+        raise SettingsError(f"{name}: output={output!r} is not in what the network returns: {_described(returned)}.")
+    return entries[key]
+
+
+def _fitting(found: Any, channels: int, name: str) -> Tensor:
+    """The tensor, if it can be logits of so many classes."""
+    if not isinstance(found, Tensor) or found.ndim not in (3, 4):
+        raise NetworkError(
+            f"{name}: expected logits B×{channels}×h×w from the network, got {_described(found)}. Say where they are: "
+            "Segmenter.wrap(network, output=…), or wrap the network in a module that returns them."
+        )
+    if not found.is_floating_point() or found.ndim == 3 or (found.shape[1] == 1 != channels):
+        raise NetworkError(
+            f"{name}: the network gives a map of labels ({_described(found)}), and adaptation needs logits "
+            f"B×{channels}×h×w. Return what comes before the argmax."
+        )
+    if found.shape[1] != channels:
+        raise NetworkError(
+            f"{name}: expected {channels} logits per pixel, the network gives {found.shape[1]}. Pass the class set it "
+            "was trained on, or extra_logits for trailing ones."
+        )
+    return found
+
+
+def _fits(value: Any, channels: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4 and value.shape[1] == channels and value.is_floating_point()
+
+
+def _entries(returned: Any) -> dict[Any, Any]:
+    """What the network returned, by key, index or attribute; nothing for what holds nothing."""
+    if isinstance(returned, Mapping):
+        return dict(returned)
+    if isinstance(returned, (tuple, list)):
+        return dict(enumerate(returned))
+    return dict(vars(returned)) if hasattr(returned, "__dict__") and not isinstance(returned, Tensor) else {}
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{'×'.join(map(str, value.shape)) or 'a number'} of {str(value.dtype).removeprefix('torch.')}"
+    entries = _entries(value)
+    kind = type(value).__name__
+    return f"{kind} with {_listing(entries, list(entries)[:8])}" if entries else kind
+
+
+def _listing(entries: Mapping[Any, Any], keys: list[Any]) -> str:
+    return ", ".join(f"{key!r}: {_short(entries[key])}" for key in keys)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__} of {len(value)}"
+    return _described(value) if isinstance(value, Tensor) else type(value).__name__

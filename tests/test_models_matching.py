@@ -1,0 +1,191 @@
+"""Weights are found by the network's own keys, wherever training put them; what could mean two things is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from allweather.errors import AllWeatherError
+from allweather.models.checkpoints import load_weights
+
+
+class Small(nn.Module):
+    """A network with parts that have names, or the same below an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.head = nn.Conv2d(4, 3, 1)
+
+
+class Holder(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.add_module(name, Small())
+
+
+def small(seed: int = 3) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return {
+        key: torch.rand_like(value) if value.is_floating_point() else value
+        for key, value in Small().state_dict().items()
+    }
+
+
+def under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + key: value for key, value in tensors.items()}
+
+
+def inside(word: str, tensors: dict[str, torch.Tensor], part: str = "backbone") -> dict[str, torch.Tensor]:
+    return {key.replace(f"{part}.", f"{part}.{word}.", 1): value for key, value in tensors.items()}
+
+
+ONE, HUNDRED = torch.tensor(1), torch.ones(100)
+PLACES: dict[str, tuple[Any, str, str, tuple[str, ...]]] = {  # content, nesting, prefix, what is dropped
+    "any prefix": (lambda s: under("student.", s), "", "student.", ()),
+    "in any order": (lambda s: under("_orig_mod.module.model.", s), "", "_orig_mod.module.model.", ()),
+    "the other order": (lambda s: under("net._forward_module._orig_mod.", s), "", "net._forward_module._orig_mod.", ()),
+    "within a key": (lambda s: inside("_orig_mod", s), "", "_orig_mod.", ()),
+    "in front and within": (lambda s: under("module.", inside("module", s)), "", "module.module.", ()),
+    "sharded within a key": (
+        lambda s: under("model.", inside("_fsdp_wrapped_module._checkpoint_wrapped_module", s)),
+        "",
+        "model._fsdp_wrapped_module._checkpoint_wrapped_module.",
+        (),
+    ),
+    "DeepSpeed": (lambda s: {"module": s, "ds_version": "0.1", "optimizer": None}, "module", "", ()),
+    "a nesting of any name": (lambda s: {"epoch": 3, "generator": {"weights": s}}, "generator/weights", "", ()),
+    "parts in mappings of their own": (
+        lambda s: {part: {k[len(part) + 1 :]: v for k, v in s.items() if k.startswith(part)} for part in PARTS},
+        "backbone, head",
+        "",
+        (),
+    ),
+    "an averaged network": (lambda s: {"n_averaged": ONE, **under("module.", s)}, "", "module.", ("n_averaged",)),
+    "nothing but the average": (
+        lambda s: {"ema_state_dict": {**under("module.", s), "steps": ONE}},
+        "ema_state_dict",
+        "module.",
+        ("steps",),
+    ),
+    "an average beside it": (
+        lambda s: {"model": s, "model_ema": small(9), "ema_state_dict": small(8)},
+        "model",
+        "",
+        ("model_ema", "ema_state_dict"),
+    ),
+    "an average ahead of it": (lambda s: {"model_ema": small(9), "model": s}, "model", "", ("model_ema",)),
+    "a compiled network, its average not": (
+        lambda s: {"state_dict_ema": small(9), "state_dict": under("_orig_mod.", s)},
+        "state_dict",
+        "_orig_mod.",
+        ("state_dict_ema",),
+    ),
+    "an average within": (
+        lambda s: {"state_dict": {**under("model.", s), **under("ema_model.", small(9))}},
+        "state_dict",
+        "model.",
+        tuple(f"ema_model.{key}" for key in Small().state_dict()),
+    ),
+    "another copy of no rank": (
+        lambda s: {**under("model.", s), **under("imnet.", small(9)), "imnet.aux.weight": ONE},
+        "",
+        "model.",
+        (*(f"imnet.{key}" for key in Small().state_dict()), "imnet.aux.weight"),
+    ),
+    "one network under two names": (
+        lambda s: {**under("model.", s), **under("net.", s)},
+        "",
+        "model.",
+        tuple(f"net.{key}" for key in Small().state_dict()),
+    ),
+    "losses and scores": (
+        lambda s: {
+            "state_dict": {
+                **under("model.", {**s, "criterion.weight": HUNDRED}),
+                "loss.criterion.weight": HUNDRED,
+                "val_metrics.iou.total": HUNDRED,
+            }
+        },
+        "state_dict",
+        "model.",
+        ("criterion.weight", "loss.criterion.weight", "val_metrics.iou.total"),
+    ),
+    "numbers beside tensors": (lambda s: {**s, "epoch": 3}, "", "", ()),
+    "another class count beside it": (
+        lambda s: {**under("model.", {**small(9), "head.weight": HUNDRED}), **under("net.", s)},
+        "",
+        "net.",
+        tuple(f"model.{key}" for key in Small().state_dict()),
+    ),
+    "a network with a name, and its average": (
+        lambda s: {**under("ema.", small(9)), **under("student.", s)},
+        "",
+        "student.",
+        tuple(f"ema.{key}" for key in Small().state_dict()),
+    ),
+}
+PARTS = ("backbone", "head")
+
+
+@pytest.mark.parametrize("form", PLACES)
+def test_weights_are_found_by_the_networks_own_keys(form: str, tmp_path: Path) -> None:
+    content, nesting, prefix, dropped = PLACES[form]
+    torch.save(content(small()), tmp_path / "w.pth")
+    target = Small()
+    provenance = load_weights(target, tmp_path / "w.pth", name="small")
+    assert all(torch.equal(target.state_dict()[key], value) for key, value in small().items())
+    assert (provenance.nesting, provenance.prefix, provenance.dropped) == (nesting, prefix, dropped)
+
+
+@pytest.mark.parametrize("attribute", ["module", "model", "inner"])
+@pytest.mark.parametrize("prefix", ["", "module.", "anything."])
+def test_a_network_that_is_wrapped_itself_takes_plain_weights(attribute: str, prefix: str, tmp_path: Path) -> None:
+    torch.save(under(prefix, small()), tmp_path / "w.pth")
+    target = Holder(attribute)
+    load_weights(target, tmp_path / "w.pth", name="small")
+    assert all(torch.equal(target.state_dict()[f"{attribute}.{key}"], value) for key, value in small().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        ({**under("student.", small()), **under("teacher.", small(9))}, "student and teacher"),
+        ({"state_dict": small(), "model": small(9)}, "state_dict and model"),
+        ({"ema": small(), "model_ema": {"swa": small(9)}}, r"ema and model_ema\.swa"),
+        ({**small(), **under("module.", small(9))}, "no prefix and module"),
+    ],
+)
+def test_two_complete_sets_are_refused_by_name(content: dict[str, Any], places: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(AllWeatherError, match=f"holds 2 different complete sets of weights of small, under {places}"):
+        load_weights(Small(), tmp_path / "w.pth", name="small")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({**under("model.", small()), "discriminator.weight": ONE}, r"0 keys missing .* 1 unexpected \(first: discrim"),
+        ({**under("model.", small()), "model.aux.weight": ONE}, r"1 unexpected \(first: aux.weight"),
+        ({**small(), "head.weight": HUNDRED, **under("model.", small()), "junk.weight": ONE}, r"unexpected \(first: b"),
+        ({k: v for k, v in under("a.b.", small()).items() if "head" not in k}, r"2 keys missing \(first: head.weight"),
+        (
+            {**inside("model", small()), **inside("net", small(9)), "head.weight": small()["head.weight"]},
+            "two different",
+        ),
+    ],
+)
+def test_what_does_not_belong_is_named(content: dict[str, Any], message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(AllWeatherError, match=message):
+        load_weights(Small(), tmp_path / "w.pth", name="small")
+
+
+def test_mappings_that_hold_each_other_are_read_once(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    for _ in range(8):
+        content = {str(key): content for key in range(60)}
+    torch.save(content | {"model": small()}, tmp_path / "w.pth")
+    assert load_weights(Small(), tmp_path / "w.pth", name="small").nesting == "model"

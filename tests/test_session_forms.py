@@ -1,0 +1,63 @@
+"""Sessions on networks of other forms: half precision, kept outputs, norm layers of a class of their own."""
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from allweather import Segmenter, Session, methods
+from tests.tiny import CLASSES, TinyNetwork, frames, moved_names, tiny
+
+
+class OwnNorm(nn.Module):
+    """A BatchNorm as detection libraries freeze it: four buffers and no parameter."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name, value in (("weight", 1.0), ("bias", 0.1), ("running_mean", 0.2), ("running_var", 0.5)):
+            self.register_buffer(name, torch.full((channels,), value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
+
+
+def frozen() -> Segmenter:
+    torch.manual_seed(3)
+    return Segmenter.wrap(TinyNetwork(OwnNorm).eval(), classes=CLASSES, name="tiny-frozen")
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_any_precision_adapts_in_float32_and_stays_as_it_was(precision: torch.dtype) -> None:
+    model = tiny("batchnorm").to(precision)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    session = Session(model, methods.Tent(lr=0.1))
+    results = [session(image) for image in frames(2)]
+    assert {value.dtype for value in session.model.parameters()} == {torch.float32}
+    assert all(result.logits.dtype == torch.float32 and result.iterations for result in results)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_network_that_keeps_its_last_output_is_copied() -> None:
+    model = tiny("batchnorm")
+    model.network.register_forward_hook(lambda module, images, output: setattr(module, "last", output))
+    model(frames(1))
+    assert model.network.last.grad_fn is not None
+    assert Session(model, methods.Tent(lr=0.1))(frames(1)).iterations == 1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+def test_frozen_norms_of_another_class_move_and_go_on_in_a_copy(copied: Callable[[Session], Session]) -> None:
+    model, images = frozen(), frames(4)
+    session = Session(model, methods.Tent(lr=0.05, bn="running", episodic=False), guard=False)
+    for image in images[:2]:
+        session(image)
+    assert {"stem.1.weight", "head.1.bias", "stem.1.running_mean"} <= moved_names(session, model)
+    other = copied(session)
+    assert all(torch.equal(session(image).logits, other(image).logits) for image in images[2:])
+    other.reset()
+    session.reset()
+    assert torch.equal(session(images[0]).logits, other(images[0]).logits)
