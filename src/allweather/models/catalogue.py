@@ -42,7 +42,14 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that h
     "segformer": ("segformer",),
     "stdc": ("stdc",),
 }
-ECOSYSTEMS = ("transformers", "nvlabs", "torchvision", "smp", "mmseg")  # schemes whose networks another library builds
+ECOSYSTEMS = {  # schemes whose networks another library builds, and the licence of their weights
+    "transformers": "the repository's",
+    "nvlabs": "non-commercial (NVIDIA Source Code License)",
+    "torchvision": "your file's",
+    "smp": "the repository's, or your file's",
+    "mmseg": "your file's",
+    "ultralytics": "AGPL-3.0, the library's code too",
+}
 
 
 def load_model(
@@ -148,7 +155,8 @@ def all_entries() -> list[Entry]:
 def list_models() -> list[dict[str, Any]]:
     """One row per network of the catalogue, ready for JSON; libraries' schemes come last, without figures."""
     return [_row(entry) for entry in all_entries()] + [
-        {"name": f"{scheme}:…", "family": f"any network of {scheme}"} for scheme in ECOSYSTEMS
+        {"name": f"{scheme}:…", "family": f"any network of {scheme}", "licence": licence}
+        for scheme, licence in ECOSYSTEMS.items()
     ]
 
 
