@@ -39,7 +39,7 @@ def hub(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], No
 def tiny_config(library: Any, kind: str, **fields: Any) -> Any:
     """The smallest configuration of one architecture of transformers, for Cityscapes' classes unless named."""
     fields = {**labels(CITYSCAPES.names), **fields}
-    vit = {
+    vit: dict[str, Any] = {
         "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16, "patch_size": 16,
         "image_size": 64,
     }  # fmt: skip
@@ -58,32 +58,18 @@ def tiny_config(library: Any, kind: str, **fields: Any) -> Any:
     if kind == "mobilevit":
         sizes = {"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 32, 32]}
         return library.MobileViTConfig(**sizes, num_attention_heads=2, image_size=64, **fields)
-    if kind == "data2vec-vision":
-        return library.Data2VecVisionConfig(
-            **vit,
-            out_indices=[0, 1, 2, 3],
-            use_relative_position_bias=True,
-            auxiliary_channels=8,
-            vocab_size=9,
-            **fields,
-        )
-    if kind == "beit":
-        return library.BeitConfig(
-            **vit,
-            out_indices=[1, 2, 3, 4],
-            use_relative_position_bias=True,
-            auxiliary_channels=8,
-            vocab_size=9,
-            **fields,
-        )
+    if kind in ("beit", "data2vec-vision"):
+        config, first = (library.BeitConfig, 1) if kind == "beit" else (library.Data2VecVisionConfig, 0)
+        vit |= {"use_relative_position_bias": True, "auxiliary_channels": 8, "vocab_size": 9}
+        return config(**vit, out_indices=list(range(first, first + 4)), **fields)
     if kind == "dpt":
         return library.DPTConfig(
             **vit, backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=8,
             is_hybrid=False, use_auxiliary_head=False, **fields,
         )  # fmt: skip
     if kind in ("eomt", "eomt_dinov3", "videomt"):
-        config = {"eomt": library.EomtConfig, "eomt_dinov3": library.EomtDinov3Config, "videomt": library.VideomtConfig}
-        return config[kind](**vit, num_queries=5, num_blocks=1, mlp_ratio=1, **fields)
+        made = {"eomt": library.EomtConfig, "eomt_dinov3": library.EomtDinov3Config, "videomt": library.VideomtConfig}
+        return made[kind](**vit, num_queries=5, num_blocks=1, mlp_ratio=1, **fields)
     if kind == "mask2former":
         return library.Mask2FormerConfig(
             **masks, feature_size=32, hidden_dim=32, encoder_layers=1, decoder_layers=2, num_attention_heads=2,

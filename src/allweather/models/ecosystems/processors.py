@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from allweather.errors import NetworkError
-from allweather.models.ecosystems.extras import optional
+from allweather.models.ecosystems.extras import first_line, optional
 from allweather.models.segmenter import Preprocessing
 
 FILES = ("preprocessor_config.json", "processor_config.json")
@@ -66,8 +66,8 @@ def _load(library: Any, name: str, config: Any) -> Any:
     except (OSError, ValueError, ImportError, TypeError) as error:
         if not _has_none(name):
             raise NetworkError(
-                f"transformers cannot load the image processor of '{name}': {str(error).strip().splitlines()[0]} "
-                "Pixel values would be a guess. Fetch its preprocessor_config.json, or write one."
+                f"transformers cannot load the image processor of '{name}': {first_line(error)}. "
+                "Pixel values would be a guess: fetch its preprocessor_config.json, or write one."
             ) from error
     warnings.warn(
         f"'{name}' has no preprocessor_config.json: pixel values are made as transformers does by default for "
@@ -81,18 +81,23 @@ def _has_none(name: str) -> bool:
     """Whether it is certain that there is no processor's file: none in the folder, or none in the hub's repository."""
     if Path(name).is_dir():
         return not any((Path(name) / file).is_file() for file in FILES)
+    return all(_is_absent(name, file) for file in FILES)
+
+
+def _is_absent(name: str, file: str) -> bool:
     hub = optional("huggingface_hub", "transformers")
-    for file in FILES:
-        try:
-            hub.hf_hub_download(name, file)
-        except hub.errors.LocalEntryNotFoundError:
-            return False  # it could not be asked for
-        except hub.errors.EntryNotFoundError:
-            continue
-        except (OSError, ValueError):
-            return False
+    known = hub.try_to_load_from_cache(name, file)  # a path, None, or a mark that the hub has no such file
+    if known is not None:
+        return not isinstance(known, str)
+    try:
+        hub.hf_hub_download(name, file)
+    except hub.errors.LocalEntryNotFoundError:
+        return False  # the hub could not be asked
+    except hub.errors.EntryNotFoundError:
+        return True
+    except (OSError, ValueError):
         return False
-    return True
+    return False
 
 
 def _default(library: Any, config: Any) -> Any:

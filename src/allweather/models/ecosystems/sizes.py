@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from allweather.errors import InputError
+from allweather.models.ecosystems.extras import first_line
 
 LARGEST = 1024  # of the sides that are tried beside those near the image's, in pixels
 Output = TypeVar("Output")
@@ -45,9 +46,10 @@ class Sizes:
             if not working:
                 raise
             height, width = pixels.shape[-2:]
+            sizes = ", ".join(f"{w}x{h}" for h, w in working)
             raise InputError(
-                f"{self.network} takes no image of {width}×{height} pixels, as it sees it ({_line(error)}). Sizes that "
-                f"work: {', '.join(f'{w}x{h}' for h, w in working)} (WIDTHxHEIGHT). Resample images to one of them."
+                f"{self.network} takes no image of {width}×{height} pixels, as it sees it ({first_line(error)}). "
+                f"Sizes that work: {sizes} (WIDTHxHEIGHT). Resample images to one of them."
             ) from error
 
     def _working(self, network: Callable[[Tensor], Output], pixels: Tensor) -> list[tuple[int, int]]:
@@ -69,7 +71,3 @@ class Sizes:
             except (RuntimeError, ValueError, AssertionError):
                 return False
         return True
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -11,7 +11,7 @@ from allweather.classes import CITYSCAPES, ClassSet, numbered
 from allweather.errors import NetworkError, SettingsError, unknown
 from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.albumentations import pixel_values
-from allweather.models.ecosystems.extras import optional
+from allweather.models.ecosystems.extras import first_line, optional
 from allweather.models.ecosystems.sizes import Sizes
 from allweather.models.segmenter import Preprocessing, Segmenter
 
@@ -141,8 +141,7 @@ def _pretrained(library: Any, config: dict[str, Any], name: str, weights: Path |
 
 
 def _failed(name: str, error: Exception) -> NetworkError:
-    reason = str(error).strip().splitlines()[0][:200]
-    return NetworkError(f"segmentation-models-pytorch cannot make '{name}': {reason}")
+    return NetworkError(f"segmentation-models-pytorch cannot make '{name}': {first_line(error)}.")
 
 
 def _classes(config: dict[str, Any], wanted: ClassSet | None, label: str) -> ClassSet:

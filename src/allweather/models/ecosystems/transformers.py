@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from allweather.classes import ClassSet
 from allweather.errors import CheckpointError, NetworkError
 from allweather.models.checkpoints import load_weights
-from allweather.models.ecosystems.extras import optional
+from allweather.models.ecosystems.extras import first_line, optional
 from allweather.models.ecosystems.masks import MaskLogits, Split
 from allweather.models.ecosystems.naming import Selection, choose
 from allweather.models.ecosystems.processors import preprocessing, reduces_labels
@@ -72,7 +72,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         task = _task(library, name) if config.model_type == "oneformer" else None
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise NetworkError(
-            f"transformers cannot load '{name}': {str(error).strip().splitlines()[0]} Expected a hub name, or a folder "
+            f"transformers cannot load '{name}': {first_line(error)}. Expected a hub name, or a folder "
             "with config.json and model.safetensors of a semantic segmentation network."
         ) from error
     classes, selection = choose(_names(library, name, config), classes, label)

@@ -111,7 +111,7 @@ def _tasks() -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The process as it was once the library is imported: it replaces torch.save and sets variables."""
+    """Importing the library without what it does to the process: it replaces torch.save and sets variables."""
     if "ultralytics" in sys.modules:
         yield
         return
@@ -121,9 +121,9 @@ def _quietly() -> Iterator[None]:
         yield
     finally:
         torch.save = save
-        for name in (*QUIET, "OMP_NUM_THREADS"):
-            if name not in before:
-                os.environ.pop(name, None)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _named(tasks: Any, name: str, weights: Path | None, classes: ClassSet | None) -> tuple[Any, Provenance | None]:
