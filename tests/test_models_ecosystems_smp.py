@@ -173,7 +173,8 @@ def test_class_counts_and_names(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("fpn", "names no encoder.*smp:fpn/resnet18"),
-        ("fpn/nothing", "cannot make 'fpn/nothing': .*Wrong encoder name"),
+        ("fpn/resnet19", "unknown encoder of smp 'resnet19'. Did you mean 'resnet18'"),
+        ("fpn/tu-nothing", "cannot make 'fpn/tu-nothing': Unknown model"),
         ("unett/resnet18", "Did you mean 'unet'.*no repository of the hub"),
         ("smp-hub/segformer-b2-1024x1024-city-160k", "no repository of the hub that can be reached or is in its cache"),
     ],

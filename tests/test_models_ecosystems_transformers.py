@@ -168,7 +168,7 @@ def test_names_of_ade20k_become_cityscapes_on_request(kind: str, tmp_path: Path)
     network = tiny_network(library, kind, **labels(ADE20K))
     folder = save_network(network, tmp_path)
     assert load_model(f"transformers:{folder}").classes.names == ADE20K
-    with pytest.warns(UserWarning, match=r"never predicts sidewalk, .*; its bed are left out"):
+    with pytest.warns(UserWarning, match=r"never predicts sidewalk, .*; its own bed are left out"):
         model = load_model(f"transformers:{folder}", classes=CITYSCAPES)
     own = load_model(f"transformers:{folder}")
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_cityscapes_among_more_classes_is_pointed_out(tmp_path: Path) -> None:
     folder = save_network(says_only(tiny_network(library, "segformer", **labels(names)), "road"), tmp_path)
     with pytest.warns(UserWarning, match="knows 21 classes, all of 'cityscapes' among them"):
         assert load_model(f"transformers:{folder}").classes.names == names
-    with pytest.warns(UserWarning, match="its unlabeled, license plate are left out"):
+    with pytest.warns(UserWarning, match="its own unlabeled, license plate are left out"):
         model = load_model(f"transformers:{folder}", classes=CITYSCAPES)
     with torch.no_grad():
         assert model(IMAGE).argmax(1).unique().tolist() == [0]
@@ -313,9 +313,42 @@ def test_what_is_no_network_of_this_kind_is_named(what: str, tmp_path: Path) -> 
 
 def test_a_hub_name_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub(tmp_path, monkeypatch)
-    for name in ("someone/nothing", "nothing", str(tmp_path)):
-        with pytest.raises(AllWeatherError, match=r"transformers cannot load '.*Expected a hub name, or a folder"):
+    reasons = {
+        "someone/nothing": "couldn't find them in the cached files", "": "no name was given",
+        str(tmp_path): "the folder has no config.json", "./nothing": "no such folder", "/no/folder": "no such folder",
+    }  # fmt: skip
+    hint = "Expected a hub name, or a folder"
+    for name, reason in reasons.items():
+        with pytest.raises(AllWeatherError, match=rf"cannot load '{name}': .*{reason}.*{hint}"):
             load_model(f"transformers:{name}")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", b"1234", "cannot load .*header"),
+        ("pytorch_model.bin", b"1234", "pytorch_model.bin"),
+        ("pytorch_model.bin", {"a": torch.zeros(1)}, r"missing tensors \(first: decode_head"),
+        ("pytorch_model.bin", {"a": print}, "pytorch_model.bin"),
+    ],
+)
+def test_weights_that_are_damaged(file: str, content: Any, message: str, tmp_path: Path) -> None:
+    folder = save_network(tiny_network(library, "segformer"), tmp_path)
+    (folder / "model.safetensors").unlink()
+    if isinstance(content, bytes):
+        (folder / file).write_bytes(content)
+    else:
+        torch.save(content, folder / file)
+    with pytest.raises(AllWeatherError, match=message):
+        load_model(f"transformers:{folder}")
+
+
+def test_a_head_of_another_class_count_is_named(tmp_path: Path) -> None:
+    folder = save_network(tiny_network(library, "segformer"), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **labels(("road", "car"))}))
+    with pytest.raises(AllWeatherError, match=r"2 mismatched tensors \(first: .*bias, \(19,\) in the file, \(2,\)"):
+        load_model(f"transformers:{folder}")
 
 
 def test_loading_warns_of_nothing_where_all_is_known(tmp_path: Path) -> None:

@@ -101,12 +101,10 @@ def _tell_of_gaps(names: tuple[str, ...], target: ClassSet, found: tuple[tuple[i
     absent = [name for name, indices in zip(target.names, found, strict=True) if not indices]
     used = {index for indices in found for index in indices}
     unused = tuple(name for index, name in enumerate(names) if index not in used)
-    if absent or unused:
-        warnings.warn(
-            f"{network} is mapped to '{target.name}' by name: it never predicts {_some(absent)}; "
-            f"its {_some(unused)} are left out",
-            stacklevel=4,
-        )
+    told = [f"it never predicts {_some(absent)}"] if absent else []
+    told += [f"its own {_some(unused)} are left out"] if unused else []
+    if told:
+        warnings.warn(f"{network} is mapped to '{target.name}' by name: {'; '.join(told)}", stacklevel=4)
 
 
 def _some(names: tuple[str, ...] | list[str]) -> str:

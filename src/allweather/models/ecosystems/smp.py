@@ -73,6 +73,9 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
 
 
 def _build(library: Any, architecture: str, encoder: str, classes: int, name: str) -> nn.Module:
+    known = library.encoders.get_encoder_names()
+    if encoder not in known and not encoder.startswith(("tu-", "timm-")):
+        raise unknown("encoder of smp", encoder, [*known, "tu- and any network of timm"])
     try:
         network: nn.Module = library.create_model(architecture, encoder, encoder_weights=None, classes=classes)
     except (KeyError, ValueError, RuntimeError, OSError, TypeError) as error:

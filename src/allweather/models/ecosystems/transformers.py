@@ -1,11 +1,13 @@
 """Semantic segmentation networks of Hugging Face transformers, from a hub name or a local folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from allweather.classes import ClassSet
@@ -23,6 +25,7 @@ SPLIT_MODELS = ("eomt", "eomt_dinov3")  # whose position embeddings are of one s
 ANY_SIZE = ("mobilevit", "mobilevitv2")  # patches of features, not of pixels
 EVEN_PATCHES = ("dpt", "tipsv2_dpt")  # necks that halve the grid of patches
 BACKGROUND = ("background", "unlabeled", "unlabelled", "void", "ignore", "other")
+REPORT = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # so that what is wrong is named here
 TASK = "the task is semantic"  # what OneFormer is told
 TASK_LENGTH = 77  # tokens
 
@@ -66,14 +69,15 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     library = optional("transformers", "transformers")
     label = f"transformers:{name}"
     try:
-        config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
-        auto = _auto_class(library, config, label)
-        network, provenance = _network(library, auto, config, name, weights)
-        task = _task(library, name) if config.model_type == "oneformer" else None
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        with _quietly(library):
+            config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
+            auto = _auto_class(library, config, label)
+            network, provenance = _network(library, auto, config, name, weights)
+            task = _task(library, name) if config.model_type == "oneformer" else None
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise NetworkError(
-            f"transformers cannot load '{name}': {first_line(error)}. Expected a hub name, or a folder "
-            "with config.json and model.safetensors of a semantic segmentation network."
+            f"transformers cannot load '{name}': {_reason(name, error)}. Expected a hub name, or a folder with "
+            "config.json and model.safetensors of a semantic segmentation network."
         ) from error
     classes, selection = choose(_names(library, name, config), classes, label)
     multiple = _multiple(config)
@@ -88,6 +92,32 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         name=label,
         provenance=provenance,
     ).eval()
+
+
+@contextmanager
+def _quietly(library: Any) -> Iterator[None]:
+    """Loading without the library's bars and reports; what matters of them is raised here."""
+    logging = library.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why `name` cannot be loaded; the library takes a path that does not exist for a name of the hub."""
+    if not name.strip():
+        return "no name was given"
+    if Path(name).is_dir():
+        return first_line(error) if (Path(name) / "config.json").is_file() else "the folder has no config.json"
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        return "there is no such folder"
+    return first_line(error)
 
 
 def _auto_class(library: Any, config: Any, label: str) -> Any:
@@ -122,9 +152,7 @@ def _network(
         network = auto.from_config(config).float()
         translate = partial(_renamed, network, file)
         return network, load_weights(network, file, name=f"transformers:{name}", translate=translate)
-    network, report = auto.from_pretrained(
-        name, config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-    )
+    network, report = auto.from_pretrained(name, config=config, use_safetensors=True, trust_remote_code=False, **REPORT)
     _refuse_gaps(report, f"the weights of transformers:{name}", kinds=("missing_keys", "mismatched_keys"))
     return network.float(), None
 
@@ -142,9 +170,7 @@ def _pickled(library: Any, name: str) -> Path | None:
 
 def _renamed(network: Any, file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under the names of earlier versions of the library, under those of this one."""
-    loaded, report = type(network).from_pretrained(
-        None, config=network.config, state_dict=dict(tensors), output_loading_info=True
-    )
+    loaded, report = type(network).from_pretrained(None, config=network.config, state_dict=dict(tensors), **REPORT)
     _refuse_gaps(report, str(file), kinds=("missing_keys", "mismatched_keys", "unexpected_keys"))
     state: dict[str, Tensor] = loaded.state_dict()
     return state
@@ -153,12 +179,20 @@ def _renamed(network: Any, file: Path, tensors: Mapping[str, Tensor]) -> dict[st
 def _refuse_gaps(report: Any, what: str, kinds: tuple[str, ...]) -> None:
     """An error where the library would go on with random numbers."""
     for kind in kinds:
-        keys = sorted(str(key) for key in report.get(kind) or ())
+        keys = sorted(_described(key) for key in report.get(kind) or ())
         if keys:
             raise CheckpointError(
                 f"{what}: {len(keys)} {kind.replace('_keys', '')} tensors (first: {keys[0]}). Expected those of the "
                 "whole segmentation network, its head included."
             )
+
+
+def _described(key: Any) -> str:
+    """A tensor's name, with both shapes where that is what differs."""
+    if isinstance(key, tuple):
+        name, came, wanted = key
+        return f"{name}, {tuple(came)} in the file, {tuple(wanted)} in the network"
+    return str(key)
 
 
 def _task(library: Any, name: str) -> Tensor:
