@@ -62,6 +62,11 @@ def tiny_config(library: Any, kind: str, **fields: Any) -> Any:
         config, first = (library.BeitConfig, 1) if kind == "beit" else (library.Data2VecVisionConfig, 0)
         vit |= {"use_relative_position_bias": True, "auxiliary_channels": 8, "vocab_size": 9}
         return config(**vit, out_indices=list(range(first, first + 4)), **fields)
+    if kind == "sapiens2":
+        widths = {"upsample_out_channels": [16, 16], "conv_out_channels": [8]}
+        kernels = {"upsample_kernel_sizes": [4, 4], "conv_kernel_sizes": [1]}
+        heads = {"num_first_full_attention_layers": 1, "num_key_value_attention_heads": 1}
+        return library.Sapiens2Config(**vit, **heads, head_config={**widths, **kernels}, **fields)
     if kind == "dpt":
         return library.DPTConfig(
             **vit, backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=8,

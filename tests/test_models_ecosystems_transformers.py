@@ -242,14 +242,16 @@ def test_sizes_that_an_architecture_refuses(kind: str, works: str, tmp_path: Pat
         assert model(IMAGE[..., :64, :64]).shape == (1, 19, 64, 64)
 
 
-def test_patches_that_do_not_fill_an_image_are_padded(tmp_path: Path) -> None:
-    """BEiT cuts off what is left over, and its logits would be stretched over the whole."""
-    network = tiny_network(library, "beit")
+@pytest.mark.parametrize("kind", ["beit", "sapiens2"])
+def test_patches_that_do_not_fill_an_image_are_padded(kind: str, tmp_path: Path) -> None:
+    """A plain vision transformer cuts off what is left over, and its logits would be stretched over the whole."""
+    network = tiny_network(library, kind)
     model = load_model(f"transformers:{save_network(network, tmp_path)}")
     image = IMAGE[..., :90, :100]
     padded = functional.pad(image, (0, 12, 0, 6), mode="replicate")
     with torch.no_grad():
-        expected = functional.interpolate(network(pixel_values=padded * 2 - 1).logits, (96, 112), mode="bilinear")
+        logits = network(pixel_values=model.preprocessing.apply(padded)).logits
+        expected = functional.interpolate(logits, (96, 112), mode="bilinear")
         torch.testing.assert_close(model(image), expected[..., :90, :100])
 
 

@@ -66,7 +66,8 @@ def load_model(
 
     Args:
         name: such as `espnetv2:2.0` or `transformers:` and a hub name or local folder.
-        classes: the class set, where the catalogue does not know it (libraries' networks).
+        classes: for libraries' networks, the class set that their outputs are, or become: names of a transformers or
+            ultralytics network are matched with its; see `ecosystems.naming.choose`.
         sha256: expected digest of the checkpoint.
 
     Raises:
