@@ -160,7 +160,7 @@ def measure(setting: Setting, case: Case, name: str, fields: dict[str, Any], *, 
     for shot, times in case.stream(setting):
         for _ in range(1 if method.episodic else times):  # a method that returns to the source sees no repetition
             result = session(shot.image)
-            decisions[result.decision.partition(":")[0]] += 1
+            decisions[result.decision.kind] += 1
         if shot.truth is not None:
             height, width = shot.truth.shape
             matrix.update(table[labels_at(result.logits, (width, height))], shot.truth)

@@ -99,7 +99,7 @@ def measure(model: Segmenter, split: str, name: str, fields: dict[str, Any], eve
     for frame_name in stream.names[::every]:
         frame = stream.read(frame_name)
         result = session(frame.image)
-        refused += result.decision.startswith("rolled back")
+        refused += result.decision.kind == "rolled-back"
         truth = read_labels(folder / "labels" / f"{frame_name}.png")
         matrix.update(labels_at(result.logits, frame.size).astype(int), np.where(truth == VOID, -1, truth))
     print(split, name, fields, round(100 * matrix.mean_iou, 2), flush=True)

@@ -15,6 +15,7 @@ from typing import Any
 from allweather import methods
 from allweather.bench.report.collect import Group, against, group
 from allweather.methods import METHODS, Method
+from benchmarks import fidelity
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
@@ -368,6 +369,7 @@ def _plain(value: Any) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "methods": all_methods,
+    "fidelity": fidelity.table,
     "camvid": camvid,
     "camvid-smaller": camvid_smaller,
     "widths": widths,

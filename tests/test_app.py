@@ -63,6 +63,11 @@ def in_a_process(*arguments: object, **options: Any) -> Done:
     return Done(done.returncode, done.stdout, re.sub(r"\s+", " ", done.stderr))
 
 
+def hear_interrupts() -> None:
+    """Background jobs of a shell are born deaf to them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
@@ -261,9 +266,6 @@ def test_ctrl_c_keeps_what_is_done(frames: Path) -> None:
         Image.fromarray((scene * 255).astype(np.uint8)).save(frames / "images" / f"frame{index}.png")
     out = frames / "out"
     command = [sys.executable, "-m", "allweather", "adapt", str(frames / "images"), *MODEL, "--out", str(out)]
-
-    def hear_interrupts() -> None:  # a shell's background jobs are born deaf to them
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=hear_interrupts)
     for _ in range(600):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from allweather.app.cli import app
+from allweather.app.verbs import make_app
 from allweather.bench.execute import execute
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.plan import MethodSpec, ModelSpec, Run, StreamSpec, read_plan
@@ -252,6 +252,7 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
 
 
 def test_the_verb_writes_the_file_it_is_told_to(runs: Path, tmp_path: Path) -> None:
+    app = make_app("report")
     result = CliRunner().invoke(app, ["report", str(runs), "--out", str(tmp_path / "r.md"), "--format", "md"])
     assert result.exit_code == 0 and (tmp_path / "r.md").read_text().startswith("### ")
     assert CliRunner().invoke(app, ["report", str(runs), "--out", "r.pdf", "--format", "pdf"]).exit_code == 2

@@ -7,50 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import SIZE, frames, moved_names, tiny
 from torch import Tensor, nn
 
 from allweather import methods
-from allweather.classes import ClassSet
 from allweather.errors import AllWeatherError
 from allweather.models.segmenter import Segmenter
 from allweather.session import Session
-
-CLASSES = ClassSet("three", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
-SIZE = (24, 32)
-
-
-class ChannelsLayerNorm(nn.LayerNorm):
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
-
-
-class TinyNetwork(nn.Module):
-    """Two convolutions, a pooled branch and one kind of norm layer."""
-
-    def __init__(self, norm: type[nn.Module]) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), norm(8), nn.ReLU())
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), norm(8))
-        self.head = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), norm(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        return self.head(x + self.pooled(x))
-
-
-def tiny(norm: str) -> Segmenter:
-    layer = {"batchnorm": nn.BatchNorm2d, "layernorm": ChannelsLayerNorm, "none": nn.Identity}[norm]
-    torch.manual_seed(3)
-    network = TinyNetwork(layer)
-    network.train()
-    for _ in range(3):
-        network(torch.rand(4, 3, *SIZE))
-    return Segmenter.wrap(network.eval(), classes=CLASSES, name=f"tiny-{norm}")
-
-
-def frames(count: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(count, 3, *SIZE, generator=generator)
 
 
 def refusal(name: str, preset: str, norm: str) -> str | None:
@@ -81,17 +44,26 @@ every_case = pytest.mark.parametrize(
 )
 def test_a_refusal_names_the_method_and_the_network(case: tuple[str, str, str], reason: str) -> None:
     assert case[0] in reason and f"tiny-{case[2]}" in reason
-    assert case[2] == "none", "every method works on BatchNorm and on LayerNorm networks"
+    assert case[2] == "none" or case[::2] == ("norm", "layernorm"), "all others work on BatchNorm and on LayerNorm"
+
+
+FAILS = 1e4  # added to an image on which `Failing` fails
+
+
+class Failing(nn.Module):
+    """A network that answers NaN to images far out of range."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.inner = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.inner(x)
+        return logits * float("nan") if x.abs().max() > FAILS else logits
 
 
 def session_for(name: str, preset: str, model: Segmenter, **options: Any) -> Session:
     return Session(model, methods.make(name, preset, model=model), **options)
-
-
-def moved_names(session: Session, source: Segmenter) -> set[str]:
-    now, before = session.model.state_dict(), source.state_dict()
-    assert now.keys() == before.keys()
-    return {name.removeprefix("network.") for name in now if not torch.equal(now[name], before[name])}
 
 
 @every_case
@@ -144,14 +116,14 @@ def test_same_seed_same_output_whatever_the_callers_random_state(name: str, pres
 def test_only_declared_tensors_move(name: str, preset: str, norm: str) -> None:
     model = tiny(norm)
     session = session_for(name, preset, model)
-    declared = {*session._state.parameters, *session._state.buffers}
+    declared = {*session.state.parameters, *session.state.buffers}
     updates = sum(session(frame).iterations for frame in frames(2))
     moved = moved_names(session, model)
     assert moved <= declared
     if session.method.episodic:
         assert not moved
-    elif session._state.parameters and updates:
-        assert moved & set(session._state.parameters), "a continual method with parameters moves some"
+    elif session.state.parameters and updates:
+        assert moved & set(session.state.parameters), "a continual method with parameters moves some"
 
 
 @every_case
@@ -163,8 +135,8 @@ def test_a_frame_that_is_not_finite_changes_nothing(name: str, preset: str, norm
     before = deepcopy(session.model.state_dict())
     result = session(torch.full((3, *SIZE), float("nan")))
     assert all(torch.equal(before[key], tensor) for key, tensor in session.model.state_dict().items())
-    if session._state.tensors():
-        assert result.decision != "accepted"
+    if session.state.tensors():
+        assert result.decision.kind == "skipped"
     assert session(good).logits.isfinite().all()
 
 
@@ -217,6 +189,67 @@ def test_a_batch_works_and_keeps_its_shape(name: str, preset: str, norm: str) ->
     assert result.logits.shape == (2, 3, *SIZE)
     assert result.labels.shape == (2, *SIZE)
     assert session(frames(1)[0]).logits.shape == (3, *SIZE)
+
+
+@every_case
+def test_predict_after_a_call_is_the_calls_own_prediction_where_nothing_was_learnt(
+    name: str, preset: str, norm: str
+) -> None:
+    model = tiny(norm)
+    still = {"lr": 0.0, "lookahead": 0.0}
+    method = methods.make(name, preset, model=model)
+    if norm == "batchnorm" and getattr(method, "bn", None) == "train" and method.episodic:
+        still["share"] = 0.0  # the statistics too learn nothing
+    known = methods.describe_fields(methods.METHODS[name])
+    method = methods.make(name, preset, {key: value for key, value in still.items() if key in known}, model=model)
+    session = Session(model, method, guard=False)
+    for image in frames(3):
+        made = session(image).logits.softmax(0)
+        torch.testing.assert_close(session.predict(image).softmax(0), made, atol=2e-6, rtol=1e-5)
+
+
+@every_case
+def test_a_frame_whose_prediction_is_not_finite_is_skipped_and_the_stream_goes_on(
+    name: str, preset: str, norm: str
+) -> None:
+    """The network itself fails on one frame; what is reported is then the network's own answer, and nothing moves."""
+    model = tiny(norm)
+    model.network = Failing(model.network)
+    session = session_for(name, preset, model)
+    good = frames(2)
+    session(good[0])
+    before = deepcopy(session.model.state_dict())
+    result = session(good[1] + FAILS)
+    assert result.decision.kind == "skipped" and "finite" in result.decision.reason
+    assert all(torch.equal(before[key], tensor) for key, tensor in session.model.state_dict().items())
+    assert session(good[1]).logits.isfinite().all()
+
+
+@every_case
+def test_images_of_any_size_give_a_result_or_a_clear_error(name: str, preset: str, norm: str) -> None:
+    for shape in ((0, 3, *SIZE), (1, 3, 0, 8), (3, 0, 0)):
+        with pytest.raises(AllWeatherError, match="at least one image of at least one pixel"):
+            session_for(name, preset, tiny(norm))(torch.zeros(shape))
+    for shape in ((3, 1, 32), (3, 24, 1)):
+        image = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+        assert session_for(name, preset, tiny(norm))(image).logits.shape == shape
+
+
+@every_case
+def test_the_default_dtype_changes_nothing(name: str, preset: str, norm: str) -> None:
+    images = frames(5)
+    plain = session_for(name, preset, tiny(norm))
+    expected = [plain(image).logits for image in images]
+    other = tiny(norm)
+    torch.set_default_dtype(torch.float64)
+    try:
+        session = session_for(name, preset, other)
+        found = [session(image).logits for image in images]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, two in zip(expected, found, strict=True):
+        assert two.dtype == torch.float32
+        torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
 
 
 def test_source_equals_a_plain_forward() -> None:

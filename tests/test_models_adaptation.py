@@ -34,7 +34,7 @@ def test_one_iteration_moves_what_it_may_and_nothing_else(name: str) -> None:
         assert result.iterations == 1, result.decision
         now = session.model.state_dict()
         moved = {key for key, value in now.items() if not torch.equal(value, source[key])}
-        may_move = {id(tensor) for tensor in (*session._state.parameters.values(), *session._state.buffers.values())}
+        may_move = {id(tensor) for tensor in (*session.state.parameters.values(), *session.state.buffers.values())}
         named = (*session.model.named_parameters(remove_duplicate=False), *session.model.named_buffers())
         allowed = {key for key, tensor in named if id(tensor) in may_move}  # one tensor may have two names
         assert moved

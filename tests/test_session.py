@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_methods_contract import CLASSES, frames, tiny
+from tiny import CLASSES, frames, tiny
 from torch import nn
 
 from allweather import methods
@@ -16,7 +16,7 @@ from allweather.methods.method import Batch, Objective, State
 from allweather.methods.stopping import Stopping
 from allweather.models.segmenter import Segmenter
 from allweather.session import Guard, Session
-from allweather.session.guard import compare
+from allweather.session.guard.signs import compare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +95,10 @@ def test_collapse_is_rolled_back(episodic: bool) -> None:
     hostile = {"lr": 5.0, "iterations": 30, "episodic": episodic}
     model, image = tiny("batchnorm"), frames(1)[0]
     unguarded = Session(model, methods.make("tent", settings=hostile), guard=Guard(enabled=False))(image)
-    assert unguarded.decision == "accepted"
+    assert unguarded.decision.kind == "accepted"
     session = Session(model, methods.make("tent", settings=hostile), guard=Guard(max_disagreement=0.2))
     result = session(image)
-    assert result.decision.startswith("rolled back")
+    assert result.decision.kind == "rolled-back"
     mixed = Session(model, methods.make("norm"))(image)
     torch.testing.assert_close(result.logits, mixed.logits)
     now, source = session.model.state_dict(), model.state_dict()
@@ -231,7 +231,7 @@ def test_a_network_without_parameters_is_refused_by_name() -> None:
     model = Segmenter.wrap(nn.Identity(), classes=CLASSES, name="bare")
     with pytest.raises(AllWeatherError, match="bare has none"):
         Session(model, methods.make("tent"))
-    assert Session(model, methods.Source())(frames(1)[0]).decision == "accepted"
+    assert Session(model, methods.Source())(frames(1)[0]).decision.kind == "accepted"
 
 
 def test_a_stop_in_train_mode_still_reports_what_the_network_would_predict() -> None:
@@ -252,9 +252,9 @@ def test_a_learning_rate_schedule_begins_anew_after_a_reset_and_leaves_refused_b
         assert torch.equal(episodic(image).logits, again(image).logits)
     stream = Session(model, methods.make("tent", settings=settings | {"episodic": False, "horizon": 9}))
     stream(images[0])
-    updates = stream._learner.updates
+    updates = stream._adapted.updates
     stream(torch.full_like(images[0], float("nan")))
-    assert updates == stream._learner.updates == 2
+    assert updates == stream._adapted.updates == 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,15 +295,15 @@ def test_reading_numbers_late_changes_no_result(
         session = Session(tiny("batchnorm"), Exploding(iterations=4, episodic=episodic, lr=1e-3, **settings))
         results = [session(image) for image in frames(3)]
         assert all(parameter.grad is None for parameter in session.model.parameters())
-        return [*results, session.predict(frames(1)[0]), session._learner.updates]
+        return [*results, session.predict(frames(1)[0]), session._adapted.updates]
 
     at_once = outcomes()
-    monkeypatch.setattr("allweather.session.session.queues", lambda device: True)
+    monkeypatch.setattr("allweather.session.steps.queues", lambda device: True)
     late = outcomes()
     for one, other in zip(at_once[:3], late[:3], strict=True):
         assert torch.equal(one.logits, other.logits)
         assert (one.losses, one.watched, one.iterations, one.stop, one.decision) == (
             other.losses, other.watched, other.iterations, other.stop, other.decision
         )  # fmt: skip
-        assert one.decision.startswith("skipped" if {"bad_gradient", "bad_loss"} & settings.keys() else "accepted")
+        assert one.decision.kind == ("skipped" if {"bad_gradient", "bad_loss"} & settings.keys() else "accepted")
     assert torch.equal(at_once[3], late[3]) and at_once[4] == late[4]

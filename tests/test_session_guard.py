@@ -6,15 +6,15 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from test_methods_contract import frames, tiny
+from tiny import frames, tiny
 from torch import Tensor
 
 from allweather import methods
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
 from allweather.models.segmenter import Segmenter
-from allweather.session import Guard, Session
-from allweather.session.guard import Signs, compare, cuts, mirror_change
+from allweather.session import Decision, Guard, Session
+from allweather.session.guard.signs import Signs, compare, cuts, mirror_change
 
 PATIENT = Guard(min_classes=0, min_entropy=0, max_drift=1, max_disagreement=1, min_kept=-1)  # judges, and accepts
 FIRM = replace(PATIENT, max_disagreement=0.2, closer_look=1)
@@ -50,13 +50,13 @@ def bias(session: Session) -> float:
 def counted(monkeypatch: pytest.MonkeyPatch, session: Session) -> list[int]:
     """The batches at which the source network was asked."""
     asked: list[int] = []
-    plain = session._learner.predict_source
+    plain = session._adapted.source_logits
 
-    def predict_source(images: Tensor) -> Tensor:
-        asked.append(session._learner.updates)
+    def source_logits(images: Tensor) -> Tensor:
+        asked.append(session._adapted.updates)
         return plain(images)
 
-    monkeypatch.setattr(session._learner, "predict_source", predict_source)
+    monkeypatch.setattr(session._adapted, "source_logits", source_logits)
     return asked
 
 
@@ -64,7 +64,7 @@ def test_comparisons_become_rarer_while_all_is_well(monkeypatch: pytest.MonkeyPa
     session = pushed(1e-6, replace(PATIENT, every=4))
     asked = counted(monkeypatch, session)
     for _ in range(16):
-        assert session(frames(1)[0]).decision == "accepted"
+        assert session(frames(1)[0]).decision.kind == "accepted"
     assert asked == [1, 2, 3, 4, 5, 6, 8, 12, 16]
 
 
@@ -73,15 +73,15 @@ def test_an_unusual_prediction_is_compared_out_of_turn_and_is_no_good_state(monk
     ordinary, strange = frames(1)[0], torch.rand(3, 24, 32).round()
     for _ in range(3):
         session(ordinary)
-    asked, good = counted(monkeypatch, session), session._judge._good
+    asked, good = counted(monkeypatch, session), session._policy.good
     monkeypatch.setattr(Guard, "unusual", lambda self, classes, entropy: True)
-    assert session(strange).decision == "accepted"
-    assert len(asked) == 1 and session._judge._good is good
+    assert session(strange).decision.kind == "accepted"
+    assert len(asked) == 1 and session._policy.good is good
 
 
 def test_a_constant_image_teaches_nothing() -> None:
     session = pushed(0.1, PATIENT)
-    assert session(torch.zeros(3, 24, 32)).decision == "skipped: the image is constant"
+    assert session(torch.zeros(3, 24, 32)).decision == Decision("skipped", "the image is constant")
     assert bias(session) == 0
 
 
@@ -95,37 +95,37 @@ def test_an_update_too_large_is_halved_until_it_may_stand() -> None:
 
     limit = next(by for by in (0.02 * 1.3**k for k in range(40)) if changed(by) > 0.2)
     result = (session := pushed(1.2 * limit, FIRM))(image)
-    assert result.decision.startswith("shrunk: ") and "leave the reference's label" in result.decision
+    assert result.decision.kind == "shrunk" and "leave the reference's label" in result.decision.reason
     assert bias(session) == pytest.approx(0.6 * limit, rel=1e-4)
     assert torch.equal(result.logits, session.predict(image))
     result = (session := pushed(1e4, FIRM))(image)
-    assert result.decision.startswith("rolled back: ") and bias(session) == 0
+    assert result.decision.kind == "rolled-back" and bias(session) == 0
     result = (session := pushed(1.2 * limit, replace(FIRM, halvings=0)))(image)
-    assert result.decision.startswith("rolled back: ") and bias(session) == 0
+    assert result.decision.kind == "rolled-back" and bias(session) == 0
 
 
 def test_a_method_that_keeps_failing_is_reset_and_rests_ever_longer() -> None:
     session, source = pushed(1e4, replace(FIRM, rest=2)), tiny("batchnorm")
-    said = [session(frames(1)[0]).decision.split(":")[0] for _ in range(14)]
-    failing = ["rolled back", "rolled back", "reset"]
-    assert said == [*failing, *["skipped"] * 2, *failing, *["skipped"] * 4, *failing[:2]]
+    said = [session(frames(1)[0]).decision.kind for _ in range(14)]
+    failing = ["rolled-back", "rolled-back", "reset"]
+    assert said == [*failing, *["resting"] * 2, *failing, *["resting"] * 4, *failing[:2]]
     session.reset()
-    assert session(frames(1)[0]).decision.startswith("rolled back")
+    assert session(frames(1)[0]).decision.kind == "rolled-back"
     now, before = session.model.state_dict(), source.state_dict()
     assert all(torch.equal(now[name], before[name]) for name in now)
 
 
 def test_images_on_their_own_are_judged_on_their_own() -> None:
     session = pushed(1e4, FIRM, episodic=True)
-    said = {session(frames(1)[0]).decision.split(":")[0] for _ in range(5)}
-    assert said == {"rolled back"}
+    said = {session(frames(1)[0]).decision.kind for _ in range(5)}
+    assert said == {"rolled-back"}
 
 
 def test_a_method_that_reports_before_its_update_returns_to_what_was_judged() -> None:
     session = pushed(1e4, replace(FIRM, min_classes=0.5, halvings=0), report_after=False)
-    assert session(frames(1)[0]).decision == "accepted"  # made by the source network
+    assert session(frames(1)[0]).decision.kind == "accepted"  # made by the source network
     assert bias(session) > 1
-    assert session(frames(1)[0]).decision.startswith("rolled back")
+    assert session(frames(1)[0]).decision.kind == "rolled-back"
     assert bias(session) == 0
 
 
@@ -138,7 +138,7 @@ def test_a_restart_changes_nothing_the_guard_decides(tmp_path: Path) -> None:
 
     whole = made()
     expected = [whole(image) for image in images]
-    assert len({result.decision.split(":")[0] for result in expected}) > 1
+    assert len({result.decision.kind for result in expected}) > 1
     for stop in range(1, 12, 2):
         first = made()
         for image in images[:stop]:
@@ -158,8 +158,8 @@ def test_mirroring_and_the_normalized_cut_are_looked_at_where_many_labels_differ
         "normalized cut": replace(PATIENT, closer_look=-1, max_flip=9, max_ncut=0, halvings=0),
     }
     for word, guard in reasons.items():
-        assert word in pushed(1e-3, guard)(image).decision
-        assert pushed(1e-3, replace(guard, closer_look=1))(image).decision == "accepted"
+        assert word in pushed(1e-3, guard)(image).decision.reason
+        assert pushed(1e-3, replace(guard, closer_look=1))(image).decision.kind == "accepted"
 
 
 def test_signs_of_known_predictions() -> None:
@@ -212,8 +212,8 @@ def test_signs_near_a_limit_bring_the_next_comparison_at_once() -> None:
     for limits in (PATIENT, Nervous(**asdict(PATIENT))):
         session = pushed(1e-3, limits)
         for image in frames(8):
-            assert session(image).decision == "accepted"
-        intervals.append(session._judge._standing.interval)
+            assert session(image).decision.kind == "accepted"
+        intervals.append(session._policy._history.interval)
     assert intervals == [4, 1]
 
 
@@ -223,14 +223,14 @@ def test_a_still_image_teaches_a_limited_number_of_times(tmp_path: Path) -> None
         tiny("batchnorm"), methods.make("tent", settings={"episodic": "false"}), guard=Guard(max_repeats=3)
     )
     decisions = [session(still).decision for _ in range(6)]
-    assert decisions == ["accepted"] * 3 + ["skipped: the image stands still"] * 3
+    assert decisions == [Decision()] * 3 + [Decision("skipped", "the image stands still")] * 3
     session.save(tmp_path / "kept.safetensors")
-    resumed = Session(session.model, session.method, guard=session.guard)
+    resumed = Session(tiny("batchnorm"), session.method, guard=session.guard)
     resumed.load(tmp_path / "kept.safetensors")
-    assert resumed(still).decision == "skipped: the image stands still"
-    assert session(other).decision == "accepted" and session(still).decision == "accepted"
+    assert resumed(still).decision == Decision("skipped", "the image stands still")
+    assert session(other).decision.kind == "accepted" and session(still).decision.kind == "accepted"
     free = Session(tiny("batchnorm"), session.method, guard=Guard(enabled=False, max_repeats=3))
-    assert [free(still).decision for _ in range(6)] == ["accepted"] * 6
+    assert [free(still).decision.kind for _ in range(6)] == ["accepted"] * 6
 
 
 @pytest.mark.parametrize("name", ["tent", "mall-domain", "cotta"])
@@ -240,5 +240,7 @@ def test_a_non_finite_image_amid_a_stream_leaves_no_trace(name: str) -> None:
     for index, image in enumerate(images):
         expected = without(image)
         if index == 2:
-            assert with_it(torch.full_like(image, float("inf"))).decision == "skipped: the image is not finite"
+            assert with_it(torch.full_like(image, float("inf"))).decision == Decision(
+                "skipped", "the image is not finite"
+            )
         assert torch.equal(with_it(image).logits, expected.logits)

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from allweather import methods
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
-from allweather.app.options import parse_settings, parse_size
+from allweather.app.options import network_options, parse_settings, parse_size
 from allweather.bench.evaluate import Outcome, Protocol, logits_at, run
 from allweather.bench.record import provenance
+from allweather.data import load_stream
 from allweather.data.folder import open_files
 from allweather.data.images import write_image, write_json
 from allweather.data.labels import colorize, overlay
@@ -23,6 +25,7 @@ from allweather.data.stream import Frame, Stream
 from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.models import load_model
 from allweather.models.catalogue import published_size
+from allweather.plugins import digest, own_file
 from allweather.rgb import read_rgb
 from allweather.session import AdaptWhen, Precision, Session, Shift
 from allweather.session.shift import Reference
@@ -37,11 +40,30 @@ def register(app: typer.Typer) -> None:
 
 def adapt(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT…", help="Folders of images, or image files.")],
-    model: Annotated[str, typer.Option(help="The network, as SCHEME:NAME; see `allweather list models`.")],
+    model: Annotated[
+        str,
+        typer.Option(help="The network, as SCHEME:NAME (see `allweather list models`), or your own: mynets.py:build."),
+    ],
     out: Annotated[Path, typer.Option(help="Where labels, colors, overlays and the record go.")],
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
-    method: Annotated[str, typer.Option(help="See `allweather list methods`.")] = "mall-domain",
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Class set of a library's or your own network.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:SPLIT]",
+            help="INPUT is this dataset's root (see `allweather list datasets`), or your own's: mydata.py:MyDataset.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="See `allweather list methods`; or your own: mymethod.py:MyMethod.")
+    ] = "mall-domain",
     preset: Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")] = "recommended",
     setting: Annotated[
         list[str] | None,
@@ -84,13 +106,15 @@ def adapt(
     Writes OUT/labels/NAME.png (trainIds, at the image's own size), OUT/color/NAME.png, OUT/overlay/NAME.jpg and
     OUT/record.json. An image that cannot be read is named and skipped; the exit status is then 1.
     """
-    stream = open_files(inputs, _frame_size(size, model))
+    network = network_options(model_arg, classes, mean, std)
+    stream = _open_stream(inputs, dataset, _frame_size(size, model))
     session = open_session(
-        model, weights, method, preset, parse_settings(setting or []), device,
+        model, weights, method, preset, parse_settings(setting or []), device, network,
         sha256=sha256, seed=seed, precision=precision, compile=compile, channels_last=channels_last,
         adapt_when=adapt_when, shift=Shift(threshold=shift_threshold, reference=shift_reference),
     )  # fmt: skip
-    folder = Output.open(out, provenance(session, stream, protocol, batch), resume)
+    head = provenance(session, stream, protocol, batch) | _own_code(model, method, dataset, network)
+    folder = Output.open(out, head, resume)
     folder.confidence = confidence
     skip = frozenset(folder.images)
     if skip:
@@ -117,11 +141,15 @@ def open_session(
     preset: str,
     settings: dict[str, str],
     device: str = "cpu",
+    network: Mapping[str, Any] | None = None,
     *,
     sha256: str | None = None,
     **options: Any,
 ) -> Session:
     """The session that the options describe; warnings of loading become narration.
+
+    Args:
+        network: more of `load_model`'s arguments.
 
     Raises:
         AllWeatherError: for anything unknown or unreadable among them.
@@ -129,16 +157,31 @@ def open_session(
     methods.make(method, preset, settings)  # a misspelt method must not wait for a checkpoint
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        network = load_model(model, weights, sha256=sha256)
+        loaded = load_model(model, weights, sha256=sha256, **(network or {}))
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             warn(str(warning.message))
     try:
         torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
-        network.to(torch.device(device))
+        loaded.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return Session(network, methods.make(method, preset, settings, model=network), **options)
+    return Session(loaded, methods.make(method, preset, settings, model=loaded), **options)
+
+
+def _open_stream(inputs: list[Path], dataset: str | None, size: tuple[int, int] | None) -> Stream:
+    if dataset is None:
+        return open_files(inputs, size)
+    if len(inputs) != 1:
+        raise SettingsError(f"--dataset {dataset}: expected one INPUT, the dataset's root, got {len(inputs)}.")
+    return load_stream(dataset, inputs[0], size)
+
+
+def _own_code(model: str, method: str, dataset: str | None, network: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record says of code of the user's own: the files' digests, and the network's arguments; or nothing."""
+    code = {Path(own_file(name) or "").name: digest(name) for name in (model, method, dataset or "") if own_file(name)}
+    arguments = {"arguments": network["arguments"]} if "arguments" in network else {}
+    return ({"code": code} if code else {}) | arguments
 
 
 def _frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
@@ -243,7 +286,7 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
         "stop": result.stop,
         "losses": [round(loss, 6) for loss in result.losses],
         "watched": [round(loss, 6) for loss in result.watched],
-        "decision": result.decision,
+        "decision": str(result.decision),
         "seconds": round(result.seconds, 4),
     }
 

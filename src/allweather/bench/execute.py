@@ -19,8 +19,10 @@ from allweather.bench.freshness import outdated
 from allweather.bench.memory import peak_memory, reset_peak
 from allweather.bench.plan import ModelSpec, Plan, Run
 from allweather.bench.record import provenance
-from allweather.bench.sources import Source, open_source, resolve
+from allweather.bench.sources import Source, open_source
 from allweather.bench.tally import Tally
+from allweather.bench.variables import resolve
+from allweather.classes import CLASS_SETS
 from allweather.data.images import write_image, write_json
 from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError, InputError, SettingsError
@@ -174,10 +176,25 @@ def open_model(entry: Run) -> Segmenter:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         try:
-            model = load_model(spec.name, None if spec.weights is None else resolve(spec.weights))
+            model = load_model(
+                spec.located(spec.name),
+                None if spec.weights is None else resolve(spec.weights),
+                **chosen_options(spec),
+            )
         except UserWarning as warning:
             raise SettingsError(f"{warning}; a plan needs weights for every network.") from warning
     return model.to(torch.device(entry.device))
+
+
+def chosen_options(spec: ModelSpec) -> dict[str, Any]:
+    """What a plan says of a network beside its name and weights, as `load_model` takes it."""
+    options = {
+        "classes": spec.classes and CLASS_SETS[spec.classes],
+        "mean": spec.mean,
+        "std": spec.std,
+        "arguments": spec.arguments,
+    }
+    return {key: value for key, value in options.items() if value}
 
 
 def open_session(entry: Run, model: Segmenter) -> Session:
@@ -186,7 +203,9 @@ def open_session(entry: Run, model: Segmenter) -> Session:
     Raises:
         AllWeatherError: when the method cannot work on the network.
     """
-    method = methods.make(entry.method.name, entry.method.preset, entry.method.fields, model=model)
+    method = methods.make(
+        entry.method.located(entry.method.name), entry.method.preset, entry.method.fields, model=model
+    )
     when = cast(AdaptWhen, entry.method.adapt_when)
     return Session(model, method, seed=entry.seed, precision=cast(Precision, entry.precision), adapt_when=when)
 

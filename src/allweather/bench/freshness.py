@@ -17,7 +17,9 @@ def outdated(record: Mapping[str, Any], entry: Run, model: Segmenter) -> list[st
     Settings that only one side knows do not count: a field that is new leaves old records as they are. Nor does the
     guard where nothing was updated, for then it had nothing to judge.
     """
-    method = methods.make(entry.method.name, entry.method.preset, entry.method.fields, model=model)
+    method = methods.make(
+        entry.method.located(entry.method.name), entry.method.preset, entry.method.fields, model=model
+    )
     weights = model.provenance
     updated = any(image.get("iterations") for image in record["images"])
     guard = {"guard": asdict(Guard())} if updated or not method.episodic else {}

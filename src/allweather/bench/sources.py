@@ -1,7 +1,5 @@
 """Opening what a plan calls a stream: frames for the session, and the truth that only scoring reads."""
 
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from allweather.bench.plan import PIECE, SCENES, Run, StreamSpec, pixels
+from allweather.bench.variables import resolve
 from allweather.classes import CITYSCAPES, CLASS_SETS, ClassSet
-from allweather.data.datasets import Sample, find_dataset
+from allweather.data.datasets import Sample, find_split
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
@@ -62,18 +61,6 @@ def open_source(run: Run) -> Source:
     return made if scale is None else _rescored(made, scale)
 
 
-def resolve(text: str) -> Path:
-    """The path with variables like ${ROOT} filled in from the environment.
-
-    Raises:
-        AllWeatherError: when one of them is not set.
-    """
-    for name in re.findall(r"\$\{(\w+)\}", text):
-        if name not in os.environ:
-            raise SettingsError(f"{text}: the variable {name} is not set. Set it to the folder that holds the data.")
-    return Path(re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], text))
-
-
 def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
     assert spec.images is not None and spec.labels is not None
     images, labels = spec.images, spec.labels
@@ -114,17 +101,18 @@ def _scenes(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
 def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
     assert spec.root is not None
     root, pieces = resolve(spec.root), spec.sequence or (spec.name,)
-    dataset = find_dataset(pieces[0].partition(":")[0])
-    if any(piece.partition(":")[0] != dataset.name for piece in pieces):
+    found = {piece: find_split(spec.located(piece)) for piece in pieces}
+    dataset = found[pieces[0]][0]
+    if any(other.name != dataset.name for other, _ in found.values()):
         raise SettingsError(f"stream '{spec.name}': the pieces of a sequence are splits of one dataset.")
     decode = dataset.decoder(root)
 
     def opened(piece: str) -> tuple[Stream, dict[str, Sample]]:
-        split = piece.partition(":")[2] or None
+        split = found[piece][1]
         samples = dataset.samples(root, split)
         return dataset.stream(root, split, size), {sample.name: sample for sample in samples if sample.label}
 
-    joined = _join(spec, lambda piece: piece.partition(":")[2] or dataset.default, opened)
+    joined = _join(spec, lambda piece: found[piece][1] or dataset.default, opened)
 
     def truth(name: str) -> np.ndarray:
         label = joined.truths[name].label

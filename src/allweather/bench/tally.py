@@ -99,7 +99,7 @@ class Tally:
             "confusion": self.matrix.counts.tolist(),
             "reliability": self.reliability.diagram(),
             "seconds": round(sum(entry.get("seconds", 0.0) for entry in self.images), 2),
-            "rolled_back": _named(self.images, "rolled back"),
+            "rolled_back": _named(self.images, "rolled-back"),
             "skipped_updates": _named(self.images, "skipped"),
             "images": self.images,
             "failures": self.failures,
@@ -147,7 +147,7 @@ def _adaptation(outcome: Outcome) -> dict[str, Any]:
     return ({} if watched is None else {"watched": watched}) | {
         "iterations": result.iterations,
         "stop": result.stop,
-        "decision": result.decision,
+        "decision": str(result.decision),
         "seconds": round(result.seconds / (result.logits.shape[0] if result.logits.ndim == 4 else 1), 4),
     }
 

@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional
 
 from allweather.methods.gradient import GradientMethod
-from allweather.methods.method import Batch, Objective, State, option
-from allweather.methods.pseudo_label import IGNORED
+from allweather.methods.losses import IGNORED
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.option import option
 from allweather.methods.views import recoloured, view_logits
 from allweather.models.segmenter import Segmenter
 
@@ -27,13 +28,15 @@ class Augco(GradientMethod):
     )
     presets: ClassVar = {"paper": {"bn": "batch", "parameters": "all", "lr": 2.5e-6, "episodic": False}}
 
-    lr: float = option(5e-4, "learning rate")
-    threshold: float = option(0.8, "confidence above which a pixel teaches although the views differ, 0..1")
-    strength: float = option(0.3, "how far brightness, contrast and gamma are drawn, 0..1")
+    lr: float = option(5e-4, "learning rate", low=0)
+    threshold: float = option(
+        0.8, "confidence above which a pixel teaches although the views differ, 0..1", low=0, high=1
+    )
+    strength: float = option(0.3, "how far brightness, contrast and gamma are drawn, 0..1", low=0, high=1)
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)
-        other = view_logits(model, recoloured(batch.images, self.strength), mirror=True).float()
+        other = view_logits(model, recoloured(batch.images, self.strength, state.generator), mirror=True).float()
         with torch.no_grad():
             confidence, labels = logits.float().softmax(1).max(1)
             counts = (other.argmax(1) == labels) | (confidence > self.threshold)

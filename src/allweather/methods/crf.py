@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from allweather.methods.method import Batch, Method, Objective, State, option
-from allweather.methods.normalization import BNMode, adopt_statistics
+from allweather.methods.method import Batch, Method, Objective, State
+from allweather.methods.normalization import SHARED, BNMode, adopt_statistics
+from allweather.methods.option import option
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 
@@ -25,28 +26,35 @@ class Crf(Method):
     presets: ClassVar = {"paper": {"bn": "source", "updates": 10}}
 
     bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
-    share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")
-    weight: float = option(1.0, "weight of the smoothness")
-    updates: int = option(5, "mean-field updates")
-    scale: float = option(0.5, "the affinity sees image and prediction at this share of the input's size")
-    sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale")
-    sigma_xy: float = option(50.0, "width of the affinity in space, in pixels of the input")
+    share: float | None = option(
+        None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED
+    )
+    weight: float = option(1.0, "weight of the smoothness", low=0)
+    updates: int = option(5, "mean-field updates", low=0)
+    scale: float = option(
+        0.5, "the affinity sees image and prediction at this share of the input's size", above=0, high=1
+    )
+    sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale", above=0)
+    sigma_xy: float = option(50.0, "width of the affinity in space, in pixels of the input", above=0)
 
     @property
     def episodic(self) -> bool:  # type: ignore[override]
         return self.bn not in ("running", "train")
 
     def begin(self, model: Segmenter) -> State:
-        return State(buffers=adopt_statistics(model, self.bn, self.share))
+        return State(buffers=adopt_statistics(model, self.bn, self.share, self))
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
-        with torch.no_grad():
-            logits = model(batch.images)
-            size = [max(1, int(side * self.scale)) for side in logits.shape[2:]]
-            small = functional.interpolate(logits.float(), size, mode="bilinear")
-            change = self._smoothed(small, batch.images) - small.log_softmax(1)
-            change = functional.interpolate(change, logits.shape[2:], mode="bilinear")
-        return Objective(logits.float().log_softmax(1) + change)
+        return Objective(self.predict(model, state, batch.images))
+
+    @torch.no_grad()
+    def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
+        logits = model(images)
+        size = [max(1, int(side * self.scale)) for side in logits.shape[2:]]
+        small = functional.interpolate(logits.float(), size, mode="bilinear")
+        change = self._smoothed(small, images) - small.log_softmax(1)
+        change = functional.interpolate(change, logits.shape[2:], mode="bilinear")
+        return logits.float().log_softmax(1) + change
 
     def _smoothed(self, logits: Tensor, images: Tensor) -> Tensor:
         """log Q after the last update, B×C×h×w."""

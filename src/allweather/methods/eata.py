@@ -11,9 +11,12 @@ from torch.nn import functional
 
 from allweather.errors import AllWeatherError
 from allweather.methods.eta import Eta
-from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.option import Need, option
 from allweather.models.segmenter import Segmenter
 from allweather.rgb import EXTENSIONS, ImageError, read_rgb
+
+_IMAGES = Need("source_images", lambda method: method.source_images is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +31,17 @@ class Eata(Eta):
 
     name: ClassVar[str] = "eata"
     source: ClassVar[str] = "Niu et al., Efficient test-time model adaptation without forgetting, ICML 2022"
-    presets: ClassVar = {"paper": {**Eta.presets["paper"], "optimizer": "sgd", "source_count": 2000}}
+    presets: ClassVar = {"paper": {**Eta.presets["paper"], "source_count": 2000}}
 
     episodic: bool = option(False, "back to the source network after each batch")
     report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
     source_images: str | None = option(None, "folder of images of the source domain, searched through; none: as eta")
-    source_count: int = option(64, "most source images read, spread evenly over the folder's sorted names")
-    penalty: float = option(2000.0, "weight of the way from the source network, per parameter by its importance")
+    source_count: int = option(
+        64, "most source images read, spread evenly over the folder's sorted names", low=1, needs=_IMAGES
+    )
+    penalty: float = option(
+        2000.0, "weight of the way from the source network, per parameter by its importance", low=0, needs=_IMAGES
+    )
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from allweather.methods.gradient import GradientMethod
-from allweather.methods.mall import diversity
-from allweather.methods.method import Batch, Objective, State, option
-from allweather.methods.tent import mean_entropy
+from allweather.methods.losses import diversity, mean_entropy
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.option import option
 from allweather.models.segmenter import Segmenter
 
 
@@ -20,7 +20,7 @@ class InfoMax(GradientMethod):
     )
     presets: ClassVar = {"paper": {"bn": "batch", "diversity_weight": 1.0, "episodic": False, "report_after": False}}
 
-    diversity_weight: float = option(0.5, "weight of the entropy of the mean prediction, which is maximised")
+    diversity_weight: float = option(0.5, "weight of the entropy of the mean prediction, which is maximised", low=0)
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)

@@ -9,9 +9,10 @@ from torch.nn import functional
 
 from allweather.errors import AllWeatherError
 from allweather.methods.gradient import GradientMethod
-from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.losses import diversity, mean_entropy
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.option import Need, option, where
 from allweather.methods.stopping import Stopping
-from allweather.methods.tent import mean_entropy
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 
@@ -37,6 +38,11 @@ _PAPER: dict[str, Any] = {
     "mirror": False,
 }
 
+_STOPS = Need(
+    "iterations above 1, or episodic=false, where it ends the passes of the transductive protocol",
+    lambda method: not method.episodic or method.iterations > 1,
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mall(GradientMethod):
@@ -51,26 +57,32 @@ class Mall(GradientMethod):
     )
 
     mirror: bool = option(True, "predict the mean over the image and its mirror image")
-    scale: float = option(0.5, "the loss sees prediction and image at this share of the input's size")
-    sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale")
-    sigma_xy: float = option(100.0, "width of the affinity in space, in pixels of the input")
+    scale: float = option(0.5, "the loss sees prediction and image at this share of the input's size", above=0, high=1)
+    sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale", above=0)
+    sigma_xy: float = option(100.0, "width of the affinity in space, in pixels of the input", above=0)
     feature_sigma: float | None = option(
-        0.3, "width of the affinity in the first prediction (0..1); none: no such term"
+        0.3, "width of the affinity in the first prediction (0..1); none: no such term", above=0
     )
     scores: Literal["softmax", "log_softmax"] = option(
         "softmax", "S of the loss; log_softmax follows the paper's wording and drives predictions to uniform"
     )
     class_weights: Literal["uniform", "predicted-mass", "inverse-mass"] | tuple[float, ...] = option(
-        "uniform", "w of the loss: uniform, predicted-mass, inverse-mass, or one number per class"
+        "uniform", "w of the loss: uniform, predicted-mass, inverse-mass, or one number per class", low=0
     )
-    ncut_weight: float = option(0.3, "weight of the normalized cut")
-    entropy_weight: float = option(1.0, "weight of the mean entropy of the pixels' predictions")
-    diversity_weight: float = option(0.5, "weight of the entropy of the mean prediction, which is maximised")
-    stop_tolerance: float = option(0.001, "relative change of the normalized cut below which a step counts as flat")
-    stop_patience: int = option(1, "flat steps in a row that end the iterations")
-    stop_rise: float = option(0.01, "relative rise of the normalized cut that ends the iterations")
-    rank: Literal["auto"] | int = option("auto", "rank of the affinity's appearance factor; auto: by its error bound")
-    max_rank: int = option(96, "the most that auto takes; a prediction in the affinity would often ask for more")
+    ncut_weight: float = option(0.3, "weight of the normalized cut", low=0)
+    entropy_weight: float = option(1.0, "weight of the mean entropy of the pixels' predictions", low=0)
+    diversity_weight: float = option(0.5, "weight of the entropy of the mean prediction, which is maximised", low=0)
+    stop_tolerance: float = option(
+        0.001, "relative change of the normalized cut below which a step counts as flat", low=0, needs=_STOPS
+    )
+    stop_patience: int = option(1, "flat steps in a row that end the iterations", low=1, needs=_STOPS)
+    stop_rise: float = option(0.01, "relative rise of the normalized cut that ends the iterations", low=0, needs=_STOPS)
+    rank: Literal["auto"] | int = option(
+        "auto", "rank of the affinity's appearance factor; auto: by its error bound", low=1
+    )
+    max_rank: int = option(
+        96, "most columns that rank=auto may take, whatever its error bound asks for", low=1, needs=where(rank="auto")
+    )
 
     @property
     def stopping(self) -> Stopping:
@@ -123,12 +135,6 @@ class Mall(GradientMethod):
         return torch.tensor(self.class_weights, device=mass.device)
 
 
-def diversity(probabilities: Tensor) -> Tensor:
-    """Entropy of the mean prediction of each image, in nats, averaged over the batch; B×C×H×W → a number."""
-    mean = probabilities.mean((2, 3))
-    return -(mean * mean.clamp_min(1e-12).log()).sum(1).mean()
-
-
 @dataclass(frozen=True, kw_only=True)
 class MallSample(Mall):
     """MALL-sample: each batch on its own, the source network again after it."""
@@ -156,6 +162,13 @@ class MallDomain(Mall):
     }
 
     episodic: bool = option(False, "back to the source network after each batch")
-    lr: float = option(1e-4, "learning rate")
-    anchor: float = option(0.02, "share of the way back to the source that parameters go after each update, 0..1")
-    lookahead: float = option(1e-3, "rate of one more step, as of a fresh Adam, that only this batch's prediction sees")
+    lr: float = option(1e-4, "learning rate", low=0)
+    anchor: float = option(
+        0.02, "share of the way back to the source that parameters go after each update, 0..1", low=0, high=1
+    )
+    lookahead: float = option(
+        1e-3,
+        "rate of one more step, as of a fresh Adam, that only this batch's prediction sees",
+        low=0,
+        needs=where(report_after=True),
+    )

@@ -1,4 +1,4 @@
-"""The Method contract: what may move, what to minimise, when to stop; everything else is the Session's."""
+"""The Method contract: what may move, what to minimise, what to predict, when to stop; the rest is the Session's."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -8,6 +8,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from allweather.methods.option import check_needs, check_ranges
+from allweather.methods.settings import check_types
 from allweather.methods.stopping import Stopping
 from allweather.models.segmenter import Segmenter
 
@@ -42,12 +44,14 @@ class State:
         buffers: the network's buffers that a forward pass may move (running statistics), by name.
         memory: tensors of the method's own (a teacher, a bank), by name.
         origin: the parameters' values in the source network, for methods that pull back to it; never changed.
+        generator: all that is drawn at random is drawn from it; the session puts its own here.
     """
 
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
     buffers: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
     origin: dict[str, Tensor] = field(default_factory=dict)
+    generator: torch.Generator = field(default_factory=torch.Generator)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that may move, under names that cannot collide."""
@@ -60,7 +64,7 @@ class Objective:
     """What one forward pass says.
 
     Attributes:
-        logits: B×C×H×W, the prediction to report.
+        logits: B×C×H×W, the method's prediction of the images as it stands before an update.
         loss: a number to minimise, or None where nothing is to be learnt.
         watched: the number that early stopping follows; the loss where None.
     """
@@ -76,25 +80,37 @@ class Method(ABC):
     Class attributes:
         name: as the command line and records call it.
         source: the publication it implements.
-        presets: fields that differ from the defaults, by preset name; `recommended` is the defaults.
+        presets: fields that differ from the defaults, by preset name; `recommended` is the defaults, `paper` what the
+            authors published. A method that states none has `recommended` alone.
         without_batchnorm: fields of `recommended` that differ for networks whose statistics cannot be replaced.
+        without: inherited fields that this method cannot act on, each with the reason; set, they are refused.
         iterations: the most updates per batch.
         stopping: when to end the updates of a batch earlier.
         episodic: whether the network returns to the source after each batch.
         report_after: whether the reported prediction is made after the last update instead of before it.
         mirror: whether predictions are the mean over the image and its mirror image.
         lookahead: length of one more step that the prediction after an update sees and the network does not keep.
+
+    Raises:
+        AllWeatherError: by the constructor, for a value of another type or out of its field's range, and for a field
+            that could not act with the others as they are.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     without_batchnorm: ClassVar[Mapping[str, Any]] = {}
+    without: ClassVar[Mapping[str, str]] = {}
     iterations: int = 1
     episodic: bool = True
     report_after: bool = False
     mirror: bool = False
     lookahead: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, self.name)
+        check_needs(self)
 
     @property
     def stopping(self) -> Stopping:
@@ -103,8 +119,8 @@ class Method(ABC):
 
     @property
     def predicts_as_it_adapts(self) -> bool:
-        """Whether `objective`'s logits are what the network would predict; train-mode BatchNorm predicts otherwise."""
-        return True
+        """Whether `objective`'s logits are what `predict` would give; train-mode BatchNorm predicts otherwise."""
+        return getattr(self, "bn", None) != "train"
 
     @abstractmethod
     def begin(self, model: Segmenter) -> State:
@@ -116,7 +132,15 @@ class Method(ABC):
 
     @abstractmethod
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
-        """One forward pass over the batch."""
+        """One forward pass over the batch: the prediction so far, and what to minimise."""
+
+    def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
+        """The method's one prediction: logits B×C×H×W of images B×3×H×W in [0, 1]; nothing moves.
+
+        What the session reports, compares, mirrors and looks ahead with. Without an update in between it equals
+        `objective`'s logits of the same images.
+        """
+        return model(images)
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
         """The optimizer of the moved parameters, or None for a method without updates."""
@@ -128,8 +152,3 @@ class Method(ABC):
 
     def after_update(self, model: Segmenter, state: State) -> None:
         """Runs after each optimizer step (moving averages, restores)."""
-
-
-def option(default: Any, help: str) -> Any:
-    """A hyperparameter: a dataclass field with its default and one line of help."""
-    return field(default=default, metadata={"help": help})

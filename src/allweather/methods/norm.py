@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from allweather.methods.method import Batch, Method, Objective, State, option
-from allweather.methods.normalization import adopt_statistics
+from allweather.errors import AllWeatherError
+from allweather.methods.method import Batch, Method, Objective, State
+from allweather.methods.normalization import SHARED, adopt_statistics, has_statistics
+from allweather.methods.option import option
 from allweather.models.segmenter import Segmenter
 
 
@@ -12,28 +14,39 @@ from allweather.models.segmenter import Segmenter
 class Norm(Method):
     """Replaces or mixes the statistics of BatchNorm layers; moves no parameter and needs no gradient.
 
-    A network without BatchNorm statistics predicts as the source does.
+    A network without BatchNorm statistics is refused: it would predict as the source does.
+
+    Preset `paper` takes each image for a sample and lets the source's statistics count as N = 16 of them, the authors'
+    prior: a share of 1/17. Their code estimates the variance without bias, this one with it: 1 − 1/n of theirs for n
+    values a channel. Statistics of the batch alone, which TENT's authors call norm, are `bn` batch.
     """
 
     name: ClassVar[str] = "norm"
     source: ClassVar[str] = (
         "Schneider et al., Improving robustness against common corruptions by covariate shift adaptation, NeurIPS 2020"
     )
-    presets: ClassVar = {"paper": {"bn": "batch"}}
+    presets: ClassVar = {"paper": {"bn": "mixed", "share": 1 / 17}}
 
     bn: Literal["mixed", "batch", "running"] = option(
         "mixed",
         "statistics: mixed (per batch), batch (the batch's alone), running (an average along the stream)",
     )
     mirror: bool = option(False, "predict the mean over the image and its mirror image")
-    share: float | None = option(None, "share of the test batch's statistics, 0..1; none: the network's own")
+    share: float | None = option(
+        None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED
+    )
 
     @property
     def episodic(self) -> bool:  # type: ignore[override]
         return self.bn != "running"
 
     def begin(self, model: Segmenter) -> State:
+        if not has_statistics(model):
+            raise AllWeatherError(
+                f"{self.name} replaces BatchNorm statistics, and {model.name} has none. Choose another method, such as "
+                "tent or mall-sample, or source for the network as it is."
+            )
         return State(buffers=adopt_statistics(model, self.bn, self.share))
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
-        return Objective(model(batch.images))
+        return Objective(self.predict(model, state, batch.images))

@@ -3,20 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
 from torch.nn import functional
 
 from allweather.methods.gradient import GradientMethod
-from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.losses import IGNORED, confident_labels
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.option import option
 from allweather.models.segmenter import Segmenter
-
-IGNORED = -1
-
-
-def confident_labels(probabilities: Tensor, threshold: float) -> Tensor:
-    """Classes B×H×W of probabilities B×C×H×W, `IGNORED` where the largest is not above `threshold`."""
-    confidence, labels = probabilities.detach().max(1)
-    return labels.masked_fill(confidence <= threshold, IGNORED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +22,8 @@ class PseudoLabel(GradientMethod):
         "paper": {"bn": "source", "lr": 7.5e-6, "threshold": 0.0, "episodic": False, "report_after": False}
     }
 
-    lr: float = option(5e-4, "learning rate")
-    threshold: float = option(0.8, "confidence above which a pixel teaches, 0..1")
+    lr: float = option(5e-4, "learning rate", low=0)
+    threshold: float = option(0.8, "confidence above which a pixel teaches, 0..1", low=0, high=1)
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from allweather.errors import AllWeatherError
 from allweather.methods.gradient import GradientMethod
-from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.losses import pixel_entropy
+from allweather.methods.method import Batch, Objective, State
 from allweather.methods.normalization import moving_statistics
+from allweather.methods.option import option, where
 from allweather.methods.parameters import with_parameters
-from allweather.methods.reliable import pixel_entropy
 from allweather.methods.views import recoloured, resized
 from allweather.models.segmenter import Segmenter
 
@@ -43,34 +43,32 @@ class Rotta(GradientMethod):
     source: ClassVar[str] = "Yuan et al., Robust test-time adaptation in dynamic scenarios, CVPR 2023, Sec. 3"
     presets: ClassVar = {"paper": {"bn": "running", "share": 0.05, "capacity": 64, "every": 64}}
 
+    without: ClassVar = {"lookahead": "the teacher predicts, and a step of the student does not move it"}
+
     episodic: bool = option(False, "back to the source network after each batch")
     report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
-    teacher: float = option(0.999, "share of itself that the teacher keeps at each update")
-    capacity: int = option(8, "images that the memory holds")
-    side: int = option(384, "pixels of the longer side, to which larger images are reduced in the memory")
-    every: int = option(4, "images from one update to the next")
-    strength: float = option(0.5, "change of brightness, contrast and gamma in the student's view, 0..1")
+    teacher: float = option(0.999, "share of itself that the teacher keeps at each update", low=0, high=1)
+    capacity: int = option(8, "images that the memory holds", low=1)
+    side: int = option(384, "pixels of the longer side, to which larger images are reduced in the memory", low=1)
+    every: int = option(4, "images from one update to the next", low=1, needs=where(episodic=False))
+    strength: float = option(0.5, "change of brightness, contrast and gamma in the student's view, 0..1", low=0, high=1)
 
     def begin(self, model: Segmenter) -> State:
-        if min(self.capacity, self.side, self.every) < 1:
-            given = f"{self.capacity}, {self.side} and {self.every}"
-            raise AllWeatherError(f"{self.name}: expected capacity, side and every of at least 1, got {given}.")
         state = super().begin(model)
         device = next(iter(state.parameters.values())).device
         state.memory = {name: value.detach().clone() for name, value in state.parameters.items()} | {
             "bank.images": torch.zeros(self.capacity, 3, self.side, self.side, dtype=torch.uint8, device=device),
             "bank.sizes": torch.zeros(self.capacity, 2, dtype=torch.long, device=device),
             "bank.classes": torch.full((self.capacity,), EMPTY, device=device),
-            "bank.ages": torch.zeros(self.capacity, device=device),
-            "bank.uncertainty": torch.zeros(self.capacity, device=device),
+            "bank.ages": torch.zeros(self.capacity, device=device, dtype=torch.float32),
+            "bank.uncertainty": torch.zeros(self.capacity, device=device, dtype=torch.float32),
             "stream.images": torch.zeros((), dtype=torch.long, device=device),
-            "stream.shares": torch.zeros(len(model.classes), device=device),
+            "stream.shares": torch.zeros(len(model.classes), device=device, dtype=torch.float32),
         }
         return state
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
-        with torch.no_grad(), moving_statistics(model, False):
-            logits = self._teacher(model, state, batch.images)
+        logits = self.predict(model, state, batch.images)
         due = batch.once("rotta", lambda: self._take_up(state, batch.images, logits))
         members = self._members(state, batch.images) if due else []
         if not members:
@@ -79,9 +77,14 @@ class Rotta(GradientMethod):
         with torch.no_grad():
             target = self._teacher(model, state, images).float().softmax(1)
         with moving_statistics(model, False):
-            student = model(recoloured(images, self.strength)).float().log_softmax(1)
+            student = model(recoloured(images, self.strength, state.generator)).float().log_softmax(1)
         weights = torch.sigmoid(-state.memory["bank.ages"][members] / self.capacity)
         return Objective(logits, (weights * -(target * student).sum(1).mean((1, 2))).mean())
+
+    @torch.no_grad()
+    def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
+        with moving_statistics(model, False):
+            return self._teacher(model, state, images)
 
     @torch.no_grad()
     def after_update(self, model: Segmenter, state: State) -> None:
@@ -102,13 +105,13 @@ class Rotta(GradientMethod):
         for image, doubt, share in zip(images, uncertainty, shares, strict=True):
             count += 1
             memory["stream.shares"].lerp_(share, 1 / int(count))
-            memory["bank.ages"] += 1
             category = int((share / (memory["stream.shares"] + COMMON)).argmax())
             slot = self._slot(state, category, float(doubt), len(share))
             if slot is not None:
                 self._remember(state, slot, image)
                 memory["bank.classes"][slot], memory["bank.ages"][slot] = category, 0
                 memory["bank.uncertainty"][slot] = doubt
+            memory["bank.ages"] += 1
         return self.episodic or int(count) // self.every > before // self.every
 
     def _slot(self, state: State, category: int, uncertainty: float, classes: int) -> int | None:

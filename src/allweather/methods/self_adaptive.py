@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional
 
 from allweather.methods.gradient import GradientMethod
-from allweather.methods.method import Batch, Objective, State, option
-from allweather.methods.pseudo_label import IGNORED
+from allweather.methods.losses import IGNORED
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.option import option
 from allweather.methods.views import mean_probabilities
 from allweather.models.segmenter import Segmenter
 
@@ -28,8 +29,10 @@ class SelfAdaptive(GradientMethod):
         "paper": {"parameters": "all", "optimizer": "sgd", "lr": 0.05, "momentum": 0.0, "iterations": 10, "share": 0.1}
     }
 
-    threshold: float = option(0.7, "share of the class's highest confidence in the image that a pixel must exceed")
-    scales: tuple[float, ...] = option((0.75, 1.0, 1.25), "sizes of the views, relative to the image")
+    threshold: float = option(
+        0.7, "share of the class's highest confidence in the image that a pixel must exceed", low=0, high=1
+    )
+    scales: tuple[float, ...] = option((0.75, 1.0, 1.25), "sizes of the views, relative to the image", above=0)
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)

@@ -1,50 +1,76 @@
 """A method's hyperparameters as text and JSON: what there is, what a value may be, what was chosen."""
 
 from collections.abc import Mapping
-from dataclasses import Field, fields
+from dataclasses import fields
 from math import isnan
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from allweather.errors import AllWeatherError, unknown
-from allweather.methods.method import Method
 
 
-def settings_of(method: Method) -> dict[str, Any]:
+def settings_of(method: Any) -> dict[str, Any]:
     """The method's name and every hyperparameter, ready for JSON."""
-    values = {field.name: getattr(method, field.name) for field in fields(method)}  # type: ignore[arg-type]
+    values = {field.name: getattr(method, field.name) for field in fields(method)}
     return {"name": method.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
 
 
-def describe_fields(method: type[Method]) -> dict[str, dict[str, Any]]:
-    """Type, default and help of each hyperparameter, by name."""
+def describe_fields(method: type[Any]) -> dict[str, dict[str, Any]]:
+    """Type, default and help of each hyperparameter that acts, by name; `needs` says under which condition."""
     hints = get_type_hints(method)
     return {
         field.name: {
             "type": _spell(hints[field.name]),
             "default": field.default,
             "help": field.metadata.get("help", ""),
+            **({"needs": need.text} if (need := field.metadata.get("needs")) else {}),
         }
-        for field in _fields(method)
+        for field in fields(method)
+        if field.name not in method.without
     }
 
 
-def parse_settings(method: type[Method], settings: Mapping[str, Any]) -> dict[str, Any]:
+def check_types(holder: Any) -> None:
+    """Refuses values that are not of the type their field of the dataclass `holder` declares; nothing is converted.
+
+    Raises:
+        AllWeatherError: naming the first such field.
+    """
+    hints = get_type_hints(type(holder))
+    name = getattr(holder, "name", type(holder).__name__)
+    for field in fields(holder):
+        value, kind = getattr(holder, field.name), hints[field.name]
+        if not any(_is(value, option) for option in _alternatives(kind)):
+            raise AllWeatherError(f"{name}.{field.name}: expected {_spell(kind)}, got {value!r}.")
+
+
+def parse_settings(method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Values for the method's fields from text or from ready values.
 
     Raises:
         AllWeatherError: for a field the method does not have, or a value that its type does not allow.
     """
     hints = get_type_hints(method)
-    known = {field.name for field in _fields(method)}
+    known = {field.name for field in fields(method)}
     for name in settings:
         if name not in known:
             raise unknown(f"field of {method.name}", name, known)
     return {name: _parse(f"{method.name}.{name}", value, hints[name]) for name, value in settings.items()}
 
 
-def _fields(method: type[Method]) -> tuple[Field[Any], ...]:
-    return fields(method)  # type: ignore[arg-type]
+def _is(value: Any, kind: Any) -> bool:
+    """Whether `value` is of the type `kind` as it stands."""
+    if kind is Any:
+        return True
+    if kind is NoneType:
+        return value is None
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is(part, float) for part in value)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 def _parse(where: str, value: Any, kind: Any) -> Any:

@@ -13,9 +13,10 @@ class Source(Method):
 
     name: ClassVar[str] = "source"
     source: ClassVar[str] = "the network without adaptation"
+    presets: ClassVar = {"paper": {}}
 
     def begin(self, model: Segmenter) -> State:
         return State()
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
-        return Objective(model(batch.images))
+        return Objective(self.predict(model, state, batch.images))

@@ -3,17 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from allweather.methods.gradient import GradientMethod
-from allweather.methods.method import Batch, Objective, State, option
+from allweather.methods.losses import mean_entropy
+from allweather.methods.method import Batch, Objective, State
+from allweather.methods.option import option
 from allweather.models.segmenter import Segmenter
-
-
-def mean_entropy(logits: Tensor) -> Tensor:
-    """Mean Shannon entropy of the pixels' predictions, in nats; logits B×C×H×W → a number in [0, ln C]."""
-    log_probabilities = logits.float().log_softmax(1)
-    return -(log_probabilities.exp() * log_probabilities).sum(1).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +24,7 @@ class Tent(GradientMethod):
         "paper": {"bn": "batch", "lr": 1e-3, "episodic": False, "report_after": False},
     }
 
-    lr: float = option(5e-4, "learning rate")
+    lr: float = option(5e-4, "learning rate", low=0)
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from allweather.session.guard import Decision
+
 
 @dataclass(frozen=True)
 class Result:
@@ -17,9 +19,8 @@ class Result:
         iterations: updates made.
         stop: why the iterations ended: `cap`, `plateau`, `rise`, `no shift` where the image did not ask for any, or
             `none` where nothing was minimised.
-        decision: `accepted`; or `shrunk: reason`, `rolled back: reason`, `reset: reason` where the guard took part of
-            the update back, all of it, or returned to the source network; or `skipped: reason` where nothing could
-            be learnt. The prediction is that of the state decided on, or the unadapted one.
+        decision: what became of the update, and why; the prediction is that of the state decided on, or the
+            unadapted one.
         seconds: wall-clock time of the call.
     """
 
@@ -28,10 +29,14 @@ class Result:
     watched: tuple[float, ...]
     iterations: int
     stop: str
-    decision: str
+    decision: Decision
     seconds: float
 
     @property
     def labels(self) -> Tensor:
         """The class of each pixel, uint8, B×H×W or H×W."""
         return self.logits.argmax(-3).to(torch.uint8)
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.logits.shape))
+        return f"Result({shape} logits, {self.iterations} iterations, stop={self.stop}, decision={self.decision})"

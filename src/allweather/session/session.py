@@ -1,60 +1,74 @@
-"""A method at work on a segmenter: adapts batch by batch, stops early, heeds the guard, resets, saves and resumes."""
+"""The door: a method at work on a segmenter. Adapts batch by batch, heeds the guard, resets, saves and resumes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from math import isfinite
 from pathlib import Path
+from threading import RLock
 from time import perf_counter
 from typing import Any, Literal, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError, unknown
-from allweather.methods.method import Batch, Method, Objective
+from allweather import methods
+from allweather.errors import CheckpointError, InputError, NetworkError, NotFiniteError, SettingsError, unknown
+from allweather.methods.method import Batch, Method
 from allweather.methods.settings import settings_of
 from allweather.models.segmenter import Segmenter
-from allweather.session.guard import Guard
-from allweather.session.judge import Judge
-from allweather.session.learner import Learner, Precision
+from allweather.session.adapted import AdaptedNetwork, Precision, Prediction
+from allweather.session.guard import Decision, Guard
+from allweather.session.guard.policy import Objection, Policy
 from allweather.session.result import Result
-from allweather.session.run import Reading, Run, queues
 from allweather.session.shift import Shift, ShiftDetector
-from allweather.session.snapshot import Snapshot
+from allweather.session.snapshot import Snapshot, flatten_optimizer
+from allweather.session.steps import Steps, take_steps, unfit
 from allweather.session.storage import load_session, save_session
 
 AdaptWhen = Literal["always", "shift"]
+_FORMAT = "2"  # of saved sessions
 
 
 class Session:
     """Adapts a copy of `model` by `method`, one batch of images at a time; the caller's network never changes.
 
+    Sessions in different threads do not disturb each other. Calls of one session from several threads at once wait
+    for each other. A session can be copied and pickled where its network can, unless it is compiled.
+
     Args:
         model: the segmenter, on the device that adaptation is to run on.
-        method: what to do; see `allweather.methods`.
-        seed: of the session's own random stream; the caller's is neither read nor advanced.
+        method: what to do: a method of `allweather.methods`, or its name, which stands for the settings recommended
+            for this network, as on the command line.
+        seed: of the session's own random numbers; the process's are neither read nor advanced.
         precision: `bf16` runs the network under autocast; losses and statistics stay float32.
         compile: runs the network through `torch.compile`.
         channels_last: runs the network in channels-last memory format.
-        guard: what counts as harm, and what is done about it.
+        guard: what counts as harm, and what is done about it; False accepts every finite prediction.
         adapt_when: `always`, or `shift`: images that the source network knows are predicted by it, unadapted.
         shift: what counts as a shift; only looked at where `adapt_when` is `shift`.
 
     Raises:
+        NetworkError: when `model` is no segmenter.
+        SettingsError: for an unknown name, or a setting of another type.
         AllWeatherError: when the method cannot work on this network, by name and with the reason.
+
+    Example:
+        >>> import allweather as aw, torch
+        >>> session = aw.Session(aw.load_model("demo:streetnet"), "mall-sample")
+        >>> session(torch.rand(3, 64, 96)).logits.shape
+        torch.Size([19, 64, 96])
     """
 
     def __init__(
         self,
         model: Segmenter,
-        method: Method,
+        method: Method | str,
         *,
         seed: int = 0,
         precision: Precision = "float32",
         compile: bool = False,
         channels_last: bool = False,
-        guard: Guard | None = None,
+        guard: Guard | bool | None = None,
         adapt_when: AdaptWhen = "always",
         shift: Shift | None = None,
     ) -> None:
@@ -62,13 +76,16 @@ class Session:
             raise unknown("adapt_when", adapt_when, get_args(AdaptWhen))
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
-        self.method, self.seed, self.guard = method, seed, guard or Guard()
+        self.method, self.seed, self.guard = _method(model, method), _seed(seed), _guard(guard)
         self.precision, self.compile, self.channels_last = precision, compile, channels_last
-        self._learner = Learner(model, method, precision=precision, compile=compile, channels_last=channels_last)
-        self.model, self._state = self._learner.model, self._learner.state
-        self._judge = Judge(self.guard, self._learner)
+        self._adapted = AdaptedNetwork(
+            model, self.method, precision=precision, compile=compile, channels_last=channels_last
+        )
+        self.model, self.state = self._adapted.model, self._adapted.state
+        self._policy = Policy(self.guard, self._adapted)
         self.adapt_when, self.shift = adapt_when, shift or Shift()
-        self._detector = ShiftDetector(self.shift, self._learner) if adapt_when == "shift" else None
+        self._detector = ShiftDetector(self.shift, self._adapted) if adapt_when == "shift" else None
+        self._lock = RLock()
         self._start()
 
     def __call__(self, images: Tensor) -> Result:
@@ -81,7 +98,7 @@ class Session:
             The prediction, made before or after the update as the method declares.
 
         Raises:
-            AllWeatherError: for another shape or type.
+            InputError: for another shape or type.
         """
         return self._step(images, predict=True)
 
@@ -90,36 +107,57 @@ class Session:
         return self._step(images, predict=False)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Logits of the network as it stands, C×H×W or B×C×H×W as the images came; nothing moves."""
-        with self._own_world():
-            logits = self._learner.predict(self._batch(images).images)
+        """The method's prediction as the network stands: logits C×H×W or B×C×H×W as the images came; nothing moves."""
+        with self._alone():
+            before = self._adapted.snapshot()
+            logits = self._adapted.predict(self._batch(images).images).logits.float()
+            self._adapted.restore_own_buffers(before)
         return logits if images.ndim == 4 else logits[0]
 
     def reset(self) -> None:
-        """The source network again, bit for bit, with a fresh optimizer and random stream."""
-        self._learner.restore(self._learner.source)
-        self._start()
+        """The source network again, bit for bit, with a fresh optimizer and fresh random numbers."""
+        with self._alone():
+            self._adapted.restore(self._adapted.source)
+            self._start()
 
     def save(self, path: Path | str) -> None:
-        """Writes all that moved, the optimizer, the random stream and what the guard remembers as one safetensors file.
+        """Writes all that moved, the optimizer, the random state and what the guard remembers as one safetensors file.
+
+        The file appears whole or not at all.
 
         Raises:
-            AllWeatherError: when the file cannot be written.
+            CheckpointError: when the file cannot be written.
         """
-        save_session(Path(path), self._state.tensors(), self._learner.optimizer, self._counters(), self._identity())
+        with self._alone():
+            adapted = self._adapted
+            optimizer = None if adapted.optimizer is None else adapted.optimizer.state_dict()
+            tensors = {**adapted.snapshot().tensors, **flatten_optimizer(optimizer)}
+            save_session(Path(path), tensors | _named("counters", self._counters()), self._identity())
 
     def load(self, path: Path | str) -> None:
         """Goes on from what `save` wrote; equals never having stopped.
 
         Raises:
-            AllWeatherError: for an unreadable file, or one of another network or method.
+            CheckpointError: for an unreadable or damaged file, or one of another network, weights, method, guard,
+                precision or seed; the session is then as it was.
         """
-        counters = load_session(Path(path), self._state.tensors(), self._learner.optimizer, self._identity())
-        self._learner.updates = int(counters["updates"])
-        self._stream = [counters[name] for name in sorted(counters) if name.startswith("stream")]
-        self._judge.load(counters)
-        if self._detector is not None:
-            self._detector.load(counters)
+        with self._alone():
+            tensors = load_session(Path(path), self.state.tensors(), self._identity())
+            counters = {
+                name.removeprefix("counters."): t for name, t in tensors.items() if name.startswith("counters.")
+            }
+            try:
+                self._check(counters)
+                moved = {name: tensor for name, tensor in tensors.items() if self._moves(name, tensor)}
+                optimizer = self._adapted.optimizer_state(tensors)
+                self._policy.check(counters)
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: {error}") from error
+            self._adapted.restore(Snapshot(moved, optimizer, int(counters["updates"])))
+            self.state.generator.set_state(counters["random"])
+            self._policy.load(counters)
+            if self._detector is not None:
+                self._detector.load(counters)
 
     def settings(self) -> dict[str, Any]:
         """All settings of session, guard and method, ready for JSON."""
@@ -134,160 +172,212 @@ class Session:
             **({"shift": asdict(self.shift)} if self.adapt_when == "shift" else {}),
         }
 
+    def __repr__(self) -> str:
+        return f"Session({self.model.name}, {self.method.name}, {self._adapted.updates} updates, seed={self.seed})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.compile:
+            raise SettingsError("a compiled session cannot be copied or pickled. Use save and load, or compile=False.")
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = RLock()
+
     def _step(self, images: Tensor, *, predict: bool) -> Result:
         started = perf_counter()
-        batch, learner = self._batch(images), self._learner
-        before = learner.source if self.method.episodic else learner.snapshot()
-        with self._own_world():
+        with self._alone():
+            batch, adapted = self._batch(images), self._adapted
+            before = adapted.source if self.method.episodic else adapted.snapshot()
             try:
-                run = self._iterate(batch)
-                logits, decision = self._conclude(batch, run, before, predict)
+                steps, prediction, decision = self._adapt(batch, before, predict)
             except BaseException:  # an interruption too must leave the network as it was
-                learner.restore(before)
+                adapted.restore(before)
                 raise
             if self.method.episodic:
-                learner.restore(learner.source)
+                adapted.restore(adapted.source)
+        logits = prediction.logits.float()
         return Result(
-            logits=logits.float() if images.ndim == 4 else logits[0].float(),
-            losses=tuple(run.losses),
-            watched=tuple(run.watched),
-            iterations=run.updates,
-            stop=run.stop,
+            logits=logits if images.ndim == 4 else logits[0],
+            losses=tuple(steps.losses),
+            watched=tuple(steps.watched),
+            iterations=steps.updates,
+            stop=steps.stop,
             decision=decision,
             seconds=perf_counter() - started,
         )
 
-    def _iterate(self, batch: Batch) -> Run:
-        """Forward passes and updates until the cap, the stopping rule, or a number that is not finite.
-
-        Where the device queues its work, the numbers that decide travel while it already computes the gradient, and
-        whether that gradient was finite is read one iteration later: a batch that fails leaves no trace anyhow.
-        """
-        run = Run(failure=self._unfit(batch) or self._judge.rests(batch.images))
-        if run.failure:
-            return run
+    def _adapt(self, batch: Batch, before: Snapshot, predict: bool) -> tuple[Steps, Prediction, Decision]:
+        """The steps on a batch, the prediction to report, and what was decided."""
+        images, adapted = batch.images, self._adapted
+        if decision := self._idle(images):
+            return Steps(), self._unadapted(images), decision
+        unadapted = None
         if self._detector is not None:
-            run.unadapted, shifted = self._detector.look(batch.images)
+            unadapted, shifted = self._detector.look(images)
             if not shifted:
-                run.last, run.stop = run.unadapted, "no shift"
-                return run
-        ahead = queues(batch.images.device)
-        for _ in range(max(1, self.method.iterations)):
-            objective = self._learner.objective(batch)
-            if objective.loss is None:
-                self._seen(run, objective)
-                break
-            watched = objective.loss if objective.watched is None else objective.watched
-            reading = Reading([objective.loss, watched, *([] if run.finite is None else [run.finite])])
-            if ahead:
-                gradient = self._learner.gradient(objective.loss)
-            loss, following, *flag = reading.values()
-            if flag and not flag[0]:
-                run.refuse_step()
-                break
-            self._seen(run, objective)
-            run.losses.append(loss)
-            run.watched.append(following)
-            if not isfinite(loss):
-                run.failure, run.finite = "the objective is not finite", None
-                break
-            if reason := self.method.stopping.reason(run.watched):
-                run.stop = reason
-                break
-            if not ahead:
-                gradient = self._learner.gradient(objective.loss)
-            run.finite = gradient if ahead else None
-            if not ahead and not gradient:
-                run.failure = "the gradient is not finite"
-                break
-            self._learner.move()
-            run.updates, run.current, run.stop = run.updates + 1, False, "cap"
-        self._learner.forget_gradient()
-        return run
+                return Steps(stop="no shift"), Prediction(unadapted, unadapted), Decision()
+        steps = take_steps(adapted, batch)
+        prediction = None if steps.failure else self._prediction(images, steps, predict)
+        if prediction is not None:
+            (finite,) = steps.arrived(steps.read(prediction.logits.isfinite().all()), 1)
+            steps.failure = steps.failure or (None if finite else "the prediction is not finite")
+        if steps.failure or prediction is None:
+            adapted.restore(before)
+            return steps, self._unadapted(images), Decision("skipped", cast(str, steps.failure))
+        free = steps.first if self.method.episodic and self.method.predicts_as_it_adapts else None
+        judged = None if self.method.report_after else before
+        objection = self._policy.judge(
+            images, prediction, free if unadapted is None else unadapted, judged, steps.updates
+        )
+        if objection is None:
+            return steps, prediction, Decision()
+        return steps, *self._take_back(images, objection, before)
 
-    def _seen(self, run: Run, objective: Objective) -> None:
-        run.last, run.current = objective.logits.detach(), self.method.predicts_as_it_adapts
-        run.first = run.last if run.first is None else run.first
+    def _idle(self, images: Tensor) -> Decision | None:
+        """Why a batch is predicted without adapting to it; None where it is to be adapted to."""
+        if reason := unfit(images, learns=bool(self.state.tensors())):
+            return Decision("skipped", reason)
+        if self._policy.is_resting():
+            return Decision("resting", "after a reset")
+        return Decision("skipped", "the image stands still") if self._policy.stands_still(images) else None
 
-    def _unfit(self, batch: Batch) -> str | None:
-        """Why nothing can be learnt from the images; found before anything is queued behind them."""
-        low, high = torch.aminmax(batch.images)
-        if not (low.isfinite() and high.isfinite()):
-            return "the image is not finite"
-        return "the image is constant" if self._state.tensors() and low == high else None
+    def _prediction(self, images: Tensor, steps: Steps, predict: bool) -> Prediction:
+        """The method's prediction, from before or after the last update as it declares."""
+        last = cast(Tensor, steps.last)
+        if not predict or (steps.updates and not self.method.report_after):
+            return steps.reported or Prediction(last, last)
+        known = last if steps.current else None
+        return self._adapted.predict_ahead(images, known) if steps.updates else self._adapted.predict(images, known)
 
-    def _conclude(self, batch: Batch, run: Run, before: Snapshot, predict: bool) -> tuple[Tensor, str]:
-        """The prediction to report, after the guard has looked at it, and what the guard decided."""
-        learner, after = self._learner, self.method.report_after
-        if run.stop == "no shift":
-            return cast(Tensor, run.last), "accepted"
-        logits = None
-        if not run.failure:
-            logits = cast(Tensor, run.last if after else run.first)
-            if predict and ((after and not run.current) or (self.method.mirror and (after or not run.updates))):
-                logits = learner.predict_ahead(batch.images)
-            reading = Reading([logits.isfinite().all(), *([] if run.finite is None else [run.finite])])
-            finite, *flag = reading.values()
-            if flag and not flag[0]:
-                run.refuse_step()
-        if run.failure or logits is None:
-            learner.restore(before)
-            return learner.predict(batch.images), f"skipped: {run.failure}"
-        if not finite:
-            learner.restore(before)
-            return learner.predict(batch.images), "rolled back: the prediction is not finite"
-        free = run.first if self.method.episodic and self.method.predicts_as_it_adapts else None
-        unadapted = free if run.unadapted is None else run.unadapted
-        return self._judge.decide(batch, unadapted, logits, None if after else before, run.updates)
+    def _unadapted(self, images: Tensor) -> Prediction:
+        """The prediction of the network as it stands; the source's where that one alone is finite."""
+        try:
+            prediction = self._adapted.predict(images)
+        except NotFiniteError:  # of a method that cannot work on such images at all
+            logits = self._adapted.plain_logits(images)
+            return Prediction(logits, logits)
+        if prediction.logits.isfinite().all():
+            return prediction
+        source = self._adapted.predict_source(images)
+        return source if source.logits.isfinite().all() else prediction
+
+    def _take_back(self, images: Tensor, objection: Objection, before: Snapshot) -> tuple[Prediction, Decision]:
+        """Goes back as far as the guard asks: part of the way, to the last good state, or to the source network."""
+        adapted, policy = self._adapted, self._policy
+        if not objection.judged:
+            adapted.restore(before)
+            return self._unadapted(images), Decision("skipped", objection.reason)
+        if policy.gives_up():
+            adapted.restore(adapted.source)
+            policy.begin_rest()
+            return adapted.predict(images, objection.reference), Decision("reset", objection.reason)
+        for _ in range(self.guard.halvings):
+            adapted.return_part(policy.good, 0.5)
+            prediction = adapted.predict(images)
+            if policy.accepts(images, objection.reference, prediction):
+                return prediction, Decision("shrunk", objection.reason)
+        adapted.restore(policy.good)
+        return adapted.predict_source(images, objection.reference), Decision("rolled-back", objection.reason)
 
     def _batch(self, images: Tensor) -> Batch:
         if images.ndim not in (3, 4) or images.shape[-3] != 3 or not images.is_floating_point():
-            raise AllWeatherError(
+            raise InputError(
                 f"expected images 3×H×W or B×3×H×W, RGB floats in [0, 1]; got {tuple(images.shape)} of {images.dtype}."
             )
+        if not images.numel():
+            raise InputError(f"expected at least one image of at least one pixel, got {tuple(images.shape)}.")
         images = images if images.ndim == 4 else images[None]
-        device = self._learner.device(images.device)
-        with torch.inference_mode(False):
-            images = images.detach().to(device, torch.float32, copy=images.is_inference())
-            if self.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
+        device = self._adapted.device(images.device)
+        images = images.detach().to(device, torch.float32, copy=images.is_inference())
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         return Batch(images)
 
     def _start(self) -> None:
-        """Random stream and guard as they are before the first image."""
-        with torch.random.fork_rng(self._cuda_devices()):
-            torch.manual_seed(self.seed)
-            self._stream = self._stream_state()
-        self._judge.start()
+        """Random numbers and guard as they are before the first image."""
+        self.state.generator.manual_seed(self.seed)
+        self._policy.start()
         if self._detector is not None:
             self._detector.start()
 
     def _identity(self) -> dict[str, str]:
+        """What a saved session must share with the one that loads it."""
+        shift = asdict(self.shift) if self.adapt_when == "shift" else {}
         return {
+            "format": _FORMAT,
             "network": self.model.name,
+            "weights": self._adapted.source_digest,
+            "device": self._adapted.device().type,
             "adapt_when": self.adapt_when,
+            "precision": self.precision,
+            "seed": str(self.seed),
             **{k: str(v) for k, v in settings_of(self.method).items()},
+            **{f"guard.{k}": str(v) for k, v in asdict(self.guard).items()},
+            **{f"shift.{k}": str(v) for k, v in shift.items()},
         }
 
     def _counters(self) -> dict[str, Tensor]:
-        stream = {f"stream{index}": state for index, state in enumerate(self._stream)}
         shift = {} if self._detector is None else self._detector.tensors()
-        return {"updates": torch.tensor(self._learner.updates), **stream, **self._judge.tensors(), **shift}
+        updates, random = torch.tensor(self._adapted.updates), self.state.generator.get_state()
+        return {"updates": updates, "random": random, **self._policy.tensors(), **shift}
 
-    def _cuda_devices(self) -> list[int]:
-        devices = {p.device.index or 0 for p in self.model.parameters() if p.device.type == "cuda"}
-        return sorted(devices)
+    def _check(self, counters: dict[str, Tensor]) -> None:
+        """Refuses counters that lack something, or whose random state is of another size."""
+        expected = self._counters()
+        needed = {name for name in expected if not name.startswith(("guard.good.", "guard.optimizer.", "shift.mean"))}
+        if missing := sorted(needed - {"guard.updates"} - counters.keys() - {n for n in needed if "shift.var" in n}):
+            raise CheckpointError(f"expected counters.{missing[0]}, found nothing.")
+        if counters["random"].shape != expected["random"].shape:
+            raise CheckpointError(f"expected a random state of {len(expected['random'])} bytes.")
 
-    def _stream_state(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(index) for index in self._cuda_devices())]
+    def _moves(self, name: str, tensor: Tensor) -> bool:
+        """Whether a saved tensor is part of the network's or the method's state."""
+        if not name.startswith("own."):
+            return name in self.state.tensors()
+        own = self._adapted.own_buffers().get(name.removeprefix("own."))
+        if own is None or own.dtype != tensor.dtype:
+            raise CheckpointError(f"expected no tensor '{name}'.")
+        return True
 
     @contextmanager
-    def _own_world(self) -> Iterator[None]:
-        """Gradients on, the session's own random stream, and nothing of the caller's modes."""
-        devices = self._cuda_devices()
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
-            torch.set_rng_state(self._stream[0])
-            for index, state in zip(devices, self._stream[1:], strict=True):
-                torch.cuda.set_rng_state(state, index)
+    def _alone(self) -> Iterator[None]:
+        """One thread at a time, gradients on, and nothing of the caller's modes."""
+        with self._lock, torch.inference_mode(False), torch.enable_grad():
             yield
-            self._stream = self._stream_state()
+
+
+def _method(model: Any, method: Any) -> Method:
+    if not isinstance(model, Segmenter):
+        what = "the network" if isinstance(model, nn.Module) else f"a {type(model).__name__}"
+        raise NetworkError(
+            f"Session: expected a Segmenter, got {what} itself. "
+            "Call Session(allweather.Segmenter.wrap(network, classes=…, mean=…, std=…), method)."
+        )
+    if isinstance(method, str):
+        return methods.make(method, model=model)
+    if not isinstance(method, Method):
+        call = f"{method.__name__}()" if isinstance(method, type) else "allweather.methods.MallDomain()"
+        raise SettingsError(
+            f"Session: expected a method or its name, got {method!r}. Call Session(model, {call}) or "
+            'Session(model, "mall-domain").'
+        )
+    return method
+
+
+def _seed(seed: Any) -> int:
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise SettingsError(f"Session.seed: expected an integer, got {seed!r}.")
+    return seed
+
+
+def _guard(guard: Any) -> Guard:
+    if isinstance(guard, Guard):
+        return guard
+    if guard is None or isinstance(guard, bool):
+        return Guard(enabled=guard is not False)
+    raise SettingsError(f"Session.guard: expected a Guard, or False to accept every finite prediction; got {guard!r}.")
+
+
+def _named(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{group}.{name}": tensor for name, tensor in tensors.items()}

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import AllWeatherError, unknown
-from allweather.session.learner import Learner
+from allweather.methods.normalization import moments
+from allweather.session.adapted import AdaptedNetwork
 
 Reference = Literal["auto", "source", "start"]
 Moments = tuple[Tensor, Tensor]  # mean and variance per channel
@@ -50,21 +51,21 @@ class ShiftDetector:
         AllWeatherError: for an unknown reference, or one that the network does not have.
     """
 
-    def __init__(self, shift: Shift, learner: Learner) -> None:
+    def __init__(self, shift: Shift, adapted: AdaptedNetwork) -> None:
         if shift.reference not in get_args(Reference):
             raise unknown("reference of a shift", shift.reference, get_args(Reference))
-        self.shift, self._learner = shift, learner
-        norms = [m for m in learner.model.network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-        convolutions = [m for m in learner.model.network.modules() if isinstance(m, nn.Conv2d)]
+        self.shift, self._adapted = shift, adapted
+        norms = [m for m in adapted.model.network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        convolutions = [m for m in adapted.model.network.modules() if isinstance(m, nn.Conv2d)]
         self._inputs, self._layers = bool(norms), (norms or convolutions)[: shift.layers]
         if not self._layers:
             raise AllWeatherError(
-                f"shift detection looks at BatchNorm or convolution layers, and {learner.model.name} has none. "
+                f"shift detection looks at BatchNorm or convolution layers, and {adapted.model.name} has none. "
                 "Adapt always."
             )
         if shift.reference == "source" and not norms:
             raise AllWeatherError(
-                f"shift detection: {learner.model.name} has no BatchNorm statistics of its source domain. "
+                f"shift detection: {adapted.model.name} has no BatchNorm statistics of its source domain. "
                 "Choose the reference 'start'."
             )
         self._from_start = shift.reference == "start" or not norms
@@ -80,7 +81,7 @@ class ShiftDetector:
     def look(self, images: Tensor) -> tuple[Tensor, bool]:
         """The unadapted prediction B×C×H×W and whether the images B×3×H×W have shifted."""
         with self._watched() as found:
-            logits = self._learner.predict_source(images)
+            logits = self._adapted.source_logits(images)
         moments = [found[index] for index in sorted(found)]
         if self._from_start and self._seen < self.shift.start:
             self._learn(moments)
@@ -104,7 +105,7 @@ class ShiftDetector:
         self.start()
         self._seen, self.level = int(tensors["shift.seen"]), float(tensors["shift.level"])
         if self._from_start and self._seen:
-            device = self._learner.device()
+            device = self._adapted.device()
             self._reference = [
                 (tensors[f"shift.mean{index}"].to(device), tensors[f"shift.var{index}"].to(device))
                 for index in range(len(self._layers))
@@ -126,9 +127,8 @@ class ShiftDetector:
         found: dict[int, Moments] = {}
 
         def keep(index: int, values: Tensor) -> None:
-            axes = [axis for axis in range(values.ndim) if axis != 1]
-            variance, mean = torch.var_mean(values.detach().float(), axes, correction=0)
-            found.setdefault(index, (mean, variance))
+            if index not in found:
+                found[index] = moments(values.detach().float())
 
         hooks = [
             layer.register_forward_hook(

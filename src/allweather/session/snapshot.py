@@ -1,14 +1,14 @@
-"""Copies of everything a method may move, so that a session can return to them bit for bit."""
+"""Copies of everything that may move, so that a session can return to them bit for bit."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError
+from allweather.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,64 @@ class Snapshot:
             optimizer.load_state_dict(deepcopy(self.optimizer))
 
 
+class OwnBuffers:
+    """Buffers that a network moves by itself in its forward pass, such as a moving average or a counter of calls.
+
+    Which ones do is found out as they move: whenever it is asked, every buffer that was written to or replaced since
+    the beginning counts from then on.
+
+    Args:
+        network: the session's copy, as it came.
+        declared: buffers that the method declares; these are no concern of this class.
+    """
+
+    def __init__(self, network: nn.Module, declared: Iterable[Tensor]) -> None:
+        known = {id(buffer) for buffer in declared}
+        self._places = {
+            f"{prefix}.{key}" if prefix else key: (module, key)
+            for prefix, module in network.named_modules()
+            for key, buffer in module.named_buffers(recurse=False)
+            if id(buffer) not in known
+        }
+        self.source = {name: self._now(name).detach().clone() for name in self._places}
+        self._marks = {name: self._mark(name) for name in self._places}
+        self.moving: set[str] = set()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._marks = {name: self._mark(name) for name in self._places}
+
+    def take(self) -> dict[str, Tensor]:
+        """Copies of the buffers known to move."""
+        self._look()
+        return {name: self._now(name).detach().clone() for name in sorted(self.moving)}
+
+    def restore(self, values: Mapping[str, Tensor]) -> None:
+        """Writes `values` back; a buffer that they do not name had not moved then, and is as in the source."""
+        self._look()
+        self.moving |= values.keys()
+        for name in self.moving:
+            module, key = self._places[name]
+            value = values.get(name, self.source[name])
+            if self._now(name).shape == value.shape:
+                self._now(name).copy_(value)
+            else:
+                module._buffers[key] = value.clone()
+
+    def _look(self) -> None:
+        self.moving |= {
+            name for name, mark in self._marks.items() if name not in self.moving and self._mark(name) != mark
+        }
+
+    def _now(self, name: str) -> Tensor:
+        module, key = self._places[name]
+        return cast(Tensor, module._buffers[key])
+
+    def _mark(self, name: str) -> tuple[int, int]:
+        buffer = self._now(name)
+        return id(buffer), buffer._version
+
+
 def flatten_optimizer(state: Mapping[str, Any] | None) -> dict[str, Tensor]:
     """The per-parameter part of an optimizer's state as named tensors; numbers become 0-dimensional ones."""
     if state is None:
@@ -48,19 +106,41 @@ def flatten_optimizer(state: Mapping[str, Any] | None) -> dict[str, Tensor]:
     }
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What `flatten_optimizer` was given, for an optimizer of the same parameters.
+def state_keys(optimizer: torch.optim.Optimizer | None) -> frozenset[str]:
+    """What an optimizer of this kind, fresh and for one parameter, remembers of it after a step."""
+    if optimizer is None:
+        return frozenset()
+    parameter = next(iter(optimizer.param_groups[0]["params"]))
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return frozenset(key for key, value in optimizer.state[parameter].items() if value is not None)
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], keys: frozenset[str]
+) -> dict[str, Any]:
+    """What `flatten_optimizer` was given, for an optimizer of the same parameters; its own groups are taken.
+
+    Args:
+        keys: what must be there for each parameter that anything is there for.
 
     Raises:
-        AllWeatherError: when the state belongs to another number of parameters.
+        CheckpointError: for a name that is none of an optimizer's, a parameter that it does not have, or a state that
+            lacks something or has another shape than its parameter.
     """
+    groups = optimizer.state_dict()["param_groups"]
+    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    count = sum(len(group["params"]) for group in groups)
-    if state and max(state) >= count:
-        raise AllWeatherError(f"expected optimizer state of {count} parameters, the file holds {max(state) + 1}.")
+        if not name.startswith("optimizer."):
+            continue
+        _, index, key = (*name.split(".", 2), "", "")[:3]
+        if not index.isdecimal() or int(index) >= len(shapes) or not key:
+            raise CheckpointError(f"expected optimizer state of {len(shapes)} parameters, found '{name}'.")
+        if tensor.ndim and tensor.shape != shapes[int(index)]:
+            raise CheckpointError(f"expected {name} of shape {tuple(shapes[int(index)])}, found {tuple(tensor.shape)}.")
+        state.setdefault(int(index), {})[key] = tensor
+    for number, found in state.items():
+        if found.keys() != keys:
+            raise CheckpointError(f"expected {', '.join(sorted(keys))} of parameter {number}, found {sorted(found)}.")
     return {"state": state, "param_groups": groups}

@@ -1,6 +1,8 @@
-"""A session on disk: one safetensors file of all that moved, checked against the session that reads it."""
+"""A session on disk: one safetensors file of all that moved, checked whole before the session that reads it changes."""
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,64 +11,70 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from allweather.errors import AllWeatherError
-from allweather.session.snapshot import flatten_optimizer, optimizer_state
+from allweather.errors import CheckpointError
+
+_IDENTITY, _DIGEST = "allweather.session", "allweather.digest"
 
 
-def save_session(
-    path: Path,
-    moved: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer | None,
-    counters: Mapping[str, Tensor],
-    identity: Mapping[str, str],
-) -> None:
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, in the order of the names."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[str, str]) -> None:
     """Writes the file whole: under a temporary name, then renamed.
 
     Raises:
-        AllWeatherError: when it cannot be written.
+        CheckpointError: when it cannot be written.
     """
-    state = None if optimizer is None else optimizer.state_dict()
-    groups = {**moved, **flatten_optimizer(state), **{f"counters.{k}": v for k, v in counters.items()}}
-    tensors = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in groups.items()}
+    tensors = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
+    metadata = {_IDENTITY: json.dumps(identity), _DIGEST: digest(tensors)}
     temporary = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"allweather.session": json.dumps(identity)})
+        save_file(tensors, temporary, metadata=metadata)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise AllWeatherError(f"cannot write the session to {path}: {error}.") from error
+        raise CheckpointError(f"cannot write the session to {path}: {error}.") from error
 
 
-def load_session(
-    path: Path,
-    moved: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer | None,
-    identity: Mapping[str, str],
-) -> dict[str, Tensor]:
-    """Writes the file's values into `moved` and the optimizer; returns the counters.
+def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str, str]) -> dict[str, Tensor]:
+    """The file's tensors, all of them there and of the right shape and type; nothing is changed by reading them.
+
+    Args:
+        moved: the tensors that the session must find in it.
+        identity: what the session that wrote it must have been.
 
     Raises:
-        AllWeatherError: for an unreadable file, or one of another network or method; nothing is changed then.
+        CheckpointError: for an unreadable or damaged file, or one of another network, method or setting.
     """
-    tensors, found = _read(path)
+    tensors, metadata = _read(path)
+    found = _identity(path, metadata)
     for key in sorted(identity.keys() | found.keys()):
         if identity.get(key) != found.get(key):
-            raise AllWeatherError(
+            raise CheckpointError(
                 f"{path} was saved with {key}={found.get(key)}, this session has {key}={identity.get(key)}. "
-                "Make the session with the same network and method settings."
+                "Make the session with the same network, weights and settings."
             )
+    if metadata.get(_DIGEST) != digest(tensors):
+        raise CheckpointError(f"{path} is damaged: its contents are not those that were saved. Save the session again.")
     for name, tensor in moved.items():
-        if name not in tensors or tensors[name].shape != tensor.shape:
-            came = f"shape {tuple(tensors[name].shape)}" if name in tensors else "nothing"
-            raise AllWeatherError(f"{path}: expected {name} of shape {tuple(tensor.shape)}, found {came}.")
-    if optimizer is not None:
-        optimizer.load_state_dict(optimizer_state(optimizer, tensors))
-    with torch.no_grad():
-        for name, tensor in moved.items():
-            tensor.copy_(tensors[name])
-    prefix = "counters."
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        came = tensors.get(name)
+        if came is None or came.shape != tensor.shape or came.dtype != tensor.dtype:
+            said = "nothing" if came is None else f"{came.dtype} of shape {tuple(came.shape)}"
+            raise CheckpointError(f"{path}: expected {name}, {tensor.dtype} of {tuple(tensor.shape)}; found {said}.")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds numbers that are not finite.")
+    return tensors
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -75,7 +83,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise AllWeatherError(f"cannot read a session from {path}: {error}.") from error
-    if "allweather.session" not in metadata:
-        raise AllWeatherError(f"{path} is a safetensors file, but not one that Session.save wrote.")
-    return tensors, json.loads(metadata["allweather.session"])
+        raise CheckpointError(f"cannot read a session from {path}: {error}.") from error
+    return tensors, metadata
+
+
+def _identity(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What the session that wrote the file was: setting by setting."""
+    if _IDENTITY not in metadata:
+        raise CheckpointError(f"{path} is a safetensors file, but not one that Session.save wrote.")
+    try:
+        identity = json.loads(metadata[_IDENTITY])
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: its settings are not readable ({error}).") from error
+    if not isinstance(identity, dict) or not all(isinstance(value, str) for value in identity.values()):
+        raise CheckpointError(f"{path} is damaged: expected its settings as names and texts.")
+    return identity

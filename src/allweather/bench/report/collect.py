@@ -141,7 +141,12 @@ def _group(records: tuple[Record, ...], weights: Mapping[str, set[str]]) -> Grou
 
 
 def _network(model: Mapping[str, Any]) -> str:
-    return model["name"] + (f" at {model['size'].replace('x', '×')}" if model.get("size") else "")
+    given = ", ".join(f"{name} {_short(value)}" for name, value in model.get("arguments", {}).items())
+    return (
+        model["name"]
+        + (f" ({given})" if given else "")
+        + (f" at {model['size'].replace('x', '×')}" if model.get("size") else "")
+    )
 
 
 def _place(one: Group) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ class ConvUnit(nn.Sequential):
     """Convolution without bias, BatchNorm and an activation, under `conv` and `bn`.
 
     Args:
+        kernel: one size, or height and width.
         padding: None keeps the size at stride 1.
         activation: None leaves it out.
     """
@@ -18,7 +19,7 @@ class ConvUnit(nn.Sequential):
         self,
         inputs: int,
         outputs: int,
-        kernel: int = 1,
+        kernel: int | tuple[int, int] = 1,
         *,
         stride: int = 1,
         dilation: int = 1,
@@ -27,9 +28,9 @@ class ConvUnit(nn.Sequential):
         activation: type[nn.Module] | None = nn.ReLU,
         eps: float = 1e-5,
     ) -> None:
-        padding = dilation * (kernel // 2) if padding is None else padding
+        margins = keeping(kernel, dilation) if padding is None else padding
         layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv=nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False),
+            conv=nn.Conv2d(inputs, outputs, kernel, stride, margins, dilation, groups, bias=False),
             bn=nn.BatchNorm2d(outputs, eps),
         )
         if activation is not None:
@@ -37,7 +38,13 @@ class ConvUnit(nn.Sequential):
         super().__init__(layers)
 
 
-def numbered_unit(inputs: int, outputs: int, kernel: int = 1, **options: Any) -> nn.Sequential:
+def keeping(kernel: int | tuple[int, int], dilation: int = 1) -> tuple[int, int]:
+    """The padding, of height and width, with which an odd kernel keeps the size at stride 1."""
+    height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+    return height // 2 * dilation, width // 2 * dilation
+
+
+def numbered_unit(inputs: int, outputs: int, kernel: int | tuple[int, int] = 1, **options: Any) -> nn.Sequential:
     """`ConvUnit` with its options, the parameters under `0` and `1`."""
     return nn.Sequential(*ConvUnit(inputs, outputs, kernel, **options))
 

@@ -1,8 +1,8 @@
-"""BatchNorm and PReLU, alone or after a convolution, under the parameter names of the ESPNet family."""
+"""PReLU with BatchNorm, alone or after a convolution (ESPNet family), and PReLU with one slope for all channels."""
 
 from collections import OrderedDict
 
-from torch import nn
+from torch import Tensor, nn
 
 from allweather.models.nets.blocks.conv import ConvUnit
 
@@ -22,3 +22,14 @@ class ConvNormAct(ConvUnit):
     ) -> None:
         super().__init__(inputs, outputs, kernel, stride=stride, groups=groups, activation=None, eps=eps)
         self.act = nn.PReLU(outputs)
+
+
+class SharedPReLU(nn.Module):
+    """PReLU with one slope for all channels, under `activation`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activation = nn.PReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(x)

@@ -1,7 +1,10 @@
-"""The session's own copy of a network: what a method may move in it, its optimizer, and the ways back."""
+"""The session's own copy of a network: what a method may move in it, its optimizer, its prediction, the ways back."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +12,31 @@ from torch import Tensor, nn
 from allweather.errors import AllWeatherError
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import moving_statistics
-from allweather.methods.views import mean_probabilities
+from allweather.methods.views import view_logits
 from allweather.models.segmenter import Segmenter
-from allweather.session.snapshot import Snapshot
+from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
+from allweather.session.storage import digest
 
 Precision = Literal["float32", "bf16"]
 _EPS = 1e-8  # Adam's
 
 
-class Learner:
+@dataclass(frozen=True)
+class Prediction:
+    """What a method predicts for one batch; logits B×C×H×W each.
+
+    Attributes:
+        logits: what is reported: the mean over the views, or the plain one where there is no other.
+        plain: of the images as they are.
+        mirrored: of their mirror images, mirrored back; None where the method does not look at them.
+    """
+
+    logits: Tensor
+    plain: Tensor
+    mirrored: Tensor | None = None
+
+
+class AdaptedNetwork:
     """A copy of `model` that `method` moves; arguments as of `Session`.
 
     Attributes:
@@ -32,15 +51,17 @@ class Learner:
         self, model: Segmenter, method: Method, *, precision: Precision, compile: bool, channels_last: bool
     ) -> None:
         self.method, self.precision = method, precision
-        self.updates = 0
+        self.updates, self._digest = 0, ""
         self._ahead: list[Tensor] = []  # how far the next prediction looks beyond each moved parameter
         with torch.inference_mode(False), torch.enable_grad():
             self.model = _copy(model)
             if channels_last:
                 self.model.to(memory_format=torch.channels_last)
             self.state = method.begin(self.model)
+            self.state.generator = torch.Generator(device=self.device())
             parameters = list(self.state.parameters.values())
             self.optimizer = method.make_optimizer(parameters) if parameters else None
+            self._own = OwnBuffers(self.model, self.state.buffers.values())
             self.source = self.snapshot()
         self.network = cast(Segmenter, torch.compile(self.model)) if compile else self.model
 
@@ -81,18 +102,15 @@ class Learner:
             self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits B×C×H×W of the network as it stands."""
-        with self._autocast():
-            if self.method.mirror:
-                return mean_probabilities(self.network, images, (1.0,)).clamp_min(torch.finfo(torch.float32).tiny).log()
-            return self.network(images)
+    def predict(self, images: Tensor, plain: Tensor | None = None) -> Prediction:
+        """The method's prediction as the network stands; `plain` is the part of it that is known already."""
+        return self._predict(self.network, images, plain)
 
     @torch.no_grad()
-    def predict_ahead(self, images: Tensor) -> Tensor:
-        """Logits of the network one step of the method's lookahead beyond where it stands; it stays where it stands."""
+    def predict_ahead(self, images: Tensor, plain: Tensor | None = None) -> Prediction:
+        """The prediction one step of the method's lookahead beyond where the network stands; it stays where it is."""
         if not self._ahead:
-            return self.predict(images)
+            return self.predict(images, plain)
         parameters = list(self.state.parameters.values())
         kept = [parameter.clone() for parameter in parameters]
         for parameter, step in zip(parameters, self._ahead, strict=True):
@@ -104,27 +122,41 @@ class Learner:
                 parameter.copy_(value)
 
     @torch.no_grad()
-    def predict_source(self, images: Tensor) -> Tensor:
-        """What the network would say had it never adapted."""
-        if not self.has_moved():
-            with self._autocast():
-                return self.model(images)
-        groups = (("parameters", self.state.parameters), ("buffers", self.state.buffers))
-        source = {
-            f"network.{name}": self.source.tensors[f"{group}.{name}"] for group, names in groups for name in names
-        }
+    def predict_source(self, images: Tensor, plain: Tensor | None = None) -> Prediction:
+        """What the method would predict had the network never adapted."""
+        with self._as_source():
+            return self._predict(self.model, images, plain)
+
+    @torch.no_grad()
+    def source_logits(self, images: Tensor) -> Tensor:
+        """The plain part of `predict_source`, B×C×H×W."""
+        with self._as_source(), self._autocast():
+            return self.method.predict(self.model, self.state, images)
+
+    @torch.no_grad()
+    def plain_logits(self, images: Tensor) -> Tensor:
+        """Logits B×C×H×W of the network as it stands, whatever the method makes of them."""
         with self._autocast():
-            return cast(Tensor, torch.func.functional_call(self.model, source, (images,)))
+            return self.model(images)
 
     def snapshot(self) -> Snapshot:
         """All that moves, as it is now."""
-        return Snapshot.take(self.state.tensors(), self.optimizer, self.updates)
+        own = {f"own.{name}": value for name, value in self._own.take().items()}
+        snapshot = Snapshot.take(self.state.tensors(), self.optimizer, self.updates)
+        return Snapshot(snapshot.tensors | own, snapshot.optimizer, snapshot.updates)
 
     def restore(self, snapshot: Snapshot) -> None:
         """All that moves as it was, bit for bit."""
         snapshot.restore(self.state.tensors(), self.optimizer)
+        self.restore_own_buffers(snapshot)
         self.updates = snapshot.updates
         self.forget_gradient()
+
+    def restore_own_buffers(self, snapshot: Snapshot) -> None:
+        """Buffers that the network moves by itself as they were."""
+        with torch.no_grad():
+            own = {name: value for name, value in snapshot.tensors.items() if name.startswith("own.")}
+            self._own.restore({name.removeprefix("own."): value for name, value in own.items()})
 
     def return_part(self, snapshot: Snapshot, share: float) -> None:
         """Goes `share` of the way back to the snapshot; the optimizer goes all of it.
@@ -144,13 +176,66 @@ class Learner:
                 else:
                     tensor.copy_(kept[name])
 
+    @property
+    def source_digest(self) -> str:
+        """SHA-256 of the source network's weights and buffers."""
+        if not self._digest:
+            source = {**self.model.state_dict(), **self._own.source}
+            for group, tensors in (("parameters", self.state.parameters), ("buffers", self.state.buffers)):
+                source |= {f"network.{name}": self.source.tensors[f"{group}.{name}"] for name in tensors}
+            self._digest = digest(source)
+        return self._digest
+
+    def optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The optimizer's state out of saved tensors.
+
+        Raises:
+            CheckpointError: where it is not one of this optimizer.
+        """
+        if self.optimizer is None:
+            return None
+        keys = state_keys(self.method.make_optimizer([nn.Parameter(torch.zeros(1))]))
+        return optimizer_state(self.optimizer, tensors, keys)
+
     def has_moved(self) -> bool:
         """Whether any update or running statistic may have changed the network since the source."""
         return self.updates > 0 or bool(self.state.buffers)
 
+    def own_buffers(self) -> dict[str, Tensor]:
+        """The source's values of all buffers that the network might move by itself, by name."""
+        return self._own.source
+
     def device(self, otherwise: torch.device | None = None) -> torch.device:
         """Where the network lies; `otherwise` for one without parameters, the CPU where None."""
         return next((p.device for p in self.model.parameters()), otherwise or torch.device("cpu"))
+
+    def _predict(self, network: Segmenter, images: Tensor, plain: Tensor | None) -> Prediction:
+        def predict(view: Tensor) -> Tensor:
+            return self.method.predict(network, self.state, view)
+
+        with self._autocast():
+            plain = predict(images) if plain is None else plain
+            if not self.method.mirror:
+                return Prediction(plain, plain)
+            mirrored = view_logits(predict, images, mirror=True)
+        mean = (plain.float().softmax(1) + mirrored.float().softmax(1)) / 2
+        return Prediction(mean.clamp_min(torch.finfo(torch.float32).tiny).log(), plain, mirrored)
+
+    @contextmanager
+    def _as_source(self) -> Iterator[None]:
+        """Inside, all that moves has the source's values; nothing is copied."""
+        if not self.has_moved():
+            yield
+            return
+        tensors = self.state.tensors()
+        kept = {name: tensor.data for name, tensor in tensors.items()}
+        try:
+            for name, tensor in tensors.items():
+                tensor.data = self.source.tensors[name]
+            yield
+        finally:
+            for name, tensor in tensors.items():
+                tensor.data = kept[name]
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device().type, dtype=torch.bfloat16, enabled=self.precision == "bf16")

@@ -1,16 +1,8 @@
-"""The collapse guard's limits, and the signs by which two predictions of the same images are compared."""
+"""The collapse guard's limits: beyond which an update counts as harm."""
 
 from dataclasses import dataclass
-from math import isqrt
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
-from allweather.ncut import Affinity
-
-_SURE, _PRESENT = 0.98, 0.0005  # confidence of a sure pixel; share of all pixels that makes a class count
-_ENOUGH = 128 * 128  # pixels of an image that signs are taken from; more change them in the third digit
+from allweather.session.guard.signs import Signs
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class Guard:
     max_repeats: int = 20
     rest: int = 10
 
-    def verdict(self, signs: "Signs") -> str | None:
+    def verdict(self, signs: Signs) -> str | None:
         """Why a prediction with these signs must not stand; None when it may as far as they say."""
         if not self.enabled:
             return None
@@ -83,7 +75,7 @@ class Guard:
             return f"classes keep {signs.kept:.2f} of the pixels where the reference is sure of them"
         return None
 
-    def calm(self, signs: "Signs") -> bool:
+    def calm(self, signs: Signs) -> bool:
         """Whether the signs are so far from harm that the next comparison may wait longer."""
         return 1 - signs.kept <= (1 - self.min_kept) / 2
 
@@ -98,85 +90,3 @@ class Guard:
     def unusual(self, classes: float, entropy: float) -> bool:
         """Whether ratios to the usual number of classes and entropy ask for a comparison out of turn."""
         return classes < self.min_classes or entropy < self.min_entropy or entropy * self.min_entropy > 1
-
-
-@dataclass(frozen=True)
-class Signs:
-    """How an adapted prediction stands to the reference; see `Guard` for the meaning of each."""
-
-    classes: float
-    entropy: float
-    drift: float
-    disagreement: float
-    kept: float = 1.0
-
-
-def compare(reference: Tensor, adapted: Tensor) -> Signs:
-    """The signs of `adapted` logits B×C×H×W beside the `reference` ones, from a grid of their pixels."""
-    before, after = _thinned(reference), _thinned(adapted)
-    (mass, entropy), (new_mass, new_entropy) = _mass_and_entropy(before), _mass_and_entropy(after)
-    numbers = torch.stack(
-        [
-            effective_classes(new_mass) / effective_classes(mass),
-            new_entropy / entropy.clamp_min(1e-6),
-            (new_mass - mass).abs().sum() / 2,
-            (before.argmax(1) != after.argmax(1)).float().mean(),
-            _kept(before, after),
-        ]
-    )
-    return Signs(*numbers.tolist())
-
-
-def _kept(before: Tensor, after: Tensor) -> Tensor:
-    """Of the pixels whose class `before` is sure of, the share that keeps it in `after`; the mean over classes."""
-    confidence, labels = before.float().softmax(1).max(1)
-    sure = (confidence > _SURE).float()
-    same = sure * (after.argmax(1) == labels)
-    empty = sure.new_zeros(before.shape[1])
-    total, kept = (empty.scatter_add(0, labels.flatten(), weight.flatten()) for weight in (sure, same))
-    counted = (total >= _PRESENT * labels.numel()).float()
-    return ((kept / total.clamp_min(1)) * counted).sum().add(counted.sum() == 0) / counted.sum().clamp_min(1)
-
-
-def summary(logits: Tensor) -> Tensor:
-    """The effective number of classes and the mean pixel entropy (nats) of logits B×C×H×W: two numbers."""
-    mass, entropy = _mass_and_entropy(_thinned(logits))
-    return torch.stack([effective_classes(mass), entropy])
-
-
-def mirror_change(logits: Tensor, mirrored: Tensor) -> Tensor:
-    """Mean L1 distance, 0..2, of the probabilities of images and of mirrored images; logits B×C×H×W each."""
-    change = logits.float().softmax(1) - mirrored.flip(3).float().softmax(1)
-    return change.abs().sum(1).mean()
-
-
-def cuts(images: Tensor, predictions: list[Tensor]) -> list[float]:
-    """The normalized cut, weighted by class mass, of each of the logits B×C×H×W on a small grid; in [0, 1]."""
-    height, width = images.shape[2:]
-    scale = min(1.0, 64 / max(height, width))
-    size = [max(1, round(side * scale)) for side in (height, width)]
-    small = functional.interpolate(images, size, mode="bilinear", antialias=True)
-    affinity = Affinity.from_image(small, sigma_rgb=15.0, sigma_xy=max(size) / 5, rank=32)
-    values = []
-    for logits in predictions:
-        scores = functional.interpolate(logits.float(), size, mode="bilinear", antialias=True).softmax(1)
-        values.append(affinity.normalized_cut(scores, scores.mean((2, 3))))
-    found: list[float] = torch.stack(values).tolist()
-    return found
-
-
-def effective_classes(mass: Tensor) -> Tensor:
-    """exp of the entropy of a distribution over C classes."""
-    return torch.exp(-(mass * mass.clamp_min(1e-12).log()).sum())
-
-
-def _thinned(logits: Tensor) -> Tensor:
-    step = max(1, isqrt(logits.shape[2] * logits.shape[3] // _ENOUGH))
-    return logits[:, :, step // 2 :: step, step // 2 :: step]
-
-
-def _mass_and_entropy(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean prediction, C, and the mean entropy of the pixels."""
-    log_probabilities = logits.float().log_softmax(1)
-    probabilities = log_probabilities.exp()
-    return probabilities.mean((0, 2, 3)), -(probabilities * log_probabilities).sum(1).mean()

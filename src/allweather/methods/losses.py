@@ -1,0 +1,39 @@
+"""Losses that methods share: entropy of pixels, of mean predictions, and the labels that cross-entropy leaves out."""
+
+from math import log
+
+from torch import Tensor
+
+IGNORED = -1  # label of a pixel that teaches nothing
+
+
+def pixel_entropy(logits: Tensor) -> Tensor:
+    """Shannon entropy of every pixel's prediction, in nats: logits B×C×H×W → B×H×W, values in [0, ln C]."""
+    log_probabilities = logits.float().log_softmax(1)
+    return -(log_probabilities.exp() * log_probabilities).sum(1)
+
+
+def mean_entropy(logits: Tensor) -> Tensor:
+    """Mean Shannon entropy of the pixels' predictions, in nats; logits B×C×H×W → a number in [0, ln C]."""
+    return pixel_entropy(logits).mean()
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Shannon entropy, in nats, of distributions along dimension 1: B×C×… → B×…"""
+    return -(probabilities * probabilities.clamp_min(1e-12).log()).sum(1)
+
+
+def diversity(probabilities: Tensor) -> Tensor:
+    """Entropy of the mean prediction of each image, in nats, averaged over the batch; B×C×H×W → a number."""
+    return entropy(probabilities.mean((2, 3))).mean()
+
+
+def reliable(entropy: Tensor, margin: float, classes: int) -> Tensor:
+    """Which pixels count, B×H×W: those whose entropy is under `margin` · ln C (Niu et al., EATA, Eq. 3)."""
+    return entropy.detach() < margin * log(classes)
+
+
+def confident_labels(probabilities: Tensor, threshold: float) -> Tensor:
+    """Classes B×H×W of probabilities B×C×H×W, `IGNORED` where the largest is not above `threshold`."""
+    confidence, labels = probabilities.detach().max(1)
+    return labels.masked_fill(confidence <= threshold, IGNORED)

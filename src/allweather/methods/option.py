@@ -1,0 +1,112 @@
+"""Hyperparameters: declared once with default, help and range, and refused where they could not act."""
+
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from math import inf, isfinite
+from typing import Any
+
+from allweather.errors import AllWeatherError
+
+
+@dataclass(frozen=True)
+class Need:
+    """A condition on a method's other fields under which a field acts at all.
+
+    Attributes:
+        text: the condition as messages say it.
+        met: whether the method's fields meet it.
+    """
+
+    text: str
+    met: Callable[[Any], bool]
+
+
+def where(**values: Any) -> Need:
+    """The need that each named field has the given value, or one of several given as a tuple."""
+    allowed = {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
+    text = " and ".join(f"{name}={'|'.join(spell(v) for v in options)}" for name, options in allowed.items())
+    return Need(text, lambda method: all(getattr(method, name) in options for name, options in allowed.items()))
+
+
+SEVERAL_UPDATES = Need(
+    "episodic=false or iterations above 1 (a fresh optimizer's first step does not depend on it)",
+    lambda method: not method.episodic or method.iterations > 1,
+)
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float = -inf,
+    high: float = inf,
+    above: float = -inf,
+    needs: Need | None = None,
+) -> Any:
+    """A hyperparameter: a dataclass field with its default, one line of help, and the values that make sense.
+
+    Args:
+        low, high: the smallest and largest value allowed; of each number where the value is a sequence.
+        above: a value that must be exceeded.
+        needs: the condition under which the field acts; set without it, the field is refused by name.
+    """
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "above": above, "needs": needs})
+
+
+def check_ranges(holder: Any, name: str) -> None:
+    """Refuses numbers outside the ranges that the fields of the dataclass `holder` declare.
+
+    Raises:
+        AllWeatherError: naming the first field whose value does not fit.
+    """
+    for entry in fields(holder):
+        value = getattr(holder, entry.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)) and not isinstance(number, bool) and not _fits(number, entry.metadata):
+                raise AllWeatherError(f"{name}.{entry.name}: expected {_range(entry.metadata)}, got {spell(value)}.")
+
+
+def check_needs(method: Any) -> None:
+    """Refuses fields that were set although nothing that they change is in use.
+
+    A field counts as set where its value is neither its default nor that of one of the method's presets.
+
+    Raises:
+        AllWeatherError: naming the first such field, and what it needs.
+    """
+    for entry in fields(method):
+        value, need = getattr(method, entry.name), entry.metadata.get("needs")
+        if not is_set(method, entry.name, value):
+            continue
+        if reason := method.without.get(entry.name):
+            raise AllWeatherError(f"{method.name}.{entry.name}={spell(value)} would change nothing: {reason}.")
+        if need is not None and not need.met(method):
+            raise AllWeatherError(
+                f"{method.name}.{entry.name}={spell(value)} would change nothing: it needs {need.text}."
+            )
+
+
+def is_set(method: Any, name: str, value: Any) -> bool:
+    """Whether `value` is neither the field's default nor what one of the method's presets gives it."""
+    default = next((entry.default for entry in fields(method) if entry.name == name), MISSING)
+    usual = [default, *(preset[name] for preset in method.presets.values() if name in preset)]
+    return not any(value is known or (type(value) is type(known) and value == known) for known in usual)
+
+
+def spell(value: Any) -> str:
+    """A value as the command line writes it."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return ",".join(map(spell, value)) if isinstance(value, tuple) else str(value)
+
+
+def _fits(number: float, limits: Any) -> bool:
+    low, high, above = limits.get("low", -inf), limits.get("high", inf), limits.get("above", -inf)
+    return isfinite(number) and low <= number <= high and (above == -inf or number > above)
+
+
+def _range(limits: Any) -> str:
+    low, high, above = limits.get("low", -inf), limits.get("high", inf), limits.get("above", -inf)
+    parts = [f"above {above:g}" if above > -inf else "", f"at least {low:g}" if low > -inf else ""]
+    parts += [f"at most {high:g}" if high < inf else ""]
+    return "a finite number " + " and ".join(part for part in parts if part) if any(parts) else "a finite number"

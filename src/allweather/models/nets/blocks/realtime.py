@@ -1,0 +1,43 @@
+"""What three networks of one collection of real-time models share: the last step of each and its catalogue entry."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from allweather.models.entry import Entry
+from allweather.models.segmenter import Preprocessing
+
+CLASSES = 19
+
+
+def classifier(inputs: int) -> nn.Conv2d:
+    """The 1×1 convolution to the logits, without bias."""
+    return nn.Conv2d(inputs, CLASSES, 1, bias=False)
+
+
+def enlarge(logits: Tensor, image: Tensor) -> Tensor:
+    """Logits B×19×h×w at the height and width of the image."""
+    return functional.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=True)
+
+
+def realtime_entry(name: str, build: Callable[[], nn.Module], paper: str, size_multiple: int) -> Entry:
+    """An entry of zh320's collection, whose networks differ from those of the papers' authors in layers and keys.
+
+    Args:
+        name: of the architecture, such as `CGNet`.
+        paper: where it was published.
+        size_multiple: what height and width must be multiples of.
+    """
+    return Entry(
+        name=f"realtime:{name.lower()}",
+        family=name,
+        build=build,
+        source=f"{paper}; github.com/zh320/realtime-semantic-segmentation-pytorch, a variant of its own",
+        licence="Apache-2.0",
+        preprocessing=Preprocessing(size_multiple=size_multiple, align_corners=True),
+        file=f"{name.lower()}.pth",
+        publisher="github.com/zh320/realtime-semantic-segmentation-pytorch, release v1.0",
+        nesting="state_dict",
+        fixture=f"zh320/{name.lower()}",
+    )

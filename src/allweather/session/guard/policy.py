@@ -1,0 +1,215 @@
+"""The guard along a stream: when to compare, what counts as harm, and what it remembers of earlier batches."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from allweather.errors import CheckpointError
+from allweather.session.adapted import AdaptedNetwork, Prediction
+from allweather.session.guard.limits import Guard
+from allweather.session.guard.signs import compare, cuts, mirror_change, summary
+from allweather.session.snapshot import Snapshot, flatten_optimizer
+
+_WINDOW = 10  # comparisons that strikes are counted among
+_STILL = 0.5 / 255  # mean change of a few pixels under which a batch shows what the last one showed
+_EARLY = 5  # comparisons of a fresh adaptation that follow each other closely
+_USUAL = 0.8  # share of itself that the usual prediction's summary keeps at each comparison
+
+
+@dataclass
+class _History:
+    """What is remembered from batch to batch.
+
+    Attributes:
+        interval, wait: updates between comparisons, and until the next one; a batch without any counts as one.
+        resting, rests: batches still to be predicted without adapting, and how often that has been begun.
+        refusals: of the last comparisons, 1 for each that refused.
+        usual: classes and entropy of the source network's predictions, a moving average; empty before the first.
+        same: how many batches in a row have shown what the one before them showed.
+        thumbnail: a few pixels of the last batch; empty before the first.
+    """
+
+    interval: int = 1
+    wait: int = 0
+    resting: int = 0
+    rests: int = 0
+    refusals: list[int] = field(default_factory=list)
+    usual: list[float] = field(default_factory=list)
+    same: int = 0
+    thumbnail: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@dataclass(frozen=True)
+class Objection:
+    """Why a prediction must not stand.
+
+    Attributes:
+        reason: in words.
+        reference: the source network's plain prediction B×C×H×W that it was compared with.
+        judged: False where the reference itself is not finite, so that nothing could be compared.
+    """
+
+    reason: str
+    reference: Tensor
+    judged: bool = True
+
+
+class Policy:
+    """Says what counts as harm and what is to come back; it moves nothing itself.
+
+    Attributes:
+        good: the last state that was compared and found good.
+    """
+
+    def __init__(self, guard: Guard, adapted: AdaptedNetwork) -> None:
+        self.guard, self._adapted = guard, adapted
+        self._episodic = adapted.method.episodic
+        self.start()
+
+    def start(self) -> None:
+        """Before the first image."""
+        self._history, self.good = _History(), self._adapted.source
+
+    def is_resting(self) -> bool:
+        """Whether this batch is to be predicted without adapting after a reset; counts it."""
+        resting = self._history.resting > 0
+        self._history.resting -= int(resting)
+        return resting
+
+    def stands_still(self, images: Tensor) -> bool:
+        """Whether images B×3×H×W have repeated those before them too often to teach anything more; counts them."""
+        if self._episodic or not self.guard.enabled:
+            return False
+        history = self._history
+        thumbnail = images[:, :, :: max(1, images.shape[2] // 16), :: max(1, images.shape[3] // 16)].cpu()
+        before = history.thumbnail
+        same = thumbnail.shape == before.shape and bool((thumbnail - before).abs().mean() < _STILL)
+        history.same, history.thumbnail = history.same + 1 if same else 0, thumbnail.clone()
+        return history.same >= self.guard.max_repeats
+
+    def judge(
+        self, images: Tensor, prediction: Prediction, first: Tensor | None, judged: Snapshot | None, updates: int
+    ) -> Objection | None:
+        """Why the prediction must not stand; None where it may, or where no comparison is due.
+
+        Args:
+            images: B×3×H×W.
+            prediction: of the images, after the updates.
+            first: the source network's plain prediction of them, where the method has made it anyhow.
+            judged: the state that made the prediction, where it is not the network's present one.
+            updates: made on this batch; many bring the next comparison nearer.
+        """
+        if not (self.guard.enabled and self._adapted.has_moved()):
+            return None
+        usual = self._looks_usual(prediction.plain)
+        passed = max(1, updates)
+        if first is None and usual and self._history.wait >= passed:
+            self._history.wait -= passed
+            return None
+        reference = self._adapted.source_logits(images) if first is None else first
+        if not reference.isfinite().all():
+            return Objection("the source network's prediction is not finite", reference, judged=False)
+        signs = compare(reference, prediction.plain)
+        reason = self._reason(images, reference, prediction)
+        self._remember(reference, refused=reason is not None, calm=self.guard.calm(signs))
+        if reason is not None:
+            return Objection(reason, reference)
+        if usual and not self._episodic:  # an unusual image is no evidence that the state is good
+            self.good = judged or self._adapted.snapshot()
+        return None
+
+    def accepts(self, images: Tensor, reference: Tensor, prediction: Prediction) -> bool:
+        """Whether a prediction made part of the way back may stand."""
+        return self._reason(images, reference, prediction) is None
+
+    def gives_up(self) -> bool:
+        """Whether refusals have become so frequent along the stream that the source network must come back."""
+        return not self._episodic and sum(self._history.refusals) >= self.guard.strikes
+
+    def begin_rest(self) -> None:
+        """The source network has come back: some batches pass unadapted, more each time."""
+        history = self._history
+        self.good = self._adapted.source
+        history.resting = self.guard.rest * min(8, 2**history.rests)
+        history.rests += 1
+        history.refusals.clear()
+
+    def _reason(self, images: Tensor, reference: Tensor, prediction: Prediction) -> str | None:
+        plain = prediction.plain
+        if not plain.isfinite().all():
+            return "the prediction is not finite"
+        signs = compare(reference, plain)
+        if reason := self.guard.verdict(signs):
+            return reason
+        if signs.disagreement <= self.guard.closer_look:
+            return None
+        mirrored, adapted = images.flip(3), self._adapted
+        source = mirror_change(reference, adapted.source_logits(mirrored))
+        other = adapted.predict(mirrored).plain if prediction.mirrored is None else prediction.mirrored.flip(3)
+        before, after = cuts(images, [reference, plain])
+        flip = float(mirror_change(plain, other) / source.clamp_min(1e-6))
+        return self.guard.closer_verdict(flip, after / max(before, 1e-6))
+
+    def _looks_usual(self, logits: Tensor) -> bool:
+        if self._episodic:
+            return False  # the reference costs nothing: every batch is compared
+        if not self._history.usual:
+            return True
+        now, usual = summary(logits).tolist(), self._history.usual
+        return not self.guard.unusual(*(value / max(common, 1e-6) for value, common in zip(now, usual, strict=True)))
+
+    def _remember(self, reference: Tensor, *, refused: bool, calm: bool) -> None:
+        """Takes up a comparison: after a refusal the next batch is compared, after calm ones ever later ones."""
+        if self._episodic:
+            return
+        history = self._history
+        history.refusals = [*history.refusals, int(refused)][-_WINDOW:]
+        trusted = calm and not refused and len(history.refusals) > _EARLY
+        history.interval = min(2 * history.interval, max(1, self.guard.every)) if trusted else 1
+        history.wait = history.interval - 1
+        now = summary(reference).tolist()
+        history.usual = [_USUAL * old + (1 - _USUAL) * new for old, new in zip(history.usual or now, now, strict=True)]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is remembered, by name."""
+        history = self._history
+        found = {
+            "guard.counts": torch.tensor(
+                [history.interval, history.wait, history.resting, history.rests, history.same]
+            ),
+            "guard.thumbnail": history.thumbnail,
+            "guard.refusals": torch.tensor(history.refusals, dtype=torch.int64),
+            "guard.usual": torch.tensor(history.usual, dtype=torch.float64),
+        }
+        if self.good is not self._adapted.source:
+            found["guard.updates"] = torch.tensor(self.good.updates)
+            found |= {f"guard.good.{name}": tensor for name, tensor in self.good.tensors.items()}
+            found |= {f"guard.{name}": tensor for name, tensor in flatten_optimizer(self.good.optimizer).items()}
+        return found
+
+    def check(self, tensors: dict[str, Tensor]) -> None:
+        """Refuses what `load` could not take up.
+
+        Raises:
+            CheckpointError: naming what is missing or of another shape.
+        """
+        if tensors["guard.counts"].shape != (5,):
+            raise CheckpointError("expected five numbers in counters.guard.counts.")
+        if "guard.updates" in tensors:
+            for name, tensor in self._adapted.state.tensors().items():
+                found = tensors.get(f"guard.good.{name}")
+                if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
+                    raise CheckpointError(f"expected counters.guard.good.{name} of shape {tuple(tensor.shape)}.")
+            self._adapted.optimizer_state({name.removeprefix("guard."): tensor for name, tensor in tensors.items()})
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Takes up what `tensors` gave, once `check` has passed it."""
+        self.good = self._adapted.source
+        interval, wait, resting, rests, same = (int(value) for value in tensors["guard.counts"])
+        refusals, usual = tensors["guard.refusals"].tolist(), tensors["guard.usual"].tolist()
+        self._history = _History(interval, wait, resting, rests, refusals, usual, same, tensors["guard.thumbnail"])
+        if "guard.updates" in tensors:
+            own = {name.removeprefix("guard."): tensor for name, tensor in tensors.items()}
+            good = {name.removeprefix("good."): tensor for name, tensor in own.items() if name.startswith("good.")}
+            self.good = Snapshot(good, self._adapted.optimizer_state(own), int(own["updates"]))

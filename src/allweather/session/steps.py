@@ -1,0 +1,112 @@
+"""The loop on one batch: forward passes and updates until the cap, the stopping rule, or a bad number."""
+
+from dataclasses import dataclass, field
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from allweather.errors import NotFiniteError
+from allweather.methods.method import Batch, Objective
+from allweather.session.adapted import AdaptedNetwork, Prediction
+from allweather.session.reading import Reading, queues
+
+
+@dataclass
+class Steps:
+    """What the steps on one batch have given so far.
+
+    Attributes:
+        first, last: logits B×C×H×W before any update, and of the latest forward pass.
+        current: whether `last` is what the network as it stands would predict.
+        reported: the prediction before the last update, where the method reports that one and has several views.
+        losses, watched, updates, stop: as in `Result`.
+        failure: why the batch must leave no trace.
+        pending: whether the latest gradient was finite, a number on the device that has not been read yet.
+    """
+
+    first: Tensor | None = None
+    last: Tensor | None = None
+    current: bool = True
+    reported: Prediction | None = None
+    losses: list[float] = field(default_factory=list)
+    watched: list[float] = field(default_factory=list)
+    updates: int = 0
+    stop: str = "none"
+    failure: str | None = None
+    pending: Tensor | None = None
+
+    def read(self, *numbers: Tensor) -> Reading:
+        """Sends `numbers` to the host, and behind them whether the latest gradient was finite."""
+        return Reading([*numbers, *([] if self.pending is None else [self.pending])])
+
+    def arrived(self, reading: Reading, count: int) -> list[float]:
+        """The first `count` numbers of a reading; one of a bad gradient undoes the step that it led to."""
+        values = reading.values()
+        if self.pending is not None and not values[count]:
+            self.failure = "the gradient is not finite"
+            self.updates -= 1
+            self.stop = "cap" if self.updates else "none"
+        self.pending = None
+        return values[:count]
+
+    def see(self, objective: Objective, current: bool) -> None:
+        """Takes up a forward pass."""
+        self.last, self.current = objective.logits.detach(), current
+        self.first = self.last if self.first is None else self.first
+
+
+def take_steps(adapted: AdaptedNetwork, batch: Batch) -> Steps:
+    """Minimises the method's objective on the batch.
+
+    Where the device queues its work, the numbers that decide travel while it already computes the gradient. Whether
+    a gradient was finite is read with the next numbers: a batch that fails leaves no trace anyhow.
+    """
+    steps, method = Steps(), adapted.method
+    early = queues(batch.images.device)
+    for iteration in range(max(1, method.iterations)):
+        try:
+            objective = adapted.objective(batch)
+        except NotFiniteError as error:
+            steps.failure = str(error)
+            break
+        loss = objective.loss
+        if loss is None:
+            steps.see(objective, method.predicts_as_it_adapts)
+            break
+        reading = steps.read(loss, loss if objective.watched is None else objective.watched)
+        gradient = adapted.gradient(loss) if early else None
+        if not _goes_on(steps, objective, reading, adapted):
+            break
+        steps.pending = adapted.gradient(loss) if gradient is None else gradient
+        if iteration + 1 == method.iterations and method.mirror and not method.report_after:
+            steps.reported = adapted.predict(batch.images, steps.last)
+        adapted.move()
+        steps.updates, steps.current, steps.stop = steps.updates + 1, False, "cap"
+    adapted.forget_gradient()
+    return steps
+
+
+def _goes_on(steps: Steps, objective: Objective, reading: Reading, adapted: AdaptedNetwork) -> bool:
+    """Whether the numbers of a forward pass, once they have arrived, ask for another update."""
+    loss, watched = steps.arrived(reading, 2)
+    if steps.failure:
+        return False
+    steps.see(objective, adapted.method.predicts_as_it_adapts)
+    steps.losses.append(loss)
+    steps.watched.append(watched)
+    if not isfinite(loss):
+        steps.failure = "the objective is not finite"
+        return False
+    if reason := adapted.method.stopping.reason(steps.watched):
+        steps.stop = reason
+        return False
+    return True
+
+
+def unfit(images: Tensor, learns: bool) -> str | None:
+    """Why nothing can be learnt from images B×3×H×W; found before anything is queued behind them."""
+    low, high = torch.aminmax(images)
+    if not (low.isfinite() and high.isfinite()):
+        return "the image is not finite"
+    return "the image is constant" if learns and low == high else None

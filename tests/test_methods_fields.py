@@ -1,0 +1,244 @@
+"""Every hyperparameter acts or is refused by name, and every value is checked; run over the whole table of methods."""
+
+from dataclasses import fields
+from math import inf
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+from PIL import Image
+from tiny import frames, tiny
+from torch import Tensor
+
+from allweather import methods
+from allweather.errors import AllWeatherError
+from allweather.session import Guard, Session
+
+# what makes a method learn from noise within three frames, so that its fields can be seen at work
+VISIBLE: dict[str, dict[str, Any]] = {
+    "eta": {"margin": 1.0},
+    "eata": {"margin": 1.0},
+    "sar": {"margin": 1.0},
+    "pseudo-label": {"threshold": 0.2},
+    "augco": {"threshold": 0.3},
+    "self-adaptive": {"threshold": 0.3},
+    "cotta": {"lr": 1e-2},
+    "rotta": {"every": 1, "lr": 1e-2, "teacher": 0.9},
+    "diga": {"threshold": 0.3},
+}
+FALLS = {"ncut_weight": 5.0, "entropy_weight": 0.0, "diversity_weight": 0.0}  # the normalized cut falls from the start
+# other fields that must be set for a field to act, where the method's own do not let it
+CONTEXT: dict[tuple[str, str], dict[str, Any]] = {
+    ("*", "horizon"): {"episodic": False, "schedule": "poly"},
+    ("*", "schedule"): {"episodic": False},
+    ("*", "momentum"): {"episodic": False},
+    ("*", "lookahead"): {"report_after": True},
+    ("*", "episodic"): {"report_after": True},
+    ("eta", "momentum"): {"episodic": False, "redundancy": -1.0},
+    ("eta", "schedule"): {"episodic": False, "redundancy": -1.0},
+    ("eta", "horizon"): {"episodic": False, "redundancy": -1.0, "schedule": "poly"},
+    ("eta", "redundancy"): {"episodic": False},
+    ("eta", "decay"): {"episodic": False, "redundancy": 1.2e-5},
+    ("eata", "momentum"): {"redundancy": -1.0},
+    ("eata", "schedule"): {"redundancy": -1.0},
+    ("eata", "horizon"): {"redundancy": -1.0, "schedule": "poly"},
+    ("eata", "decay"): {"redundancy": 1.2e-5, "report_after": True, "lr": 5e-4},
+    ("eata", "penalty"): {"source_images": "images", "redundancy": -1.0},
+    ("eata", "source_count"): {"source_images": "images", "redundancy": -1.0},
+    ("eata", "source_images"): {"redundancy": -1.0},
+    ("sar", "recover"): {"episodic": False},
+    ("sar", "decay"): {"episodic": False, "recover": 1.0922},
+    ("mall-sample", "iterations"): {"lr": 1.0, **FALLS},
+    ("*", "stop_tolerance"): {"iterations": 6, "lr": 1.0, **FALLS},
+    ("*", "stop_patience"): {"iterations": 6, "stop_tolerance": 1.0, **FALLS},
+    ("*", "stop_rise"): {"iterations": 6, "lr": 1.0, "stop_tolerance": 0.0},
+}
+CANDIDATES: dict[str, tuple[Any, ...]] = {
+    "parameters": ("all", "head.*"),
+    "redundancy": (-1.0, 1.9),
+    "threshold": (0.0, 0.99),
+    "horizon": (2,),
+    "decay": (0.0,),
+    "source_count": (1,),
+    "stop_tolerance": (0.0, 1.0),
+    "stop_rise": (0.0, 99.0),
+    "side": (16,),
+    "capacity": (1,),
+    "recover": (10.0,),
+    "class_weights": ("predicted-mass", "inverse-mass", (1.0, 2.0, 3.0)),
+    "rank": (2,),
+    "max_rank": (1,),
+    "scales": ((0.5, 1.0),),
+    "source_images": ("images",),
+    "weight_decay": (0.5,),
+    "penalty": (0.0, 1e6),
+}
+EVERY_FIELD = [(name, field) for name, method in methods.METHODS.items() for field in methods.describe_fields(method)]
+
+
+def alternatives(name: str, field: str, default: Any) -> tuple[Any, ...]:
+    """Other valid values of a field."""
+    if field in CANDIDATES:
+        return tuple(value for value in CANDIDATES[field] if value != default)
+    method = methods.METHODS[name]
+    hint = get_type_hints(method)[field]
+    if get_origin(hint) is Literal:
+        return tuple(value for value in get_args(hint) if value != default)
+    if isinstance(default, bool):
+        return (not default,)
+    limits = next(entry.metadata for entry in fields(method) if entry.name == field)  # type: ignore[arg-type]
+    if isinstance(default, int):
+        return (default + 2,)
+    low, high = max(limits["low"], limits["above"]), min(limits["high"], inf)
+    number = 0.3 if default is None else default
+    found = {number / 2 + (0.1 if low == 0 and number == 0 else 0), number * 1.5 + 0.05, min(high, 0.99)}
+    return tuple(value for value in sorted(found) if low < value <= high and value != default)
+
+
+def three_steps(name: str, settings: dict[str, Any]) -> list[Tensor]:
+    model = tiny("batchnorm")
+    session = Session(model, methods.make(name, settings=settings), guard=Guard(enabled=False))
+    return [session(frame).logits for frame in frames(3)]
+
+
+def acts(name: str, base: dict[str, Any], field: str) -> bool:
+    """Whether any other value of the field changes what three frames give."""
+    method = methods.make(name, settings=base)
+    before = three_steps(name, base)
+    for value in alternatives(name, field, getattr(method, field)):
+        after = three_steps(name, base | {field: value})
+        if not all(torch.equal(one, other) for one, other in zip(before, after, strict=True)):
+            return True
+    return False
+
+
+def refusal(name: str, base: dict[str, Any], field: str) -> str | None:
+    """What is said to another value of the field."""
+    value = alternatives(name, field, getattr(methods.make(name, settings=base), field))[0]
+    try:
+        methods.make(name, settings=base | {field: value})
+    except AllWeatherError as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for index, frame in enumerate(frames(3, seed=7)):
+        pixels = (frame * 255).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize(("name", "field"), EVERY_FIELD, ids=lambda value: value)
+def test_a_field_acts_or_is_refused_by_name(name: str, field: str) -> None:
+    base = VISIBLE.get(name, {})
+    if field == "episodic":
+        base = {key: value for key, value in base.items() if key != "every"}
+    context = CONTEXT.get((name, field), CONTEXT.get(("*", field)))
+    context = context and {
+        key: value for key, value in context.items() if key in methods.describe_fields(methods.METHODS[name])
+    }
+    refused = refusal(name, base, field)
+    if refused is not None:
+        assert f"{name}.{field}=" in refused or f"{name}: with episodic" in refused
+        if field in methods.METHODS[name].without or "would never be seen" in refused:
+            return
+        assert context, "a field that is refused must act where its need is met"
+    assert acts(name, base | (context or {}), field)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("cotta", {"lookahead": 0.1}, "cotta.lookahead=0.1 would change nothing: the teacher predicts"),
+        ("rotta", {"lookahead": 0.1}, "rotta.lookahead=0.1 would change nothing"),
+        ("tent", {"report_after": False, "episodic": False, "lookahead": 0.1}, "it needs report_after=true"),
+        ("tent", {"report_after": False}, "the update would never be seen"),
+        ("tent", {"bn": "batch", "share": 0.3}, "tent.share=0.3 would change nothing: it needs bn=mixed|running|train"),
+        ("tent", {"horizon": 5}, "tent.horizon=5 would change nothing: it needs schedule=poly"),
+        ("tent", {"momentum": 0.5}, "tent.momentum=0.5 would change nothing: it needs episodic=false or iterations"),
+        ("mall-sample", {"stop_rise": 0.5}, "mall-sample.stop_rise=0.5 would change nothing: it needs iterations"),
+        ("mall-sample", {"rank": 8, "max_rank": 9}, "mall-sample.max_rank=9 would change nothing: it needs rank=auto"),
+        ("eta", {"redundancy": 0.2}, "eta.redundancy=0.2 would change nothing: it needs episodic=false"),
+        ("eata", {"penalty": 3.0}, "eata.penalty=3.0 would change nothing: it needs source_images"),
+        ("tent", {"lr": -1.0}, "tent.lr: expected a finite number at least 0, got -1.0"),
+        ("tent", {"lr": inf}, "tent.lr: expected a finite number"),
+        ("tent", {"iterations": 0}, "tent.iterations: expected a finite number at least 1, got 0"),
+        ("mall-domain", {"anchor": 1.5}, "mall-domain.anchor: expected a finite number at least 0 and at most 1"),
+        ("mall-domain", {"scale": 0.0}, "mall-domain.scale: expected a finite number above 0 and at most 1"),
+        ("self-adaptive", {"scales": (1.0, 0.0)}, "scales: expected a finite number above 0, got 1.0,0.0"),
+        ("rotta", {"capacity": 0}, "rotta.capacity: expected a finite number at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_a_value_that_could_not_act_or_is_out_of_range_is_named(
+    name: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AllWeatherError) as by_name:
+        methods.make(name, settings=settings)
+    with pytest.raises(AllWeatherError) as by_class:
+        methods.METHODS[name](**settings)
+    assert message in str(by_name.value) and message in str(by_class.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": "1"}, "tent.lr: expected number, got '1'."),
+        ({"episodic": 1}, "tent.episodic: expected true|false, got 1."),
+        ({"iterations": 2.0}, "tent.iterations: expected integer, got 2.0."),
+        ({"iterations": True}, "tent.iterations: expected integer, got True."),
+        ({"bn": "mix"}, "tent.bn: expected source|mixed|batch|running|train, got 'mix'."),
+        ({"share": "none"}, "tent.share: expected number|none, got 'none'."),
+    ],
+)
+def test_the_constructor_converts_nothing(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(AllWeatherError) as error:
+        methods.Tent(**settings)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "norm"), [("tent", {"bn": "source"}, "layernorm"), ("mall-domain", {"share": 0.3}, "none")]
+)
+def test_statistics_cannot_be_chosen_for_a_network_that_has_none(name: str, fields: dict[str, Any], norm: str) -> None:
+    method = methods.make(name, settings={"parameters": "all", **fields})
+    with pytest.raises(AllWeatherError, match=rf"{name}\.\w+=.* would change nothing: tiny-{norm} has no BatchNorm"):
+        Session(tiny(norm), method)
+
+
+def test_a_share_moves_the_running_statistics_of_train_mode() -> None:
+    def moved(share: float) -> Tensor:
+        model = tiny("batchnorm")
+        before = model.network.stem[1].running_mean.clone()  # type: ignore[union-attr,index,operator]
+        settings = {"bn": "train", "share": share, "episodic": False, "lr": 0.0}
+        session = Session(model, methods.make("tent", settings=settings), guard=False)
+        session(frames(1)[0])
+        return session.state.buffers["stem.1.running_mean"] - before
+
+    torch.testing.assert_close(moved(0.4), 4 * moved(0.1))
+
+
+def test_a_method_without_presets_has_none_but_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bare(methods.Tent):
+        name = "bare"
+        presets = {}  # noqa: RUF012
+
+    monkeypatch.setitem(methods.METHODS, "bare", Bare)
+    assert methods.make("bare") == Bare()
+    with pytest.raises(AllWeatherError, match=r"unknown preset of bare 'paper'.*Known: recommended"):
+        methods.make("bare", "paper")
+
+
+@pytest.mark.parametrize("guard", ["off", 0, 1.0, {}])
+def test_a_guard_of_another_type_is_refused(guard: Any) -> None:
+    with pytest.raises(AllWeatherError, match="expected a Guard, or False"):
+        Session(tiny("batchnorm"), methods.Tent(), guard=guard)
+
+
+def test_a_guard_can_be_switched_off_in_a_word() -> None:
+    assert Session(tiny("batchnorm"), methods.Tent(), guard=False).guard == Guard(enabled=False)
+    assert Session(tiny("batchnorm"), methods.Tent(), guard=True).guard == Guard()

@@ -1,0 +1,222 @@
+"""Sessions on disk, copied and pickled: whole, of the same weights and settings, or refused with nothing changed."""
+
+import copy
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tiny import frames, tiny
+from torch import Tensor, nn
+
+from allweather import methods
+from allweather.errors import AllWeatherError, CheckpointError
+from allweather.models.segmenter import Segmenter
+from allweather.session import Guard, Session, Shift
+
+Tensors = dict[str, Tensor]
+
+
+def session_of(**options: Any) -> Session:
+    return Session(tiny("batchnorm"), methods.make("mall-domain", settings={"lr": 1e-3}), **options)
+
+
+def saved(path: Path, **options: Any) -> Path:
+    session = session_of(**options)
+    for image in frames(3):
+        session(image)
+    session.save(path)
+    return path
+
+
+def read(path: Path) -> tuple[Tensors, dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def everything(session: Session) -> Tensors:
+    optimizer = session._adapted.optimizer
+    assert optimizer is not None
+    state = {f"{i}.{k}": torch.as_tensor(v) for i, e in optimizer.state_dict()["state"].items() for k, v in e.items()}
+    counters = {name: tensor.clone() for name, tensor in session._counters().items()}
+    return {**{k: v.clone() for k, v in session.model.state_dict().items()}, **state, **counters}
+
+
+def without(name: str) -> Callable[[Tensors], None]:
+    def damage(tensors: Tensors) -> None:
+        del tensors[name]
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Tensors], None]] = {
+    "no count of updates": without("counters.updates"),
+    "no guard": without("counters.guard.counts"),
+    "no thumbnail": without("counters.guard.thumbnail"),
+    "no random state": without("counters.random"),
+    "a short random state": lambda t: t.update({"counters.random": t["counters.random"][:9]}),
+    "a NaN parameter": lambda t: t.update({"parameters.stem.1.weight": torch.full((8,), float("nan"))}),
+    "an integer parameter": lambda t: t.update({"parameters.stem.1.weight": torch.ones(8, dtype=torch.int64)}),
+    "a parameter of another shape": lambda t: t.update({"parameters.stem.1.weight": torch.ones(9)}),
+    "no parameter": without("parameters.stem.1.weight"),
+    "an optimizer of another shape": lambda t: t.update({"optimizer.0.exp_avg": torch.ones(3)}),
+    "an optimizer without its average": without("optimizer.0.exp_avg"),
+    "a strange optimizer entry": lambda t: t.update({"optimizer.x.y": torch.ones(8)}),
+    "a parameter changed a little": lambda t: t.update({"parameters.stem.1.weight": torch.ones(8) + 1e-3}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_refused_and_changes_nothing(damage: str, tmp_path: Path) -> None:
+    tensors, metadata = read(saved(tmp_path / "a.safetensors"))
+    DAMAGES[damage](tensors)
+    save_file(tensors, tmp_path / "b.safetensors", metadata)
+    session = session_of()
+    session(frames(1)[0])
+    before = everything(session)
+    with pytest.raises(CheckpointError, match=r"b\.safetensors"):
+        session.load(tmp_path / "b.safetensors")
+    after = everything(session)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    session(frames(1)[0])
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"network": 3}', "null"])
+def test_unreadable_settings_are_refused(text: str, tmp_path: Path) -> None:
+    tensors, metadata = read(saved(tmp_path / "a.safetensors"))
+    save_file(tensors, tmp_path / "b.safetensors", metadata | {"allweather.session": text})
+    with pytest.raises(CheckpointError, match=r"b\.safetensors is damaged"):
+        session_of().load(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("what", ["counters.updates", "counters.random", "counters.guard.counts", "optimizer.0.step"])
+def test_a_file_of_another_version_is_refused_by_what_it_lacks(what: str, tmp_path: Path) -> None:
+    """Its digest is right: it is whole, but not what this version writes."""
+    from allweather.session.storage import save_session
+
+    tensors, metadata = read(saved(tmp_path / "a.safetensors"))
+    del tensors[what]
+    save_session(tmp_path / "b.safetensors", tensors, json.loads(metadata["allweather.session"]))
+    session = session_of()
+    before = everything(session)
+    with pytest.raises(CheckpointError):
+        session.load(tmp_path / "b.safetensors")
+    assert all(torch.equal(before[name], tensor) for name, tensor in everything(session).items())
+
+
+def test_a_session_of_other_weights_is_refused_by_their_digest(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    other = tiny("batchnorm")
+    with torch.no_grad():
+        other.network.head[3].bias[0] += 1e-3  # type: ignore[union-attr,index]
+    session = Session(other, methods.make("mall-domain", settings={"lr": 1e-3}))
+    with pytest.raises(CheckpointError, match="was saved with weights="):
+        session.load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"guard": Guard(max_drift=0.3)}, "guard.max_drift=0.2"),
+        ({"guard": False}, "guard.enabled=True"),
+        ({"precision": "bf16"}, "precision=float32"),
+        ({"seed": 4}, "seed=0"),
+        ({"adapt_when": "shift"}, "adapt_when=always"),
+    ],
+)
+def test_a_session_with_other_settings_is_refused_by_name(options: Any, word: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"was saved with {word}"):
+        session_of(**options).load(saved(tmp_path / "a.safetensors"))
+
+
+def test_shift_detection_with_another_threshold_is_refused_by_name(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors", adapt_when="shift")
+    with pytest.raises(CheckpointError, match=r"shift\.threshold"):
+        session_of(adapt_when="shift", shift=Shift(threshold=0.9)).load(path)
+
+
+def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    before = path.read_bytes()
+
+    def cut(tensors: Tensors, target: Path, metadata: dict[str, str]) -> None:
+        target.write_bytes(b"half a file")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("allweather.session.storage.save_file", cut)
+    with pytest.raises(AllWeatherError, match="no space left"):
+        session_of().save(path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+class Counting(nn.Module):
+    """A network that keeps a moving average and a count of its calls, whatever mode it is in, and replaces a buffer."""
+
+    average: Tensor
+    calls: Tensor
+    last: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = tiny("batchnorm").network
+        self.register_buffer("average", torch.zeros(3))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("last", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.body(x)
+        self.average.lerp_(logits.detach().mean((0, 2, 3)), 0.1)
+        self.calls += 1
+        self.last = logits.detach().mean((0, 2, 3))[:1] + self.last
+        return logits + self.average.view(1, 3, 1, 1) + self.last
+
+
+def counting() -> Segmenter:
+    return Segmenter.wrap(Counting(), classes=tiny("batchnorm").classes, name="counting")
+
+
+@pytest.mark.parametrize("name", ["source", "norm", "tent", "mall-sample", "mall-domain", "cotta"])
+def test_buffers_that_a_network_moves_itself_come_back(name: str, tmp_path: Path) -> None:
+    model, images = counting(), frames(4)
+    session = Session(model, methods.make(name), guard=False)
+    first = [session(image).logits for image in images]
+    kept = session.predict(images[0])
+    assert torch.equal(kept, session.predict(images[0])), "predict moves nothing"
+    if session.method.episodic:
+        again = Session(model, methods.make(name), guard=False)
+        assert torch.equal(again(images[3]).logits, first[3]), "each image is on its own"
+    session.save(tmp_path / "a.safetensors")
+    resumed = Session(model, methods.make(name), guard=False)
+    resumed.load(tmp_path / "a.safetensors")
+    assert torch.equal(resumed(images[1]).logits, session(images[1]).logits)
+    session.reset()
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in session.model.state_dict().items())
+    assert all(torch.equal(session(image).logits, before) for image, before in zip(images, first, strict=True))
+
+
+@pytest.mark.parametrize("name", ["tent", "mall-domain", "cotta", "rotta", "diga", "eta"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+def test_a_copy_goes_on_as_the_original(name: str, copied: Callable[[Session], Session]) -> None:
+    images = frames(6)
+    session = Session(tiny("batchnorm"), methods.make(name, settings={"bn": "running"}))
+    for image in images[:3]:
+        session(image)
+    other = copied(session)
+    expected = [session(image) for image in images[3:]]
+    found = [other(image) for image in images[3:]]
+    for one, two in zip(expected, found, strict=True):
+        assert torch.equal(one.logits, two.logits) and one.decision == two.decision
+    other.reset()
+    session.reset()
+    assert torch.equal(session(images[0]).logits, other(images[0]).logits)
+
+
+def test_a_compiled_session_says_why_it_cannot_be_copied() -> None:
+    session = session_of(compile=True)
+    with pytest.raises(AllWeatherError, match=r"compiled session cannot be copied or pickled\. Use save and load"):
+        pickle.dumps(session)
