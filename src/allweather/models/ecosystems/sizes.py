@@ -49,7 +49,7 @@ class Sizes:
             sizes = ", ".join(f"{w}x{h}" for h, w in working)
             raise InputError(
                 f"{self.network} takes no image of {width}×{height} pixels, as it sees it ({first_line(error)}). "
-                f"Sizes that work: {sizes} (WIDTHxHEIGHT). Resample images to one of them."
+                f"Sizes that work: {sizes} (WIDTHxHEIGHT). Resample images to one of them (command line: --size)."
             ) from error
 
     def _working(self, network: Callable[[Tensor], Output], pixels: Tensor) -> list[tuple[int, int]]:
