@@ -157,6 +157,16 @@ def test_a_run_is_not_resumed_with_other_code(lab: Path) -> None:
     assert done.returncode == 2 and "another run: code differ" in done.stderr
 
 
+def test_random_weights_of_an_own_network_are_those_of_the_seed(lab: Path) -> None:
+    labels = []
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:build", "--random-weights")
+        done = allweather(*command, "--method", "source", "--seed", seed, "--out", lab / out)
+        assert done.returncode == 0 and "randomly initialised" in done.stderr, done.stderr
+        labels.append((lab / out / "labels" / "0.png").read_bytes())
+    assert labels[0] == labels[1] != labels[2]
+
+
 MISTAKES = [
     (("--model", "mynets.py"), "say what in that file makes the network: mynets.py:build, mynets.py:fixed"),
     (("--model", "mynets.py:bild"), "unknown name in mynets.py 'bild'. Did you mean 'build'"),
@@ -168,6 +178,11 @@ MISTAKES = [
     (("--model", "mynets.py:build", "--mean", "1,2"), "--mean: expected 3 values separated by commas (number)"),
     (("--model", "mynets.py:build", "--classes", "city"), "unknown class set 'city'. Did you mean 'cityscapes'"),
     (("--model", "mynets.py:build", "--weights", "mynets.py"), "mynets.py"),
+    (
+        ("--model", "mynets.py:build"),
+        "build comes without weights, and none were given. Name its checkpoint: --weights",
+    ),
+    (("--model", "mynets.py:fixed", "--random-weights"), "--random-weights: mynets.py:fixed has weights here"),
     (("--model", "demo:streetnet", "--model-arg", "width=4"), "demo:streetnet takes no arguments"),
     (("--model", "weights.pth"), "'weights.pth' is a checkpoint's name; say which network it belongs to"),
     (("--model", "mynet:build"), "A network of your own is FILE.py:NAME"),

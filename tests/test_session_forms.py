@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tiny import CLASSES, TinyNetwork, frames, moved_names, tiny
 from torch import Tensor, nn
 
 from allweather import Segmenter, Session, methods
-from tests.tiny import CLASSES, TinyNetwork, frames, moved_names, tiny
 
 
 class OwnNorm(nn.Module):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import CLASSES, SIZE, frames, tiny
 from torch import Tensor
 
 from allweather import Session, methods
 from allweather.errors import InputError
-from tests.tiny import CLASSES, SIZE, frames, tiny
 
 BYTES = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
 TENSOR = torch.from_numpy(BYTES).permute(2, 0, 1).float() / 255

@@ -1,5 +1,6 @@
-"""Class sets: the names, order and palette of what a network can say about a pixel."""
+"""Class sets: the names, order and palette of what a network can say about a pixel, and classes matched by name."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -53,6 +54,58 @@ CAMVID11 = ClassSet(
 )  # fmt: skip
 
 CLASS_SETS = {classes.name: classes for classes in (CITYSCAPES, CAMVID11)}
+
+SYNONYMS: dict[str, tuple[str, ...]] = {  # what ADE20K, Mapillary Vistas and others call parts of Cityscapes' classes
+    "road": (
+        "street", "service lane", "bike lane", "crosswalk - plain", "lane marking - crosswalk",
+        "lane marking - general",
+    ),
+    "sidewalk": ("pavement", "pedestrian area"),
+    "building": ("house", "skyscraper"),
+    "pole": ("utility pole",),
+    "traffic light": ("traffic lights", "traffic signal"),
+    "traffic sign": ("traffic signs", "traffic sign (front)", "signboard", "sign"),
+    "vegetation": ("tree", "plant", "palm"),
+    "terrain": ("grass", "earth", "field"),
+    "person": ("pedestrian",),
+    "rider": ("bicyclist", "motorcyclist", "other rider"),
+    "car": ("van",),
+    "train": ("tram", "on rails"),
+    "motorcycle": ("motorbike", "minibike"),
+    "bicycle": ("bike",),
+}  # fmt: skip
+
+
+def recognise(names: tuple[str, ...]) -> ClassSet | None:
+    """The known class set that has exactly these names, in whatever order and spelling; None where there is none.
+
+    Case, spaces, hyphens and underscores make no difference: `Traffic_Light` is `traffic light`.
+    """
+    plain = sorted(_plain(name) for name in names)
+    return next((known for known in CLASS_SETS.values() if sorted(map(_plain, known.names)) == plain), None)
+
+
+def sources(names: tuple[str, ...], classes: ClassSet) -> tuple[tuple[int, ...], ...]:
+    """For each class of `classes`, which of `names` mean it: by its own name, or by a word of `SYNONYMS`.
+
+    A name may hold several words for one thing, as ADE20K's do (`road, route`). Each name means one class at most.
+
+    Returns:
+        Indices into `names`, one tuple per class, empty where no name means the class.
+    """
+    own = {_plain(name): index for index, name in enumerate(classes.names)}
+    other = {_plain(word): own[_plain(name)] for name in classes.names for word in SYNONYMS.get(name, ())}
+    meant = [_meaning(name, own, other) for name in names]
+    return tuple(tuple(i for i, index in enumerate(meant) if index == wanted) for wanted in range(len(classes)))
+
+
+def _meaning(name: str, own: dict[str, int], other: dict[str, int]) -> int | None:
+    words = [_plain(name), *(_plain(word) for word in re.split("[,;]", name))]
+    return next((table[word] for table in (own, other) for word in words if word in table), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold())
 
 
 def numbered(names: tuple[str, ...]) -> ClassSet:

@@ -47,7 +47,14 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that h
     "segformer": ("segformer",),
     "stdc": ("stdc",),
 }
-ECOSYSTEMS = ("transformers", "nvlabs", "torchvision", "smp", "mmseg")  # schemes whose networks another library builds
+ECOSYSTEMS = {  # schemes whose networks another library builds, and the licence of their weights
+    "transformers": "the repository's",
+    "nvlabs": "non-commercial (NVIDIA Source Code License)",
+    "torchvision": "your file's",
+    "smp": "the repository's, or your file's",
+    "mmseg": "your file's",
+    "ultralytics": "AGPL-3.0, the library's code too",
+}
 
 
 def load_model(
@@ -69,7 +76,8 @@ def load_model(
         name: `scheme:name`, such as `espnetv2:2.0` or `transformers:` and a hub name or local folder; or a factory or
             class of your own as `mynets.py:build`, `package.module:build` or the name that an installed package gives
             it. Your own code runs, which is said on stderr.
-        classes: the class set, where the catalogue does not know it (libraries' and own networks).
+        classes: of libraries' and own networks, the class set that their outputs are, or become: names of a
+            transformers or ultralytics network are matched with its; see `ecosystems.naming.choose`.
         mean, std: per RGB channel on the [0, 1] scale, of a network of your own; ImageNet's where None.
         arguments: of the factory of your own, as ready values or text.
         sha256: expected digest of the checkpoint.
@@ -187,7 +195,8 @@ def list_models() -> list[dict[str, Any]]:
     Networks of installed packages: `allweather.models.own.list_own`.
     """
     return [_row(entry) for entry in all_entries()] + [
-        {"name": f"{scheme}:…", "family": f"any network of {scheme}"} for scheme in ECOSYSTEMS
+        {"name": f"{scheme}:…", "family": f"any network of {scheme}", "licence": licence}
+        for scheme, licence in ECOSYSTEMS.items()
     ]
 
 

@@ -12,6 +12,7 @@ from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import CheckpointError, RandomWeightsWarning, unknown
 from allweather.models.checkpoints import read_state_dict
 from allweather.models.ecosystems.extras import optional
+from allweather.models.ecosystems.sizes import Sizes
 from allweather.models.ecosystems.transformers import Logits
 from allweather.models.segmenter import Preprocessing, Segmenter, Window
 
@@ -63,9 +64,9 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         tensors, provenance = read_state_dict(weights)
         network = _with_tensors(library, config, hub_names(tensors), weights, name)
     return Segmenter(
-        Logits(network),
+        Logits(network, sizes=Sizes(f"nvlabs:{name}")),
         classes=classes,
-        preprocessing=Preprocessing(size_multiple=32),
+        preprocessing=Preprocessing(),
         name=f"nvlabs:{name}",
         provenance=provenance,
         window=Window(1024, 768),

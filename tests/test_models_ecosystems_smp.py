@@ -1,0 +1,219 @@
+"""segmentation-models-pytorch: hub names and folders with their own parameters, classes and pixel values."""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ecosystem_networks import hub
+from safetensors.torch import load_file
+
+from allweather import AllWeatherError, Segmenter, load_model
+from allweather.classes import CITYSCAPES, numbered
+from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD
+
+library = pytest.importorskip("segmentation_models_pytorch")
+IMAGE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+Publish = Callable[[str, Path], None]
+
+
+@pytest.fixture(autouse=True)
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+    return hub(tmp_path / "cache", monkeypatch)
+
+
+def untrained(name: str, **options: Any) -> Segmenter:
+    with pytest.warns(UserWarning, match="randomly initialised"):
+        return load_model(f"smp:{name}", **options)
+
+
+def saved(folder: Path, architecture: str = "fpn", encoder: str = "resnet18", classes: int = 19, **fields: Any) -> Any:
+    """A random network that `save_pretrained` wrote to `folder`; `fields` change its config.json."""
+    torch.manual_seed(0)
+    network = library.create_model(architecture, encoder, encoder_weights=None, classes=classes).eval()
+    network.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+    return network
+
+
+def transform(folder: Path, *steps: dict[str, Any]) -> None:
+    """An evaluation transform as albumentations writes it beside a network."""
+    written = [{"__class_fullname__": step.pop("name"), "p": 1.0, **step} for step in steps]
+    content = {"__version__": "2.0.8", "transform": {"__class_fullname__": "Compose", "transforms": written}}
+    (folder / "albumentations_config_eval.json").write_text(json.dumps(content))
+
+
+def test_networks_by_architecture_and_encoder(tmp_path: Path) -> None:
+    model = untrained("fpn/resnet18")
+    assert model(IMAGE).shape == (1, 19, 64, 96)
+    torch.save(model.network.network.state_dict(), tmp_path / "fpn.pth")  # type: ignore[union-attr]
+    again = load_model("smp:fpn/resnet18", tmp_path / "fpn.pth")
+    with torch.no_grad():
+        assert torch.equal(again(IMAGE), model(IMAGE))
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["folder", "hub name"])
+@pytest.mark.parametrize("encoder_weights", [None, "imagenet"])
+def test_a_repository_brings_its_parameters(
+    named: bool, encoder_weights: str | None, tmp_path: Path, publish: Publish
+) -> None:
+    folder = tmp_path / "folder"
+    network = saved(folder, "segformer", "mit_b0", decoder_segmentation_channels=256, encoder_weights=encoder_weights)
+    publish("smp-hub/segformer-b0-city", folder)
+    model = load_model("smp:smp-hub/segformer-b0-city" if named else f"smp:{folder}", classes=CITYSCAPES)
+    held = model.network.network.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(held[key], value) for key, value in load_file(folder / "model.safetensors").items())
+    pixels = model.preprocessing.apply(IMAGE)
+    with torch.no_grad():
+        torch.testing.assert_close(model(IMAGE), network(pixels))
+
+
+def test_weights_of_a_file_go_into_a_repositorys_configuration(tmp_path: Path, publish: Publish) -> None:
+    network = saved(tmp_path / "folder")
+    (tmp_path / "folder" / "model.safetensors").unlink()
+    publish("someone/fpn", tmp_path / "folder")
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    model = load_model("smp:someone/fpn", tmp_path / "mine.pth", classes=CITYSCAPES)
+    assert model.provenance is not None
+    assert model.provenance.file == "mine.pth"
+    with torch.no_grad():
+        assert torch.equal(model(IMAGE), network(model.preprocessing.apply(IMAGE)))
+
+
+NORMALIZE = {"name": "Normalize", "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "max_pixel_value": 255.0}
+STEPS: dict[str, tuple[list[dict[str, Any]], Any]] = {  # and what becomes of a byte in the three channels
+    "normalised": ([NORMALIZE], lambda byte: (byte / 255 - NORMALIZE_MEAN) / NORMALIZE_STD),
+    "with sizes": (
+        [{"name": "Resize", "height": 8}, {**NORMALIZE, "normalization": "standard"}, {"name": "ToTensorV2"}],
+        lambda byte: (byte / 255 - NORMALIZE_MEAN) / NORMALIZE_STD,
+    ),
+    "bytes": ([{"name": "Resize", "height": 8, "width": 8}, {"name": "pytorch.ToTensorV2"}], lambda byte: byte),
+    "of bytes": (
+        [{**NORMALIZE, "max_pixel_value": 1.0}],
+        lambda byte: (byte - NORMALIZE_MEAN) / NORMALIZE_STD,
+    ),
+    "floats": ([{"name": "ToFloat", "max_value": 255.0}], lambda byte: byte / 255),
+}  # fmt: skip
+NORMALIZE_MEAN = torch.tensor(NORMALIZE["mean"]).view(3, 1, 1)
+NORMALIZE_STD = torch.tensor(NORMALIZE["std"]).view(3, 1, 1)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_pixel_values_are_those_of_the_evaluation_transform(steps: str, tmp_path: Path, publish: Publish) -> None:
+    saved(tmp_path / "folder")
+    written, expected = STEPS[steps]
+    transform(tmp_path / "folder", *map(dict, written))
+    publish("someone/fpn", tmp_path / "folder")
+    bytes_ = torch.arange(3 * 64 * 96).view(3, 64, 96) % 256
+    for name in (str(tmp_path / "folder"), "someone/fpn"):
+        found = load_model(f"smp:{name}", classes=CITYSCAPES).preprocessing.apply(bytes_[None] / 255)
+        torch.testing.assert_close(found[0], expected(bytes_.float()), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"name": "CLAHE"}, "step CLAHE, which cannot be followed"),
+        ({**NORMALIZE, "normalization": "image"}, "step Normalize, which cannot"),
+        ({**NORMALIZE, "mean": None}, "no transform of albumentations"),
+    ],
+)
+def test_a_transform_that_cannot_be_followed_is_refused(step: dict[str, Any], message: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    transform(tmp_path, dict(step))
+    with pytest.raises(AllWeatherError, match=message):
+        load_model(f"smp:{tmp_path}", classes=CITYSCAPES)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "mean", "std"),
+    [
+        ("resnet18", IMAGENET_MEAN, IMAGENET_STD),
+        ("xception", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ("tu-tf_efficientnet_lite0", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_an_encoder_is_fed_as_it_was_trained(encoder: str, mean: Any, std: Any, tmp_path: Path) -> None:
+    model = untrained(f"fpn/{encoder}")
+    assert (model.preprocessing.mean, model.preprocessing.std) == (mean, std)
+    saved(tmp_path, encoder=encoder)
+    assert load_model(f"smp:{tmp_path}", classes=CITYSCAPES).preprocessing == model.preprocessing
+
+
+def test_settings_of_an_encoder_in_the_cache_are_taken(tmp_path: Path, publish: Any) -> None:
+    """smp's hub keeps mean, std, range and order of channels of the encoders' training."""
+    settings = library.encoders.encoders["resnet18"]["pretrained_settings"]["imagenet"]
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    values = {"mean": [103.0, 116.0, 123.0], "std": [57.0, 57.0, 58.0], "input_range": [0, 255], "input_space": "BGR"}
+    (folder / "config.json").write_text(json.dumps(values))
+    publish(settings["repo_id"], folder, settings["revision"])
+    seen = untrained("fpn/resnet18").preprocessing.apply(IMAGE)
+    blue = (IMAGE[:, 2] * 255 - 103) / 57
+    torch.testing.assert_close(seen[:, 0], blue)
+
+
+def test_class_counts_and_names(tmp_path: Path) -> None:
+    saved(tmp_path / "19")
+    with pytest.warns(UserWarning, match="taken for Cityscapes', in trainIds' order"):
+        assert load_model(f"smp:{tmp_path / '19'}").classes is CITYSCAPES
+    saved(tmp_path / "5", classes=5)
+    assert load_model(f"smp:{tmp_path / '5'}").classes.names == tuple(f"class {index}" for index in range(5))
+    own = numbered(("road", "lane", "other", "moving", "mine"))
+    assert load_model(f"smp:{tmp_path / '5'}", classes=own).classes is own
+    with pytest.raises(AllWeatherError, match="gives 5 classes, 'cityscapes' has 19"):
+        load_model(f"smp:{tmp_path / '5'}", classes=CITYSCAPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fpn", "names no encoder.*smp:fpn/resnet18"),
+        ("fpn/resnet19", "unknown encoder of smp 'resnet19'. Did you mean 'resnet18'"),
+        ("fpn/tu-nothing", "cannot make 'fpn/tu-nothing': Unknown model"),
+        ("unett/resnet18", "Did you mean 'unet'.*no repository of the hub"),
+        ("smp-hub/segformer-b2-1024x1024-city-160k", "no repository of the hub that can be reached or is in its cache"),
+    ],
+)
+def test_names_that_are_nothing(name: str, message: str) -> None:
+    with pytest.raises(AllWeatherError, match=message) as refusal:
+        load_model(f"smp:{name}")
+    assert "\n" not in str(refusal.value)
+
+
+def test_configurations_that_are_not_smps(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "segformer"}')
+    with pytest.raises(AllWeatherError, match=r"not one of segmentation-models-pytorch.*transformers:"):
+        load_model(f"smp:{tmp_path}")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(AllWeatherError, match="damaged"):
+        load_model(f"smp:{tmp_path}")
+    saved(tmp_path, classes=19, encoder_name="resnet34")
+    with pytest.raises(AllWeatherError, match="cannot make"):
+        load_model(f"smp:{tmp_path}", classes=CITYSCAPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "works"),
+    [("pan/resnet18", (64, 64), "128x128"), ("dpt/tu-vit_tiny_patch16_224", (64, 96), "224x224")],
+)
+def test_sizes_that_an_architecture_refuses(name: str, size: tuple[int, int], works: str) -> None:
+    model = untrained(name)
+    with torch.no_grad(), pytest.raises(AllWeatherError, match=rf"takes no image of .*Sizes that work: {works}"):
+        model(torch.zeros(1, 3, *size))
+    width, height = map(int, works.split("x"))
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, height, width)).shape == (1, 19, height, width)
+
+
+@pytest.mark.parametrize(("name", "multiple"), [("unet/resnet18", 1), ("fpn/resnet18", 32), ("pspnet/resnet18", 8)])
+def test_images_are_padded_to_what_the_network_divides_by(name: str, multiple: int) -> None:
+    model = untrained(name)
+    assert model.preprocessing.size_multiple == multiple
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model(torch.rand(1, 3, 101, 151)).shape == (1, 19, 101, 151)
