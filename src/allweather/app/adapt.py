@@ -78,7 +78,7 @@ def adapt(
     Writes OUT/labels/NAME.png (trainIds, at the image's own size), OUT/color/NAME.png, OUT/overlay/NAME.jpg and
     OUT/record.json. An image that cannot be read is named and skipped; the exit status is then 1.
     """
-    stream = open_files(inputs, _frame_size(size, model), keep=True)
+    stream = open_files(inputs, _frame_size(size, model))
     session = open_session(
         model, weights, method, preset, parse_settings(setting or []), device,
         sha256=sha256, seed=seed, precision=precision, compile=compile, channels_last=channels_last,
