@@ -180,7 +180,7 @@ MISTAKES = [
     (("--model", "mynets.py:build", "--weights", "mynets.py"), "mynets.py"),
     (
         ("--model", "mynets.py:build"),
-        "build comes without weights, and none were given. Name its checkpoint: --weights",
+        "build comes without weights, and none were given. Name its checkpoint",
     ),
     (("--model", "mynets.py:fixed", "--random-weights"), "--random-weights: mynets.py:fixed has weights here"),
     (("--model", "demo:streetnet", "--model-arg", "width=4"), "demo:streetnet takes no arguments"),

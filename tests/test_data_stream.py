@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from allweather.app.output import picture_of
 from allweather.data import load_stream, open_files
 from allweather.data.folder import natural_key
 from allweather.errors import AllWeatherError
@@ -132,12 +133,12 @@ def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path) -> None:
     assert stream.read(stream.names[0]).size == (8, 6)
 
 
-@pytest.mark.parametrize("size", [None, (4, 3)])
-def test_the_stored_picture_is_kept_where_asked_for(tmp_path: Path, size: tuple[int, int] | None) -> None:
+def test_the_stored_picture_comes_along_where_it_was_resampled(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert (open_files([tmp_path], size, keep=True).read("a").picture == pixels).all()
-    assert open_files([tmp_path], size).read("a").picture is None
+    resampled, native = open_files([tmp_path], (4, 3)).read("a"), open_files([tmp_path], (8, 6)).read("a")
+    assert (resampled.picture == pixels).all() and native.picture is None
+    assert (picture_of(resampled) == pixels).all() and (picture_of(native) == pixels).all()
 
 
 def test_the_hash_follows_names_and_order(tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ REFUSED = {
     "floats in 0..65535": (UNIT * 65535, r"0\.\.65535.*divide by 65535"),
     "a little too bright": (UNIT * 0 + 1.51, r"0\.\.255.*divide by 255"),
     "normalised": ((UNIT - 0.45) / 0.225, "look normalised already"),
+    "bytes less their mean": (UNIT * 255 - 120, "look normalised already"),
+    "floats in 0..255, sharpened": (UNIT * 260 - 5, r"0\.\.255.*divide by 255"),
     "normalised to -1..1": (UNIT * 2 - 1, "look normalised already"),
     "negative": (UNIT - 0.2, "look normalised already"),
     "integers": (UNIT.long(), "got torch.int64.*uint8"),

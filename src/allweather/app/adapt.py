@@ -185,7 +185,7 @@ def _check_weights(model: str, random: bool, allowed: bool) -> None:
 
 def _open_stream(inputs: list[Path], dataset: str | None, size: tuple[int, int] | None) -> Stream:
     if dataset is None:
-        return open_files(inputs, size, keep=True)
+        return open_files(inputs, size)
     if len(inputs) != 1:
         raise SettingsError(f"--dataset {dataset}: expected one INPUT, the dataset's root, got {len(inputs)}.")
     return load_stream(dataset, inputs[0], size)

@@ -13,7 +13,7 @@ from allweather.pictures.walk import Found, files_below, look
 from allweather.rgb import EXTENSIONS, ImageError, read_upright, to_unit
 
 
-def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None, *, keep: bool = False) -> Stream:
+def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None) -> Stream:
     """The images of folders (searched to the bottom) and files, inputs in the order given, each folder's naturally.
 
     A frame is named after its path within the input folder, without suffix; images of one folder that differ in
@@ -23,7 +23,6 @@ def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None
 
     Args:
         size: (width, height) that every frame is resampled to; None keeps each one's own.
-        keep: whether frames carry the picture as it is stored too, for output drawn on it.
 
     Raises:
         InputError: for an input that does not exist, no image at all, or two frames of one name.
@@ -41,7 +40,8 @@ def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None
             raise ImageError(f"{found.path}: not a readable image ({found.fault}).")
         image = read_upright(found.path)
         pixels = to_unit(image, size)
-        return Frame(name, pixels, image.size, found.path, np.asarray(image) if keep else None)
+        resampled = tuple(pixels.shape[:0:-1]) != image.size
+        return Frame(name, pixels, image.size, found.path, np.asarray(image) if resampled else None)
 
     return Stream(list(files), read)
 

@@ -18,7 +18,8 @@ class Frame:
         image: 3×H×W float32, RGB in [0, 1], at the size asked for.
         size: (width, height) of the image as it is stored.
         path: the file, where there is one.
-        picture: H×W×3 uint8, the image as it is stored, where the stream keeps it.
+        picture: H×W×3 uint8, the image as it is stored, where that is another size; None where it is `image`, or not
+            kept.
     """
 
     name: str

@@ -145,7 +145,7 @@ def _in_unit_range(images: Tensor) -> Tensor:
             "bytes with .astype(np.uint8) or .to(torch.uint8)."
         )
     low, high = (float(value) for value in torch.aminmax(images.detach()))
-    if isfinite(low) and low < LOWEST:
+    if isfinite(low) and low < min(LOWEST, LOWEST * high):
         raise InputError(
             f"expected RGB floats in [0, 1], got {low:.3g}..{high:.3g}: these look normalised already. Pass the "
             "picture as it is; the network's own mean and standard deviation are applied for you."
