@@ -31,7 +31,7 @@ class TinyNetwork(nn.Module):
 
 
 def pixelwise(gain: float) -> Segmenter:
-    """A network whose logits at each pixel are `gain` times its colour: a 1×1 convolution, no preprocessing, no norm."""
+    """A network whose logits at each pixel are `gain` times its colour: a 1×1 convolution without preprocessing."""
     layer = nn.Conv2d(3, 3, 1)
     with torch.no_grad():
         layer.weight.copy_(gain * torch.eye(3)[:, :, None, None])
