@@ -156,6 +156,18 @@ def test_a_hostile_checkpoint_is_refused(kind: str, tmp_path: Path, monkeypatch:
     assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.parametrize("legacy", [True, False])
+def test_torch_itself_refuses_code_that_the_look_ahead_would_miss(
+    legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(saved({"a": Payload(tmp_path / "ran")}, _use_new_zipfile_serialization=not legacy))
+    monkeypatch.setattr("allweather.models.reading.objection", lambda pickle: None)
+    with pytest.raises(AllWeatherError, match="not a readable torch checkpoint"):
+        load_weights(find_entry(MODEL).build(), path, name=MODEL)
+    assert not (tmp_path / "ran").exists()
+
+
 MEASURED = """
 import resource, sys
 from allweather.app.cli import main
