@@ -194,6 +194,7 @@ def test_what_is_reported_over_the_mirror_image_is_judged_without_it(episodic: b
     settings = {"mirror": True, "lr": 0.0, "episodic": episodic}
     session = Session(tiny("batchnorm"), methods.make("tent", settings=settings), guard=replace(PATIENT, **limits))
     image = frames(1)
+    image[..., :16] *= 0.3  # its mirror image is another
     result = session(image)
     assert result.decision == Decision() and result.iterations == 1
     assert compare(session._adapted.source_logits(image), result.logits).disagreement > 0.05
