@@ -17,6 +17,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_import.py
+	$(BIN)/python -m benchmarks.tables --check
 
 install: $(STAMP)
 

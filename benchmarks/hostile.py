@@ -10,7 +10,6 @@ else is said these are every n-th frame of clear scenes, or of dusk.
 import argparse
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,14 @@ from torch import Tensor
 
 from allweather import Segmenter, Session, load_model, methods
 from allweather.app.adapt import labels_at
+from allweather.bench.decisions import count
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.record import versions
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.data.labels import Mapping, find_mapping, mapping_between
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
-from allweather.session import Guard
+from allweather.session import Decision, Guard
 
 # no network saw them in training; the guard's limits were chosen while looking at some of them
 SEEDS = range(600_000, 600_048)
@@ -155,18 +155,18 @@ def measure(setting: Setting, case: Case, name: str, fields: dict[str, Any], *, 
     started = perf_counter()
     method = methods.make(name, settings=fields, model=setting.model)
     session = Session(setting.model, method, guard=Guard(enabled=guarded))
-    matrix, decisions = ConfusionMatrix(len(setting.mapping.truth)), Counter[str]()
+    matrix, decisions = ConfusionMatrix(len(setting.mapping.truth)), list[Decision]()
     table = np.asarray(setting.mapping.table)
     for shot, times in case.stream(setting):
         for _ in range(1 if method.episodic else times):  # a method that returns to the source sees no repetition
             result = session(shot.image)
-            decisions[result.decision.kind] += 1
+            decisions.append(result.decision)
         if shot.truth is not None:
             height, width = shot.truth.shape
             matrix.update(table[labels_at(result.logits, (width, height))], shot.truth)
     return {
         "mIoU": round(100 * matrix.mean_iou, 2),
-        "decisions": dict(decisions),
+        "decisions": count(decisions),
         "seconds": round(perf_counter() - started, 1),
     }
 

@@ -21,12 +21,14 @@ from torch.nn import functional
 
 from allweather import Segmenter, Session, methods
 from allweather.app.adapt import labels_at
+from allweather.bench.decisions import count
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.bench.record import versions
 from allweather.classes import CAMVID11
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.models.nets.streetnet import StreetNet
+from allweather.session import Decision
 
 SIZE = (240, 176)  # width, height of training and adaptation
 VOID = 11
@@ -89,21 +91,25 @@ def main() -> None:
         options.json.write_text(text + "\n")
 
 
-def measure(model: Segmenter, split: str, name: str, fields: dict[str, Any], every: int = 1) -> dict[str, float]:
-    """mIoU in % of one method along a split, labels at their own size."""
+def measure(model: Segmenter, split: str, name: str, fields: dict[str, Any], every: int = 1) -> dict[str, Any]:
+    """mIoU in % of one method along a split, labels at their own size, and what became of its updates."""
     started = perf_counter()
     folder = _root() / split
     stream = open_files([folder / "images"], SIZE)
     session = Session(model, methods.make(name, settings=fields, model=model))
-    matrix, refused = ConfusionMatrix(len(CAMVID11)), 0
+    matrix, decisions = ConfusionMatrix(len(CAMVID11)), list[Decision]()
     for frame_name in stream.names[::every]:
         frame = stream.read(frame_name)
         result = session(frame.image)
-        refused += result.decision.kind == "rolled-back"
+        decisions.append(result.decision)
         truth = read_labels(folder / "labels" / f"{frame_name}.png")
         matrix.update(labels_at(result.logits, frame.size).astype(int), np.where(truth == VOID, -1, truth))
     print(split, name, fields, round(100 * matrix.mean_iou, 2), flush=True)
-    return {"mIoU": round(100 * matrix.mean_iou, 2), "refused": refused, "seconds": round(perf_counter() - started, 1)}
+    return {
+        "mIoU": round(100 * matrix.mean_iou, 2),
+        "decisions": count(decisions),
+        "seconds": round(perf_counter() - started, 1),
+    }
 
 
 def train(model: Segmenter, steps: int, batch: int) -> None:

@@ -63,6 +63,11 @@ def in_a_process(*arguments: object, **options: Any) -> Done:
     return Done(done.returncode, done.stdout, re.sub(r"\s+", " ", done.stderr))
 
 
+def hear_interrupts() -> None:
+    """Background jobs of a shell are born deaf to them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
@@ -255,15 +260,75 @@ def test_a_finished_folder_is_not_overwritten_and_resume_does_the_rest(frames: P
     assert "another run" in done.stderr
 
 
+def resumed(frames: Path, *more: str) -> tuple[Path, Any]:
+    """A finished folder of `adapt`, and the command that resumes it."""
+    out = frames / "out"
+    command = ("adapt", frames / "images", *MODEL, "--method", "norm", "--out", out, *more)
+    assert allweather(*command).returncode == 0
+    return out, lambda: allweather(*command, "--resume")
+
+
+@pytest.mark.parametrize("place", ["labels/frame1.png", "color/frame1.png", "overlay/frame1.jpg"])
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2]], ids=["empty", "cut"])
+def test_a_picture_that_is_empty_or_cut_is_not_done(frames: Path, place: str, damage: Any) -> None:
+    out, resume = resumed(frames)
+    whole = (out / place).read_bytes()
+    (out / place).write_bytes(damage(whole))
+    done = resume()
+    assert done.returncode == 0 and "resuming: 2 of 3 images are done" in done.stderr
+    assert (out / place).read_bytes() == whole
+
+
+def test_confidence_that_was_not_written_before_is_written_on_resuming(frames: Path) -> None:
+    out, _ = resumed(frames)
+    command = ("adapt", frames / "images", *MODEL, "--method", "norm", "--out", out, "--resume", "--confidence")
+    assert allweather(*command).returncode == 0
+    assert len(list((out / "confidence").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ("[]", "images: expected an object, got a list"),
+        ("null", "images: expected an object, got None"),
+        ('"x"', "images: expected an object, got 'x'"),
+        ('{"frame0": 3}', "images.frame0: expected an object, got 3"),
+        ('{"frame0": {"decision": "forgiven"}}', "expected a decision that begins with"),
+        ("[" * 100_000, "is not a readable record"),
+    ],
+)
+def test_a_damaged_record_is_not_resumed(frames: Path, images: str, said: str) -> None:
+    out, resume = resumed(frames)
+    record = json.loads((out / "record.json").read_text())
+    del record["images"]
+    (out / "record.json").write_text(json.dumps(record)[:-1] + f', "images": {images}}}')
+    done = resume()
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_every_kind_of_decision_is_recorded_and_told(frames: Path) -> None:
+    Image.new("RGB", (96, 64), "gray").save(frames / "images" / "still.png")
+    command = ("adapt", frames / "images", *MODEL, "--method", "tent", "--out", frames / "out")
+    done = allweather(*command)
+    record = json.loads((frames / "out" / "record.json").read_text())
+    assert "4 of 4 images" in done.stderr and done.stderr.rstrip().endswith(", 1 skipped")
+    assert record["images"]["still"]["decision"] == "skipped"
+    assert record["images"]["still"]["reason"] == "the image is constant"
+    assert record["decisions"] == {
+        "accepted": 3, "shrunk": 0, "rolled-back": 0, "reset": 0, "resting": 0, "skipped": 1,
+    }  # fmt: skip
+    record["format"] = 1  # as version 0.1 wrote it, to be resumed by this one
+    record["images"]["still"] = {"decision": "skipped: resting after a reset"}
+    (frames / "out" / "record.json").write_text(json.dumps(record))
+    assert allweather(*command, "--resume").stderr.rstrip().endswith(", 1 resting")
+
+
 def test_ctrl_c_keeps_what_is_done(frames: Path) -> None:
     scene = render(0, "fog", (96, 64)).rgb
     for index in range(3, 200):
         Image.fromarray((scene * 255).astype(np.uint8)).save(frames / "images" / f"frame{index}.png")
     out = frames / "out"
     command = [sys.executable, "-m", "allweather", "adapt", str(frames / "images"), *MODEL, "--out", str(out)]
-
-    def hear_interrupts() -> None:  # a shell's background jobs are born deaf to them
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=hear_interrupts)
     for _ in range(600):

@@ -12,14 +12,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BELOW = {  # what each room may import, besides itself
     "errors": set(),
     "classes": set(),
+    "values": {"errors"},
+    "plugins": {"errors"},
     "rgb": {"errors"},
     "ncut": {"errors"},
-    "models": {"errors", "classes"},
-    "methods": {"errors", "classes", "rgb", "models", "ncut"},
+    "models": {"errors", "values", "plugins", "classes"},
+    "methods": {"errors", "values", "plugins", "classes", "rgb", "models", "ncut"},
     "session": {"errors", "classes", "models", "methods", "ncut"},
-    "data": {"errors", "classes", "rgb"},
-    "bench": {"errors", "classes", "models", "methods", "session", "ncut", "data", "rgb"},
-    "app": {"errors", "classes", "models", "methods", "session", "ncut", "data", "bench", "rgb"},
+    "data": {"errors", "plugins", "classes", "rgb"},
+    "bench": {"errors", "values", "plugins", "classes", "models", "methods", "session", "ncut", "data", "rgb"},
+    "app": {"errors", "values", "plugins", "classes", "models", "methods", "session", "ncut", "data", "bench", "rgb"},
 }
 
 

@@ -1,6 +1,7 @@
 """Protocols: what each frame is predicted with, what is skipped, and that resuming changes nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from torch import nn
 
 from allweather import Segmenter, Session, methods
 from allweather.bench.evaluate import PASSES, run
-from allweather.bench.record import provenance
+from allweather.bench.record import describe_result, provenance
 from allweather.bench.score import score_folders
 from allweather.classes import CITYSCAPES
 from allweather.data import Stream, open_files
 from allweather.data.labels import find_mapping
 from allweather.errors import AllWeatherError
+from allweather.session import Decision, Result
 
 COUNT = 5
 
@@ -63,6 +65,25 @@ def test_transductive_passes_are_bounded(stream: Stream, monkeypatch: pytest.Mon
     monkeypatch.setattr(Session, "adapt", lambda self, images: calls.append(1) or adapt(self, images))
     predictions(make_session("tent", lr=0.001, episodic=False), stream, protocol="transductive")
     assert len(calls) % COUNT == 0 and COUNT <= len(calls) <= PASSES * COUNT
+
+
+def test_transductive_passes_end_at_ten_where_the_loss_keeps_falling(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter(range(1000, 0, -1))
+    falling = Result(torch.zeros(1), (), (), 1, "cap", Decision(), 0.0)
+    monkeypatch.setattr(Session, "adapt", lambda self, images: replace(falling, watched=(float(next(losses)),)))
+    predictions(make_session("tent", episodic=False), stream, protocol="transductive")
+    assert 1000 - next(losses) == 10 * COUNT
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_seconds_are_those_of_a_frame_however_many_a_batch_holds(batch: int) -> None:
+    result = Result(torch.zeros(batch, 3, 4, 4), (), (), 1, "cap", Decision("shrunk", "why"), 3.0)
+    told = {"iterations": 1, "stop": "cap", "decision": "shrunk", "reason": "why", "seconds": 3.0 / batch}
+    assert describe_result(result) == told
+    single = replace(result, logits=torch.zeros(3, 4, 4), decision=Decision())
+    assert describe_result(single) == {"iterations": 1, "stop": "cap", "decision": "accepted", "seconds": 3.0}
 
 
 @pytest.mark.parametrize("protocol", ["online", "transductive"])

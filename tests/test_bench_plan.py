@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -13,12 +14,13 @@ from PIL import Image
 from allweather import methods
 from allweather.bench import execute as executor
 from allweather.bench.compare import compare, flatten
-from allweather.bench.execute import execute, make_record, read_record
+from allweather.bench.decisions import decisions_of
+from allweather.bench.execute import execute, make_record
 from allweather.bench.metrics import ConfusionMatrix
-from allweather.bench.plan import Plan, Run, read_plan
-from allweather.bench.report.collect import group
-from allweather.bench.sources import open_source
-from allweather.bench.tidy import tidy
+from allweather.bench.plan import Plan, PlannedRun, read_plan
+from allweather.bench.record_file import read_record
+from allweather.bench.report.collect import group_records
+from allweather.bench.streams import open_stream
 from allweather.data import open_files
 from allweather.data.folder import natural_key
 from allweather.data.images import write_json
@@ -140,6 +142,7 @@ def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path) ->
     assert low <= record["figures"]["mIoU"] <= high
     told = {"ncut_before", "ncut", "watched", "iterations", "decision", "seconds", "intersection", "union", "mIoU"}
     assert all(told <= set(image) for image in record["images"])
+    assert record["decisions"] == decisions_of(record) and sum(record["decisions"].values()) == FRAMES
     assert record["resolution"] == {"stored": ["80x60"], "input": ["64x48"], "scored": ["80x60"]}
     fields = {**run.method.fields, "mirror": True}
     mirrored = make_record(replace(run, method=replace(run.method, fields=fields)))
@@ -163,7 +166,7 @@ def test_orders_are_what_they_say(root: Path) -> None:
     names = {}
     for order in ("natural", "reversed", "shuffled"):
         runs = tiny(root, orders=f'["{order}"]', seeds="[0, 1, 2]").runs[1:]
-        names[order] = [open_source(run).stream.names for run in runs]
+        names[order] = [open_stream(run).stream.names for run in runs]
     assert set(names["natural"]) == {tuple(sorted("012", key=natural_key))} and names["reversed"][0] == ("2", "1", "0")
     assert len(set(names["shuffled"])) > 1 and all(sorted(order) == ["0", "1", "2"] for order in names["shuffled"])
 
@@ -181,6 +184,7 @@ def test_what_is_done_is_kept_and_what_is_damaged_is_made_again(root: Path) -> N
     again = execute(plan, out)
     assert again.kept == first.done and not again.done
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.json")} == stamps
+    assert all(path.read_text().count('{"name": ') == FRAMES for path in out.glob("*.json"))  # an image a line
     (out / first.done[0]).write_text('{"figures"')
     assert execute(plan, out).done == first.done[:1]
 
@@ -210,18 +214,35 @@ def test_a_record_of_other_settings_or_weights_is_made_again(root: Path) -> None
     assert execute(plan, out).kept == names
 
 
-def test_records_are_spelt_anew_with_the_same_values(root: Path) -> None:
-    out = root / "runs"
-    execute(tiny(root), out)
-    paths = sorted(out.glob("*.json"))
-    before, contents = [path.read_bytes() for path in paths], [json.loads(path.read_text()) for path in paths]
-    for path, content in zip(paths, contents, strict=True):
-        path.write_text(json.dumps(content, indent=4))
-    assert tidy([out]) == 2 and [path.read_bytes() for path in paths] == before
-    assert [json.loads(path.read_text()) for path in paths] == contents
-    assert all(text.count(b'{"name": ') == FRAMES for text in before)  # an image a line
-    with pytest.raises(AllWeatherError, match="no record"):
-        tidy([root / "images"])
+def test_the_record_of_another_run_is_not_taken_for_this_ones(root: Path) -> None:
+    plan, out = tiny(root), root / "runs"
+    source, tent = execute(plan, out).done
+    shutil.copy(out / source, out / tent)
+    again = execute(plan, out)
+    assert again.kept == [source] and again.done == [tent] and not again.outdated
+    assert read_record(out / tent)["run"]["method"]["name"] == "tent"
+
+
+def test_a_record_stays_whole_when_writing_the_next_one_stops_half_way(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, out = tiny(root), root / "runs"
+    name = execute(plan, out).done[0]
+    stale = read_record(out / name)
+    stale["model"]["sha256"] = "other"  # so that it is made again
+    write_json(out / name, stale)
+    before, write = (out / name).read_bytes(), Path.write_bytes
+
+    def half(path: Path, data: Any, *more: object) -> int:
+        content = data.encode() if isinstance(data, str) else data
+        write(path, content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(AllWeatherError, match=r"cannot write .*No space left on device"):
+        execute(plan, out)
+    assert (out / name).read_bytes() == before and not list(out.glob(".*.partial"))
 
 
 def test_an_interruption_leaves_whole_records_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,11 +337,11 @@ def test_folders_follow_each_other_and_a_piece_may_come_again(root: Path, monkey
     path.write_text(text.replace('name = "tent"', 'name = "tent"\nadapt_when = "shift"'))
     source, tent = read_plan(path).runs
     assert (source.content["method"].get("adapt_when"), tent.content["method"]["adapt_when"]) == (None, "shift")
-    assert Run.from_json(json.loads(json.dumps(tent.content))) == tent
+    assert PlannedRun.from_json(json.loads(json.dumps(tent.content))) == tent
     record = make_record(tent)
     assert list(record["parts"]) == ["01/day", "01/dusk", "01/day-2"]
     assert record["frames"] == 3 * FRAMES and record["session"]["adapt_when"] == "shift"
-    assert "only on a shift" in group([record])[0].label
+    assert "only on a shift" in group_records([record])[0].label
     path.write_text(path.read_text().replace('"shift"', '"often"'))
     with pytest.raises(AllWeatherError, match="unknown adapt_when 'often'"):
         read_plan(path)
@@ -336,13 +357,3 @@ def test_comparing_names_what_differs_and_pairs_the_images(root: Path) -> None:
     assert found["paired"]["mIoU"] == pytest.approx(theirs - ours, abs=0.02) and found["paired"]["images"] == FRAMES
     assert compare(source, tent | {"images": []})["paired"] is None
     assert flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
-
-
-def test_what_is_no_record_is_said(tmp_path: Path) -> None:
-    for text, said in (("{", "not a readable record"), ("{}", "is not a record")):
-        (tmp_path / "a.json").write_text(text)
-        with pytest.raises(AllWeatherError, match=said):
-            read_record(tmp_path / "a.json")
-    shutil.rmtree(tmp_path)
-    with pytest.raises(AllWeatherError, match="not a readable record"):
-        read_record(tmp_path / "a.json")

@@ -12,21 +12,28 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from allweather.app.cli import app
+from allweather.app.verbs import make_app
 from allweather.bench.execute import execute
 from allweather.bench.metrics import ConfusionMatrix
-from allweather.bench.plan import MethodSpec, ModelSpec, Run, StreamSpec, read_plan
+from allweather.bench.plan import MethodSpec, ModelSpec, PlannedRun, StreamSpec, read_plan
 from allweather.bench.report import load_records, write_report
-from allweather.bench.report.collect import against, changes, group, source_of
+from allweather.bench.report.collect import against, changes, group_records, source_of
 from allweather.bench.report.page import tables_of
+from allweather.bench.report.panels import extremes
 from allweather.bench.report.published import SECTION4, TABLE4, THIRTEEN, Published, published, table4
+from allweather.bench.report.refusals import COLUMN
 from allweather.bench.report.table import Table
+from allweather.bench.report.tables import harm_tables
 from allweather.bench.report.verdict import verdicts
-from allweather.bench.sources import open_source
+from allweather.bench.streams import open_stream
 from allweather.classes import CITYSCAPES
 from allweather.errors import AllWeatherError
 
 R101 = "deeplabv3plus:resnet101-os16"
+DECISIONS = [  # one of each kind
+    {"decision": "accepted"},
+    *({"decision": kind, "reason": "why"} for kind in ("shrunk", "rolled-back", "reset", "resting", "skipped")),
+]
 FREE = {"stop_patience": 1000000, "stop_rise": 1e6}
 
 
@@ -55,7 +62,7 @@ def record(method: str, right: float, **changes: object) -> dict:
             "calibration_error": 0.1, "ncut": 2.0,
         },
         "reliability": [{"pixels": 9, "confidence": 0.4, "accuracy": 0.3}], "images": images, "failures": {},
-        "rolled_back": [], "peak_memory_mib": 1.0, "versions": {"machine": "one"},
+        "peak_memory_mib": 1.0, "versions": {"machine": "one"},
         **({"parts": changes["parts"]} if "parts" in changes else {}),
     }  # fmt: skip
 
@@ -76,7 +83,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_seeds_gather_and_the_source_comes_first(runs: Path) -> None:
-    groups = group(load_records(runs))
+    groups = group_records(load_records(runs))
     assert [one.label for one in groups] == [
         "source", "mall-sample: 1 update", "mall-sample: 2 updates", "mall-sample: 12 updates",
         "mall-sample: stopped, at most 40", "mall-domain",
@@ -94,7 +101,7 @@ def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> N
         one = record("tent", 0.5)
         (one["run"] if place is None else one["run"][place])[key] = value
         made.append(one)
-    groups = group([record("tent", 0.5), record("source", 0.5), *made])
+    groups = group_records([record("tent", 0.5), record("source", 0.5), *made])
     assert len(groups) == 2 + len(made) and len({one.setting for one in groups}) == 1 + len(made)
     shown = " ".join(" ".join(one.setting) for one in groups)
     assert all(word in shown for word in ("at 64×48", ", b", "one frame in 8", "bf16", "cuda"))
@@ -102,20 +109,35 @@ def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> N
 
 
 def test_differences_are_paired_by_image(runs: Path) -> None:
-    groups = group(load_records(runs))
+    groups = group_records(load_records(runs))
     source, domain = groups[0], groups[5]
     found = against(domain, source)
     assert found is not None
     assert 100 * found.value == pytest.approx(domain.mean("mIoU") - source.mean("mIoU"), abs=0.02)
     assert 0 < found.low <= found.value <= found.high and all(change > 0 for _, change in changes(domain, source))
-    worse = group([record("source", 0.5), record("tent", 0.4)])
+    worse = group_records([record("source", 0.5), record("tent", 0.4)])
     assert all(change < 0 for _, change in changes(worse[1], worse[0]))
+
+
+def test_the_best_and_the_worst_frames_are_named_as_such() -> None:
+    source, tent = record("source", 0.5), record("tent", 0.5)
+    for change, image in zip((-9.0, 4.0, -2.0, 1.0), tent["images"], strict=True):
+        image["name"], image["mIoU"] = f"f{change:+.0f}", source["images"][0]["mIoU"] + change
+    for image, other in zip(source["images"], tent["images"], strict=True):
+        image |= {"name": other["name"], "mIoU": source["images"][0]["mIoU"]}
+    groups = group_records([source, tent])
+    (table,) = harm_tables(groups)
+    (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert row["lost most"] == "f-9 -9.0; f-2 -2.0" and row["won most"] == "f+4 +4.0; f+1 +1.0"
+    assert row["images that lost"] == "2 of 4" and row["their mean"] == pytest.approx(-5.5)
+    helped, hurt = extremes(changes(groups[1], groups[0]), 1)
+    assert [name for name, _ in helped] == ["f+4"] and [name for name, _ in hurt] == ["f-9"]
 
 
 def test_images_that_differ_are_not_paired() -> None:
     other = record("tent", 0.6)
     other["images"] = other["images"][:2]
-    source, tent = group([record("source", 0.5), other])
+    source, tent = group_records([record("source", 0.5), other])
     assert against(tent, source) is None
 
 
@@ -165,17 +187,22 @@ def test_groups_become_headings_and_rows_become_blocks() -> None:
 def one_published(method: str, stream: str, model: str, **changes: object) -> Published | None:
     made = record(method, 0.5, model=model, stream=stream, **changes)
     made["run"]["scoring"] = changes.get("scoring", "native")
-    (one,) = group([made])
+    (one,) = group_records([made])
     return published(one)
 
 
 def test_the_papers_figures_stand_beside_and_are_marked() -> None:
     night = record("mall-domain", 0.7, model=R101, stream="acdc:val/night")
-    (table, *_) = tables_of(group([record("source", 0.5, model=R101, stream="acdc:val/night"), night]))
-    assert [row[-1] for row in table.rows] == [
-        "26.2†",
-        "36.8†",
-    ] and "† Table 1: the paper's are of the test" in table.note
+    (table, *_) = tables_of(group_records([record("source", 0.5, model=R101, stream="acdc:val/night"), night]))
+    assert (
+        table.columns[-1] == "published"
+        and [row[-1] for row in table.rows]
+        == [
+            "26.2†",
+            "36.8†",
+        ]
+        and "† Table 1: the paper's are of the test" in table.note
+    )
     same = one_published("source", "acdc:test/night", R101)
     assert same is not None and (same.figure, same.differs, same.marked) == (26.2, "", "26.2")
     ours = one_published("mall-domain", "acdc:test/fog", R101)
@@ -192,11 +219,11 @@ def test_the_papers_figures_stand_beside_and_are_marked() -> None:
 def test_conditions_stand_side_by_side_with_the_papers_below() -> None:
     streams = [f"acdc:val/{name}" for name in ("fog", "night")]
     made = [record("source", 0.5 + k / 10, model=R101, stream=stream) for k, stream in enumerate(streams)]
-    table = tables_of(group(made))[0]
-    assert table.columns == ("network", "method", *streams, "mean")
+    table = tables_of(group_records(made))[0]
+    assert table.columns == ("network", "method", *streams, "mean", COLUMN)
     ours, theirs = table.rows
     assert ours[4] == pytest.approx((ours[2] + ours[3]) / 2) and ours[3] > ours[2]
-    assert list(theirs) == [R101, "source, published", "49.0†", "26.2†", None]
+    assert list(theirs) == [R101, "source, published", "49.0†", "26.2†", None, None]
 
 
 def test_table_4_is_complete_and_stands_below_our_classes() -> None:
@@ -205,53 +232,59 @@ def test_table_4_is_complete_and_stands_below_our_classes() -> None:
         assert len(classes) == 19 and np.mean(classes) == pytest.approx(mean, abs=0.051), name
     made = record("source", 0.5, model="dannet:pspnet", stream="dark-zurich:val")
     made["figures"]["IoU"] = dict.fromkeys(CITYSCAPES.names, 50.0)
-    table = next(table for table in tables_of(group([made])) if table.title.startswith("IoU of each class"))
-    assert len(table.rows) == 1 + len(TABLE4) and table.rows[-1][2] == 90.3
+    table = next(table for table in tables_of(group_records([made])) if table.title.startswith("IoU of each class"))
+    assert len(table.rows) == 1 + len(TABLE4) and table.rows[-1][2] == 90.3 and len(set(map(len, table.rows))) == 1
 
 
 def test_the_report_says_whether_the_rule_found_the_best_and_why_not(runs: Path) -> None:
-    (text,) = verdicts(group(load_records(runs)))
+    (text,) = verdicts(group_records(load_records(runs)))
     assert "2.0 iterations on average" in text and "not within 1 point" in text and "4 images" in text
     points = [record("mall-sample", right, fields={"iterations": k, **FREE}) for k, right in ((1, 0.8), (9, 0.6))]
     points[1]["figures"]["ncut"] = 1.5  # the cut falls on while mIoU falls too
     ruled = record("mall-sample", 0.799, fields={"iterations": 40})
-    for image in ruled["images"]:
-        image |= {"iterations": 9, "stop": "cap"}
-    ruled["rolled_back"] = ["f<0>"]
-    (text,) = verdicts(group([*points, ruled]))
+    for image, decision in zip(ruled["images"], DECISIONS[1:5], strict=True):
+        image |= {"iterations": 9, "stop": "cap", **decision}
+    (text,) = verdicts(group_records([*points, ruled]))
     assert ", within 1 point" in text and "Of 4 images, 4 reached the cap" in text
-    assert "still falls, from 2.000 to 1.500 at 9" in text and "rolled 1 of 4 images back" in text
+    assert (
+        "still falls, from 2.000 to 1.500 at 9" in text
+        and "4 of 4 images (1 shrunk, 1 rolled back, 1 reset, 1 resting)" in text
+    )
+    for image, decision in zip(ruled["images"], [DECISIONS[0], DECISIONS[5]] * 2, strict=True):
+        image |= decision
+    assert "The guard refused no update." in verdicts(group_records([*points, ruled]))[0]
 
 
 def test_the_mean_of_thirteen_needs_all_of_them() -> None:
     model = "bisenetv2:mmseg"
     full = [record("mall-sample", 0.4 + i / 40, model=model, stream=name) for i, name in enumerate(THIRTEEN)]
     title = "Mean over thirteen datasets"
-    (table,) = (table for table in tables_of(group(full)) if table.title == title)
+    (table,) = (table for table in tables_of(group_records(full)) if table.title == title)
     assert table.rows[0][2] == pytest.approx(np.mean([entry["figures"]["mIoU"] for entry in full]))
-    assert table.rows[0][3] == "28.6†" and SECTION4[model] == 28.6 and len(set(THIRTEEN)) == 13
-    assert title not in [table.title for table in tables_of(group(full[:-1]))]
+    assert table.rows[0][4] == "28.6†" and SECTION4[model] == 28.6 and len(set(THIRTEEN)) == 13
+    assert title not in [table.title for table in tables_of(group_records(full[:-1]))]
 
 
 def test_a_sequence_is_shown_piece_by_piece() -> None:
     parts = {"01/fog": {"mIoU": 40.0}, "01/night": {"mIoU": 30.0}, "02/fog": {"mIoU": 42.0}, "02/night": {"mIoU": 32.0}}
-    tables = tables_of(group([record("tent", 0.5, parts=parts)]))
+    tables = tables_of(group_records([record("tent", 0.5, parts=parts)]))
     (table,) = (table for table in tables if "piece by piece" in table.title)
-    assert list(table.columns[1:]) == ["round", "fog", "night", "mean"]
-    assert [list(row[1:]) for row in table.rows] == [["round 1", 40.0, 30.0, 35.0], ["round 2", 42.0, 32.0, 37.0]]
+    assert list(table.columns[1:]) == ["round", "fog", "night", "mean", COLUMN]
+    assert [list(row[1:-1]) for row in table.rows] == [["round 1", 40.0, 30.0, 35.0], ["round 2", 42.0, 32.0, 37.0]]
 
 
 def test_mistakes_are_said(tmp_path: Path) -> None:
     with pytest.raises(AllWeatherError, match="no record"):
         write_report(tmp_path, tmp_path / "r.html")
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(AllWeatherError, match="is not a record"):
+    with pytest.raises(AllWeatherError, match=r"is not a record .*: run is missing"):
         write_report(tmp_path, tmp_path / "r.html")
     with pytest.raises(AllWeatherError, match="unknown format 'pdf'"):
         write_report(save(tmp_path / "runs", record("source", 0.5)), tmp_path / "r.pdf", "pdf")
 
 
 def test_the_verb_writes_the_file_it_is_told_to(runs: Path, tmp_path: Path) -> None:
+    app = make_app("report")
     result = CliRunner().invoke(app, ["report", str(runs), "--out", str(tmp_path / "r.md"), "--format", "md"])
     assert result.exit_code == 0 and (tmp_path / "r.md").read_text().startswith("### ")
     assert CliRunner().invoke(app, ["report", str(runs), "--out", "r.pdf", "--format", "pdf"]).exit_code == 2
@@ -279,10 +312,12 @@ def test_panels_show_the_frames_that_changed_most(tmp_path: Path) -> None:
 def test_procedural_weather_in_rounds(tmp_path: Path) -> None:
     stream = StreamSpec("rounds", sequence=("scenes:clear", "scenes:night"), rounds=2, every=12)
     assert stream.procedural
-    spec = Run(ModelSpec("demo:streetnet"), stream, MethodSpec("source"), "online", "natural", 0, 1, "native", "cpu",
-               "float32")  # fmt: skip
-    assert Run.from_json(asdict(spec)) == spec
-    source = open_source(spec)
+    method = MethodSpec("source")
+    spec = PlannedRun(
+        ModelSpec("demo:streetnet"), stream, method, "online", "natural", 0, 1, "native", "cpu", "float32"
+    )
+    assert PlannedRun.from_json(asdict(spec)) == spec
+    source = open_stream(spec)
     assert [source.part(name) for name in source.stream.names] == [
         *["01/clear"] * 2, *["01/night"] * 2, *["02/clear"] * 2, *["02/night"] * 2,
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from allweather.app.cli import app
+from allweather.app.verbs import make_app
 from allweather.data.datasets import DATASETS, check, find_dataset, list_datasets
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.errors import AllWeatherError
@@ -243,10 +243,10 @@ def test_the_command_line_counts_every_split(tmp_path: Path, name: str) -> None:
     root = tmp_path / "val" / "val_ref" / "night" / "test"  # names that splits have too
     plant(root, TREES[name])
     arguments = ["data", "check", name.split()[0], "--root", str(root)]
-    answer = CliRunner().invoke(app, [*arguments, "--json"])
+    answer = CliRunner().invoke(make_app("data"), [*arguments, "--json"])
     found = json.loads(answer.stdout)["splits"]
     assert answer.exit_code == 0 and {split: found[split] for split in TREES[name].counts} == TREES[name].counts
-    told = CliRunner().invoke(app, arguments)
+    told = CliRunner().invoke(make_app("data"), arguments)
     assert told.exit_code == 0 and all(split in told.stdout for split in found)
     missing = [split for split, count in found.items() if not count and "/" not in split]
     assert all(f"{split} is missing; looked for" in told.stderr for split in missing)
@@ -303,7 +303,7 @@ def test_an_image_that_a_list_names_must_be_there(tmp_path: Path) -> None:
     assert report["absent"]["test"] == {"images": 1, "first": "leftImg8bit/test/web/web_a_10_leftImg8bit.png"}
     with pytest.raises(AllWeatherError, match=r"names 2 images of Foggy Driving Dense, and 1 of them"):
         dataset.samples(tmp_path)
-    told = CliRunner().invoke(app, ["data", "check", "foggy-driving-dense", "--root", str(tmp_path)])
+    told = CliRunner().invoke(make_app("data"), ["data", "check", "foggy-driving-dense", "--root", str(tmp_path)])
     assert "test: 1 images that its list names are not there" in told.stderr
 
 

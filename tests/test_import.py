@@ -11,7 +11,7 @@ HEAVY = ("transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", 
 PUBLIC = {
     "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "CheckpointError", "ClassSet", "Frame", "Guard",
     "InputError", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session", "SettingsError",
-    "list_models", "load_model", "load_stream", "methods", "normalized_cut",
+    "__version__", "list_models", "load_model", "load_stream", "methods", "normalized_cut",
 }  # fmt: skip
 
 
@@ -23,16 +23,25 @@ def loaded_after(statement: str) -> tuple[set[str], str]:
     return set(filter(None, last.split("|"))), done.stdout + "".join(noise)
 
 
+EVERYTHING = "import allweather; [getattr(allweather, name) for name in allweather.__all__]"
+
+
 def test_import_loads_nothing_heavy_and_says_nothing() -> None:
-    heavy, printed = loaded_after("import allweather")
+    heavy, printed = loaded_after(EVERYTHING)
     assert not heavy
     assert printed == ""
 
 
 @pytest.mark.parametrize("statement", ["import torchvision", "import typer"])
 def test_the_test_above_can_fail(statement: str) -> None:
-    heavy, _ = loaded_after(f"import allweather; {statement}")
+    heavy, _ = loaded_after(f"{EVERYTHING}; {statement}")
     assert heavy
+
+
+def test_a_name_that_is_not_there_is_no_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Sesion'"):
+        allweather.Sesion  # noqa: B018
+    assert set(allweather.__all__) <= set(dir(allweather))
 
 
 def test_a_noisy_import_would_be_heard() -> None:
@@ -41,7 +50,7 @@ def test_a_noisy_import_would_be_heard() -> None:
 
 def test_import_adds_little_to_torchs_own_time() -> None:
     code = (
-        "import torch, PIL.Image, safetensors.torch, numpy, time; a = time.perf_counter(); import allweather; "
+        f"import torch, PIL.Image, safetensors.torch, numpy, time; a = time.perf_counter(); {EVERYTHING}; "
         "print(time.perf_counter() - a)"
     )
     times = [

@@ -165,7 +165,7 @@ def test_rotta_remembers_each_kind_once_and_the_freshest() -> None:
     assert not images[slot, :, 12:].any()
     see(0, 1.0, sure=0.01)
     assert images[slot, 0, 0, 0] == 51, "an unsure image does not displace a sure one"
-    assert state.memory["bank.ages"].tolist() == [3, 2, 1]
+    assert state.memory["bank.ages"].tolist() == [4, 3, 2]
 
 
 def test_rotta_learns_now_and_then_and_its_statistics_move_slowly() -> None:

@@ -16,7 +16,9 @@ from allweather.models.segmenter import Segmenter
 from allweather.session import Decision, Guard, Session
 from allweather.session.guard.signs import Signs, compare, cuts, mirror_change
 
-PATIENT = Guard(min_classes=0, min_entropy=0, max_drift=1, max_disagreement=1, min_kept=-1)  # judges, and accepts
+PATIENT = Guard(  # judges, and accepts
+    min_classes=0, min_entropy=0, max_drift=1, max_disagreement=1, min_kept=-1, tolerance=0, mixing="never"
+)
 FIRM = replace(PATIENT, max_disagreement=0.2, closer_look=1)
 
 
@@ -87,7 +89,7 @@ def test_comparisons_become_rarer_while_all_is_well(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_unusual_prediction_is_compared_out_of_turn_and_is_no_good_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = pushed(1e-6, replace(Guard(), max_disagreement=1, max_drift=1, every=50))
+    session = pushed(1e-6, replace(Guard(), max_disagreement=1, max_drift=1, every=50, mixing="never"))
     ordinary, strange = frames(1)[0], torch.rand(3, 24, 32).round()
     for _ in range(3):
         session(ordinary)
@@ -278,7 +280,7 @@ def test_every_limit_is_named() -> None:
     for signs, word in (
         (replace(fine, classes=0.1), "classes"), (replace(fine, entropy=0.1), "entropy"),
         (replace(fine, drift=0.9), "mass"), (replace(fine, disagreement=0.9), "label"),
-        (replace(fine, kept=0.9), "classes keep 0.90"),
+        (replace(fine, kept=0.9, classes=0.99), "classes keep 0.90"),
     ):  # fmt: skip
         assert word in str(guard.verdict(signs))
     assert "mirroring" in str(guard.closer_verdict(9, 1)) and "cut" in str(guard.closer_verdict(1, 9))
@@ -287,7 +289,7 @@ def test_every_limit_is_named() -> None:
 
 def test_signs_near_a_limit_bring_the_next_comparison_at_once() -> None:
     guard, fine = Guard(min_kept=0.9), Signs(1, 1, 0, 0)
-    assert guard.calm(fine) and not guard.calm(replace(fine, kept=0.94))
+    assert guard.calm(fine) and not guard.calm(replace(fine, kept=0.94, classes=0.99))
 
     class Nervous(Guard):
         def calm(self, signs: Signs) -> bool:
@@ -329,3 +331,46 @@ def test_a_non_finite_image_amid_a_stream_leaves_no_trace(name: str) -> None:
                 "skipped", "the image is not finite"
             )
         assert torch.equal(with_it(image).logits, expected.logits)
+
+
+def test_where_replaced_statistics_do_harm_the_prediction_is_averaged_with_that_under_the_sources_own() -> None:
+    image = frames(1)[0]
+    model = tiny("batchnorm")
+    settings = {"lr": 0.0, "episodic": False, "bn": "batch"}
+    alone = Session(model, methods.make("tent", settings=settings), guard=False)(image).logits.softmax(0)
+    own = Session(model, methods.Source())(image).logits.softmax(0)
+    for guard, averaged in (
+        (replace(PATIENT, mixing="stream", max_mixing=0.0), True),
+        (replace(PATIENT, mixing="stream", max_mixing=1e9), False),
+        (replace(PATIENT, mixing="never", max_mixing=0.0), False),
+    ):
+        result = Session(model, methods.make("tent", settings=settings), guard=guard)(image)
+        expected = (alone + own) / 2 if averaged else alone
+        torch.testing.assert_close(result.logits.softmax(0), expected, atol=1e-6, rtol=1e-5)
+        assert result.decision.kind == ("shrunk" if averaged else "accepted")
+        assert ("mirroring changes" in result.decision.reason) == averaged
+
+
+@pytest.mark.parametrize(("mixing", "averaged"), [("stream", False), ("always", True)])
+def test_images_on_their_own_are_averaged_on_request(mixing: Any, averaged: bool) -> None:
+    guard = replace(PATIENT, mixing=mixing, max_mixing=0.0)
+    result = Session(tiny("batchnorm"), methods.make("tent"), guard=guard)(frames(1)[0])
+    assert (result.decision.kind == "shrunk") == averaged
+
+
+def test_statistics_that_are_the_sources_own_are_not_doubted() -> None:
+    guard = replace(PATIENT, mixing="always", max_mixing=0.0)
+    assert (
+        Session(tiny("batchnorm"), methods.make("tent", settings={"bn": "source"}), guard=guard)(frames(1)[0]).decision
+        == Decision()
+    )
+    assert Session(tiny("layernorm"), methods.make("tent"), guard=guard)(frames(1)[0]).decision == Decision()
+
+
+def test_after_a_doubt_the_next_frame_is_compared() -> None:
+    session = Session(
+        tiny("batchnorm"),
+        methods.make("tent", settings={"episodic": False, "lr": 1e-6}),
+        guard=replace(PATIENT, mixing="stream", max_mixing=0.0),
+    )
+    assert {session(image).decision.kind for image in frames(9)} == {"shrunk"}

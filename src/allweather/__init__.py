@@ -1,19 +1,25 @@
 """Adapts any pretrained urban-scene segmentation network to the weather in front of the camera, at test time."""
 
-from allweather import methods
-from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
-from allweather.data import Frame, load_stream
-from allweather.errors import (
-    AllWeatherError,
-    CheckpointError,
-    InputError,
-    MissingLibraryError,
-    NetworkError,
-    SettingsError,
-)
-from allweather.models import Segmenter, list_models, load_model
-from allweather.ncut import Affinity, normalized_cut
-from allweather.session import Guard, Result, Session
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from allweather import methods
+    from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
+    from allweather.data import Frame, load_stream
+    from allweather.errors import (
+        AllWeatherError,
+        CheckpointError,
+        InputError,
+        MissingLibraryError,
+        NetworkError,
+        SettingsError,
+    )
+    from allweather.models import Segmenter, list_models, load_model
+    from allweather.ncut import Affinity, normalized_cut
+    from allweather.session import Guard, Result, Session
+
+    __version__: str
 
 __all__ = [
     "CAMVID11",
@@ -31,9 +37,40 @@ __all__ = [
     "Segmenter",
     "Session",
     "SettingsError",
+    "__version__",
     "list_models",
     "load_model",
     "load_stream",
     "methods",
     "normalized_cut",
 ]
+
+# A name is imported when it is first used: the command line answers --version and --help without loading torch.
+_HOMES = {
+    "classes": ("CAMVID11", "CITYSCAPES", "ClassSet"),
+    "data": ("Frame", "load_stream"),
+    "errors": (
+        "AllWeatherError", "CheckpointError", "InputError", "MissingLibraryError", "NetworkError", "SettingsError",
+    ),
+    "models": ("Segmenter", "list_models", "load_model"),
+    "ncut": ("Affinity", "normalized_cut"),
+    "session": ("Guard", "Result", "Session"),
+}  # fmt: skip
+_ROOMS = ("classes", "data", "errors", "methods", "models", "ncut", "session")
+
+
+if not TYPE_CHECKING:  # a type checker knows every name, and which are none
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return import_module("importlib.metadata").version("allweather")
+        if name in _ROOMS:
+            return import_module(f"allweather.{name}")
+        for room, names in _HOMES.items():
+            if name in names:
+                return getattr(import_module(f"allweather.{room}"), name)
+        raise AttributeError(f"module 'allweather' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})

@@ -1,7 +1,7 @@
 """The errors a user can mend, and the wording for names that do not exist.
 
 AllWeatherError                 any of those below, and an output that cannot be written
-├── InputError                  pictures, labels, tensors, data sets, plans, records: missing, damaged, of another shape
+├── InputError                  pictures, labels, tensors, datasets, plans, records: missing, damaged, of another shape
 │   ├── rgb.ImageError          one picture or label file that cannot be read; the others of its stream can
 │   └── NotFiniteError          pixels, features or logits with NaN or infinite values
 ├── CheckpointError             weights or a saved session: missing, damaged, refused, or of another network
@@ -19,7 +19,7 @@ class AllWeatherError(Exception):
 
 
 class InputError(AllWeatherError):
-    """Data that cannot be used: a picture, label, tensor, data set, plan or record."""
+    """Data that cannot be used: a picture, label, tensor, dataset, plan or record."""
 
 
 class NotFiniteError(InputError):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,19 +14,26 @@ from torch import Tensor
 
 from allweather import methods
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
-from allweather.app.options import parse_settings, parse_size
+from allweather.app.options import network_options, parse_settings, parse_size
+from allweather.bench.decisions import decisions_of, spell
 from allweather.bench.evaluate import Outcome, Protocol, logits_at, run
-from allweather.bench.record import provenance
+from allweather.bench.record import describe_result, provenance
+from allweather.bench.record_file import read_adapted
+from allweather.data import load_stream
 from allweather.data.folder import open_files
-from allweather.data.images import write_image, write_json
+from allweather.data.images import is_whole, write_image, write_json
 from allweather.data.labels import colorize, overlay
 from allweather.data.stream import Frame, Stream
-from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.errors import AllWeatherError, SettingsError
 from allweather.models import load_model
 from allweather.models.catalogue import published_size
+from allweather.plugins import digest, own_file
 from allweather.rgb import read_rgb
 from allweather.session import AdaptWhen, Precision, Session, Shift
 from allweather.session.shift import Reference
+
+SUFFIXES = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # folder of OUT → suffix
+COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
 
 
 def register(app: typer.Typer) -> None:
@@ -37,11 +45,30 @@ def register(app: typer.Typer) -> None:
 
 def adapt(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT…", help="Folders of images, or image files.")],
-    model: Annotated[str, typer.Option(help="The network, as SCHEME:NAME; see `allweather list models`.")],
+    model: Annotated[
+        str,
+        typer.Option(help="The network, as SCHEME:NAME (see `allweather list models`), or your own: mynets.py:build."),
+    ],
     out: Annotated[Path, typer.Option(help="Where labels, colors, overlays and the record go.")],
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
-    method: Annotated[str, typer.Option(help="See `allweather list methods`.")] = "mall-domain",
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Class set of a library's or your own network.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:SPLIT]",
+            help="INPUT is this dataset's root (see `allweather list datasets`), or your own's: mydata.py:MyDataset.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="See `allweather list methods`; or your own: mymethod.py:MyMethod.")
+    ] = "mall-domain",
     preset: Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")] = "recommended",
     setting: Annotated[
         list[str] | None,
@@ -84,14 +111,15 @@ def adapt(
     Writes OUT/labels/NAME.png (trainIds, at the image's own size), OUT/color/NAME.png, OUT/overlay/NAME.jpg and
     OUT/record.json. An image that cannot be read is named and skipped; the exit status is then 1.
     """
-    stream = open_files(inputs, _frame_size(size, model))
+    network = network_options(model_arg, classes, mean, std)
+    stream = _open_stream(inputs, dataset, _frame_size(size, model))
     session = open_session(
-        model, weights, method, preset, parse_settings(setting or []), device,
+        model, weights, method, preset, parse_settings(setting or []), device, network,
         sha256=sha256, seed=seed, precision=precision, compile=compile, channels_last=channels_last,
         adapt_when=adapt_when, shift=Shift(threshold=shift_threshold, reference=shift_reference),
     )  # fmt: skip
-    folder = Output.open(out, provenance(session, stream, protocol, batch), resume)
-    folder.confidence = confidence
+    head = provenance(session, stream, protocol, batch) | _own_code(model, method, dataset, network)
+    folder = Output.open(out, head, resume, confidence)
     skip = frozenset(folder.images)
     if skip:
         narration.print(f"resuming: {len(skip)} of {len(stream)} images are done")
@@ -117,11 +145,15 @@ def open_session(
     preset: str,
     settings: dict[str, str],
     device: str = "cpu",
+    network: Mapping[str, Any] | None = None,
     *,
     sha256: str | None = None,
     **options: Any,
 ) -> Session:
     """The session that the options describe; warnings of loading become narration.
+
+    Args:
+        network: more of `load_model`'s arguments.
 
     Raises:
         AllWeatherError: for anything unknown or unreadable among them.
@@ -129,16 +161,31 @@ def open_session(
     methods.make(method, preset, settings)  # a misspelt method must not wait for a checkpoint
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        network = load_model(model, weights, sha256=sha256)
+        loaded = load_model(model, weights, sha256=sha256, **(network or {}))
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             warn(str(warning.message))
     try:
         torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
-        network.to(torch.device(device))
+        loaded.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return Session(network, methods.make(method, preset, settings, model=network), **options)
+    return Session(loaded, methods.make(method, preset, settings, model=loaded), **options)
+
+
+def _open_stream(inputs: list[Path], dataset: str | None, size: tuple[int, int] | None) -> Stream:
+    if dataset is None:
+        return open_files(inputs, size)
+    if len(inputs) != 1:
+        raise SettingsError(f"--dataset {dataset}: expected one INPUT, the dataset's root, got {len(inputs)}.")
+    return load_stream(dataset, inputs[0], size)
+
+
+def _own_code(model: str, method: str, dataset: str | None, network: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record says of code of the user's own: the files' digests, and the network's arguments; or nothing."""
+    code = {Path(own_file(name) or "").name: digest(name) for name in (model, method, dataset or "") if own_file(name)}
+    arguments = {"arguments": network["arguments"]} if "arguments" in network else {}
+    return ({"code": code} if code else {}) | arguments
 
 
 def _frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
@@ -170,26 +217,27 @@ class Output:
     confidence: bool = False
 
     @classmethod
-    def open(cls, folder: Path, head: dict[str, Any], resume: bool) -> "Output":
+    def open(cls, folder: Path, head: dict[str, Any], resume: bool, confidence: bool = False) -> "Output":
         """An empty folder, or the state of an earlier run of the same settings.
 
         Raises:
             AllWeatherError: when the folder already holds a run and `resume` is off, or one of other settings.
+            InputError: when its record is damaged.
         """
-        made = cls(folder, json.loads(json.dumps(head)), {}, {})
+        made = cls(folder, json.loads(json.dumps(head)), {}, {}, confidence)
         path = folder / "record.json"
         if not path.exists():
             made._save()
             return made
         if not resume:
             raise AllWeatherError(f"{folder} already holds a run. Add --resume to finish it, or choose another --out.")
-        earlier = _read_record(path)
-        different = sorted(key for key in made.head if key != "versions" and made.head[key] != earlier.get(key))
+        earlier = read_adapted(path)
+        different = sorted(key for key in made.head.keys() - COMPATIBLE if made.head[key] != earlier.get(key))
         if different:
             raise AllWeatherError(
                 f"{path} is of another run: {', '.join(different)} differ. Repeat its settings or choose another --out."
             )
-        made.images = {name: entry for name, entry in earlier.get("images", {}).items() if made._label(name).exists()}
+        made.images = {name: entry for name, entry in earlier["images"].items() if made._is_whole(name)}
         return made
 
     def write(self, outcome: Outcome, classes: Any) -> None:
@@ -200,13 +248,13 @@ class Output:
             return
         labels = labels_at(outcome.logits, outcome.frame.size)
         image = self._picture(outcome.frame)
-        write_image(self.folder / "color" / f"{outcome.name}.png", colorize(labels, classes))
-        write_image(self.folder / "overlay" / f"{outcome.name}.jpg", overlay(image, labels, classes))
+        write_image(self._place("color", outcome.name), colorize(labels, classes))
+        write_image(self._place("overlay", outcome.name), overlay(image, labels, classes))
         if self.confidence:
             width, height = outcome.frame.size
             sure = logits_at(outcome.logits, (height, width)).softmax(0).amax(0)
             grey = np.asarray((sure * 65535).round().cpu()).astype(np.uint16)
-            write_image(self.folder / "confidence" / f"{outcome.name}.png", grey)
+            write_image(self._place("confidence", outcome.name), grey)
         write_image(self._label(outcome.name), labels)
         self.images[outcome.name] = _entry(outcome)
         self._save()
@@ -216,10 +264,20 @@ class Output:
         self._save()
 
     def _save(self) -> None:
-        write_json(self.folder / "record.json", {**self.head, "images": self.images, "failures": self.failures})
+        found = {"decisions": decisions_of({"images": self.images}), "images": self.images, "failures": self.failures}
+        write_json(self.folder / "record.json", {**self.head, **found})
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether the label image is there and no picture of this image is empty or cut, as a power failure leaves."""
+        wanted = {"labels", "confidence"} if self.confidence else {"labels"}
+        places = {kind: self._place(kind, name) for kind in SUFFIXES}
+        return all(is_whole(path) for kind, path in places.items() if kind in wanted or path.exists())
+
+    def _place(self, kind: str, name: str) -> Path:
+        return self.folder / kind / f"{name}.{SUFFIXES[kind]}"
 
     def _label(self, name: str) -> Path:
-        return self.folder / "labels" / f"{name}.png"
+        return self._place("labels", name)
 
     @staticmethod
     def _picture(frame: Frame) -> np.ndarray:
@@ -239,27 +297,15 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
     if result is None:
         return {}
     return {
-        "iterations": result.iterations,
-        "stop": result.stop,
         "losses": [round(loss, 6) for loss in result.losses],
         "watched": [round(loss, 6) for loss in result.watched],
-        "decision": str(result.decision),
-        "seconds": round(result.seconds, 4),
+        **describe_result(result),
     }
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot resume: {path} is not a readable record ({error}).") from error
-    return loaded if isinstance(loaded, dict) else {}
-
-
 def _tell(folder: Output, stream: Stream) -> None:
-    decisions = [entry.get("decision", "") for entry in folder.images.values()]
-    refused = sum(decision != "accepted" for decision in decisions if decision)
-    guard = f", {refused} updates refused by the guard" if refused else ""
+    decided = spell(decisions_of({"images": folder.images}))
+    guard = f", {decided}" if decided else ""
     plainly = sum(entry.get("stop") == "no shift" for entry in folder.images.values())
     spared = f", {plainly} predicted without adapting" if plainly else ""
     narration.print(f"{len(folder.images)} of {len(stream)} images in [bold]{plain(folder.folder)}[/]{spared}{guard}")

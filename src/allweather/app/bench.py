@@ -1,4 +1,4 @@
-"""`allweather bench` and `allweather compare`: grids of runs as records, and what two records differ in."""
+"""`allweather bench`: grids of runs as records."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,23 +10,21 @@ from allweather.app.console import (
     DONE,
     INTERRUPTED,
     SOME_FAILED,
-    data,
     narration,
     plain,
-    print_json,
     progress,
-    table,
     warn,
 )
-from allweather.bench.compare import compare as compare_records
-from allweather.bench.execute import execute, read_record
-from allweather.bench.plan import Run, read_plan
+from allweather.bench.decisions import decisions_of, spell
+from allweather.bench.execute import execute
+from allweather.bench.plan import Plan, PlannedRun, read_plan
+from allweather.bench.variables import needed, unset_variables
+from allweather.errors import SettingsError
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verbs to the command line."""
+    """Adds the verb to the command line."""
     app.command(epilog="Example: allweather bench plans/camvid.toml --out runs/")(bench)
-    app.command(epilog="Example: allweather compare runs/a.json runs/b.json --json")(compare)
 
 
 def bench(
@@ -41,19 +39,21 @@ def bench(
 ) -> None:
     """Run a plan: one JSON record per run, written whole; start it again, or several times at once, to go on."""
     grid = read_plan(plan)
+    ready = _ready(grid, plan)
     try:
         with progress() as bar:
             task = bar.add_task("", total=None, rate="")
 
-            def tick(entry: Run, done: int, total: int) -> None:
+            def tick(entry: PlannedRun, done: int, total: int) -> None:
                 bar.update(task, description=entry.title, completed=done, total=total)
 
-            def finished(entry: Run, record: Mapping[str, Any]) -> None:
+            def finished(entry: PlannedRun, record: Mapping[str, Any]) -> None:
                 place = f"{grid.runs.index(entry) + 1} of {len(grid.runs)}"
                 score = f"{record['figures']['mIoU']:.2f} mIoU, {record['seconds']:.0f} s"
-                narration.print(f"{place}: {plain(entry.title)}: {score}")
+                said = ", ".join(filter(None, (score, spell(decisions_of(record)))))
+                narration.print(f"{place}: {plain(entry.title)}: {said}")
 
-            result = execute(grid, out, tick, finished, keep_labels=labels)
+            result = execute(ready, out, tick, finished, keep_labels=labels)
     except KeyboardInterrupt:
         narration.print(f"interrupted: finished runs are in {plain(out)}; the same command does the rest.")
         raise typer.Exit(INTERRUPTED) from None
@@ -65,26 +65,26 @@ def bench(
         f"{len(result.done)} runs done, {len(result.kept)} were there, {len(result.elsewhere)} run elsewhere, "
         f"{len(result.failed)} failed; records in [bold]{plain(out)}[/]"
     )
-    raise typer.Exit(SOME_FAILED if result.failed else DONE)
+    raise typer.Exit(SOME_FAILED if result.failed or len(ready.runs) < len(grid.runs) else DONE)
 
 
-def compare(
-    first: Annotated[Path, typer.Argument(metavar="A.json", help="A record.")],
-    second: Annotated[Path, typer.Argument(metavar="B.json", help="Another.")],
-    json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
-) -> None:
-    """Say what differs between two records: settings, figures, and the paired difference over their images."""
-    found = compare_records(read_record(first), read_record(second))
-    if json:
-        print_json(found)
-        return
-    settings = [(key, *map(str, values)) for key, values in found["settings"].items()]
-    data.print(table("settings that differ", ("setting", first.stem, second.stem), settings, numbers_from=3))
-    figures = [(key, *map(_figure, values)) for key, values in found["figures"].items()]
-    data.print(table("figures", ("figure", first.stem, second.stem, "difference"), figures))
-    if found["paired"]:
-        data.print(f"paired over images: {found['paired']}")
+def _ready(grid: Plan, path: Path) -> Plan:
+    """The runs whose variables are all set; the variables of the others are named, all at once.
 
-
-def _figure(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    Raises:
+        SettingsError: when no run is ready.
+    """
+    ready = Plan(tuple(run for run in grid.runs if not needed(run)))
+    if len(ready.runs) == len(grid.runs):
+        return grid
+    unset = unset_variables(grid.runs)
+    told = "\n".join(f"  {variable}" for variable in unset)
+    example = " ".join(f"{variable.name}=FOLDER" for variable in unset)
+    message = (
+        f"{len(grid.runs) - len(ready.runs)} of {len(grid.runs)} runs need folders whose variables are not set. What "
+        f"each has to hold:\n{told}\nSet them: {example} allweather bench {path} …"
+    )
+    if not ready.runs:
+        raise SettingsError(message)
+    warn(message)
+    return ready

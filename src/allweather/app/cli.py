@@ -1,32 +1,30 @@
-"""The `allweather` command: one verb a file, one place where errors become messages and statuses."""
+"""The `allweather` command: one place where errors and interruptions become messages and statuses."""
 
 import os
 import sys
 
-import typer
-
-from allweather.app import adapt, bench, convert, datasets, demo, doctor, listing, report, score, submit
-from allweather.app.console import USER_MISTAKE, complain
-from allweather.errors import AllWeatherError
-
-app = typer.Typer(
-    name="allweather",
-    help="Adapt a segmentation network to the weather in front of the camera, at test time, without labels.",
-    epilog="Example: allweather demo --out demo-output",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
-for verb in (demo, adapt, score, bench, report, submit, datasets, convert, listing, doctor):
-    verb.register(app)
-
 
 def main() -> None:
-    """Runs the command line; a user's mistake, or an output that takes no more, ends with status 2 and no traceback."""
+    """Runs the command line; a user's mistake, or an output that takes no more, ends with status 2 and no traceback.
+
+    An interruption ends with 130, while libraries are still being imported as well as later.
+    """
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.stderr.flush()
+        os._exit(130)  # half-imported libraries have nothing to clean up, and much to say if they try
+
+
+def _run() -> None:
+    from allweather.app.console import USER_MISTAKE, complain  # in here, where an interruption is caught
+    from allweather.app.verbs import make_app, named_verb
+    from allweather.errors import AllWeatherError
+
     try:
         try:
-            app()
+            make_app(named_verb(sys.argv[1:]))()
         finally:
             sys.stdout.flush()  # here a full disk still has a message; at the interpreter's end it would not
     except AllWeatherError as error:

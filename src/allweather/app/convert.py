@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from allweather.app.console import narration, plain
+from allweather.app.options import parse_settings
 from allweather.models.catalogue import convert as convert_file
 
 
@@ -18,10 +19,16 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(metavar="FILE", help="The official checkpoint.")],
     model: Annotated[str, typer.Option(help="The network it belongs to, as SCHEME:NAME.")],
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
+    ] = None,
     sha256: Annotated[str | None, typer.Option(help="Refuse a FILE of any other digest.")] = None,
 ) -> None:
     """Convert a checkpoint to safetensors without loss; its name and sha256 are kept inside."""
-    made = convert_file(model, checkpoint, out, sha256=sha256)
+    made = convert_file(
+        model, checkpoint, out, sha256=sha256, arguments=parse_settings(model_arg or [], "--model-arg", "NAME")
+    )
     narration.print(f"[bold]{plain(out)}[/] from {plain(made.file)}, sha256 {made.sha256}")
     if made.dropped:
         narration.print(f"left out, for training only: {plain(', '.join(made.dropped))}")

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from allweather import methods
 from allweather.app.console import data, narration, plain, print_json, progress, rate, table
+from allweather.bench.decisions import count
 from allweather.bench.metrics import ConfusionMatrix
 from allweather.classes import ClassSet
 from allweather.data.images import write_image, write_json
@@ -19,7 +20,7 @@ from allweather.data.scenes import scene_labels, scene_stream
 from allweather.data.stream import Frame
 from allweather.data.weather import ADVERSE, CONDITIONS
 from allweather.models import Segmenter, load_model
-from allweather.session import Session
+from allweather.session import Decision, Session
 
 METHODS = ("source", "tent", "mall-sample", "mall-domain")
 FIRST = 300_000  # seeds of the demo's scenes: none of them trained or tuned anything
@@ -27,11 +28,12 @@ SHOWN = "mall-domain"
 
 
 @dataclass
-class Run:
-    """One method in one weather: its matrix and, for the picture, its last frame's labels."""
+class Trial:
+    """One method in one weather: its matrix and decisions and, for the picture, its last frame's labels."""
 
     matrix: ConfusionMatrix
     labels: np.ndarray
+    decisions: list[Decision]
 
 
 def register(app: typer.Typer) -> None:
@@ -52,19 +54,24 @@ def demo(
     seeds = range(FIRST + 1000 * seed, FIRST + 1000 * seed + frames)
     model = load_model("demo:streetnet")
     truths = [scene_labels(str(seed)) for seed in seeds]  # the same in every weather
-    runs: dict[tuple[str, str], Run] = {}
+    trials: dict[tuple[str, str], Trial] = {}
     with progress() as bar:
         task = bar.add_task("adapting", total=len(CONDITIONS) * len(METHODS), rate="")
         for condition in CONDITIONS:
             scenes = list(scene_stream(condition, seeds))
             for name in METHODS:
                 bar.update(task, description=f"{name} in {condition}")
-                runs[condition, name] = run(model, name, scenes, truths)
+                trials[condition, name] = run(model, name, scenes, truths)
                 bar.advance(task)
                 bar.update(task, rate=rate(bar.tasks[0].speed))
-    figures = summarise(runs)
-    write_json(out / "demo.json", {"frames": frames, "first_seed": seeds.start, "mIoU": figures})
-    write_image(out / "panels.png", panels(runs, seeds[-1], model.classes))
+    figures = summarise(trials)
+    decisions = {
+        name: count(each for where in CONDITIONS for each in trials[where, name].decisions) for name in METHODS
+    }
+    write_json(
+        out / "demo.json", {"frames": frames, "first_seed": seeds.start, "mIoU": figures, "decisions": decisions}
+    )
+    write_image(out / "panels.png", panels(trials, seeds[-1], model.classes))
     if json:
         print_json(figures)
     else:
@@ -72,21 +79,23 @@ def demo(
     narration.print(f"picture: [bold]{plain(out / 'panels.png')}[/]   figures: {plain(out / 'demo.json')}")
 
 
-def run(model: Segmenter, name: str, scenes: list[Frame], truths: list[np.ndarray]) -> Run:
+def run(model: Segmenter, name: str, scenes: list[Frame], truths: list[np.ndarray]) -> Trial:
     """`name` along the scenes, online, scored by their true labels."""
     session = Session(model, methods.make(name, model=model))
-    matrix, labels = ConfusionMatrix(len(model.classes)), np.zeros((0, 0), np.uint8)
+    trial = Trial(ConfusionMatrix(len(model.classes)), np.zeros((0, 0), np.uint8), [])
     for frame, truth in zip(scenes, truths, strict=True):
-        labels = session(frame.image).labels.numpy()
-        matrix.update(labels.astype(int), truth.astype(int))
-    return Run(matrix, labels)
+        result = session(frame.image)
+        trial.labels = result.labels.numpy()
+        trial.matrix.update(trial.labels.astype(int), truth.astype(int))
+        trial.decisions.append(result.decision)
+    return trial
 
 
-def summarise(runs: dict[tuple[str, str], Run]) -> dict[str, dict[str, float]]:
+def summarise(trials: dict[tuple[str, str], Trial]) -> dict[str, dict[str, float]]:
     """mIoU in % by method and weather, `adverse` being the mean over all but clear."""
     figures: dict[str, dict[str, float]] = {}
     for name in METHODS:
-        row = {condition: 100 * runs[condition, name].matrix.mean_iou for condition in CONDITIONS}
+        row = {condition: 100 * trials[condition, name].matrix.mean_iou for condition in CONDITIONS}
         row["adverse"] = sum(row[condition] for condition in ADVERSE) / len(ADVERSE)
         figures[name] = {condition: round(value, 1) for condition, value in row.items()}
     return figures
@@ -103,16 +112,16 @@ def show(figures: dict[str, dict[str, float]]) -> None:
     data.print(table("mIoU in %, each method online, without labels", ("method", *columns), rows))
 
 
-def panels(runs: dict[tuple[str, str], Run], seed: int, classes: ClassSet) -> np.ndarray:
+def panels(trials: dict[tuple[str, str], Trial], seed: int, classes: ClassSet) -> np.ndarray:
     """One row per weather: input, source, adapted and true labels, H×W×3 uint8."""
     heads = ["input", "source", SHOWN, "truth"]
     rows = []
     for condition in CONDITIONS:
         frame = next(iter(scene_stream(condition, range(seed, seed + 1))))
         pictures = [np.asarray((frame.image * 255).to(torch.uint8).permute(1, 2, 0))]
-        maps = [runs[condition, "source"].labels, runs[condition, SHOWN].labels, scene_labels(frame.name)]
+        maps = [trials[condition, "source"].labels, trials[condition, SHOWN].labels, scene_labels(frame.name)]
         pictures += [colorize(labels, classes) for labels in maps]
-        scores = [None, runs[condition, "source"].matrix.mean_iou, runs[condition, SHOWN].matrix.mean_iou, None]
+        scores = [None, trials[condition, "source"].matrix.mean_iou, trials[condition, SHOWN].matrix.mean_iou, None]
         captions = [condition, *(f"{100 * score:.1f} mIoU" if score is not None else "" for score in scores[1:])]
         rows.append((pictures, captions))
     return _sheet(heads, rows)

@@ -2,7 +2,8 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Annotated, Any
 
 import torch
@@ -11,8 +12,6 @@ import typer
 from allweather import methods, ncut
 from allweather.app.console import data, print_json, table
 from allweather.models.catalogue import ECOSYSTEMS, all_entries
-
-OPTIONAL = ("torchvision", "transformers", "h5py", "matplotlib")
 
 
 def register(app: typer.Typer) -> None:
@@ -38,12 +37,19 @@ def examine() -> dict[str, Any]:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
-        "extras": {name: _installed(name) for name in OPTIONAL},
+        "extras": {name: _installed(name) for name in optional_libraries()},
         "networks": len(all_entries()) + len(ECOSYSTEMS),
         "methods": sorted(methods.METHODS),
         "assets": "named" if os.environ.get("ALLWEATHER_ASSETS") else "ALLWEATHER_ASSETS is not set",
         "operator": _operator(),
     }
+
+
+def optional_libraries() -> list[str]:
+    """The libraries of every extra of this package but the developers'."""
+    wanted = [line for line in requires("allweather") or () if "extra ==" in line and "extra == 'dev'" not in line]
+    names = [re.match(r"[\w.-]+", line) for line in wanted]
+    return sorted({name[0] for name in names if name})
 
 
 def _operator() -> str:

@@ -1,7 +1,11 @@
-"""Reading the command line's own little languages: sizes and FIELD=VALUE settings."""
+"""Reading the command line's own little languages: sizes, FIELD=VALUE settings, and what an own network needs."""
+
+from typing import Any
 
 from allweather.bench.plan import pixels
-from allweather.errors import SettingsError
+from allweather.classes import CLASS_SETS
+from allweather.errors import SettingsError, unknown
+from allweather.values import parse_value
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -16,18 +20,37 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
-def parse_settings(pairs: list[str]) -> dict[str, str]:
-    """The method's settings from FIELD=VALUE texts.
+def parse_settings(pairs: list[str], option: str = "--set", field_name: str = "FIELD") -> dict[str, str]:
+    """Settings by name from FIELD=VALUE texts of a repeatable option.
 
     Raises:
-        AllWeatherError: for a text without '=' or a field given twice.
+        SettingsError: for a text without '=' or a field given twice.
     """
     settings: dict[str, str] = {}
     for pair in pairs:
         field, separator, value = pair.partition("=")
         if not separator or not field:
-            raise SettingsError(f"--set: expected FIELD=VALUE, got '{pair}'.")
+            raise SettingsError(f"{option}: expected {field_name}=VALUE, got '{pair}'.")
         if field in settings:
-            raise SettingsError(f"--set: {field} is given twice.")
+            raise SettingsError(f"{option}: {field} is given twice.")
         settings[field] = value
     return settings
+
+
+def network_options(
+    arguments: list[str] | None, classes: str | None, mean: str | None, std: str | None
+) -> dict[str, Any]:
+    """What `--model-arg`, `--classes`, `--mean` and `--std` say of a network, as `load_model` takes it.
+
+    Raises:
+        SettingsError: for an unknown class set, or what is no NAME=VALUE or no three numbers.
+    """
+    if classes is not None and classes not in CLASS_SETS:
+        raise unknown("class set", classes, CLASS_SETS)
+    options = {
+        "arguments": parse_settings(arguments or [], "--model-arg", "NAME"),
+        "classes": classes and CLASS_SETS[classes],
+        "mean": mean and parse_value("--mean", mean, tuple[float, float, float]),
+        "std": std and parse_value("--std", std, tuple[float, float, float]),
+    }
+    return {key: value for key, value in options.items() if value}

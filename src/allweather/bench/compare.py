@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from allweather.bench.decisions import decisions_of
 from allweather.bench.intervals import ImageCounts, paired_difference
 
 UNCOMPARED = (  # results, or too long to show
     "images", "confusion", "reliability", "figures", "parts", "identity", "finished", "seconds", "peak_memory_mib",
-    "rolled_back", "skipped_updates",
+    "decisions", "rolled_back", "skipped_updates",
 )  # fmt: skip
 
 
@@ -21,7 +22,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
         the mIoU difference in points over the images that both hold, with its interval; None without such images.
     """
     ours, theirs = (flatten({k: v for k, v in record.items() if k not in UNCOMPARED}) for record in (first, second))
-    figures = [flatten(record["figures"]) for record in (first, second)]
+    figures = [flatten(record["figures"] | {"decisions": decisions_of(record)}) for record in (first, second)]
     return {
         "settings": {
             key: [ours.get(key), theirs.get(key)]

@@ -1,6 +1,5 @@
 """Running a plan: one record per run, written whole, resumed by record, safe from several processes at once."""
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +14,15 @@ import torch
 
 from allweather import methods
 from allweather.bench.evaluate import Protocol, run
-from allweather.bench.freshness import outdated
 from allweather.bench.memory import peak_memory, reset_peak
-from allweather.bench.plan import ModelSpec, Plan, Run
+from allweather.bench.meter import Meter
+from allweather.bench.plan import ModelSpec, Plan, PlannedRun
 from allweather.bench.record import provenance
-from allweather.bench.sources import Source, open_source, resolve
-from allweather.bench.tally import Tally
+from allweather.bench.record_file import read_record
+from allweather.bench.stale import outdated
+from allweather.bench.streams import LabelledStream, open_stream
+from allweather.bench.variables import resolve
+from allweather.classes import CLASS_SETS
 from allweather.data.images import write_image, write_json
 from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError, InputError, SettingsError
@@ -28,8 +30,8 @@ from allweather.models import load_model
 from allweather.models.segmenter import Segmenter
 from allweather.session import AdaptWhen, Precision, Session
 
-Tick = Callable[[Run, int, int], None]  # the run, frames done, frames in all
-Finished = Callable[[Run, Mapping[str, Any]], None]  # the run and its record
+Tick = Callable[[PlannedRun, int, int], None]  # the run, frames done, frames in all
+Finished = Callable[[PlannedRun, Mapping[str, Any]], None]  # the run and its record
 
 
 @dataclass
@@ -103,13 +105,13 @@ class _Network:
         self._key: tuple[ModelSpec, str] | None = None
         self._model: Segmenter | None = None
 
-    def of(self, entry: Run) -> Segmenter:
+    def of(self, entry: PlannedRun) -> Segmenter:
         if self._model is None or self._key != (entry.model, entry.device):
             self._model = None  # two networks at once may not fit
             self._model, self._key = open_model(entry), (entry.model, entry.device)
         return self._model
 
-    def changed(self, record: Mapping[str, Any], entry: Run) -> list[str]:
+    def changed(self, record: Mapping[str, Any], entry: PlannedRun) -> list[str]:
         """What is no longer as the record says; nothing where that cannot be known, for want of the weights."""
         try:
             return outdated(record, entry, self.of(entry))
@@ -123,7 +125,7 @@ def labels_folder(record: Path) -> Path:
 
 
 def make_record(
-    entry: Run,
+    entry: PlannedRun,
     tick: Tick = lambda entry, done, total: None,
     labels: Path | None = None,
     model: Segmenter | None = None,
@@ -139,20 +141,20 @@ def make_record(
     """
     reset_peak(entry.device)
     model = model or open_model(entry)
-    session, source = open_session(entry, model), open_source(entry)
-    mapping = mapping_between(model.classes, source.classes)
+    session, labelled = open_session(entry, model), open_stream(entry)
+    mapping = mapping_between(model.classes, labelled.classes)
     keep = None if labels is None else partial(_write_labels, labels)
-    tally = Tally(mapping, source, model, keep)
+    meter = Meter(mapping, labelled, model, keep)
     protocol = cast(Protocol, entry.protocol)
-    outcomes = run(session, source.stream, protocol, entry.batch)
+    outcomes = run(session, labelled.stream, protocol, entry.batch)
     for done, outcome in enumerate(outcomes, 1):
-        tally.add(outcome)
-        tick(entry, done, len(source.stream))
-    if not tally.matrix.counts.any():
-        raise InputError(f"{entry.title}: no pixel could be scored; {next(iter(tally.failures.values()), '')}")
+        meter.add(outcome)
+        tick(entry, done, len(labelled.stream))
+    if not meter.matrix.counts.any():
+        raise InputError(f"{entry.title}: no pixel could be scored; {next(iter(meter.failures.values()), '')}")
     return {
-        **_head(entry, session, source, protocol),
-        **tally.content(),
+        **_head(entry, session, labelled, protocol),
+        **meter.content(),
         "peak_memory_mib": peak_memory(entry.device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -164,7 +166,7 @@ def _write_labels(folder: Path, name: str, predicted: np.ndarray) -> None:
     write_image(path, predicted.astype(np.uint8))
 
 
-def open_model(entry: Run) -> Segmenter:
+def open_model(entry: PlannedRun) -> Segmenter:
     """The run's network on its device.
 
     Raises:
@@ -174,51 +176,53 @@ def open_model(entry: Run) -> Segmenter:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         try:
-            model = load_model(spec.name, None if spec.weights is None else resolve(spec.weights))
+            model = load_model(
+                spec.located(spec.name),
+                None if spec.weights is None else resolve(spec.weights),
+                **chosen_options(spec),
+            )
         except UserWarning as warning:
             raise SettingsError(f"{warning}; a plan needs weights for every network.") from warning
     return model.to(torch.device(entry.device))
 
 
-def open_session(entry: Run, model: Segmenter) -> Session:
+def chosen_options(spec: ModelSpec) -> dict[str, Any]:
+    """What a plan says of a network beside its name and weights, as `load_model` takes it."""
+    options = {
+        "classes": spec.classes and CLASS_SETS[spec.classes],
+        "mean": spec.mean,
+        "std": spec.std,
+        "arguments": spec.arguments,
+    }
+    return {key: value for key, value in options.items() if value}
+
+
+def open_session(entry: PlannedRun, model: Segmenter) -> Session:
     """A fresh session of the run, on a copy of the network.
 
     Raises:
         AllWeatherError: when the method cannot work on the network.
     """
-    method = methods.make(entry.method.name, entry.method.preset, entry.method.fields, model=model)
+    method = methods.make(
+        entry.method.located(entry.method.name), entry.method.preset, entry.method.fields, model=model
+    )
     when = cast(AdaptWhen, entry.method.adapt_when)
     return Session(model, method, seed=entry.seed, precision=cast(Precision, entry.precision), adapt_when=when)
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A record.
-
-    Raises:
-        AllWeatherError: when the file is none.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable record ({error}).") from error
-    if not isinstance(content, dict) or "figures" not in content:
-        raise InputError(f"{path} is not a record: expected one that `allweather bench` wrote.")
-    return content
-
-
-def _head(entry: Run, session: Session, source: Source, protocol: Protocol) -> dict[str, Any]:
+def _head(entry: PlannedRun, session: Session, labelled: LabelledStream, protocol: Protocol) -> dict[str, Any]:
     continual = protocol == "transductive" and not session.method.episodic
     after = "after the update" if session.method.report_after else "before the update"
     return {
         "identity": entry.identity,
         "run": entry.content,
-        **provenance(session, source.stream, protocol, entry.batch),
+        **provenance(session, labelled.stream, protocol, entry.batch),
         "views": 2 if getattr(session.method, "mirror", False) else 1,  # the image, and its mirror image
         "prediction": "after the last pass" if continual else after,
     }
 
 
-def _record_of(entry: Run, path: Path) -> dict[str, Any] | None:
+def _record_of(entry: PlannedRun, path: Path) -> dict[str, Any] | None:
     """The run's record if there is a whole one."""
     try:
         record = read_record(path) if path.exists() else {}

@@ -12,7 +12,9 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from allweather import methods
 from allweather.bench.evaluate import Protocol
+from allweather.classes import CLASS_SETS
 from allweather.errors import InputError, SettingsError, unknown
+from allweather.plugins import digest, relative_to
 from allweather.session import AdaptWhen
 
 ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
@@ -21,27 +23,68 @@ SECTIONS = ("models", "streams", "methods", "run")
 SCENES = "scenes:"
 PIECE = "{}"  # in folders of a sequence, where the piece's name goes
 FIELDS = Mapping[str, Any]
+OWN = {"own": True}  # of fields that say where code of the user's own is; no key of a plan sets them
+LATER: Mapping[
+    str, Mapping[str, Any]
+] = {  # what runs did not always say, and what it was then; left out where it is that, so that old records stay
+    "model": {"arguments": {}, "classes": None, "mean": (), "std": (), "code": ""},
+    "stream": {"code": ""},
+    "method": {"adapt_when": "always", "code": ""},
+}
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """What a plan names; code of the user's own is sought from the plan's folder.
+
+    Attributes:
+        code: sha256 of the user's own file that the name says, '' for other names; the run is another with another.
+        folder: the plan's, which is no part of what the run is.
+    """
+
+    code: str = field(default="", metadata=OWN)
+    folder: str = field(default="", compare=False, metadata=OWN)
+
+    def located(self, name: str) -> str:
+        """A name with its file, if it has one, as it is found from here."""
+        return relative_to(self.folder, name)
+
+
 @dataclass(frozen=True)
-class ModelSpec:
-    """A network of a plan: its `scheme:name`, checkpoint (variables like ${ROOT} allowed) and input size."""
+class ModelSpec(_Named):
+    """A network of a plan: its name, checkpoint (variables like ${ROOT} allowed) and input size.
+
+    Attributes:
+        name: `scheme:name`, or one of the user's own as `mynets.py:build`, sought from the plan's folder.
+        arguments: of the user's own factory.
+        classes: the class set's name, for libraries' and own networks.
+        mean, std: three numbers each, for own networks.
+    """
 
     name: str
     weights: str | None = None
     size: str | None = None
+    arguments: FIELDS = field(default_factory=dict)
+    classes: str | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         pixels(self.size)
+        _known("class set", (self.classes,) if self.classes else (), tuple(CLASS_SETS))
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, 3):
+                raise SettingsError(f"model '{self.name}' {key}: expected three numbers, got {list(values)}.")
 
 
 @dataclass(frozen=True)
-class StreamSpec:
+class StreamSpec(_Named):
     """Frames with labels: a dataset's split, a folder of images and one of labels, or a sequence of splits.
 
     Attributes:
-        name: `dataset`, `dataset:split`, or any name where `images` and `labels` are given; `scenes:WEATHER` are
+        name: `dataset`, `dataset:split`, where the dataset may be one's own (`mydata.py:MyDataset:split`, sought from
+            the plan's folder), or any name where `images` and `labels` are given; `scenes:WEATHER` are
             procedural scenes, which need nothing else.
         root: the dataset's folder (variables like ${ROOT} allowed).
         images, labels: folders whose files share names; `classes` says what the labels hold.
@@ -76,10 +119,11 @@ class StreamSpec:
 
 
 @dataclass(frozen=True)
-class MethodSpec:
+class MethodSpec(_Named):
     """A method with preset and fields; `seeds` and `orders` take the place of the plan's where given.
 
     Attributes:
+        name: of the table, or one's own as `mymethod.py:MyMethod`, sought from the plan's folder.
         adapt_when: `always`, or `shift`: frames that the source network knows are predicted by it, unadapted.
     """
 
@@ -91,7 +135,6 @@ class MethodSpec:
     orders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        methods.make(self.name, self.preset, self.fields)  # a misspelt field must not wait for the run
         _known("order", self.orders, ORDERS)
         _known("adapt_when", (self.adapt_when,), get_args(AdaptWhen))
 
@@ -117,7 +160,7 @@ class RunSpec:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One cell of the grid; its record's file name follows from what it is."""
 
     model: ModelSpec
@@ -132,11 +175,12 @@ class Run:
     precision: str
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Run":
+    def from_json(cls, content: Mapping[str, Any]) -> "PlannedRun":
         """The run that a record names."""
+        model = {**content["model"], **{k: tuple(content["model"].get(k, ())) for k in ("mean", "std")}}
         stream = {**content["stream"], "sequence": tuple(content["stream"]["sequence"])}
         method = {**content["method"], "seeds": (), "orders": ()}
-        specs = ModelSpec(**content["model"]), StreamSpec(**stream), MethodSpec(**method)
+        specs = ModelSpec(**model), StreamSpec(**stream), MethodSpec(**method)
         return cls(*specs, **{name: content[name] for name in ("protocol", "order", "seed", "batch", "scoring")},
                    device=content["device"], precision=content["precision"])  # fmt: skip
 
@@ -144,33 +188,40 @@ class Run:
     def content(self) -> dict[str, Any]:
         """Everything that defines the run, ready for JSON; variables in paths unresolved."""
         content = asdict(self)
-        if self.method.adapt_when == "always":  # as in records from before there was a choice
-            del content["method"]["adapt_when"]
+        for part, keys in LATER.items():
+            del content[part]["folder"]
+            for key, before in keys.items():
+                if content[part][key] == before:
+                    del content[part][key]
         return content
 
     @property
     def identity(self) -> str:
         """sha256 of everything that defines the run, the same on every machine."""
-        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()
+        return _digest(self.content)
 
     @property
     def title(self) -> str:
         """For people: model, stream, method and what else differs."""
-        parts = (self.model.name, self.stream.name, f"{self.method.name}/{self.method.preset}", self.protocol)
+        given = "".join(f" {name}={value}" for name, value in self.model.arguments.items())
+        parts = (self.model.name + given, self.stream.name, f"{self.method.name}/{self.method.preset}", self.protocol)
         return f"{' · '.join(parts)} · {self.order} · seed {self.seed}"
 
     @property
     def file(self) -> str:
-        """The record's file name."""
+        """The record's file name, which stays when code of the user's own changes: the record is then made again."""
         plain = re.sub(r"[^a-z0-9.]+", "-", self.title.lower()).strip("-")
-        return f"{plain}-{self.identity[:8]}.json"
+        content = self.content
+        for part in LATER:
+            content[part].pop("code", None)
+        return f"{plain}-{_digest(content)[:8]}.json"
 
 
 @dataclass(frozen=True)
 class Plan:
     """The grid, in the order in which it runs."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[PlannedRun, ...]
 
 
 def read_plan(path: Path) -> Plan:
@@ -188,7 +239,21 @@ def read_plan(path: Path) -> Plan:
             raise unknown("section of a plan", key, SECTIONS)
     models, streams = _entries(content, "models", ModelSpec), _entries(content, "streams", StreamSpec)
     chosen, run = _entries(content, "methods", MethodSpec), _build(RunSpec, content.get("run", {}), "[run]")
+    folder = str(path.parent)
+    models = [replace(spec, folder=folder, code=digest(spec.name, folder)) for spec in models]
+    streams = [replace(spec, folder=folder, code=_code_of_stream(spec, folder)) for spec in streams]
+    chosen = [replace(spec, folder=folder, code=digest(spec.name, folder)) for spec in chosen]
+    for spec in chosen:
+        methods.make(spec.located(spec.name), spec.preset, spec.fields)  # a misspelt field must not wait for the run
     return Plan(tuple(_expand(models, streams, chosen, run)))
+
+
+def _code_of_stream(spec: StreamSpec, folder: str) -> str:
+    return "" if spec.root is None else digest((spec.sequence or (spec.name,))[0], folder)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def pixels(size: str | None) -> tuple[int, int] | None:
@@ -205,9 +270,11 @@ def pixels(size: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def _expand(models: list[ModelSpec], streams: list[StreamSpec], chosen: list[MethodSpec], run: RunSpec) -> list[Run]:
+def _expand(
+    models: list[ModelSpec], streams: list[StreamSpec], chosen: list[MethodSpec], run: RunSpec
+) -> list[PlannedRun]:
     made = [
-        Run(
+        PlannedRun(
             model,
             stream,
             replace(method, seeds=(), orders=()),
@@ -235,7 +302,7 @@ def _entries(content: Mapping[str, Any], section: str, kind: type[T]) -> list[T]
 
 def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     """A settings object from a TOML table; a single value stands for a list of one."""
-    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+    known = {entry.name: entry for entry in fields(kind) if "own" not in entry.metadata}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
@@ -255,8 +322,8 @@ def _typed(value: Any, expected: Any, where: str) -> Any:
     if get_origin(expected) is tuple:
         kind = get_args(expected)[0]
         items = value if isinstance(value, list) else [value]
-        if items and all(type(item) is kind for item in items):
-            return tuple(items)
+        if items and all(type(item) in ((int, float) if kind is float else (kind,)) for item in items):
+            return tuple(kind(item) for item in items)
     elif type(value) in (get_args(expected) or (expected,)) or (isinstance(value, dict) and expected == FIELDS):
         return value
     wanted = getattr(expected, "__name__", "text") if expected != FIELDS else "a table"

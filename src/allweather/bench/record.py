@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+from allweather.bench.decisions import describe
 from allweather.data.stream import Stream
 from allweather.models.segmenter import Segmenter
-from allweather.session import Session
+from allweather.session import Result, Session
 
-FORMAT = 1
+FORMAT = 2  # 1: a decision is one text, "rolled back: …", and only two kinds are counted
 
 
 def provenance(session: Session, stream: Stream, protocol: str, batch: int) -> dict[str, Any]:
@@ -36,6 +37,17 @@ def describe_model(model: Segmenter) -> dict[str, Any]:
         "bn_share": model.facts.bn_share,
         "weights": None if weights is None else weights.file,
         "sha256": None if weights is None else weights.sha256,
+    }
+
+
+def describe_result(result: Result) -> dict[str, Any]:
+    """What became of one image of a batch: updates, why they ended, the decision, and its share of the seconds."""
+    images = result.logits.shape[0] if result.logits.ndim == 4 else 1
+    return {
+        "iterations": result.iterations,
+        "stop": result.stop,
+        **describe(result.decision),
+        "seconds": round(result.seconds / images, 4),
     }
 
 

@@ -2,24 +2,26 @@
 
 from pathlib import Path
 
+from allweather.data.datasets import open_split
 from allweather.data.folder import open_files
 from allweather.data.stream import Frame, Stream
-from allweather.errors import unknown
 
 
 def load_stream(kind: str, path: Path | str, size: tuple[int, int] | None = None) -> Stream:
-    """A stream of frames: `load_stream("folder", "night_drive/")`.
+    """A stream of frames: `load_stream("folder", "night_drive/")` or `load_stream("acdc:val/fog", "acdc/")`.
 
     Args:
-        kind: `folder`, the images below a folder in natural order.
+        kind: `folder`, the images below a folder in natural order; or a dataset and its split, `NAME` or `NAME:SPLIT`,
+            where NAME may be one of your own: `mydata.py:MyDataset`.
+        path: the folder, or the dataset's root.
         size: (width, height) that every frame is resampled to; None keeps each one's own.
 
     Raises:
-        AllWeatherError: for an unknown kind or a path without images.
+        AllWeatherError: for an unknown kind, a path without images, or code of your own that fails.
     """
-    if kind != "folder":
-        raise unknown("kind of stream", kind, ["folder"])
-    return open_files([path], size)
+    if kind == "folder":
+        return open_files([path], size)
+    return open_split(kind, path, size)
 
 
 __all__ = ["Frame", "Stream", "load_stream", "open_files"]

@@ -26,6 +26,15 @@ def read_labels(path: Path) -> np.ndarray:
     return np.array(image).astype(np.int64)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether an image file is there and can be decoded to its last pixel."""
+    try:
+        open_image(path)
+    except ImageError:
+        return False
+    return True
+
+
 def write_image(path: Path, pixels: np.ndarray, palette: list[int] | None = None) -> None:
     """Writes uint8 H×W or H×W×3, or uint16 H×W, as the suffix says, whole or not at all.
 

@@ -16,6 +16,7 @@ from allweather.methods.memo import Memo
 from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.norm import Norm
 from allweather.methods.normalization import has_statistics
+from allweather.methods.own import find_method
 from allweather.methods.pseudo_label import PseudoLabel
 from allweather.methods.rotta import Rotta
 from allweather.methods.sar import Sar
@@ -57,21 +58,21 @@ def make(
 ) -> Method:
     """The method `name` with the fields of a preset, then of `settings` (text is parsed by the field's type).
 
+    A method of your own is `mymethod.py:MyMethod`, `package.module:MyMethod` or the name an installed package gives it.
+
     With `model`, the preset `recommended` includes what is known to suit that network.
 
     Raises:
         AllWeatherError: for an unknown method, preset or field, or a value its type does not allow.
     """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    method = METHODS[name]
+    method = find_method(name, METHODS)
     presets = {"recommended": {}, **method.presets}
     if preset not in presets:
         raise unknown(f"preset of {name}", preset, presets)
     chosen = dict(presets[preset])
     if preset == "recommended" and model is not None:
         chosen |= {} if has_statistics(model) else method.without_batchnorm
-        chosen |= model.facts.recommended.get(name, {})
+        chosen |= model.facts.recommended.get(method.name, {})
     return method(**parse_settings(method, chosen | dict(settings or {})))
 
 

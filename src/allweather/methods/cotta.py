@@ -1,10 +1,11 @@
 """CoTTA: a student follows its own averaged teacher, which looks at many views where the source is unsure."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
@@ -18,15 +19,27 @@ from allweather.models.segmenter import Segmenter
 class Cotta(GradientMethod):
     """Cross-entropy of the student to the EMA teacher's prediction; the teacher's prediction is reported.
 
-    The teacher's prediction is the mean over mirrored and resized views of images on which the source's mean
-    confidence is under `threshold`. After each update every number of the student returns to the source with
-    probability `restore`.
+    The teacher's prediction is the mean over mirrored and resized views where the source's confidence is under
+    `threshold`, pixel by pixel in preset `paper`, on whole images by default. After each update every number of the
+    student returns to the source with probability `restore`.
+
+    Preset `paper` is the authors' loop for ACDC, which learns from the teacher's classes. They make the views from
+    images in bytes and round them to bytes again; here images are numbers in [0, 1], and are not rounded. They round
+    the views' sizes to the nearest pixel, here they are rounded down.
     """
 
     name: ClassVar[str] = "cotta"
     source: ClassVar[str] = "Wang et al., Continual test-time domain adaptation, CVPR 2022, Eq. 1 to 7"
     presets: ClassVar = {
-        "paper": {"bn": "source", "lr": 7.5e-6, "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), "threshold": 0.69}
+        "paper": {
+            "bn": "source",
+            "lr": 7.5e-6,
+            "labels": "hard",
+            "unsure": "pixel",
+            "threshold": 0.69,
+            "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
+            "antialias": False,
+        }
     }
 
     without: ClassVar = {"lookahead": "the teacher predicts, and a step of the student does not move it"}
@@ -39,12 +52,15 @@ class Cotta(GradientMethod):
     restore: float = option(
         0.01, "probability with which a number returns to the source after an update", low=0, high=1
     )
+    labels: Literal["soft", "hard"] = option("soft", "what the student learns: the teacher's probabilities, or class")
+    unsure: Literal["image", "pixel"] = option("image", "whose confidence is looked at: an image's mean, or a pixel's")
     threshold: float = option(
-        0.9, "mean confidence of the source, 0..1, under which the teacher sees several views", low=0, high=1
+        0.9, "confidence of the source, 0..1, under which the teacher sees several views", low=0, high=1
     )
     scales: tuple[float, ...] = option(
         (0.75, 1.0, 1.25), "sizes of the teacher's views, relative to the image", above=0
     )
+    antialias: bool = option(True, "views smaller than the image are smoothed before they are reduced")
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
@@ -53,9 +69,9 @@ class Cotta(GradientMethod):
         return state
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
-        student = model(batch.images)
+        student = model(batch.images).float()
         target = self._target(model, state, batch.images)
-        loss = -(target * student.float().log_softmax(1)).sum(1).mean()
+        loss = functional.cross_entropy(student, target if self.labels == "soft" else target.argmax(1))
         return Objective(_logits(target), loss)
 
     def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
@@ -69,12 +85,14 @@ class Cotta(GradientMethod):
             return with_parameters(model, state.memory, view)
 
         plain = teacher(images).float().softmax(1)
-        confidence = with_parameters(model, state.origin, images).float().softmax(1).amax(1).mean((1, 2))
+        confidence = with_parameters(model, state.origin, images).float().softmax(1).amax(1, keepdim=True)
+        if self.unsure == "image":
+            confidence = confidence.mean((2, 3), keepdim=True)
         unsure = confidence < self.threshold
         if not unsure.any():
             return plain
-        averaged = mean_probabilities(teacher, images, self.scales)
-        return torch.where(unsure[:, None, None, None], averaged, plain)
+        averaged = mean_probabilities(teacher, images, self.scales, antialias=self.antialias)
+        return torch.where(unsure, averaged, plain)
 
     @torch.no_grad()
     def after_update(self, model: Segmenter, state: State) -> None:

@@ -1,7 +1,7 @@
 """DIGA: statistics mixed with the image's, and a classifier of class prototypes from confident pixels; no gradient."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,26 +15,46 @@ from allweather.models.segmenter import Segmenter
 
 @dataclass(frozen=True, kw_only=True)
 class Diga(Method):
-    """p = (1 − mixture) · softmax(logits) + mixture · softmax(cosine to prototypes / temperature).
+    """p = (1 − mixture) · softmax(logits) + mixture · softmax(similarity to prototypes / temperature).
 
     A class's prototype is the mean of its confident pixels, averaged along the stream and with the image's own
-    (Wang et al., Eq. 5 to 9). Any network gives logits, few give features by a known name, so prototypes live in
-    the space of logits, centred per pixel; the paper's live in the features before the classifier.
+    (Wang et al., Eq. 5 to 9).
+
+    Preset `paper` has the shares, similarity and averaging of the authors' code, with two differences. Any network
+    gives logits, few give features by a known name: prototypes live in the space of logits, theirs in the features
+    before the classifier. And their code moves the stream's prototypes by the ground truth of each image; no method
+    sees a label here, so the confident pixels move them, as the paper says. Where an image has no confident pixel at
+    all, the stream's prototypes classify it alone.
     """
 
     name: ClassVar[str] = "diga"
     source: ClassVar[str] = "Wang et al., Dynamically instance-guided adaptation, CVPR 2023"
-    presets: ClassVar = {"paper": {"share": 0.2, "mixture": 0.2}}
+    presets: ClassVar = {
+        "paper": {
+            "share": 0.2,
+            "mixture": 0.8,
+            "instance": 0.2,
+            "similarity": "distance",
+            "averaged": "predictions",
+            "temperature": 1.0,
+        }
+    }
 
     bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
     share: float | None = option(
         None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED
     )
-    threshold: float = option(0.9, "confidence above which a pixel shapes its class's prototype, 0..1", low=0, high=1)
+    threshold: float = option(0.9, "confidence from which a pixel shapes its class's prototype, 0..1", low=0, high=1)
     mixture: float = option(0.2, "share of the prototypes' classifier in the prediction, 0..1", low=0, high=1)
     instance: float = option(0.8, "share of the image's own prototypes beside the stream's, 0..1", low=0, high=1)
+    averaged: Literal["prototypes", "predictions"] = option(
+        "prototypes", "what is averaged by that share: the prototypes, or what each of the two predicts"
+    )
+    similarity: Literal["cosine", "distance"] = option(
+        "cosine", "of a pixel's logits to a prototype: cosine of centred ones, or minus the Euclidean distance"
+    )
     decay: float = option(0.9, "share of themselves that the stream's prototypes keep at each image", low=0, high=1)
-    temperature: float = option(0.1, "of the cosine similarities", above=0)
+    temperature: float = option(0.1, "of the similarities", above=0)
     episodic: bool = option(False, "back to no prototypes after each batch")
 
     def begin(self, model: Segmenter) -> State:
@@ -46,39 +66,64 @@ class Diga(Method):
     @torch.no_grad()
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images).float()
-        stream, (own, seen) = state.memory["prototypes"], self._own(logits)
-        known = stream.abs().sum(1, keepdim=True) > 0
-        stream.copy_(torch.where(seen & known, torch.lerp(own, stream, self.decay), torch.where(seen, own, stream)))
-        return Objective(self._classified(logits, stream))
+        own = self._own(self._features(logits), logits.softmax(1))
+        _take_up(state.memory["prototypes"], own, self.decay)
+        return Objective(self._mixed(logits, state.memory["prototypes"]))
 
     @torch.no_grad()
     def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
-        return self._classified(model(images).float(), state.memory["prototypes"])
+        return self._mixed(model(images).float(), state.memory["prototypes"])
 
-    def _classified(self, logits: Tensor, stream: Tensor) -> Tensor:
-        """Log-probabilities B×C×H×W of both classifiers; `stream`, C×C, are the prototypes so far."""
-        probabilities, features = logits.softmax(1), _features(logits)
-        own, seen = self._own(logits)
-        before = torch.where(stream.abs().sum(1, keepdim=True) > 0, stream, own)
-        prototypes = torch.where(seen, torch.lerp(before, own, self.instance), stream)
-        known = prototypes.abs().sum(1) > 0
-        similar = torch.einsum("bfhw,cf->bchw", features, functional.normalize(prototypes, dim=1)) / self.temperature
-        similar = similar.masked_fill(~known[None, :, None, None], -1e4).softmax(1)
-        mixed = (1 - self.mixture) * probabilities + self.mixture * similar
-        return (mixed if known.any() else probabilities).clamp_min(1e-12).log()
+    def _mixed(self, logits: Tensor, stream: Tensor) -> Tensor:
+        """Log-probabilities B×C×H×W of the network and the prototypes together."""
+        probabilities, features = logits.softmax(1), self._features(logits)
+        own = self._own(features, probabilities)
+        stream = torch.where(_known(stream)[:, None], stream, own)
+        if _known(stream).any():
+            probabilities = torch.lerp(probabilities, self._classify(features, own, stream), self.mixture)
+        return probabilities.clamp_min(1e-12).log()
 
-    def _own(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The images' own prototypes, C×C, and which classes have one, C×1."""
-        probabilities, features = logits.softmax(1), _features(logits)
+    def _features(self, logits: Tensor) -> Tensor:
+        """What prototypes are means of, B×C×H×W: logits; centred per pixel and of length 1 for cosines."""
+        if self.similarity == "distance":
+            return logits
+        return functional.normalize(logits - logits.mean(1, keepdim=True), dim=1)
+
+    def _own(self, features: Tensor, probabilities: Tensor) -> Tensor:
+        """C×F, the mean features of the images' confident pixels; 0 for classes without one."""
         confidence, labels = probabilities.max(1)
-        members = (
-            functional.one_hot(labels, probabilities.shape[1]).movedim(3, 1) * (confidence > self.threshold)[:, None]
-        )
+        members = functional.one_hot(labels, probabilities.shape[1]).movedim(3, 1)
+        members = members * (confidence >= self.threshold)[:, None]
         count = members.sum((0, 2, 3))
-        own = torch.einsum("bchw,bfhw->cf", members.to(features), features) / count.clamp_min(1)[:, None]
-        return own, count[:, None] > 0
+        return torch.einsum("bchw,bfhw->cf", members.to(features), features) / count.clamp_min(1)[:, None]
+
+    def _classify(self, features: Tensor, own: Tensor, stream: Tensor) -> Tensor:
+        """B×C×H×W, probabilities by both kinds of prototypes; the image's own count where there are any."""
+        seen = _known(own)
+        if self.averaged == "prototypes":
+            return self._by(features, torch.where(seen[:, None], torch.lerp(stream, own, self.instance), stream))
+        if not seen.any():
+            return self._by(features, stream)
+        return torch.lerp(self._by(features, stream), self._by(features, own), self.instance)
+
+    def _by(self, features: Tensor, prototypes: Tensor) -> Tensor:
+        """B×C×H×W, softmax of the similarities to prototypes C×F; 0 for classes that have none."""
+        if self.similarity == "cosine":
+            similar = torch.einsum("bfhw,cf->bchw", features, functional.normalize(prototypes, dim=1))
+        else:
+            pixels = features.movedim(1, 3)  # B×H×W×F
+            apart = torch.cdist(pixels.flatten(1, 2), prototypes, compute_mode="donot_use_mm_for_euclid_dist")
+            similar = -apart.unflatten(1, pixels.shape[1:3]).movedim(3, 1)
+        similar = similar / self.temperature
+        return similar.masked_fill(~_known(prototypes)[None, :, None, None], -torch.inf).softmax(1)
 
 
-def _features(logits: Tensor) -> Tensor:
-    """Unit vectors B×C×H×W in the space of logits, centred per pixel."""
-    return functional.normalize(logits - logits.mean(1, keepdim=True), dim=1)
+def _known(prototypes: Tensor) -> Tensor:
+    """C, which classes have a prototype."""
+    return prototypes.abs().sum(1) > 0
+
+
+def _take_up(stream: Tensor, own: Tensor, decay: float) -> None:
+    """Moves the stream's prototypes C×F, in place, by the images' own."""
+    seen, known = _known(own)[:, None], _known(stream)[:, None]
+    stream.copy_(torch.where(seen & known, torch.lerp(own, stream, decay), torch.where(seen, own, stream)))

@@ -31,7 +31,7 @@ class Eata(Eta):
 
     name: ClassVar[str] = "eata"
     source: ClassVar[str] = "Niu et al., Efficient test-time model adaptation without forgetting, ICML 2022"
-    presets: ClassVar = {"paper": {**Eta.presets["paper"], "optimizer": "sgd", "source_count": 2000}}
+    presets: ClassVar = {"paper": {**Eta.presets["paper"], "source_count": 2000}}
 
     episodic: bool = option(False, "back to the source network after each batch")
     report_after: bool = option(False, "report the prediction made after the last update, not the one before it")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import log
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,25 +17,40 @@ from allweather.models.segmenter import Segmenter
 
 @dataclass(frozen=True, kw_only=True)
 class Eta(GradientMethod):
-    """Σ_i w_i H(p_i) over reliable pixels, w_i = exp(margin·ln C − H_i); images like those before add nothing.
+    """Σ_i w_i H(p_i) over reliable pixels, w_i = exp(margin·ln C − H_i); what is like what came before adds nothing.
 
-    EATA's second part, the Fisher penalty, needs images of the source domain: the method `eata`.
+    A sample of the authors is an image with one class. Preset `paper` takes each pixel for one, as published: along a
+    stream it counts if its prediction is nearly orthogonal to the average of those that counted before, which few are.
+    By default an image counts as a whole, unless its mean prediction is nearly parallel to the average. EATA's second
+    part, the Fisher penalty, needs images of the source domain: the method `eata`.
     """
 
     name: ClassVar[str] = "eta"
     source: ClassVar[str] = "Niu et al., Efficient test-time model adaptation without forgetting, ICML 2022, Eq. 2 to 6"
-    presets: ClassVar = {"paper": {"bn": "batch", "episodic": False, "report_after": False, "lr": 2.5e-4}}
+    presets: ClassVar = {
+        "paper": {
+            "bn": "batch",
+            "optimizer": "sgd",
+            "lr": 2.5e-4,
+            "episodic": False,
+            "report_after": False,
+            "sample": "pixel",
+        }
+    }
 
     lr: float = option(5e-4, "learning rate", low=0)
     margin: float = option(0.4, "pixels count whose entropy is under this share of ln C", low=0)
+    sample: Literal["image", "pixel"] = option(
+        "image", "what may be redundant along a stream: whole images, or pixels", needs=where(episodic=False)
+    )
     redundancy: float = option(
         0.05,
-        "along a stream, images count whose mean prediction's cosine to the average so far is under 1 minus this",
+        "samples count whose cosine to the average so far is under 1 minus this (image), or this (pixel)",
         high=2,
         needs=where(episodic=False),
     )
     decay: float = option(
-        0.9, "of the average of mean predictions along a stream", low=0, high=1, needs=where(episodic=False)
+        0.9, "of the average of predictions along a stream", low=0, high=1, needs=where(episodic=False)
     )
 
     def begin(self, model: Segmenter) -> State:
@@ -49,21 +64,23 @@ class Eta(GradientMethod):
         entropy = pixel_entropy(logits)
         counts = reliable(entropy, self.margin, logits.shape[1])
         if not self.episodic:
-            counts = counts & self._novel(logits, state)[:, None, None]
+            counts = self._novel(logits, counts, state.memory["mean"])
         if not counts.any():
             return Objective(logits)
         weights = (self.margin * log(logits.shape[1]) - entropy.detach()).exp()
         return Objective(logits, (weights * entropy)[counts].mean())
 
     @torch.no_grad()
-    def _novel(self, logits: Tensor, state: State) -> Tensor:
-        """B, which images differ from the stream so far; the average takes them up."""
-        means = logits.float().softmax(1).mean((2, 3))
-        average = state.memory["mean"]
-        if not average.any():
-            average.copy_(means.mean(0))
-            return torch.ones(len(means), dtype=torch.bool, device=means.device)
-        novel = functional.cosine_similarity(means, average[None], dim=1) < 1 - self.redundancy
-        if novel.any():
-            average.lerp_(means[novel].mean(0), 1 - self.decay)
-        return novel
+    def _novel(self, logits: Tensor, counts: Tensor, average: Tensor) -> Tensor:
+        """Those of the pixels that count, B×H×W, whose sample is unlike the stream so far; the average takes it up."""
+        probabilities = logits.float().softmax(1)
+        samples = probabilities if self.sample == "pixel" else probabilities.mean((2, 3), keepdim=True)
+        taken = counts if self.sample == "pixel" else torch.ones_like(counts[:, :1, :1])
+        known = bool(average.any())
+        if known:
+            alike = functional.cosine_similarity(samples, average[None, :, None, None], dim=1)
+            taken = taken & (alike.abs() < self.redundancy if self.sample == "pixel" else alike < 1 - self.redundancy)
+        if taken.any():
+            found = samples.movedim(1, 3)[taken].mean(0)
+            average.copy_(average.lerp(found, 1 - self.decay) if known else found)
+        return counts & taken

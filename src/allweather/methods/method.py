@@ -152,7 +152,3 @@ class Method(ABC):
 
     def after_update(self, model: Segmenter, state: State) -> None:
         """Runs after each optimizer step (moving averages, restores)."""
-
-    def recovers(self, state: State) -> bool:
-        """Asked after each update: whether the source's parameters and a fresh optimizer must come back now."""
-        return False

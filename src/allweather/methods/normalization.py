@@ -68,6 +68,25 @@ def has_statistics(model: Segmenter) -> bool:
 
 
 @contextmanager
+def own_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside, every layer normalises by its own running statistics, as in mode `source`."""
+    layers = [module for module in model.modules() if isinstance(module, TestTimeStatistics)]
+    before = [layer.mode for layer in layers]
+    for layer in layers:
+        layer.mode = "source"
+    try:
+        yield
+    finally:
+        for layer, mode in zip(layers, before, strict=True):
+            layer.mode = mode
+
+
+def replaces_statistics(model: nn.Module) -> bool:
+    """Whether any layer normalises by other statistics than the checkpoint's."""
+    return any(isinstance(module, TestTimeStatistics) and module.mode != "source" for module in model.modules())
+
+
+@contextmanager
 def moving_statistics(model: nn.Module, moving: bool = True) -> Iterator[None]:
     """Lets forward passes inside move the running statistics of modes `running` and `train`, or keeps them still."""
     layers = [module for module in model.modules() if isinstance(module, TestTimeStatistics)]

@@ -105,13 +105,13 @@ class Rotta(GradientMethod):
         for image, doubt, share in zip(images, uncertainty, shares, strict=True):
             count += 1
             memory["stream.shares"].lerp_(share, 1 / int(count))
-            memory["bank.ages"] += 1
             category = int((share / (memory["stream.shares"] + COMMON)).argmax())
             slot = self._slot(state, category, float(doubt), len(share))
             if slot is not None:
                 self._remember(state, slot, image)
                 memory["bank.classes"][slot], memory["bank.ages"][slot] = category, 0
                 memory["bank.uncertainty"][slot] = doubt
+            memory["bank.ages"] += 1
         return self.episodic or int(count) // self.every > before // self.every
 
     def _slot(self, state: State, category: int, uncertainty: float, classes: int) -> int | None:

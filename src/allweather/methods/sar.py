@@ -13,20 +13,27 @@ from allweather.methods.option import option, where
 from allweather.methods.parameters import with_parameters
 from allweather.models.segmenter import Segmenter
 
+NONE = -1.0  # the average before its first value
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sar(GradientMethod):
     """The entropy of reliable pixels at θ + ε, ε the steepest ascent of length `radius` (Niu et al., Eq. 3 to 6).
 
-    Along a stream the parameters go back to the source when the average entropy falls under `recover`: the sign of
-    collapse. The gradient at θ + ε is taken by shifting the parameters within the graph, so nothing has to be undone.
+    Pixels count that are reliable at θ and still at θ + ε. Along a stream the parameters go back to the source after
+    every update that leaves the average of that second entropy under `recover`: the sign of collapse. As in the
+    authors' code the average and the optimizer's momentum stay, so that they go back again until it has risen.
+
+    The authors leave out the last stage of ResNet and ViT by its name; here every normalisation layer moves. Where no
+    pixel counts nothing is learnt; there the momentum alone makes their step. The gradient at θ + ε is taken by
+    shifting the parameters within the graph, so nothing has to be undone.
     """
 
     name: ClassVar[str] = "sar"
     source: ClassVar[str] = "Niu et al., Towards stable test-time adaptation in dynamic wild world, ICLR 2023"
     presets: ClassVar = {
         "paper": {
-            "bn": "source",
+            "bn": "batch",
             "optimizer": "sgd",
             "lr": 2.5e-4,
             "episodic": False,
@@ -38,7 +45,7 @@ class Sar(GradientMethod):
     margin: float = option(0.4, "pixels count whose entropy is under this share of ln C", low=0)
     radius: float = option(0.05, "length of the step towards higher entropy", low=0)
     recover: float = option(
-        0.02,
+        0.2,
         "average entropy along the stream, in nats, under which the source comes back",
         low=0,
         needs=where(episodic=False),
@@ -49,36 +56,50 @@ class Sar(GradientMethod):
         state = super().begin(model)
         state.origin = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
         device = next(iter(state.parameters.values())).device
-        state.memory["entropy"] = torch.full((1,), -1.0, device=device, dtype=torch.float32)
+        state.memory["entropy"] = torch.full((1,), NONE, device=device, dtype=torch.float32)
         return state
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)
-        first = self._loss(logits)
-        if first is None or self._collapsed(state, first.detach()):
-            return Objective(logits)
-        parameters = list(state.parameters.values())
-        gradients = torch.autograd.grad(first, parameters, allow_unused=True)
-        found = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-        length = torch.stack([gradient.norm() for gradient in found]).norm() + 1e-12
-        steps = [gradient * (self.radius / length) for gradient in found]
-        shifted = {name: p + step for (name, p), step in zip(state.parameters.items(), steps, strict=True)}
-        second = self._loss(with_parameters(model, shifted, batch.images))
-        return Objective(logits, first if second is None else second, watched=first.detach())
-
-    def _loss(self, logits: Tensor) -> Tensor | None:
         entropy = pixel_entropy(logits)
-        counts = reliable(entropy, self.margin, logits.shape[1])
-        return entropy[counts].mean() if counts.any() else None
+        counts = self._reliable(entropy, logits)
+        first = _mean(entropy, counts)
+        uphill = with_parameters(model, self._steepest(state, first), batch.images)
+        entropy = pixel_entropy(uphill)
+        counts = counts & self._reliable(entropy, uphill)
+        if not counts.any():
+            return Objective(logits)
+        second = _mean(entropy, counts)
+        if not self.episodic:
+            self._follow(state.memory["entropy"], second.detach())
+        return Objective(logits, second, watched=first.detach())
 
     @torch.no_grad()
-    def _collapsed(self, state: State, loss: Tensor) -> bool:
-        """Whether the average entropy has fallen too far; the source's parameters are then back."""
+    def after_update(self, model: Segmenter, state: State) -> None:
+        super().after_update(model, state)
         average = state.memory["entropy"]
-        average.copy_(loss if average < 0 else self.decay * average + (1 - self.decay) * loss)
-        if self.episodic or average >= self.recover:
-            return False
-        for name, value in state.origin.items():
-            state.parameters[name].copy_(value)
-        average.fill_(-1)
-        return True
+        if not self.episodic and NONE < average < self.recover:
+            for name, value in state.origin.items():
+                state.parameters[name].copy_(value)
+
+    def _reliable(self, entropy: Tensor, logits: Tensor) -> Tensor:
+        return reliable(entropy, self.margin, logits.shape[1])
+
+    def _steepest(self, state: State, loss: Tensor) -> dict[str, Tensor]:
+        """The parameters, one step of length `radius` up the loss."""
+        parameters = list(state.parameters.values())
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        found = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+        length = torch.stack([gradient.norm() for gradient in found]).norm() + 1e-12
+        return {
+            name: p + gradient * (self.radius / length)
+            for (name, p), gradient in zip(state.parameters.items(), found, strict=True)
+        }
+
+    def _follow(self, average: Tensor, entropy: Tensor) -> None:
+        average.copy_(torch.where(average == NONE, entropy, self.decay * average + (1 - self.decay) * entropy))
+
+
+def _mean(entropy: Tensor, counts: Tensor) -> Tensor:
+    """The mean where it counts; 0, without a gradient, where nothing does."""
+    return torch.where(counts, entropy, 0).sum() / counts.sum().clamp_min(1)

@@ -9,17 +9,19 @@ from torch.nn import functional
 Network = Callable[[Tensor], Tensor]
 
 
-def resized(images: Tensor, scale: float) -> Tensor:
-    """Images B×3×H×W enlarged or reduced by `scale`."""
+def resized(images: Tensor, scale: float, antialias: bool = True) -> Tensor:
+    """Images B×3×H×W enlarged or reduced by `scale`; reduced ones smoothed before if `antialias`."""
     if scale == 1.0:
         return images
     size = [max(1, int(side * scale)) for side in images.shape[2:]]
-    return functional.interpolate(images, size, mode="bilinear", antialias=scale < 1.0)
+    return functional.interpolate(images, size, mode="bilinear", antialias=antialias and scale < 1.0)
 
 
-def view_logits(network: Network, images: Tensor, scale: float = 1.0, mirror: bool = False) -> Tensor:
+def view_logits(
+    network: Network, images: Tensor, scale: float = 1.0, mirror: bool = False, antialias: bool = True
+) -> Tensor:
     """Logits of a view, brought back to the images' grid: B×C×H×W."""
-    view = resized(images, scale)
+    view = resized(images, scale, antialias)
     logits = network(view.flip(3) if mirror else view)
     logits = logits.flip(3) if mirror else logits
     if logits.shape[2:] == images.shape[2:]:
@@ -27,12 +29,14 @@ def view_logits(network: Network, images: Tensor, scale: float = 1.0, mirror: bo
     return functional.interpolate(logits, images.shape[2:], mode="bilinear")
 
 
-def mean_probabilities(network: Network, images: Tensor, scales: Sequence[float], mirror: bool = True) -> Tensor:
+def mean_probabilities(
+    network: Network, images: Tensor, scales: Sequence[float], mirror: bool = True, antialias: bool = True
+) -> Tensor:
     """The mean of the views' softmax, B×C×H×W: every scale, and its mirror image if `mirror`."""
     views = [(scale, flipped) for scale in scales for flipped in ((False, True) if mirror else (False,))]
-    total = view_logits(network, images, *views[0]).float().softmax(1)
+    total = view_logits(network, images, *views[0], antialias).float().softmax(1)
     for view in views[1:]:
-        total = total + view_logits(network, images, *view).float().softmax(1)
+        total = total + view_logits(network, images, *view, antialias).float().softmax(1)
     return total / len(views)
 
 

@@ -1,7 +1,9 @@
 """The catalogue: from `scheme:name` to a network, of this project's own or of a library that is installed."""
 
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 
 from allweather.classes import ClassSet
-from allweather.errors import AllWeatherError, SettingsError, unknown
+from allweather.errors import SettingsError, unknown
 from allweather.models.checkpoints import (
     check_digest,
     fitting_tensors,
@@ -20,7 +22,9 @@ from allweather.models.checkpoints import (
 )
 from allweather.models.entry import Entry
 from allweather.models.norm_layers import count_norms
+from allweather.models.own import NETWORKS, Triple, build_own, find_maker
 from allweather.models.segmenter import Provenance, Segmenter
+from allweather.plugins import find_place, installed, without_name
 
 FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that hold its networks
     "adaptsegnet": ("deeplabv2",),
@@ -51,27 +55,46 @@ def load_model(
     weights: Path | str | None = None,
     *,
     classes: ClassSet | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    arguments: Mapping[str, Any] | None = None,
     sha256: str | None = None,
 ) -> Segmenter:
-    """The network `scheme:name` as a Segmenter in evaluation mode, with the checkpoint at `weights`.
+    """The network `name` as a Segmenter in evaluation mode, with the checkpoint at `weights`.
 
-    Without `weights` a network that the package ships has its own, one from a hub has the hub's, and any other is
-    randomly initialised, with a warning.
+    Without `weights` a network that the package ships has its own, one from a hub has the hub's, one of your own what
+    its factory gives it, and any other is randomly initialised, with a warning.
 
     Args:
-        name: such as `espnetv2:2.0` or `transformers:` and a hub name or local folder.
-        classes: the class set, where the catalogue does not know it (libraries' networks).
+        name: `scheme:name`, such as `espnetv2:2.0` or `transformers:` and a hub name or local folder; or a factory or
+            class of your own as `mynets.py:build`, `package.module:build` or the name that an installed package gives
+            it. Your own code runs, which is said on stderr.
+        classes: the class set, where the catalogue does not know it (libraries' and own networks).
+        mean, std: per RGB channel on the [0, 1] scale, of a network of your own; ImageNet's where None.
+        arguments: of the factory of your own, as ready values or text.
         sha256: expected digest of the checkpoint.
 
     Raises:
-        AllWeatherError: for an unknown name, a library that is not installed, or a checkpoint that does not fit.
+        SettingsError: for an unknown name, or an argument that does not belong to it.
+        NetworkError: when the network cannot be built.
+        CheckpointError: when the checkpoint cannot be read or does not fit.
+        MissingLibraryError: when the library that builds it is not installed.
     """
-    scheme, rest = _split(name)
+    if not isinstance(name, str):
+        raise _no_name(name)
     path = None if weights is None else Path(weights)
     if sha256 is not None:
         if path is None:
             raise SettingsError(f"{name}: sha256 is that of a checkpoint, and none was given. Name it: weights=FILE.")
         check_digest(path, sha256)
+    own = _find_own(name)
+    if own is not None:
+        return build_own(*own, path, classes=classes, mean=mean, std=std, arguments=arguments)
+    scheme, rest = _split(name)
+    if arguments or mean or std:
+        raise SettingsError(
+            f"{name} takes no arguments, mean or std: those are for networks of your own. Leave them out."
+        )
     if scheme in ECOSYSTEMS:
         ecosystem = import_module(f"allweather.models.ecosystems.{scheme}")
         loaded: Segmenter = ecosystem.load(rest, path, classes)
@@ -92,7 +115,14 @@ def load_model(
     return model
 
 
-def convert(name: str, checkpoint: Path, out: Path, *, sha256: str | None = None) -> Provenance:
+def convert(
+    name: str,
+    checkpoint: Path,
+    out: Path,
+    *,
+    sha256: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Provenance:
     """Writes the checkpoint of the network `name` as safetensors: each tensor as it is, in the dtype it has.
 
     A second file that belongs to it (DANNet's) is converted beside `out`. What `load_model` makes of `out` equals what
@@ -101,8 +131,8 @@ def convert(name: str, checkpoint: Path, out: Path, *, sha256: str | None = None
     Raises:
         AllWeatherError: as `load_model`, or when `out` cannot be written.
     """
-    if _split(name)[0] in ECOSYSTEMS:
-        loaded = load_model(name, checkpoint, sha256=sha256).provenance
+    if is_own(name) or _split(name)[0] in ECOSYSTEMS:
+        loaded = load_model(name, checkpoint, arguments=arguments, sha256=sha256).provenance
         tensors, provenance = read_state_dict(checkpoint)
         provenance = loaded or provenance
         tensors = {key: value for key, value in tensors.items() if key not in provenance.dropped}
@@ -137,7 +167,12 @@ def published_size(name: str) -> tuple[int, int] | None:
     Raises:
         AllWeatherError: as `find_entry`.
     """
-    return None if _split(name)[0] in ECOSYSTEMS else find_entry(name).size
+    return None if is_own(name) or _split(name)[0] in ECOSYSTEMS else find_entry(name).size
+
+
+def is_own(name: str) -> bool:
+    """Whether a name means a network of the user's own or of an installed package; nothing of it runs."""
+    return _scheme(name) is None and (find_place(name) is not None or name in installed(NETWORKS))
 
 
 def all_entries() -> list[Entry]:
@@ -147,7 +182,10 @@ def all_entries() -> list[Entry]:
 
 
 def list_models() -> list[dict[str, Any]]:
-    """One row per network of the catalogue, ready for JSON; libraries' schemes come last, without figures."""
+    """One row per network of the catalogue, ready for JSON; libraries' schemes come last, without figures.
+
+    Networks of installed packages: `allweather.models.own.list_own`.
+    """
     return [_row(entry) for entry in all_entries()] + [
         {"name": f"{scheme}:…", "family": f"any network of {scheme}"} for scheme in ECOSYSTEMS
     ]
@@ -187,18 +225,55 @@ def _enhancers(path: Path) -> Path:
     return path.with_stem(f"{path.stem}_light")
 
 
+def _find_own(name: str) -> tuple[str, Callable[..., Any]] | None:
+    return find_maker(name) if _scheme(name) is None else None
+
+
+def _scheme(name: str) -> str | None:
+    """The catalogue's scheme that a name begins with; None where it begins with none."""
+    scheme, separator, _ = name.partition(":")
+    return scheme if separator and scheme in (*FAMILIES, *ECOSYSTEMS) else None
+
+
 def _split(name: str) -> tuple[str, str]:
     """Scheme and the rest of a name, the scheme a known one."""
     scheme, separator, rest = name.partition(":")
     if not separator:
         raise _without_scheme(name)
-    if scheme not in (*FAMILIES, *ECOSYSTEMS):
-        raise unknown("scheme", scheme, (*FAMILIES, *ECOSYSTEMS))
+    if _scheme(name) is None:
+        near = unknown("scheme", scheme, (*FAMILIES, *ECOSYSTEMS))
+        raise SettingsError(f"{near} A network of your own is FILE.py:NAME or, where it can be imported, MODULE:NAME.")
     return scheme, rest
 
 
-def _without_scheme(name: str) -> AllWeatherError:
+def _no_name(given: object) -> SettingsError:
+    """The error for anything but a name, with the call that takes it."""
+    if isinstance(given, Segmenter):
+        return SettingsError("load_model takes a name, and this is a Segmenter already: aw.Session(model, …) takes it.")
+    if isinstance(given, nn.Module):
+        call = "aw.Segmenter.wrap(network, classes=aw.CITYSCAPES, mean=…, std=…)"
+        return SettingsError(f"load_model takes a name, got the network {type(given).__name__}. Wrap it: {call}.")
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        call = f"aw.Segmenter.wrap({given.__name__}(…), classes=aw.CITYSCAPES, mean=…, std=…)"
+        return SettingsError(f"load_model takes a name, got the class {given.__name__}. Make one and wrap it: {call}.")
+    return SettingsError(
+        f"load_model takes a name such as 'espnetv2:2.0', got {type(given).__name__} ({str(given)[:80]}). A checkpoint "
+        "goes beside it: load_model('espnetv2:2.0', weights=PATH)."
+    )
+
+
+def _without_scheme(name: str) -> SettingsError:
+    if nameless := without_name(name, NETWORKS):
+        return nameless
+    if name.endswith((".pth", ".pt", ".tar", ".ckpt", ".safetensors", ".bin", ".mat")):
+        return SettingsError(
+            f"'{name}' is a checkpoint's name; say which network it belongs to: SCHEME:NAME, with the file as weights "
+            f"(--weights {name}, or load_model('SCHEME:NAME', weights='{name}'))."
+        )
     names = [entry.name for entry in all_entries()]
+    packages = list(installed(NETWORKS))
+    if near := get_close_matches(name, packages, n=1, cutoff=0.8):
+        return SettingsError(f"unknown model '{name}'. Did you mean '{near[0]}'?")
     same = [known for known in names if name in (*known.split(":"), known.replace(":", ""))]
     spellings = same or [f"{scheme}:{name}" for scheme in ECOSYSTEMS]
     return SettingsError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from allweather.errors import AllWeatherError
 from allweather.methods.method import Batch, Method, Objective
-from allweather.methods.normalization import moving_statistics
+from allweather.methods.normalization import moving_statistics, own_statistics, replaces_statistics
 from allweather.methods.views import view_logits
 from allweather.models.segmenter import Segmenter
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
@@ -45,6 +45,7 @@ class AdaptedNetwork:
         optimizer: of the moved parameters; None for a method without updates.
         updates: made since the source network.
         source: the copy as it came.
+        mixes: whether BatchNorm layers normalise by other statistics than the checkpoint's.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class AdaptedNetwork:
             self.state.generator = torch.Generator(device=self.device())
             parameters = list(self.state.parameters.values())
             self.optimizer = method.make_optimizer(parameters) if parameters else None
+            self.mixes = replaces_statistics(self.model)
             self._own = OwnBuffers(self.model, self.state.buffers.values())
             self.source = self.snapshot()
         self.network = cast(Segmenter, torch.compile(self.model)) if compile else self.model
@@ -95,8 +97,6 @@ class AdaptedNetwork:
         self.forget_gradient()
         self.updates += 1
         self.method.after_update(self.model, self.state)
-        if self.method.recovers(self.state):
-            self._recover()
 
     def forget_gradient(self) -> None:
         """Frees the gradient of an iteration that has ended."""
@@ -134,6 +134,12 @@ class AdaptedNetwork:
         """The plain part of `predict_source`, B×C×H×W."""
         with self._as_source(), self._autocast():
             return self.method.predict(self.model, self.state, images)
+
+    @torch.no_grad()
+    def predict_unmixed(self, images: Tensor) -> Tensor:
+        """Plain logits B×C×H×W of the source network under its own BatchNorm statistics: not adapted in any way."""
+        with self._as_source(), own_statistics(self.model), self._autocast():
+            return self.model(images)
 
     @torch.no_grad()
     def plain_logits(self, images: Tensor) -> Tensor:
@@ -210,14 +216,6 @@ class AdaptedNetwork:
     def device(self, otherwise: torch.device | None = None) -> torch.device:
         """Where the network lies; `otherwise` for one without parameters, the CPU where None."""
         return next((p.device for p in self.model.parameters()), otherwise or torch.device("cpu"))
-
-    def _recover(self) -> None:
-        """The source's parameters and statistics and a fresh optimizer; what the method remembers stays."""
-        kept = {name: tensor.clone() for name, tensor in self.state.memory.items()}
-        self.restore(self.source)
-        with torch.no_grad():
-            for name, value in kept.items():
-                self.state.memory[name].copy_(value)
 
     def _predict(self, network: Segmenter, images: Tensor, plain: Tensor | None) -> Prediction:
         def predict(view: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import RLock
 from time import perf_counter
@@ -231,7 +231,7 @@ class Session:
             images, prediction, free if unadapted is None else unadapted, judged, steps.updates
         )
         if objection is None:
-            return steps, prediction, Decision()
+            return steps, *self._averaged(images, prediction)
         return steps, *self._take_back(images, objection, before)
 
     def _idle(self, images: Tensor) -> Decision | None:
@@ -261,6 +261,16 @@ class Session:
             return prediction
         source = self._adapted.predict_source(images)
         return source if source.logits.isfinite().all() else prediction
+
+    def _averaged(self, images: Tensor, prediction: Prediction) -> tuple[Prediction, Decision]:
+        """An accepted prediction; averaged with the source's where replacing its statistics seems to do harm."""
+        doubt = self._policy.doubt(images, prediction)
+        if doubt is None:
+            return prediction, Decision()
+        reason, source = doubt
+        mean = (prediction.logits.float().softmax(1) + source) / 2
+        logits = mean.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return replace(prediction, logits=logits), Decision("shrunk", reason)
 
     def _take_back(self, images: Tensor, objection: Objection, before: Snapshot) -> tuple[Prediction, Decision]:
         """Goes back as far as the guard asks: part of the way, to the last good state, or to the source network."""

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from allweather.bench.execute import read_record
+from allweather.bench.decisions import Counts
 from allweather.bench.intervals import ImageCounts, Interval, paired_difference
+from allweather.bench.record_file import read_record
+from allweather.bench.report.refusals import mark, of_records
 from allweather.errors import InputError
 from allweather.methods import METHODS
 
@@ -50,8 +52,7 @@ class Group:
         """The method as tables show it."""
         preset = "" if self.preset == "recommended" or self.method == "source" else f" ({self.preset})"
         shown = [f"{k} {_short(v)}" for k, v in self.fields if not k.startswith("stop_") and k != "iterations"]
-        if "iterations" in dict(self.fields):
-            most = dict(self.fields)["iterations"]
+        if (most := self._whole("iterations")) is not None:
             shown.insert(
                 0,
                 f"{most} update{'s' if most > 1 else ''}"
@@ -68,8 +69,24 @@ class Group:
     @property
     def free_iterations(self) -> int | None:
         """Iterations per batch where the plan fixes them and switches early stopping off."""
-        fields = dict(self.fields)
-        return int(fields["iterations"]) if fields.get("stop_patience", 0) >= FREE_RUNNING else None
+        most, patience = self._whole("iterations"), self._whole("stop_patience")
+        free = most == 1 or (patience is not None and patience >= FREE_RUNNING)  # a single one cannot stop early
+        return most if free else None
+
+    def _whole(self, field: str) -> int | None:
+        """A whole number among the fields that the plan sets."""
+        value = dict(self.fields).get(field)
+        return value if isinstance(value, int) else None
+
+    @property
+    def decisions(self) -> list[Counts]:
+        """How many frames met each kind of decision, for each run."""
+        return of_records(self.records)
+
+    @property
+    def marked(self) -> str:
+        """The label, with a mark where the runs measure the guard more than the method."""
+        return mark(self.label, self.decisions)
 
     def mean(self, figure: str) -> float:
         """Mean of a figure over the runs; NaN where a run has none."""
@@ -92,7 +109,7 @@ def load_records(folder: Path) -> list[Record]:
     """The records that `allweather bench` wrote to a folder, by file name.
 
     Raises:
-        AllWeatherError: when there is none, or a file is damaged.
+        InputError: when there is none, or a file is damaged or no record.
     """
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if not paths:
@@ -100,7 +117,7 @@ def load_records(folder: Path) -> list[Record]:
     return [read_record(path) for path in paths]
 
 
-def group(records: Iterable[Record]) -> list[Group]:
+def group_records(records: Iterable[Record]) -> list[Group]:
     """Records by everything but seed and order, in a stable order: methods as the catalogue has them."""
     gathered: dict[str, list[Record]] = {}
     for record in records:
@@ -141,26 +158,33 @@ def _group(records: tuple[Record, ...], weights: Mapping[str, set[str]]) -> Grou
 
 
 def _network(model: Mapping[str, Any]) -> str:
-    return model["name"] + (f" at {model['size'].replace('x', '×')}" if model.get("size") else "")
+    given = ", ".join(f"{name} {_short(value)}" for name, value in model.get("arguments", {}).items())
+    return (
+        model["name"]
+        + (f" ({given})" if given else "")
+        + (f" at {model['size'].replace('x', '×')}" if model.get("size") else "")
+    )
 
 
-def _place(one: Group) -> tuple[Any, ...]:
+def _place(group: Group) -> tuple[Any, ...]:
     known = list(METHODS)
-    method = known.index(one.method) if one.method in known else len(known)
-    ruled = one.free_iterations is None
-    return one.setting, method, one.preset != "recommended", ruled, one.free_iterations or 0, repr(one.fields)
+    method = known.index(group.method) if group.method in known else len(known)
+    ruled = group.free_iterations is None
+    return group.setting, method, group.preset != "recommended", ruled, group.free_iterations or 0, repr(group.fields)
 
 
-def source_of(one: Group, groups: Iterable[Group]) -> Group | None:
+def source_of(group: Group, groups: Iterable[Group]) -> Group | None:
     """The unadapted network in the same setting; under another protocol it is the same."""
-    kin = [other for other in groups if other.is_source and (other.where, other.network) == (one.where, one.network)]
-    same = [other for other in kin if other.scoring == one.scoring]
-    return next((other for other in same if other.how == one.how), same[0] if same else None)
+    kin = [
+        other for other in groups if other.is_source and (other.where, other.network) == (group.where, group.network)
+    ]
+    same = [other for other in kin if other.scoring == group.scoring]
+    return next((other for other in same if other.how == group.how), same[0] if same else None)
 
 
-def against(one: Group, source: Group) -> Interval | None:
+def against(group: Group, source: Group) -> Interval | None:
     """Paired difference to the source in [0, 1], averaged over the runs; None where images differ."""
-    found = [_paired(source.records[0], record) for record in one.records]
+    found = [_paired(source.records[0], record) for record in group.records]
     intervals = [interval for interval in found if interval is not None]
     if len(intervals) < len(found):
         return None
@@ -168,11 +192,11 @@ def against(one: Group, source: Group) -> Interval | None:
     return Interval(value, low, high, intervals[0].level)
 
 
-def changes(one: Group, source: Group) -> list[tuple[str, float]]:
+def changes(group: Group, source: Group) -> list[tuple[str, float]]:
     """Each image's mIoU minus the source's, in points, mean over the runs, the worst first."""
     before = {image["name"]: image["mIoU"] for image in source.records[0]["images"]}
     gathered: dict[str, list[float]] = {}
-    for record in one.records:
+    for record in group.records:
         for image in record["images"]:
             if image["mIoU"] is not None and before.get(image["name"]) is not None:
                 gathered.setdefault(image["name"], []).append(image["mIoU"] - before[image["name"]])
@@ -184,6 +208,8 @@ def _paired(source: Record, record: Record) -> Interval | None:
     if set(entries[0]) != set(entries[1]):
         return None
     names = sorted(entries[0])
+    if len({len(side[names[0]]["union"]) for side in entries}) > 1:
+        return None  # other classes
     ours, theirs = (
         ImageCounts(*(np.array([side[name][key] for name in names]) for key in ("intersection", "union")))
         for side in entries

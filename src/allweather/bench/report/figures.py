@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from allweather.bench.decisions import refused
 from allweather.bench.report.collect import Group, against, source_of
 from allweather.errors import MissingLibraryError
 
@@ -18,9 +19,9 @@ WIDTH = 4.9  # inches: about a phone's, so that letters keep their size
 def gains(groups: Sequence[Group]) -> dict[str, str]:
     """Title → SVG of each method's difference to the source with its interval, a figure per stream and network."""
     made: dict[str, str] = {}
-    for setting in dict.fromkeys(one.setting for one in groups):
+    for setting in dict.fromkeys(group.setting for group in groups):
         inside = [o for o in groups if o.setting == setting and not o.is_source and o.free_iterations is None]
-        found = [(one.label, against(one, source)) for one in inside if (source := source_of(one, groups))]
+        found = [(group.marked, against(group, source)) for group in inside if (source := source_of(group, groups))]
         shown = [(label, interval) for label, interval in found if interval is not None]
         if shown:
             made[f"Against the source: {setting[0]}, {setting[1]}, {setting[2]}"] = _gains(shown)
@@ -40,12 +41,12 @@ def by_iterations(
     groups: Sequence[Group],
 ) -> dict[tuple[tuple[str, str, str, str], str], tuple[list[Group], Group | None, Group | None]]:
     """(setting, method) → runs of fixed numbers of iterations in ascending order, the run that stops, the source."""
-    free = [one for one in groups if one.free_iterations is not None]
+    free = [group for group in groups if group.free_iterations is not None]
     made = {}
-    for setting, method in dict.fromkeys((one.setting, one.method) for one in free):
-        kin = [one for one in groups if (one.setting, one.method) == (setting, method)]
+    for setting, method in dict.fromkeys((group.setting, group.method) for group in free):
+        kin = [group for group in groups if (group.setting, group.method) == (setting, method)]
         points = sorted((o for o in kin if o.free_iterations is not None), key=lambda o: o.free_iterations or 0)
-        stopped = (one for one in kin if one.free_iterations is None and "iterations" in dict(one.fields))
+        stopped = (group for group in kin if group.free_iterations is None and "iterations" in dict(group.fields))
         made[setting, method] = points, next(stopped, None), source_of(points[0], groups)
     return made
 
@@ -53,8 +54,8 @@ def by_iterations(
 def reliability(groups: Sequence[Group]) -> dict[str, str]:
     """Title → SVG of accuracy against confidence, the methods of one setting together."""
     made = {}
-    for setting in dict.fromkeys(one.setting for one in groups):
-        inside = [one for one in groups if one.setting == setting and one.free_iterations is None]
+    for setting in dict.fromkeys(group.setting for group in groups):
+        inside = [group for group in groups if group.setting == setting and group.free_iterations is None]
         if inside:
             made[f"Reliability: {setting[0]}, {setting[1]}, {setting[2]}"] = _diagram(inside)
     return made
@@ -80,12 +81,12 @@ def _curve(points: Sequence[Group], ruled: Group | None) -> str:
     pyplot = _pyplot()
     figure, left = pyplot.subplots(figsize=(WIDTH, 3.3))
     right = left.twinx()
-    steps, miou = [one.free_iterations or 0 for one in points], [one.mean("mIoU") for one in points]
+    steps, miou = [group.free_iterations or 0 for group in points], [group.mean("mIoU") for group in points]
     left.plot(steps, miou, "-", color=BLUE, label="mIoU")
-    right.plot(steps, [one.mean("ncut") for one in points], "s--", color=ORANGE, label="NCut", markersize=4)
-    refused = [any(record["rolled_back"] for record in one.records) for one in points]
-    for kind, fill, said in ((False, BLUE, None), (True, "white", "the guard rolled images back")):
-        at = [index for index, value in enumerate(refused) if value == kind]
+    right.plot(steps, [group.mean("ncut") for group in points], "s--", color=ORANGE, label="NCut", markersize=4)
+    held = [any(map(refused, group.decisions)) for group in points]
+    for kind, fill, said in ((False, BLUE, None), (True, "white", "the guard refused updates")):
+        at = [index for index, value in enumerate(held) if value == kind]
         if at:
             x, y = [steps[index] for index in at], [miou[index] for index in at]
             left.plot(x, y, "o", color=BLUE, markerfacecolor=fill, label=said)
@@ -104,12 +105,12 @@ def _diagram(inside: Sequence[Group]) -> str:
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(WIDTH, 4.4))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
-    for index, one in enumerate(inside):
-        rows = one.records[0]["reliability"]
+    for index, group in enumerate(inside):
+        rows = group.records[0]["reliability"]
         style = ("-", "--", "-.", ":")[index % 4]
         sure, right = [row["confidence"] for row in rows], [row["accuracy"] for row in rows]
         mark = MARKS[index % len(MARKS)]
-        axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=one.label)
+        axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=group.marked)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     _legend(figure, axes.get_legend_handles_labels()[0], 2)
     return _svg(figure)

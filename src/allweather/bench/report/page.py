@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from allweather.bench.report import figures
-from allweather.bench.report.collect import Group, Record, group, load_records
-from allweather.bench.report.making import making_tables, timing_table
+from allweather.bench.report.collect import Group, Record, group_records, load_records
 from allweather.bench.report.panels import panels
+from allweather.bench.report.provenance import provenance_tables, timing_table
 from allweather.bench.report.table import Table
 from allweather.bench.report.tables import harm_tables, result_tables
 from allweather.bench.report.verdict import verdicts
@@ -78,7 +78,7 @@ def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0
     if form not in get_args(Format):
         raise unknown("format", form, get_args(Format))
     records = load_records(folder)
-    groups = group(records)
+    groups = group_records(records)
     if form == "html":
         text = page(groups, records, panels(groups, folder, frames) if frames else {})
     else:
@@ -92,7 +92,7 @@ def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0
 
 def tables_of(groups: Sequence[Group]) -> list[Table]:
     """Every table, in the order of the page."""
-    return [*result_tables(groups), *harm_tables(groups), timing_table(groups), *making_tables(groups)]
+    return [*result_tables(groups), *harm_tables(groups), timing_table(groups), *provenance_tables(groups)]
 
 
 def page(groups: Sequence[Group], records: Sequence[Record], shown: Mapping[str, str]) -> str:
@@ -104,7 +104,7 @@ def page(groups: Sequence[Group], records: Sequence[Record], shown: Mapping[str,
         ("Where adaptation hurt", "".join(table.html(titled=False) for table in harm_tables(groups))),
         ("Time and memory", timing_table(groups).html(titled=False)),
         ("Calibration", _figures(figures.reliability(groups))),
-        ("How these figures came about", _tables(making_tables(groups))),
+        ("How these figures came about", _tables(provenance_tables(groups))),
     ]
     present = [(f"s{number}", title, content) for number, (title, content) in enumerate(sections) if content]
     links = "".join(f"<a href='#{anchor}'>{title}</a>" for anchor, title, _ in present)
@@ -123,9 +123,9 @@ def _lead(groups: Sequence[Group]) -> str:
     counted = [
         f"{len(dict.fromkeys(names))} {word}{'s' if len(dict.fromkeys(names)) > 1 else ''}"
         for word, names in (
-            ("network", [one.network for one in groups]),
-            ("method", [one.label for one in groups]),
-            ("stream", [one.where for one in groups]),
+            ("network", [group.network for group in groups]),
+            ("method", [group.label for group in groups]),
+            ("stream", [group.where for group in groups]),
         )
     ]
     return f"{', '.join(counted)}; every figure follows from the records of these runs, and the last section says how."

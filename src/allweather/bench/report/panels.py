@@ -13,15 +13,16 @@ import numpy as np
 from PIL import Image
 
 from allweather.bench.execute import labels_folder
-from allweather.bench.plan import Run
+from allweather.bench.plan import PlannedRun
 from allweather.bench.report.collect import Group, Record, changes, source_of
-from allweather.bench.sources import Source, open_source
+from allweather.bench.streams import LabelledStream, open_stream
 from allweather.data.images import read_labels
 from allweather.data.labels import colorize
 from allweather.errors import InputError
 
 RIGHTED, SPOILT, SAME = (31, 95, 168), (200, 100, 30), (235, 235, 235)  # blue, orange, light grey
 COLUMNS = ("input", "source", "adapted", "truth", "change")
+Change = tuple[str, float]  # an image and its change in points of mIoU
 WIDTH = 360  # pixels of a picture in the page
 
 
@@ -32,22 +33,21 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
         AllWeatherError: when no run kept its predictions, or a stream can no longer be opened.
     """
     made: dict[str, str] = {}
-    for one in groups:
-        source = source_of(one, groups)
-        if source is None or one.is_source or one.free_iterations is not None:
+    for group in groups:
+        source = source_of(group, groups)
+        if source is None or group.is_source or group.free_iterations is not None:
             continue
-        before, after = _labels(folder, source.records[0]), _labels(folder, one.records[0])
+        before, after = _labels(folder, source.records[0]), _labels(folder, group.records[0])
         if before is None or after is None:
             continue
-        opened = open_source(Run.from_json(one.records[0]["run"]))
-        ranked = changes(one, source)
-        helped = [entry for entry in reversed(ranked) if entry[1] > 0][:count]
-        hurt = [entry for entry in ranked if entry[1] < 0][:count]
+        opened = open_stream(_run(group.records[0]))
+        ranked = changes(group, source)
+        helped, hurt = extremes(ranked, count)
         for name, change in [*helped, *hurt]:
-            title = f"{one.label} on {one.stream}, {one.model}, {name}: {change:+.1f} points of mIoU"
+            title = f"{group.label} on {group.stream}, {group.model}, {name}: {change:+.1f} points of mIoU"
             made[title] = f"<h3>{html.escape(title)}</h3><div class='frames'>{_row(opened, name, before, after)}</div>"
         if ranked:
-            made[one.setting[0]] = _key(opened)  # once for a stream, below its last frames
+            made[group.setting[0]] = _key(opened)  # once for a stream, below its last frames
     if not made:
         raise InputError(
             f"no run in {folder} kept its predictions. Run the plan with --labels, the source among its methods."
@@ -55,7 +55,14 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
     return made
 
 
-def _key(opened: Source) -> str:
+def extremes(ranked: Sequence[Change], count: int) -> tuple[list[Change], list[Change]]:
+    """The images that won most, the most first, and those that lost most, of changes with the worst first."""
+    helped = [entry for entry in reversed(ranked) if entry[1] > 0]
+    hurt = [entry for entry in ranked if entry[1] < 0]
+    return helped[:count], hurt[:count]
+
+
+def _key(opened: LabelledStream) -> str:
     """What the colors mean."""
     swatches = zip(opened.classes.names, opened.classes.colors, strict=True)
     changes = (("put right by adaptation", RIGHTED), ("spoilt", SPOILT), ("as before", SAME))
@@ -67,11 +74,20 @@ def _key(opened: Source) -> str:
 
 
 def _labels(folder: Path, record: Record) -> Path | None:
-    found = labels_folder(folder / Run.from_json(record["run"]).file)
+    found = labels_folder(folder / _run(record).file)
     return found if found.is_dir() else None
 
 
-def _row(opened: Source, name: str, before: Path, after: Path) -> str:
+def _run(record: Record) -> PlannedRun:
+    try:
+        return PlannedRun.from_json(record["run"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"a record's run cannot be repeated, so its frames cannot be shown ({error!r}).") from error
+
+
+def _row(opened: LabelledStream, name: str, before: Path, after: Path) -> str:
+    if name not in opened.stream.names:
+        raise InputError(f"the record names an image '{name}' that its stream has no more.")
     truth = opened.truth(name)
     source, adapted = (read_labels(kept / f"{name}.png") for kept in (before, after))
     frame = opened.stream.read(name)

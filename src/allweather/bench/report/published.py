@@ -72,23 +72,23 @@ TABLE4_ROWS = {
 OTHER_SETTINGS = "ours with this project's settings, not the published ones"
 
 
-def published(one: Group) -> Published | None:
+def published(group: Group) -> Published | None:
     """The paper's figure for a network, a method and a stream or the stream's nearest kin; None where it has none."""
-    dataset, _, split = one.stream.partition(":")
+    dataset, _, split = group.stream.partition(":")
     part, _, condition = split.partition("/")
-    differs = [OTHER_SETTINGS] if not one.is_source and one.preset != "paper" else []
-    differs += ["ours of a part of the frames"] if one.where != one.stream else []
+    differs = [OTHER_SETTINGS] if not group.is_source and group.preset != "paper" else []
+    differs += ["ours of a part of the frames"] if group.where != group.stream else []
     server = [] if part == "test" else [SERVER]
-    if dataset == "acdc" and one.model == R101 and condition in TABLE1.get(one.method, {}):
-        return _made(TABLE1[one.method][condition], "Table 1", differs + server + _native(one))
-    row = TABLE4_ROWS.get((one.model, one.method))
+    if dataset == "acdc" and group.model == R101 and condition in TABLE1.get(group.method, {}):
+        return _made(TABLE1[group.method][condition], "Table 1", differs + server + _native(group))
+    row = TABLE4_ROWS.get((group.model, group.method))
     if dataset == "dark-zurich" and row is not None:
-        return _made(table4(row)[-1], "Table 4", differs + server + _native(one))
-    if one.method == "mall-sample" and (one.stream, one.model) in NIGHT:
-        return _made(NIGHT[one.stream, one.model], "section 4", [*differs, "the paper does not say at which size"])
-    if one.is_source and one.model in LOGS and one.stream in THIRTEEN[:5]:
-        other = [] if one.scoring == "1024x512" else ["the authors score at 1024×512"]
-        return _made(LOGS[one.model][THIRTEEN.index(one.stream)], "the authors' logs", differs + other)
+        return _made(table4(row)[-1], "Table 4", differs + server + _native(group))
+    if group.method == "mall-sample" and (group.stream, group.model) in NIGHT:
+        return _made(NIGHT[group.stream, group.model], "section 4", [*differs, "the paper does not say at which size"])
+    if group.is_source and group.model in LOGS and group.stream in THIRTEEN[:5]:
+        other = [] if group.scoring == "1024x512" else ["the authors score at 1024×512"]
+        return _made(LOGS[group.model][THIRTEEN.index(group.stream)], "the authors' logs", differs + other)
     return None
 
 
@@ -97,8 +97,8 @@ def table4(row: str) -> list[float]:
     return [float(value) for value in TABLE4[row].split()]
 
 
-def _native(one: Group) -> list[str]:
-    return [] if one.scoring == "native" else ["the server scores at the images' own size"]
+def _native(group: Group) -> list[str]:
+    return [] if group.scoring == "native" else ["the server scores at the images' own size"]
 
 
 def _made(figure: float, table: str, differs: list[str]) -> Published:

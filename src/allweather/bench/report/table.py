@@ -105,6 +105,13 @@ def _bars(cells: Sequence[str]) -> str:
 
 def _tex(text: str) -> str:
     escaped = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", r"\textbackslash "))
-    for sign, command in (("–", "--"), ("±", r"$\pm$"), ("×", r"$\times$"), ("−", "$-$"), ("†", r"$\dagger$")):
+    for sign, command in (
+        ("–", "--"),
+        ("±", r"$\pm$"),
+        ("×", r"$\times$"),
+        ("−", "$-$"),
+        ("†", r"$\dagger$"),
+        ("‡", r"$\ddagger$"),
+    ):
         escaped = escaped.replace(sign, command)
     return escaped

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from allweather.bench.report.collect import Group, against, changes, source_of
+from allweather.bench.report.panels import extremes
 from allweather.bench.report.published import (
     OTHER_SETTINGS,
     SECTION4,
@@ -14,6 +15,7 @@ from allweather.bench.report.published import (
     published,
     table4,
 )
+from allweather.bench.report.refusals import COLUMN, cell, explained, mark, of_records, together
 from allweather.bench.report.table import Cell, Table
 from allweather.classes import CITYSCAPES
 
@@ -28,24 +30,28 @@ def result_tables(groups: Sequence[Group]) -> list[Table]:
 def _conditions(groups: Sequence[Group]) -> list[Table]:
     """mIoU of each method under each condition, the paper's row below ours."""
     made = []
-    for how, scoring in dict.fromkeys((one.how, one.scoring) for one in groups):
-        inside = [one for one in groups if (one.how, one.scoring) == (how, scoring) and one.free_iterations is None]
-        streams = list(dict.fromkeys(one.where for one in inside))
+    for how, scoring in dict.fromkeys((group.how, group.scoring) for group in groups):
+        inside = [
+            group for group in groups if (group.how, group.scoring) == (how, scoring) and group.free_iterations is None
+        ]
+        streams = list(dict.fromkeys(group.where for group in inside))
         if len(streams) < 2:
             continue
         rows: list[list[Cell]] = []
         notes: list[Published] = []
-        for network, label in sorted({(one.network, one.label): None for one in inside}, key=lambda key: key[0]):
-            found = {one.where: one for one in inside if (one.network, one.label) == (network, label)}
-            rows.append([network, label, *_with_mean([found[s].mean("mIoU") if s in found else None for s in streams])])
-            theirs = {stream: published(one) for stream, one in found.items()}
+        for network, label in sorted({(group.network, group.label): None for group in inside}, key=lambda key: key[0]):
+            found = {group.where: group for group in inside if (group.network, group.label) == (network, label)}
+            values = _with_mean([found[s].mean("mIoU") if s in found else None for s in streams])
+            runs = together([group.decisions for group in found.values()])
+            rows.append([network, mark(label, runs), *values, cell(runs)])
+            theirs = {stream: published(group) for stream, group in found.items()}
             if any(theirs.values()):
                 shown = [entry.marked if (entry := theirs.get(stream)) else None for stream in streams]
-                rows.append([network, f"{label}, published", *shown, None])
+                rows.append([network, f"{label}, published", *shown, None, None])
                 notes += [entry for entry in theirs.values() if entry]
-        note = f"mIoU in %, mean over seeds and orders. {_remarks(notes)}"
+        note = f"mIoU in %, mean over seeds and orders. {_remarks(notes)} {explained(rows)}"
         title = f"By condition: {how}, scored at {_scored(scoring)}"
-        made.append(Table(title, ("network", "method", *streams, "mean"), rows, note.strip(), grouped=True))
+        made.append(Table(title, ("network", "method", *streams, "mean", COLUMN), rows, _evened(note), grouped=True))
     return made
 
 
@@ -56,33 +62,35 @@ def _with_mean(values: Sequence[float | None]) -> list[Cell]:
 
 def _results(groups: Sequence[Group]) -> list[Table]:
     made = []
-    for where, how, scoring in dict.fromkeys((one.where, one.how, one.scoring) for one in groups):
-        inside = [one for one in groups if (one.where, one.how, one.scoring) == (where, how, scoring)]
-        notes = [entry for one in inside if (entry := published(one))]
+    for where, how, scoring in dict.fromkeys((group.where, group.how, group.scoring) for group in groups):
+        inside = [group for group in groups if (group.where, group.how, group.scoring) == (where, how, scoring)]
+        notes = [entry for group in inside if (entry := published(group))]
         note = "mIoU in %; ± is the standard deviation over seeds and orders; intervals are bootstrapped over images."
+        rows = [_result(group, groups) for group in inside]
         made.append(
             Table(
                 f"{where}, {how}, scored at {_scored(scoring)}",
                 ("network", "method", "mIoU", "vs source", "95 % paired", "95 % of images", "± runs", "runs", "UIoU",
-                 "calibration error", "NCut", "published"),
-                [_result(one, groups) for one in inside],
-                f"{note} {_remarks(notes)}".strip(),
+                 "calibration error", "NCut", COLUMN, "published"),
+                rows,
+                _evened(f"{note} {_remarks(notes)} {explained(rows)}"),
                 grouped=True,
             )
         )  # fmt: skip
     return made
 
 
-def _result(one: Group, groups: Sequence[Group]) -> list[Cell]:
-    source, entry = source_of(one, groups), published(one)
-    paired = None if source is None or one.is_source else against(one, source)
-    low, high = np.mean([record["figures"]["interval"] for record in one.records], 0)
-    uncertain = one.mean("mUIoU")
+def _result(group: Group, groups: Sequence[Group]) -> list[Cell]:
+    source, entry = source_of(group, groups), published(group)
+    paired = None if source is None or group.is_source else against(group, source)
+    low, high = np.mean([record["figures"]["interval"] for record in group.records], 0)
+    uncertain = group.mean("mUIoU")
     return [
-        one.network, one.label, one.mean("mIoU"), None if paired is None else f"{100 * paired.value:+.2f}",
+        group.network, group.marked, group.mean("mIoU"), None if paired is None else f"{100 * paired.value:+.2f}",
         None if paired is None else f"{100 * paired.low:+.2f} to {100 * paired.high:+.2f}",
-        f"{low:.1f} to {high:.1f}", one.spread, len(one.records), None if np.isnan(uncertain) else uncertain,
-        f"{one.mean('calibration_error'):.3f}", one.mean("ncut"), None if entry is None else entry.marked,
+        f"{low:.1f} to {high:.1f}", group.spread, len(group.records), None if np.isnan(uncertain) else uncertain,
+        f"{group.mean('calibration_error'):.3f}", group.mean("ncut"), cell(group.decisions),
+        None if entry is None else entry.marked,
     ]  # fmt: skip
 
 
@@ -99,96 +107,108 @@ def _thirteen(groups: Sequence[Group]) -> list[Table]:
         key = (network, label, how, scoring)
         found = {o.stream: o for o in groups if (o.network, o.label, o.how, o.scoring) == key and o.where == o.stream}
         if set(THIRTEEN) <= set(found):
-            one = found[THIRTEEN[0]]
-            paper = SECTION4.get(one.model) if one.method == "mall-sample" else None
-            mark = "" if one.preset == "paper" and scoring == "1024x512" else "†"
+            group = found[THIRTEEN[0]]
+            paper = SECTION4.get(group.model) if group.method == "mall-sample" else None
+            other = "" if group.preset == "paper" and scoring == "1024x512" else "†"
             mean = float(np.mean([found[name].mean("mIoU") for name in THIRTEEN]))
-            rows.append([network, f"{label}, {how}, {scoring}", mean, None if paper is None else f"{paper}{mark}"])
+            runs = together([found[name].decisions for name in THIRTEEN])
+            theirs = None if paper is None else f"{paper}{other}"
+            rows.append([network, mark(f"{label}, {how}, {scoring}", runs), mean, cell(runs), theirs])
     note = (
         "Mean of the thirteen mIoU, in %. Published in section 4, which states neither the networks' sizes nor the "
-        f"scoring; the authors' code scores at 1024×512. † scored otherwise, or {OTHER_SETTINGS}."
+        f"scoring; the authors' code scores at 1024×512. † scored otherwise, or {OTHER_SETTINGS}. {explained(rows)}"
     )
-    columns = ("network", "method", "mIoU", "published")
+    columns = ("network", "method", "mIoU", COLUMN, "published")
     return [Table("Mean over thirteen datasets", columns, rows, note, grouped=True)] if rows else []
 
 
 def _sequences(groups: Sequence[Group]) -> list[Table]:
     made = []
-    for where in dict.fromkeys(one.where for one in groups if "parts" in one.records[0]):
-        inside = [one for one in groups if one.where == where and "parts" in one.records[0]]
+    for where in dict.fromkeys(group.where for group in groups if "parts" in group.records[0]):
+        inside = [group for group in groups if group.where == where and "parts" in group.records[0]]
         rows: list[list[Cell]] = []
         rounds = list(inside[0].records[0]["parts"])
         kinds = list(dict.fromkeys(part.partition("/")[2] for part in rounds))
-        for one in inside:
+        for group in inside:
             for number in dict.fromkeys(part.partition("/")[0] for part in rounds):
-                values = [_part(one, f"{number}/{kind}") for kind in kinds]
-                rows.append([f"{one.network}, {one.label}, {one.how}", f"round {int(number)}", *_with_mean(values)])
-        columns = ("network, method", "round", *kinds, "mean")
-        made.append(Table(f"{where}: piece by piece", columns, rows, "mIoU in %.", grouped=True))
+                values = _with_mean([_part(group, f"{number}/{kind}") for kind in kinds])
+                runs = of_records(group.records, f"{number}/")
+                name = f"{group.network}, {group.label}, {group.how}"
+                rows.append([name, mark(f"round {int(number)}", runs), *values, cell(runs)])
+        columns = ("network, method", "round", *kinds, "mean", COLUMN)
+        made.append(Table(f"{where}: piece by piece", columns, rows, f"mIoU in %. {explained(rows)}", grouped=True))
     return made
 
 
-def _part(one: Group, part: str) -> float | None:
-    return _mean([record["parts"].get(part, {}).get("mIoU") for record in one.records])
+def _part(group: Group, part: str) -> float | None:
+    return _mean([record.get("parts", {}).get(part, {}).get("mIoU") for record in group.records])
 
 
 def _classes(groups: Sequence[Group]) -> list[Table]:
     made = []
-    for where, how, scoring in dict.fromkeys((one.where, one.how, one.scoring) for one in groups):
+    for where, how, scoring in dict.fromkeys((group.where, group.how, group.scoring) for group in groups):
         inside = [
-            one for one in groups
-            if (one.where, one.how, one.scoring) == (where, how, scoring) and one.free_iterations is None
+            group for group in groups
+            if (group.where, group.how, group.scoring) == (where, how, scoring) and group.free_iterations is None
         ]  # fmt: skip
         if not inside:
             continue
         names = list(inside[0].records[0]["figures"]["IoU"])
         rows: list[list[Cell]] = [
-            [one.network, one.label, *(_mean([r["figures"]["IoU"][name] for r in one.records]) for name in names)]
-            for one in inside
+            [group.network, group.marked, *(_class(group, name) for name in names), cell(group.decisions)]
+            for group in inside
         ]
-        note = "In %; – where a class is neither true nor predicted."
+        note = f"In %; – where a class is neither true nor predicted. {explained(rows)}"
         if inside[0].stream.startswith("dark-zurich") and tuple(names) == CITYSCAPES.names:
-            rows += [["published in Table 4, test split by the server †", name, *table4(name)[:-1]] for name in TABLE4]
+            rows += [
+                ["published in Table 4, test split by the server †", name, *table4(name)[:-1], None] for name in TABLE4
+            ]
             note += " † another split than ours, unless ours is the test split too."
         title = f"IoU of each class: {where}, {how}, scored at {_scored(scoring)}"
-        made.append(Table(title, ("network", "method", *names), rows, note, 1, grouped=True))
+        made.append(Table(title, ("network", "method", *names, COLUMN), rows, note, 1, grouped=True))
     return made
+
+
+def _class(group: Group, name: str) -> float | None:
+    return _mean([record["figures"]["IoU"].get(name) for record in group.records])
 
 
 def harm_tables(groups: Sequence[Group]) -> list[Table]:
     """Where adaptation hurt: how many images lost, by how much, and which."""
     rows: list[list[Cell]] = []
-    for one in groups:
-        source = source_of(one, groups)
-        if source is None or one.is_source or one.free_iterations is not None:
+    for group in groups:
+        source = source_of(group, groups)
+        if source is None or group.is_source or group.free_iterations is not None:
             continue
-        found = changes(one, source)
+        found = changes(group, source)
         if not found:
             continue
         lost = [change for _, change in found if change < 0]
+        helped, hurt = extremes(found, EXTREMES)
         rows.append(
             [
-                f"{one.where}, {one.network}, {one.how}", one.label, f"{len(lost)} of {len(found)}",
+                f"{group.where}, {group.network}, {group.how}", group.marked, f"{len(lost)} of {len(found)}",
                 float(np.mean(lost)) if lost else None,
-                _named([entry for entry in found if entry[1] < 0]),
-                _named([entry for entry in found[::-1] if entry[1] > 0]),
-                sum(len(record["rolled_back"]) for record in one.records),
+                _named(hurt), _named(helped),
+                cell(group.decisions),
             ]
         )  # fmt: skip
-    columns = (
-        "stream, network", "method", "images that lost", "their mean", "lost most", "won most", "rolled back",
-    )  # fmt: skip
-    note = "Change of each image's own mIoU against the source, in points; rolled back: in all runs together."
+    columns = ("stream, network", "method", "images that lost", "their mean", "lost most", "won most", COLUMN)
+    note = f"Change of each image's own mIoU against the source, in points. {explained(rows)}"
     return [Table("Where adaptation hurt", columns, rows, note, 1, grouped=True, stacked=True)] if rows else []
 
 
 def _named(images: Sequence[tuple[str, float]]) -> str:
-    return "; ".join(f"{name} {change:+.1f}" for name, change in images[:EXTREMES]) or "none"
+    return "; ".join(f"{name} {change:+.1f}" for name, change in images) or "none"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     present = [value for value in values if value is not None]
     return float(np.mean(present)) if present else None
+
+
+def _evened(note: str) -> str:
+    return " ".join(note.split())
 
 
 def _scored(scoring: str) -> str:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from allweather.bench.decisions import refused, spell
 from allweather.bench.report.collect import Group
 from allweather.bench.report.figures import by_iterations
+from allweather.session.guard import KINDS
 
 CLOSE = 1.0  # points of mIoU within which the rule counts as having found the best
 
@@ -19,7 +21,7 @@ def verdicts(groups: Sequence[Group]) -> list[str]:
             lines.append(f"{method} on {setting[0]}: no run with the same cap stops by the rule, so nothing is said.")
             continue
         curve = ([source] if source else []) + points
-        best = max(curve, key=lambda one: one.mean("mIoU"))
+        best = max(curve, key=lambda group: group.mean("mIoU"))
         gap = best.mean("mIoU") - ruled.mean("mIoU")
         steps = float(np.mean(ruled.per_image("iterations")))
         within = "within" if gap <= CLOSE else "not within"
@@ -28,7 +30,7 @@ def verdicts(groups: Sequence[Group]) -> list[str]:
             f"{ruled.mean('mIoU'):.2f}, {within} {CLOSE:g} point of the curve's best ({best.mean('mIoU'):.2f} at "
             f"{best.free_iterations or 0}; the difference is {gap:.2f})."
         )
-        lines.append(" ".join([said, _ends(ruled), _cause(curve, best, steps), _refused(ruled)]).strip())
+        lines.append(" ".join([said, _ends(ruled), _cause(curve, best, steps), _guarded(ruled)]).strip())
     return lines
 
 
@@ -42,10 +44,10 @@ def _ends(ruled: Group) -> str:
 
 def _cause(curve: Sequence[Group], best: Group, steps: float) -> str:
     """How the normalized cut, which the rule watches, goes on where mIoU has peaked."""
-    after = [one for one in curve if (one.free_iterations or 0) > (best.free_iterations or 0)]
+    after = [group for group in curve if (group.free_iterations or 0) > (best.free_iterations or 0)]
     if not after or steps <= (best.free_iterations or 0):
         return "The rule stops no later than the best number." if after else "The best number is the largest tried."
-    low = min(after, key=lambda one: one.mean("ncut"))
+    low = min(after, key=lambda group: group.mean("ncut"))
     if low.mean("ncut") >= best.mean("ncut"):
         return "The normalized cut rises after the best number, and the rule sees it late."
     worse = best.mean("mIoU") - low.mean("mIoU")
@@ -56,9 +58,11 @@ def _cause(curve: Sequence[Group], best: Group, steps: float) -> str:
     )
 
 
-def _refused(ruled: Group) -> str:
-    refused = sum(len(record["rolled_back"]) for record in ruled.records)
-    images = sum(len(record["images"]) for record in ruled.records)
-    if not refused:
-        return "The guard rolled no image back."
-    return f"The guard rolled {refused} of {images} images back to the unadapted prediction, which hides part of this."
+def _guarded(ruled: Group) -> str:
+    """How many images the guard took back or left alone, every kind named."""
+    total = {kind: sum(int(run[kind]) for run in ruled.decisions) for kind in KINDS}
+    held = int(refused(total))
+    if not held:
+        return "The guard refused no update."
+    found = f"The guard refused all or part of the updates of {held} of {sum(total.values())} images"
+    return f"{found} ({spell(total)}), which hides part of this."

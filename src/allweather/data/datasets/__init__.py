@@ -1,5 +1,7 @@
 """The datasets of the field, one publisher's layout a file; a new one is a file beside these and a line here."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from allweather.data.datasets import (
@@ -20,7 +22,8 @@ from allweather.data.datasets import (
 )
 from allweather.data.datasets.check import check
 from allweather.data.datasets.dataset import Dataset, Sample, Split
-from allweather.errors import unknown
+from allweather.data.datasets.own import find_dataset_in
+from allweather.data.stream import Stream
 
 DATASETS = {
     dataset.name: dataset
@@ -47,31 +50,61 @@ DATASETS = {
 
 
 def find_dataset(name: str) -> Dataset:
-    """The dataset of that name.
+    """The dataset of that name; one of your own is `mydata.py:MyDataset` (see `find_split`).
 
     Raises:
-        AllWeatherError: when there is none.
+        AllWeatherError: when there is none, or code of your own fails.
     """
-    if name not in DATASETS:
-        raise unknown("dataset", name, DATASETS)
-    return DATASETS[name]
+    return find_split(name)[0]
 
 
-def list_datasets() -> list[dict[str, Any]]:
+def find_split(name: str) -> tuple[Dataset, str | None]:
+    """The dataset and split that `NAME` or `NAME:SPLIT` says, the split None where it says none.
+
+    NAME is one of `DATASETS`, a Dataset of your own as `mydata.py:MyDataset` or `package.module:MyDataset`, which runs
+    that code and says so on stderr, or the name that an installed package gives it.
+
+    Raises:
+        AllWeatherError: when there is no such dataset, or code of your own fails.
+    """
+    return find_dataset_in(name, DATASETS)
+
+
+def open_split(name: str, root: Path | str, size: tuple[int, int] | None = None) -> Stream:
+    """The frames of `NAME` or `NAME:SPLIT` (see `find_split`) below its root, without labels.
+
+    Raises:
+        AllWeatherError: as `find_split`, or when nothing is found.
+    """
+    dataset, split = find_dataset_in(name, DATASETS, "kind of stream", ("folder",))
+    return dataset.stream(Path(root), split, size)
+
+
+def list_datasets(datasets: Mapping[str, Dataset] = DATASETS) -> list[dict[str, Any]]:
     """One row per dataset, ready for JSON: names, splits with their published numbers, publisher and terms."""
     return [
         {
-            "name": dataset.name,
+            "name": name,
             "title": dataset.title,
-            "splits": {name: split.count for name, split in dataset.splits.items()},
+            "splits": {split: found.count for split, found in dataset.splits.items()},
             "default_split": dataset.default,
             "classes": dataset.classes.name,
             "publisher": dataset.publisher,
             "terms": dataset.terms,
             "notes": dataset.notes,
         }
-        for dataset in DATASETS.values()
+        for name, dataset in datasets.items()
     ]
 
 
-__all__ = ["DATASETS", "Dataset", "Sample", "Split", "check", "find_dataset", "list_datasets"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Sample",
+    "Split",
+    "check",
+    "find_dataset",
+    "find_split",
+    "list_datasets",
+    "open_split",
+]

@@ -1,8 +1,11 @@
 """The collapse guard's limits: beyond which an update counts as harm."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from allweather.session.guard.signs import Signs
+from allweather.session.guard.signs import STILL, Signs
+
+Mixing = Literal["stream", "always", "never"]
 
 
 @dataclass(frozen=True)
@@ -11,8 +14,12 @@ class Guard:
 
     An adapted prediction is compared with that of the unadapted network on the same images (same BatchNorm mode).
     Beyond a limit the session goes part of the way back to the last good state and is judged again (`shrunk`); if
-    that does not help, all of the way (`rolled back`); and along a stream, where that has become frequent, to the
-    source network (`reset`), which then predicts unadapted for a while.
+    that does not help, all of the way (`rolled-back`); and along a stream, where that has become frequent, to the
+    source network (`reset`), which then predicts unadapted for a while (`resting`).
+
+    What replaced BatchNorm statistics break by themselves cannot show there. Along a stream, whenever a comparison is
+    made, the network under its own statistics is asked too: where mirroring the image changes its prediction less, the
+    two predictions are averaged (`shrunk`).
 
     What it costs. Methods that reset have the unadapted prediction for free: a twentieth of a millisecond per
     thousand pixels. Along a stream the effective number of classes and the entropy of every prediction are compared
@@ -30,12 +37,18 @@ class Guard:
             reference's (entropy collapse).
         max_drift: share of the prediction's mass, 0..1, that may move between classes.
         max_disagreement: share of pixels, 0..1, whose label may differ from the reference's.
-        min_kept: of the pixels whose class the reference is sure of, the share that may not be fallen short of in
-            keeping it, averaged over its classes so that small ones count.
+        min_kept: minimum share of the reference's confident pixels whose label must survive, the mean over its classes
+            so that small ones count; looked at where the effective number of classes falls at all.
+        tolerance: the limits above are relative to the network: none is exceeded by a change under this many times
+            what mirroring the image does to the reference.
         closer_look: share of pixels whose label differs from which on the next two are looked at.
         max_flip: how many times the reference's the L1 distance between the predictions of the images and of their
             mirror images may be.
         max_ncut: how many times the reference's the normalized cut, weighted by class mass, may be.
+        max_mixing: how many times as many labels as under the network's own BatchNorm statistics mirroring may change
+            under those that replace them; beyond, the prediction is averaged with that under its own statistics.
+        mixing: when that is looked at: `stream`, with every comparison along a stream; `always`, for images on their
+            own too; `never`. It costs three forward passes.
         every: most updates along a stream between two comparisons with the source network.
         halvings: how often the way to the last good state is halved before the whole way is gone.
         strikes: so many refusals among the last ten comparisons along a stream bring the source network back.
@@ -50,34 +63,46 @@ class Guard:
     max_drift: float = 0.2
     max_disagreement: float = 0.3
     min_kept: float = 0.99
+    tolerance: float = 1.5
     closer_look: float = 0.15
     max_flip: float = 1.25
     max_ncut: float = 1.15
+    max_mixing: float = 1.2
+    mixing: Mixing = "stream"
     every: int = 10
     halvings: int = 2
     strikes: int = 3
     max_repeats: int = 20
     rest: int = 10
 
-    def verdict(self, signs: Signs) -> str | None:
-        """Why a prediction with these signs must not stand; None when it may as far as they say."""
+    def verdict(self, signs: Signs, noise: Signs = STILL) -> str | None:
+        """Why a prediction with these signs must not stand; None when it may as far as they say.
+
+        Args:
+            signs: of the adapted prediction beside the reference.
+            noise: of the reference's own prediction of the mirror image, mirrored back, beside the reference.
+        """
         if not self.enabled:
             return None
-        if signs.classes < self.min_classes:
+
+        def beyond(change: float, limit: float, usual: float) -> bool:
+            return change > max(limit, self.tolerance * usual)
+
+        if beyond(1 - signs.classes, 1 - self.min_classes, abs(1 - noise.classes)):
             return f"classes collapse to {signs.classes:.2f} of the reference's effective number"
-        if signs.entropy < self.min_entropy:
+        if beyond(1 - signs.entropy, 1 - self.min_entropy, abs(1 - noise.entropy)):
             return f"entropy collapses to {signs.entropy:.2f} of the reference's"
-        if signs.drift > self.max_drift:
+        if beyond(signs.drift, self.max_drift, noise.drift):
             return f"{signs.drift:.0%} of the prediction's mass moves to other classes"
-        if signs.disagreement > self.max_disagreement:
+        if beyond(signs.disagreement, self.max_disagreement, noise.disagreement):
             return f"{signs.disagreement:.0%} of the pixels leave the reference's label"
-        if signs.kept < self.min_kept:
+        if signs.classes < 1 and beyond(1 - signs.kept, 1 - self.min_kept, 1 - noise.kept):
             return f"classes keep {signs.kept:.2f} of the pixels where the reference is sure of them"
         return None
 
     def calm(self, signs: Signs) -> bool:
         """Whether the signs are so far from harm that the next comparison may wait longer."""
-        return 1 - signs.kept <= (1 - self.min_kept) / 2
+        return signs.classes >= 1 or 1 - signs.kept <= (1 - self.min_kept) / 2
 
     def closer_verdict(self, flip: float, ncut: float) -> str | None:
         """The same for the change under mirroring and the normalized cut, as ratios to the reference's."""
@@ -86,6 +111,16 @@ class Guard:
         if ncut > self.max_ncut:
             return f"the normalized cut rises to {ncut:.2f} of the reference's"
         return None
+
+    def mixing_verdict(self, ratio: float) -> str | None:
+        """The same for what replaced statistics break, as a ratio to the network under its own."""
+        if ratio <= self.max_mixing:
+            return None
+        return f"under mixed statistics mirroring changes {ratio:.2f} times as many labels as under the source's own"
+
+    def looks_at_mixing(self, *, stream: bool) -> bool:
+        """Whether replaced statistics are looked at along a stream, or for images on their own."""
+        return self.mixing == "always" or (stream and self.mixing == "stream")
 
     def unusual(self, classes: float, entropy: float) -> bool:
         """Whether ratios to the usual number of classes and entropy ask for a comparison out of turn."""

@@ -8,12 +8,13 @@ from torch import Tensor
 from allweather.errors import CheckpointError
 from allweather.session.adapted import AdaptedNetwork, Prediction
 from allweather.session.guard.limits import Guard
-from allweather.session.guard.signs import compare, cuts, mirror_change, summary
+from allweather.session.guard.signs import Signs, changed_labels, compare, cuts, mirror_change, summary
 from allweather.session.snapshot import Snapshot, flatten_optimizer
 
 _WINDOW = 10  # comparisons that strikes are counted among
 _STILL = 0.5 / 255  # mean change of a few pixels under which a batch shows what the last one showed
 _EARLY = 5  # comparisons of a fresh adaptation that follow each other closely
+_LEAST_CHANGE = 0.005  # share of labels; less change under mirroring than this is no measure
 _USUAL = 0.8  # share of itself that the usual prediction's summary keeps at each comparison
 
 
@@ -70,6 +71,7 @@ class Policy:
     def start(self) -> None:
         """Before the first image."""
         self._history, self.good = _History(), self._adapted.source
+        self._reference: Tensor | None = None  # of the batch at hand, where it was compared
 
     def is_resting(self) -> bool:
         """Whether this batch is to be predicted without adapting after a reset; counts it."""
@@ -100,6 +102,7 @@ class Policy:
             judged: the state that made the prediction, where it is not the network's present one.
             updates: made on this batch; many bring the next comparison nearer.
         """
+        self._reference = None
         if not (self.guard.enabled and self._adapted.has_moved()):
             return None
         usual = self._looks_usual(prediction.plain)
@@ -111,7 +114,8 @@ class Policy:
         if not reference.isfinite().all():
             return Objection("the source network's prediction is not finite", reference, judged=False)
         signs = compare(reference, prediction.plain)
-        reason = self._reason(images, reference, prediction)
+        reason = self._reason(images, reference, prediction, signs)
+        self._reference = reference
         self._remember(reference, refused=reason is not None, calm=self.guard.calm(signs))
         if reason is not None:
             return Objection(reason, reference)
@@ -119,9 +123,29 @@ class Policy:
             self.good = judged or self._adapted.snapshot()
         return None
 
+    def doubt(self, images: Tensor, prediction: Prediction) -> tuple[str, Tensor] | None:
+        """Why a prediction that was just compared is to be averaged with the source's under its own statistics.
+
+        Returns:
+            The reason and the source's probabilities B×C×H×W; None where there is no reason, or none is looked for.
+        """
+        adapted, reference, self._reference = self._adapted, self._reference, None
+        if reference is None or not (adapted.mixes and self.guard.looks_at_mixing(stream=not self._episodic)):
+            return None
+        flipped = images.flip(3)
+        own, own_mirrored = adapted.predict_unmixed(images), adapted.predict_unmixed(flipped).flip(3)
+        before = max(changed_labels(own, own_mirrored), _LEAST_CHANGE)
+        mixed = changed_labels(reference, adapted.source_logits(flipped).flip(3))
+        reason = self.guard.mixing_verdict(mixed / before)
+        if reason is None:
+            return None
+        self._history.interval, self._history.wait = 1, 0  # the next batch is looked at again
+        views = [own] if prediction.mirrored is None else [own, own_mirrored]
+        return reason, torch.stack([view.float().softmax(1) for view in views]).mean(0)
+
     def accepts(self, images: Tensor, reference: Tensor, prediction: Prediction) -> bool:
         """Whether a prediction made part of the way back may stand."""
-        return self._reason(images, reference, prediction) is None
+        return self._reason(images, reference, prediction, compare(reference, prediction.plain)) is None
 
     def gives_up(self) -> bool:
         """Whether refusals have become so frequent along the stream that the source network must come back."""
@@ -135,17 +159,19 @@ class Policy:
         history.rests += 1
         history.refusals.clear()
 
-    def _reason(self, images: Tensor, reference: Tensor, prediction: Prediction) -> str | None:
+    def _reason(self, images: Tensor, reference: Tensor, prediction: Prediction, signs: Signs) -> str | None:
         plain = prediction.plain
         if not plain.isfinite().all():
             return "the prediction is not finite"
-        signs = compare(reference, plain)
-        if reason := self.guard.verdict(signs):
+        mirrored, adapted = images.flip(3), self._adapted
+        if self.guard.verdict(signs) is None and signs.disagreement <= self.guard.closer_look:
+            return None
+        other_source = adapted.source_logits(mirrored)
+        if reason := self.guard.verdict(signs, compare(reference, other_source.flip(3))):
             return reason
         if signs.disagreement <= self.guard.closer_look:
             return None
-        mirrored, adapted = images.flip(3), self._adapted
-        source = mirror_change(reference, adapted.source_logits(mirrored))
+        source = mirror_change(reference, other_source)
         other = adapted.predict(mirrored).plain if prediction.mirrored is None else prediction.mirrored.flip(3)
         before, after = cuts(images, [reference, plain])
         flip = float(mirror_change(plain, other) / source.clamp_min(1e-6))

@@ -24,6 +24,9 @@ class Signs:
     kept: float = 1.0
 
 
+STILL = Signs(classes=1.0, entropy=1.0, drift=0.0, disagreement=0.0)  # of a prediction beside itself
+
+
 def compare(reference: Tensor, adapted: Tensor) -> Signs:
     """The signs of `adapted` logits B×C×H×W beside the `reference` ones, from a grid of their pixels."""
     before, after = _thinned(reference), _thinned(adapted)
@@ -61,6 +64,11 @@ def mirror_change(logits: Tensor, mirrored: Tensor) -> Tensor:
     """Mean L1 distance, 0..2, of the probabilities of images and of mirrored images; logits B×C×H×W each."""
     change = logits.float().softmax(1) - mirrored.flip(3).float().softmax(1)
     return change.abs().sum(1).mean()
+
+
+def changed_labels(logits: Tensor, mirrored: Tensor) -> float:
+    """Share of the pixels, 0..1, whose label differs between two predictions of one image; logits B×C×H×W each."""
+    return float((_thinned(logits).argmax(1) != _thinned(mirrored).argmax(1)).float().mean())
 
 
 def cuts(images: Tensor, predictions: list[Tensor]) -> list[float]:

@@ -13,21 +13,21 @@ from allweather.bench.report.table import Cell, Table
 def timing_table(groups: Sequence[Group]) -> Table:
     """Seconds, updates and memory; the form of the paper's Tables 2 and 3, whose milliseconds stand beside."""
     rows: list[list[Cell]] = []
-    machines = {one.records[0]["versions"]["machine"] for one in groups}
-    per_update = {(one.setting, one.label): _milliseconds(one) for one in groups}
-    for one in groups:
-        seconds, paper = one.per_image("seconds"), MILLISECONDS.get((one.model, one.method))
-        tent = next((v for (s, label), v in per_update.items() if s == one.setting and label == "tent" and v), None)
-        own = per_update[one.setting, one.label]
-        same = one.records[0]["run"]["batch"] == 12 and _size(one) == "1024x512"
+    machines = {group.records[0]["versions"]["machine"] for group in groups}
+    per_update = {(group.setting, group.label): _milliseconds(group) for group in groups}
+    for group in groups:
+        seconds, paper = group.per_image("seconds"), MILLISECONDS.get((group.model, group.method))
+        tent = next((v for (s, label), v in per_update.items() if s == group.setting and label == "tent" and v), None)
+        own = per_update[group.setting, group.label]
+        same = group.records[0]["run"]["batch"] == 12 and _size(group) == "1024x512"
         rows.append(
             [
-                f"{one.network}, {one.where}, {one.how}", one.label,
+                f"{group.network}, {group.where}, {group.how}", group.label,
                 float(np.mean(seconds)) if seconds else None,
-                _average(one.per_image("iterations")), own, own / tent if own and tent else None,
-                _average([memory for record in one.records if (memory := record.get("peak_memory_mib")) is not None]),
+                _average(group.per_image("iterations")), own, own / tent if own and tent else None,
+                _average([memory for record in group.records if (memory := record.get("peak_memory_mib")) is not None]),
                 None if paper is None else f"{paper}{'' if same else '†'}",
-                one.records[0]["versions"]["machine"] if len(machines) > 1 else None,
+                group.records[0]["versions"]["machine"] if len(machines) > 1 else None,
             ]
         )  # fmt: skip
     columns = ("network, stream", "method", "s per image", "updates", "ms per update", "× tent", "peak MiB",
@@ -40,16 +40,16 @@ def timing_table(groups: Sequence[Group]) -> Table:
     return Table("Time and memory", columns, rows, note, grouped=True, stacked=True)
 
 
-def making_tables(groups: Sequence[Group]) -> list[Table]:
+def provenance_tables(groups: Sequence[Group]) -> list[Table]:
     """What a reader needs to repeat the figures: networks, frames, settings, versions."""
     return [_networks(groups), _frames(groups), _settings(groups), _versions(groups)]
 
 
 def _networks(groups: Sequence[Group]) -> Table:
     rows = _unique(
-        [one.network, record["model"]["weights"] or "those that come along", record["model"]["sha256"] or "–"]
-        for one in groups
-        for record in one.records
+        [group.network, record["model"]["weights"] or "those that come along", record["model"]["sha256"] or "–"]
+        for group in groups
+        for record in group.records
     )
     return Table("Networks", ("network", "weights", "sha256"), rows, stacked=True)
 
@@ -57,11 +57,11 @@ def _networks(groups: Sequence[Group]) -> Table:
 def _frames(groups: Sequence[Group]) -> Table:
     rows = _unique(
         [
-            one.where, record["frames"], f"{record['run']['order']}, seed {record['run']['seed']}",
+            group.where, record["frames"], f"{record['run']['order']}, seed {record['run']['seed']}",
             record["order_hash"][:16], _resolution(record), len(record["failures"]) or None,
         ]
-        for one in groups
-        for record in one.records
+        for group in groups
+        for record in group.records
     )  # fmt: skip
     columns = ("stream", "frames", "order", "sha256 of the order", "sizes", "unread")
     note = "Sizes: as stored → seen by the network → scored. Unread: frames that could not be read or scored."
@@ -80,11 +80,11 @@ def _settings(groups: Sequence[Group]) -> Table:
     """Every setting of method and guard; runs of one method that differ in any are rows of their own."""
     rows = _unique(
         [
-            one.label, f"{record['prediction']}, {record.get('views', 1)} view",
+            group.label, f"{record['prediction']}, {record.get('views', 1)} view",
             _spelt(record["session"]["method"], "name"), _spelt(record["session"]["guard"]),
         ]
-        for one in groups
-        for record in one.records
+        for group in groups
+        for record in group.records
         if "session" in record
     )  # fmt: skip
     return Table("Settings", ("method", "prediction", "fields", "guard"), rows, stacked=True)
@@ -93,8 +93,8 @@ def _settings(groups: Sequence[Group]) -> Table:
 def _versions(groups: Sequence[Group]) -> Table:
     rows = _unique(
         [", ".join(f"{key} {value}" for key, value in record["versions"].items()), str(record.get("finished", ""))[:10]]
-        for one in groups
-        for record in one.records
+        for group in groups
+        for record in group.records
     )
     return Table("Versions", ("software and machine", "finished"), rows)
 
@@ -111,16 +111,16 @@ def _short(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _milliseconds(one: Group) -> float | None:
-    seconds, updates = one.per_image("seconds"), _average(one.per_image("iterations"))
+def _milliseconds(group: Group) -> float | None:
+    seconds, updates = group.per_image("seconds"), _average(group.per_image("iterations"))
     if not seconds or not updates:
         return None
-    return 1000 * float(np.mean(seconds)) * int(one.records[0]["run"]["batch"]) / updates
+    return 1000 * float(np.mean(seconds)) * int(group.records[0]["run"]["batch"]) / updates
 
 
-def _size(one: Group) -> str | None:
-    size: str | None = one.records[0]["run"]["model"]["size"]
-    return size or (None if one.scoring == "native" else one.scoring)
+def _size(group: Group) -> str | None:
+    size: str | None = group.records[0]["run"]["model"].get("size")
+    return size or (None if group.scoring == "native" else group.scoring)
 
 
 def _average(values: Sequence[float]) -> float | None:

@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.bench.calibration import Reliability
+from allweather.bench.decisions import decisions_of
 from allweather.bench.evaluate import Outcome, logits_at
 from allweather.bench.intervals import ImageCounts, bootstrap
 from allweather.bench.metrics import ConfusionMatrix
-from allweather.bench.sources import Source
+from allweather.bench.record import describe_result
+from allweather.bench.streams import LabelledStream
 from allweather.bench.uncertainty import UncertaintyAwareIou
 from allweather.data.labels import Mapping
 from allweather.models.segmenter import Segmenter
@@ -23,18 +25,20 @@ SCALE, SIGMA_RGB, SIGMA_XY = 0.5, 15.0, 100.0  # of the cut that every record ho
 Keep = Callable[[str, np.ndarray], None]
 
 
-class Tally:
+class Meter:
     """All figures of one run.
 
     Args:
         mapping: from the network's classes to the truth's.
-        source: the truth.
+        labelled: the stream with its truth.
         unadapted: the network as it came, whose normalized cut is the one before adaptation.
         keep: is given every scored frame's name and prediction, H×W indices of the truth's classes.
     """
 
-    def __init__(self, mapping: Mapping, source: Source, unadapted: Segmenter, keep: Keep | None = None) -> None:
-        self._mapping, self._source, self._unadapted, self._keep = mapping, source, unadapted, keep
+    def __init__(
+        self, mapping: Mapping, labelled: LabelledStream, unadapted: Segmenter, keep: Keep | None = None
+    ) -> None:
+        self._mapping, self._labelled, self._unadapted, self._keep = mapping, labelled, unadapted, keep
         self._table = np.asarray(mapping.table)
         classes = len(mapping.truth)
         self.matrix, self.reliability = ConfusionMatrix(classes), Reliability()
@@ -50,7 +54,7 @@ class Tally:
             self.failures[outcome.name] = outcome.failure or "no prediction"
             return
         try:
-            truth, invalid = self._source.truth(outcome.name), self._source.invalid(outcome.name)
+            truth, invalid = self._labelled.truth(outcome.name), self._labelled.invalid(outcome.name)
         except ImageError as error:
             self.failures[outcome.name] = str(error)
             return
@@ -59,7 +63,7 @@ class Tally:
         image = ConfusionMatrix(len(self._mapping.truth)).update(predicted, truth)
         self.matrix += image
         self.reliability.update(confidence, predicted, truth)
-        part = self._source.part(outcome.name)
+        part = self._labelled.part(outcome.name)
         self.parts[part] = self.parts.get(part, ConfusionMatrix(image.classes)) + image
         if invalid is not None:
             self.uncertainty = self.uncertainty or UncertaintyAwareIou(image.classes)
@@ -99,8 +103,7 @@ class Tally:
             "confusion": self.matrix.counts.tolist(),
             "reliability": self.reliability.diagram(),
             "seconds": round(sum(entry.get("seconds", 0.0) for entry in self.images), 2),
-            "rolled_back": _named(self.images, "rolled-back"),
-            "skipped_updates": _named(self.images, "skipped"),
+            "decisions": decisions_of({"images": self.images}),
             "images": self.images,
             "failures": self.failures,
         }
@@ -144,13 +147,4 @@ def _adaptation(outcome: Outcome) -> dict[str, Any]:
     if result is None:
         return {}
     watched = [round(result.watched[0], 6), round(result.watched[-1], 6)] if result.watched else None
-    return ({} if watched is None else {"watched": watched}) | {
-        "iterations": result.iterations,
-        "stop": result.stop,
-        "decision": str(result.decision),
-        "seconds": round(result.seconds / (result.logits.shape[0] if result.logits.ndim == 4 else 1), 4),
-    }
-
-
-def _named(images: list[dict[str, Any]], decision: str) -> list[str]:
-    return [entry["name"] for entry in images if str(entry.get("decision", "")).startswith(decision)]
+    return ({} if watched is None else {"watched": watched}) | describe_result(result)

@@ -1,7 +1,5 @@
 """Opening what a plan calls a stream: frames for the session, and the truth that only scoring reads."""
 
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +8,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from allweather.bench.plan import PIECE, SCENES, Run, StreamSpec, pixels
+from allweather.bench.plan import PIECE, SCENES, PlannedRun, StreamSpec, pixels
+from allweather.bench.variables import resolve
 from allweather.classes import CITYSCAPES, CLASS_SETS, ClassSet
-from allweather.data.datasets import Sample, find_dataset
+from allweather.data.datasets import Sample, find_split
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
@@ -27,7 +26,7 @@ _SEEDS = range(500_000, 500_024)  # none of them trained or tuned anything
 
 
 @dataclass(frozen=True)
-class Source:
+class LabelledStream:
     """A stream and its truth.
 
     Attributes:
@@ -45,7 +44,7 @@ class Source:
     part: Callable[[str], str]
 
 
-def open_source(run: Run) -> Source:
+def open_stream(run: PlannedRun) -> LabelledStream:
     """The stream of a run in the run's order, thinned and repeated as it says.
 
     Raises:
@@ -54,27 +53,15 @@ def open_source(run: Run) -> Source:
     scale = pixels(run.scoring) if run.scoring != "native" else None
     size = pixels(run.model.size) or scale
     if run.stream.procedural:
-        source = _scenes(run.stream, size)
+        labelled = _scenes(run.stream, size)
     else:
-        source = _folders(run.stream, size) if run.stream.images else _dataset(run.stream, size)
-    stream = source.stream.reordered(_order(len(source.stream), run.order, run.seed))
-    made = Source(stream, source.classes, source.truth, source.invalid, source.part)
+        labelled = _folders(run.stream, size) if run.stream.images else _dataset(run.stream, size)
+    stream = labelled.stream.reordered(_order(len(labelled.stream), run.order, run.seed))
+    made = LabelledStream(stream, labelled.classes, labelled.truth, labelled.invalid, labelled.part)
     return made if scale is None else _rescored(made, scale)
 
 
-def resolve(text: str) -> Path:
-    """The path with variables like ${ROOT} filled in from the environment.
-
-    Raises:
-        AllWeatherError: when one of them is not set.
-    """
-    for name in re.findall(r"\$\{(\w+)\}", text):
-        if name not in os.environ:
-            raise SettingsError(f"{text}: the variable {name} is not set. Set it to the folder that holds the data.")
-    return Path(re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], text))
-
-
-def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
+def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> LabelledStream:
     assert spec.images is not None and spec.labels is not None
     images, labels = spec.images, spec.labels
     if spec.classes not in CLASS_SETS:
@@ -86,7 +73,7 @@ def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
         return stream, label_files(resolve(labels.replace(PIECE, piece)))
 
     joined = _join(spec, lambda piece: piece, opened)
-    return Source(
+    return LabelledStream(
         joined.stream,
         mapping.truth,
         lambda name: mapping.labels(read_labels(joined.truths[name]), joined.truths[name]),
@@ -95,7 +82,7 @@ def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
     )
 
 
-def _scenes(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
+def _scenes(spec: StreamSpec, size: tuple[int, int] | None) -> LabelledStream:
     """Procedural scenes, the same ones in every weather."""
     size = size or SIZE
 
@@ -108,23 +95,24 @@ def _scenes(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
     def truth(name: str) -> np.ndarray:
         return scene_labels(joined.truths[name], size).astype(np.int64)
 
-    return Source(joined.stream, CITYSCAPES, truth, lambda name: None, joined.parts.__getitem__)
+    return LabelledStream(joined.stream, CITYSCAPES, truth, lambda name: None, joined.parts.__getitem__)
 
 
-def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
+def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> LabelledStream:
     assert spec.root is not None
     root, pieces = resolve(spec.root), spec.sequence or (spec.name,)
-    dataset = find_dataset(pieces[0].partition(":")[0])
-    if any(piece.partition(":")[0] != dataset.name for piece in pieces):
+    found = {piece: find_split(spec.located(piece)) for piece in pieces}
+    dataset = found[pieces[0]][0]
+    if any(other.name != dataset.name for other, _ in found.values()):
         raise SettingsError(f"stream '{spec.name}': the pieces of a sequence are splits of one dataset.")
     decode = dataset.decoder(root)
 
     def opened(piece: str) -> tuple[Stream, dict[str, Sample]]:
-        split = piece.partition(":")[2] or None
+        split = found[piece][1]
         samples = dataset.samples(root, split)
         return dataset.stream(root, split, size), {sample.name: sample for sample in samples if sample.label}
 
-    joined = _join(spec, lambda piece: piece.partition(":")[2] or dataset.default, opened)
+    joined = _join(spec, lambda piece: found[piece][1] or dataset.default, opened)
 
     def truth(name: str) -> np.ndarray:
         label = joined.truths[name].label
@@ -135,7 +123,7 @@ def _dataset(spec: StreamSpec, size: tuple[int, int] | None) -> Source:
         mask = joined.truths[name].invalid
         return None if mask is None else invalid_mask(mask)
 
-    return Source(joined.stream, dataset.classes, truth, invalid, joined.parts.__getitem__)
+    return LabelledStream(joined.stream, dataset.classes, truth, invalid, joined.parts.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -200,7 +188,7 @@ def _order(count: int, order: str, seed: int) -> list[int]:
     return list(range(count))[:: -1 if order == "reversed" else 1]
 
 
-def _rescored(source: Source, size: tuple[int, int]) -> Source:
+def _rescored(labelled: LabelledStream, size: tuple[int, int]) -> LabelledStream:
     """The same with truth and masks resampled to (width, height) by nearest neighbour."""
 
     def resampled(values: np.ndarray) -> np.ndarray:
@@ -208,7 +196,9 @@ def _rescored(source: Source, size: tuple[int, int]) -> Source:
         return np.asarray(image.resize(size, Image.Resampling.NEAREST)).astype(np.int64)
 
     def invalid(name: str) -> np.ndarray | None:
-        mask = source.invalid(name)
+        mask = labelled.invalid(name)
         return None if mask is None else resampled(mask) == 1
 
-    return Source(source.stream, source.classes, lambda name: resampled(source.truth(name)), invalid, source.part)
+    return LabelledStream(
+        labelled.stream, labelled.classes, lambda name: resampled(labelled.truth(name)), invalid, labelled.part
+    )

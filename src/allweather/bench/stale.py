@@ -6,18 +6,20 @@ from dataclasses import asdict
 from typing import Any
 
 from allweather import methods
-from allweather.bench.plan import Run
+from allweather.bench.plan import PlannedRun
 from allweather.models.segmenter import Segmenter
 from allweather.session.guard import Guard
 
 
-def outdated(record: Mapping[str, Any], entry: Run, model: Segmenter) -> list[str]:
+def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> list[str]:
     """What the record was made with that differs today, as dotted keys; a preset's values may have changed since.
 
     Settings that only one side knows do not count: a field that is new leaves old records as they are. Nor does the
     guard where nothing was updated, for then it had nothing to judge.
     """
-    method = methods.make(entry.method.name, entry.method.preset, entry.method.fields, model=model)
+    method = methods.make(
+        entry.method.located(entry.method.name), entry.method.preset, entry.method.fields, model=model
+    )
     weights = model.provenance
     updated = any(image.get("iterations") for image in record["images"])
     guard = {"guard": asdict(Guard())} if updated or not method.episodic else {}

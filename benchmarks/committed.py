@@ -1,0 +1,44 @@
+"""The committed records, read, and how figures of theirs are spelt in the pages."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from allweather.bench.record_file import read_record
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "benchmarks" / "records"
+RESULTS = ROOT / "docs" / "results"
+
+
+@cache
+def plan_records(plan: str) -> list[dict[str, Any]]:
+    """Records of a plan, by file name; none where it was never run."""
+    return [read_record(path) for path in sorted((RESULTS / plan).glob("*.json"))]
+
+
+def benchmark_record(name: str) -> dict[str, Any] | None:
+    """The record of a script in this folder; None where it was never run."""
+    path = RECORDS / name
+    return load(path) if path.exists() else None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A file's JSON."""
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def plain(value: Any) -> str:
+    """A setting as people write it."""
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(plain(item) for item in value) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def pair(value: float | None, source: float | None, mark: str = "") -> tuple[str, str]:
+    """A figure, marked, and its change to the source."""
+    if value is None or source is None:
+        return "–", "–"
+    return f"{value:.2f}{mark}", f"{value - source:+.2f}"

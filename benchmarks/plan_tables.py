@@ -1,0 +1,226 @@
+"""The tables that the records of plans make: methods beside each other, with what became of their updates."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from statistics import mean
+
+from allweather.bench.report.collect import Group, against, group_records
+from allweather.bench.report.refusals import COLUMN, MARK, cell, explained, measures_guard, together
+from allweather.methods import METHODS
+from benchmarks.committed import pair, plain, plan_records
+
+Row = Sequence[str]
+
+
+def camvid() -> str:
+    """Rows of plans/camvid.toml for the larger network, dusk and day side by side; means over orders."""
+    return _beside("camvid", "espnetv2:2.0")
+
+
+def camvid_smaller() -> str:
+    """The same for the smaller network."""
+    return _beside("camvid", "espnetv2:1.0")
+
+
+def _beside(plan: str, model: str) -> str:
+    groups = [group for group in group_records(plan_records(plan)) if group.model == model and not group.fields]
+    groups.sort(key=lambda group: group.preset == "paper")
+    columns = {split: [group for group in groups if group.stream == f"camvid-{split}"] for split in ("dusk", "day")}
+    return _grid(columns, apart=True)
+
+
+def widths() -> str:
+    """Rows of plans/camvid-widths.toml, dusk and day of the narrow network before those of the wide one."""
+    groups = group_records(plan_records("camvid-widths"))
+    columns: dict[str, list[Group]] = {}
+    for width, split in product(("0.5", "1.5"), ("dusk", "day")):
+        wanted = f"espnetv2:{width}", f"camvid-{split}"
+        columns[f"{width}, {split}"] = [group for group in groups if (group.model, group.stream) == wanted]
+    return _grid(columns)
+
+
+def clear() -> str:
+    """Rows of plans/clear-camvid.toml and plans/clear-scenes.toml: every default on a clear day."""
+    heads = {"CamVid's day": "clear-camvid", "clear scenes": "clear-scenes"}
+    return _grid({head: group_records(plan_records(plan)) for head, plan in heads.items()})
+
+
+def _grid(columns: dict[str, list[Group]], apart: bool = False) -> str:
+    """mIoU in % and its change to the source: two columns for each of `columns`, a row for each method.
+
+    What became of the updates stands beside each of them where `apart`, else in one column for all.
+    """
+    found = {head: {group.label: group for group in groups} for head, groups in columns.items()}
+    labels = list(dict.fromkeys(label for rows in found.values() for label in rows))
+    if "source" not in labels:
+        return "not measured"
+    beside = f"{COLUMN} | " if apart else ""
+    heads = ["method", *(f"{head}: mIoU % | vs source" + (f" | {COLUMN}" if apart else "") for head in found)]
+    heads += [] if apart else [f"{COLUMN}, all together"]
+    rows = []
+    for label in labels:
+        here = [groups.get(label) for groups in found.values()]
+        figures = [_figures(group, groups, bool(beside)) for group, groups in zip(here, found.values(), strict=True)]
+        row = [label, *(figure for one in figures for figure in one)]
+        rows.append(row if apart else [*row, cell(together([group.decisions for group in here if group])) or "–"])
+    return table(heads, rows)
+
+
+def _figures(group: Group | None, beside: dict[str, Group], decisions: bool) -> list[str]:
+    """mIoU, marked where it measures the guard, its change to the source, and the decisions where wanted."""
+    if group is None or "source" not in beside:
+        return ["–"] * (3 if decisions else 2)
+    figures = pair(group.mean("mIoU"), beside["source"].mean("mIoU"), _mark(group))
+    return [*figures, *([cell(group.decisions) or "–"] if decisions else [])]
+
+
+def _mark(group: Group) -> str:
+    return f" {MARK}" if measures_guard(group.decisions) else ""
+
+
+def ablation() -> str:
+    """Rows of plans/camvid-ablation.toml: what was changed, mIoU at dusk, change to the defaults of MALL-domain."""
+    groups = group_records(plan_records("camvid-ablation"))
+    default = {group.method: group.mean("mIoU") for group in groups if not group.fields}
+    if not {"source", "mall-domain"} <= set(default):
+        return "not measured"
+    rows = []
+    for group in sorted(groups, key=lambda group: -group.mean("mIoU")):
+        changed = ", ".join(f"{key} {plain(value)}" for key, value in group.fields) or "–"
+        value = group.mean("mIoU")
+        figures = pair(value, default["source"], _mark(group))
+        rows.append([group.method, changed, *figures, f"{value - default['mall-domain']:+.2f}", _cell(group)])
+    return table(["method", "changed", "mIoU %", "vs source", "vs mall-domain", COLUMN], rows)
+
+
+def rivals() -> str:
+    """Every method on dusk at its defaults, with its mirror image where it takes one, and MALL's lead on the better."""
+    groups = group_records(plan_records("camvid") + plan_records("camvid-rivals"))
+    shown = [group for group in groups if (group.stream, group.model) == ("camvid-dusk", "espnetv2:2.0")]
+    default = {group.method: group for group in shown if group.preset == "recommended" and not group.fields}
+    mirrored = {group.method: group for group in shown if group.fields == (("mirror", True),)}
+    if not {"source", "mall-sample", "mall-domain", "cotta"} <= set(default):
+        return "not measured"
+    rows = []
+    for name, group in sorted(default.items(), key=lambda row: -row[1].mean("mIoU")):
+        twice = mirrored.get(name)
+        better = twice if twice is not None and twice.mean("mIoU") > group.mean("mIoU") else group
+        ours = ("mall-sample", "mall-domain")
+        leads = ["–" if name.startswith("mall") else _lead(default[mine], better) for mine in ours]
+        each = mean(record["seconds"] / record["figures"]["images"] for record in group.records)
+        with_mirror = "–" if twice is None else f"{twice.mean('mIoU'):.2f}{_mark(twice)}"
+        figures = pair(group.mean("mIoU"), default["source"].mean("mIoU"), _mark(group))
+        rows.append([name, *figures, with_mirror, *leads, f"{1000 * each:.0f}", _cell(group)])
+    heads = ["method", "mIoU %", "vs source", "with the mirror image", "lead of mall-sample", "lead of mall-domain"]
+    return table([*heads, "ms per frame", COLUMN], rows)
+
+
+def _lead(mine: Group, rival: Group) -> str:
+    """The paired difference in points with its interval over images."""
+    found = against(mine, rival)
+    if found is None:
+        return "–"
+    return f"{100 * found.value:+.2f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def tuning() -> str:
+    """Rows of plans/camvid-tuning.toml: every method's default and its other settings, the best first."""
+    rows: dict[str, list[Group]] = {}
+    for group in group_records(plan_records("camvid-tuning")):
+        rows.setdefault(group.method, []).append(group)
+    if not rows:
+        return "not measured"
+    shown = []
+    for name, groups in sorted(rows.items(), key=lambda row: -max(group.mean("mIoU") for group in row[1])):
+        best = sorted(groups, key=lambda group: -group.mean("mIoU"))
+        default = [_value(group) for group in best if not group.fields]
+        others = [f"{_changed(group)}: {_value(group)}" for group in best if group.fields]
+        runs = [run for group in groups for run in group.decisions]
+        shown.append([name, *(default or ["–"]), " · ".join(others) or "–", cell(runs) or "–"])
+    return table(["method", "default", "the others", f"{COLUMN}, over the settings"], shown)
+
+
+def _changed(group: Group) -> str:
+    return ", ".join(f"{key} {plain(value)}" for key, value in group.fields)
+
+
+def _value(group: Group) -> str:
+    return f"{group.mean('mIoU'):.2f}{_mark(group)}"
+
+
+def tuned() -> str:
+    """What the defaults were chosen on, from the records of plans/camvid-tuning.toml and the lab notes."""
+    settings: dict[str, int] = {}
+    for record in plan_records("camvid-tuning"):
+        name = record["run"]["method"]["name"]
+        settings[name] = settings.get(name, 0) + 1
+    several = sorted({number for number in settings.values() if number > 1})
+    if not several:
+        return "not measured"
+    untouched = ", ".join(f"`{name}`" for name in METHODS if name not in settings)
+    return (
+        "The defaults were chosen on CamVid's dusk frames with ESPNetv2 2.0: MALL's among some forty settings "
+        f"(lab notes), every other method's among {' or '.join(map(str, several))}, its default included, on every "
+        f"second frame (`plans/camvid-tuning.toml`); {untouched}, which needs source images, was left as it is. So "
+        "dusk figures of the defaults are optimistic, MALL's most of all; the day and the other widths chose nothing."
+    )
+
+
+def weather_rounds() -> str:
+    """Ten rounds of procedural weather."""
+    return _rounds("weather-rounds")
+
+
+def camvid_rounds() -> str:
+    """Ten rounds of CamVid's day and dusk."""
+    return _rounds("camvid-rounds")
+
+
+def _rounds(plan: str) -> str:
+    """Mean mIoU over a round's pieces, rounds 1, 2, 5 and the last, and the share of frames that were adapted to."""
+    records = plan_records(plan)
+    if not records:
+        return "not measured"
+    numbers = list(dict.fromkeys(part.partition("/")[0] for part in records[0]["parts"]))
+    shown = [number for number in numbers if int(number) in (1, 2, 5, len(numbers))]
+    heads = ["method", *(f"round {int(number)}" for number in shown), "last − first", "updates per frame"]
+    rows = [[group.marked, *_round(group, numbers, shown), _cell(group)] for group in group_records(records)]
+    return table([*heads, "ms per frame", COLUMN], rows)
+
+
+def _round(group: Group, numbers: Sequence[str], shown: Sequence[str]) -> list[str]:
+    (record,) = group.records
+    means = {
+        number: mean(part["mIoU"] for name, part in record["parts"].items() if name.startswith(f"{number}/"))
+        for number in numbers
+    }
+    updates = mean(image.get("iterations", 0) for image in record["images"])
+    each = 1000 * record["seconds"] / record["figures"]["images"]
+    cells = [f"{means[number]:.2f}" for number in shown]
+    return [*cells, f"{means[numbers[-1]] - means[numbers[0]]:+.2f}", f"{updates:.2f}", f"{each:.0f}"]
+
+
+def _cell(group: Group) -> str:
+    return cell(group.decisions) or "–"
+
+
+def table(heads: Row, rows: Sequence[Row]) -> str:
+    """Markdown, and below it what the decisions mean."""
+    lines = ["| " + " | ".join(heads) + " |"]
+    lines.append("|---" * lines[0].count(" | ") + "|---|")
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", explained(rows)])
+
+
+PLAN_TABLES: dict[str, Callable[[], str]] = {
+    "tuned": tuned,
+    "camvid": camvid,
+    "camvid-smaller": camvid_smaller,
+    "widths": widths,
+    "clear": clear,
+    "ablation": ablation,
+    "rivals": rivals,
+    "tuning": tuning,
+    "weather-rounds": weather_rounds,
+    "camvid-rounds": camvid_rounds,
+}

@@ -1,0 +1,114 @@
+"""The tables of scripts that measure along streams of their own: hostile settings, LayerNorm, the demo."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from allweather.bench.decisions import Counts
+from allweather.bench.report.refusals import COLUMN, MARK, REMARK, cell, measures_guard
+from allweather.session import Decision
+from allweather.session.guard import KINDS
+from benchmarks.committed import RECORDS, benchmark_record, load, pair
+from benchmarks.plan_tables import table
+
+Row = Mapping[str, Any]
+TOGETHER = COLUMN.replace("resting / skipped", "resting or skipped")  # before version 0.2 they were counted as one
+
+
+def hostile() -> str:
+    """With the guard, and in brackets without it, against the source on the same frames; two tables per setting."""
+    found = [load(path) for path in sorted((RECORDS / "hostile").glob("*.json"))]
+    return "\n\n".join(map(hostile_tables, found)) or "not measured"
+
+
+def hostile_tables(found: Row) -> str:
+    """What one setting's record says: mIoU against the source, then what became of the updates."""
+    return f"{_change(found)}\n\n{_decided(found)}"
+
+
+def _change(found: Row) -> str:
+    columns = _methods(found)
+    lines = ["| case | source | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for case, inside in _cases(found).items():
+        source = next(iter(inside.values()))["source"]
+        cells = [_changes(inside[name], source) if name in inside else "not run" for name in columns]
+        lines.append(f"| {case} | {source:.1f} | " + " | ".join(cells) + " |")
+    worst, bare = (min(row[key]["mIoU"] - row["source"] for row in found["rows"]) for key in ("guarded", "unguarded"))
+    said = f"{found['setting']}. Lowest of all: {worst:+.1f} with the guard, {bare:+.1f} without it."
+    return "\n".join([*lines, "", f"{said} {REMARK}" if any(MARK in line for line in lines) else said])
+
+
+def _changes(row: Row, source: float) -> str:
+    mark = MARK if measures_guard([_counts(row["guarded"]["decisions"])]) else ""
+    return f"{row['guarded']['mIoU'] - source:+.1f}{mark} ({row['unguarded']['mIoU'] - source:+.1f})"
+
+
+def _decided(found: Row) -> str:
+    """What became of the updates with the guard on, all frames of a case counted, unscored ones too."""
+    columns = _methods(found)
+    apart = all("resting" in row["guarded"]["decisions"] for row in found["rows"])
+    lines = ["| case | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for case, inside in _cases(found).items():
+        cells = [
+            _kinds(inside[name]["guarded"]["decisions"], apart) if name in inside else "not run" for name in columns
+        ]
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"With the guard: {COLUMN if apart else TOGETHER}, of all frames of a case."])
+
+
+def _kinds(recorded: Mapping[str, int], apart: bool) -> str:
+    counts = _counts(recorded)
+    if apart:
+        return cell([counts]) or "–"
+    return " / ".join(str(counts[kind]) for kind in KINDS if kind not in ("accepted", "resting"))
+
+
+def _counts(recorded: Mapping[str, int]) -> Counts:
+    """Numbers by kind; in records of version 0.1 `skipped` holds the resting frames too."""
+    found = {Decision.read(name).kind: number for name, number in recorded.items()}
+    return {kind: found.get(kind, 0) for kind in KINDS}
+
+
+def _methods(found: Row) -> list[str]:
+    return list(dict.fromkeys(row["method"] for row in found["rows"]))
+
+
+def _cases(found: Row) -> dict[str, dict[str, Row]]:
+    """Case → method → row."""
+    made: dict[str, dict[str, Row]] = {}
+    for row in found["rows"]:
+        made.setdefault(row["case"], {})[row["method"]] = row
+    return made
+
+
+def layernorm() -> str:
+    """A network with LayerNorm alone, dusk and day."""
+    found = benchmark_record("layernorm.json")
+    if found is None:
+        return "not measured"
+    source = found["rows"]["source"]
+    rows = [[name, *(text for split in ("dusk", "day") for text in _split(row[split], source[split]))]
+            for name, row in found["rows"].items()]  # fmt: skip
+    heads = ["setting"] + [f"{split}: mIoU % | vs source | {COLUMN}" for split in ("dusk", "day")]
+    old = any("refused" in row[split] for row in found["rows"].values() for split in ("dusk", "day"))
+    return table(heads, rows) + (" –: not counted when these were measured." if old else "")
+
+
+def _split(row: Row, source: Row) -> list[str]:
+    if "decisions" not in row:  # version 0.1 counted what was rolled back alone
+        return [*pair(row["mIoU"], source["mIoU"]), f"– / {row['refused']} / – / – / –"]
+    counts = _counts(row["decisions"])
+    mark = f" {MARK}" if measures_guard([counts]) else ""
+    return [*pair(row["mIoU"], source["mIoU"], mark), cell([counts]) or "–"]
+
+
+def demo() -> str:
+    """mIoU of the shipped network in procedural weather, by the demo."""
+    found = load(RECORDS / "demo.json")
+    figures, decisions = found["mIoU"], found.get("decisions", {})
+    columns = list(next(iter(figures.values())))
+    rows = []
+    for name, row in figures.items():
+        runs = [_counts(decisions[name])] if name in decisions else []
+        label = f"{name} {MARK}" if measures_guard(runs) else name
+        rows.append([label, *(f"{row[column]:.1f}" for column in columns), cell(runs) or "not counted"])
+    return table(["method", *columns, COLUMN], rows)

@@ -1,0 +1,166 @@
+"""Networks of the user's own: a factory or class in a file, a module or an installed package, as a Segmenter."""
+
+import hashlib
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from allweather.classes import CITYSCAPES, ClassSet
+from allweather.errors import AllWeatherError, NetworkError, SettingsError, unknown
+from allweather.models.checkpoints import load_weights
+from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Provenance, Segmenter
+from allweather.plugins import Kind, find_place, guarded, installed, load_installed, load_own, package_of
+from allweather.values import parse_value, spell_type
+
+NETWORKS = Kind("network", "allweather.models", NetworkError, "mynets.py:build")
+Triple = tuple[float, float, float]
+
+
+def find_maker(name: str) -> tuple[str, Callable[..., Any]] | None:
+    """What makes the network `name` and how records call it; None where the name is no network of the user's own.
+
+    Raises:
+        AllWeatherError: when the file, module or package cannot be imported or has nothing of that name.
+    """
+    entry = installed(NETWORKS).get(name)
+    if entry is not None:
+        return name, _checked(entry.value, load_installed(entry, NETWORKS))
+    place = find_place(name)
+    return None if place is None else (place.label, _checked(name, load_own(place, NETWORKS)))
+
+
+def build_own(
+    label: str,
+    maker: Callable[..., Any],
+    weights: Path | None = None,
+    *,
+    classes: ClassSet | None = None,
+    mean: Triple | None = None,
+    std: Triple | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Segmenter:
+    """The network that `maker` gives, in evaluation mode, with the checkpoint at `weights`.
+
+    Without `weights` it has the ones that `maker` gave it; a network whose parameters differ from call to call is
+    randomly initialised, which is warned of.
+
+    Args:
+        label: the network's name in messages and records.
+        classes, mean, std: for a bare module; Cityscapes and ImageNet's where None. A Segmenter brings its own.
+        arguments: keyword arguments of `maker`, as text or ready values, parsed by its signature.
+
+    Raises:
+        AllWeatherError: for an argument that `maker` does not take, code that fails, anything that is no network, or a
+            checkpoint that does not fit.
+    """
+    values = parse_arguments(label, maker, arguments or {})
+
+    def call() -> Segmenter:
+        return _segmenter(label, guarded(label, NETWORKS, lambda: maker(**values)), classes, mean, std)
+
+    before = torch.get_rng_state()
+    model = call()
+    if weights is not None:
+        model.provenance = load_weights(model.network, weights, name=label)
+    elif not torch.equal(before, torch.get_rng_state()) and _digest(model) != _digest(_again(call)):
+        warnings.warn(f"{label} is randomly initialised: no weights were given", stacklevel=4)
+    else:
+        model.provenance = model.provenance or Provenance(label, _digest(model))
+    return model
+
+
+def parse_arguments(label: str, maker: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `maker` by its annotations, or the types of its defaults.
+
+    Raises:
+        SettingsError: for one that it does not take, one that is missing, or a value that its type does not allow.
+    """
+    try:
+        known = inspect.signature(maker, eval_str=True).parameters.values()
+    except (TypeError, ValueError, NameError) as error:
+        raise NetworkError(f"{label}: its signature cannot be read ({error}). Wrap it in a plain function.") from error
+    named = {p.name: p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    for name in arguments:
+        if name not in named:
+            raise unknown(f"argument of {label}", name, named)
+    missing = [name for name, p in named.items() if p.default is p.empty and name not in arguments]
+    if missing:
+        wanted = ", ".join(f"{name} ({_spell(named[name])})" for name in missing)
+        example = f"--model-arg {missing[0]}=VALUE"
+        raise SettingsError(f"{label} needs {wanted}. Give it, on the command line as {example}.")
+    return {name: parse_value(f"{label} {name}", value, _type(label, named[name])) for name, value in arguments.items()}
+
+
+def list_own() -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """One row per network of an installed package, ready for JSON, and why others cannot be used, by name."""
+    rows: list[dict[str, Any]] = []
+    broken: dict[str, str] = {}
+    for entry in installed(NETWORKS).values():
+        try:
+            load_installed(entry, NETWORKS)
+        except AllWeatherError as error:
+            broken[entry.name] = str(error)
+            continue
+        rows.append({"name": entry.name, "family": f"of {package_of(entry)}", "plugin": entry.value})
+    return rows, broken
+
+
+def _checked(name: str, made: Any) -> Callable[..., Any]:
+    if isinstance(made, nn.Module):
+        source, _, network = name.rpartition(":")
+        raise SettingsError(
+            f"{name} is a network already; expected what makes one. Write `def build(): return {network}` there and "
+            f"name {source}:build."
+        )
+    if not callable(made):
+        raise SettingsError(f"{name}: expected a function or class that makes a network, got {made!r:.80}.")
+    return made
+
+
+def _segmenter(label: str, made: Any, classes: ClassSet | None, mean: Triple | None, std: Triple | None) -> Segmenter:
+    if isinstance(made, Segmenter):
+        if (classes, mean, std) != (None, None, None):
+            raise SettingsError(f"{label} gives a Segmenter, which has its own classes, mean and std. Leave them out.")
+        made.name = label
+        return made.eval()
+    if not isinstance(made, nn.Module):
+        what = f"the class {made.__name__}; call it" if isinstance(made, type) else type(made).__name__
+        raise NetworkError(f"{label}: expected a torch.nn.Module that gives logits, or a Segmenter; got {what}.")
+    return Segmenter.wrap(
+        made, classes=classes or CITYSCAPES, mean=mean or IMAGENET_MEAN, std=std or IMAGENET_STD, name=label
+    ).eval()
+
+
+def _again(call: Callable[[], Segmenter]) -> Segmenter:
+    """The network once more, from another state of the random numbers, which are left as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch.initial_seed() + 1)
+        return call()
+
+
+def _digest(model: Segmenter) -> str:
+    """sha256 of the network's parameters and buffers."""
+    found = hashlib.sha256()
+    for name, tensor in model.network.state_dict().items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _type(label: str, parameter: inspect.Parameter) -> Any:
+    if parameter.annotation is not parameter.empty:
+        return parameter.annotation
+    if parameter.default is parameter.empty or parameter.default is None:
+        raise SettingsError(
+            f"{label} does not say what {parameter.name} is. Annotate it, such as {parameter.name}: int."
+        )
+    return type(parameter.default)
+
+
+def _spell(parameter: inspect.Parameter) -> str:
+    return "not annotated" if parameter.annotation is parameter.empty else spell_type(parameter.annotation)

@@ -1,0 +1,235 @@
+"""Code of the user's own: files, modules and installed packages that bring networks, methods and datasets."""
+
+import ast
+import hashlib
+import importlib.util
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.machinery import SourceFileLoader
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any, TypeVar
+
+from allweather.errors import AllWeatherError, SettingsError, unknown
+
+T = TypeVar("T")
+
+# All that code of someone else's is known to end with; KeyboardInterrupt and SystemExit go on their way.
+FAULTS = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError,
+    SyntaxError, TypeError, ValueError, AllWeatherError,
+)  # fmt: skip
+_IDENTIFIER = r"[^\W\d]\w*"
+_PLACE = re.compile(rf"(?P<source>.+\.py|{_IDENTIFIER}(?:\.{_IDENTIFIER})*):(?P<name>{_IDENTIFIER})")
+_files: dict[tuple[Path, str], ModuleType] = {}  # files that have run, by path and digest
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What can be brought along.
+
+    Attributes:
+        word: what messages call it.
+        group: the entry points of packages that bring it.
+        error: what one that cannot be used raises.
+        example: a name that would do.
+    """
+
+    word: str
+    group: str
+    error: type[AllWeatherError]
+    example: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a thing of the user's own stands: a name in a Python file, or in a module that can be imported."""
+
+    source: str
+    name: str
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the source is a file, not a module."""
+        return self.source.endswith(".py")
+
+    @property
+    def label(self) -> str:
+        """`FILE.py:NAME` without the file's folder, or `package.module:NAME`."""
+        return f"{Path(self.source).name if self.is_file else self.source}:{self.name}"
+
+
+def find_place(text: str) -> Place | None:
+    """The place that `FILE.py:NAME` or `package.module:NAME` says; None for other text, and where there is no module.
+
+    A file need not exist to be meant: `load_own` says so then.
+    """
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        return None
+    place = Place(match["source"], match["name"])
+    return place if place.is_file or _importable(place.source) else None
+
+
+def load_own(place: Place, kind: Kind) -> Any:
+    """What stands at a place; the file or module runs, which is said on stderr.
+
+    Raises:
+        AllWeatherError: the kind's error when it cannot be run, SettingsError when it has no such name.
+    """
+    module = guarded(place.label, kind, lambda: _module(place, kind))
+    if not hasattr(module, place.name):
+        raise unknown(f"name in {Path(place.source).name}", place.name, _public(module))
+    return getattr(module, place.name)
+
+
+def guarded(label: str, kind: Kind, call: Callable[[], T]) -> T:
+    """What `call` gives, which runs code of the user's own.
+
+    Raises:
+        AllWeatherError: the kind's error, with where and why, for whatever that code raises.
+    """
+    try:
+        return call()
+    except AllWeatherError:
+        raise
+    except FAULTS as error:
+        raise kind.error(f"{label} cannot be used as a {kind.word}: {_where(error)}.") from error
+
+
+def digest(text: str, folder: Path | str = "") -> str:
+    """sha256 of the file that `FILE.py:NAME` names, relative to `folder`; '' for every other name.
+
+    Raises:
+        SettingsError: when there is no such file.
+    """
+    path = own_file(text)
+    if path is None:
+        return ""
+    return hashlib.sha256(_read(Path(folder) / path)).hexdigest()
+
+
+def own_file(text: str) -> str | None:
+    """The file of a name `FILE.py:NAME` or `FILE.py:NAME:MORE`, as it is written there; None for every other name."""
+    match = re.match(rf"(.+\.py):{_IDENTIFIER}(?::|$)", text)
+    return match[1] if match else None
+
+
+def relative_to(folder: Path | str, text: str) -> str:
+    """The same name with its file sought in `folder`; every other name as it is."""
+    path = own_file(text)
+    return text if path is None else str(Path(folder) / path) + text[len(path) :]
+
+
+def without_name(text: str, kind: Kind) -> SettingsError | None:
+    """The error for a name that is a Python file and says nothing of what is in it; None for every other name."""
+    path = Path(text)
+    if path.suffix != ".py":
+        return None
+    try:
+        body = ast.parse(_read(path)).body
+    except (SyntaxError, ValueError):
+        body = []
+    names = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    found = ", ".join(f"{text}:{name}" for name in names if not name.startswith("_"))
+    return SettingsError(f"{text}: say what in that file makes the {kind.word}: {found or f'{text}:NAME'}.")
+
+
+def installed(kind: Kind) -> dict[str, EntryPoint]:
+    """The entry points of a kind by name, those of installed packages."""
+    return {entry.name: entry for entry in sorted(entry_points(group=kind.group), key=lambda entry: entry.name)}
+
+
+def load_installed(entry: EntryPoint, kind: Kind) -> Any:
+    """What an entry point names.
+
+    Raises:
+        AllWeatherError: the kind's error when its package cannot be imported.
+    """
+    return guarded(f"'{entry.name}' of {package_of(entry)}", kind, entry.load)
+
+
+def package_of(entry: EntryPoint) -> str:
+    """Name and version of the package that brings an entry point."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+
+
+def _module(place: Place, kind: Kind) -> ModuleType:
+    if not place.is_file:
+        if place.source not in sys.modules:
+            _say(place.source)
+        return import_module(place.source)
+    path = Path(place.source).resolve()
+    content = _read(Path(place.source))
+    key = (path, hashlib.sha256(content).hexdigest())
+    if key not in _files:
+        _say(place.source)
+        _files[key] = _run(path, f"{path.stem}_{key[1][:8]}")
+    return _files[key]
+
+
+def _run(path: Path, name: str) -> ModuleType:
+    """The module that a file makes; files beside it can be imported by it, after all that is installed."""
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
+    assert spec is not None and spec.loader is not None
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+class _Loader(SourceFileLoader):
+    """Compiles the file each time: bytecode kept from a second ago would be another file's."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def _say(source: str) -> None:
+    sys.stderr.write(f"running {source}, your own code\n")
+    sys.stderr.flush()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {path}: {error.strerror or error}. Give the path of a Python file."
+        ) from error
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except ValueError:  # a module that was made by hand
+        return True
+
+
+def _public(module: ModuleType) -> list[str]:
+    """Names that the module itself defines, or whatever it has where it defines none."""
+    own = [n for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    return [name for name in own or vars(module) if not name.startswith("_")]
+
+
+def _where(error: BaseException) -> str:
+    """File, line and reason of an error in code of the user's own."""
+    reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".rstrip(".")
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    libraries = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {reason}" if own else reason

@@ -1,0 +1,101 @@
+"""Text as the values of a type, for arguments given on the command line or in a plan; nothing is ever evaluated."""
+
+from enum import Enum
+from math import isnan
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from allweather.errors import SettingsError
+
+_NO = object()  # no value of the type
+_WORDS = {NoneType: "none", int: "integer", float: "number", bool: "true|false", str: "text", Path: "path"}
+_LISTS = (tuple, list)
+
+
+def parse_value(where: str, value: Any, kind: Any) -> Any:
+    """`value`, text or a ready value such as TOML gives, as the annotated type `kind`.
+
+    Known are int, float, bool, str, Path, None, Literal, Enum, unions of them, and tuples and lists, whose items are
+    separated by commas.
+
+    Args:
+        where: what the value is for, as messages call it.
+
+    Raises:
+        SettingsError: when the type does not allow it.
+    """
+    for option in sorted(_alternatives(kind), key=lambda option: option is str):  # what else it may be comes first
+        parsed = _try(value, option)
+        if parsed is not _NO:
+            return parsed
+    raise SettingsError(f"{where}: expected {spell_type(kind)}, got '{value}'.")
+
+
+def spell_type(kind: Any) -> str:
+    """The type in words, as messages have it."""
+    return "|".join(_spell(option) for option in _alternatives(kind))
+
+
+def _spell(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "|".join(str(choice) for choice in get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(kind.__members__)
+    if kind in _LISTS or get_origin(kind) in _LISTS:
+        items = get_args(kind)
+        count = "" if kind in _LISTS or get_origin(kind) is list or items[-1] is Ellipsis else f"{len(items)} "
+        words = sorted({spell_type(item) for item in items if item is not Ellipsis})
+        return f"{count}values separated by commas ({', '.join(words) or 'text'})"
+    return _WORDS.get(kind) or f"a {getattr(kind, '__name__', kind)}, which text cannot give"
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _try(value: Any, kind: Any) -> Any:
+    """`value` as the type `kind`, or `_NO`."""
+    if kind is NoneType:
+        return None if value is None or value == "none" else _NO
+    if get_origin(kind) is Literal:
+        return next((choice for choice in get_args(kind) if str(choice) == str(value)), _NO)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind.__members__.get(str(value), _NO)
+    if kind in _LISTS or get_origin(kind) in _LISTS:
+        return _several(value, kind)
+    if kind is bool:
+        return {"true": True, "false": False}.get(str(value).lower(), _NO)
+    if kind in (str, Path):
+        return kind(value) if isinstance(value, str | Path) else _NO
+    return _number(value, kind) if kind in (int, float) else _NO
+
+
+def _number(value: Any, kind: type[int] | type[float]) -> Any:
+    if isinstance(value, bool):
+        return _NO
+    try:
+        number = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        return _NO
+    return number if not isnan(number) and (kind is not int or float(value) == number) else _NO
+
+
+def _several(value: Any, kind: Any) -> Any:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        return _NO
+    made, items = get_origin(kind) or kind, get_args(kind) or (str, ...)
+    repeated = made is list or items[-1] is Ellipsis
+    kinds = [items[0]] * len(parts) if repeated else list(items)
+    if len(kinds) != len(parts):
+        return _NO
+    found = [
+        _first(part.strip() if isinstance(part, str) else part, item) for part, item in zip(parts, kinds, strict=True)
+    ]
+    return _NO if any(item is _NO for item in found) else made(found)
+
+
+def _first(value: Any, kind: Any) -> Any:
+    tried = (_try(value, option) for option in sorted(_alternatives(kind), key=lambda option: option is str))
+    return next((parsed for parsed in tried if parsed is not _NO), _NO)

@@ -1,0 +1,243 @@
+"""An outsider's files: the how-to pages run as they stand, in a folder far from the package; packages; mistakes."""
+
+import contextlib
+import io
+import json
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_app import Done, allweather
+
+from allweather.data.scenes import render
+
+PAGES = sorted((Path(__file__).parents[1] / "docs" / "how-to").glob("own-*.md"))
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with frames and labels of two scenes, in the layouts that the pages name."""
+    for place in ("frames", "labels", "roads/val/a/camera", "roads/val/a/classes"):
+        (tmp_path / place).mkdir(parents=True)
+    for seed in range(2):
+        scene = render(seed, "fog", (96, 64))
+        for place in ("frames", "roads/val/a/camera"):
+            Image.fromarray((scene.rgb * 255).astype(np.uint8)).save(tmp_path / place / f"{seed}.png")
+        Image.fromarray(scene.labels).save(tmp_path / "labels" / f"{seed}.png")
+        Image.fromarray(scene.labels + 1).save(tmp_path / "roads/val/a/classes" / f"{seed}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def own_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test imports of an outsider's is forgotten after it."""
+    modules, path = set(sys.modules), list(sys.path)
+    yield
+    for name in set(sys.modules) - modules:
+        if not name.startswith(("allweather", "torch", "PIL", "numpy")):
+            del sys.modules[name]
+    sys.path[:] = path
+
+
+def run_page(page: Path, folder: Path) -> list[Done]:
+    """Writes the files and runs the commands of a page, in order; gives what the commands said."""
+    done: list[Done] = []
+    for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.S | re.M):
+        named = re.match(r"# (\S+\.(?:py|toml))\n", text)
+        if kind and named:
+            (folder / named[1]).write_text(text)
+        elif not kind:
+            done += [run_line(line) for line in text.splitlines()]
+    return done
+
+
+def run_line(line: str) -> Done:
+    program, *arguments = shlex.split(line)
+    if program == "allweather":
+        return allweather(*arguments)
+    sys.path.insert(0, str(Path.cwd()))  # as for `python FILE`
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        runpy.run_path(arguments[0], run_name="__main__")
+    return Done(0, out.getvalue(), err.getvalue())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_pages_run_as_they_stand(page: Path, outside: Path) -> None:
+    done = run_page(page, outside)
+    assert len(done) >= 3
+    assert [one.stderr for one in done if one.returncode] == []
+    assert sum("your own code" in one.stderr for one in done) >= 1
+    assert len(list((outside / "adapted" / "labels").rglob("*.png"))) == 2
+    records = [json.loads(path.read_text()) for path in (outside / "runs").glob("*.json")]
+    assert len(records) == 2
+    assert str(outside) not in json.dumps(records) + (outside / "adapted" / "record.json").read_text()
+    table = (outside / "report.md").read_text()
+    for record in records:
+        assert f"{record['figures']['mIoU']:.2f}" in table
+    named = [spec for record in records for spec in map(record["run"].get, ("model", "stream", "method"))]
+    assert {len(spec["code"]) for spec in named if ".py:" in spec["name"]} == {64}
+
+
+NETS = """
+import torch
+from torch import nn
+calls = []
+def build(width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.Conv2d(width, 19, 1))
+def fixed() -> nn.Module:
+    torch.manual_seed(1)
+    return build()
+"""
+METHOD = """
+from dataclasses import dataclass
+from typing import ClassVar
+from allweather.methods.tent import Tent
+@dataclass(frozen=True, kw_only=True)
+class Mine(Tent):
+    name: ClassVar[str] = "mine"
+"""
+PLAN = """
+[[models]]
+name = "mynets.py:fixed"
+[[streams]]
+name = "frames"
+images = "{0}/frames"
+labels = "{0}/labels"
+[[methods]]
+name = "source"
+[[methods]]
+name = "mymethod.py:Mine"
+"""
+
+
+@pytest.fixture
+def lab(outside: Path) -> Path:
+    """The same folder with a network file, a method file and a plan in it; commands run from elsewhere."""
+    (outside / "lab").mkdir()
+    (outside / "lab" / "mynets.py").write_text(NETS)
+    (outside / "lab" / "mymethod.py").write_text(METHOD)
+    (outside / "lab" / "plan.toml").write_text(PLAN.format(outside))
+    return outside / "lab"
+
+
+def test_a_plan_s_files_lie_beside_it_and_what_changes_is_made_again(lab: Path) -> None:
+    command = ("bench", lab / "plan.toml", "--out", lab / "runs")
+    done = allweather(*command)
+    assert done.returncode == 0, done.stderr
+    assert "2 runs done" in done.stderr and "running" in done.stderr
+    assert "2 were there" in allweather(*command).stderr
+    (lab / "mymethod.py").write_text(METHOD + "# another thought\n")
+    assert "1 runs done, 1 were there" in allweather(*command).stderr
+    (lab / "mynets.py").write_text(NETS + "# another thought\n")
+    assert "2 runs done, 0 were there" in allweather(*command).stderr
+    assert len(list((lab / "runs").glob("*.json"))) == 2
+    assert allweather("report", lab / "runs", "--out", lab / "r.md", "--format", "md").returncode == 0
+    (lab / "mynets.py").unlink()
+    assert allweather("report", lab / "runs", "--out", lab / "r.md", "--format", "md").returncode == 0
+    assert "cannot read" in allweather(*command).stderr
+
+
+def test_a_run_is_not_resumed_with_other_code(lab: Path) -> None:
+    command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:fixed", "--out", lab / "out")
+    command += ("--method", f"{lab}/mymethod.py:Mine")
+    assert allweather(*command).returncode == 0
+    record = json.loads((lab / "out" / "record.json").read_text())
+    assert record["model"]["name"] == "mynets.py:fixed" and set(record["code"]) == {"mynets.py", "mymethod.py"}
+    assert allweather(*command, "--resume").returncode == 0
+    (lab / "mymethod.py").write_text(METHOD + "# another thought\n")
+    done = allweather(*command, "--resume")
+    assert done.returncode == 2 and "another run: code differ" in done.stderr
+
+
+MISTAKES = [
+    (("--model", "mynets.py"), "say what in that file makes the network: mynets.py:build, mynets.py:fixed"),
+    (("--model", "mynets.py:bild"), "unknown name in mynets.py 'bild'. Did you mean 'build'"),
+    (("--model", "gone.py:build"), "cannot read gone.py: No such file"),
+    (("--model", "mynets.py:calls"), "expected a function or class that makes a network, got []"),
+    (("--model", "mynets.py:build", "--model-arg", "width=wide"), "width: expected integer, got 'wide'"),
+    (("--model", "mynets.py:build", "--model-arg", "depth=2"), "unknown argument of mynets.py:build 'depth'"),
+    (("--model", "mynets.py:build", "--model-arg", "width"), "--model-arg: expected NAME=VALUE, got 'width'"),
+    (("--model", "mynets.py:build", "--mean", "1,2"), "--mean: expected 3 values separated by commas (number)"),
+    (("--model", "mynets.py:build", "--classes", "city"), "unknown class set 'city'. Did you mean 'cityscapes'"),
+    (("--model", "mynets.py:build", "--weights", "mynets.py"), "mynets.py"),
+    (("--model", "demo:streetnet", "--model-arg", "width=4"), "demo:streetnet takes no arguments"),
+    (("--model", "weights.pth"), "'weights.pth' is a checkpoint's name; say which network it belongs to"),
+    (("--model", "mynet:build"), "A network of your own is FILE.py:NAME"),
+    (("--model", "demo:streetnet", "--method", "mymethod.py"), "makes the method: mymethod.py:Mine"),
+    (("--model", "demo:streetnet", "--method", "mymethod.py:mine"), "Did you mean 'Mine'"),
+    (("--model", "demo:streetnet", "--method", "mynets.py:build"), "expected a subclass of allweather.methods.Method"),
+    (("--model", "demo:streetnet", "--dataset", "camvit"), "Did you mean 'camvid'"),
+    (("--model", "demo:streetnet", "--dataset", "mynets.py:calls"), "expected an allweather.data.datasets.Dataset"),
+]
+
+
+@pytest.mark.parametrize(("extra", "message"), MISTAKES, ids=[" ".join(extra) for extra, _ in MISTAKES])
+def test_mistakes_with_own_code_say_what_to_do(
+    lab: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(lab)
+    done = allweather("adapt", "../frames", "--out", "out", *extra)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (lab / "out").exists()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package that brings one of each kind, and one of each that cannot be imported."""
+    site = tmp_path / "site"
+    info = site / "acme_nets-1.2.dist-info"
+    info.mkdir(parents=True)
+    (site / "acme.py").write_text(NETS + METHOD + DATA)
+    (site / "broken.py").write_text("import nothing_of_that_name")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-nets\nVersion: 1.2\n")
+    kinds = {"models": "fixed", "methods": "Mine", "datasets": "roads"}
+    groups = [
+        f"[allweather.{kind}]\nacme-{kind} = acme:{name}\nbad-{kind} = broken:{name}\n" for kind, name in kinds.items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(groups))
+    monkeypatch.syspath_prepend(site)
+    return site
+
+
+DATA = """
+from allweather.data.datasets import Dataset, Split
+roads = Dataset(name="roads", title="Roads", publisher="us", terms="ours", splits={"val": Split(("*.png",))})
+"""
+
+
+@pytest.mark.parametrize("kind", ["models", "methods", "datasets"])
+def test_packages_are_listed_and_a_broken_one_is_named(package: Path, kind: str) -> None:
+    done = allweather("list", kind, "--json")
+    assert done.returncode == 0
+    names = [row["name"] for row in json.loads(done.stdout)]
+    assert f"acme-{kind}" in names and f"bad-{kind}" not in names and len(names) > 10
+    assert f"'bad-{kind}' of acme-nets 1.2 cannot be used" in done.stderr
+    assert "broken.py, line 1: ModuleNotFoundError" in done.stderr
+
+
+def test_what_a_package_brings_is_used_by_its_name(package: Path, outside: Path) -> None:
+    command = ("adapt", outside / "frames", "--out", outside / "out", "--model", "acme-models")
+    assert allweather(*command, "--method", "acme-methods", "--dataset", "acme-datasets:val").returncode == 0
+    record = json.loads((outside / "out" / "record.json").read_text())
+    assert record["model"]["name"] == "acme-models" and record["session"]["method"]["name"] == "mine"
+    for option, name, kind in (("--model", "bad-models", "network"), ("--method", "bad-methods", "method")):
+        done = allweather(*command, option, name)
+        assert done.returncode == 2 and f"cannot be used as a {kind}" in done.stderr
+    assert "running" not in done.stderr
+
+
+def test_people_see_what_programs_do() -> None:
+    shown = re.sub(r"\s+", " ", allweather("list", "methods").stdout)
+    for row in json.loads(allweather("list", "methods", "--json").stdout):
+        assert row["name"] in shown
+        for name, field in row["fields"].items():
+            assert f"{name}=" in shown and field["help"].split()[0] in shown

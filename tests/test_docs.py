@@ -1,0 +1,67 @@
+"""The pages: generated parts are those of the records, and README, methods and results agree on what was tuned."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from allweather.session.guard import KINDS
+from benchmarks import script_tables, tables
+
+ROOT = Path(__file__).parents[1]
+TUNED = ("README.md", "docs/methods.md", "docs/results.md")
+
+
+def parts(page: str) -> dict[str, str]:
+    """Name → text of each generated part."""
+    found = tables.MARK.finditer((ROOT / page).read_text())
+    return {match[2]: match[0].split("-->\n", 1)[1].removesuffix("\n<!-- end -->") for match in found}
+
+
+@pytest.mark.parametrize("page", TUNED)
+def test_what_was_tuned_is_said_once_and_alike(page: str) -> None:
+    text = tables.TABLES["tuned"]()
+    assert parts(page)["tuned"] == text and "among 6," in text and "`eata`" in text
+    by_hand = tables.MARK.sub("", (ROOT / page).read_text())
+    assert not re.search(r"\btuned\b", by_hand), "what was tuned is said by the generated part alone"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_the_main_table_counts_every_kind(page: str) -> None:
+    text = parts(page)["camvid"]
+    assert text == tables.TABLES["camvid"]()
+    rows = {cells[0]: cells for line in text.splitlines() if (cells := line.strip("| ").split(" | "))}
+    assert rows["mall-sample (paper)"][1:4] == ["49.99 ‡", "-0.12", "92 / 0 / 0 / 0 / 0"]
+    assert rows["mall-domain (paper)"][3] == "3.7 (2–5) / 4.3 (3–6) / 4 / 94.3 (89–100) / 0"
+    assert "this measures the guard, not the method" in text
+
+
+@pytest.mark.parametrize("name", ["hostile", "layernorm", "demo"])
+def test_tables_of_scripts_are_those_of_their_records(name: str) -> None:
+    assert parts("docs/results.md")[name] == tables.TABLES[name]()
+
+
+def test_hostile_records_of_either_version_show_every_kind() -> None:
+    def shown(decisions: dict[str, int]) -> str:
+        rows = {key: {"mIoU": 1.0, "decisions": decisions} for key in ("guarded", "unguarded")}
+        return script_tables.hostile_tables(
+            {"rows": [{"case": "c", "method": "m", "source": 1.0, **rows}], "setting": "s"}
+        )
+
+    now = dict(zip(KINDS, (9, 2, 3, 4, 5, 6), strict=True))
+    assert "| c | 2 / 3 / 4 / 5 / 6 |" in shown(now) and "+0.0‡ (+0.0)" in shown(now)
+    former = shown({"accepted": 9, "shrunk": 2, "rolled back": 3, "reset": 1, "skipped": 11})
+    assert "| c | 2 / 3 / 1 / 11 |" in former and "resting or skipped" in former and "‡" not in former
+
+
+def test_a_page_out_of_date_is_found_and_filled(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table: tuned -->\nold\n<!-- end -->\nafter\n")
+    assert tables.rewrite(page, check=True) and "old" in page.read_text()
+    assert tables.rewrite(page) and not tables.rewrite(page, check=True)
+    assert page.read_text() == f"before\n<!-- table: tuned -->\n{tables.TABLES['tuned']()}\n<!-- end -->\nafter\n"
+
+
+def test_checking_the_pages_is_part_of_make_check() -> None:
+    check = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert check is not None and "benchmarks.tables --check" in check[1]

@@ -1,0 +1,53 @@
+"""Errors that programs can tell apart: the tree as it is printed, and one mistake of each kind."""
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import allweather as aw
+from allweather import errors, methods
+from allweather.models.ecosystems.extras import optional
+from allweather.rgb import ImageError, read_rgb
+
+
+def test_the_printed_tree_is_the_real_one() -> None:
+    printed = re.findall(r"^([│├└─ ]*)(?:rgb\.)?(\w+Error)  ", inspect.getdoc(errors) or "", re.M)
+    classes = {**vars(errors), "ImageError": ImageError}
+    above = {0: "Exception"}
+    for branch, name in printed:
+        depth = len(branch) // 4
+        assert classes[name].__bases__[0].__name__ == (above[depth] if depth else "Exception")
+        above[depth + 1] = name
+    defined = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)}
+    assert {name for _, name in printed} == defined | {"ImageError"}
+
+
+def gives(classes: int) -> aw.Segmenter:
+    return aw.Segmenter.wrap(nn.Conv2d(3, classes, 1))
+
+
+SCORES = torch.rand(1, 3, 4, 4)
+MISTAKES: list[tuple[Callable[[], object], type[aw.AllWeatherError]]] = [
+    (lambda: gives(19)(torch.rand(3, 8, 8)), aw.InputError),
+    (lambda: aw.load_stream("folder", "no/such/place"), aw.InputError),
+    (lambda: read_rgb(Path("no/such.png")), ImageError),
+    (lambda: aw.normalized_cut(SCORES, SCORES * torch.nan, sigma_rgb=1, sigma_xy=1), errors.NotFiniteError),
+    (lambda: aw.load_model("espnetv2:2.0", "no/such.pth"), aw.CheckpointError),
+    (lambda: gives(5)(torch.rand(1, 3, 8, 8)), aw.NetworkError),
+    (lambda: aw.load_model("espnetv2:3.0"), aw.SettingsError),
+    (lambda: methods.make("tent", "papers"), aw.SettingsError),
+    (lambda: aw.load_stream("acdc:val/fogg", "acdc"), aw.SettingsError),
+    (lambda: optional("no_library_of_that_name", "smp"), aw.MissingLibraryError),
+]
+
+
+@pytest.mark.parametrize(("mistake", "kind"), MISTAKES, ids=lambda value: getattr(value, "__name__", None))
+def test_a_mistake_is_of_its_kind(mistake: Callable[[], object], kind: type[aw.AllWeatherError]) -> None:
+    with pytest.raises(aw.AllWeatherError) as caught:
+        mistake()
+    assert type(caught.value) is kind

@@ -1,0 +1,224 @@
+"""Networks of one's own in Python: what a factory may give, whose weights it has, and every wrong thing instead."""
+
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+import allweather as aw
+from allweather import methods
+from allweather.data.datasets import find_dataset
+from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
+from allweather.methods.tent import Tent
+
+SOURCE = """
+from enum import Enum
+from pathlib import Path
+from typing import Literal
+import torch
+from torch import nn
+import allweather as aw
+
+class Kind(Enum):
+    small = 4
+    large = 8
+
+class Net(nn.Sequential):
+    def __init__(self, width: int = 4, classes: int = 19, *, deep: bool = False):
+        super().__init__(nn.Conv2d(3, width, 1), nn.BatchNorm2d(width), nn.Conv2d(width, classes, 1))
+        self.deep = deep
+
+def fixed():
+    torch.manual_seed(3)
+    return Net()
+
+def segmenter(kind: Kind = Kind.small):
+    return aw.Segmenter.wrap(Net(kind.value, 11), classes=aw.CAMVID11, mean=(0.1, 0.2, 0.3))
+
+def arguments(path: Path, mode: Literal["a", "b"], scale: float | None = None, sides: tuple[int, int] = (1, 2), n=3):
+    net = Net()
+    net.given = (path, mode, scale, sides, n)
+    return net
+
+def nothing(): pass
+def a_class(): return Net
+def fails(): return [][1]
+def bare(width): return Net(width)
+def anything(**options): return Net()
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path) -> str:
+    (tmp_path / "mynets.py").write_text(SOURCE)
+    return f"{tmp_path}/mynets.py"
+
+
+def saved(network: nn.Module, path: Path) -> Path:
+    torch.save({"state_dict": {f"module.{key}": value for key, value in network.state_dict().items()}}, path)
+    return path
+
+
+def test_a_class_with_a_checkpoint_and_its_own_normalisation(nets: str, tmp_path: Path) -> None:
+    given = {"width": "6", "deep": "true"}
+    with pytest.warns(UserWarning, match=r"mynets\.py:Net is randomly initialised"):
+        first = aw.load_model(f"{nets}:Net", arguments=given)
+    path = saved(first.network, tmp_path / "w.pth")
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.2, 0.1)
+    model = aw.load_model(f"{nets}:Net", path, arguments=given, mean=mean, std=std)
+    assert model.name == "mynets.py:Net" and not model.training and model.network.deep is True
+    assert model.provenance is not None and model.provenance.file == "w.pth" and model.provenance.prefix == "module."
+    image = torch.rand(1, 3, 8, 8)
+    seen = (image - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    assert torch.allclose(model(image), model.network(seen), atol=1e-6)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of mynets"):
+        aw.load_model(f"{nets}:Net", saved(nn.Conv2d(3, 19, 1), tmp_path / "other.pth"))
+    torch.save({"a": Path("x")}, tmp_path / "code.pth")
+    with pytest.raises(CheckpointError, match="refused"):
+        aw.load_model(f"{nets}:Net", tmp_path / "code.pth")
+
+
+def test_weights_that_a_factory_loads_are_known_by_their_digest(nets: str) -> None:
+    state = torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one, two = aw.load_model(f"{nets}:fixed"), aw.load_model(f"{nets}:fixed")
+    assert one.provenance == two.provenance and one.provenance is not None and len(one.provenance.sha256) == 64
+    torch.set_rng_state(state)
+    with pytest.warns(UserWarning, match="randomly initialised"):
+        model = aw.load_model(f"{nets}:Net")
+    assert model.provenance is None
+
+
+def test_a_segmenter_says_everything_itself(nets: str) -> None:
+    with pytest.warns(UserWarning, match="randomly initialised"):
+        model = aw.load_model(f"{nets}:segmenter", arguments={"kind": "large"})
+    assert (
+        model.classes is aw.CAMVID11
+        and model.preprocessing.mean == (0.1, 0.2, 0.3)
+        and model.network[0].out_channels == 8
+    )
+    with pytest.raises(SettingsError, match="gives a Segmenter, which has its own classes, mean and std"):
+        aw.load_model(f"{nets}:segmenter", mean=(0.5, 0.5, 0.5))
+
+
+def test_arguments_are_of_the_signature_s_types(nets: str) -> None:
+    given: dict[str, Any] = {"path": "a/b", "mode": "b", "scale": "none", "sides": "3, 4", "n": 7}
+    with pytest.warns(UserWarning, match="randomly initialised"):
+        model = aw.load_model(f"{nets}:arguments", arguments=given)
+    assert model.network.given == (Path("a/b"), "b", None, (3, 4), 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "error", "said"),
+    [
+        ("arguments", {}, SettingsError, "needs path (path), mode (a|b)"),
+        ("arguments", {"path": "x", "mode": "c"}, SettingsError, "mode: expected a|b, got 'c'"),
+        ("arguments", {"path": "x", "mode": "a", "sides": "3"}, SettingsError, "expected 2 values separated by commas"),
+        ("Net", {"deep": "perhaps"}, SettingsError, "deep: expected true|false, got 'perhaps'"),
+        ("Net", {"width": "__import__('os')"}, SettingsError, "width: expected integer"),
+        ("anything", {"width": 3}, SettingsError, "unknown argument of mynets.py:anything 'width'"),
+        ("bare", {"width": 3}, SettingsError, "does not say what width is"),
+        ("nothing", {}, NetworkError, "expected a torch.nn.Module that gives logits, or a Segmenter; got NoneType"),
+        ("a_class", {}, NetworkError, "got the class Net; call it"),
+        ("fails", {}, NetworkError, "line 32: IndexError: list index out of range"),
+    ],
+)
+def test_what_a_factory_cannot_do_is_said(
+    nets: str, name: str, given: dict[str, Any], error: type[AllWeatherError], said: str
+) -> None:
+    with pytest.raises(error) as caught:
+        aw.load_model(f"{nets}:{name}", arguments=given)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def f(:", "line 1: SyntaxError"),
+        ("import nothing_of_that_name", "line 1: ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("x = 1\nraise RuntimeError('no GPU')", "line 2: RuntimeError: no GPU"),
+    ],
+)
+def test_a_file_that_does_not_run_says_where(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "a.py").write_text(text)
+    with pytest.raises(NetworkError) as caught:
+        aw.load_model(f"{tmp_path}/a.py:build")
+    assert said in str(caught.value)
+
+
+def test_a_file_runs_once_until_it_changes_and_says_so(
+    nets: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for _ in range(2):
+        aw.load_model(f"{nets}:fixed")
+    assert capsys.readouterr().err == f"running {nets}, your own code\n"
+    then = Path(nets).stat().st_mtime_ns
+    Path(nets).write_text(SOURCE.replace("manual_seed(3)", "manual_seed(4)"))
+    os.utime(nets, ns=(then, then))  # as an editor is quick: of the same length and time
+    changed = aw.load_model(f"{nets}:fixed")
+    assert "running" in capsys.readouterr().err
+    torch.manual_seed(4)
+    assert torch.equal(changed.network[0].weight, nn.Conv2d(3, 4, 1).weight)
+
+
+def test_a_module_that_can_be_imported_is_named_with_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ourlab").mkdir()
+    (tmp_path / "ourlab" / "nets.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert aw.load_model("ourlab.nets:fixed").name == "ourlab.nets:fixed"
+    assert capsys.readouterr().err == "running ourlab.nets, your own code\n"
+    with pytest.raises(NetworkError, match=r"No module named 'ourlab\.net'"):
+        aw.load_model("ourlab.net:fixed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nameless(Tent):
+    """Has TENT's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken(Tent):
+    """Says TENT's name again."""
+
+    name: ClassVar[str] = "tent"
+
+
+class Unmarked(Tent):
+    """Is no dataclass of its own."""
+
+    name: ClassVar[str] = "unmarked"
+
+
+WRONG: list[tuple[Any, Any, str]] = [
+    (aw.load_model, nn.Conv2d(3, 19, 1), "got the network Conv2d. Wrap it: aw.Segmenter.wrap(network"),
+    (aw.load_model, nn.Conv2d, "got the class Conv2d. Make one and wrap it: aw.Segmenter.wrap(Conv2d(…)"),
+    (aw.load_model, aw.Segmenter.wrap(nn.Conv2d(3, 19, 1)), "is a Segmenter already: aw.Session(model, …) takes it"),
+    (aw.load_model, Path("w.pth"), "A checkpoint goes beside it: load_model('espnetv2:2.0', weights=PATH)"),
+    (aw.load_model, "espnetv2:2", "Did you mean 'espnetv2:2.0'"),
+    (methods.make, Tent, "got the class Tent. Make one and use it: aw.Session(model, Tent(…))"),
+    (methods.make, Tent(), "Tent(…) is a method already: aw.Session(model, method) takes it"),
+    (methods.make, None, "takes a name such as 'mall-domain', got NoneType"),
+    (methods.make, "mall_domain", "Did you mean 'mall-domain'"),
+    (methods.make, f"{__name__}:Nameless", 'name: ClassVar[str] = "my-tent"'),
+    (methods.make, f"{__name__}:Taken", "records need a name that no other method has"),
+    (methods.make, f"{__name__}:Unmarked", "write @dataclass(frozen=True, kw_only=True) above the class Unmarked"),
+    (methods.make, "torch.nn:Conv2d", "expected a subclass of allweather.methods.Method"),
+    (find_dataset, "torch.nn:ReLU", "expected an allweather.data.datasets.Dataset, or what makes one, got ReLU()"),
+]
+
+
+@pytest.mark.parametrize(("call", "given", "said"), WRONG, ids=lambda value: str(value)[:40].replace(" ", ""))
+def test_the_wrong_thing_gets_the_call_that_works(call: Any, given: Any, said: str) -> None:
+    with pytest.raises(AllWeatherError) as caught:
+        call(given)
+    assert said in str(caught.value)
