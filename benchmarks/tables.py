@@ -15,7 +15,7 @@ from allweather.bench.report.collect import group_records
 from allweather.bench.report.refusals import MARK as GUARDED
 from allweather.bench.report.refusals import REMARK, in_words, measures_guard
 from allweather.methods import METHODS, Method
-from benchmarks import fidelity
+from benchmarks import fidelity, guard_table
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, hostile, layernorm
@@ -162,6 +162,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **PLAN_TABLES,
     "methods": all_methods,
     "fidelity": fidelity.table,
+    "guard": guard_table.guard,
     "hostile": hostile,
     "demo": demo,
     "ncut": ncut,

@@ -128,6 +128,22 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         convert("demo:streetnet", packaged, tmp_path / "absent" / "a.safetensors")
 
 
+def test_a_conversion_that_fails_leaves_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "a.safetensors"
+    out.write_bytes(b"of before")
+
+    def cut(tensors: dict[str, torch.Tensor], target: Path, metadata: dict[str, str]) -> None:
+        target.write_bytes(b"half a file")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("allweather.models.checkpoints.save_file", cut)
+    packaged = find_entry("demo:streetnet").packaged
+    assert packaged
+    with pytest.raises(AllWeatherError, match="no space left"):
+        convert("demo:streetnet", packaged, out)
+    assert out.read_bytes() == b"of before" and [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
 def test_training_keys_are_dropped_by_rule_and_listed(tmp_path: Path) -> None:
     torch.save({**state(), "aux.weight": torch.ones(2)}, tmp_path / "w.pth")
     with pytest.raises(AllWeatherError, match=r"1 unexpected \(first: aux.weight\)"):

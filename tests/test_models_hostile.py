@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from allweather.app.cli import main
 from allweather.errors import AllWeatherError
 from allweather.models.catalogue import find_entry
 from allweather.models.checkpoints import load_weights
+from allweather.models.pickles import inspect
 
 MODEL = "demo:streetnet"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -162,6 +164,18 @@ def test_a_hostile_checkpoint_is_refused(kind: str, tmp_path: Path, monkeypatch:
     assert "Traceback" not in said.getvalue()
     assert not (tmp_path / "ran").exists()
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_torch_itself_refuses_code_that_the_look_ahead_would_miss(
+    legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(saved({"a": Payload(tmp_path / "ran")}, _use_new_zipfile_serialization=not legacy))
+    monkeypatch.setattr("allweather.models.reading.inspect", lambda file: replace(inspect(file), objection=None))
+    with pytest.raises(AllWeatherError, match="holds code or objects beside tensors, which is refused"):
+        load_weights(find_entry(MODEL).build(), path, name=MODEL)
+    assert not (tmp_path / "ran").exists()
 
 
 MEASURED = """

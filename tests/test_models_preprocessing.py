@@ -105,6 +105,22 @@ def coarse() -> Tensor:
     return torch.randn(1, 19, 5, 7, generator=torch.Generator().manual_seed(0)) * 4
 
 
+@pytest.mark.parametrize(
+    ("align_corners", "expected"), [(False, [0, 0.25, 0.75, 1]), (True, [0, 1 / 3, 2 / 3, 1])], ids=["cells", "corners"]
+)
+def test_logits_are_upsampled_between_cells_or_corners_as_the_authors_do(
+    align_corners: bool, expected: list[float]
+) -> None:
+    ramp = torch.tensor([0.0, 1.0]).expand(1, 19, 2, 2)
+    for made in (
+        Segmenter(Fixed(ramp), preprocessing=Preprocessing(align_corners=align_corners)),
+        Segmenter.wrap(Fixed(ramp), align_corners=align_corners),
+    ):
+        found = made(torch.rand(1, 3, 4, 4))
+        torch.testing.assert_close(found, torch.tensor(expected).expand(1, 19, 4, 4))
+    assert not Preprocessing().align_corners
+
+
 def test_probabilities_are_upsampled_where_the_authors_do() -> None:
     model = Segmenter(Fixed(coarse()), preprocessing=Preprocessing(align_corners=True, probabilities=True))
     found = model(torch.rand(1, 3, 40, 56)).softmax(1)

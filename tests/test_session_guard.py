@@ -39,6 +39,24 @@ class Push(GradientMethod):
         return Objective(logits, -next(iter(state.parameters.values()))[0])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Nudge(Push):
+    """A push as strong as the image's first pixel."""
+
+    name: ClassVar[str] = "nudge"
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        found = super().objective(model, state, batch)
+        assert found.loss is not None
+        return Objective(found.logits, found.loss * batch.images[0, 0, 0, 0])
+
+
+def nudge(strength: float) -> Tensor:
+    image = frames(1)[0]
+    image[0, 0, 0] = strength
+    return image
+
+
 def pushed(lr: float, guard: Guard, **settings: Any) -> Session:
     return Session(tiny("batchnorm"), Push(lr=lr, **settings), guard=guard)
 
@@ -81,6 +99,24 @@ def test_an_unusual_prediction_is_compared_out_of_turn_and_is_no_good_state(monk
     assert len(asked) == 1 and session._policy.good is good
 
 
+@pytest.mark.parametrize(
+    ("text", "decision"),
+    [
+        ("accepted", Decision()),
+        ("rolled back: 40% of the pixels", Decision("rolled-back", "40% of the pixels")),
+        ("rolled-back: a: b", Decision("rolled-back", "a: b")),
+        ("shrunk: entropy", Decision("shrunk", "entropy")),
+        ("reset: entropy", Decision("reset", "entropy")),
+        ("skipped: resting after a reset", Decision("resting", "resting after a reset")),
+        ("skipped: the image is constant", Decision("skipped", "the image is constant")),
+    ],
+)
+def test_decisions_are_read_from_records_of_now_and_of_version_0_1(text: str, decision: Decision) -> None:
+    assert Decision.read(text) == decision == Decision.read(str(decision))
+    with pytest.raises(ValueError, match="expected a decision that begins with one of accepted"):
+        Decision.read(f"un{text}")
+
+
 def test_a_constant_image_teaches_nothing() -> None:
     session = pushed(0.1, PATIENT)
     assert session(torch.zeros(3, 24, 32)).decision == Decision("skipped", "the image is constant")
@@ -115,6 +151,55 @@ def test_a_method_that_keeps_failing_is_reset_and_rests_ever_longer() -> None:
     assert session(frames(1)[0]).decision.kind == "rolled-back"
     now, before = session.model.state_dict(), source.state_dict()
     assert all(torch.equal(now[name], before[name]) for name in now)
+
+
+@pytest.mark.parametrize(("between", "last"), [(7, "reset"), (8, "rolled-back")])
+def test_strikes_are_counted_among_the_last_ten_comparisons(between: int, last: str) -> None:
+    session = Session(tiny("batchnorm"), Nudge(lr=1e4), guard=replace(FIRM, strikes=3, every=1))
+    said = [session(nudge(strength)).decision.kind for strength in (1, 1, *[0] * between, 1)]
+    assert said == ["rolled-back"] * 2 + ["accepted"] * between + [last]
+
+
+def test_a_rollback_leads_to_the_last_good_state_and_not_to_the_source() -> None:
+    session = Session(tiny("batchnorm"), Nudge(lr=1.0), guard=replace(FIRM, halvings=0))
+    assert session(nudge(0.01)).decision.kind == "accepted"
+    good = session._adapted.snapshot()
+    assert session(nudge(1e4)).decision.kind == "rolled-back"
+    assert bias(session) == pytest.approx(0.01, rel=1e-4) and session._adapted.updates == 1
+    now = session._adapted.snapshot()
+    assert all(torch.equal(now.tensors[name], value) for name, value in good.tensors.items())
+
+
+def test_part_of_the_way_back_is_gone_by_teacher_and_student_and_not_by_other_memory() -> None:
+    settings = {"every": 1, "lr": 0.1, "teacher": 0.5, "bn": "running", "share": 0.5}
+    session = Session(tiny("batchnorm"), methods.make("rotta", settings=settings), guard=False)
+    adapted, source = session._adapted, session._adapted.source.tensors
+    session(frames(1)[0])
+    kept = {name: tensor.detach().clone() for name, tensor in session.state.tensors().items()}
+    adapted.return_part(adapted.source, 0.25)
+    moved = {name for name, tensor in kept.items() if not torch.equal(tensor, source[name])}
+    assert moved >= {"parameters.stem.1.weight", "memory.stem.1.weight", "buffers.stem.1.running_mean"}
+    assert moved >= {"memory.bank.images", "memory.stream.shares"}
+    for name, tensor in session.state.tensors().items():
+        stays = name.startswith(("memory.bank", "memory.stream")) or not tensor.is_floating_point()
+        expected = kept[name] if stays else 0.75 * kept[name] + 0.25 * source[name]
+        torch.testing.assert_close(tensor.detach(), expected)
+    assert adapted.optimizer is not None and not adapted.optimizer.state_dict()["state"]
+
+
+@pytest.mark.parametrize("episodic", [True, False])
+@pytest.mark.parametrize(
+    "limits", [{"max_disagreement": 0.0}, {"closer_look": -1, "max_flip": 1.001, "max_ncut": 1.001}]
+)
+def test_what_is_reported_over_the_mirror_image_is_judged_without_it(episodic: bool, limits: dict[str, float]) -> None:
+    """An update of nothing is no harm, though the mean over both views has other labels than the source alone."""
+    settings = {"mirror": True, "lr": 0.0, "episodic": episodic}
+    session = Session(tiny("batchnorm"), methods.make("tent", settings=settings), guard=replace(PATIENT, **limits))
+    image = frames(1)
+    image[..., :16] *= 0.3  # its mirror image is another
+    result = session(image)
+    assert result.decision == Decision() and result.iterations == 1
+    assert compare(session._adapted.source_logits(image), result.logits).disagreement > 0.05
 
 
 def test_images_on_their_own_are_judged_on_their_own() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import frames, tiny
 from torch import Tensor
 
 from allweather import Session, load_model, methods
@@ -44,3 +45,17 @@ def test_looking_ahead_is_one_step_of_a_fresh_adam(image: Tensor) -> None:
     ahead = Session(model, methods.make("tent", settings={"lr": 0.0, "lookahead": 1e-2}), guard=FREE)
     torch.testing.assert_close(kept(image).logits, ahead(image).logits, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(kept(image).logits, kept.predict(image), atol=1e-3)
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("episodic", [True, False])
+def test_without_report_after_the_prediction_is_that_before_the_last_update(mirror: bool, episodic: bool) -> None:
+    def reported(iterations: int, report_after: bool, mirror: bool = mirror) -> Tensor:
+        settings = {"lr": 1e-2, "iterations": iterations, "report_after": report_after, "mirror": mirror}
+        method = methods.make("tent", settings={**settings, "episodic": episodic})
+        return Session(tiny("batchnorm"), method, guard=FREE)(frames(1)[0]).logits.softmax(0)
+
+    before_the_last = reported(3, report_after=False)
+    torch.testing.assert_close(before_the_last, reported(2, report_after=True))
+    for other in (reported(1, True), reported(3, True), reported(2, True, mirror=not mirror)):
+        assert not torch.allclose(before_the_last, other, atol=1e-3)

@@ -101,6 +101,45 @@ def test_reset_and_restart_include_the_detector(reference: Any, tmp_path: Path) 
         Session(tiny("batchnorm"), methods.make("mall-domain")).load(tmp_path / "session.safetensors")
 
 
+def level(session: Session, image: Tensor) -> float:
+    """The distance after the image was looked at."""
+    session(image)
+    assert session._detector is not None
+    return session._detector.level
+
+
+def test_the_distance_is_an_average_that_forgets() -> None:
+    images = [frames(1)[0], bright(frames(1)[0]), *frames(2, seed=1)]
+    raw, smoothed = watching(method="norm", smoothing=0.0), watching(method="norm", smoothing=0.75)
+    expected = level(raw, images[0])
+    assert level(smoothed, images[0]) == expected
+    for image in images[1:]:
+        distance = level(raw, image)
+        assert abs(distance - expected) > 1e-3
+        expected = 0.75 * expected + 0.25 * distance
+        assert level(smoothed, image) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("bn", ["running", "train"])
+def test_the_reference_stays_where_the_layers_own_statistics_move(bn: str, tmp_path: Path) -> None:
+    method = methods.make("tent", settings={"bn": bn, "share": 0.9, "episodic": False})
+
+    def made() -> Session:
+        return Session(
+            tiny("batchnorm"), method, adapt_when="shift", shift=Shift(smoothing=0, threshold=0), guard=False
+        )
+
+    session, resumed, image = made(), made(), bright(frames(1)[0])
+    first = level(session, image)
+    session(torch.rand(3, 24, 32) / 10)
+    assert level(session, image) == pytest.approx(first), "along the stream"
+    session.save(tmp_path / "session.safetensors")
+    resumed.load(tmp_path / "session.safetensors")
+    assert level(resumed, image) == pytest.approx(first), "after a restart"
+    session.reset()
+    assert level(session, image) == pytest.approx(first), "after a reset"
+
+
 def test_no_hook_stays_on_the_copy_and_the_callers_network_has_none() -> None:
     session = watching()
     session(frames(1)[0])
