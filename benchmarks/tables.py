@@ -129,6 +129,8 @@ def _method(name: str, method: type[Method]) -> str:
     ]
     lines = [f"## {name}", about, f"Source: {method.source}.", f"Defaults: {defaults or 'none'}."]
     lines += [f"Preset {preset}." for preset in presets]
+    if method.reconstruction:
+        lines.append(f"Preset `paper` is a reconstruction: {method.reconstruction}.")
     if method.without_batchnorm:
         lines.append(
             "Networks without BatchNorm: "

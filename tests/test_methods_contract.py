@@ -167,7 +167,10 @@ def test_save_and_load_equals_never_having_stopped(name: str, preset: str, norm:
 
 
 @every_case
-def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str) -> None:
+def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str, request: pytest.FixtureRequest) -> None:
+    gc.collect()
+    gc.freeze()  # what there was before need not be looked through again
+    request.addfinalizer(gc.unfreeze)
     session = session_for(name, preset, tiny(norm))
     image = frames(1)[0]
 

@@ -50,6 +50,7 @@ def list_methods(known: Mapping[str, type[methods.Method]] = methods.METHODS) ->
             "source": method.source,
             "fields": methods.describe_fields(method),
             "presets": {"recommended": {}, **method.presets},
+            "reconstruction": method.reconstruction,
             "without_batchnorm": dict(method.without_batchnorm),
         }
         for name, method in known.items()

@@ -48,12 +48,18 @@ _STOPS = Need(
 class Mall(GradientMethod):
     """The loss of Reddy et al., ECCV 2022, supplement Eq. 1, on the prediction at a reduced scale.
 
+    Preset `paper` is a reconstruction: the supplement states the loss, not optimizer, rate, σ or BatchNorm mode.
+
     loss = ncut_weight · Σ_p w_p S_pᵀA(1 − S_p) / dᵀS_p + entropy_weight · mean H(S_i) − diversity_weight · H(mean S)
     """
 
     source: ClassVar[str] = (
         "Reddy et al., Master of All: Simultaneous Generalization of Urban-Scene Segmentation to All Adverse Weather "
         "Conditions, ECCV 2022"
+    )
+
+    reconstruction: ClassVar[str] = (
+        "the paper and its supplement give no optimizer, learning rate, σ, or BatchNorm mode for adaptation"
     )
 
     mirror: bool = option(True, "predict the mean over the image and its mirror image")

@@ -82,6 +82,7 @@ class Method(ABC):
         source: the publication it implements.
         presets: fields that differ from the defaults, by preset name; `recommended` is the defaults, `paper` what the
             authors published. A method that states none has `recommended` alone.
+        reconstruction: why preset `paper` is a reconstruction, where the authors did not publish all of it.
         without_batchnorm: fields of `recommended` that differ for networks whose statistics cannot be replaced.
         without: inherited fields that this method cannot act on, each with the reason; set, they are refused.
         iterations: the most updates per batch.
@@ -99,6 +100,7 @@ class Method(ABC):
     name: ClassVar[str]
     source: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    reconstruction: ClassVar[str] = ""
     without_batchnorm: ClassVar[Mapping[str, Any]] = {}
     without: ClassVar[Mapping[str, str]] = {}
     iterations: int = 1

@@ -51,7 +51,7 @@ class Group:
     @property
     def label(self) -> str:
         """The method as tables show it."""
-        preset = "" if self.preset == "recommended" or self.method == "source" else f" ({self.preset})"
+        preset = "" if self.preset == "recommended" or self.method == "source" else f" ({_preset(self)})"
         shown = [f"{k} {_short(v)}" for k, v in self.fields if not k.startswith("stop_") and k != "iterations"]
         if (most := self._whole("iterations")) is not None:
             shown.insert(
@@ -257,3 +257,9 @@ def _counts(source: Record, record: Record, names: Sequence[str]) -> tuple[Image
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _preset(group: Group) -> str:
+    """A preset as tables show it; one that is not all the authors' says so."""
+    method = METHODS.get(group.method)
+    return f"{group.preset}, reconstructed" if method is not None and method.reconstruction else group.preset

@@ -38,9 +38,9 @@ class Guard:
         max_drift: share of the prediction's mass, 0..1, that may move between classes.
         max_disagreement: share of pixels, 0..1, whose label may differ from the reference's.
         min_kept: minimum share of the reference's confident pixels whose label must survive, the mean over its classes
-            so that small ones count; looked at where the effective number of classes falls at all.
-        tolerance: the limits above are relative to the network: none is exceeded by a change under this many times
-            what mirroring the image does to the reference.
+            so that small ones count.
+        tolerance: the limits are relative to the network: none counts where the share of labels that changes is at most
+            this many times what mirroring the image changes in the reference.
         closer_look: share of pixels whose label differs from which on the next two are looked at.
         max_flip: how many times the reference's the L1 distance between the predictions of the images and of their
             mirror images may be.
@@ -82,27 +82,23 @@ class Guard:
             signs: of the adapted prediction beside the reference.
             noise: of the reference's own prediction of the mirror image, mirrored back, beside the reference.
         """
-        if not self.enabled:
+        if not self.enabled or signs.disagreement <= self.tolerance * noise.disagreement:
             return None
-
-        def beyond(change: float, limit: float, usual: float) -> bool:
-            return change > max(limit, self.tolerance * usual)
-
-        if beyond(1 - signs.classes, 1 - self.min_classes, abs(1 - noise.classes)):
+        if signs.classes < self.min_classes:
             return f"classes collapse to {signs.classes:.2f} of the reference's effective number"
-        if beyond(1 - signs.entropy, 1 - self.min_entropy, abs(1 - noise.entropy)):
+        if signs.entropy < self.min_entropy:
             return f"entropy collapses to {signs.entropy:.2f} of the reference's"
-        if beyond(signs.drift, self.max_drift, noise.drift):
+        if signs.drift > self.max_drift:
             return f"{signs.drift:.0%} of the prediction's mass moves to other classes"
-        if beyond(signs.disagreement, self.max_disagreement, noise.disagreement):
+        if signs.disagreement > self.max_disagreement:
             return f"{signs.disagreement:.0%} of the pixels leave the reference's label"
-        if signs.classes < 1 and beyond(1 - signs.kept, 1 - self.min_kept, 1 - noise.kept):
+        if signs.kept < self.min_kept:
             return f"classes keep {signs.kept:.2f} of the pixels where the reference is sure of them"
         return None
 
     def calm(self, signs: Signs) -> bool:
         """Whether the signs are so far from harm that the next comparison may wait longer."""
-        return signs.classes >= 1 or 1 - signs.kept <= (1 - self.min_kept) / 2
+        return 1 - signs.kept <= (1 - self.min_kept) / 2
 
     def closer_verdict(self, flip: float, ncut: float) -> str | None:
         """The same for the change under mirroring and the normalized cut, as ratios to the reference's."""

@@ -24,7 +24,7 @@ class Signs:
     kept: float = 1.0
 
 
-STILL = Signs(classes=1.0, entropy=1.0, drift=0.0, disagreement=0.0)  # of a prediction beside itself
+STILL = Signs(classes=1.0, entropy=1.0, drift=0.0, disagreement=-1.0)  # of a prediction that nothing is measured by
 
 
 def compare(reference: Tensor, adapted: Tensor) -> Signs:
