@@ -98,7 +98,7 @@ def _mixing(frames: list[Frame]) -> str:
     mean = sum(gain) / max(1, len(gain))
     said = [
         f"Replaced statistics alone: {len(harmed)} of {len(frames)} frames lose more than {HARM:g} points to the",
-        f"source network, of these {sum(harmed)} are doubted (before: none);",
+        f'source network, of these {sum(harmed)} are doubted where `Guard(mixing="stream")` asks;',
         f"{len(helped)} gain as much, of these {sum(helped)} are doubted.",
         f"On doubted frames the average of both predictions is {mean:+.1f} points from the mixed one.",
     ]

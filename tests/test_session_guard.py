@@ -376,6 +376,10 @@ def test_after_a_doubt_the_next_frame_is_compared() -> None:
     assert {session(image).decision.kind for image in frames(9)} == {"shrunk"}
 
 
+def test_replaced_statistics_are_looked_at_on_request_alone() -> None:
+    assert not any(Guard().looks_at_mixing(stream=stream) for stream in (True, False))
+
+
 def test_no_limit_counts_where_labels_change_little_more_than_under_mirroring() -> None:
     guard, harm = Guard(tolerance=1.5), Signs(classes=0.1, entropy=0.1, drift=0.9, disagreement=0.3, kept=0.1)
     assert guard.verdict(harm, replace(harm, disagreement=0.21)) is None

@@ -17,9 +17,9 @@ class Guard:
     that does not help, all of the way (`rolled-back`); and along a stream, where that has become frequent, to the
     source network (`reset`), which then predicts unadapted for a while (`resting`).
 
-    What replaced BatchNorm statistics break by themselves cannot show there. Along a stream, whenever a comparison is
-    made, the network under its own statistics is asked too: where mirroring the image changes its prediction less, the
-    two predictions are averaged (`shrunk`).
+    What replaced BatchNorm statistics break by themselves cannot show there. On request (`mixing`) the network under
+    its own statistics is asked too: where mirroring the image changes its prediction less, the two predictions are
+    averaged (`shrunk`). That sees half of the frames that mixing harms, and costs some networks more than it saves.
 
     What it costs. Methods that reset have the unadapted prediction for free: a twentieth of a millisecond per
     thousand pixels. Along a stream the effective number of classes and the entropy of every prediction are compared
@@ -47,8 +47,8 @@ class Guard:
         max_ncut: how many times the reference's the normalized cut, weighted by class mass, may be.
         max_mixing: how many times as many labels as under the network's own BatchNorm statistics mirroring may change
             under those that replace them; beyond, the prediction is averaged with that under its own statistics.
-        mixing: when that is looked at: `stream`, with every comparison along a stream; `always`, for images on their
-            own too; `never`. It costs three forward passes.
+        mixing: when that is looked at: `never`; `stream`, with every comparison along a stream; `always`, for images
+            on their own too. It costs three forward passes.
         every: most updates along a stream between two comparisons with the source network.
         halvings: how often the way to the last good state is halved before the whole way is gone.
         strikes: so many refusals among the last ten comparisons along a stream bring the source network back.
@@ -68,7 +68,7 @@ class Guard:
     max_flip: float = 1.25
     max_ncut: float = 1.15
     max_mixing: float = 1.2
-    mixing: Mixing = "stream"
+    mixing: Mixing = "never"
     every: int = 10
     halvings: int = 2
     strikes: int = 3
