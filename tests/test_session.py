@@ -137,12 +137,6 @@ def test_an_interruption_leaves_the_network_as_it_was(monkeypatch: pytest.Monkey
     assert all(torch.equal(now[name], source[name]) for name in now)
 
 
-@pytest.mark.parametrize("images", [torch.zeros(1, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8)])
-def test_a_wrong_image_is_named(images: torch.Tensor) -> None:
-    with pytest.raises(AllWeatherError, match=r"expected images 3×H×W or B"):
-        Session(tiny("batchnorm"), methods.Source())(images)
-
-
 def test_load_refuses_another_method_network_or_file(tmp_path: Any) -> None:
     path = tmp_path / "session.safetensors"
     Session(tiny("batchnorm"), methods.make("tent")).save(path)

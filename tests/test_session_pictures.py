@@ -70,6 +70,8 @@ def test_a_result_knows_its_picture_and_its_classes() -> None:
         (TENSOR * 4 - 2, "look normalised already"),
         (TENSOR.long(), "expected uint8, or floats in .0, 1.; got torch.int64"),
         (TENSOR[:1], "One channel is a grey picture"),
+        (TENSOR[0], "expected a path, a PIL image.*A grey picture needs three equal channels"),
+        (None, "expected a path, a PIL image.*got NoneType"),
         (TENSOR[None][:0], "at least one image of at least one pixel"),
         ([], "at least one image of at least one pixel"),
         ("nowhere.png", "nowhere.png: not a readable image"),
