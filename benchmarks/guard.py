@@ -14,7 +14,6 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from math import log
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.pictures.enlarge import labels_at
 from allweather.session.adapted import Prediction
 from allweather.session.guard.policy import Policy
-from allweather.session.guard.signs import compare, cuts, mirror_change, summary
+from allweather.session.guard.signs import compare, cuts, mirror_change
 from benchmarks import layernorm
 
 CAMVID_SIZE = (480, 352)
@@ -124,17 +123,13 @@ class Watcher:
         own, own_mirrored = self._source(images), self._source(flipped).flip(3)
         mirrored = adapted.predict(flipped).plain.flip(3) if prediction.mirrored is None else prediction.mirrored
         ncut = cuts(images, [own, mixed, prediction.plain])
-        entropies = [float(summary(logits)[1]) for logits in (own, mixed, prediction.plain)]
         self.found = {
             "step": asdict(compare(mixed, prediction.plain)),
             "noise": asdict(compare(mixed, mixed_mirrored)),
-            "noise_adapted": asdict(compare(prediction.plain, mirrored)),
-            "mixing": asdict(compare(own, mixed)),
             "noise_own": asdict(compare(own, own_mirrored)),
             "flip": [float(mirror_change(a, b.flip(3))) for a, b in
                      ((own, own_mirrored), (mixed, mixed_mirrored), (prediction.plain, mirrored))],
             "ncut": ncut,
-            "entropy": [value / log(own.shape[1]) for value in entropies],
         }  # fmt: skip
         both = (own.softmax(1) + mixed.softmax(1)) / 2
         self.references = {"source": own, "mixed": mixed, "adapted": prediction.plain, "average": both.log()}
@@ -175,7 +170,7 @@ def collect(root: Path, out: Path, only: str, weights: Path | None) -> None:
                     frames.append(watcher.measure(shot, result.logits, mapping))
                 rows.append({"network": network, "stream": stream, "run": run, "frames": frames})
                 found = {"benchmark": "guard", "rows": rows, "versions": versions()}
-                out.write_text(json.dumps(found) + "\n")
+                out.write_text(json.dumps(found, separators=(",", ":")) + "\n")
                 print(network, stream, run, *_means(frames), flush=True)
 
 
