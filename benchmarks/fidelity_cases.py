@@ -317,7 +317,8 @@ CASES: tuple[Case, ...] = (
         deviation=SHARED,
     ),
     Case("memo", "memo", {"views": 8}, limit=3e-4, same_labels=0.998, deviation=BIASED),
-    Case(f"tent {REAL}", "tent", frames=3, limit=1e-4, parameter_limit=1e-5),
+    # Adam divides by the root of a gradient's square: where that is near zero, another processor's rounding shows.
+    Case(f"tent {REAL}", "tent", frames=3, limit=1e-4, parameter_limit=1e-4),
     Case(f"norm {REAL}", "norm", frames=3, limit=3e-3, same_labels=0.99, deviation=BIASED),
     Case(f"eta {REAL}", "eta", frames=3),
     Case(f"sar {REAL}", "sar", frames=3),
