@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from allweather.pictures.pyav import load_pyav
 
 if TYPE_CHECKING:
+    from av import Packet
     from av import VideoFrame as Decoded
     from av.buffer import Buffer
     from av.container import InputContainer
@@ -20,15 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Losses:
-    """What was lost while decoding.
+    """What was lost while reading and decoding.
 
     Attributes:
         read: packets, one a frame, that the file gave.
-        decoded: frames that they became.
-        failed: packets that could not be decoded.
-        failed_at: frames decoded before the first of those.
-        partial: numbers of the frames that are damaged in part.
-        end: the last moment of what was decoded, in seconds of the file's own clock.
+        decoded: frames that came out whole.
+        failed: packets and frames that did not.
+        failed_at: whole frames before the first of those.
+        end: the last moment of what was read, in seconds of the file's own clock.
         stopped: why reading ended before the file did; None where it did not.
     """
 
@@ -36,25 +36,30 @@ class Losses:
     decoded: int = 0
     failed: int = 0
     failed_at: int = 0
-    partial: list[int] = field(default_factory=list)
     end: float = 0.0
     stopped: str | None = None
 
-    def words(self) -> list[str]:
-        """Each kind of loss in a few words."""
-        found = []
-        if self.failed:
-            frames = "1 frame" if self.failed == 1 else f"{self.failed} frames, the first of them"
-            found.append(f"{frames} after {self.failed_at} good ones, could not be decoded")
-        if self.partial:
-            first = f"frame {self.partial[0]}"
-            many = f"{len(self.partial)} frames, the first of them {first}, are"
-            found.append(f"{many if len(self.partial) > 1 else f'{first} is'} damaged in part")
-        return [*found, self.stopped] if self.stopped else found
+    def fail(self) -> None:
+        """Counts a frame that is lost."""
+        self.failed_at = self.failed_at if self.failed else self.decoded
+        self.failed += 1
+
+    def reach(self, packet: Packet[VideoStream]) -> None:
+        """Moves the end to that of a packet."""
+        if packet.pts is not None and packet.time_base is not None:
+            self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+
+    def words(self) -> str | None:
+        """How many frames were lost to damage, and where; None where none were."""
+        if not self.failed:
+            return None
+        frames = "1 frame is" if self.failed == 1 else f"{self.failed} frames are"
+        first = "" if self.failed == 1 else "the first of them "
+        return f"{frames} damaged and left out, {first}after {self.failed_at} whole ones"
 
 
-def decoded_frames(container: InputContainer, stream: VideoStream, losses: Losses) -> Iterator[Decoded]:
-    """Every frame from where the file stands, in the order of play; what fails is counted and left out."""
+def read_packets(container: InputContainer, stream: VideoStream, losses: Losses) -> Iterator[Packet[VideoStream]]:
+    """The packets of a stream from where the file stands, and an empty one that asks the decoder for what it holds."""
     av = load_pyav()
     packets = container.demux(stream)
     while True:
@@ -63,28 +68,31 @@ def decoded_frames(container: InputContainer, stream: VideoStream, losses: Losse
         except StopIteration:
             return
         except av.FFmpegError as error:
-            losses.stopped = f"the file cannot be read after frame {losses.decoded - 1} ({error.strerror})"
+            losses.stopped = f"the file cannot be read beyond its frame {losses.read} ({error.strerror})"
             return
-        losses.read += packet.size > 0
+        if packet.size:
+            losses.read += 1
+            losses.reach(packet)
+        yield packet
+
+
+def decoded_frames(container: InputContainer, stream: VideoStream, losses: Losses) -> Iterator[Decoded]:
+    """Every frame that is whole, from where the file stands, in the order of play; others are counted as lost."""
+    av = load_pyav()
+    for packet in read_packets(container, stream, losses):
         try:
             frames = packet.decode()
         except av.EOFError:
             return
         except av.FFmpegError:
-            losses.failed_at = losses.decoded if not losses.failed else losses.failed_at
-            losses.failed += 1
+            losses.fail()
             continue
         for frame in frames:
-            _count(frame, losses)
+            if frame.is_corrupt:
+                losses.fail()
+                continue
+            losses.decoded += 1
             yield frame
-
-
-def _count(frame: Decoded, losses: Losses) -> None:
-    if frame.is_corrupt:
-        losses.partial.append(losses.decoded)
-    losses.decoded += 1
-    if frame.pts is not None and frame.time_base is not None:
-        losses.end = max(losses.end, float((frame.pts + (frame.duration or 0)) * frame.time_base))
 
 
 def upright(frame: Decoded) -> np.ndarray:

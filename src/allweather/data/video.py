@@ -49,7 +49,7 @@ class Video:
     """A video file, opened and checked; every iteration plays it from its beginning.
 
     Frames of variable rate come as they are, each with its time. After an iteration that reached its end, `damage` says
-    what was lost, and frames up to a change of size are given.
+    what was lost: frames that are damaged in whole or in part, an end that is missing, all after a change of size.
 
     Attributes:
         path: the file.
@@ -80,21 +80,21 @@ class Video:
             if first is None:
                 what = "no frame in it can be decoded" if losses.read else "there is no frame in it"
                 raise self._unreadable(f"{what}; record or encode it again")
-            self.height, self.width = self._pixels(first).shape[:2]
+            self.height, self.width = self.upright(first).shape[:2]
 
     def __iter__(self) -> Iterator[VideoFrame]:
         self.damage = None
         losses = Losses()
         with self.opened() as (container, stream):
-            start: int | None = None
+            start, change = None, None
             for index, frame in enumerate(decoded_frames(container, stream, losses)):
-                pixels = self._pixels(frame)
-                if pixels.shape[:2] != (self.height, self.width):
-                    losses.stopped = self._change(index, pixels)
+                pixels = self.upright(frame)
+                if change := self.change(index, pixels):
                     break
                 start = frame.pts if start is None else start
                 yield VideoFrame(index, self._seconds(frame, start, index), pixels)
-            self.damage = self._damage(container, stream, losses)
+            last = f"{change}. It and all after it are left out" if change else self.missing(container, losses)
+            self.damage = "; ".join(filter(None, [losses.words(), last])) or None
 
     @contextmanager
     def opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
@@ -112,6 +112,39 @@ class Video:
             raise self._unreadable(why_unopened(self.path, error)) from error
         with container:
             yield container, self._stream(container)
+
+    def upright(self, frame: Decoded) -> np.ndarray:
+        """H×W×3 uint8 RGB of a frame of this file.
+
+        Raises:
+            ImageError: where it is to be turned by something else than right angles.
+        """
+        try:
+            return upright(frame)
+        except ValueError as error:
+            raise self._unreadable(f"{error}; expected a multiple of 90°. Turn it when encoding") from error
+
+    def change(self, index: int, pixels: np.ndarray) -> str | None:
+        """Words on a frame of another size than the first; None for one of the same."""
+        if pixels.shape[:2] == (self.height, self.width):
+            return None
+        return (
+            f"frame {index} is {pixels.shape[1]}×{pixels.shape[0]} instead of {self.width}×{self.height}; cut the "
+            "video there, or encode it at one size"
+        )
+
+    def missing(self, container: InputContainer, losses: Losses) -> str | None:
+        """Words on a file, read to its end, that ends before it should; None for one that does not."""
+        if losses.stopped is not None:
+            return losses.stopped
+        missing = self.frames is not None and losses.read < self.frames
+        short = self.duration is not None and losses.end < self.duration - 2 / float(self.rate)
+        edited = "mov" in container.format.name.split(",")  # an edit list may leave frames out on purpose
+        if missing and (short or not edited):
+            return f"the file ends early: {losses.read} of {self.frames} frames are in it"
+        if self.frames is None and short:
+            return f"the file ends early: {losses.end:.2f} of {self.duration:.2f} seconds are in it"
+        return None
 
     def __repr__(self) -> str:
         return f"Video({str(self.path)!r}, {self.width}×{self.height}, {float(self.rate):.6g} frames per second)"
@@ -150,40 +183,10 @@ class Video:
             return None
         return stream.frames
 
-    def _pixels(self, frame: Decoded) -> np.ndarray:
-        try:
-            return upright(frame)
-        except ValueError as error:
-            raise self._unreadable(f"{error}; expected a multiple of 90°. Turn it when encoding") from error
-
     def _seconds(self, frame: Decoded, start: int | None, index: int) -> float:
         if frame.pts is None or start is None or frame.time_base is None:
             return float(index / self.rate)
         return float((frame.pts - start) * frame.time_base)
-
-    def _change(self, index: int, pixels: np.ndarray) -> str:
-        return (
-            f"frame {index} is {pixels.shape[1]}×{pixels.shape[0]} instead of {self.width}×{self.height}: it and all "
-            "after it are left out. Cut the video there, or encode it at one size"
-        )
-
-    def _damage(self, container: InputContainer, stream: VideoStream, losses: Losses) -> str | None:
-        words = losses.words()
-        if losses.stopped is None and (early := self._early(container, losses)):
-            words.append(early)
-        return "; ".join(words) or None
-
-    def _early(self, container: InputContainer, losses: Losses) -> str | None:
-        """Where the file ends before it should."""
-        expected = self.frames
-        missing = expected is not None and losses.read < expected
-        short = self.duration is not None and losses.end < self.duration - 2 / float(self.rate)
-        edited = "mov" in container.format.name.split(",")  # an edit list may leave frames out on purpose
-        if missing and (short or not edited):
-            return f"the file ends early: {losses.read} of {expected} frames are in it"
-        if expected is None and short:
-            return f"the file ends early: {losses.end:.2f} of {self.duration:.2f} seconds are in it"
-        return None
 
     def _unreadable(self, reason: str) -> ImageError:
         return ImageError(f"{self.path}: not a readable video ({reason}).")

@@ -30,7 +30,7 @@ class Film:
     """A video file under its final name, growing as frames come.
 
     It is written in pieces of about a second, each complete in itself: whatever ends the process, the pieces that were
-    written play. Closing makes an ordinary file of them.
+    written play. Closing makes an ordinary file of them; a film without a frame leaves no file.
 
     Args:
         path: ending in .mp4, .m4v, .mov or .mkv; its folder is made, an older file of that name replaced.
@@ -158,7 +158,7 @@ class Film:
         except (self._av.FFmpegError, OSError) as error:
             self._file.fail(error)
         finally:
-            self._file.close()
+            self._file.close(keep=self.written > 0)
 
 
 def _rate(path: Path, rate: Fraction | float) -> Fraction:

@@ -60,12 +60,18 @@ class GrowingFile:
                 f"cannot write {self.path}: {reason}. {kept} Make room, or choose another place."
             ) from self.failure
 
-    def close(self) -> None:
-        """Closes the file; after a failure, cuts off the piece that was not finished, and a file without any."""
+    def close(self, keep: bool = True) -> None:
+        """Closes the file; after a failure, cuts off the piece that was not finished. Removes it where nothing is left.
+
+        Args:
+            keep: False removes it anyhow.
+        """
         try:
-            if self.failure is not None:
-                whole = _whole_pieces(self.path)
-                self._file.truncate(whole) if whole else self.path.unlink()
+            whole = _whole_pieces(self.path) if keep and self.failure is not None else None
+            if whole:
+                self._file.truncate(whole)
+            elif not keep or whole == 0:
+                self.path.unlink(missing_ok=True)
         finally:
             self._file.close()
 
