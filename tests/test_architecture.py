@@ -21,6 +21,7 @@ BELOW = {  # what each room may import, besides itself
     "methods": {"errors", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
     "session": {"errors", "classes", "rgb", "pictures", "models", "methods", "ncut"},
     "data": {"errors", "plugins", "classes", "rgb", "pictures"},
+    "live": {"errors", "plugins", "classes", "rgb", "pictures", "models", "methods", "session", "data"},
     "bench": {
         "errors",
         "values",
@@ -44,6 +45,7 @@ BELOW = {  # what each room may import, besides itself
         "session",
         "ncut",
         "data",
+        "live",
         "bench",
         "rgb",
         "pictures",
