@@ -24,7 +24,7 @@ from allweather.plugins import FAULTS, files_that_ran, run_again
 from allweather.session import Session
 from allweather.session.snapshot import Snapshot
 
-NICE = 10  # how far the learner's process steps back behind the one that predicts
+NICE = 5  # how far the learner's process steps back behind the one that predicts
 AT_THE_END = 60.0  # seconds for the last step and for what it leaves
 
 

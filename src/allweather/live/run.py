@@ -46,7 +46,7 @@ class Run:
     def __post_init__(self) -> None:
         self._stream = OwnStream(device_of(self.predictor), first=True)
         self._served: Snapshot | None = None  # kept until the next one: on a GPU it may still be being copied
-        self._states = self._late = 0
+        self._states, self._shown = 0, -1  # handed over; the index of the last frame predicted
         self._last: float | None = None
         self._size: tuple[int, int] | None = None
 
@@ -79,7 +79,6 @@ class Run:
         started = self.clock.now()
         age, budget = started - arrived.at, self.pace.budget
         if budget is not None and age > budget:
-            self._late += 1
             return None
         busy = self.learner is not None and self.learner.busy
         with self._stream.work():
@@ -89,8 +88,8 @@ class Run:
         self._measure(started, ended, busy, learnt)
         why = "" if learnt is not None else self._offer(arrived.index, frame.image)
         shown = LiveFrame(
-            arrived.index, frame, result, arrived.at - self.begun, age, ended - arrived.at, self._dropped(),
-            self._states, why,
+            arrived.index, frame, result, arrived.at - self.begun, age, ended - arrived.at,
+            arrived.index - self._shown - 1,            self._states, why,
         )  # fmt: skip
         self._tell(shown, learnt)
         return shown
@@ -158,12 +157,9 @@ class Run:
             raise error
         self.notify("learner", f"{str(error).split(' (')[0]}; predictions go on with what was learnt")
 
-    def _dropped(self) -> int:
-        dropped, self._late = self._late + self.slot.replaced(), 0
-        return dropped
-
     def _tell(self, shown: LiveFrame, learnt: Learnt | None) -> None:
         self._look_at_size(shown.frame, shown.index)
+        self._shown = shown.index
         self.totals.show(shown)
         self.totals.arrived = self.slot.arrived
         if learnt is not None:
@@ -180,8 +176,8 @@ class Run:
     def _close(self, why: str) -> None:
         """Ends reader, learner and record; the caller's session has what was learnt."""
         self.slot.close()
-        self.totals.dropped += self._dropped()
         self.totals.arrived = self.slot.arrived
+        self.totals.dropped += self.slot.arrived - self._shown - 1
         try:
             if self.learner is not None:
                 for learnt in self.learner.close():

@@ -1,4 +1,4 @@
-"""One place between the reader and the predictor: the newest frame wins, and what it replaced is counted."""
+"""One place between the reader and the predictor: the newest frame wins."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,14 +37,13 @@ class Slot:
         self._held: Arrived | None = None
         self._closed = False
         self._error: BaseException | None = None
-        self._arrived = self._replaced = 0
+        self._arrived = 0
 
     def put(self, make: Callable[[], Frame]) -> bool:
         """Puts a frame that arrives now; whether anybody still wants one."""
         with self._changed:
             if self._keep:
                 self._clock.wait(self._changed, lambda: self._held is None or self._closed)
-            self._replaced += self._held is not None
             self._held = Arrived(self._arrived, self._clock.now(), make)
             self._arrived += 1
             self._changed.notify_all()
@@ -74,12 +73,6 @@ class Slot:
         with self._changed:
             self._closed, self._error = True, error or self._error
             self._changed.notify_all()
-
-    def replaced(self) -> int:
-        """How many frames newer ones replaced since the last call."""
-        with self._changed:
-            count, self._replaced = self._replaced, 0
-        return count
 
     @property
     def arrived(self) -> int:

@@ -37,7 +37,7 @@ class Totals:
 
     Attributes:
         predicted, dropped, learnt: frames.
-        arrived: frames that came; those neither predicted nor dropped were still there at the end.
+        arrived: frames that came: at the end those predicted and those dropped.
         states: how many states were handed over.
         decisions: of the frames learnt from, by kind.
         events: by kind.
