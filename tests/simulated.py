@@ -1,4 +1,4 @@
-"""A clock whose time passes only when every thread waits, a scripted stream, and a method whose work takes such time."""
+"""A clock whose time passes only when every thread waits, a scripted stream, a method whose work takes such time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field

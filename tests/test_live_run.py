@@ -4,6 +4,7 @@ import gc
 import json
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_what_the_guard_took_back_is_never_predicted_with(clock: SimulatedClock,
 def test_learning_keeps_to_one_frame_in_so_many(clock: SimulatedClock, every: int, apart: int) -> None:
     shown, _ = play(clock, [0.1] * 60, adapt_every=every)
     learnt = [frame.index for frame in shown if not frame.why]
-    assert {b - a for a, b in zip(learnt, learnt[1:], strict=False)} == {apart}
+    assert {b - a for a, b in pairwise(learnt)} == {apart}
     assert {frame.why for frame in shown} - {""} <= {"the learner is busy", f"one in {every} is learnt from"}
 
 
@@ -223,7 +224,7 @@ def test_leaving_early_is_no_interruption(clock: SimulatedClock, tmp_path: Path)
 
 def test_each_frame_has_its_line(clock: SimulatedClock, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run.jsonl"
-    shown, live = play(clock, [0.07] * 30, record=path)
+    shown, _ = play(clock, [0.07] * 30, record=path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[0]["source"] == "scripted" and lines[0]["session"]["method"]["name"] == "slow"
     found = {line["frame"]: line for line in lines if line["kind"] == "frame"}

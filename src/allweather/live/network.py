@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtp", "srt", "tcp", "udp")
-NO_DELAY = {"fflags": "nobuffer", "flags": "low_delay", "rtsp_transport": "tcp"}
+NO_DELAY = {"flags": "low_delay", "rtsp_transport": "tcp"}
 
 
 class NetworkSource(Source):
@@ -66,6 +66,8 @@ class NetworkSource(Source):
         if losses.stopped:
             stopped = "Immediate exit" in losses.stopped
             raise Lost(f"no picture for {self._stall:g} s" if stopped else "the connection broke off")
+        if not losses.decoded:
+            raise Lost("no picture of it could be decoded")
         self.damage = f"{self.label}: {losses.words()}." if losses.failed else None
 
     def _due(self, frame: Decoded) -> float | None:
