@@ -19,7 +19,7 @@ from simulated import picture
 from tiny import tiny
 
 from allweather.data import load_stream
-from allweather.errors import AllWeatherError, InputError, MissingLibraryError
+from allweather.errors import AllWeatherError, InputError, MissingLibraryError, SettingsError
 from allweather.live import Event, Live, camera, reader
 from allweather.live.sources import open_source
 from allweather.pictures.film import Film
@@ -181,6 +181,12 @@ def test_a_file_plays_at_its_rate_or_another(tmp_path: Path) -> None:
         shown, events, live = play(path, rate=rate)
         assert not events and shown[-1].index == 7 == live.totals.arrived - 1
         assert shown[-1].arrival == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize("options", [{"rate": 0.0}, {"rate": -1.0}, {"stall": 0.0}])
+def test_a_source_needs_time_to_pass(tmp_path: Path, options: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match=rf"expected a {next(iter(options))} above 0"):
+        open_source(str(clip(tmp_path / "clip.mkv")), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["folder", "video"])

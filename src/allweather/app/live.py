@@ -10,12 +10,12 @@ import typer
 from allweather.app.adapt import _frame_size, open_session
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
 from allweather.app.options import network_options, parse_every, parse_seconds, parse_settings
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, SettingsError
 from allweather.live import Event, Live, LiveFrame
 from allweather.live.live import Where
 from allweather.live.sources import open_source
 from allweather.live.totals import Totals
-from allweather.pictures.film import Film
+from allweather.pictures.film import SUFFIXES, Film
 from allweather.pictures.panels import fitted
 from allweather.session import Precision
 
@@ -99,7 +99,7 @@ def live(
     The newest frame is predicted with the newest parameters; frames there was no time for are dropped and counted.
     Ctrl-C ends a camera or stream. The exit status is 1 where pictures could not be read or a stream was lost.
     """
-    _refuse_existing(out)
+    _check_out(out)
     chosen = _frame_size(size, model)
     opened = open_source(source, chosen, play_rate, parse_seconds("--stall", stall))
     limit = None if budget is None else parse_seconds("--budget", budget)
@@ -161,8 +161,13 @@ def _say(event: Event) -> None:
         warn(event.text)
 
 
-def _refuse_existing(out: Path | None) -> None:
-    if out is not None and out.exists():
+def _check_out(out: Path | None) -> None:
+    """Refuses a film before anything is loaded."""
+    if out is None:
+        return
+    if out.suffix.lower() not in SUFFIXES:
+        raise SettingsError(f"--out {out}: expected a video's name ending in {', '.join(SUFFIXES)}.")
+    if out.exists():
         raise AllWeatherError(f"{out} exists already. Choose another --out, or remove it first.")
 
 

@@ -20,7 +20,7 @@ from allweather.live.reader import Reader
 from allweather.live.record import Record
 from allweather.live.run import Run
 from allweather.live.slot import Slot
-from allweather.live.sources import Source, open_source
+from allweather.live.sources import Source, check_positive, open_source
 from allweather.live.totals import Totals
 from allweather.session import Session
 
@@ -93,7 +93,7 @@ class Live:
     ) -> None:
         if learner not in get_args(Where):
             raise unknown("learner", learner, get_args(Where))
-        _check(budget=budget, rate=rate, stall=stall)
+        check_positive("budget", budget)
         if adapt_every != "auto" and not (isinstance(adapt_every, int) and adapt_every > 0):
             raise SettingsError(f"Live.adapt_every: expected a whole number above 0 or 'auto', got {adapt_every!r}.")
         self.session, self.budget, self.adapt_every, self.wait = session, budget, adapt_every, wait
@@ -193,9 +193,3 @@ def _nothing_to_learn(session: Session, wait: bool) -> str:
             "or adapt_when='always'."
         )
     return ""
-
-
-def _check(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise SettingsError(f"Live.{name}: expected a number above 0, got {value}.")

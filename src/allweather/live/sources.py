@@ -12,7 +12,7 @@ from PIL import Image
 
 from allweather.data import Video, open_files
 from allweather.data.stream import Frame
-from allweather.errors import AllWeatherError, InputError
+from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.rgb import EXTENSIONS, ImageError, to_unit
 
 FOLDER_RATE = 10.0  # pictures per second of a folder, which says nothing
@@ -109,6 +109,16 @@ def frame_of(name: str, pixels: np.ndarray, size: Size, path: Path | None = None
     return Frame(name, made, image.size, path, pixels if resampled else None)
 
 
+def check_positive(name: str, value: float | None) -> None:
+    """Refuses a time or rate that is not above 0.
+
+    Raises:
+        SettingsError: naming it.
+    """
+    if value is not None and not value > 0:
+        raise SettingsError(f"live: expected a {name} above 0, got {value}.")
+
+
 def open_source(name: str, size: Size = None, rate: float | None = None, stall: float = 30.0) -> Source:
     """The source that a name means: a video file, a folder of images, `camera:0`, or a stream's address.
 
@@ -119,8 +129,11 @@ def open_source(name: str, size: Size = None, rate: float | None = None, stall: 
 
     Raises:
         InputError: when there is no such thing, or it cannot be read.
+        SettingsError: for a rate or stall that is not above 0.
         MissingLibraryError: when the library that reads it is not installed.
     """
+    for setting, value in (("rate", rate), ("stall", stall)):
+        check_positive(setting, value)
     from allweather.live.camera import CameraSource
     from allweather.live.network import SCHEMES, NetworkSource
 
