@@ -35,9 +35,8 @@ def test_meters_refuse_other_shapes_and_start_without_figures(make) -> None:  # 
     assert meter.figures() == {}
     with pytest.raises(InputError, match="one shape"):
         meter.update(Prediction(np.zeros((2, 3), int), np.ones((2, 3))), Truth(np.zeros((3, 2), int)))
-    counted = meter.update(
-        Prediction(np.zeros((2, 3), int), np.ones((2, 3))), Truth(np.zeros((2, 3), int), np.zeros((2, 3), bool))
-    )
+    halves, invalid = np.repeat([[0, 1]], 8, 0).repeat(6, 1), np.zeros((8, 12), bool)
+    counted = meter.update(Prediction(halves, np.ones((8, 12))), Truth(halves, invalid))
     assert counted.figures() and all(np.isfinite(value) for value in counted.figures().values())
 
 
