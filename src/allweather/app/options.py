@@ -3,9 +3,9 @@
 import re
 from typing import Any, Literal
 
-from allweather.bench.plan import pixels
 from allweather.classes import CLASS_SETS
 from allweather.errors import SettingsError, unknown
+from allweather.runs.plan import pixels
 from allweather.values import parse_value
 
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0}
