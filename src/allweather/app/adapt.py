@@ -12,9 +12,6 @@ from allweather import methods
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
 from allweather.app.options import network_options, parse_settings, parse_size
 from allweather.app.output import Output
-from allweather.bench.decisions import decisions_of, spell
-from allweather.bench.evaluate import Protocol, run
-from allweather.bench.record import provenance
 from allweather.data import load_stream
 from allweather.data.folder import open_files
 from allweather.data.stream import Stream
@@ -22,6 +19,9 @@ from allweather.errors import CheckpointError, RandomWeightsWarning, SettingsErr
 from allweather.models import load_model
 from allweather.models.catalogue import published_size
 from allweather.plugins import digest, own_file
+from allweather.runs.decisions import decisions_of, spell
+from allweather.runs.evaluate import Protocol, run
+from allweather.runs.record import provenance
 from allweather.session import AdaptWhen, Precision, Session, Shift
 from allweather.session.shift import Reference
 

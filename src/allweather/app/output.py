@@ -10,10 +10,6 @@ import torch
 from torch import Tensor
 
 from allweather.app.console import warn
-from allweather.bench.decisions import decisions_of
-from allweather.bench.evaluate import Outcome
-from allweather.bench.record import describe_result
-from allweather.bench.record_file import read_adapted
 from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json
 from allweather.data.stream import Frame
@@ -22,6 +18,10 @@ from allweather.pictures.drawing import colorize, overlay
 from allweather.pictures.enlarge import labels_at, stripes
 from allweather.pictures.writing import write_image
 from allweather.rgb import read_upright
+from allweather.runs.decisions import decisions_of
+from allweather.runs.evaluate import Outcome
+from allweather.runs.record import describe_result
+from allweather.runs.record_file import read_adapted
 
 SUFFIXES = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # folder of OUT → suffix
 COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
