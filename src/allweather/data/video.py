@@ -137,7 +137,7 @@ class Video:
         if losses.stopped is not None:
             return losses.stopped
         missing = self.frames is not None and losses.read < self.frames
-        short = self.duration is not None and losses.end < self.duration - 2 / float(self.rate)
+        short = self.duration is not None and losses.end < self.duration - 1.5 / float(self.rate)
         edited = "mov" in container.format.name.split(",")  # an edit list may leave frames out on purpose
         if missing and (short or not edited):
             return f"the file ends early: {losses.read} of {self.frames} frames are in it"
