@@ -158,8 +158,8 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str, range]] = {  # how it is ma
         "early",
         range(12, 20),
     ),
-    "spoiled mp4": (
-        lambda folder: spoil(clip(folder / "a.mp4", noise(30)), 0.5),
+    "spoiled avi": (
+        lambda folder: spoil(clip(folder / "a.avi", noise(30), "mpeg4"), 0.5),
         "damaged and left out, ",
         range(25, 30),
     ),
