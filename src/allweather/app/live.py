@@ -15,7 +15,7 @@ from allweather.live import Event, Live, LiveFrame
 from allweather.live.live import Where
 from allweather.live.sources import open_source
 from allweather.live.totals import Totals
-from allweather.pictures.film import SUFFIXES, Film
+from allweather.pictures.film import FORMATS, Film
 from allweather.pictures.panels import fitted
 from allweather.session import Precision
 
@@ -165,8 +165,8 @@ def _check_out(out: Path | None) -> None:
     """Refuses a film before anything is loaded."""
     if out is None:
         return
-    if out.suffix.lower() not in SUFFIXES:
-        raise SettingsError(f"--out {out}: expected a video's name ending in {', '.join(SUFFIXES)}.")
+    if out.suffix.lower() not in FORMATS:
+        raise SettingsError(f"--out {out}: expected a video's name ending in {', '.join(FORMATS)}.")
     if out.exists():
         raise AllWeatherError(f"{out} exists already. Choose another --out, or remove it first.")
 
