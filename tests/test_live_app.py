@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 from test_app import ENVIRONMENT, MODEL, allweather, hear_interrupts
 
+from allweather.app import live as app
 from allweather.data import Video
 from allweather.data.scenes import render
+from allweather.live.sources import Source
 from allweather.pictures.film import Film
 
 QUICK = (*MODEL, "--size", "96x64", "--learner", "thread")
@@ -127,6 +129,24 @@ def test_ctrl_c_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> N
     assert lines[-1]["kind"] == "end" and lines[-1]["why"] == "interrupted"
     assert sum(line["kind"] == "frame" for line in lines) == lines[-1]["predicted"] >= 1
     assert sum(1 for _ in Video(out)) == lines[-1]["predicted"]
+
+
+@pytest.mark.parametrize(("endless", "status"), [(True, 0), (False, 130)])
+def test_ctrl_c_is_how_a_camera_ends(clip: Path, endless: bool, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = app.open_source
+
+    def opened(*arguments: Any) -> Source:
+        source = plain(*arguments)
+        source.endless = endless
+        return source
+
+    def interrupt(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "open_source", opened)
+    monkeypatch.setattr(app, "_figures", interrupt)
+    done = allweather("live", clip, *QUICK)
+    assert done.returncode == status and "1 frames predicted" in done.stderr
 
 
 def test_the_picture_drawn_is_the_frame_as_it_came(clip: Path, tmp_path: Path) -> None:

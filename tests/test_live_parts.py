@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from simulated import picture
-from tiny import tiny
+from tiny import CLASSES, tiny
 
 from allweather.app.options import parse_every, parse_seconds
 from allweather.errors import SettingsError
@@ -19,7 +19,7 @@ from allweather.live.pace import RAREST, Pace, stride_that_fits
 from allweather.live.process import ProcessPupil
 from allweather.live.sources import Shot, Source, frame_of
 from allweather.live.totals import Latencies
-from allweather.models.segmenter import Segmenter
+from allweather.models import Segmenter, load_model
 from allweather.session import Session
 from allweather.session.handover import serve, state_of
 
@@ -127,12 +127,29 @@ class Until(Source):
             number += 1
 
 
+OWN = """
+from tiny import TinyNetwork, tiny
+
+
+class Own(TinyNetwork):
+    pass
+
+
+def build():
+    network = tiny("batchnorm").network
+    network.__class__ = Own
+    return network
+"""
+
+
 def test_a_process_learns_what_a_thread_would(tmp_path: Path) -> None:
-    session, source, path = Session(tiny("batchnorm"), "mall-domain"), Until(3), tmp_path / "run.jsonl"
+    (tmp_path / "mynets.py").write_text(OWN)  # a class that the process has to make again
+    model = load_model(f"{tmp_path / 'mynets.py'}:build", classes=CLASSES)
+    session, source, path = Session(model, "mall-domain"), Until(3), tmp_path / "run.jsonl"
     source.live = live = Live(source, session, every_frame=True, learner="process", record=path)
     states = [state_of(session)]
     shown = [frame for frame in live if frame.state or frame.index % 50 == 0 or not frame.why]
-    again = Session(tiny("batchnorm"), "mall-domain")
+    again = Session(model, "mall-domain")
     learnt = [frame for frame in shown if not frame.why]
     assert len(learnt) == live.totals.learnt >= 3 and live.totals.dropped == 0
     for frame in learnt:
@@ -140,7 +157,7 @@ def test_a_process_learns_what_a_thread_would(tmp_path: Path) -> None:
         states.append(state_of(again))
     served = [frame for frame in shown if frame.state]
     assert served
-    check = Session(tiny("batchnorm"), "mall-domain")
+    check = Session(model, "mall-domain")
     for frame in (*served, shown[0]):
         serve(check, states[frame.state])
         assert torch.equal(check.predict(frame.frame.image), frame.result.logits)
