@@ -175,7 +175,7 @@ MISTAKES = [
     (("--model", "mynets.py:build", "--model-arg", "width=wide"), "width: expected integer, got 'wide'"),
     (("--model", "mynets.py:build", "--model-arg", "depth=2"), "unknown argument of mynets.py:build 'depth'"),
     (("--model", "mynets.py:build", "--model-arg", "width"), "--model-arg: expected NAME=VALUE, got 'width'"),
-    (("--model", "mynets.py:build", "--mean", "1,2"), "--mean: expected 3 values separated by commas (number)"),
+    (("--model", "mynets.py:build", "--mean", "1,2"), "--mean: expected 3 numbers separated by commas"),
     (("--model", "mynets.py:build", "--classes", "city"), "unknown class set 'city'. Did you mean 'cityscapes'"),
     (("--model", "mynets.py:build", "--weights", "mynets.py"), "mynets.py"),
     (
