@@ -16,6 +16,8 @@ from allweather.data.pairing import pair, scenes
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.data.stream import Frame, Stream
 from allweather.data.truth import TruthReader
+from allweather.data.video import suffixes
+from allweather.data.video_stream import VideoStream
 from allweather.errors import InputError, unknown
 
 Size = tuple[int, int]  # width, height
@@ -89,7 +91,9 @@ class LabelledStream:
 
 
 def labelled_folders(images: Path, labels: Path, classes: str, size: Size | None = None) -> LabelledStream:
-    """A folder of images and one of label files, paired by their names.
+    """A folder of images, or a video, and a folder of label files, paired by their names.
+
+    A video's frames are named after their numbers: 000000.png is the label of the first.
 
     Args:
         classes: name of the class set that the label files hold.
@@ -100,13 +104,27 @@ def labelled_folders(images: Path, labels: Path, classes: str, size: Size | None
     """
     if classes not in CLASS_SETS:
         raise unknown("class set", classes, CLASS_SETS)
-    mapping, stream = find_mapping(classes), open_files([images], size)
+    mapping, stream = find_mapping(classes), _frames(images, size)
     reader, found = TruthReader(mapping), pair(stream.names, scenes(label_files(labels), labels))[0]
 
     def read(name: str) -> Truth:
         return Truth(reader.read(*found[name].choose(None))[0])
 
     return LabelledStream(stream, mapping.truth, read, frozenset(found))
+
+
+def _frames(path: Path, size: Size | None) -> Stream:
+    """The images below a folder, or the frames of a video.
+
+    Raises:
+        InputError: for a video without its end, as figures of the same file elsewhere would be of other frames.
+    """
+    if path.is_dir() or path.suffix.lower() not in suffixes:
+        return open_files([path], size)
+    stream = VideoStream(path, size)
+    if stream.damage:
+        raise InputError(f"{path}: {stream.damage}. Figures need the whole file: copy it again.")
+    return stream
 
 
 def labelled_scenes(weather: str, seeds: range, size: Size | None = None) -> LabelledStream:
