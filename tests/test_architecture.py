@@ -15,12 +15,13 @@ BELOW = {  # what each room may import, besides itself
     "values": {"errors"},
     "plugins": {"errors"},
     "rgb": {"errors"},
-    "pictures": {"errors", "classes", "rgb"},
+    "writing": {"errors"},
+    "pictures": {"errors", "classes", "rgb", "writing"},
     "ncut": {"errors"},
-    "models": {"errors", "values", "plugins", "classes"},
+    "models": {"errors", "values", "plugins", "classes", "writing"},
     "methods": {"errors", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
-    "session": {"errors", "classes", "rgb", "pictures", "models", "methods", "ncut"},
-    "data": {"errors", "plugins", "classes", "rgb", "pictures"},
+    "session": {"errors", "classes", "rgb", "writing", "pictures", "models", "methods", "ncut"},
+    "data": {"errors", "plugins", "classes", "rgb", "writing", "pictures"},
     "bench": {
         "errors",
         "values",
@@ -32,6 +33,7 @@ BELOW = {  # what each room may import, besides itself
         "ncut",
         "data",
         "rgb",
+        "writing",
         "pictures",
     },
     "app": {
@@ -46,6 +48,7 @@ BELOW = {  # what each room may import, besides itself
         "data",
         "bench",
         "rgb",
+        "writing",
         "pictures",
     },
 }

@@ -124,8 +124,9 @@ def test_networks_of_libraries_are_converted_too(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     packaged = find_entry("demo:streetnet").packaged
     assert packaged
+    (tmp_path / "file").write_text("")
     with pytest.raises(AllWeatherError, match="cannot write"):
-        convert("demo:streetnet", packaged, tmp_path / "absent" / "a.safetensors")
+        convert("demo:streetnet", packaged, tmp_path / "file" / "a.safetensors")
 
 
 def test_a_conversion_that_fails_leaves_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from allweather.pictures.writing import write_bytes, write_image
+from allweather.pictures.writing import write_image
 from allweather.rgb import ImageError, open_image
+from allweather.writing import write_bytes
 
 __all__ = [
     "INDEX_MODES", "encode_json", "indices_of", "read_labels", "spell_json", "write_bytes", "write_image", "write_json",
@@ -53,7 +54,7 @@ def indices_of(image: Image.Image, path: Path) -> np.ndarray:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON with stable keys and one final newline, whole or not at all."""
-    write_bytes(path, encode_json(spell_json(content)))
+    write_bytes(path, encode_json(spell_json(content)), durable=True)
 
 
 def encode_json(text: str) -> bytes:
