@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from allweather.app.console import warn
 from allweather.bench.decisions import decisions_of
@@ -18,8 +16,8 @@ from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json
 from allweather.data.stream import Frame
 from allweather.errors import AllWeatherError
-from allweather.pictures.drawing import colorize, overlay
-from allweather.pictures.enlarge import labels_at, stripes
+from allweather.pictures.drawing import blend, colorize
+from allweather.pictures.enlarge import confidence_at, labels_at
 from allweather.pictures.writing import write_image
 from allweather.rgb import read_upright
 
@@ -76,8 +74,9 @@ class Output:
             warn(self.failures[outcome.name])
             return
         labels = labels_at(outcome.logits, outcome.frame.size)
-        write_image(self._place("color", outcome.name), colorize(labels, classes))
-        write_image(self._place("overlay", outcome.name), overlay(picture_of(outcome.frame), labels, classes))
+        colors = colorize(labels, classes)
+        write_image(self._place("color", outcome.name), colors)
+        write_image(self._place("overlay", outcome.name), blend(picture_of(outcome.frame), colors))
         if self.confidence:
             write_image(self._place("confidence", outcome.name), confidence_at(outcome.logits, outcome.frame.size))
         write_image(self._label(outcome.name), labels)
@@ -116,16 +115,6 @@ def picture_of(frame: Frame) -> np.ndarray:
     if frame.path is not None and (frame.image.shape[2], frame.image.shape[1]) != frame.size:
         return np.asarray(read_upright(frame.path))
     return np.asarray((frame.image * 255).round().byte().permute(1, 2, 0))
-
-
-@torch.no_grad()
-def confidence_at(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """The largest probability of each pixel at (width, height), uint16 H×W, 0..65535 for 0..1."""
-    width, height = size
-    grey = np.empty((height, width), np.uint16)
-    for rows, part in stripes(logits, (height, width)):
-        grey[rows] = (part.softmax(0).amax(0) * 65535).round().cpu().numpy()
-    return grey
 
 
 def _entry(outcome: Outcome) -> dict[str, Any]:
