@@ -25,12 +25,13 @@ from allweather.session.shift import Shift, ShiftDetector
 from allweather.session.snapshot import Snapshot, flatten_optimizer
 from allweather.session.steps import Steps, take_steps, unfit
 from allweather.session.storage import load_session, save_session
+from allweather.session.streaming import Streaming
 
 AdaptWhen = Literal["always", "shift"]
 _FORMAT = "2"  # of saved sessions
 
 
-class Session:
+class Session(Streaming):
     """Adapts a copy of `model` by `method`, one batch of images at a time; the caller's network never changes.
 
     Sessions in different threads do not disturb each other. Calls of one session from several threads at once wait
