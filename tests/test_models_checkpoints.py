@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from allweather import load_model
-from allweather.app.adapt import open_session
 from allweather.app.cli import main
+from allweather.app.opening import open_session
 from allweather.errors import AllWeatherError, CheckpointError, SettingsError
 from allweather.models.catalogue import convert, find_entry
 from allweather.models.checkpoints import fitting_tensors, load_weights, write_tensors
