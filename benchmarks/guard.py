@@ -23,12 +23,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from allweather import Segmenter, Session, load_model, methods
-from allweather.bench.record import versions
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.data.labels import Mapping, find_mapping, mapping_between
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.pictures.enlarge import labels_at
+from allweather.runs.record import versions
 from allweather.session.adapted import Prediction
 from allweather.session.guard.policy import Policy
 from allweather.session.guard.signs import compare, cuts, mirror_change

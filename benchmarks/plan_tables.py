@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from statistics import mean
 
-from allweather.bench.report.collect import Group, against, group_records
-from allweather.bench.report.refusals import COLUMN, MARK, cell, explained, measures_guard, together
 from allweather.methods import METHODS
+from allweather.report.collect import Group, against, group_records
+from allweather.report.refusals import COLUMN, MARK, cell, explained, measures_guard, together
 from benchmarks.committed import pair, plain, plan_records
 
 Row = Sequence[str]

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from allweather.bench.decisions import Counts
-from allweather.bench.report.refusals import COLUMN, MARK, REMARK, cell, measures_guard
+from allweather.report.refusals import COLUMN, MARK, REMARK, cell, measures_guard
+from allweather.runs.decisions import Counts
 from allweather.session import Decision
 from allweather.session.guard import KINDS
 from benchmarks.committed import RECORDS, benchmark_record, load, pair

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from allweather import methods
-from allweather.bench.report.collect import group_records
-from allweather.bench.report.refusals import MARK as GUARDED
-from allweather.bench.report.refusals import REMARK, in_words, measures_guard
 from allweather.methods import METHODS, Method
+from allweather.report.collect import group_records
+from allweather.report.refusals import MARK as GUARDED
+from allweather.report.refusals import REMARK, in_words, measures_guard
 from benchmarks import fidelity, guard_table
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES

@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 
 from allweather.app.cli import main
-from allweather.bench.record_file import read_adapted
 from allweather.classes import CITYSCAPES
 from allweather.data.scenes import render
 from allweather.models.catalogue import find_entry
+from allweather.runs.record_file import read_adapted
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
 MODEL = ("--model", "demo:streetnet")

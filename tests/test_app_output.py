@@ -13,7 +13,7 @@ from reference_fixtures import assets
 from test_app import ENVIRONMENT, MODEL, allweather
 
 from allweather import rgb
-from allweather.bench.record_file import read_adapted
+from allweather.runs.record_file import read_adapted
 
 
 def test_an_output_folder_may_have_any_name(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from clips import clip, cut, scene, sound_only
 from PIL import Image
 from test_app import MODEL, Done, allweather, in_a_process, pixels
 
-from allweather.bench.record_file import read_adapted
 from allweather.data.scenes import render
+from allweather.runs.record_file import read_adapted
 
 SIZE = (96, 64)
 LOSSLESS = {"codec": "libx264rgb", "pixel_format": "rgb24", "options": {"qp": "0"}}

@@ -15,12 +15,12 @@ from allweather.app.opening import open_inputs, open_network
 from allweather.app.options import network_options, parse_settings, parse_size
 from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, parse_kinds
 from allweather.app.reel import open_reel
-from allweather.bench.decisions import decisions_of, spell
-from allweather.bench.evaluate import Protocol
-from allweather.bench.record import provenance
 from allweather.data import Stream, VideoStream
 from allweather.models.catalogue import published_size
 from allweather.plugins import digest, own_file
+from allweather.runs.decisions import decisions_of, spell
+from allweather.runs.evaluate import Protocol
+from allweather.runs.record import provenance
 from allweather.session import AdaptWhen, Precision, Session, Shift
 from allweather.session.shift import Reference
 

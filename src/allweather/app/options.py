@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from allweather.bench.plan import pixels
 from allweather.classes import CLASS_SETS
 from allweather.errors import SettingsError, unknown
+from allweather.runs.plan import pixels
 from allweather.values import parse_value
 
 

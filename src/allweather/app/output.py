@@ -14,15 +14,15 @@ from allweather.app.console import warn
 from allweather.app.drawn import Drawn
 from allweather.app.overlap import bytes_of
 from allweather.app.reel import Reel
-from allweather.bench.decisions import decisions_of
-from allweather.bench.evaluate import Outcome
-from allweather.bench.record import describe_result
-from allweather.bench.record_file import read_adapted
 from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json
 from allweather.data.json_lines import JsonLines, encode_line
 from allweather.errors import AllWeatherError, SettingsError, unknown
 from allweather.pictures.writing import write_image
+from allweather.runs.decisions import decisions_of
+from allweather.runs.evaluate import Outcome
+from allweather.runs.record import describe_result
+from allweather.runs.record_file import read_adapted
 from allweather.writing import write_bytes
 
 Kind = Literal["labels", "color", "overlay", "confidence", "video"]

@@ -13,9 +13,7 @@ from allweather.pictures.writing import write_image
 from allweather.rgb import ImageError, open_image
 from allweather.writing import write_bytes
 
-__all__ = [
-    "INDEX_MODES", "encode_json", "indices_of", "read_labels", "spell_json", "write_bytes", "write_image", "write_json",
-]  # fmt: skip
+__all__ = ["INDEX_MODES", "encode_json", "indices_of", "read_labels", "spell_json", "write_image", "write_json"]
 
 INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "LA", "PA")
 
