@@ -167,7 +167,7 @@ def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path:
 
 def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(tmp_path: Path) -> None:
     def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     noise = list(np.random.default_rng(0).integers(0, 256, (60, 64, 96, 3), np.uint8))

@@ -94,6 +94,13 @@ def test_nothing_hides_or_evaluates() -> None:
                 assert node.func.id not in ("eval", "exec"), f"{path} evaluates text"
 
 
+def test_only_the_command_line_speaks() -> None:
+    spoken = re.compile(r"\bprint\(|\bsys\.(stdout|stderr)\b|\brich\b|\btyper\b")
+    for path in FILES:
+        code = ast.unparse(ast.parse(path.read_text()))
+        assert room(path) == "app" or not spoken.search(code), f"{path} speaks; it should log"
+
+
 def test_files_name_no_machine_and_no_registry() -> None:
     pattern = re.compile(
         r"(?<![\w.])/(work|root|home|tmp)/|\.\./shared|index-url|https?://[a-z.]*(pypi|npmjs|debian)[a-z.]*"

@@ -41,22 +41,6 @@ def adapt(
         typer.Option(help="The network, as SCHEME:NAME (see `allweather list models`), or your own: mynets.py:build."),
     ],
     out: Annotated[Path, typer.Option(help="The folder where everything goes.")],
-    write: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND,…",
-            help="What to write: labels, color, overlay, confidence (16-bit grey PNG, 0..65535 = 0..1), video. "
-            "Default: labels,color,overlay; of a video: video.",
-        ),
-    ] = None,
-    panels: Annotated[
-        str | None,
-        typer.Option(metavar="PANEL,…", help="What the film shows side by side. Default: input,source,adapted."),
-    ] = None,
-    film_rate: Annotated[
-        float | None,
-        typer.Option(metavar="FPS", help="Frames per second of the film. Default: the video's; of images, 10."),
-    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
     random_weights: Annotated[
@@ -112,6 +96,22 @@ def adapt(
         Reference, typer.Option(help="What shift compares with: source, the network's; start, the first five batches.")
     ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Keep what an earlier run wrote; do the rest.")] = False,
+    write: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND,…",
+            help="What to write: labels, color, overlay, confidence (16-bit grey PNG, 0..65535 = 0..1), video. "
+            "Default: labels,color,overlay; of a video: video.",
+        ),
+    ] = None,
+    panels: Annotated[
+        str | None,
+        typer.Option(metavar="PANEL,…", help="What the film shows side by side. Default: input,source,adapted."),
+    ] = None,
+    film_rate: Annotated[
+        float | None,
+        typer.Option(metavar="FPS", help="Frames per second of the film. Default: the video's; of images, 10."),
+    ] = None,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Write confidence too, beside what --write says.")
     ] = False,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,6 +29,7 @@ from allweather.models.reading import check_size, read_checkpoint
 from allweather.models.segmenter import Provenance
 from allweather.writing import whole
 
+LOG = logging.getLogger(__name__)
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Translate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -48,6 +50,7 @@ def load_weights(
     """
     tensors, provenance = fitting_tensors(network, path, name=name, drop=drop, sha256=sha256, translate=translate)
     kept = network.state_dict()
+    LOG.info("%s: weights of %s, sha256 %s", name, path, provenance.sha256)
     network.load_state_dict({**{key: kept[key] for key in kept if is_counter(key)}, **tensors})
     return provenance
 
