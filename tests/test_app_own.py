@@ -46,16 +46,25 @@ def own_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.path[:] = path
 
 
-def run_page(page: Path, folder: Path) -> list[Done]:
-    """Writes the files and runs the commands of a page, in order; gives what the commands said."""
-    done: list[Done] = []
+def snippets(page: Path) -> tuple[dict[str, str], list[str]]:
+    """The files that a page shows, by name, and its commands."""
+    files: dict[str, str] = {}
+    commands: list[str] = []
     for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.S | re.M):
         named = re.match(r"# (\S+\.(?:py|toml))\n", text)
         if kind and named:
-            (folder / named[1]).write_text(text)
+            files[named[1]] = text
         elif not kind:
-            done += [run_line(line) for line in text.splitlines()]
-    return done
+            commands += text.splitlines()
+    return files, commands
+
+
+def run_page(page: Path, folder: Path) -> list[Done]:
+    """Writes the files and runs the commands of a page, in order; gives what the commands said."""
+    files, commands = snippets(page)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return [run_line(line) for line in commands]
 
 
 def run_line(line: str) -> Done:

@@ -84,7 +84,9 @@ def test_colors_are_those_that_the_file_names(space: tuple[int, int], tmp_path: 
     for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 30, 90)):
         frames = [np.full((32, 32, 3), color, np.uint8)]
         (given,) = Video(clip(tmp_path / "a.mp4", frames, options={"qp": "1"}, space=space))
-        assert np.abs(given.pixels.astype(int) - color).max() <= 4
+        assert (
+            np.abs(given.pixels.astype(int) - color).max() <= space[1]
+        )  # the full range is narrower where it is coded
 
 
 ONE = 1 << 16
@@ -156,8 +158,8 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str, range]] = {  # how it is ma
         "early",
         range(12, 20),
     ),
-    "spoiled mp4": (
-        lambda folder: spoil(clip(folder / "a.mp4", noise(30)), 0.5),
+    "spoiled avi": (
+        lambda folder: spoil(clip(folder / "a.avi", noise(30), "mpeg4"), 0.5),
         "damaged and left out, ",
         range(25, 30),
     ),
@@ -246,9 +248,10 @@ def test_what_is_no_video_is_refused_on_opening(kind: str, opened: Callable[[Pat
 
 
 @pytest.mark.parametrize("name", ["a:b.mp4", "caf\udce9.mp4", "100%d.mp4", "ä b.mkv", "http:a.mp4"])
-def test_a_name_is_only_a_name(name: str, tmp_path: Path) -> None:
-    path = clip(tmp_path / "plain.mkv", scene(2)).rename(tmp_path / name)
-    assert len(list(Video(path))) == 2
+def test_a_name_is_only_a_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip(tmp_path / "plain.mkv", scene(2)).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(Video(name))) == len(list(Video(tmp_path / name))) == 2
 
 
 @pytest.mark.parametrize("stand_in", [None, SimpleNamespace(__version__="17.1.0")], ids=["missing", "too old"])
@@ -269,6 +272,7 @@ ANY_ORDER = {
     "h264": ("a.mp4", "libx264", "yuv420p", {"g": "8", "bf": "2"}),
     "mpeg4": ("a.avi", "mpeg4", "yuv420p", {"g": "8"}),
     "vp9": ("a.webm", "libvpx-vp9", "yuv420p", {}),
+    "no index": ("a.ts", "libx264", "yuv420p", {"g": "8", "bf": "2"}),
     "no times": ("a.h264", "libx264", "yuv420p", {"g": "8"}),
 }
 

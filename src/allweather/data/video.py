@@ -106,8 +106,7 @@ class Video:
         av = load_pyav()
         self._check_file()
         try:
-            # "file:" keeps a colon in a name from being a protocol; a playlist must not lead into the network
-            container = av.open(f"file:{self.path}", container_options={"protocol_whitelist": "file"})
+            container = av.open(f"file:{self.path}")  # without it, a colon in a name is the end of a protocol
         except (av.FFmpegError, UnicodeError) as error:
             raise self._unreadable(why_unopened(self.path, error)) from error
         with container:
@@ -138,7 +137,7 @@ class Video:
         if losses.stopped is not None:
             return losses.stopped
         missing = self.frames is not None and losses.read < self.frames
-        short = self.duration is not None and losses.end < self.duration - 2 / float(self.rate)
+        short = self.duration is not None and losses.end < self.duration - 1.5 / float(self.rate)
         edited = "mov" in container.format.name.split(",")  # an edit list may leave frames out on purpose
         if missing and (short or not edited):
             return f"the file ends early: {losses.read} of {self.frames} frames are in it"

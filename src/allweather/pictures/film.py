@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from av.video.stream import VideoStream
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that the build of PyAV has is taken
 OPTIONS = {"libx264": {"preset": "veryfast", "crf": "18"}, "mpeg4": {"flags": "+qscale", "global_quality": "354"}}
-PIECES = {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "min_frag_duration": "500000"}  # microseconds
+BOXES = {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "min_frag_duration": "500000"}  # microseconds
+FORMATS = {  # by suffix: the container, and pieces of about a second
+    ".mp4": ("mp4", BOXES), ".m4v": ("mp4", BOXES), ".mov": ("mov", BOXES),
+    ".mkv": ("matroska", {"cluster_time_limit": "1000"}),
+}  # fmt: skip
 BT709, LIMITED = 1, 1  # how the file names its colors
 CLOCK = 90_000  # ticks a second, at least: frames' own times are rounded to them
 
@@ -49,8 +52,9 @@ class Film:
 
     def __init__(self, path: Path | str, rate: Fraction | float, width: int, height: int) -> None:
         self.path = Path(path)
-        if self.path.suffix.lower() not in SUFFIXES:
-            raise SettingsError(f"{self.path}: expected a video's name ending in {', '.join(SUFFIXES)}.")
+        suffix = self.path.suffix.lower()
+        if suffix not in FORMATS:
+            raise SettingsError(f"{self.path}: expected a video's name ending in {', '.join(FORMATS)}.")
         if min(width, height) < 1:
             raise SettingsError(f"{self.path}: expected a width and height of at least 1, got {width}×{height}.")
         self.rate, self.width, self.height = _rate(self.path, rate), width, height
@@ -58,8 +62,8 @@ class Film:
         self._av, self._last = load_pyav(), -1
         self._tick = 1 / (self.rate.numerator * Fraction(math.ceil(CLOCK / self.rate.numerator)))
         self._file = GrowingFile(self.path)
-        self._container = self._av.open(self._file, "w", format=_format(self.path), container_options=PIECES)
-        self._container.flags |= self._av.container.Flags.flush_packets.value
+        container, options = FORMATS[suffix]
+        self._container = self._av.open(self._file, "w", format=container, container_options=options)
         self._stream = self._add_stream()
         self._closed = False
 
@@ -171,7 +175,3 @@ def _rate(path: Path, rate: Fraction | float) -> Fraction:
         raise SettingsError(f"{path}: expected a rate above 0 frames per second, got {rate}.")
     exact = rate if isinstance(rate, Fraction) else Fraction(rate)
     return max(exact.limit_denominator(100_000), Fraction(1, 100_000))
-
-
-def _format(path: Path) -> str:
-    return {".mkv": "matroska", ".mov": "mov"}.get(path.suffix.lower(), "mp4")

@@ -87,7 +87,8 @@ class StreamSpec(_Named):
             the plan's folder), or any name where `images` and `labels` are given; `scenes:WEATHER` are
             procedural scenes, which need nothing else.
         root: the dataset's folder (variables like ${ROOT} allowed).
-        images, labels: folders whose files share names; `classes` says what the labels hold.
+        images, labels: folders whose files share names; `classes` says what the labels hold. `images` may be a video,
+            whose labels are named after the numbers of its frames: 000000.png is the first.
         every: takes each n-th frame only.
         sequence: pieces that follow each other without a reset, `rounds` times over: `dataset:split` names under
             `root`, `scenes:WEATHER`, or what takes the place of `{}` in `images` and `labels`.

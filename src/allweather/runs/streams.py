@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -16,6 +17,8 @@ from allweather.data.pairing import Scene, pair, scenes
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.data.stream import Frame, Stream
 from allweather.data.truth import TruthReader
+from allweather.data.video import suffixes
+from allweather.data.video_stream import VideoStream
 from allweather.errors import InputError, SettingsError, unknown
 from allweather.runs.plan import PIECE, SCENES, PlannedRun, StreamSpec, pixels
 from allweather.runs.variables import resolve
@@ -70,7 +73,7 @@ def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> LabelledStream:
     reader = TruthReader(mapping)
 
     def opened(piece: str) -> tuple[Stream, dict[str, Scene]]:
-        stream = open_files([resolve(images.replace(PIECE, piece))], size)
+        stream = _frames(resolve(images.replace(PIECE, piece)), size)
         folder = resolve(labels.replace(PIECE, piece))
         return stream, pair(stream.names, scenes(label_files(folder), folder))[0]
 
@@ -82,6 +85,20 @@ def _folders(spec: StreamSpec, size: tuple[int, int] | None) -> LabelledStream:
         lambda name: None,
         joined.parts.__getitem__,
     )
+
+
+def _frames(path: Path, size: tuple[int, int] | None) -> Stream:
+    """The images below a folder, or the frames of a video.
+
+    Raises:
+        InputError: for a video without its end: figures of two machines would be of different frames.
+    """
+    if path.is_dir() or path.suffix.lower() not in suffixes:
+        return open_files([path], size)
+    stream = VideoStream(path, size)
+    if stream.damage:
+        raise InputError(f"{path}: {stream.damage}. Figures need the whole file: copy it again.")
+    return stream
 
 
 def _scenes(spec: StreamSpec, size: tuple[int, int] | None) -> LabelledStream:
