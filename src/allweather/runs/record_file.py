@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
+from allweather.data.json_lines import read_json_lines
 from allweather.errors import InputError
 from allweather.runs.decisions import decisions_of
 from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Each, Maybe, check, check_depth
@@ -42,6 +43,7 @@ RECORD = {
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe((*NUMBER, *OR_NONE)), "finished": Maybe(str),
 }  # fmt: skip
 ADAPTED = {"images": Each(IMAGE), "failures": Maybe(Each(str))}
+LINE = {**IMAGE, "name": str, "failure": Maybe(str)}
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -62,18 +64,35 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def read_adapted(path: Path) -> dict[str, Any]:
-    """The record of an output folder of `allweather adapt`.
+    """The record of an output folder of `allweather adapt`: the header with `images` and `failures` by name.
+
+    They are the lines of the .jsonl file beside it, of which an image's last one counts; version 0.1 wrote them into
+    the header itself.
 
     Raises:
         InputError: when the file is none, or a part of it is missing or of another kind.
     """
-    record = read_json(path)
+    record, lines = {"images": {}, **read_json(path)}, read_json_lines(path.with_suffix(".jsonl"))
     try:
+        check({"lines": lines}, {"lines": [LINE]})
         check(record, ADAPTED)
+        _add_lines(record, lines)
         decisions_of(record)
     except InputError as error:
         raise InputError(f"{path} is not a record that `allweather adapt` wrote: {error}") from error
     return record
+
+
+def _add_lines(record: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    record["failures"] = record.get("failures", {})
+    for line in lines:
+        name = line.pop("name")
+        for kind in ("images", "failures"):
+            record[kind].pop(name, None)
+        if "failure" in line:
+            record["failures"][name] = line["failure"]
+        else:
+            record["images"][name] = line
 
 
 def read_json(path: Path) -> dict[str, Any]:
