@@ -9,6 +9,7 @@ from allweather.data.json_lines import read_json_lines
 from allweather.errors import InputError
 from allweather.runs.decisions import decisions_of
 from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Each, Maybe, check, check_depth
+from allweather.runs.summary import is_summary
 
 SETTING = (*SCALAR, list)
 IMAGE = {
@@ -24,6 +25,10 @@ FIGURES = {
     "mUIoU": Maybe((*NUMBER, *OR_NONE)), "ncut": Maybe(NUMBER), "ncut_before": Maybe(NUMBER), "images": Maybe(int),
     "mIoU_truth": Maybe((*NUMBER, *OR_NONE)), "not_in_truth": Maybe([str]),
 }  # fmt: skip
+SUMMARY = {
+    "images": int, "interval": [NUMBER], "means": Each(NUMBER), "stops": Each(int), "decisions": Each(Each(int)),
+    "paired": Each([NUMBER]),
+}  # fmt: skip
 RUN = {
     "model": {"name": str, "size": Maybe((str, *OR_NONE)), "weights": Maybe((str, *OR_NONE))},
     "stream": {"name": str, "every": Maybe(int)},
@@ -32,12 +37,13 @@ RUN = {
     "precision": Maybe(str),
 }  # fmt: skip
 RECORD = {
-    "identity": Maybe(str), "run": RUN, "figures": FIGURES, "images": [SCORED], "failures": Each(str),
+    "identity": Maybe(str), "run": RUN, "figures": FIGURES, "images": Maybe([SCORED]),
+    "summary": Maybe(SUMMARY), "failures": Each(str),
     "model": {"name": str, "weights": (str, *OR_NONE), "sha256": (str, *OR_NONE)},
     "session": Maybe({"method": Each(SETTING), "guard": Each(SETTING)}),
     "parts": Maybe(Each({"mIoU": (*NUMBER, *OR_NONE), "mIoU_truth": Maybe((*NUMBER, *OR_NONE))})),
     "confusion": Maybe([[int]]),
-    "reliability": [{"confidence": NUMBER, "accuracy": NUMBER}],
+    "reliability": Maybe([{"confidence": NUMBER, "accuracy": NUMBER}]),
     "resolution": Maybe({"stored": [str], "input": [str], "scored": [str]}),
     "versions": {"machine": str}, "frames": int, "order_hash": str, "prediction": str, "views": Maybe(int),
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe((*NUMBER, *OR_NONE)), "finished": Maybe(str),
@@ -116,8 +122,8 @@ def _refuse(constant: str) -> NoReturn:
 
 def _check_classes(record: dict[str, Any]) -> None:
     """Counts of every image are of the classes that the figures name."""
-    classes, images = len(record["figures"]["IoU"]), record["images"]
-    if not images:
+    classes, images = len(record["figures"]["IoU"]), record.get("images", [])
+    if not images and not is_summary(record):
         raise InputError("images: expected at least one, got none.")
     for index, image in enumerate(images):
         for key in ("intersection", "union"):
