@@ -113,6 +113,22 @@ def options() -> str:
     return "\n".join([*lines, "", about])
 
 
+def adapt_io() -> str:
+    """`adapt` end to end against its parts."""
+    found = benchmark_record("performance/adapt-io.json")
+    if found is None:
+        return "not measured"
+    heads = ["network", "input and output", "one after another", "adapt"]
+    lines = [f"| method | {' | '.join(heads)} | over the larger part | peak, MiB |", "|---" * (len(heads) + 3) + "|"]
+    for name, row in found["rows"].items():
+        times = " | ".join(f"{row['ms_per_frame'][head.replace(' ', '_')]:.0f}" for head in heads)
+        lines.append(f"| {name} | {times} | {row['over_larger']:.2f}× | {row['peak_mib']} |")
+    about = (
+        f"Milliseconds per frame: {found['frames']} frames of {found['stored']}, {found['model']} at {found['size']}, "
+    )
+    return "\n".join([*lines, "", f"{about}{found['versions']['machine']} each for network and files."])
+
+
 def all_methods() -> str:
     """One section per method: what its class says, source, defaults and measured figures."""
     return "\n\n".join(_method(name, method) for name, method in METHODS.items())
@@ -173,6 +189,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "stream": stream,
     "live": live,
     "options": options,
+    "adapt-io": adapt_io,
 }
 
 

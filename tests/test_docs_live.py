@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 from clips import clip, scene
-from test_app_own import own_imports, run_line, snippets
+from pages import run_line, snippets
 
 from allweather.data import Video
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "live.md"
-
-forgotten = own_imports
 
 
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

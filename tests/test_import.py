@@ -38,6 +38,17 @@ def test_the_test_above_can_fail(statement: str) -> None:
     assert heavy
 
 
+def test_the_library_logs_and_prints_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Under the standard name, and without a handler of one's own not even warnings reach the terminal."""
+    with caplog.at_level("INFO", "allweather"):
+        allweather.load_model("demo:streetnet")
+    assert [(each.name, each.getMessage()[:14]) for each in caplog.records] == [
+        ("allweather.models.checkpoints", "demo:streetnet")
+    ]
+    _, printed = loaded_after("import allweather, logging; logging.getLogger('allweather.plugins').warning('heard')")
+    assert printed == ""
+
+
 def test_a_name_that_is_not_there_is_no_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Sesion'"):
         allweather.Sesion  # noqa: B018

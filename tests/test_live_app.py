@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import ENVIRONMENT, MODEL, allweather, hear_interrupts
 from PIL import Image
-from test_app import ENVIRONMENT, MODEL, allweather, hear_interrupts
 
 from allweather.app import live as app
 from allweather.data import Video

@@ -1,5 +1,6 @@
 """Adapts any pretrained urban-scene segmentation network to the weather in front of the camera, at test time."""
 
+import logging as _logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ __all__ = [
     "normalized_cut",
     "read_image",
 ]
+
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())  # silent until the caller asks
 
 # A name is imported when it is first used: the command line answers --version and --help without loading torch.
 _HOMES = {

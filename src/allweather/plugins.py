@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import importlib.util
+import logging
 import re
 import sys
 import sysconfig
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 from allweather.errors import AllWeatherError, SettingsError, unknown
 
+LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # All that code of someone else's is known to end with; KeyboardInterrupt and SystemExit go on their way.
@@ -209,8 +211,7 @@ class _Loader(SourceFileLoader):
 
 
 def _say(source: str) -> None:
-    sys.stderr.write(f"running {source}, your own code\n")
-    sys.stderr.flush()
+    LOG.warning("running %s, your own code", source)
 
 
 def _read(path: Path) -> bytes:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from allweather.app.adapt import _frame_size, open_session
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
+from allweather.app.opening import frame_size, open_session
 from allweather.app.options import network_options, parse_every, parse_seconds, parse_settings
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.live import Event, Live, LiveFrame
@@ -100,7 +100,7 @@ def live(
     Ctrl-C ends a camera or stream. The exit status is 1 where pictures could not be read or a stream was lost.
     """
     _check_out(out)
-    chosen = _frame_size(size, model)
+    chosen = frame_size(size, model)
     opened = open_source(source, chosen, play_rate, parse_seconds("--stall", stall))
     limit = None if budget is None else parse_seconds("--budget", budget)
     session = open_session(

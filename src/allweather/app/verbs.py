@@ -1,5 +1,6 @@
 """The verbs of the command line, each imported when it is asked for: torch takes seconds, --help must not."""
 
+import logging
 import os
 from collections.abc import Sequence
 from importlib import import_module
@@ -8,11 +9,11 @@ from typing import Annotated
 import typer
 
 import allweather
-from allweather.app.console import data
+from allweather.app.console import data, hear
 
 VERBS = {  # what stands in each file, and in the list of `allweather --help`
     "demo": ("demo", "Adapt the shipped network to procedural street scenes in six kinds of weather, without labels."),
-    "adapt": ("adapt", "Adapt a network to images without labels, and write its predictions."),
+    "adapt": ("adapt", "Adapt a network to images or a video without labels, and write its predictions."),
     "live": ("live", "Predict a camera, a stream or a file as it comes, and adapt beside it."),
     "score": ("score", "Score predicted labels: mIoU and its companions over all images together."),
     "bench": ("bench", "Run a plan: one JSON record per run; start it again to go on."),
@@ -61,8 +62,12 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_say_version, is_eager=True)
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Tell more: what the library logs under the name allweather.")
+    ] = False,
 ) -> None:
     """What comes ahead of every verb."""
+    hear(logging.INFO if verbose else logging.WARNING)
 
 
 def _other() -> None:

@@ -13,14 +13,13 @@ from allweather.methods import METHODS
 from allweather.report.refusals import mark, of_records
 from allweather.runs.decisions import Counts
 from allweather.runs.record_file import read_record
+from allweather.runs.summary import interval_of, is_summary, paired, per_image
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.scoring.intervals import (
     ImageCounts,
     Interval,
-    bootstrap,
     counts_of,
     image_differences,
-    paired_difference,
 )
 
 Record = Mapping[str, Any]
@@ -119,13 +118,13 @@ class Group:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval over images of `mean("mIoU")`, in %, mean over the runs."""
-        every = ([image["name"] for image in record["images"]] for record in self.records)
-        found = [bootstrap(counts_of(record, names)) for record, names in zip(self.records, every, strict=True)]
-        return 100 * float(np.mean([one.low for one in found])), 100 * float(np.mean([one.high for one in found]))
+        found = [interval_of(record) for record in self.records]
+        low, high = (100 * float(np.mean([ends[side] for ends in found])) for side in (0, 1))
+        return low, high
 
     def per_image(self, key: str) -> list[float]:
         """A number of every image of every run that has it."""
-        return [float(image[key]) for record in self.records for image in record["images"] if key in image]
+        return [value for record in self.records for value in per_image(record, key)]
 
 
 def miou_of(record: Record) -> float:
@@ -221,7 +220,7 @@ def source_of(group: Group, groups: Iterable[Group]) -> Group | None:
 
 def against(group: Group, source: Group) -> Interval | None:
     """Paired difference to the source in [0, 1], averaged over the runs; None where images differ."""
-    found = [_paired(source.records[0], record) for record in group.records]
+    found = [paired(source.records[0], record) for record in group.records]
     intervals = [interval for interval in found if interval is not None]
     if len(intervals) < len(found):
         return None
@@ -232,8 +231,11 @@ def against(group: Group, source: Group) -> Interval | None:
 def changes(group: Group, source: Group) -> list[tuple[str, float]]:
     """Each image's mIoU minus the source's, in points, mean over the runs, the worst first.
 
-    Both over one set of classes, those in the image's truth; images without any are left out.
+    Both over one set of classes, those in the image's truth; images without any are left out. Nothing where only
+    summaries of the records are at hand.
     """
+    if any(is_summary(record) for record in (source.records[0], *group.records)):
+        return []
     before = {image["name"] for image in source.records[0]["images"]}
     gathered: dict[str, list[float]] = {}
     for record in group.records:
@@ -245,14 +247,6 @@ def changes(group: Group, source: Group) -> list[tuple[str, float]]:
             if not np.isnan(change):
                 gathered.setdefault(name, []).append(100 * float(change))
     return sorted(((name, float(np.mean(values))) for name, values in gathered.items()), key=lambda item: item[1])
-
-
-def _paired(source: Record, record: Record) -> Interval | None:
-    entries = [{image["name"] for image in side["images"]} for side in (source, record)]
-    if entries[0] != entries[1]:
-        return None
-    both = _counts(source, record, sorted(entries[0]))
-    return None if both is None else paired_difference(*both)
 
 
 def _counts(source: Record, record: Record, names: Sequence[str]) -> tuple[ImageCounts, ImageCounts] | None:

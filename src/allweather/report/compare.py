@@ -9,8 +9,8 @@ from allweather.runs.decisions import decisions_of
 from allweather.scoring.intervals import counts_of, paired_difference
 
 UNCOMPARED = (  # results, or too long to show
-    "images", "confusion", "reliability", "figures", "parts", "identity", "finished", "seconds", "peak_memory_mib",
-    "decisions", "rolled_back", "skipped_updates",
+    "images", "summary", "confusion", "reliability", "figures", "parts", "identity", "finished",
+    "seconds", "peak_memory_mib", "decisions", "rolled_back", "skipped_updates",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def _difference(first: Any, second: Any) -> float | None:
 
 
 def _paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any] | None:
-    entries = [{entry["name"]: entry for entry in record["images"]} for record in (first, second)]
+    entries = [{entry["name"]: entry for entry in record.get("images", ())} for record in (first, second)]
     names = [name for name in entries[0] if name in entries[1]]
     if not names or len({len(side[names[0]]["union"]) for side in entries}) > 1:
         return None

@@ -55,7 +55,10 @@ def reliability(groups: Sequence[Group]) -> dict[str, str]:
     """Title → SVG of accuracy against confidence, the methods of one setting together."""
     made = {}
     for setting in dict.fromkeys(group.setting for group in groups):
-        inside = [group for group in groups if group.setting == setting and group.free_iterations is None]
+        inside = [
+            group for group in groups
+            if group.setting == setting and group.free_iterations is None and "reliability" in group.records[0]
+        ]  # fmt: skip
         if inside:
             made[f"Reliability: {setting[0]}, {setting[1]}, {setting[2]}"] = _diagram(inside)
     return made

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from allweather.data.images import write_bytes
 from allweather.errors import unknown
 from allweather.report import figures
 from allweather.report.collect import Group, Record, group_records, load_records
@@ -14,6 +13,7 @@ from allweather.report.provenance import provenance_tables, timing_table
 from allweather.report.table import Table
 from allweather.report.tables import harm_tables, result_tables
 from allweather.report.verdict import verdicts
+from allweather.writing import write_bytes
 
 Format = Literal["html", "md", "csv", "latex"]
 STYLE = """

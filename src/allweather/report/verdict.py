@@ -8,6 +8,7 @@ import numpy as np
 from allweather.report.collect import Group
 from allweather.report.figures import by_iterations
 from allweather.runs.decisions import refused, spell
+from allweather.runs.summary import stops_of
 from allweather.session.guard import KINDS
 
 CLOSE = 1.0  # points of mIoU within which the rule counts as having found the best
@@ -37,7 +38,7 @@ def verdicts(groups: Sequence[Group]) -> list[str]:
 def _ends(ruled: Group) -> str:
     """What ended the iterations, over all images."""
     words = {"cap": "reached the cap", "plateau": "met the plateau", "rise": "saw the normalized cut rise"}
-    found = Counter(str(image.get("stop")) for record in ruled.records for image in record["images"])
+    found = sum((stops_of(record) for record in ruled.records), Counter[str]())
     parts = [f"{count} {words.get(stop, stop)}" for stop, count in found.most_common()]
     return f"Of {found.total()} images, {', '.join(parts)}."
 

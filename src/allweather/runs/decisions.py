@@ -47,6 +47,9 @@ def decisions_of(record: Mapping[str, Any], part: str = "") -> dict[Kind, int]:
     Raises:
         InputError: for a decision of no known kind.
     """
+    if "images" not in record:
+        known: dict[Kind, int] = record["summary"]["decisions"].get(part, {})
+        return {kind: known.get(kind, 0) for kind in KINDS}
     images = record["images"]
     entries = images.items() if isinstance(images, Mapping) else ((image["name"], image) for image in images)
     found = (decision_of(image) for name, image in entries if name.startswith(part))

@@ -8,6 +8,7 @@ from typing import Any
 from allweather import methods
 from allweather.models.segmenter import Segmenter
 from allweather.runs.plan import PlannedRun
+from allweather.runs.summary import per_image
 from allweather.session.guard import Guard
 
 
@@ -21,7 +22,7 @@ def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> 
         entry.method.located(entry.method.name), entry.method.preset, entry.method.fields, model=model
     )
     weights = model.provenance
-    updated = any(image.get("iterations") for image in record["images"])
+    updated = any(per_image(record, "iterations"))
     guard = {"guard": asdict(Guard())} if updated or not method.episodic else {}
     now = {
         "session": {"method": methods.settings_of(method), **guard},

@@ -1,5 +1,6 @@
 """The door: a method at work on a segmenter. Adapts batch by batch, heeds the guard, resets, saves and resumes."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -27,6 +28,7 @@ from allweather.session.steps import Steps, take_steps, unfit
 from allweather.session.storage import load_session, save_session
 from allweather.session.streaming import Streaming
 
+LOG = logging.getLogger(__name__)
 AdaptWhen = Literal["always", "shift"]
 _FORMAT = "2"  # of saved sessions
 
@@ -200,6 +202,8 @@ class Session(Streaming):
                 raise
             if self.method.episodic:
                 adapted.restore(adapted.source)
+        if decision.refused:
+            LOG.info("%s: %s", decision.kind, decision.reason)
         logits = prediction.logits.float()
         return Result(
             logits=logits[0] if single else logits,

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from allweather.errors import CheckpointError
+from allweather.writing import whole
 
 _IDENTITY, _DIGEST = "allweather.session", "allweather.digest"
 
@@ -27,22 +27,17 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[str, str]) -> None:
-    """Writes the file whole: under a temporary name, then renamed.
+    """Writes the file whole or not at all; missing folders are made.
 
     Raises:
         CheckpointError: when it cannot be written.
     """
     tensors = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
     metadata = {_IDENTITY: json.dumps(identity), _DIGEST: digest(tensors)}
-    temporary = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata=metadata)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+        with whole(path, durable=True) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write the session to {path}: {error}.") from error
 
 

@@ -12,11 +12,12 @@ from PIL import Image
 
 from allweather.classes import CITYSCAPES
 from allweather.data.datasets.encodings import to_label_ids
-from allweather.data.images import read_labels, write_bytes
+from allweather.data.images import read_labels
 from allweather.data.labels import label_files
 from allweather.errors import AllWeatherError, InputError, unknown
 from allweather.rgb import ImageError
 from allweather.submit.servers import BENCHMARKS, Benchmark
+from allweather.writing import write_bytes
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same predictions make the same archive
 
