@@ -118,7 +118,7 @@ def test_ctrl_c_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> N
     ]  # fmt: skip
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=hear_interrupts)
     for _ in range(600):
-        if record.exists() and '"kind": "frame"' in record.read_text():
+        if record.exists() and record.read_text().count('"kind": "frame"') > 1:
             break
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)
@@ -128,11 +128,13 @@ def test_ctrl_c_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> N
     lines = lines_of(record)
     assert lines[-1]["kind"] == "end" and lines[-1]["why"] == "interrupted"
     assert sum(line["kind"] == "frame" for line in lines) == lines[-1]["predicted"] >= 1
-    assert sum(1 for _ in Video(out)) == lines[-1]["predicted"]
+    assert lines[-1]["predicted"] - sum(1 for _ in Video(out)) in (0, 1)  # the last one may not have been drawn
 
 
 @pytest.mark.parametrize(("endless", "status"), [(True, 0), (False, 130)])
-def test_ctrl_c_is_how_a_camera_ends(clip: Path, endless: bool, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_how_a_camera_ends(
+    clip: Path, endless: bool, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = app.open_source
 
     def opened(*arguments: Any) -> Source:
@@ -145,8 +147,9 @@ def test_ctrl_c_is_how_a_camera_ends(clip: Path, endless: bool, status: int, mon
 
     monkeypatch.setattr(app, "open_source", opened)
     monkeypatch.setattr(app, "_figures", interrupt)
-    done = allweather("live", clip, *QUICK)
+    done = allweather("live", clip, *QUICK, "--record", tmp_path / "live.jsonl")
     assert done.returncode == status and "1 frames predicted" in done.stderr
+    assert lines_of(tmp_path / "live.jsonl")[-1]["why"] == "interrupted"
 
 
 def test_the_picture_drawn_is_the_frame_as_it_came(clip: Path, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_an_interruption_leaves_a_whole_record_and_a_usable_session(clock: Simul
     frames = iter(live)
     first: list[LiveFrame] = [next(frames) for _ in range(8)]
     with pytest.raises(KeyboardInterrupt):
-        frames.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+        frames.throw(KeyboardInterrupt)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["run", *["frame"] * 8, "end"]
     assert {line["frame"] for line in lines[1:-1]} == {frame.index for frame in first}

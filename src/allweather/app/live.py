@@ -1,7 +1,6 @@
 """`allweather live`: predicts a camera, a stream or a file as it comes, and adapts beside it."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -131,18 +130,13 @@ def _watch(running: Live, out: Path | None) -> bool:
                     film = film or open_things.enter_context(_film(out, shown, running.source.rate))
                     film.write(fitted(shown.overlay(), film.width, film.height), shown.arrival)
                 bar.update(task, advance=1 + shown.dropped, rate=_figures(shown, running.totals, bar.tasks[0].speed))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
+            with suppress(KeyboardInterrupt):
+                frames.throw(interruption)  # which may have come between two frames
             return True
         finally:
-            _close(frames)
+            frames.close()
     return False
-
-
-def _close(frames: Iterator[LiveFrame]) -> None:
-    """Ends the run, whatever ended the watching."""
-    close = getattr(frames, "close", None)
-    if close is not None:
-        close()
 
 
 def _film(out: Path, shown: LiveFrame, source_rate: float | None) -> Film:

@@ -1,7 +1,7 @@
 """The door to live: a source and a session, what may be late, and how often to learn."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
@@ -106,7 +106,7 @@ class Live:
             raise SettingsError(f"Live.every_frame: {self.source.label} does not wait. Leave it out.")
         self.totals = Totals()
 
-    def __iter__(self) -> Iterator[LiveFrame]:
+    def __iter__(self) -> Generator[LiveFrame, None, None]:
         """Plays the source from its beginning, or from now on; the session goes on from where it is.
 
         Raises:

@@ -1,6 +1,6 @@
 """One live run: the loop that takes the newest frame, predicts it with the newest state, and offers it for learning."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -50,7 +50,7 @@ class Run:
         self._last: float | None = None
         self._size: tuple[int, int] | None = None
 
-    def frames(self) -> Iterator[LiveFrame]:
+    def frames(self) -> Generator[LiveFrame, None, None]:
         """Every predicted frame, until the stream ends or nobody asks for more."""
         why = "interrupted"
         try:
