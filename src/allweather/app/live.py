@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
+from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate
 from allweather.app.opening import frame_size, open_session
 from allweather.app.options import network_options, parse_every, parse_seconds, parse_settings
 from allweather.errors import AllWeatherError, SettingsError
-from allweather.live import Event, Live, LiveFrame
+from allweather.live import Live, LiveFrame
 from allweather.live.live import Where
 from allweather.live.sources import open_source
 from allweather.live.totals import Totals
@@ -109,7 +109,7 @@ def live(
     )  # fmt: skip
     running = Live(
         opened, session, budget=limit, adapt_every=parse_every(adapt_every), wait=wait, every_frame=every_frame,
-        reconnect=reconnect, record=record, learner=learner, on_event=_say,
+        reconnect=reconnect, record=record, learner=learner,
     )  # fmt: skip
     interrupted = _watch(running, out)
     _tell(running.totals, out)
@@ -146,13 +146,6 @@ def _film(out: Path, shown: LiveFrame, source_rate: float | None) -> Film:
 
 def _figures(shown: LiveFrame, totals: Totals, speed: float | None) -> str:
     return f"{rate(speed)} · {1000 * shown.latency:.0f} ms · dropped {totals.dropped} · learnt {totals.learnt}"
-
-
-def _say(event: Event) -> None:
-    if event.kind == "back":
-        narration.print(plain(event.text))
-    else:
-        warn(event.text)
 
 
 def _check_out(out: Path | None) -> None:

@@ -56,7 +56,8 @@ class Live:
             GPU; `auto`, the first on a CPU.
         threads: of torch, for each operation of predictor and learner on a CPU; None gives a quarter of those there
             are to the learner, each at least one.
-        on_event: hears of a stream that broke off, an unreadable picture and the like, from any thread.
+        on_event: hears of a stream that broke off, an unreadable picture and the like, from any thread; the log named
+            `allweather` has them as warnings in any case.
         clock: time and threads; for tests.
 
     Attributes:
@@ -69,7 +70,7 @@ class Live:
 
     Example:
         >>> for shown in aw.Live("rtsp://camera/street", session, budget=0.04):  # doctest: +SKIP
-        ...     print(shown.name, shown.age, shown.result.labels)
+        ...     steer(shown.result.labels, shown.latency)
     """
 
     def __init__(

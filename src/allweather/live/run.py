@@ -1,5 +1,6 @@
 """One live run: the loop that takes the newest frame, predicts it with the newest state, and offers it for learning."""
 
+import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from allweather.live.totals import Totals
 from allweather.session import Decision, Result, Session
 from allweather.session.handover import serve
 from allweather.session.snapshot import Snapshot
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -67,6 +70,7 @@ class Run:
 
     def notify(self, kind: EventKind, text: str) -> None:
         """Tells of an event; any thread may."""
+        LOG.warning(text)
         event = Event(kind, text, self.clock.now() - self.begun)
         self.totals.happen(event)
         self.record.event(event)
