@@ -112,3 +112,37 @@ def demo() -> str:
         label = f"{name} {MARK}" if measures_guard(runs) else name
         rows.append([label, *(f"{row[column]:.1f}" for column in columns), cell(runs) or "not counted"])
     return table(["method", *columns, COLUMN], rows)
+
+
+def live() -> str:
+    """What live keeps of plain prediction's rate and of MALL-domain's gain."""
+    found = benchmark_record("performance/live.json")
+    if found is None:
+        return "not measured"
+    heads = [
+        "live",
+        "frames/s: plain",
+        "live",
+        "kept",
+        "kept by CPU time",
+        "p95 ms: plain",
+        "live",
+        "ratio",
+        "mIoU %",
+        "gain kept",
+    ]
+    gain = found["mall-domain"]["mIoU"] - found["source"]["mIoU"]
+    rows = [[name, *_live_cells(row)] for name, row in found["rows"].items()]
+    whole = (
+        f"source {found['source']['mIoU']:.2f} ({found['source']['ms']:.0f} ms a frame), mall-domain frame by frame "
+    )
+    whole += f"{found['mall-domain']['mIoU']:.2f}: a gain of {gain:.2f}"
+    about = f"{found['model']} at {found['size']}, {found['frames']} dusk frames, one thread predicts and one learns; "
+    about += f"{whole}. {found['versions']['machine']}; load before: {found['load_before']:.1f}."
+    return "\n".join([table(heads, rows), "", about])
+
+
+def _live_cells(row: Row) -> list[str]:
+    rates = [row[key] for key in ("plain_per_second", "live_per_second", "rate_kept", "rate_kept_by_cpu_time")]
+    late = f"{row['plain_p95_ms']:.0f}", f"{row['live_p95_ms']:.0f}", f"{row['latency_ratio']:.2f}"
+    return [*(f"{rate:.2f}" for rate in rates), *late, f"{row['mIoU']:.2f}", f"{row['gain_kept']:.0%}"]

@@ -26,11 +26,12 @@ BELOW = {  # what each room may import, besides itself
     "methods": {"errors", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
     "session": {"errors", "classes", "rgb", "writing", "pictures", "models", "methods", "ncut"},
     "data": {"errors", "plugins", "classes", "rgb", "writing", "pictures"},
+    "live": {"errors", "plugins", "classes", "rgb", "pictures", "models", "methods", "session", "data"},
     "scoring": {"errors", "classes", "rgb", "pictures", "data"},
     "runs": SHARED | {"scoring"},
     "report": SHARED | {"scoring", "runs"},
     "submit": {"errors", "classes", "rgb", "writing", "pictures", "data"},
-    "app": SHARED | {"scoring", "runs", "report", "submit"},
+    "app": SHARED | {"live", "scoring", "runs", "report", "submit"},
 }
 
 

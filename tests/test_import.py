@@ -7,10 +7,10 @@ import pytest
 
 import allweather
 
-HEAVY = ("transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm")
+HEAVY = ("transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm", "av", "cv2")
 PUBLIC = {
     "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "CheckpointError", "ClassSet", "Frame", "Guard",
-    "InputError", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session", "SettingsError",
+    "InputError", "Live", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session", "SettingsError",
     "__version__", "list_models", "load_model", "load_stream", "methods", "normalized_cut", "read_image",
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         NetworkError,
         SettingsError,
     )
+    from allweather.live import Live
     from allweather.models import Segmenter, list_models, load_model
     from allweather.ncut import Affinity, normalized_cut
     from allweather.pictures import read_image
@@ -33,6 +34,7 @@ __all__ = [
     "Frame",
     "Guard",
     "InputError",
+    "Live",
     "MissingLibraryError",
     "NetworkError",
     "Result",
@@ -57,12 +59,13 @@ _HOMES = {
     "errors": (
         "AllWeatherError", "CheckpointError", "InputError", "MissingLibraryError", "NetworkError", "SettingsError",
     ),
+    "live": ("Live",),
     "models": ("Segmenter", "list_models", "load_model"),
     "ncut": ("Affinity", "normalized_cut"),
     "pictures": ("read_image",),
     "session": ("Guard", "Result", "Session"),
 }  # fmt: skip
-_ROOMS = ("classes", "data", "errors", "methods", "models", "ncut", "pictures", "session")
+_ROOMS = ("classes", "data", "errors", "live", "methods", "models", "ncut", "pictures", "session")
 
 
 if not TYPE_CHECKING:  # a type checker knows every name, and which are none

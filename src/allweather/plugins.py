@@ -129,6 +129,17 @@ def relative_to(folder: Path | str, text: str) -> str:
     return text if path is None else str(Path(folder) / path) + text[len(path) :]
 
 
+def files_that_ran() -> list[tuple[str, str]]:
+    """The files of the user's own that have run, each with its module's name, for `run_again` in another process."""
+    return [(str(path), module.__name__) for (path, _), module in _files.items()]
+
+
+def run_again(files: list[tuple[str, str]]) -> None:
+    """Runs them under the same names, so that what they made can be unpickled."""
+    for path, name in files:
+        _run(Path(path), name)
+
+
 def without_name(text: str, kind: Kind) -> SettingsError | None:
     """The error for a name that is a Python file and says nothing of what is in it; None for every other name."""
     path = Path(text)

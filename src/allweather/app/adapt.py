@@ -11,12 +11,11 @@ from allweather import methods
 from allweather.app.adapting import adapt_along
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, warn
 from allweather.app.kept_session import check_place, go_on_from
-from allweather.app.opening import open_inputs, open_network
-from allweather.app.options import network_options, parse_settings, parse_size
+from allweather.app.opening import frame_size, open_inputs, open_network
+from allweather.app.options import network_options, parse_settings
 from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, parse_kinds
 from allweather.app.reel import open_reel
 from allweather.data import Stream, VideoStream
-from allweather.models.catalogue import published_size
 from allweather.plugins import digest, own_file
 from allweather.runs.decisions import decisions_of, spell
 from allweather.runs.evaluate import Protocol
@@ -131,7 +130,7 @@ def adapt(
     """
     network = network_options(model_arg, classes, mean, std)
     check_place(save_session)
-    stream = open_inputs(inputs, dataset, _frame_size(size, model))
+    stream = open_inputs(inputs, dataset, frame_size(size, model))
     kinds = parse_kinds(write, FOR_VIDEOS if isinstance(stream, VideoStream) else FOR_IMAGES, confidence)
     chosen = partial(methods.make, method, preset, parse_settings(setting or []))
     chosen()  # a misspelt method must not wait for a checkpoint
@@ -165,16 +164,6 @@ def _own_code(model: str, method: str, dataset: str | None, network: Mapping[str
     code = {Path(own_file(name) or "").name: digest(name) for name in (model, method, dataset or "") if own_file(name)}
     arguments = {"arguments": network["arguments"]} if "arguments" in network else {}
     return ({"code": code} if code else {}) | arguments
-
-
-def _frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
-    """The size asked for, or the one at which the network's authors evaluate it; None keeps each frame's own."""
-    if asked is not None:
-        return None if asked == "native" else parse_size(asked)
-    size = published_size(model)
-    if size:
-        narration.print(f"frames are resampled to {size[0]}×{size[1]}, as the authors of {plain(model)} do (--size)")
-    return size
 
 
 def _film_read(stream: Stream) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from allweather import methods
-from allweather.app.console import warn
+from allweather.app.console import narration, plain, warn
+from allweather.app.options import parse_size
 from allweather.data import Stream, VideoStream, load_stream
 from allweather.data.folder import open_files
 from allweather.data.video import suffixes
 from allweather.errors import CheckpointError, InputError, RandomWeightsWarning, SettingsError
 from allweather.models import Segmenter, load_model
+from allweather.models.catalogue import published_size
 from allweather.session import Session
 
 
@@ -93,6 +95,16 @@ def open_inputs(inputs: list[Path], dataset: str | None, size: tuple[int, int] |
     if not videos[0].exists():
         raise InputError(f"no such input: {videos[0]}. Expected a folder of images, image files or a video.")
     return VideoStream(videos[0], size)
+
+
+def frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
+    """The size asked for, or the one at which the network's authors evaluate it; None keeps each frame's own."""
+    if asked is not None:
+        return None if asked == "native" else parse_size(asked)
+    size = published_size(model)
+    if size:
+        narration.print(f"frames are resampled to {size[0]}×{size[1]}, as the authors of {plain(model)} do (--size)")
+    return size
 
 
 def _check_weights(model: str, random: bool, allowed: bool) -> None:

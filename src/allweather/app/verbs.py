@@ -14,6 +14,7 @@ from allweather.app.console import data, hear
 VERBS = {  # what stands in each file, and in the list of `allweather --help`
     "demo": ("demo", "Adapt the shipped network to procedural street scenes in six kinds of weather, without labels."),
     "adapt": ("adapt", "Adapt a network to images or a video without labels, and write its predictions."),
+    "live": ("live", "Predict a camera, a stream or a file as it comes, and adapt beside it."),
     "score": ("score", "Score predicted labels: mIoU and its companions over all images together."),
     "bench": ("bench", "Run a plan: one JSON record per run; start it again to go on."),
     "compare": ("compare", "Say what differs between two records: settings, figures, and their images."),

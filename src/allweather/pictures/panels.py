@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from allweather.errors import InputError
 
@@ -30,6 +30,14 @@ def side_by_side(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> np.
         return row
     bar = _bar(tuple(captions), tuple(picture.shape[1] for picture in pictures), gap.shape[1], height)
     return np.concatenate([bar, row])
+
+
+def fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The picture H×W×3 uint8 at another size: as large as fits, the rest dark."""
+    image = Image.fromarray(picture)
+    if image.size == (width, height):
+        return picture
+    return np.asarray(ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, PAPER))
 
 
 def _height(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> int:
