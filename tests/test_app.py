@@ -1,10 +1,7 @@
 """The command line as a user meets it: what it writes, what it says, its statuses, and every kind of bad input."""
 
-import contextlib
 import hashlib
-import io
 import json
-import os
 import re
 import resource
 import shlex
@@ -12,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,58 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import ENVIRONMENT, MODEL, allweather, hear_interrupts, in_a_process, pixels
 from PIL import Image
 
-from allweather.app.cli import main
 from allweather.classes import CITYSCAPES
 from allweather.data.scenes import render
 from allweather.models.catalogue import find_entry
 from allweather.runs.record_file import read_adapted
-
-ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-MODEL = ("--model", "demo:streetnet")
-
-
-@dataclass
-class Done:
-    """A finished command: its status and what it said, white space evened out on stderr."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def allweather(*arguments: object) -> Done:
-    """Runs the command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    kept, sys.argv = sys.argv, ["allweather", *map(str, arguments)]
-    status: Any = 0
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as leaving:
-        status = leaving.code
-    finally:
-        sys.argv = kept
-    return Done(int(status or 0), out.getvalue(), re.sub(r"\s+", " ", err.getvalue()))
-
-
-def in_a_process(*arguments: object, **options: Any) -> Done:
-    """Runs the command as a user does, where signals and limits matter."""
-    command = [sys.executable, "-m", "allweather", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, **options)
-    assert "Traceback" not in done.stderr, done.stderr
-    return Done(done.returncode, done.stdout, re.sub(r"\s+", " ", done.stderr))
-
-
-def hear_interrupts() -> None:
-    """Background jobs of a shell are born deaf to them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import ENVIRONMENT, MODEL, allweather
 from PIL import Image
 from reference_fixtures import assets
-from test_app import ENVIRONMENT, MODEL, allweather
 
 from allweather import rgb
 from allweather.runs.record_file import read_adapted

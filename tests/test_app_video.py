@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 from clips import clip, cut, scene, sound_only
+from command_line import MODEL, Done, allweather, in_a_process, pixels
 from PIL import Image
-from test_app import MODEL, Done, allweather, in_a_process, pixels
 
 from allweather.data.scenes import render
 from allweather.runs.record_file import read_adapted

@@ -112,3 +112,11 @@ def test_files_name_no_machine_and_no_registry() -> None:
     for path in texts:
         found = pattern.search(path.read_text())
         assert not found or path == Path(__file__), f"{path}: {found.group() if found else ''}"
+
+
+def test_no_test_file_imports_another() -> None:
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not [name for name in names if name.startswith("test_")], f"{path.name} imports {names}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from clips import clip, scene
-from test_app_own import own_imports, run_line, snippets
+from pages import run_line, snippets
 
 from allweather.data import Video
 
@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "video-and-streams.md"
 NEEDS = {"to_tensorboard.py": "tensorboard", "to_wandb.py": "wandb", "to_rerun.py": "rerun"}
 MADE = {"film.py": "adapted.mp4", "to_tensorboard.py": "logs/events*", "to_wandb.py": "wandb/*", "to_rerun.py": "*.rrd"}
 
-forgotten = own_imports
+pytestmark = pytest.mark.usefixtures("own_imports")
 
 
 @pytest.mark.filterwarnings("default")  # of libraries that are not ours

@@ -120,7 +120,12 @@ def test_arguments_are_of_the_signature_s_types(nets: str) -> None:
     [
         ("arguments", {}, SettingsError, "needs path (path), mode (a|b)"),
         ("arguments", {"path": "x", "mode": "c"}, SettingsError, "mode: expected a|b, got 'c'"),
-        ("arguments", {"path": "x", "mode": "a", "sides": "3"}, SettingsError, "expected 2 values separated by commas"),
+        (
+            "arguments",
+            {"path": "x", "mode": "a", "sides": "3"},
+            SettingsError,
+            "expected 2 integers separated by commas",
+        ),
         ("Net", {"deep": "perhaps"}, SettingsError, "deep: expected true|false, got 'perhaps'"),
         ("Net", {"width": "__import__('os')"}, SettingsError, "width: expected integer"),
         ("anything", {"width": 3}, SettingsError, "unknown argument of mynets.py:anything 'width'"),
@@ -217,7 +222,7 @@ WRONG: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "given", "said"), WRONG, ids=lambda value: str(value)[:40].replace(" ", ""))
+@pytest.mark.parametrize(("call", "given", "said"), WRONG, ids=lambda value: getattr(value, "__name__", str(value))[:40])
 def test_the_wrong_thing_gets_the_call_that_works(call: Any, given: Any, said: str) -> None:
     with pytest.raises(AllWeatherError) as caught:
         call(given)

@@ -55,11 +55,22 @@ FAMILIES = {  # scheme, or the name of one network: what its publisher's evaluat
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in all_entries() if entry.packaged is None])
-def test_every_network_has_its_publishers_preprocessing(name: str) -> None:
-    pinned = FAMILIES.get(name) or FAMILIES[name.partition(":")[0]]
-    settings = find_entry(name).preprocessing
+PINNED = [
+    (family, entry.name)
+    for family in FAMILIES
+    for entry in all_entries()
+    if family in (entry.name, entry.name.partition(":")[0])
+]
+
+
+@pytest.mark.parametrize(("family", "name"), PINNED)
+def test_every_network_has_its_publishers_preprocessing(family: str, name: str) -> None:
+    pinned, settings = FAMILIES[family], find_entry(name).preprocessing
     assert {field: getattr(settings, field) for field in pinned} == pinned
+
+
+def test_every_pin_is_of_a_network() -> None:
+    assert {family for family, _ in PINNED} == set(FAMILIES)
 
 
 def test_windows_and_sizes() -> None:

@@ -59,8 +59,27 @@ def test_a_film_has_every_frame_at_an_even_size(suffix: str, size: tuple[int, in
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), 25, 12.5, 7, 29.97, Fraction(1, 2), 240])
 def test_the_rate_is_kept(rate: Fraction | float, tmp_path: Path) -> None:
     video = Video(film(tmp_path / "a.mp4", scene(6), rate))
-    assert video.rate == Fraction(rate).limit_denominator(100_000) and video.frames == 6
+    assert video.rate == Fraction(rate).limit_denominator(1001) and video.frames == 6
     assert [one.seconds for one in video] == pytest.approx([index / float(rate) for index in range(6)], abs=1e-4)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), 25, 29.97, 7.3, Fraction(359645, 11988)])
+def test_a_build_without_h264_writes_what_it_can(
+    suffix: str, rate: Fraction | float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allweather.pictures.film.ENCODERS", ("no such encoder", "mpeg4"))
+    frames = scene(12)
+    given = list(Video(film(tmp_path / f"a{suffix}", frames, rate)))
+    assert [one.seconds for one in given] == pytest.approx([index / float(rate) for index in range(12)], abs=2e-3)
+    assert max(np.abs(one.pixels.astype(float) - pixels).mean() for one, pixels in zip(given, frames, strict=True)) < 8
+
+
+def test_a_build_without_any_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("allweather.pictures.film.ENCODERS", ("no such encoder",))
+    with pytest.raises(aw.MissingLibraryError, match=r"none of the encoders no such encoder.*allweather\[video\]"):
+        Film(tmp_path / "a.mp4", 25, 64, 48)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_colors_are_kept(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from records import record, save
 from typer.testing import CliRunner
 
 from allweather.app.verbs import make_app
@@ -35,43 +35,6 @@ DECISIONS = [  # one of each kind
     *({"decision": kind, "reason": "why"} for kind in ("shrunk", "rolled-back", "reset", "resting", "skipped")),
 ]
 FREE = {"stop_patience": 1000000, "stop_rise": 1e6}
-
-
-def record(method: str, right: float, **changes: object) -> dict:
-    """A record whose predictions are right at a share `right` of the pixels of four images of three classes."""
-    rng = np.random.default_rng(0)
-    images, total = [], ConfusionMatrix(3)
-    for index in range(4):
-        truth = rng.integers(0, 3, 400)
-        predicted = np.where(np.arange(400) < 400 * right, truth, (truth + 1) % 3)
-        image = ConfusionMatrix(3).update(predicted, truth)
-        total = total + image
-        entry = {"name": f"f<{index}>", "mIoU": 100 * image.mean_iou, "ncut": 2.0, "seconds": 0.5, "iterations": 2}
-        images.append({**entry, "intersection": image.intersection.tolist(), "union": image.union.tolist()})
-    run = {
-        "model": {"name": changes.get("model", "tiny:net"), "size": None},
-        "stream": {"name": changes.get("stream", "rain & fog")},
-        "method": {"name": method, "preset": changes.get("preset", "recommended"), "fields": changes.get("fields", {})},
-        "protocol": "online", "scoring": "native", "order": "natural", "seed": changes.get("seed", 0), "batch": 12,
-    }  # fmt: skip
-    return {
-        "run": run, "protocol": "online", "frames": 4, "order_hash": "ab" * 32, "prediction": "before the update",
-        "model": {"name": run["model"]["name"], "weights": "tiny.pth", "sha256": "cd" * 32},
-        "figures": {
-            **total.summary(("road", "sky_high", "car")), "interval": [1.0, 99.0], "level": 0.95,
-            "calibration_error": 0.1, "ncut": 2.0,
-        },
-        "reliability": [{"pixels": 9, "confidence": 0.4, "accuracy": 0.3}], "images": images, "failures": {},
-        "peak_memory_mib": 1.0, "versions": {"machine": "one"},
-        **({"parts": changes["parts"]} if "parts" in changes else {}),
-    }  # fmt: skip
-
-
-def save(folder: Path, *records: dict) -> Path:
-    folder.mkdir(exist_ok=True)
-    for index, content in enumerate(records):
-        (folder / f"{index}.json").write_text(json.dumps(content))
-    return folder
 
 
 @pytest.fixture
@@ -361,11 +324,11 @@ def test_procedural_weather_in_rounds(tmp_path: Path) -> None:
     )
     assert PlannedRun.from_json(asdict(spec)) == spec
     source = open_stream(spec)
-    assert [source.part(name) for name in source.stream.names] == [
+    assert [source.parts[name] for name in source.stream.names] == [
         *["01/clear"] * 2, *["01/night"] * 2, *["02/clear"] * 2, *["02/night"] * 2,
     ]  # fmt: skip
     dark, bright = (source.stream.read(source.stream.names[index]).image.mean() for index in (2, 0))
     assert dark < 0.7 * bright
-    assert np.array_equal(source.truth(source.stream.names[0]), source.truth(source.stream.names[2]))
+    assert np.array_equal(*(source.truth(source.stream.names[index]).labels for index in (0, 2)))
     with pytest.raises(AllWeatherError, match="either root"):
         StreamSpec("scenes:fog", root="somewhere")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from test_report import record
+from records import record
 
 from allweather.errors import InputError
 from allweather.report.collect import group_records

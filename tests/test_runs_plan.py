@@ -107,7 +107,7 @@ def test_the_plans_that_come_along_can_be_read(path: Path) -> None:
         ("[[models]]", "[[model]]", "unknown section of a plan 'model'. Did you mean 'models'"),
         ('size = "64x48"', 'sizes = "64x48"', "unknown key of [[models]] 'sizes'"),
         ('size = "64x48"', 'size = "64"', "expected WIDTHxHEIGHT, got '64'"),
-        ('size = "64x48"', "size = 64", "[[models]] size: expected text, got 64"),
+        ('size = "64x48"', "size = 64", "[[models]] size: expected text|none, got 64"),
         ('name = "tent"', 'name = "tentt"', "unknown method 'tentt'. Did you mean 'tent'"),
         ("lr = 0.01", "rl = 0.01", "unknown"),
         ("seeds = [0]\norders", 'seeds = ["a"]\norders', "[run] seeds: expected"),

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_app import allweather
-from test_report import record
+from command_line import allweather
+from records import record
 
 from allweather.errors import AllWeatherError, InputError
 from allweather.report import write_report

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import allweather
 from PIL import Image
-from test_app import allweather
 
 PLANS = Path(__file__).parents[1] / "plans"
 NAMES = ("ACDC", "C_DRIVING", "DARK_ZURICH", "FOGGY_DRIVING", "FOGGY_ZURICH", "NIGHTTIME_DRIVING", "WEIGHTS")

@@ -4,15 +4,40 @@ import numpy as np
 import pytest
 import torch
 
-from allweather.errors import AllWeatherError
+from allweather.classes import CITYSCAPES
+from allweather.data.labelled import Truth
+from allweather.errors import AllWeatherError, InputError
 from allweather.report.compare import compare
+from allweather.scoring import METERS
 from allweather.scoring import confusion as metrics
 from allweather.scoring.calibration import Reliability
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.scoring.intervals import ImageCounts, bootstrap, counts_of, image_differences, paired_difference
+from allweather.scoring.meter import Prediction
 from allweather.scoring.uncertainty import UncertaintyAwareIou
 
 CLASSES = 3
+
+
+def reliability_of(meter: Reliability, confidence: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> Reliability:
+    return meter.update(Prediction(predicted, confidence), Truth(truth))
+
+
+def uncertainty_of(
+    meter: UncertaintyAwareIou, predicted: np.ndarray, confidence: np.ndarray, truth: np.ndarray, invalid: np.ndarray
+) -> UncertaintyAwareIou:
+    return meter.update(Prediction(predicted, confidence), Truth(truth, invalid))
+
+
+@pytest.mark.parametrize("make", METERS)
+def test_meters_refuse_other_shapes_and_start_without_figures(make) -> None:  # type: ignore[no-untyped-def]
+    meter = make(CITYSCAPES)
+    assert meter.figures() == {}
+    with pytest.raises(InputError, match="one shape"):
+        meter.update(Prediction(np.zeros((2, 3), int), np.ones((2, 3))), Truth(np.zeros((3, 2), int)))
+    halves, invalid = np.repeat([[0, 1]], 8, 0).repeat(6, 1), np.zeros((8, 12), bool)
+    counted = meter.update(Prediction(halves, np.ones((8, 12))), Truth(halves, invalid))
+    assert counted.figures() and all(np.isfinite(value) for value in counted.figures().values())
 
 
 def matrices(images: int, right: float, seed: int = 0) -> list[ConfusionMatrix]:
@@ -160,7 +185,7 @@ def test_calibration_error_equals_brute_force_and_torchmetrics() -> None:
     probabilities = rng.dirichlet(np.ones(CLASSES) * 0.5, 500)
     truth = rng.integers(-1, CLASSES, 500)
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    reliability = Reliability(15).update(confidence, predicted, truth)
+    reliability = reliability_of(Reliability(15), confidence, predicted, truth)
     expected = 0.0
     for low in np.arange(15) / 15:
         inside = (confidence > low) & (confidence <= low + 1 / 15) & (truth >= 0)
@@ -176,26 +201,26 @@ def test_calibration_error_equals_brute_force_and_torchmetrics() -> None:
 
 def test_calibration_merges_and_knows_its_limits() -> None:
     sure, right = np.array([0.0, 0.5, 1.0]), np.array([0, 1, 1])
-    whole = Reliability(4).update(sure, right, np.array([0, 1, 0]))
-    parts = Reliability(4).update(sure[:1], right[:1], np.array([0])) + Reliability(4).update(
-        sure[1:], right[1:], np.array([1, 0])
+    whole = reliability_of(Reliability(4), sure, right, np.array([0, 1, 0]))
+    parts = reliability_of(Reliability(4), sure[:1], right[:1], np.array([0])) + reliability_of(
+        Reliability(4), sure[1:], right[1:], np.array([1, 0])
     )
     assert whole.diagram() == parts.diagram() and sum(row["pixels"] for row in whole.diagram()) == 3
-    perfect = Reliability().update(np.ones(9), np.zeros(9, int), np.zeros(9, int))
+    perfect = reliability_of(Reliability(), np.ones(9), np.zeros(9, int), np.zeros(9, int))
     assert perfect.expected_calibration_error == 0 and np.isnan(Reliability().expected_calibration_error)
     with pytest.raises(AllWeatherError, match="confidence in"):
-        Reliability().update(np.array([1.5]), np.array([0]), np.array([0]))
+        reliability_of(Reliability(), np.array([1.5]), np.array([0]), np.array([0]))
 
 
 def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     predicted, truth = rng.integers(0, CLASSES, (9, 11)), rng.integers(-1, CLASSES, (9, 11))
     confidence, invalid = rng.random((9, 11)), rng.random((9, 11)) < 0.3
-    whole = Reliability(4).update(confidence, predicted, truth)
-    counted = UncertaintyAwareIou(CLASSES).update(predicted, confidence, truth, invalid)
+    whole = reliability_of(Reliability(4), confidence, predicted, truth)
+    counted = uncertainty_of(UncertaintyAwareIou(CLASSES), predicted, confidence, truth, invalid)
     monkeypatch.setattr(metrics, "CHUNK", 7)
-    assert Reliability(4).update(confidence, predicted, truth).diagram() == whole.diagram()
-    pieces = UncertaintyAwareIou(CLASSES).update(predicted, confidence, truth, invalid)
+    assert reliability_of(Reliability(4), confidence, predicted, truth).diagram() == whole.diagram()
+    pieces = uncertainty_of(UncertaintyAwareIou(CLASSES), predicted, confidence, truth, invalid)
     assert (pieces.counts == counted.counts).all()
 
 
@@ -221,7 +246,7 @@ def test_uiou_equals_brute_force() -> None:
     thresholds = np.array([0.0, 0.25, 0.5, 1.0])
     metric = UncertaintyAwareIou(CLASSES, thresholds)
     for part in (slice(0, 100), slice(100, 300)):
-        metric.update(predicted[part], confidence[part], truth[part], invalid[part])
+        uncertainty_of(metric, predicted[part], confidence[part], truth[part], invalid[part])
     expected = np.array([brute_uiou(predicted, confidence, truth, invalid, t) for t in thresholds]).T
     np.testing.assert_allclose(metric.uiou, expected)
     plain = ConfusionMatrix(CLASSES).update(predicted, truth)
@@ -232,8 +257,10 @@ def test_uiou_equals_brute_force() -> None:
 def test_silence_on_invalid_pixels_is_rewarded() -> None:
     truth, invalid = np.zeros(10, int), np.arange(10) < 5
     wrong_there = np.where(invalid, 1, 0)
-    honest = UncertaintyAwareIou(2, np.array([0.5])).update(wrong_there, np.where(invalid, 0.1, 0.9), truth, invalid)
-    blind = UncertaintyAwareIou(2, np.array([0.5])).update(wrong_there, np.full(10, 0.9), truth, invalid)
+    honest = uncertainty_of(
+        UncertaintyAwareIou(2, np.array([0.5])), wrong_there, np.where(invalid, 0.1, 0.9), truth, invalid
+    )
+    blind = uncertainty_of(UncertaintyAwareIou(2, np.array([0.5])), wrong_there, np.full(10, 0.9), truth, invalid)
     assert honest.uiou[0, 0] == 1 and blind.uiou[0, 0] == 0.5
     with pytest.raises(AllWeatherError, match="ascending"):
         UncertaintyAwareIou(2, np.array([0.5, 0.1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.errors import AllWeatherError, InputError, MissingLibraryError, SettingsError
 from allweather.pictures.growing import GrowingFile
 from allweather.pictures.pyav import load_pyav
 
@@ -26,7 +27,7 @@ FORMATS = {  # by suffix: the container, and pieces of about a second
     ".mkv": ("matroska", {"cluster_time_limit": "1000"}),
 }  # fmt: skip
 BT709, LIMITED = 1, 1  # how the file names its colors
-CLOCK = 90_000  # ticks a second, at least: frames' own times are rounded to them
+CLOCK = 60_000  # ticks a second, at most, unless the rate itself has more; MPEG-4 cannot count beyond 65,535
 
 
 class Film:
@@ -60,7 +61,8 @@ class Film:
         self.rate, self.width, self.height = _rate(self.path, rate), width, height
         self.written = 0
         self._av, self._last = load_pyav(), -1
-        self._tick = 1 / (self.rate.numerator * Fraction(math.ceil(CLOCK / self.rate.numerator)))
+        self._tick = 1 / (self.rate.numerator * Fraction(max(1, CLOCK // self.rate.numerator)))
+        self._encoder = _encoder(self._av.codecs_available)
         self._file = GrowingFile(self.path)
         container, options = FORMATS[suffix]
         self._container = self._av.open(self._file, "w", format=container, container_options=options)
@@ -121,8 +123,8 @@ class Film:
                 raise
 
     def _add_stream(self) -> VideoStream:
-        name = next(name for name in ENCODERS if name in self._av.codecs_available)
-        stream: VideoStream = self._container.add_stream(name, rate=self.rate, options=OPTIONS.get(name, {}))
+        encoder, rate = self._encoder, self.rate
+        stream: VideoStream = self._container.add_stream(encoder, rate=rate, options=OPTIONS.get(encoder, {}))
         stream.width, stream.height = self.width + self.width % 2, self.height + self.height % 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = self._tick
@@ -165,6 +167,21 @@ class Film:
             self._file.close(keep=self.written > 0)
 
 
+def _encoder(available: Collection[str]) -> str:
+    """The first encoder of ours that this build of PyAV has.
+
+    Raises:
+        MissingLibraryError: where it has none.
+    """
+    for name in ENCODERS:
+        if name in available:
+            return name
+    raise MissingLibraryError(
+        f"this build of PyAV has none of the encoders {', '.join(ENCODERS)}. Install the wheel from the package index: "
+        "pip install --force-reinstall 'allweather[video]'."
+    )
+
+
 def _rate(path: Path, rate: Fraction | float) -> Fraction:
     """The rate as a fraction that files can hold.
 
@@ -174,4 +191,4 @@ def _rate(path: Path, rate: Fraction | float) -> Fraction:
     if not (math.isfinite(rate) and rate > 0):
         raise SettingsError(f"{path}: expected a rate above 0 frames per second, got {rate}.")
     exact = rate if isinstance(rate, Fraction) else Fraction(rate)
-    return max(exact.limit_denominator(100_000), Fraction(1, 100_000))
+    return max(exact.limit_denominator(1001), Fraction(1, 1001))

@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 
 from allweather.data.images import read_labels
+from allweather.data.labelled import LabelledStream
 from allweather.data.labels import colorize
 from allweather.errors import InputError
 from allweather.report.collect import Group, Record, changes, source_of
 from allweather.runs.execute import labels_folder
 from allweather.runs.plan import PlannedRun
-from allweather.runs.streams import LabelledStream, open_stream
+from allweather.runs.streams import open_stream
 
 RIGHTED, SPOILT, SAME = (31, 95, 168), (200, 100, 30), (235, 235, 235)  # blue, orange, light grey
 COLUMNS = ("input", "source", "adapted", "truth", "change")
@@ -88,7 +89,7 @@ def _run(record: Record) -> PlannedRun:
 def _row(opened: LabelledStream, name: str, before: Path, after: Path) -> str:
     if name not in opened.stream.names:
         raise InputError(f"the record names an image '{name}' that its stream has no more.")
-    truth = opened.truth(name)
+    truth = opened.truth(name).labels
     source, adapted = (read_labels(kept / f"{name}.png") for kept in (before, after))
     frame = opened.stream.read(name)
     pixels = np.asarray((frame.image.permute(1, 2, 0) * 255).round().byte())

@@ -15,6 +15,7 @@ import torch
 from allweather import methods
 from allweather.classes import CLASS_SETS
 from allweather.data.images import write_image, write_json
+from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.models import load_model
@@ -24,9 +25,9 @@ from allweather.runs.memory import peak_memory, reset_peak
 from allweather.runs.plan import ModelSpec, Plan, PlannedRun
 from allweather.runs.record import provenance
 from allweather.runs.record_file import read_record
-from allweather.runs.scorer import Meter
+from allweather.runs.scorer import Scorer
 from allweather.runs.stale import outdated
-from allweather.runs.streams import LabelledStream, open_stream
+from allweather.runs.streams import open_stream
 from allweather.runs.variables import resolve
 from allweather.session import AdaptWhen, Precision, Session
 
@@ -144,17 +145,17 @@ def make_record(
     session, labelled = open_session(entry, model), open_stream(entry)
     mapping = mapping_between(model.classes, labelled.classes)
     keep = None if labels is None else partial(_write_labels, labels)
-    meter = Meter(mapping, labelled, model, keep)
+    scorer = Scorer(mapping, labelled, model, keep)
     protocol = cast(Protocol, entry.protocol)
     outcomes = run(session, labelled.stream, protocol, entry.batch)
     for done, outcome in enumerate(outcomes, 1):
-        meter.add(outcome)
+        scorer.add(outcome)
         tick(entry, done, len(labelled.stream))
-    if not meter.matrix.counts.any():
-        raise InputError(f"{entry.title}: no pixel could be scored; {next(iter(meter.failures.values()), '')}")
+    if not scorer.matrix.counts.any():
+        raise InputError(f"{entry.title}: no pixel could be scored; {next(iter(scorer.failures.values()), '')}")
     return {
         **_head(entry, session, labelled, protocol),
-        **meter.content(),
+        **scorer.content(),
         "peak_memory_mib": peak_memory(entry.device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

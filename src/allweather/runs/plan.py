@@ -16,6 +16,7 @@ from allweather.errors import InputError, SettingsError, unknown
 from allweather.plugins import digest, relative_to
 from allweather.runs.evaluate import Protocol
 from allweather.session import AdaptWhen
+from allweather.values import parse_value
 
 ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
 SCORINGS = ("native", "1024x512")
@@ -320,15 +321,15 @@ def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
 
 
 def _typed(value: Any, expected: Any, where: str) -> Any:
-    if get_origin(expected) is tuple:
-        kind = get_args(expected)[0]
-        items = value if isinstance(value, list) else [value]
-        if items and all(type(item) in ((int, float) if kind is float else (kind,)) for item in items):
-            return tuple(kind(item) for item in items)
-    elif type(value) in (get_args(expected) or (expected,)) or (isinstance(value, dict) and expected == FIELDS):
+    """A TOML value as a key's type; a table stays as it is, its fields are the method's or the network's to check."""
+    if expected == FIELDS:
+        if not isinstance(value, dict):
+            raise SettingsError(f"{where}: expected a table, got {value!r}.")
         return value
-    wanted = getattr(expected, "__name__", "text") if expected != FIELDS else "a table"
-    raise SettingsError(f"{where}: expected {wanted}, got {value!r}.")
+    several = get_origin(expected) is tuple
+    if several and value == []:
+        raise SettingsError(f"{where}: expected at least one value, got none.")
+    return parse_value(where, [value] if several and not isinstance(value, list) else value, expected)
 
 
 def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from allweather.data.labelled import LabelledStream, Truth
 from allweather.data.labels import Mapping
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
@@ -16,17 +17,16 @@ from allweather.rgb import ImageError
 from allweather.runs.decisions import decisions_of
 from allweather.runs.evaluate import Outcome
 from allweather.runs.record import describe_result
-from allweather.runs.streams import LabelledStream
-from allweather.scoring.calibration import Reliability
+from allweather.scoring import METERS
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.scoring.intervals import ImageCounts, bootstrap
-from allweather.scoring.uncertainty import UncertaintyAwareIou
+from allweather.scoring.meter import Prediction
 
 SCALE, SIGMA_RGB, SIGMA_XY = 0.5, 15.0, 100.0  # of the cut that every record holds, whatever its method minimised
 Keep = Callable[[str, np.ndarray], None]
 
 
-class Meter:
+class Scorer:
     """All figures of one run.
 
     Args:
@@ -42,9 +42,8 @@ class Meter:
         self._mapping, self._labelled, self._unadapted, self._keep = mapping, labelled, unadapted, keep
         self._table = np.asarray(mapping.table, np.int16)
         classes = len(mapping.truth)
-        self.matrix, self.reliability = ConfusionMatrix(classes), Reliability()
+        self.matrix, self.meters = ConfusionMatrix(classes), [meter(mapping.truth) for meter in METERS]
         self.parts: dict[str, ConfusionMatrix] = {}
-        self.uncertainty: UncertaintyAwareIou | None = None
         self.images: list[dict[str, Any]] = []
         self.failures: dict[str, str] = {}
         self._sizes: dict[str, set[tuple[int, int]]] = {"stored": set(), "input": set(), "scored": set()}
@@ -55,27 +54,30 @@ class Meter:
             self.failures[outcome.name] = outcome.failure or "no prediction"
             return
         try:
-            truth, invalid = self._labelled.truth(outcome.name), self._labelled.invalid(outcome.name)
+            truth = self._labelled.truth(outcome.name)
         except ImageError as error:
             self.failures[outcome.name] = str(error)
             return
-        confidence, predicted = classify(outcome.logits, truth.shape)
-        predicted = self._table[predicted]
-        image = ConfusionMatrix(len(self._mapping.truth)).update(predicted, truth)
-        self.matrix += image
-        self.reliability.update(confidence, predicted, truth)
-        part = self._labelled.part(outcome.name)
-        self.parts[part] = self.parts.get(part, ConfusionMatrix(image.classes)) + image
-        if invalid is not None:
-            self.uncertainty = self.uncertainty or UncertaintyAwareIou(image.classes)
-            self.uncertainty.update(predicted, confidence, truth, invalid)
+        confidence, predicted = classify(outcome.logits, truth.labels.shape)
+        prediction = Prediction(self._table[predicted], confidence)
+        image = self._count(outcome.name, prediction, truth)
         if self._keep is not None:
-            self._keep(outcome.name, predicted)
+            self._keep(outcome.name, prediction.labels)
         self._sizes["stored"].add(outcome.frame.size)
         self._sizes["input"].add((outcome.frame.image.shape[2], outcome.frame.image.shape[1]))
-        self._sizes["scored"].add((truth.shape[1], truth.shape[0]))
+        self._sizes["scored"].add((truth.labels.shape[1], truth.labels.shape[0]))
         cuts = cuts_of(outcome.frame.image, (self._before(outcome.frame.image), outcome.logits))
         self.images.append({"name": outcome.name, **_scores(image), **cuts, **_adaptation(outcome)})
+
+    def _count(self, name: str, prediction: Prediction, truth: Truth) -> ConfusionMatrix:
+        """Gives a frame to every meter; its own confusion matrix."""
+        image = ConfusionMatrix(len(self._mapping.truth)).update(prediction.labels, truth.labels)
+        self.matrix += image
+        for meter in self.meters:
+            meter.update(prediction, truth)
+        if part := self._labelled.parts.get(name):
+            self.parts[part] = self.parts.get(part, ConfusionMatrix(image.classes)) + image
+        return image
 
     @torch.no_grad()
     def _before(self, image: Tensor) -> Tensor:
@@ -93,7 +95,7 @@ class Meter:
                 **self.matrix.summary(names),
                 "interval": [round(100 * interval.low, 2), round(100 * interval.high, 2)],
                 "level": interval.level,
-                "calibration_error": round(self.reliability.expected_calibration_error, 4),
+                **{name: figure for meter in self.meters for name, figure in meter.figures().items()},
                 "images": len(self.images),
                 "ncut_before": round(float(np.mean([entry["ncut_before"] for entry in self.images])), 5),
                 "ncut": round(float(np.mean([entry["ncut"] for entry in self.images])), 5),
@@ -102,15 +104,13 @@ class Meter:
                 kind: [f"{width}x{height}" for width, height in sorted(found)] for kind, found in self._sizes.items()
             },
             "confusion": self.matrix.counts.tolist(),
-            "reliability": self.reliability.diagram(),
+            **{key: value for meter in self.meters for key, value in meter.details().items()},
             "seconds": round(sum(entry.get("seconds", 0.0) for entry in self.images), 2),
             "decisions": decisions_of({"images": self.images}),
             "images": self.images,
             "failures": self.failures,
         }
-        if self.uncertainty is not None:
-            content["figures"]["mUIoU"] = round(100 * self.uncertainty.average, 2)
-        if set(self.parts) != {""}:
+        if self.parts:
             content["parts"] = {name: matrix.summary(names) for name, matrix in self.parts.items()}
         return content
 

@@ -1,12 +1,16 @@
 """How far confidence can be trusted: reliability diagram and expected calibration error over a stream's pixels."""
 
+from typing import Any, Self
+
 import numpy as np
 
+from allweather.data.labelled import Truth
 from allweather.errors import InputError
 from allweather.scoring.confusion import chunks, ratio
+from allweather.scoring.meter import Meter, Prediction, check_shapes
 
 
-class Reliability:
+class Reliability(Meter):
     """Accuracy against confidence in equal bins of confidence (Guo et al., ICML 2017).
 
     Args:
@@ -17,19 +21,24 @@ class Reliability:
         self.pixels, self.hits = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
         self.confidence = np.zeros(bins)
 
-    def update(self, confidence: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> "Reliability":
-        """Counts one image: arrays of one shape, confidence in [0, 1], classes with −1 for none. Returns itself.
+    def update(self, prediction: Prediction, truth: Truth) -> Self:
+        """Counts one frame.
 
         Raises:
-            AllWeatherError: for shapes that differ or confidence outside [0, 1].
+            InputError: for shapes that differ or confidence outside [0, 1].
         """
-        if not confidence.shape == predicted.shape == truth.shape:
-            raise InputError(
-                f"expected arrays of one shape, got {confidence.shape}, {predicted.shape} and {truth.shape}."
-            )
-        for part in chunks(confidence, predicted, truth):
+        check_shapes(prediction, truth)
+        for part in chunks(prediction.confidence, prediction.labels, truth.labels):
             self._count(*part)
         return self
+
+    def figures(self) -> dict[str, float | None]:
+        """`calibration_error`, in [0, 1]."""
+        return {"calibration_error": round(self.expected_calibration_error, 4)} if self.pixels.any() else {}
+
+    def details(self) -> dict[str, Any]:
+        """`reliability`: the diagram."""
+        return {"reliability": self.diagram()}
 
     def _count(self, confidence: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> None:
         counted = truth >= 0

@@ -1,12 +1,16 @@
 """Uncertainty-aware IoU (Sakaridis et al., ICCV 2019, section 5): credit for saying where the class cannot be seen."""
 
+from typing import Self
+
 import numpy as np
 
-from allweather.errors import InputError, SettingsError
+from allweather.data.labelled import Truth
+from allweather.errors import SettingsError
 from allweather.scoring.confusion import chunks, ratio
+from allweather.scoring.meter import Meter, Prediction, check_shapes
 
 
-class UncertaintyAwareIou:
+class UncertaintyAwareIou(Meter):
     """UIoU of each class at each confidence threshold θ, accumulated over a stream.
 
     A pixel is predicted invalid where its confidence is below θ. For a class, true invalid are its pixels that the
@@ -26,22 +30,22 @@ class UncertaintyAwareIou:
         # true class, predicted class, thresholds met, called invalid by the mask
         self.counts = np.zeros((classes, classes, len(self.thresholds) + 1, 2), np.int64)
 
-    def update(
-        self, predicted: np.ndarray, confidence: np.ndarray, truth: np.ndarray, invalid: np.ndarray
-    ) -> "UncertaintyAwareIou":
-        """Counts one image: arrays of one shape; classes 0..C−1 (truth also −1), `invalid` booleans. Returns itself.
+    def update(self, prediction: Prediction, truth: Truth) -> Self:
+        """Counts one frame whose mask says where the class cannot be seen; one without a mask does not count.
 
         Raises:
-            AllWeatherError: for shapes that differ.
+            InputError: for shapes that differ.
         """
-        if not predicted.shape == confidence.shape == truth.shape == invalid.shape:
-            raise InputError(
-                f"expected arrays of one shape, got {predicted.shape}, {confidence.shape}, {truth.shape} and "
-                f"{invalid.shape}."
-            )
-        for part in chunks(predicted, confidence, truth, invalid):
+        check_shapes(prediction, truth)
+        if truth.invalid is None:
+            return self
+        for part in chunks(prediction.labels, prediction.confidence, truth.labels, truth.invalid):
             self._count(*part)
         return self
+
+    def figures(self) -> dict[str, float | None]:
+        """`mUIoU`, in %, where any frame had a mask."""
+        return {"mUIoU": round(100 * self.average, 2)} if self.counts.any() else {}
 
     def _count(self, predicted: np.ndarray, confidence: np.ndarray, truth: np.ndarray, invalid: np.ndarray) -> None:
         counted = truth >= 0
