@@ -69,7 +69,7 @@ class Live:
 
     Example:
         >>> for shown in aw.Live("rtsp://camera/street", session, budget=0.04):  # doctest: +SKIP
-        ...     print(shown.name, shown.age, shown.result.labels)
+        ...     labels, late = shown.result.labels, shown.age  # seconds
     """
 
     def __init__(
