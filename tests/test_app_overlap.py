@@ -82,11 +82,13 @@ def test_what_was_handed_over_is_kept_whatever_ends_the_work(fault: type[BaseExc
 
 def test_torch_has_its_threads_again_afterwards() -> None:
     before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(3)
     fill(4)
     thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     thread.start()
     thread.join()
-    assert seen == [before]
+    torch.set_num_threads(before)
+    assert seen == [3]
 
 
 def stream(reads: list[str], pixels: int = 4, bad: str = "") -> Stream:

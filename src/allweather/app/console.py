@@ -36,6 +36,7 @@ def progress() -> Progress:
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=narration,
         transient=True,
     )

@@ -180,6 +180,7 @@ class Output:
         self.images = {name: entry for name, entry in earlier["images"].items() if self._is_whole(name)}
         whole = "totals" in earlier and (self.folder / FILM).exists() and self.images.keys() >= set(names)
         if self.reel is not None and not whole:
+            warn(f"{FILM} cannot be continued where it stopped: all frames are predicted again.")
             self.images = {}
 
     def _is_whole(self, name: str) -> bool:

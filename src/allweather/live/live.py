@@ -70,7 +70,7 @@ class Live:
 
     Example:
         >>> for shown in aw.Live("rtsp://camera/street", session, budget=0.04):  # doctest: +SKIP
-        ...     steer(shown.result.labels, shown.latency)
+        ...     labels, late = shown.result.labels, shown.age  # seconds
     """
 
     def __init__(

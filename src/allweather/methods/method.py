@@ -91,6 +91,8 @@ class Method(ABC):
         report_after: whether the reported prediction is made after the last update instead of before it.
         mirror: whether predictions are the mean over the image and its mirror image.
         lookahead: length of one more step that the prediction after an update sees and the network does not keep.
+        adapt_every: of so many batches the first is learnt from.
+        adapt_scale: share of the images' size at which they are learnt from.
 
     Raises:
         AllWeatherError: by the constructor, for a value of another type or out of its field's range, and for a field
@@ -108,6 +110,8 @@ class Method(ABC):
     report_after: bool = False
     mirror: bool = False
     lookahead: float = 0.0
+    adapt_every: int = 1
+    adapt_scale: float = 1.0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -121,7 +125,7 @@ class Method(ABC):
 
     @property
     def predicts_as_it_adapts(self) -> bool:
-        """Whether `objective`'s logits are what `predict` would give; train-mode BatchNorm predicts otherwise."""
+        """Whether `objective`'s logits are what `predict` would give: not under train-mode BatchNorm, nor resized."""
         return getattr(self, "bn", None) != "train"
 
     @abstractmethod

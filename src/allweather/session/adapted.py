@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from allweather.errors import AllWeatherError
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import moving_statistics, own_statistics, replaces_statistics
-from allweather.methods.views import view_logits
+from allweather.methods.views import resized, view_logits
 from allweather.models.copying import independent_copy
 from allweather.models.segmenter import Segmenter
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
@@ -68,10 +68,18 @@ class AdaptedNetwork:
         self.network = cast(Segmenter, torch.compile(self.model)) if compile else self.model
 
     def objective(self, batch: Batch) -> Objective:
-        """One forward pass of the method, running statistics moving."""
+        """One forward pass of the method, running statistics moving.
+
+        Its logits have the size of `batch`, which `at_adapt_scale` may have reduced.
+        """
         self._ahead = []
         with moving_statistics(self.model), self._autocast():
             return self.method.objective(self.network, self.state, batch)
+
+    def at_adapt_scale(self, batch: Batch) -> Batch:
+        """The batch at the size that the method learns from."""
+        scale = self.method.adapt_scale
+        return batch if scale == 1 else Batch(resized(batch.images, scale))
 
     def gradient(self, loss: Tensor) -> Tensor:
         """Computes the gradient; whether all of it is finite, as a number on the device, false where there is none."""

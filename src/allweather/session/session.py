@@ -10,15 +10,15 @@ from time import perf_counter
 from typing import Any, Literal, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from allweather import methods
-from allweather.errors import CheckpointError, NetworkError, NotFiniteError, SettingsError, unknown
+from allweather.errors import CheckpointError, NotFiniteError, SettingsError, unknown
 from allweather.methods.method import Batch, Method
 from allweather.methods.settings import settings_of
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
 from allweather.session.adapted import AdaptedNetwork, Precision, Prediction
+from allweather.session.arguments import check_guard, check_method, check_seed
 from allweather.session.guard import Decision, Guard
 from allweather.session.guard.policy import Objection, Policy
 from allweather.session.result import Result
@@ -30,7 +30,7 @@ from allweather.session.streaming import Streaming
 
 LOG = logging.getLogger(__name__)
 AdaptWhen = Literal["always", "shift"]
-_FORMAT = "2"  # of saved sessions
+_FORMAT = "3"  # of saved sessions
 
 
 class Session(Streaming):
@@ -80,7 +80,7 @@ class Session(Streaming):
             raise unknown("adapt_when", adapt_when, get_args(AdaptWhen))
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
-        self.method, self.seed, self.guard = _method(model, method), _seed(seed), _guard(guard)
+        self.method, self.seed, self.guard = check_method(model, method), check_seed(seed), check_guard(guard)
         self.precision, self.compile, self.channels_last = precision, compile, channels_last
         self._adapted = AdaptedNetwork(
             model, self.method, precision=precision, compile=compile, channels_last=channels_last
@@ -161,6 +161,7 @@ class Session(Streaming):
                 raise CheckpointError(f"{path}: {error}") from error
             self._adapted.restore(Snapshot(moved, optimizer, int(counters["updates"])))
             self.state.generator.set_state(counters["random"])
+            self._batches = int(counters["batches"])
             self._policy.load(counters)
             if self._detector is not None:
                 self._detector.load(counters)
@@ -246,17 +247,23 @@ class Session(Streaming):
 
     def _idle(self, images: Tensor) -> Decision | None:
         """Why a batch is predicted without adapting to it; None where it is to be adapted to."""
+        number, self._batches = self._batches, self._batches + 1
         if reason := unfit(images, learns=bool(self.state.tensors())):
             return Decision("skipped", reason)
         if self._policy.is_resting():
             return Decision("resting", "after a reset")
+        if between := number % self.method.adapt_every:
+            return Decision("skipped", f"{between} after the batch that was learnt from, of {self.method.adapt_every}")
         return Decision("skipped", "the image stands still") if self._policy.stands_still(images) else None
 
     def _prediction(self, images: Tensor, steps: Steps, predict: bool) -> Prediction:
         """The method's prediction, from before or after the last update as it declares."""
         last = cast(Tensor, steps.last)
-        if not predict or (steps.updates and not self.method.report_after):
-            return steps.reported or Prediction(last, last)
+        if steps.reported is not None:
+            return steps.reported
+        whole = last.shape[2:] == images.shape[2:]  # not so at another `adapt_scale`
+        if whole and (not predict or (steps.updates and not self.method.report_after)):
+            return Prediction(last, last)
         known = last if steps.current else None
         return self._adapted.predict_ahead(images, known) if steps.updates else self._adapted.predict(images, known)
 
@@ -313,6 +320,7 @@ class Session(Streaming):
         """Random numbers and guard as they are before the first image."""
         self.state.generator.manual_seed(self.seed)
         self._policy.start()
+        self._batches = 0  # since the source network
         if self._detector is not None:
             self._detector.start()
 
@@ -334,8 +342,9 @@ class Session(Streaming):
 
     def _counters(self) -> dict[str, Tensor]:
         shift = {} if self._detector is None else self._detector.tensors()
-        updates, random = torch.tensor(self._adapted.updates), self.state.generator.get_state()
-        return {"updates": updates, "random": random, **self._policy.tensors(), **shift}
+        batches, updates = torch.tensor(self._batches), torch.tensor(self._adapted.updates)
+        random = self.state.generator.get_state()
+        return {"batches": batches, "updates": updates, "random": random, **self._policy.tensors(), **shift}
 
     def _check(self, counters: dict[str, Tensor]) -> None:
         """Refuses counters that lack something, or whose random state is of another size."""
@@ -360,38 +369,6 @@ class Session(Streaming):
         """One thread at a time, gradients on, and nothing of the caller's modes."""
         with self._lock, torch.inference_mode(False), torch.enable_grad():
             yield
-
-
-def _method(model: Any, method: Any) -> Method:
-    if not isinstance(model, Segmenter):
-        what = "the network" if isinstance(model, nn.Module) else f"a {type(model).__name__}"
-        raise NetworkError(
-            f"Session: expected a Segmenter, got {what} itself. "
-            "Call Session(allweather.Segmenter.wrap(network, classes=…, mean=…, std=…), method)."
-        )
-    if isinstance(method, str):
-        return methods.make(method, model=model)
-    if not isinstance(method, Method):
-        call = f"{method.__name__}()" if isinstance(method, type) else "allweather.methods.MallDomain()"
-        raise SettingsError(
-            f"Session: expected a method or its name, got {method!r}. Call Session(model, {call}) or "
-            'Session(model, "mall-domain").'
-        )
-    return method
-
-
-def _seed(seed: Any) -> int:
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise SettingsError(f"Session.seed: expected an integer, got {seed!r}.")
-    return seed
-
-
-def _guard(guard: Any) -> Guard:
-    if isinstance(guard, Guard):
-        return guard
-    if guard is None or isinstance(guard, bool):
-        return Guard(enabled=guard is not False)
-    raise SettingsError(f"Session.guard: expected a Guard, or False to accept every finite prediction; got {guard!r}.")
 
 
 def _named(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
