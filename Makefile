@@ -13,7 +13,11 @@ demo: $(STAMP)
 	$(BIN)/allweather demo --out demo-output
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Every room and the contract of four methods, in a minute; not every network, fidelity, nor processes of their own.
+quick: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -159,29 +159,29 @@ def test_a_file_that_does_not_run_says_where(tmp_path: Path, text: str, said: st
 
 
 def test_a_file_runs_once_until_it_changes_and_says_so(
-    nets: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    nets: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     for _ in range(2):
         aw.load_model(f"{nets}:fixed")
-    assert capsys.readouterr().err == f"running {nets}, your own code\n"
+    assert caplog.messages == [f"running {nets}, your own code"]
     then = Path(nets).stat().st_mtime_ns
     Path(nets).write_text(SOURCE.replace("manual_seed(3)", "manual_seed(4)"))
     os.utime(nets, ns=(then, then))  # as an editor is quick: of the same length and time
     changed = aw.load_model(f"{nets}:fixed")
-    assert "running" in capsys.readouterr().err
+    assert len(caplog.messages) == 2
     torch.manual_seed(4)
     assert torch.equal(changed.network[0].weight, nn.Conv2d(3, 4, 1).weight)
 
 
 def test_a_module_that_can_be_imported_is_named_with_its_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "ourlab").mkdir()
     (tmp_path / "ourlab" / "nets.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     assert aw.load_model("ourlab.nets:fixed").name == "ourlab.nets:fixed"
-    assert capsys.readouterr().err == "running ourlab.nets, your own code\n"
+    assert caplog.messages == ["running ourlab.nets, your own code"]
     with pytest.raises(NetworkError, match=r"No module named 'ourlab\.net'"):
         aw.load_model("ourlab.net:fixed")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from allweather import Segmenter, load_model
-from allweather.app import adapt
+from allweather.app import opening
 from allweather.app.cli import main
 from allweather.errors import AllWeatherError
 from allweather.models.catalogue import all_entries, find_entry
@@ -94,8 +94,8 @@ def test_frames_are_resampled_as_the_authors_do_unless_told(
         asked.append(size)
         raise AllWeatherError("far enough")
 
-    monkeypatch.setattr(adapt, "open_files", far_enough)
-    monkeypatch.setattr("sys.argv", ["allweather", "adapt", "in", "--model", "dannet:pspnet", "--out", "o", *options])
+    monkeypatch.setattr(opening, "open_files", far_enough)
+    monkeypatch.setattr("sys.argv", ["allweather", "adapt", ".", "--model", "dannet:pspnet", "--out", "o", *options])
     with pytest.raises(SystemExit):
         main()
     assert asked == [expected]
