@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         NetworkError,
         SettingsError,
     )
+    from allweather.export import apply_delta, from_hub
     from allweather.models import Segmenter, list_models, load_model
     from allweather.ncut import Affinity, normalized_cut
     from allweather.pictures import read_image
@@ -40,6 +41,8 @@ __all__ = [
     "Session",
     "SettingsError",
     "__version__",
+    "apply_delta",
+    "from_hub",
     "list_models",
     "load_model",
     "load_stream",
@@ -57,12 +60,13 @@ _HOMES = {
     "errors": (
         "AllWeatherError", "CheckpointError", "InputError", "MissingLibraryError", "NetworkError", "SettingsError",
     ),
+    "export": ("apply_delta", "from_hub"),
     "models": ("Segmenter", "list_models", "load_model"),
     "ncut": ("Affinity", "normalized_cut"),
     "pictures": ("read_image",),
     "session": ("Guard", "Result", "Session"),
 }  # fmt: skip
-_ROOMS = ("classes", "data", "errors", "methods", "models", "ncut", "pictures", "session")
+_ROOMS = ("classes", "data", "errors", "export", "methods", "models", "ncut", "pictures", "session")
 
 
 if not TYPE_CHECKING:  # a type checker knows every name, and which are none
