@@ -43,6 +43,7 @@ SLOW = {  # files that `make quick` leaves out, and what they prove
     "test_app_own": "the how-to pages, from first to last line",
     "test_app_start": "how fast and how quietly commands begin and end",
     "test_app_video": "clips adapted from the command line",
+    "test_export_graphs": "graphs exported, and run by ONNX Runtime",
     "test_docs_live": "the page on cameras, from first to last line",
     "test_docs_streams": "the page on videos, from first to last line",
     "test_live_app": "live from the command line",

@@ -7,11 +7,15 @@ import pytest
 
 import allweather
 
-HEAVY = ("transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm", "av", "cv2")
+HEAVY = (
+    "transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm", "av", "cv2",
+    "huggingface_hub", "onnx", "onnxruntime",
+)  # fmt: skip
 PUBLIC = {
     "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "CheckpointError", "ClassSet", "Frame", "Guard",
     "InputError", "Live", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session", "SettingsError",
-    "__version__", "list_models", "load_model", "load_stream", "methods", "normalized_cut", "read_image",
+    "__version__", "apply_delta", "from_hub", "list_models", "load_model", "load_stream", "methods",
+    "normalized_cut", "read_image",
 }  # fmt: skip
 
 

@@ -222,10 +222,9 @@ WRONG: list[tuple[Any, Any, str]] = [
 ]
 
 
-CALLS = {"ids": lambda value: getattr(value, "__name__", str(value))[:40]}
-
-
-@pytest.mark.parametrize(("call", "given", "said"), WRONG, **CALLS)
+@pytest.mark.parametrize(
+    ("call", "given", "said"), WRONG, ids=lambda value: getattr(value, "__name__", str(value))[:40]
+)
 def test_the_wrong_thing_gets_the_call_that_works(call: Any, given: Any, said: str) -> None:
     with pytest.raises(AllWeatherError) as caught:
         call(given)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         NetworkError,
         SettingsError,
     )
+    from allweather.export import apply_delta, from_hub
     from allweather.live import Live
     from allweather.models import Segmenter, list_models, load_model
     from allweather.ncut import Affinity, normalized_cut
@@ -42,6 +43,8 @@ __all__ = [
     "Session",
     "SettingsError",
     "__version__",
+    "apply_delta",
+    "from_hub",
     "list_models",
     "load_model",
     "load_stream",
@@ -59,13 +62,14 @@ _HOMES = {
     "errors": (
         "AllWeatherError", "CheckpointError", "InputError", "MissingLibraryError", "NetworkError", "SettingsError",
     ),
+    "export": ("apply_delta", "from_hub"),
     "live": ("Live",),
     "models": ("Segmenter", "list_models", "load_model"),
     "ncut": ("Affinity", "normalized_cut"),
     "pictures": ("read_image",),
     "session": ("Guard", "Result", "Session"),
 }  # fmt: skip
-_ROOMS = ("classes", "data", "errors", "live", "methods", "models", "ncut", "pictures", "session")
+_ROOMS = ("classes", "data", "errors", "export", "live", "methods", "models", "ncut", "pictures", "session")
 
 
 if not TYPE_CHECKING:  # a type checker knows every name, and which are none

@@ -22,6 +22,7 @@ VERBS = {  # what stands in each file, and in the list of `allweather --help`
     "submit": ("submit", "Pack predictions of a benchmark's test images for its server."),
     "data": ("datasets", "Look at datasets on disk."),
     "convert": ("convert", "Convert a checkpoint to safetensors without loss."),
+    "export": ("export", "Write an adapted network for deployment: .safetensors, .pt2, .onnx, or what moved alone."),
     "list": ("listing", "List models, methods (with their fields, defaults and presets) or datasets."),
     "doctor": ("doctor", "Show versions, devices and extras, and check that the operator works here."),
 }

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from allweather.errors import SettingsError
 from allweather.methods.option import check_needs, check_ranges
 from allweather.methods.settings import check_types
 from allweather.methods.stopping import Stopping
@@ -147,6 +148,21 @@ class Method(ABC):
         `objective`'s logits of the same images.
         """
         return model(images)
+
+    def deployed(self, state: State) -> Mapping[str, Tensor]:
+        """The parameters with which the network alone predicts as this method does, by name within the network.
+
+        For exports. A method that predicts with other parameters than the moved ones gives those.
+
+        Raises:
+            SettingsError: where the prediction is more than the network's.
+        """
+        if type(self).predict is not Method.predict:
+            raise SettingsError(
+                f"{self.name} predicts with more than its network, and a file of the network would predict otherwise. "
+                "Export what moves the network alone, such as mall-domain, tent with episodic=false, or norm."
+            )
+        return state.parameters
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
         """The optimizer of the moved parameters, or None for a method without updates."""

@@ -13,9 +13,9 @@ from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import moving_statistics, own_statistics, replaces_statistics
 from allweather.methods.views import resized, view_logits
 from allweather.models.copying import independent_copy
+from allweather.models.digest import digest
 from allweather.models.segmenter import Segmenter
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
-from allweather.session.storage import digest
 
 Precision = Literal["float32", "bf16"]
 _EPS = 1e-8  # Adam's
@@ -196,11 +196,15 @@ class AdaptedNetwork:
     def source_digest(self) -> str:
         """SHA-256 of the source network's weights and buffers."""
         if not self._digest:
-            source = {**self.model.state_dict(), **self._own.source}
-            for group, tensors in (("parameters", self.state.parameters), ("buffers", self.state.buffers)):
-                source |= {f"network.{name}": self.source.tensors[f"{group}.{name}"] for name in tensors}
-            self._digest = digest(source)
+            self._digest = digest(self.source_state())
         return self._digest
+
+    def source_state(self) -> dict[str, Tensor]:
+        """The source network's weights and buffers, under the segmenter's keys."""
+        source = {**self.model.state_dict(), **self._own.source}
+        for group, tensors in (("parameters", self.state.parameters), ("buffers", self.state.buffers)):
+            source |= {f"network.{name}": self.source.tensors[f"{group}.{name}"] for name in tensors}
+        return source
 
     def optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The optimizer's state out of saved tensors.

@@ -19,8 +19,10 @@ from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
 from allweather.session.adapted import AdaptedNetwork, Precision, Prediction
 from allweather.session.arguments import check_guard, check_method, check_seed
+from allweather.session.averages import StreamAverages
 from allweather.session.guard import Decision, Guard
 from allweather.session.guard.policy import Objection, Policy
+from allweather.session.handing import HandsBack
 from allweather.session.result import Result
 from allweather.session.shift import Shift, ShiftDetector
 from allweather.session.snapshot import Snapshot, flatten_optimizer
@@ -33,7 +35,7 @@ AdaptWhen = Literal["always", "shift"]
 _FORMAT = "3"  # of saved sessions
 
 
-class Session(Streaming):
+class Session(Streaming, HandsBack):
     """Adapts a copy of `model` by `method`, one batch of images at a time; the caller's network never changes.
 
     Sessions in different threads do not disturb each other. Calls of one session from several threads at once wait
@@ -86,7 +88,7 @@ class Session(Streaming):
             model, self.method, precision=precision, compile=compile, channels_last=channels_last
         )
         self.model, self.state = self._adapted.model, self._adapted.state
-        self._policy = Policy(self.guard, self._adapted)
+        self._policy, self._averages = Policy(self.guard, self._adapted), StreamAverages(self.model.network)
         self.adapt_when, self.shift = adapt_when, shift or Shift()
         self._detector = ShiftDetector(self.shift, self._adapted) if adapt_when == "shift" else None
         self._lock = RLock()
@@ -157,12 +159,14 @@ class Session(Streaming):
                 moved = {name: tensor for name, tensor in tensors.items() if self._moves(name, tensor)}
                 optimizer = self._adapted.optimizer_state(tensors)
                 self._policy.check(counters)
+                self._averages.check(counters)
             except CheckpointError as error:
                 raise CheckpointError(f"{path}: {error}") from error
             self._adapted.restore(Snapshot(moved, optimizer, int(counters["updates"])))
             self.state.generator.set_state(counters["random"])
             self._batches = int(counters["batches"])
             self._policy.load(counters)
+            self._averages.load(counters)
             if self._detector is not None:
                 self._detector.load(counters)
 
@@ -195,12 +199,15 @@ class Session(Streaming):
         started = perf_counter()
         with self._alone():
             (batch, single), adapted = self._batch(images), self._adapted
+            self._averages.discard()
             before = adapted.source if self.method.episodic else adapted.snapshot()
             try:
                 steps, prediction, decision = self._adapt(batch, before, predict)
             except BaseException:  # an interruption too must leave the network as it was
                 adapted.restore(before)
                 raise
+            if decision.kind in ("accepted", "shrunk"):
+                self._averages.take()
             if self.method.episodic:
                 adapted.restore(adapted.source)
         if decision.refused:
@@ -321,6 +328,7 @@ class Session(Streaming):
         self.state.generator.manual_seed(self.seed)
         self._policy.start()
         self._batches = 0  # since the source network
+        self._averages.start()
         if self._detector is not None:
             self._detector.start()
 
@@ -344,12 +352,17 @@ class Session(Streaming):
         shift = {} if self._detector is None else self._detector.tensors()
         batches, updates = torch.tensor(self._batches), torch.tensor(self._adapted.updates)
         random = self.state.generator.get_state()
-        return {"batches": batches, "updates": updates, "random": random, **self._policy.tensors(), **shift}
+        counts = {"batches": batches, "updates": updates, "random": random}
+        return counts | self._policy.tensors() | shift | self._averages.tensors()
 
     def _check(self, counters: dict[str, Tensor]) -> None:
         """Refuses counters that lack something, or whose random state is of another size."""
         expected = self._counters()
-        needed = {name for name in expected if not name.startswith(("guard.good.", "guard.optimizer.", "shift.mean"))}
+        needed = {
+            name
+            for name in expected
+            if not name.startswith(("guard.good.", "guard.optimizer.", "shift.mean", "statistics."))
+        }
         if missing := sorted(needed - {"guard.updates"} - counters.keys() - {n for n in needed if "shift.var" in n}):
             raise CheckpointError(f"expected counters.{missing[0]}, found nothing.")
         if counters["random"].shape != expected["random"].shape:

@@ -1,29 +1,18 @@
 """A session on disk: one safetensors file of all that moved, checked whole before the session that reads it changes."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from allweather.errors import CheckpointError
+from allweather.models.digest import digest
 from allweather.writing import whole
 
 _IDENTITY, _DIGEST = "allweather.session", "allweather.digest"
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values, in the order of the names."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[str, str]) -> None:
@@ -70,6 +59,15 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite.")
     return tensors
+
+
+def read_identity(path: Path) -> dict[str, str]:
+    """What the session that wrote the file was, setting by setting.
+
+    Raises:
+        CheckpointError: for a file that is none, or damaged.
+    """
+    return _identity(path, _read(path)[1])
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
