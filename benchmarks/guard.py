@@ -126,7 +126,7 @@ class Watcher:
         self.found = {
             "step": asdict(compare(mixed, prediction.plain)),
             "noise": asdict(compare(mixed, mixed_mirrored)),
-            "noise_own": asdict(compare(own, own_mirrored)),
+            "noise_own": {"disagreement": compare(own, own_mirrored).disagreement},
             "flip": [float(mirror_change(a, b.flip(3))) for a, b in
                      ((own, own_mirrored), (mixed, mixed_mirrored), (prediction.plain, mirrored))],
             "ncut": ncut,

@@ -106,8 +106,8 @@ def stops_of(record: Record) -> Counter[str]:
 
 
 def _totals(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """A piece's figures without those of single classes."""
-    return {name: value for name, value in figures.items() if name not in ("IoU", "not_in_truth")}
+    """A piece's two means, over the classes true or predicted and over those in its truth."""
+    return {name: value for name, value in figures.items() if name in ("mIoU", "mIoU_truth")}
 
 
 def _means(images: Sequence[Mapping[str, Any]]) -> dict[str, float]:
