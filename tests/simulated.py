@@ -30,6 +30,10 @@ class _Seat:
     turn: Event = field(default_factory=Event)
 
 
+class _Left(BaseException):
+    """Ends a thread that a test has left waiting."""
+
+
 class SimulatedClock(Clock):
     """Threads take turns, one at a time, in the order in which they began to wait: every run is the same run."""
 
@@ -62,6 +66,8 @@ class SimulatedClock(Clock):
             seat.turn.wait()
             try:
                 run()
+            except _Left:
+                return
             finally:
                 self._pass_on()
 
@@ -74,7 +80,7 @@ class SimulatedClock(Clock):
         if seat.turn.wait(PATIENCE):
             return
         if current_thread() is not main_thread():
-            raise SystemExit  # its test has ended long ago; whether a test is stuck, the test's own thread says
+            raise _Left  # its test has ended long ago; whether a test is stuck, the test's own thread says
         raise AssertionError("every thread waits for another")
 
     def _pass_on(self) -> None:
