@@ -16,6 +16,8 @@ from allweather.report.compare import compare
 from allweather.report.figures import reliability
 from allweather.report.page import tables_of
 from allweather.runs.decisions import decisions_of
+from allweather.runs.execute import execute
+from allweather.runs.plan import read_plan
 from allweather.runs.record_file import read_record
 from allweather.runs.summary import is_summary, key_of, paired, per_image, stops_of, summarize
 from allweather.scoring.confusion import ConfusionMatrix
@@ -112,6 +114,23 @@ def test_a_summary_is_small_and_stays_one(summaries: Path) -> None:
         assert is_summary(content) and not {"images", "reliability", "rolled_back", "skipped_updates"} & content.keys()
         assert summarize(content, []) == content
         assert path.stat().st_size < 4000 and len(path.read_text().splitlines()) == len(content) + 2
+
+
+def test_a_run_whose_summary_is_there_is_not_made_again(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(
+        '[[models]]\nname = "demo:streetnet"\nsize = "64x48"\n[[streams]]\nname = "scenes:fog"\nevery = 20\n'
+        '[[methods]]\nname = "source"\n[[methods]]\nname = "tent"\n'
+    )
+    plan = read_plan(tmp_path / "plan.toml")
+    made = execute(plan, tmp_path / "runs" / "plan")
+    command.main(tmp_path / "runs", tmp_path / "kept")
+    again = execute(plan, tmp_path / "kept" / "plan")
+    assert len(made.done) == 2 and again.kept == made.done and not again.done and not again.outdated
+    path = tmp_path / "kept" / "plan" / next(name for name in made.done if "tent" in name)
+    content = json.loads(path.read_text())
+    content["session"]["method"]["lr"] = 1.0
+    path.write_text(json.dumps(content))
+    assert list(execute(plan, path.parent).outdated) == [path.name]
 
 
 @pytest.mark.parametrize(
