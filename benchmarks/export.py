@@ -66,24 +66,27 @@ NETWORKS: dict[str, tuple[Callable[[], Segmenter], str]] = {  # and the reader's
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=4, help="only every n-th frame")
-    parser.add_argument("--networks", default="", help="only networks whose name starts with this")
+    parser.add_argument("--networks", default="", help="only those whose name starts with this; FILE keeps the others")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = {}
+    rows = json.loads(options.json.read_text())["networks"] if options.json and options.json.exists() else {}
     for name, (build, reader) in NETWORKS.items():
         if name.startswith(options.networks):
             rows[name] = measure(build(), reader, options.every)
             print(name, json.dumps(rows[name]), flush=True)
-    record = {
+            if options.json:
+                options.json.write_text(json.dumps(_record(rows, options.every), indent=1) + "\n")
+
+
+def _record(rows: dict[str, Any], every: int) -> dict[str, Any]:
+    return {
         "benchmark": "export",
         "size": SIZE,
-        "every": options.every,
+        "every": every,
         "method": "mall-domain, one view",
-        "networks": rows,
+        "networks": {name: rows[name] for name in NETWORKS if name in rows},
         "versions": {**versions(), "onnxruntime": version("onnxruntime"), "onnx": version("onnx")},
     }
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def measure(model: Segmenter, reader: str, every: int) -> dict[str, Any]:
