@@ -51,12 +51,14 @@ def seeded(build: Callable[[], nn.Module], multiple: int) -> Segmenter:
             value.uniform_(0.5, 1.5)
         elif name.endswith("running_mean"):
             value.normal_(0, 0.1)
+    model = Segmenter.wrap(network.eval(), classes=CITYSCAPES, size_multiple=multiple)
+    image, *_ = next(frames("dusk", 1))
     with torch.no_grad():
-        given = network.eval()(torch.randn(1, 3, 256, 320))
+        given = network(model.preprocessing.apply(image[None]))
         logits = given if isinstance(given, Tensor) else given.logits
         last = [value for name, value in network.named_parameters() if name.endswith("bias")][-1]
         last.sub_(logits.mean((0, 2, 3)))
-    return Segmenter.wrap(network, classes=CITYSCAPES, size_multiple=multiple)
+    return model
 
 
 NETWORKS: dict[str, tuple[Callable[[], Segmenter], str]] = {  # and the reader's name for its class, if it knows it
