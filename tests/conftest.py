@@ -49,6 +49,7 @@ SLOW = {  # whole files that `make quick` leaves out, and what they prove; other
     "test_models_parity": "every network against its reference's numbers",
     "test_models_recorded": "networks without a reference fixture against their publishers' numbers",
     "test_ncut_hot_path": "the operator's memory and compiled form",
+    "test_nets_robustnet": "whitening and its gradients, on whole networks",
     "test_pictures_enlarge": "a picture of 48 megapixels",
     "test_runs_processes": "two processes on one folder",
 }

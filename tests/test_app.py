@@ -339,7 +339,7 @@ def test_an_output_that_is_a_file_is_refused(frames: Path) -> None:
     assert "cannot write" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["models", "methods", "datasets"])
+@pytest.mark.parametrize("kind", [pytest.param("models", marks=pytest.mark.slow), "methods", "datasets"])
 def test_lists_for_people_and_for_programs(kind: str) -> None:
     rows = json.loads(allweather("list", kind, "--json").stdout)
     assert rows
