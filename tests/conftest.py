@@ -4,11 +4,18 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 # Before torch and the tests' own processes are started: two workers on two cores must not fight for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+
+def _is_an_outsiders(module: ModuleType) -> bool:
+    """Whether a module lies in a folder of a test's own; installed libraries must not be imported twice."""
+    place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    return place is not None and not any(place.startswith(path) for path in (sys.prefix, sys.base_prefix))
 
 
 @pytest.fixture
@@ -17,7 +24,7 @@ def own_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     modules, path = set(sys.modules), list(sys.path)
     yield
     for name in set(sys.modules) - modules:
-        if not name.startswith(("allweather", "torch", "PIL", "numpy")):
+        if not name.startswith("allweather") and _is_an_outsiders(sys.modules[name]):
             del sys.modules[name]
     sys.path[:] = path
 
