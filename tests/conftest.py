@@ -36,6 +36,7 @@ SLOW = {  # whole files that `make quick` leaves out, and what they prove; other
     "test_app_video": "clips adapted from the command line",
     "test_data_json_lines": "records on a full disk",
     "test_data_scenes": "statistics of many procedural scenes",
+    "test_docs_export": "the pages on exports, from first to last line",
     "test_docs_live": "the page on cameras, from first to last line",
     "test_docs_streams": "the page on videos, from first to last line",
     "test_export_graphs": "graphs exported, and run by ONNX Runtime",
