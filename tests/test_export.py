@@ -164,6 +164,7 @@ assert "allweather" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_a_state_dict_is_loaded_by_a_script_without_this_package(tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1)).eval()

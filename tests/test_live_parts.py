@@ -142,6 +142,7 @@ def build():
 """
 
 
+@pytest.mark.slow
 def test_a_process_learns_what_a_thread_would(tmp_path: Path) -> None:
     (tmp_path / "mynets.py").write_text(OWN)  # a class that the process has to make again
     model = load_model(f"{tmp_path / 'mynets.py'}:build", classes=CLASSES)
