@@ -25,7 +25,7 @@ from torch import Tensor
 from allweather import Segmenter, Session, load_model, methods
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
-from allweather.data.labels import Mapping, find_mapping, mapping_between
+from allweather.data.labels import ClassMapping, find_mapping, mapping_between
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
@@ -66,7 +66,7 @@ def networks(root: Path, only: str, layernorm_weights: Path | None) -> Iterator[
         yield "layernorm", model
 
 
-def streams(root: Path, model: Segmenter) -> Iterator[tuple[str, Mapping, list[Shot]]]:
+def streams(root: Path, model: Segmenter) -> Iterator[tuple[str, ClassMapping, list[Shot]]]:
     """The streams that the network's classes can be scored on; the demo's network sees scenes, all others frames."""
     if model.name == "demo:streetnet":
         for weather in ("clear", "fog", "night"):
@@ -134,7 +134,7 @@ class Watcher:
         both = (own.softmax(1) + mixed.softmax(1)) / 2
         self.references = {"source": own, "mixed": mixed, "adapted": prediction.plain, "average": both.log()}
 
-    def measure(self, shot: Shot, reported: Tensor, mapping: Mapping) -> dict[str, Any]:
+    def measure(self, shot: Shot, reported: Tensor, mapping: ClassMapping) -> dict[str, Any]:
         """The signs of the frame just seen, and pixel accuracies in %."""
         table = np.asarray(mapping.table)
         logits = {**{name: value[0] for name, value in self.references.items()}, "reported": reported}

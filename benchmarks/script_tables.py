@@ -101,6 +101,29 @@ def _split(row: Row, source: Row) -> list[str]:
     return [*pair(row["mIoU"], source["mIoU"], mark), cell([counts]) or "–"]
 
 
+def export() -> str:
+    """Labels of exported files beside the session's, and mIoU under folded statistics."""
+    found = benchmark_record("export.json")
+    if found is None:
+        return "not measured"
+    forms = (".safetensors", ".pt2", ".onnx")
+    heads = ["network", *(f"{form}: labels as the session, %" for form in forms)]
+    rows = [[name, *(f"{row['agreement'][form]:.2f}" for form in forms)] for name, row in found["networks"].items()]
+    size = "×".join(map(str, found["size"]))
+    about = f"`image`, {found['method']}, frames at dusk at {size}; random weights where no mIoU is given below."
+    columns = ("source", "session", "stream", "stream, frames given")
+    costs = [
+        [f"{name}, {split}", *(f"{scores[column]:.2f}" for column in columns)]
+        for name, row in found["networks"].items()
+        for split, scores in row.get("mIoU", {}).items()
+    ]
+    said = (
+        f"mIoU in % of every {found['every']}th frame, after adapting to the same ones; `session` is `session.predict`."
+    )
+    measured = table(["network, frames", *columns], costs)
+    return f"{table(heads, rows)}\n\n{about}\n\n{measured}\n\n{said} {found['versions']['machine']}."
+
+
 def demo() -> str:
     """mIoU of the shipped network in procedural weather, by the demo."""
     found = load(RECORDS / "demo.json")

@@ -18,9 +18,9 @@ from allweather.report.refusals import REMARK, in_words, measures_guard
 from benchmarks import fidelity, guard_table
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
-from benchmarks.script_tables import demo, hostile, layernorm, live
+from benchmarks.script_tables import demo, export, hostile, layernorm, live
 
-PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/methods.md")
+PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/methods.md", "docs/how-to/export.md")
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -183,6 +183,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "guard": guard_table.guard,
     "hostile": hostile,
     "demo": demo,
+    "export": export,
     "ncut": ncut,
     "iteration": iteration,
     "layernorm": layernorm,

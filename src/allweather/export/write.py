@@ -85,8 +85,8 @@ def _write_program(program: Program, path: Path, facts: Mapping[str, Any], name:
     except SerializeError as error:
         raise NetworkError(
             f"{name} cannot be written as .pt2: {first_line(error)}. Sizes are kept in whole numbers alone: write "
-            "-(-side // 2) for math.ceil(side / 2), fix the size (size=(width, height), --size WIDTHxHEIGHT), or write "
-            "NAME.onnx."
+            "(side + 1) // 2 for math.ceil(side / 2), fix the size (size=(width, height), "
+            "--size WIDTHxHEIGHT), or write NAME.onnx."
         ) from error
     with finished(path) as temporary:
         temporary.write_bytes(buffer.getvalue())

@@ -20,7 +20,10 @@ def gains(groups: Sequence[Group]) -> dict[str, str]:
     """Title → SVG of each method's difference to the source with its interval, a figure per stream and network."""
     made: dict[str, str] = {}
     for setting in dict.fromkeys(group.setting for group in groups):
-        inside = [o for o in groups if o.setting == setting and not o.is_source and o.free_iterations is None]
+        inside = [
+            group for group in groups
+            if group.setting == setting and not group.is_source and group.free_iterations is None
+        ]  # fmt: skip
         found = [(group.marked, against(group, source)) for group in inside if (source := source_of(group, groups))]
         shown = [(label, interval) for label, interval in found if interval is not None]
         if shown:
@@ -45,7 +48,8 @@ def by_iterations(
     made = {}
     for setting, method in dict.fromkeys((group.setting, group.method) for group in free):
         kin = [group for group in groups if (group.setting, group.method) == (setting, method)]
-        points = sorted((o for o in kin if o.free_iterations is not None), key=lambda o: o.free_iterations or 0)
+        points = [group for group in kin if group.free_iterations is not None]
+        points.sort(key=lambda group: group.free_iterations or 0)
         stopped = (group for group in kin if group.free_iterations is None and "iterations" in dict(group.fields))
         made[setting, method] = points, next(stopped, None), source_of(points[0], groups)
     return made

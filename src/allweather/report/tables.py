@@ -124,9 +124,9 @@ def _remarks(entries: Sequence[Published]) -> str:
 def _thirteen(groups: Sequence[Group]) -> list[Table]:
     """Means over the paper's thirteen sets, for methods that have them all."""
     rows: list[list[Cell]] = []
-    for network, label, how, scoring in dict.fromkeys((o.network, o.label, o.how, o.scoring) for o in groups):
-        key = (network, label, how, scoring)
-        found = {o.stream: o for o in groups if (o.network, o.label, o.how, o.scoring) == key and o.where == o.stream}
+    for key in dict.fromkeys(map(_alike, groups)):
+        network, label, how, scoring = key
+        found = {group.stream: group for group in groups if _alike(group) == key and group.where == group.stream}
         if set(THIRTEEN) <= set(found):
             group = found[THIRTEEN[0]]
             paper = SECTION4.get(group.model) if group.method == "mall-sample" else None
@@ -142,6 +142,11 @@ def _thirteen(groups: Sequence[Group]) -> list[Table]:
     )
     columns = ("network", "method", "mIoU", COLUMN, "published")
     return [Table("Mean over thirteen datasets", columns, rows, note, grouped=True)] if rows else []
+
+
+def _alike(group: Group) -> tuple[str, str, str, str]:
+    """What is equal in the rows of one method over several streams."""
+    return group.network, group.label, group.how, group.scoring
 
 
 def _sequences(groups: Sequence[Group]) -> list[Table]:

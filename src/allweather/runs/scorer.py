@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.data.labelled import LabelledStream, Truth
-from allweather.data.labels import Mapping
+from allweather.data.labels import ClassMapping
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 from allweather.pictures.enlarge import classify
@@ -37,7 +37,7 @@ class Scorer:
     """
 
     def __init__(
-        self, mapping: Mapping, labelled: LabelledStream, unadapted: Segmenter, keep: Keep | None = None
+        self, mapping: ClassMapping, labelled: LabelledStream, unadapted: Segmenter, keep: Keep | None = None
     ) -> None:
         self._mapping, self._labelled, self._unadapted, self._keep = mapping, labelled, unadapted, keep
         self._table = np.asarray(mapping.table, np.int16)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from allweather.data.images import read_labels
-from allweather.data.labels import Mapping, label_files
+from allweather.data.labels import ClassMapping, label_files
 from allweather.data.pairing import Scene, pair, scenes
 from allweather.data.truth import LabelsAs, TruthReader
 from allweather.errors import InputError
@@ -42,7 +42,7 @@ class Score:
         return not self.failed and not self.without_prediction
 
 
-def score_folders(predictions: Path, truth: Path, mapping: Mapping, labels_as: LabelsAs | None = None) -> Score:
+def score_folders(predictions: Path, truth: Path, mapping: ClassMapping, labels_as: LabelsAs | None = None) -> Score:
     """Compares every label image in `predictions` with its true one in `truth`: `pair` says which that is.
 
     Args:

@@ -198,8 +198,9 @@ class EspNetV2(nn.Module):
 def _at_scale(x: Tensor, scale: float, stage: nn.Module) -> Tensor:
     """`stage` applied to x at a share of its resolution, at least 5 pixels a side, back at x's own."""
     size = (x.shape[2], x.shape[3])
-    times, parts = Fraction(scale).limit_denominator(10).as_integer_ratio()  # an export keeps whole numbers alone
-    height, width = (torch.sym_max(5, -(-side * times // parts)) for side in size)  # max itself would fix its size
+    times, parts = Fraction(scale).limit_denominator(10).as_integer_ratio()
+    # ceil and max would be lost in an export, or fix its size
+    height, width = (torch.sym_max(5, (side * times + parts - 1) // parts) for side in size)
     scaled = (cast(int, height), cast(int, width))
     if scale < 1:
         return _resize(stage(functional.adaptive_avg_pool2d(x, scaled)), size)
