@@ -1,4 +1,4 @@
-"""Who may come in and what may be named: a token beyond this machine, pages of this server alone, one folder at most."""
+"""Who may come in, and what may be named: a token beyond this machine, one folder at most."""
 
 import hmac
 import ipaddress

@@ -28,6 +28,6 @@ def compare(visitor: Visitor | None) -> str:
         f'onload="{_TAKE_UP}">'
         '<span class="aw-tag aw-left" aria-hidden="true">source</span>'
         '<span class="aw-tag aw-right" aria-hidden="true">adapted</span><span class="aw-bar" aria-hidden="true"></span>'
-        f'<input type="range" min="0" max="100" value="50" aria-label="Border between source, left, and adapted, right" '
+        f'<input type="range" min="0" max="100" value="50" aria-label="Border between source (left) and adapted" '
         f'oninput="{_MOVE}"></figure>'
     )

@@ -172,18 +172,18 @@ class Page:
         """How many inputs say which network."""
         return 1 if self.networks.allowed is None else 3
 
-    def _upload(self, paths: list[str] | None, *network: str, request: gr.Request) -> list[Any]:
+    def _upload(self, request: gr.Request, paths: list[str] | None, *network: str) -> list[Any]:
         """Reads what was uploaded, and removes it."""
         read = partial(from_uploads, [Path(path) for path in paths or ()], uploads_folder(), self.limits)
         return self._hold(read, network, request)
 
     def _scene(
-        self, weather: str, strength: float, seed: float, count: float, *network: str, request: gr.Request
+        self, request: gr.Request, weather: str, strength: float, seed: float, count: float, *network: str
     ) -> list[Any]:
         read = partial(from_scenes, weather, strength, int(seed or 0), int(count or 1))
         return self._hold(read, network, request)
 
-    def _open(self, folder: str, *network: str, request: gr.Request) -> list[Any]:
+    def _open(self, request: gr.Request, folder: str, *network: str) -> list[Any]:
         read = partial(from_folder, self.networks.allowed, folder or ".", self.limits)
         return self._hold(read, network, request)
 
@@ -212,7 +212,7 @@ class Page:
         return [*made, *[gr.update(visible=False, value="")] * (fields.MOST - len(made))]
 
     async def _start(
-        self, name: str, preset: str, passes: float, *rest: str, request: gr.Request
+        self, request: gr.Request, name: str, preset: str, passes: float, *rest: str
     ) -> AsyncIterator[list[Any]]:
         """Adapts, and shows what happens while it does."""
         visitor: Visitor | None = None

@@ -1,4 +1,4 @@
-"""A server that runs until it is asked to stop, then finishes what it took, saves its streams, and ends with status 0."""
+"""A server that runs until it is asked to stop, then finishes what it took, saves its streams, and ends."""
 
 import signal
 import socket

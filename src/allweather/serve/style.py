@@ -14,7 +14,8 @@ CSS = """
   touch-action: pan-y; }
 .aw-compare .aw-bar { position: absolute; top: 0; bottom: 0; left: calc(var(--split) - 2px); width: 4px;
   background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
-.aw-compare .aw-bar::after { content: "\\2194"; position: absolute; top: 50%; left: 2px; transform: translate(-50%, -50%);
+.aw-compare .aw-bar::after { content: "\\2194"; position: absolute; top: 50%; left: 2px;
+  transform: translate(-50%, -50%);
   background: #fff; color: #111; border-radius: 50%; width: 32px; height: 32px; line-height: 32px; text-align: center;
   box-shadow: 0 0 3px #000; }
 .aw-compare:focus-within { outline: 3px solid #1d4ed8; outline-offset: 2px; }
