@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from allweather.serve.visitor import Point
 from allweather.session.guard import KINDS
 
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 560, 170, 58, 12, 26, 12
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 400, 160, 52, 12, 26, 12
 SHAPES = {  # told apart by shape as well as by color
     "accepted": ("#15803d", "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0"),
     "shrunk": ("#a16207", "M-4 4L0-4L4 4Z"),

@@ -25,7 +25,7 @@ from allweather.serve.metrics import Metrics
 from allweather.serve.networks import Network, Networks, catalogue
 from allweather.serve.pictures import from_folder, from_scenes, from_uploads
 from allweather.serve.pool import Pool
-from allweather.serve.style import CSS, theme
+from allweather.serve.style import CSS, SCRIPT, theme
 from allweather.serve.visitor import Visitor, Visitors, restart
 
 HEAD = "Adapts a segmentation network to the weather in your picture, without labels, and shows what changes."
@@ -118,10 +118,10 @@ class Page:
     def _results(self) -> None:
         gr.Markdown("## 3. Adapt")
         with gr.Row():
-            self.start = gr.Button("Start", variant="primary", elem_id="start", min_width=90)
-            self.pause = gr.Button("Pause", elem_id="pause", min_width=90, interactive=False)
-            self.cancel = gr.Button("Cancel", elem_id="cancel", min_width=90, interactive=False)
-            self.reset = gr.Button("Reset", elem_id="reset", min_width=90)
+            self.start = gr.Button("Start", variant="primary", elem_id="start", min_width=70)
+            self.pause = gr.Button("Pause", elem_id="pause", min_width=70, interactive=False)
+            self.cancel = gr.Button("Cancel", elem_id="cancel", min_width=70, interactive=False)
+            self.reset = gr.Button("Reset", elem_id="reset", min_width=70)
         self.status = gr.HTML(_status(None), elem_id="status")
         self.compared = gr.HTML(compare(None), elem_id="compare")
         self.take = gr.HTML("", elem_id="take")
@@ -136,7 +136,7 @@ class Page:
     def _events(self, blocks: gr.Blocks) -> None:
         shown = [self.status, self.compared, self.take, self.drawn, self.classes, self.start, self.pause, self.cancel]
         network = self._network_inputs()
-        held = [*shown, self.passes]
+        held = [*shown, self.passes, self.files]
         for event, component in ((self.files.upload, self.files), (self.folder.upload, self.folder)):
             event(self._upload, [component, *network], held, concurrency_limit=4, **PRIVATE)
         scene = [self.weather, self.strength, self.seed, self.count]
@@ -195,9 +195,9 @@ class Page:
             visitor.hold(pictures)
         except AllWeatherError as error:
             self.metrics.refused.labels(getattr(error, "reason", "other")).inc()
-            return [*self._view(visitor, str(error)), gr.skip()]
+            return [*self._view(visitor, str(error)), gr.skip(), None]
         passes = min(USUAL_PASSES if len(pictures) == 1 else 1, self.limits.passes)
-        return [*self._view(visitor, " ".join(refused)), gr.update(value=passes)]
+        return [*self._view(visitor, " ".join(refused)), gr.update(value=passes), None]
 
     def _method(self, name: str, *network: str) -> list[Any]:
         preset = gr.update(choices=fields.presets(name), value="recommended")
@@ -301,7 +301,7 @@ def _take(visitor: Visitor) -> str:
         found.insert(1, ("labels.zip", "All labels"))
     if not method.episodic:  # the others are the source network again
         found.insert(-1, ("adapted.safetensors", "Adapted weights"))
-    links = [f'<a href="/take/{visitor.key}/{name}" target="_blank" rel="noopener">{word}</a>' for name, word in found]
+    links = [f'<a href="/take/{visitor.key}/{name}" download="{name}">{word}</a>' for name, word in found]
     return f'<div class="aw-take" role="group" aria-label="Download">{"".join(links)}</div>'
 
 
@@ -327,5 +327,5 @@ def mount_page(
     blocks.queue(max_size=4 * limits.visitors, api_open=False)
     gr.mount_gradio_app(
         app, blocks, path="/", footer_links=[], run_history=False, max_file_size=limits.upload_bytes, theme=theme(),
-        css=CSS, ssr_mode=False, show_error=True, enable_monitoring=False, mcp_server=False,
+        css=CSS, js=SCRIPT, ssr_mode=False, show_error=True, enable_monitoring=False, mcp_server=False,
     )  # fmt: skip

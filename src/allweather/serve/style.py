@@ -6,6 +6,8 @@ FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "san
 CODE = ("ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 CSS = """
+.tab-container button.selected { color: #1d4ed8; } .dark .tab-container button.selected { color: #93c5fd; }
+.min_value, .max_value, .or { color: var(--body-text-color) !important; }
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
 .aw-compare { position: relative; margin: 0; width: 100%; overflow: hidden; border-radius: 8px; touch-action: pan-y; }
 .aw-compare img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: fill; }
@@ -27,10 +29,14 @@ CSS = """
 .aw-status { padding: 8px 12px; border-radius: 8px; border: 1px solid var(--border-color-primary);
   color: var(--body-text-color); }
 .aw-status.aw-bad { border: 2px solid #b91c1c; }
-.aw-status progress { width: 100%; height: 10px; display: block; margin-top: 6px; accent-color: #1d4ed8; }
+.aw-status progress::-webkit-progress-bar { background: #cbd5e1; border-radius: 5px; }
+.aw-status progress::-webkit-progress-value { background: #1d4ed8; border-radius: 5px; }
+.aw-status progress::-moz-progress-bar { background: #1d4ed8; }
+.aw-status progress { appearance: none; border: 0; width: 100%; height: 10px; display: block; margin-top: 6px; accent-color: #1d4ed8; }
 .aw-legend { width: 100%; border-collapse: collapse; font-size: 14px; color: var(--body-text-color); }
 .aw-legend caption { text-align: left; font-weight: 600; padding: 4px 0; }
-.aw-legend th, .aw-legend td { padding: 2px 6px; border-bottom: 1px solid var(--border-color-primary);
+.aw-legend th, .aw-legend td { padding: 2px 6px !important; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important;
   text-align: right; font-weight: 400; }
 .aw-legend th:first-child { text-align: left; }
 .aw-legend thead th { font-weight: 600; }
@@ -49,8 +55,16 @@ CSS = """
 .aw-take a { padding: 8px 14px; border-radius: 8px; background: #1d4ed8; color: #fff !important;
   text-decoration: none; }
 .aw-take a:focus-visible { outline: 3px solid #f59e0b; outline-offset: 2px; }
-@media (max-width: 640px) { .aw-legend { font-size: 15px; } .aw-take a { flex: 1 1 45%; text-align: center; } }
+@media (max-width: 640px) { .aw-curves text { font-size: 14px; } .aw-legend { font-size: 15px; } .aw-take a { flex: 1 1 45%; text-align: center; } }
 """
+
+# The library's drop zone is called otherwise than it reads; without a name of its own it is called as it reads.
+SCRIPT = """() => {
+  const mend = () => document.querySelectorAll("button.upload-container[aria-label]")
+    .forEach((button) => button.removeAttribute("aria-label"));
+  mend();
+  new MutationObserver(mend).observe(document.body, {childList: true, subtree: true});
+}"""
 
 
 def theme() -> gr.themes.Base:
@@ -64,6 +78,10 @@ def theme() -> gr.themes.Base:
         button_primary_text_color="white",
         block_label_text_color="*neutral_700",
         block_info_text_color="*neutral_600",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
         block_info_text_color_dark="*neutral_300",
         block_label_text_color_dark="*neutral_200",
     )

@@ -238,9 +238,8 @@ class Visitors:
     def by_key(self, key: str) -> Visitor | None:
         """The visitor with that secret name."""
         with self._lock:
-            return next(
-                (one for one in self._visitors.values() if secrets.compare_digest(one.key.encode(), key.encode())), None
-            )
+            known, asked = list(self._visitors.values()), key.encode()
+        return next((one for one in known if secrets.compare_digest(one.key.encode(), asked)), None)
 
     def leave(self, name: str) -> None:
         """Frees a visitor who has gone."""
