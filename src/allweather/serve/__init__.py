@@ -13,7 +13,7 @@ from allweather.serve.limits import Limits
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-LIBRARIES = ("fastapi", "fastapi_offline", "gradio", "multipart", "prometheus_client", "uvicorn")
+LIBRARIES = ("fastapi", "fastapi_offline", "gradio", "prometheus_client", "python_multipart", "uvicorn")
 
 
 def application(

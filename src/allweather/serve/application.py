@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -85,7 +86,13 @@ def build(
     metrics = Metrics(lambda: pool.admitted, lambda: len(streams), lambda: len(visitors))
     serving = Serving(networks, limits, method, pool, streams, visitors, metrics)
 
-    app = FastAPIOffline(title="allweather", description=ABOUT, redoc_url=None, lifespan=_lifespan(serving))
+    app = FastAPIOffline(
+        title="allweather",
+        version=version("allweather"),
+        description=ABOUT,
+        redoc_url=None,
+        lifespan=_lifespan(serving),
+    )
     app.state.serving = serving
     app.include_router(make_router(streams, limits, metrics, method))
     app.include_router(make_downloads(visitors))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from allweather.serve.visitor import Point
 from allweather.session.guard import KINDS
 
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 400, 160, 52, 12, 26, 12
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 400, 170, 52, 12, 26, 12
+STRIP = 14  # of the height, above the axis, for the decisions
 SHAPES = {  # told apart by shape as well as by color
     "accepted": ("#15803d", "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0"),
     "shrunk": ("#a16207", "M-4 4L0-4L4 4Z"),
@@ -45,7 +46,7 @@ def _chart(
         return LEFT + (number - first) / (last - first) * (WIDTH - LEFT - RIGHT)
 
     def y(height: float) -> float:
-        return TOP + (high - height) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return TOP + (high - height) / (high - low) * (HEIGHT - TOP - BOTTOM - STRIP)
 
     line = " ".join(f"{x(point.number):.1f},{y(v):.1f}" for point, v in zip(points, values, strict=True))
     dots = (
@@ -56,7 +57,7 @@ def _chart(
         if len(points) <= 60
         else ""
     )
-    marks = "".join(_mark(kind, x(number), HEIGHT - BOTTOM - 5) for number, kind in decided if number >= first)
+    marks = "".join(_mark(kind, x(number), HEIGHT - BOTTOM - 7) for number, kind in decided if number >= first)
     said = f"{title}: {values[0]:.4g} at first, {values[-1]:.4g} after {len(values)} forward passes"
     ends = "".join(
         f'<text x="{LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{v:.3g}</text>' for v in {max(values), min(values)}

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from allweather.errors import AllWeatherError, InputError, SettingsError, unknown
@@ -144,6 +145,8 @@ async def _answered(request: Request, streams: Streams, limits: Limits, metrics:
         return failure(next((status for kind, status in ERRORS.items() if isinstance(error, kind)), 422), error)
     except TimeoutError:
         return failure(408, f"the request took more than {limits.body_seconds:g} seconds to arrive")
+    except ClientDisconnect:
+        return failure(400, "the request broke off")
     except HTTPException as error:  # a body that is no form
         return failure(error.status_code, str(error.detail))
 

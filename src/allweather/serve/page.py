@@ -1,7 +1,9 @@
 """The page: pictures in, a method at work, the two predictions compared, curves, and what one takes home."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import cache, partial
 from html import escape
@@ -118,10 +120,10 @@ class Page:
     def _results(self) -> None:
         gr.Markdown("## 3. Adapt")
         with gr.Row():
-            self.start = gr.Button("Start", variant="primary", elem_id="start", min_width=70)
-            self.pause = gr.Button("Pause", elem_id="pause", min_width=70, interactive=False)
-            self.cancel = gr.Button("Cancel", elem_id="cancel", min_width=70, interactive=False)
-            self.reset = gr.Button("Reset", elem_id="reset", min_width=70)
+            self.start = gr.Button("Start", variant="primary", elem_id="start", size="md", min_width=60)
+            self.pause = gr.Button("Pause", elem_id="pause", size="md", min_width=60, interactive=False)
+            self.cancel = gr.Button("Cancel", elem_id="cancel", size="md", min_width=60, interactive=False)
+            self.reset = gr.Button("Reset", elem_id="reset", size="md", min_width=60)
         self.status = gr.HTML(_status(None), elem_id="status")
         self.compared = gr.HTML(compare(None), elem_id="compare")
         self.take = gr.HTML("", elem_id="take")
@@ -323,9 +325,15 @@ def mount_page(
 ) -> None:
     """Puts the page at the application's root."""
     uploads_folder()
-    blocks = Page(networks, visitors, pool, limits, metrics, method).build()
-    blocks.queue(max_size=4 * limits.visitors, api_open=False)
-    gr.mount_gradio_app(
-        app, blocks, path="/", footer_links=[], run_history=False, max_file_size=limits.upload_bytes, theme=theme(),
-        css=CSS, js=SCRIPT, ssr_mode=False, show_error=True, enable_monitoring=False, mcp_server=False,
-    )  # fmt: skip
+
+    async def mount() -> None:
+        blocks = Page(networks, visitors, pool, limits, metrics, method).build()
+        blocks.queue(max_size=4 * limits.visitors, api_open=False)
+        gr.mount_gradio_app(
+            app, blocks, path="/", footer_links=[], run_history=False, max_file_size=limits.upload_bytes,
+            theme=theme(), css=CSS, js=SCRIPT, ssr_mode=False, show_error=True, enable_monitoring=False,
+            mcp_server=False,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(1) as thread:  # without a running loop the library makes some, and closes none
+        thread.submit(asyncio.run, mount()).result()

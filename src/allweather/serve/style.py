@@ -32,8 +32,10 @@ CSS = """
 .aw-status progress::-webkit-progress-bar { background: #cbd5e1; border-radius: 5px; }
 .aw-status progress::-webkit-progress-value { background: #1d4ed8; border-radius: 5px; }
 .aw-status progress::-moz-progress-bar { background: #1d4ed8; }
-.aw-status progress { appearance: none; border: 0; width: 100%; height: 10px; display: block; margin-top: 6px; accent-color: #1d4ed8; }
-.aw-legend { width: 100%; border-collapse: collapse; font-size: 14px; color: var(--body-text-color); }
+.aw-status progress { appearance: none; border: 0; width: 100%; height: 10px; display: block; margin-top: 6px; }
+.aw-legend { width: 100%; border: 0 !important; border-collapse: collapse; font-size: 14px;
+  color: var(--body-text-color); }
+#fields > div:last-child { max-height: 480px; overflow-y: auto; }
 .aw-legend caption { text-align: left; font-weight: 600; padding: 4px 0; }
 .aw-legend th, .aw-legend td { padding: 2px 6px !important; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important;
@@ -55,7 +57,9 @@ CSS = """
 .aw-take a { padding: 8px 14px; border-radius: 8px; background: #1d4ed8; color: #fff !important;
   text-decoration: none; }
 .aw-take a:focus-visible { outline: 3px solid #f59e0b; outline-offset: 2px; }
-@media (max-width: 640px) { .aw-curves text { font-size: 14px; } .aw-legend { font-size: 15px; } .aw-take a { flex: 1 1 45%; text-align: center; } }
+@media (max-width: 640px) {
+  .aw-curves text { font-size: 14px; } .aw-legend { font-size: 15px; }
+  .aw-take a { flex: 1 1 45%; text-align: center; } }
 """
 
 # The library's drop zone is called otherwise than it reads; without a name of its own it is called as it reads.
