@@ -1,11 +1,13 @@
 """Who may come in, and what may be named: a token beyond this machine, one folder at most."""
 
+import asyncio
 import hmac
 import ipaddress
 import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -23,6 +25,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "allweather_token"
 OPEN = ("/v1/health",)  # what a load balancer asks has no secrets
+PATIENCE = 10.0  # seconds that a body which is refused may still take
 SHORTEST = 16  # characters of a token
 POLICY = (  # a browser loads nothing from another machine, whatever a library's page would ask for
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -130,6 +133,7 @@ class Gate:
         most, arrived, told = self.longest(scope["path"]), 0, False
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > most:
+            await _drain(receive, 2 * most)
             await _refuse(scope, send, 413, f"expected a body of at most {most} bytes")
             return
 
@@ -144,6 +148,7 @@ class Gate:
             if arrived > most:
                 if not told:
                     told = True
+                    await _drain(receive, 2 * most)
                     await _refuse(scope, send, 413, f"expected a body of at most {most} bytes")
                 return
             if message["type"] == "http.response.start":
@@ -151,6 +156,17 @@ class Gate:
             await send(message)
 
         await self.app(scope, counted, answered)
+
+
+async def _drain(receive: Receive, most: int) -> None:
+    """Takes what a client still sends, and throws it away: one that is cut off while it sends reads no answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while most > 0:
+                message = await receive()
+                most -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def _cookie(headers: dict[str, str]) -> str:

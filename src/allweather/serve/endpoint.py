@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from time import perf_counter
 from typing import Any, cast
@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 FIELDS = ("method", "preset", "set", "stream", "network", "answer")
 UPLOADS = {"bytes": 413, "pixels": 413, "format": 415, "foreign": 415, "damaged": 422, "name": 400, "folder": 400}
 ERRORS: dict[type[AllWeatherError], int] = {
-    BusyError: 429, StoppingError: 503, StreamConflictError: 409, SettingsError: 422, InputError: 422,
+    StoppingError: 503, StreamConflictError: 409, SettingsError: 422, InputError: 422,
 }  # fmt: skip
 FORM: dict[str, Any] = {
     "requestBody": {
@@ -141,6 +141,12 @@ async def _answered(request: Request, streams: Streams, limits: Limits, metrics:
         metrics.refused.labels(error.reason).inc()
         LOG.warning("refused an upload: %s", error)
         return failure(UPLOADS[error.reason], error)
+    except BusyError as error:
+        with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: the body has been read already
+            async with asyncio.timeout(limits.body_seconds):
+                async for _ in request.stream():  # one that is cut off while it sends reads no answer
+                    pass
+        return failure(429, error)
     except AllWeatherError as error:
         return failure(next((status for kind, status in ERRORS.items() if isinstance(error, kind)), 422), error)
     except TimeoutError:
