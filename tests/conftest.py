@@ -56,6 +56,8 @@ SLOW = {  # files that `make quick` leaves out, and what they prove
     "test_live_app": "live from the command line",
     "test_live_run": "minutes of a camera",
     "test_live_sources": "cameras that come, go and stop",
+    "test_serve_app": "a server in a process of its own",
+    "test_serve_browser": "the page in a browser",
     "test_runs_processes": "two processes on one folder",
 }
 SAMPLED = ("test_methods_contract", "test_methods_fields")  # of these, what is of no method or of one named here

@@ -67,9 +67,10 @@ def from_folder(allowed: Path | None, relative: str, limits: Limits, size: tuple
     held, refused, count = [], [], 0
     for each in found[: limits.pictures]:
         try:
-            content = inside(allowed, str(each.path)).read_bytes()  # a link may lead outside
+            relative_path = each.path.relative_to(allowed.resolve()).as_posix()
+            content = inside(allowed, relative_path).read_bytes()  # a link may lead outside
             held.append(hold(read_picture(content, limits, each.path.name), each.path.name, size, limits))
-        except InputError as error:
+        except (InputError, SettingsError) as error:
             refused.append(str(error))
         count += held[-1].pixels.nbytes if held else 0
         if count > limits.held_bytes:
