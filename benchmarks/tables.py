@@ -18,7 +18,7 @@ from allweather.report.refusals import REMARK, in_words, measures_guard
 from benchmarks import fidelity, guard_table
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
-from benchmarks.script_tables import demo, export, hostile, layernorm, live
+from benchmarks.script_tables import demo, export, hostile, layernorm, live, serve
 
 PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/methods.md", "docs/how-to/export.md")
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -189,6 +189,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layernorm": layernorm,
     "stream": stream,
     "live": live,
+    "serve": serve,
     "options": options,
     "adapt-io": adapt_io,
 }

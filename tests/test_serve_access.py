@@ -70,6 +70,36 @@ def test_a_browser_is_told_to_load_nothing_from_elsewhere() -> None:
             assert "default-src 'self'" in policy and "http" not in policy
 
 
+def test_uploads_of_the_page_fill_the_disk_as_far_as_allowed_and_no_further() -> None:
+    def upload(served: TestClient, count: int) -> int:
+        return served.post("/gradio_api/upload", files={"files": ("x.png", bytes(count))}).status_code
+
+    with client(limits=Limits(upload_bytes=2_000_000, disk_bytes=2_500_000)) as served:
+        assert upload(served, 3_000_000) == 413, "one is too large"
+        assert [upload(served, 1_500_000) for _ in range(2)] == [200, 413], "and two do not fit"
+        assert served.post("/gradio_api/queue/join", content=bytes(1_000_000)).status_code == 413
+
+
+def test_the_pages_own_routes_name_no_file_of_the_server(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(secret)
+    with client() as served:
+        for name in ("file", "file_deep", "proxy", "stream"):
+            assert served.get(f"/gradio_api/{name}={secret}").status_code in (403, 404)
+        config = served.get("/config").json()
+        (event,) = [each["id"] for each in config["dependencies"] if each["targets"][0][1] == "upload"][:1]
+        for evil in ({"path": str(secret)}, {"path": "x", "url": "http://127.0.0.1:9/x.png"}):
+            body = {
+                "data": [[{**evil, "meta": {"_type": "gradio.FileData"}}], "tiny-batchnorm"],
+                "fn_index": event,
+                "session_hash": "visitor",
+            }
+            assert served.post("/gradio_api/queue/join", json=body).status_code == 200
+            said = served.get("/gradio_api/queue/data", params={"session_hash": "visitor"}).text
+            assert '"success":false' in said.replace(" ", "") and "picture at" not in said
+        assert secret.exists() and not served.get("/gradio_api/info").json()["named_endpoints"]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder that is allowed, with a link that leads out of it."""

@@ -19,7 +19,7 @@ from allweather.serve.endpoint import make_router
 from allweather.serve.limits import Limits
 from allweather.serve.metrics import Metrics
 from allweather.serve.networks import Networks, Offer
-from allweather.serve.page import mount_page
+from allweather.serve.page import mount_page, uploads_folder
 from allweather.serve.pool import Pool
 from allweather.serve.streams import Streams
 from allweather.serve.visitor import Visitors
@@ -27,6 +27,7 @@ from allweather.serve.visitor import Visitors
 LOG = logging.getLogger(__name__)
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "testserver"})
 ABOUT = "Adapts segmentation networks to the weather in front of the camera, without labels."
+FORM = 1 << 18  # bytes of a request beside its files
 OFTEN = 30.0  # seconds between two looks for what nobody uses any more, at most
 
 
@@ -126,5 +127,10 @@ async def _sweep(serving: Serving) -> None:
 
 
 def _longest(path: str, limits: Limits) -> int:
-    """Bytes that the body of a request may have: a picture and its form, or an upload of the page."""
-    return limits.picture_bytes + (1 << 16) if path.startswith("/v1/") else limits.upload_bytes + (1 << 16)
+    """Bytes that the body of a request may have: a picture and its form, or an upload of the page that has room."""
+    if path.startswith("/v1/"):
+        return limits.picture_bytes + FORM
+    if not path.endswith("/upload"):
+        return FORM
+    held = sum(file.stat().st_size for file in uploads_folder().rglob("*") if file.is_file())
+    return max(0, min(limits.upload_bytes, limits.disk_bytes - held)) + FORM

@@ -39,7 +39,7 @@ def make_downloads(visitors: Visitors) -> APIRouter:
     @router.get("/see/{key}/{name}")
     def see(key: str, name: str) -> Response:
         visitor = visitors.by_key(key)
-        picture = visitor and SEEN.get(name) and SEEN[name](visitor)
+        picture = None if visitor is None or name not in SEEN else SEEN[name](visitor)
         if picture is None:
             raise HTTPException(404, "there is nothing to see")
         return Response(_jpeg(picture), media_type="image/jpeg", headers={"cache-control": "no-store"})

@@ -146,7 +146,7 @@ class Visitor:
         self.stage, self.done, self.total = "running", 0, passes * len(self.pictures)
         try:
             for number in range(self.total):
-                while self.stage == "paused" and not self._stop.is_set():
+                while self._waits():
                     await asyncio.sleep(TICK)
                     yield
                 async with aclosing(self._watch(pool, partial(self._step, number % len(self.pictures)))) as signs:
@@ -168,6 +168,9 @@ class Visitor:
         self._stop.set()
         self.pictures, self.session, self.network, self.shown, self._sources = [], None, None, None, {}
         self.kept, self.points, self.decided = {}, [], []
+
+    def _waits(self) -> bool:
+        return self.stage == "paused" and not self._stop.is_set()
 
     async def _watch(self, pool: Pool, work: Callable[[], None]) -> AsyncGenerator[None]:
         """Waits for work in the visitor's lane, with a sign for each tick that showed something."""

@@ -1,7 +1,7 @@
 """A method seen at work: normalized cut and entropy at each of its forward passes, and a way to stop between two."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def watched(method: Method, see: See, stop: Callable[[], bool]) -> Method:
         see(*signs(batch, found.logits))
         return found
 
-    made = object.__new__(type(kind.__name__, (kind,), {"objective": objective}))
+    made: Any = object.__new__(type(kind.__name__, (kind,), {"objective": objective}))
     made.__dict__.update(method.__dict__)  # a frozen dataclass with all its fields, as they were checked
     return cast(Method, made)
 
