@@ -184,7 +184,7 @@ def serve() -> str:
         ["wrong / lost", f"{found['wrong']} / {found['lost']}"],
         ["answered 429, and sent again", str(found["statuses"].get("429", 0))],
         ["requests per second", f"{found['per_second']:.1f}"],
-        ["ms until a prediction, once taken: median / 95 % / 99 %", f"{late['median']} / {late['p95']} / {late['p99']}"],
+        ["ms of a prediction: median / 95 % / 99 %", f"{late['median']} / {late['p95']} / {late['p99']}"],
         ["memory, MiB: after a tenth / half / all / highest",
          " / ".join(str(memory[key]) for key in ("after_a_tenth", "middle", "last", "highest"))],
         ["uploads left on the disk / exit status", f"{found['files_left']} / {found['exit_status']}"],

@@ -251,8 +251,8 @@ def test_every_number_that_costs_work_is_bounded_and_every_text_is_known() -> No
 def test_a_body_that_is_no_form_or_too_long(served: TestClient) -> None:
     assert served.post("/v1/predict", content=b"{}").status_code == 400
     assert served.post("/v1/predict", data={"image": "text"}, files={"x": ("x", b"")}).status_code == 400
-    assert served.post("/v1/predict", content=bytes(300_000)).status_code == 413
-    unsaid = served.post("/v1/predict", content=iter([bytes(100_000)] * 4), headers=FORM)
+    assert served.post("/v1/predict", content=bytes(1_300_000)).status_code == 413
+    unsaid = served.post("/v1/predict", content=iter([bytes(500_000)] * 4), headers=FORM)
     assert unsaid.status_code == 413, "without a length, it is counted as it comes"
 
 

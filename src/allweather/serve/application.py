@@ -20,6 +20,7 @@ from allweather.serve.limits import Limits
 from allweather.serve.metrics import Metrics
 from allweather.serve.networks import Networks, Offer
 from allweather.serve.page import mount_page, uploads_folder
+from allweather.serve.payloads import LocalFiles
 from allweather.serve.pool import Pool
 from allweather.serve.streams import Streams
 from allweather.serve.visitor import Visitors
@@ -27,7 +28,7 @@ from allweather.serve.visitor import Visitors
 LOG = logging.getLogger(__name__)
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "testserver"})
 ABOUT = "Adapts segmentation networks to the weather in front of the camera, without labels."
-FORM = 1 << 18  # bytes of a request beside its files
+FORM = 1 << 20  # bytes of a request beside its files
 OFTEN = 30.0  # seconds between two looks for what nobody uses any more, at most
 
 
@@ -97,6 +98,7 @@ def build(
     app.state.serving = serving
     app.include_router(make_router(streams, limits, metrics, method))
     app.include_router(make_downloads(visitors))
+    app.add_middleware(LocalFiles, folder=uploads_folder())  # inside the gate, which comes last
     app.add_middleware(
         Gate,
         token=token,
