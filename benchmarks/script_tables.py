@@ -191,4 +191,5 @@ def serve() -> str:
     ]  # fmt: skip
     size = "×".join(map(str, found["size"]))
     about = f"{found['network']}, {size}, {found['clients']} clients, {found['waiting']} requests taken at once"
-    return f"{table(['', ''], rows)}\n\n{about}. {found['versions']['machine']}."
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join([*lines, "", f"{about}. {found['versions']['machine'].replace('1 threads', '1 thread')}."])

@@ -139,13 +139,14 @@ class Page:
         shown = [self.status, self.compared, self.take, self.drawn, self.classes, self.start, self.pause, self.cancel]
         network = self._network_inputs()
         held = [*shown, self.passes, self.files]
+        shown_work = PRIVATE | {"show_progress": "minimal", "show_progress_on": self.status}
         for event, component in ((self.files.upload, self.files), (self.folder.upload, self.folder)):
-            event(self._upload, [component, *network], held, concurrency_limit=4, **PRIVATE)
+            event(self._upload, [component, *network], held, concurrency_limit=4, **shown_work)
         scene = [self.weather, self.strength, self.seed, self.count]
-        self.make.click(self._scene, [*scene, *network], held, concurrency_limit=4, **PRIVATE)
-        self.strength.release(self._scene, [*scene, *network], held, concurrency_limit=4, **PRIVATE)
+        self.make.click(self._scene, [*scene, *network], held, concurrency_limit=4, **shown_work)
+        self.strength.release(self._scene, [*scene, *network], held, concurrency_limit=4, **shown_work)
         if self.networks.allowed is not None:
-            self.open.click(self._open, [self.below, *network], held, concurrency_limit=4, **PRIVATE)
+            self.open.click(self._open, [self.below, *network], held, concurrency_limit=4, **shown_work)
         self.chosen.change(
             self._method, [self.chosen, *network], [self.about, self.preset, *self.texts], queue=False, **PRIVATE
         )

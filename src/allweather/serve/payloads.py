@@ -18,6 +18,9 @@ from allweather.serve.access import App, Message, Receive, Scope, Send, inside
 LOG = logging.getLogger(__name__)
 PREFIX = "/gradio_api/"
 UPLOAD = "/gradio_api/upload"  # a form with files, which has no addresses
+NEEDED = (  # all that the page asks of the library; it has more, for makers of pages
+    "upload", "upload_progress", "queue/join", "queue/data", "cancel", "reset", "heartbeat", "startup-events", "info",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class LocalFiles:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX) or scope["path"] == UPLOAD:
             await self.app(scope, receive, send)
+            return
+        asked = scope["path"].removeprefix(PREFIX).strip("/")
+        if not any(asked == name or asked.startswith(f"{name}/") for name in NEEDED):
+            await JSONResponse({"error": "there is no such thing here."}, 404)(scope, receive, send)
             return
         body, more = b"", scope["method"] == "POST"
         while more:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from allweather.data.folder import natural_key
-from allweather.data.scenes import render
+from allweather.data.scenes import SIZE, render
 from allweather.errors import InputError, SettingsError
 from allweather.pictures.walk import files_below
 from allweather.rgb import EXTENSIONS
@@ -17,7 +17,6 @@ from allweather.serve.limits import Limits
 from allweather.serve.uploads import Held, hold, read_picture, read_uploads
 
 LOG = logging.getLogger(__name__)
-SCENE = (512, 256)  # width, height of a scene where the network has no size of its own
 MOST_SCENES = 30
 Found = tuple[list[Held], list[str]]
 
@@ -48,7 +47,7 @@ def from_scenes(weather: str, strength: float, seed: int, count: int, size: tupl
     """
     if not (0 <= strength <= 1.5 and 0 <= seed <= 10**9 and 1 <= count <= MOST_SCENES):
         raise SettingsError(f"a scene: expected strength 0..1.5, number 0..1e9 and 1..{MOST_SCENES} scenes.")
-    scenes = [render(number, weather, size or SCENE, strength) for number in range(seed, seed + count)]
+    scenes = [render(number, weather, size or SIZE, strength) for number in range(seed, seed + count)]
     return [_drawn(scene.rgb, f"scene {seed + index}") for index, scene in enumerate(scenes)], []
 
 
