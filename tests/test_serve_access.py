@@ -84,7 +84,7 @@ def test_the_pages_own_routes_name_no_file_of_the_server(tmp_path: Path) -> None
     secret = tmp_path / "secret.png"
     Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(secret)
     with client() as served:
-        for name in (f"file={secret}", f"proxy={secret}", "vibe-edit", "run/predict", "call/x", "deep_link"):
+        for name in (f"file={secret}", f"proxy={secret}", "vibe-edit", "api/predict", "call/x", "deep_link"):
             assert served.get(f"/gradio_api/{name}").status_code == 404
             assert served.post(f"/gradio_api/{name}", json={}).status_code == 404
         config = served.get("/config").json()

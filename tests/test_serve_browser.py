@@ -39,7 +39,8 @@ def page(request: pytest.FixtureRequest, running: Server) -> Iterator[Any]:
         opened.on("request", lambda sent: wrong.extend(_outside(sent.url, running.address)))
         opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         opened.on("pageerror", lambda error: wrong.append(str(error)))
-        opened.on("requestfailed", lambda sent: wrong.append(sent.url) if "/see/" in sent.url else None)
+        opened.on("response", lambda got: wrong.append(f"{got.status} {got.url}") if got.status >= 400 else None)
+        opened.set_default_timeout(90_000)
         opened.goto(running.address)
         opened.wait_for_selector("#start")
         yield opened
@@ -122,7 +123,7 @@ def test_what_is_no_picture_is_refused_in_words(page: Any) -> None:
 NIGHT = encoded(picture(3, "night", (256, 128)))
 
 
-def counts_until(page: Any, ended: Any, seconds: float = 60) -> set[int]:
+def counts_until(page: Any, ended: Any, seconds: float = 120) -> set[int]:
     """The numbers of points that the curve showed until `ended()` is true."""
     found: set[int] = set()
     until = time.monotonic() + seconds

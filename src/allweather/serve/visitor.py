@@ -184,16 +184,17 @@ class Visitor:
 
     def _step(self, index: int) -> None:
         """Adapts to one picture, and predicts it."""
-        if self._stop.is_set() or self.session is None or self.network is None:
+        session, network, pictures = self.session, self.network, self.pictures  # a visitor who leaves takes them away
+        if self._stop.is_set() or session is None or network is None or index >= len(pictures):
             raise CancelledError("the run was cancelled.")
-        picture = self.pictures[index]
+        picture = pictures[index]
         image = as_image(picture)
-        if index not in self._sources:
-            self._sources = {index: self.network.source(image)}  # of one picture, the one that is shown
-        adapted = self.session(image)
+        source = self._sources.get(index) or network.source(image)
+        self._sources = {index: source}  # of one picture, the one that is shown
+        adapted = session(image)
         self.decided.append((self._count, adapted.decision.kind))
-        self.shown = Seen(picture, self._sources[index], adapted, self._count)
-        if len(self.pictures) > 1 and adapted.classes is not None:
+        self.shown = Seen(picture, source, adapted, self._count)
+        if len(pictures) > 1 and adapted.classes is not None:
             self.kept[f"{index:04d}.png"] = label_png(labels_of(adapted, picture.size), adapted.classes)
         self.version += 1
 
