@@ -19,7 +19,8 @@ LOG = logging.getLogger(__name__)
 PREFIX = "/gradio_api/"
 UPLOAD = "/gradio_api/upload"  # a form with files, which has no addresses
 NEEDED = (  # all that the page asks of the library; it has more, for makers of pages
-    "upload", "upload_progress", "run/predict", "queue/join", "queue/data", "cancel", "reset", "heartbeat", "startup-events", "info",
+    "upload", "upload_progress", "run/predict", "queue/join", "queue/data", "cancel", "reset", "heartbeat",
+    "startup-events", "info",
 )  # fmt: skip
 
 
