@@ -27,7 +27,7 @@ pytest.importorskip("gradio", reason="the extra web")
 from fastapi.testclient import TestClient
 
 MODEL = tiny("batchnorm")
-QUICK = {"mirror": "false", "lookahead": "0", "rank": "8"}
+QUICK = {"views": "plain", "lookahead": "0", "rank": "8"}
 PICTURES = [np.asarray((frame * 255).to(torch.uint8).permute(1, 2, 0)) for frame in frames(6)]
 
 
@@ -214,6 +214,9 @@ def test_hostile_uploads_are_refused_and_logged(
         ({"network": "evil.py:build"}, "unknown network of this server"),
         ({"set": ["iterations=100000"]}, "allows at most 100"),
         ({"set": ["rank=100000"]}, "allows at most 512"),
+        ({"set": ["views=plain,evil.py:turned"]}, "expected no ':', which names code"),
+        ({"set": ["parameters=os:system"]}, "expected no ':', which names code"),
+        ({"set": ["views=plain,x4.0"]}, "views of at most 8 forward passes"),
         ({"method": "cotta", "set": ["scales=100,1"]}, "scales of at most 2"),
         ({"method": "eata", "set": ["source_images=/etc"]}, "does not allow (--allow-dir)"),
         ({"set": ["parameters=" + "*a" * 200]}, "at most 200 characters"),
@@ -234,10 +237,10 @@ def test_every_number_that_costs_work_is_bounded_and_every_text_is_known() -> No
     """A field that is added must be put on one of the lists of `serve/choosing.py`."""
     from allweather.serve import choosing
 
-    texts = {"parameters", *choosing.PATHS}
+    texts = {"parameters", "views", *choosing.PATHS}
     for method in methods.METHODS.values():
         for field, about in methods.describe_fields(method).items():
-            if "text" in about["type"].split("|"):
+            if "text" in about["type"]:
                 assert field in texts, f"{method.name}.{field} may hold any text"
     whole = {
         field
@@ -245,7 +248,7 @@ def test_every_number_that_costs_work_is_bounded_and_every_text_is_known() -> No
         for field, about in methods.describe_fields(method).items()
         if "integer" in about["type"]
     }
-    assert whole == {*choosing.FREE, *choosing.COSTLY, "iterations", "views", "capacity", "updates"}
+    assert whole == {*choosing.FREE, *choosing.COSTLY, "iterations", "augmentations", "capacity", "updates"}
 
 
 def test_a_body_that_is_no_form_or_too_long(served: TestClient) -> None:

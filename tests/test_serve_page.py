@@ -31,7 +31,7 @@ PICTURES = [
 
 
 def method(name: str = "mall-domain", **settings: Any) -> Method:
-    usual = {"mirror": False, "lookahead": 0.0, "rank": 8} if name.startswith("mall") else {}
+    usual = {"views": ("plain",), "lookahead": 0.0, "rank": 8} if name.startswith("mall") else {}
     return methods.make(name, settings={**usual, **settings}, model=MODEL)
 
 

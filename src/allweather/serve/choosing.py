@@ -7,6 +7,7 @@ from typing import Any
 from allweather import methods
 from allweather.errors import SettingsError, unknown
 from allweather.methods import METHODS, Method
+from allweather.methods.views import parse_views
 from allweather.models.segmenter import Segmenter
 from allweather.serve.access import inside
 from allweather.serve.limits import Limits
@@ -16,6 +17,7 @@ FREE = (  # whole numbers that cost nothing, however large they are
     "adapt_every", "every", "horizon", "source_count", "stop_patience",
 )  # fmt: skip
 COSTLY: dict[str, int] = {"side": 1024, "rank": 512, "max_rank": 512}  # and all others go to `Limits.iterations`
+MOST_VIEWS = 8
 MOST_SCALES, LARGEST_SCALE = 8, 2.0
 LONGEST = 200  # characters of a text
 
@@ -49,6 +51,8 @@ def choose_method(
 
 
 def _checked(name: str, field: str, value: str, allowed: Path | None) -> str:
+    if ":" in value:  # of FILE.py:NAME and package.module:NAME, which fields of the command line may hold
+        raise SettingsError(f"{name}.{field[:LONGEST]}: expected no ':', which names code; visitors name none.")
     if len(value) > LONGEST:
         raise SettingsError(f"{name}.{field[:LONGEST]}: expected at most {LONGEST} characters, got {len(value)}.")
     if field not in PATHS or value == "none":
@@ -63,7 +67,16 @@ def _check_cost(name: str, field: str, value: Any, limits: Limits) -> None:
         most = COSTLY.get(field, limits.iterations)
         if value > most:
             raise SettingsError(f"{name}.{field}: this server allows at most {most}, got {value}.")
+    if field == "views":
+        _check_views(name, value)
     if field == "scales" and (len(value) > MOST_SCALES or max(value, default=0) > LARGEST_SCALE):
         raise SettingsError(
             f"{name}.scales: this server allows at most {MOST_SCALES} scales of at most {LARGEST_SCALE:g}, got {value}."
+        )
+
+
+def _check_views(name: str, value: tuple[Any, ...]) -> None:
+    if sum(view.passes for view in parse_views(value)) > MOST_VIEWS:
+        raise SettingsError(
+            f"{name}.views: this server allows views of at most {MOST_VIEWS} forward passes together, got {value}."
         )
