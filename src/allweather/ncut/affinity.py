@@ -73,7 +73,7 @@ class Affinity:
                 images take float64.
             features: B×F×H×W; multiplies the kernel by exp(−|f_i−f_j|²/2σ_f²), σ_f = `sigma_features`.
 
-            warn_above: the estimated `error` above which an `NcutAccuracyWarning` says so.
+            warn_above: the estimated `error` above which an `NcutAccuracyWarning` says so where `rank` is `auto`.
 
         Raises:
             AllWeatherError: for shapes that do not fit, a σ or rank that is not positive, values that are not
@@ -112,7 +112,7 @@ class Affinity:
                 columns = choose_columns(flat - middle, counts.flatten(1), width, most, bound, products)
                 form = factorise(appearance - middle.mT[..., None], counts, sigma_xy, columns)
                 estimated = columns.error
-        if estimated > warn_above:
+        if rank == "auto" and estimated > warn_above:
             warnings.warn(_INACCURATE.format(limit=warn_above), NcutAccuracyWarning, stacklevel=2)
         return cls(form, counts, estimated)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 CELLS = (0.27, 0.33)  # bounds of the cell size in units of σ; the 1-D kernel is then within 0.5 % (Frobenius)
-_MODES = 1e-3  # eigenvalues of the kernel below this share of the largest are left out
+_MODES = 1e-5  # eigenvalues of the kernel below this share of the largest are left out
 _WIDE = 8  # pixels; cells of a multiple are copied in wider units
 
 
@@ -51,6 +51,7 @@ def axis(pixels: int, sigma: float) -> Axis:
     lines = torch.zeros(pixels, cells, 2, dtype=torch.float64)  # H
     lines[positions, positions // cell, 0] = 1
     lines[positions, positions // cell, 1] = offsets[positions % cell]
+    lines[:, torch.bincount(positions // cell) < 2, 1] = 0  # one pixel has no slope
     whiten = torch.block_diag(*_inverse_roots(torch.einsum("pca,pcb->cab", lines, lines)))
     distance = positions.double()[:, None] - positions.double()
     kernel = torch.exp(-distance.square() / (2 * sigma**2))
@@ -63,7 +64,7 @@ def axis(pixels: int, sigma: float) -> Axis:
 
 def _cell(pixels: int, sigma: float) -> int:
     """The size that leaves the fewest pixels beyond the image; of equal ones a multiple of 8, then the largest."""
-    least, most = (max(1, round(bound * sigma)) for bound in CELLS)
+    least, most = (min(pixels, max(1, round(bound * sigma))) for bound in CELLS)
     return min(range(most, least - 1, -1), key=lambda size: (ceil(pixels / size) * size, size % _WIDE != 0))
 
 
