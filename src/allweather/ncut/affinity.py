@@ -18,8 +18,8 @@ Reduction = Literal["mean", "sum", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _INACCURATE = (
-    "the affinity's low-rank form may be further than {limit:.1%} from its definition: colours or features are too many "
-    "for the rank. Widen sigma_rgb or sigma_features, raise max_rank (or rank), or use implementation='dense' on a "
+    "the affinity's low-rank form may be further than {limit:.1%} from its definition: colours or features are too "
+    "many for the rank. Widen sigma_rgb or sigma_features, raise max_rank (or rank), or use implementation='dense' on a "
     "small image; `Affinity.error` is the estimate."
 )
 _MANY = 1 << 13  # pixels over which the rounding of bfloat16 averages out, and below which time is no matter
@@ -34,8 +34,8 @@ class Affinity:
     Attributes:
         form: the dense matrix B×N×N, or the factors of the low-rank operator.
         counts: B×H×W, true where a pixel counts.
-        error: what the rank leaves of the relative error of the gradient, estimated from sampled pixels: for the image of
-            a batch that has most. The grid and bfloat16 add up to 0.006. 0 for the dense matrix.
+        error: what the rank leaves of the relative error of the gradient, estimated from sampled pixels: for the image
+            of a batch that has most. The grid and bfloat16 add up to 0.006. 0 for the dense matrix.
     """
 
     form: Tensor | Factors
@@ -73,7 +73,7 @@ class Affinity:
                 images take float64.
             features: B×F×H×W; multiplies the kernel by exp(−|f_i−f_j|²/2σ_f²), σ_f = `sigma_features`.
 
-            warn_above: the estimated `error` above which an `NcutAccuracyWarning` says so where `rank` is `auto`.
+            warn_above: the estimated error above which an `NcutAccuracyWarning` says so where `rank` is `auto`.
 
         Raises:
             AllWeatherError: for shapes that do not fit, a σ or rank that is not positive, values that are not

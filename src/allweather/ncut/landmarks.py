@@ -25,8 +25,8 @@ class Columns:
     Attributes:
         landmarks: B×m×D, appearances divided by their σ.
         root: B×m×r, in the type of the large products.
-        error: about the relative error of the operator's gradient: ‖K − ΨΨᵀ‖ / ‖K‖ over sampled pixels, in the Frobenius
-            norm, within the landmarks' span and beyond it.
+        error: about the relative error of the operator's gradient: ‖K − ΨΨᵀ‖ / ‖K‖ over sampled pixels, in the
+            Frobenius norm, within the landmarks' span and beyond it.
         farthest: the largest |x|² of a sampled pixel or landmark.
     """
 
@@ -127,17 +127,19 @@ def _rest(stride: int, width: int) -> float:
 
 def _pivots(samples: Tensor, most: int, residual_left: float) -> Tensor:
     """Samples m×D in order of choice, until their mean residual is at most `residual_left`."""
-    points: NDArray[np.float64] = samples.double().numpy()
-    squares = np.square(points).sum(1)
-    residual = np.ones(len(points))
-    factor = np.empty((min(most, len(points)), len(points)))
+    points = samples.numpy() if float(samples.square().sum(1).max()) < FAR else samples.double().numpy()
+    halves = np.square(points).sum(1) / 2
+    axes = np.ascontiguousarray(points.T)
+    residual = np.ones_like(halves)
+    factor: NDArray[np.floating] = np.empty((min(most, len(points)), len(points)), points.dtype)
     chosen: list[int] = []
-    for k in range(len(factor)):
+    for k, row in enumerate(factor):
         pivot = int(residual.argmax())
-        row = np.exp(points @ points[pivot] - (squares + squares[pivot]) / 2)
+        np.exp(points[pivot] @ axes - (halves + halves[pivot]), out=row)
         row -= factor[:k, pivot] @ factor[:k]
-        factor[k] = row / np.sqrt(max(residual[pivot], 1e-12))
-        residual = np.maximum(residual - np.square(factor[k]), 0)
+        row /= np.sqrt(max(residual[pivot], 1e-7))
+        residual -= np.square(row)
+        np.maximum(residual, 0, out=residual)
         residual[pivot] = 0
         chosen.append(pivot)
         if residual.mean() <= max(residual_left, 1e-9):
@@ -161,7 +163,7 @@ def _stacked(parts: list[Tensor], repeat: bool = True) -> Tensor:
 
 
 def _directions(samples: Tensor, landmarks: Tensor, products: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Columns m×q of the landmarks' span, q ≤ m, and the share of the samples' kernel that each explains, descending."""
+    """Columns m×q of the landmarks' span, q ≤ m, and each one's share of the samples' kernel, descending."""
     values, vectors = torch.linalg.eigh(gaussian(landmarks, landmarks).double())
     kept = values > _EIGENVALUES[products] * values[-1]
     whiten = vectors[:, kept] * values[kept].rsqrt()
