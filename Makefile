@@ -4,13 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check install clean
+PLANS := camvid camvid-ablation camvid-rivals camvid-tuning camvid-widths clear-camvid clear-scenes camvid-rounds \
+  weather-rounds camvid-iterations weather
+
+.PHONY: demo test quick check results install clean
 
 demo: $(STAMP)
 	$(BIN)/allweather demo --out demo-output
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Every room and the contract of four methods, in a minute; not every network, fidelity, nor processes of their own.
+quick: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -18,6 +25,15 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_import.py
 	$(BIN)/python -m benchmarks.tables --check
+
+# Full records and pages of every plan into results/, then the summaries and tables that are kept; ten hours of a core, resumable.
+results: $(STAMP)
+	for plan in $(PLANS); do \
+	  $(BIN)/allweather bench plans/$$plan.toml --out results/runs/$$plan && \
+	  $(BIN)/allweather report results/runs/$$plan --out results/$$plan.html || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.summarize results/runs benchmarks/records/plans
+	$(BIN)/python -m benchmarks.tables
 
 install: $(STAMP)
 

@@ -1,15 +1,16 @@
 """The committed records, read, and how figures of theirs are spelt in the pages."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from allweather.bench.record_file import read_record
+from allweather.runs.record_file import read_record
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
-RESULTS = ROOT / "docs" / "results"
+RESULTS = RECORDS / "plans"
 
 
 @cache
@@ -28,6 +29,12 @@ def load(path: Path) -> dict[str, Any]:
     """A file's JSON."""
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded
+
+
+def spell_lines(content: Mapping[str, Any]) -> str:
+    """JSON with one key of the record a line: short, and kind to diffs."""
+    rows = [f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}" for key, value in content.items()]
+    return "{\n" + ",\n".join(rows) + "\n}"
 
 
 def plain(value: Any) -> str:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from allweather.bench.record import versions
+from allweather.runs.record import versions
 from benchmarks.fidelity_cases import (
     CASES,
     FIXTURE,

@@ -23,12 +23,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from allweather import Segmenter, Session, load_model, methods
-from allweather.bench.record import versions
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
-from allweather.data.labels import Mapping, find_mapping, mapping_between
+from allweather.data.labels import ClassMapping, find_mapping, mapping_between
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.pictures.enlarge import labels_at
+from allweather.runs.record import versions
 from allweather.session.adapted import Prediction
 from allweather.session.guard.policy import Policy
 from allweather.session.guard.signs import compare, cuts, mirror_change
@@ -66,7 +66,7 @@ def networks(root: Path, only: str, layernorm_weights: Path | None) -> Iterator[
         yield "layernorm", model
 
 
-def streams(root: Path, model: Segmenter) -> Iterator[tuple[str, Mapping, list[Shot]]]:
+def streams(root: Path, model: Segmenter) -> Iterator[tuple[str, ClassMapping, list[Shot]]]:
     """The streams that the network's classes can be scored on; the demo's network sees scenes, all others frames."""
     if model.name == "demo:streetnet":
         for weather in ("clear", "fog", "night"):
@@ -126,7 +126,7 @@ class Watcher:
         self.found = {
             "step": asdict(compare(mixed, prediction.plain)),
             "noise": asdict(compare(mixed, mixed_mirrored)),
-            "noise_own": asdict(compare(own, own_mirrored)),
+            "noise_own": {"disagreement": compare(own, own_mirrored).disagreement},
             "flip": [float(mirror_change(a, b.flip(3))) for a, b in
                      ((own, own_mirrored), (mixed, mixed_mirrored), (prediction.plain, mirrored))],
             "ncut": ncut,
@@ -134,7 +134,7 @@ class Watcher:
         both = (own.softmax(1) + mixed.softmax(1)) / 2
         self.references = {"source": own, "mixed": mixed, "adapted": prediction.plain, "average": both.log()}
 
-    def measure(self, shot: Shot, reported: Tensor, mapping: Mapping) -> dict[str, Any]:
+    def measure(self, shot: Shot, reported: Tensor, mapping: ClassMapping) -> dict[str, Any]:
         """The signs of the frame just seen, and pixel accuracies in %."""
         table = np.asarray(mapping.table)
         logits = {**{name: value[0] for name, value in self.references.items()}, "reported": reported}

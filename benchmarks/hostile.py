@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from allweather import Segmenter, Session, load_model, methods
-from allweather.bench.decisions import count
-from allweather.bench.metrics import ConfusionMatrix
-from allweather.bench.record import versions
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
-from allweather.data.labels import Mapping, find_mapping, mapping_between
+from allweather.data.labels import ClassMapping, find_mapping, mapping_between
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.pictures.enlarge import labels_at
+from allweather.runs.decisions import count
+from allweather.runs.record import versions
+from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision, Guard
 
 # no network saw them in training; the guard's limits were chosen while looking at some of them
@@ -58,7 +58,7 @@ class Setting:
 
     name: str
     model: Segmenter
-    mapping: Mapping
+    mapping: ClassMapping
     frames: list[Shot]
     before: list[Shot]
 

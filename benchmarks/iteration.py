@@ -22,11 +22,11 @@ from torch.nn import functional
 
 from allweather import Session, load_model, methods
 from allweather.app.options import parse_size
-from allweather.bench.record import versions
 from allweather.data.scenes import scene_stream
 from allweather.methods.mall import MallDomain
 from allweather.models.catalogue import all_entries
 from allweather.models.segmenter import Segmenter
+from allweather.runs.record import versions
 from allweather.session import Guard
 from benchmarks.memory import reset_peak, resident
 

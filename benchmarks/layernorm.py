@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather import Segmenter, Session, methods
-from allweather.bench.decisions import count
-from allweather.bench.metrics import ConfusionMatrix
-from allweather.bench.record import versions
 from allweather.classes import CAMVID11
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.models.nets.streetnet import StreetNet
 from allweather.pictures.enlarge import labels_at
+from allweather.runs.decisions import count
+from allweather.runs.record import versions
+from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision
 
 SIZE = (240, 176)  # width, height of training and adaptation

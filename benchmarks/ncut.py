@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from allweather.bench.record import versions
 from allweather.data.scenes import render
 from allweather.ncut import Affinity
+from allweather.runs.record import versions
 from benchmarks.memory import reset_peak, resident
 from benchmarks.ncut_rivals import RIVALS, Absent, Filter, exact_rows, points
 

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from allweather import Session, load_model, methods
-from allweather.bench.metrics import ConfusionMatrix
-from allweather.bench.record import versions
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.data.labels import find_mapping
 from allweather.pictures.enlarge import labels_at
+from allweather.runs.record import versions
+from allweather.scoring.confusion import ConfusionMatrix
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "none": {},

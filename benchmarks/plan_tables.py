@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from statistics import mean
 
-from allweather.bench.report.collect import Group, against, group_records
-from allweather.bench.report.refusals import COLUMN, MARK, cell, explained, measures_guard, together
 from allweather.methods import METHODS
+from allweather.report.collect import Group, against, group_records
+from allweather.report.refusals import COLUMN, MARK, cell, explained, measures_guard, together
+from allweather.runs.summary import per_image
 from benchmarks.committed import pair, plain, plan_records
 
 Row = Sequence[str]
@@ -194,7 +195,7 @@ def _round(group: Group, numbers: Sequence[str], shown: Sequence[str]) -> list[s
         number: mean(part["mIoU"] for name, part in record["parts"].items() if name.startswith(f"{number}/"))
         for number in numbers
     }
-    updates = mean(image.get("iterations", 0) for image in record["images"])
+    updates = mean(per_image(record, "iterations") or [0])
     each = 1000 * record["seconds"] / record["figures"]["images"]
     cells = [f"{means[number]:.2f}" for number in shown]
     return [*cells, f"{means[numbers[-1]] - means[numbers[0]]:+.2f}", f"{updates:.2f}", f"{each:.0f}"]

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from allweather.bench.decisions import Counts
-from allweather.bench.report.refusals import COLUMN, MARK, REMARK, cell, measures_guard
+from allweather.report.refusals import COLUMN, MARK, REMARK, cell, measures_guard
+from allweather.runs.decisions import Counts
 from allweather.session import Decision
 from allweather.session.guard import KINDS
 from benchmarks.committed import RECORDS, benchmark_record, load, pair
@@ -101,6 +101,29 @@ def _split(row: Row, source: Row) -> list[str]:
     return [*pair(row["mIoU"], source["mIoU"], mark), cell([counts]) or "–"]
 
 
+def export() -> str:
+    """Labels of exported files beside the session's, and mIoU under folded statistics."""
+    found = benchmark_record("export.json")
+    if found is None:
+        return "not measured"
+    forms = (".safetensors", ".pt2", ".onnx")
+    heads = ["network", *(f"{form}: labels as the session, %" for form in forms)]
+    rows = [[name, *(f"{row['agreement'][form]:.2f}" for form in forms)] for name, row in found["networks"].items()]
+    size = "×".join(map(str, found["size"]))
+    about = f"`image`, {found['method']}, frames at dusk at {size}; random weights where no mIoU is given below."
+    columns = ("source", "session", "stream", "stream, frames given")
+    costs = [
+        [f"{name}, {split}", *(f"{scores[column]:.2f}" for column in columns)]
+        for name, row in found["networks"].items()
+        for split, scores in row.get("mIoU", {}).items()
+    ]
+    said = (
+        f"mIoU in % of every {found['every']}th frame, after adapting to the same ones; `session` is `session.predict`."
+    )
+    measured = table(["network, frames", *columns], costs)
+    return f"{table(heads, rows)}\n\n{about}\n\n{measured}\n\n{said} {found['versions']['machine']}."
+
+
 def demo() -> str:
     """mIoU of the shipped network in procedural weather, by the demo."""
     found = load(RECORDS / "demo.json")
@@ -112,3 +135,37 @@ def demo() -> str:
         label = f"{name} {MARK}" if measures_guard(runs) else name
         rows.append([label, *(f"{row[column]:.1f}" for column in columns), cell(runs) or "not counted"])
     return table(["method", *columns, COLUMN], rows)
+
+
+def live() -> str:
+    """What live keeps of plain prediction's rate and of MALL-domain's gain."""
+    found = benchmark_record("performance/live.json")
+    if found is None:
+        return "not measured"
+    heads = [
+        "live",
+        "frames/s: plain",
+        "live",
+        "kept",
+        "kept by CPU time",
+        "p95 ms: plain",
+        "live",
+        "ratio",
+        "mIoU %",
+        "gain kept",
+    ]
+    gain = found["mall-domain"]["mIoU"] - found["source"]["mIoU"]
+    rows = [[name, *_live_cells(row)] for name, row in found["rows"].items()]
+    whole = (
+        f"source {found['source']['mIoU']:.2f} ({found['source']['ms']:.0f} ms a frame), mall-domain frame by frame "
+    )
+    whole += f"{found['mall-domain']['mIoU']:.2f}: a gain of {gain:.2f}"
+    about = f"{found['model']} at {found['size']}, {found['frames']} dusk frames, one thread predicts and one learns; "
+    about += f"{whole}. {found['versions']['machine']}; load before: {found['load_before']:.1f}."
+    return "\n".join([table(heads, rows), "", about])
+
+
+def _live_cells(row: Row) -> list[str]:
+    rates = [row[key] for key in ("plain_per_second", "live_per_second", "rate_kept", "rate_kept_by_cpu_time")]
+    late = f"{row['plain_p95_ms']:.0f}", f"{row['live_p95_ms']:.0f}", f"{row['latency_ratio']:.2f}"
+    return [*(f"{rate:.2f}" for rate in rates), *late, f"{row['mIoU']:.2f}", f"{row['gain_kept']:.0%}"]

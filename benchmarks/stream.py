@@ -21,9 +21,9 @@ from torch import Tensor
 
 from allweather import Session, load_model, methods
 from allweather.app.options import parse_size
-from allweather.bench.record import versions
 from allweather.data.folder import open_files
 from allweather.data.scenes import scene_stream
+from allweather.runs.record import versions
 
 METHODS = ("source", "norm", "tent", "mall-sample", "mall-domain")
 WEIGHTS = "weights/espnetv2/espnetv2_s_{}_city_512x256.pth"

@@ -11,16 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from allweather import methods
-from allweather.bench.report.collect import group_records
-from allweather.bench.report.refusals import MARK as GUARDED
-from allweather.bench.report.refusals import REMARK, in_words, measures_guard
 from allweather.methods import METHODS, Method
+from allweather.report.collect import group_records
+from allweather.report.refusals import MARK as GUARDED
+from allweather.report.refusals import REMARK, in_words, measures_guard
 from benchmarks import fidelity, guard_table
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
-from benchmarks.script_tables import demo, hostile, layernorm
+from benchmarks.script_tables import demo, export, hostile, layernorm, live
 
-PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/methods.md")
+PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/methods.md", "docs/how-to/export.md")
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -113,6 +113,22 @@ def options() -> str:
     return "\n".join([*lines, "", about])
 
 
+def adapt_io() -> str:
+    """`adapt` end to end against its parts."""
+    found = benchmark_record("performance/adapt-io.json")
+    if found is None:
+        return "not measured"
+    heads = ["network", "input and output", "one after another", "adapt"]
+    lines = [f"| method | {' | '.join(heads)} | over the larger part | peak, MiB |", "|---" * (len(heads) + 3) + "|"]
+    for name, row in found["rows"].items():
+        times = " | ".join(f"{row['ms_per_frame'][head.replace(' ', '_')]:.0f}" for head in heads)
+        lines.append(f"| {name} | {times} | {row['over_larger']:.2f}× | {row['peak_mib']} |")
+    about = (
+        f"Milliseconds per frame: {found['frames']} frames of {found['stored']}, {found['model']} at {found['size']}, "
+    )
+    return "\n".join([*lines, "", f"{about}{found['versions']['machine']} each for network and files."])
+
+
 def all_methods() -> str:
     """One section per method: what its class says, source, defaults and measured figures."""
     return "\n\n".join(_method(name, method) for name, method in METHODS.items())
@@ -167,11 +183,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "guard": guard_table.guard,
     "hostile": hostile,
     "demo": demo,
+    "export": export,
     "ncut": ncut,
     "iteration": iteration,
     "layernorm": layernorm,
     "stream": stream,
+    "live": live,
     "options": options,
+    "adapt-io": adapt_io,
 }
 
 

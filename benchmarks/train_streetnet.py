@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather import Session, methods
-from allweather.bench.metrics import ConfusionMatrix
-from allweather.bench.record import versions
 from allweather.data.scenes import render, scene_labels, scene_stream
 from allweather.data.weather import ADVERSE, CONDITIONS
 from allweather.models import load_model
 from allweather.models.catalogue import find_entry
 from allweather.models.nets.streetnet import WEIGHTS
 from allweather.models.segmenter import Segmenter
+from allweather.runs.record import versions
+from allweather.scoring.confusion import ConfusionMatrix
 
 RECORD = Path(__file__).parent / "records" / "streetnet.json"
 TRAIN, TUNE, TEST = 0, 100_000, 200_000

@@ -1,10 +1,7 @@
 """The command line as a user meets it: what it writes, what it says, its statuses, and every kind of bad input."""
 
-import contextlib
 import hashlib
-import io
 import json
-import os
 import re
 import resource
 import shlex
@@ -12,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,57 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import ENVIRONMENT, MODEL, allweather, hear_interrupts, in_a_process, pixels
 from PIL import Image
 
-from allweather.app.cli import main
 from allweather.classes import CITYSCAPES
 from allweather.data.scenes import render
 from allweather.models.catalogue import find_entry
-
-ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-MODEL = ("--model", "demo:streetnet")
-
-
-@dataclass
-class Done:
-    """A finished command: its status and what it said, white space evened out on stderr."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def allweather(*arguments: object) -> Done:
-    """Runs the command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    kept, sys.argv = sys.argv, ["allweather", *map(str, arguments)]
-    status: Any = 0
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as leaving:
-        status = leaving.code
-    finally:
-        sys.argv = kept
-    return Done(int(status or 0), out.getvalue(), re.sub(r"\s+", " ", err.getvalue()))
-
-
-def in_a_process(*arguments: object, **options: Any) -> Done:
-    """Runs the command as a user does, where signals and limits matter."""
-    command = [sys.executable, "-m", "allweather", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, **options)
-    assert "Traceback" not in done.stderr, done.stderr
-    return Done(done.returncode, done.stdout, re.sub(r"\s+", " ", done.stderr))
-
-
-def hear_interrupts() -> None:
-    """Background jobs of a shell are born deaf to them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
+from allweather.runs.record_file import read_adapted
 
 
 @pytest.fixture
@@ -97,7 +49,7 @@ def test_adapt_writes_what_it_promises_and_score_reads_it(frames: Path) -> None:
         colors = pixels(out / "color" / f"frame{seed}.png")
         assert (colors == np.array(CITYSCAPES.colors, np.uint8)[labels]).all()
         assert pixels(out / "overlay" / f"frame{seed}.jpg").shape == (64, 96, 3)
-    record = json.loads((out / "record.json").read_text())
+    record = read_adapted(out / "record.json")
     assert record["model"]["sha256"]
     assert record["session"]["method"]["name"] == "mall-sample"
     assert record["frames"] == 3
@@ -155,7 +107,7 @@ def test_unreadable_images_are_named_and_skipped(frames: Path) -> None:
     assert done.returncode == 1
     assert all(name in done.stderr for name in bad)
     assert sorted(p.stem for p in (frames / "out" / "labels").iterdir()) == ["frame0", "frame1", "frame2"]
-    record = json.loads((frames / "out" / "record.json").read_text())
+    record = read_adapted(frames / "out" / "record.json")
     assert sorted(record["failures"]) == sorted(bad)
 
 
@@ -279,6 +231,22 @@ def test_a_picture_that_is_empty_or_cut_is_not_done(frames: Path, place: str, da
     assert (out / place).read_bytes() == whole
 
 
+def test_the_record_grows_line_by_line_and_a_cut_line_is_not_done(frames: Path) -> None:
+    out, resume = resumed(frames)
+    header, lines = (out / "record.json").read_text(), (out / "record.jsonl").read_text()
+    assert "frame0" not in header and [json.loads(line)["name"] for line in lines.splitlines()] == [
+        "frame0", "frame1", "frame2",
+    ]  # fmt: skip
+    (out / "record.jsonl").write_text(lines[:-9])
+    assert "resuming: 2 of 3 images are done" in resume().stderr
+    assert (out / "record.json").read_text() == header
+    timeless = [re.sub(r'"seconds": [\d.]+', "", text) for text in (lines, (out / "record.jsonl").read_text())]
+    assert timeless[0] == timeless[1]
+    (out / "record.jsonl").write_text('{"name": "frame0"}\nnothing\n')
+    done = resume()
+    assert done.returncode == 2 and "record.jsonl, line 2: expected a JSON object" in done.stderr
+
+
 def test_confidence_that_was_not_written_before_is_written_on_resuming(frames: Path) -> None:
     out, _ = resumed(frames)
     command = ("adapt", frames / "images", *MODEL, "--method", "norm", "--out", out, "--resume", "--confidence")
@@ -300,8 +268,8 @@ def test_confidence_that_was_not_written_before_is_written_on_resuming(frames: P
 def test_a_damaged_record_is_not_resumed(frames: Path, images: str, said: str) -> None:
     out, resume = resumed(frames)
     record = json.loads((out / "record.json").read_text())
-    del record["images"]
     (out / "record.json").write_text(json.dumps(record)[:-1] + f', "images": {images}}}')
+    (out / "record.jsonl").unlink()
     done = resume()
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
@@ -310,16 +278,17 @@ def test_every_kind_of_decision_is_recorded_and_told(frames: Path) -> None:
     Image.new("RGB", (96, 64), "gray").save(frames / "images" / "still.png")
     command = ("adapt", frames / "images", *MODEL, "--method", "tent", "--out", frames / "out")
     done = allweather(*command)
-    record = json.loads((frames / "out" / "record.json").read_text())
+    record = read_adapted(frames / "out" / "record.json")
     assert "4 of 4 images" in done.stderr and done.stderr.rstrip().endswith(", 1 skipped")
     assert record["images"]["still"]["decision"] == "skipped"
     assert record["images"]["still"]["reason"] == "the image is constant"
-    assert record["decisions"] == {
+    assert record.pop("totals")["decisions"] == {
         "accepted": 3, "shrunk": 0, "rolled-back": 0, "reset": 0, "resting": 0, "skipped": 1,
     }  # fmt: skip
     record["format"] = 1  # as version 0.1 wrote it, to be resumed by this one
     record["images"]["still"] = {"decision": "skipped: resting after a reset"}
     (frames / "out" / "record.json").write_text(json.dumps(record))
+    (frames / "out" / "record.jsonl").unlink()
     assert allweather(*command, "--resume").stderr.rstrip().endswith(", 1 resting")
 
 
@@ -340,7 +309,7 @@ def test_ctrl_c_keeps_what_is_done(frames: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "--resume" in stderr
-    done = json.loads((out / "record.json").read_text())["images"]
+    done = read_adapted(out / "record.json")["images"]
     written = list((out / "labels").iterdir())
     assert 2 <= len(done) < 200
     assert all(pixels(path).shape == (64, 96) for path in written)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import ENVIRONMENT, MODEL, allweather
 from PIL import Image
 from reference_fixtures import assets
-from test_app import ENVIRONMENT, MODEL, allweather
 
 from allweather import rgb
+from allweather.runs.record_file import read_adapted
 
 
 def test_an_output_folder_may_have_any_name(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def adapted(folder: Path, *options: object) -> tuple[object, dict, set[str]]:
     out = folder.parent / "out"
     done = allweather("adapt", folder, *MODEL, "--method", "source", "--out", out, *options)
     labels = {path.relative_to(out / "labels").as_posix() for path in (out / "labels").rglob("*") if path.is_file()}
-    return done, json.loads((out / "record.json").read_text()), labels
+    return done, read_adapted(out / "record.json"), labels
 
 
 def test_links_are_followed_and_broken_ones_are_failures(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_names_that_are_not_utf8_are_written_and_recorded_as_they_are(tmp_path: 
     assert done.returncode == 1
     assert sorted(map(os.fsencode, labels)) == [b"a.png", b"caf\xe9.png"]
     assert sorted(map(os.fsencode, record["images"])) == [b"a", b"caf\xe9"]
-    assert rb"\udce9" in (tmp_path / "out" / "record.json").read_bytes()
+    assert rb"\udce9" in (tmp_path / "out" / "record.jsonl").read_bytes()
     assert r"bad\xff.png: not a readable image (it is empty)" in done.stderr
     again = allweather("adapt", frames, *MODEL, "--method", "source", "--out", tmp_path / "out", "--resume")
     assert "resuming: 2 of 3" in again.stderr

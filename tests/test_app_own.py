@@ -1,23 +1,20 @@
 """An outsider's files: the how-to pages run as they stand, in a folder far from the package; packages; mistakes."""
 
-import contextlib
-import io
 import json
 import re
-import runpy
-import shlex
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import allweather
+from pages import run_page
 from PIL import Image
-from test_app import Done, allweather
 
 from allweather.data.scenes import render
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "how-to").glob("own-*.md"))
+
+pytestmark = pytest.mark.usefixtures("own_imports")
 
 
 @pytest.fixture
@@ -33,40 +30,6 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.fromarray(scene.labels + 1).save(tmp_path / "roads/val/a/classes" / f"{seed}.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def own_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test imports of an outsider's is forgotten after it."""
-    modules, path = set(sys.modules), list(sys.path)
-    yield
-    for name in set(sys.modules) - modules:
-        if not name.startswith(("allweather", "torch", "PIL", "numpy")):
-            del sys.modules[name]
-    sys.path[:] = path
-
-
-def run_page(page: Path, folder: Path) -> list[Done]:
-    """Writes the files and runs the commands of a page, in order; gives what the commands said."""
-    done: list[Done] = []
-    for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.S | re.M):
-        named = re.match(r"# (\S+\.(?:py|toml))\n", text)
-        if kind and named:
-            (folder / named[1]).write_text(text)
-        elif not kind:
-            done += [run_line(line) for line in text.splitlines()]
-    return done
-
-
-def run_line(line: str) -> Done:
-    program, *arguments = shlex.split(line)
-    if program == "allweather":
-        return allweather(*arguments)
-    sys.path.insert(0, str(Path.cwd()))  # as for `python FILE`
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        runpy.run_path(arguments[0], run_name="__main__")
-    return Done(0, out.getvalue(), err.getvalue())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -175,7 +138,7 @@ MISTAKES = [
     (("--model", "mynets.py:build", "--model-arg", "width=wide"), "width: expected integer, got 'wide'"),
     (("--model", "mynets.py:build", "--model-arg", "depth=2"), "unknown argument of mynets.py:build 'depth'"),
     (("--model", "mynets.py:build", "--model-arg", "width"), "--model-arg: expected NAME=VALUE, got 'width'"),
-    (("--model", "mynets.py:build", "--mean", "1,2"), "--mean: expected 3 values separated by commas (number)"),
+    (("--model", "mynets.py:build", "--mean", "1,2"), "--mean: expected 3 numbers separated by commas"),
     (("--model", "mynets.py:build", "--classes", "city"), "unknown class set 'city'. Did you mean 'cityscapes'"),
     (("--model", "mynets.py:build", "--weights", "mynets.py"), "mynets.py"),
     (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import allweather
 from PIL import Image
-from test_app import allweather
 
 from allweather.classes import CITYSCAPES
 

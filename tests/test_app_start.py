@@ -8,7 +8,7 @@ import time
 from importlib.metadata import version
 
 import pytest
-from test_app import ENVIRONMENT, allweather, hear_interrupts
+from command_line import ENVIRONMENT, allweather, hear_interrupts
 
 import allweather as aw
 from allweather.app.verbs import VERBS

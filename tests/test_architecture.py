@@ -9,45 +9,30 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "allweather"
 FILES = sorted(PACKAGE.rglob("*.py"))
+SHARED = {
+    "errors", "values", "plugins", "classes", "rgb", "writing", "pictures", "ncut", "models", "methods", "export",
+    "session", "data",
+}  # fmt: skip
 BELOW = {  # what each room may import, besides itself
     "errors": set(),
     "classes": set(),
     "values": {"errors"},
     "plugins": {"errors"},
     "rgb": {"errors"},
-    "pictures": {"errors", "classes", "rgb"},
+    "writing": {"errors"},
+    "pictures": {"errors", "classes", "rgb", "writing"},
     "ncut": {"errors"},
-    "models": {"errors", "values", "plugins", "classes"},
+    "models": {"errors", "values", "plugins", "classes", "writing"},
     "methods": {"errors", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
-    "session": {"errors", "classes", "rgb", "pictures", "models", "methods", "ncut"},
-    "data": {"errors", "plugins", "classes", "rgb", "pictures"},
-    "bench": {
-        "errors",
-        "values",
-        "plugins",
-        "classes",
-        "models",
-        "methods",
-        "session",
-        "ncut",
-        "data",
-        "rgb",
-        "pictures",
-    },
-    "app": {
-        "errors",
-        "values",
-        "plugins",
-        "classes",
-        "models",
-        "methods",
-        "session",
-        "ncut",
-        "data",
-        "bench",
-        "rgb",
-        "pictures",
-    },
+    "export": {"errors", "classes", "writing", "models", "methods"},
+    "session": {"errors", "values", "classes", "rgb", "writing", "pictures", "models", "methods", "ncut", "export"},
+    "data": {"errors", "plugins", "classes", "rgb", "writing", "pictures"},
+    "live": {"errors", "plugins", "classes", "rgb", "pictures", "models", "methods", "session", "data"},
+    "scoring": {"errors", "classes", "rgb", "pictures", "data"},
+    "runs": SHARED | {"scoring"},
+    "report": SHARED | {"scoring", "runs"},
+    "submit": {"errors", "classes", "rgb", "writing", "pictures", "data"},
+    "app": SHARED | {"live", "scoring", "runs", "report", "submit"},
 }
 
 
@@ -79,15 +64,16 @@ def test_imports_point_down(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["from allweather.data import labels", "import allweather.bench.metrics", "from allweather import data"]
+    "source",
+    ["from allweather.data import labels", "import allweather.scoring.confusion", "from allweather import data"],
 )
 def test_the_import_rule_can_fail(source: str) -> None:
     assert imported_rooms(source) - BELOW["methods"]
 
 
 def test_no_adaptation_code_has_a_path_to_a_label() -> None:
-    for name in ("ncut", "models", "methods", "session"):
-        assert not BELOW[name] & {"data", "bench", "app"}
+    for name in ("ncut", "models", "methods", "export", "session"):
+        assert not BELOW[name] & {"data", "scoring", "runs", "report", "submit", "app"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -110,6 +96,13 @@ def test_nothing_hides_or_evaluates() -> None:
                 assert node.func.id not in ("eval", "exec"), f"{path} evaluates text"
 
 
+def test_only_the_command_line_speaks() -> None:
+    spoken = re.compile(r"\bprint\(|\bsys\.(stdout|stderr)\b|\brich\b|\btyper\b")
+    for path in FILES:
+        code = ast.unparse(ast.parse(path.read_text()))
+        assert room(path) == "app" or not spoken.search(code), f"{path} speaks; it should log"
+
+
 def test_files_name_no_machine_and_no_registry() -> None:
     pattern = re.compile(
         r"(?<![\w.])/(work|root|home|tmp)/|\.\./shared|index-url|https?://[a-z.]*(pypi|npmjs|debian)[a-z.]*"
@@ -121,3 +114,11 @@ def test_files_name_no_machine_and_no_registry() -> None:
     for path in texts:
         found = pattern.search(path.read_text())
         assert not found or path == Path(__file__), f"{path}: {found.group() if found else ''}"
+
+
+def test_no_test_file_imports_another() -> None:
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not [name for name in names if name.startswith("test_")], f"{path.name} imports {names}"

@@ -271,8 +271,19 @@ def test_frames_come_in_order_and_labels_decode(tmp_path: Path, name: str) -> No
                 assert invalid_mask(sample.invalid).tolist() == [[False, True, False]] * 2
 
 
-def test_every_dataset_has_a_tree_or_a_test_of_its_own() -> None:
-    assert {name.split()[0] for name in TREES} | {"wilddash2"} == set(DATASETS)
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [(name, split) for name, found in DATASETS.items() for split, chosen in found.splits.items() if not chosen.listed],
+)
+def test_a_split_finds_an_image_of_its_pattern_with_its_label(tmp_path: Path, name: str, split: str) -> None:
+    """A new dataset needs no test of its own for this; `TREES` hold what publishers' layouts have besides."""
+    dataset, chosen = DATASETS[name], DATASETS[name].split(split)
+    image = re.sub(r"(?<=\w)\*", "", chosen.images[0].replace("**/", "")).replace("*", "a_000001_000019")
+    labels = [re.sub(pattern, written, image) for pattern, written in chosen.labels if re.search(pattern, image)]
+    plant(tmp_path, Tree({image: None, **({labels[0]: TRAIN} if labels else {})}, {}))
+    (sample,) = dataset.samples(tmp_path, split)
+    assert sample.image == tmp_path / image and bool(labels) == bool(chosen.labels)
+    assert sample.label == (tmp_path / labels[0] if labels else None)
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from allweather.data.images import read_labels, write_bytes, write_image, write_json
-from allweather.errors import AllWeatherError
+from allweather.data.images import read_labels, write_image, write_json
 from allweather.rgb import ImageError, read_rgb
 
 GREY8 = np.array([[0, 128, 255]], np.uint8)
@@ -105,25 +104,3 @@ def test_written_images_read_back(tmp_path: Path) -> None:
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
     write_image(tmp_path / "deep" / "er" / "l.png", labels)
     assert (read_labels(tmp_path / "deep" / "er" / "l.png") == labels).all()
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "record.json"
-    write_json(path, {"a": 1})
-    before = path.read_bytes()
-
-    def full(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[:1])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(AllWeatherError, match="No space left"):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_in_the_place_of_a_folder_is_said(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("")
-    with pytest.raises(AllWeatherError, match="cannot write"):
-        write_json(tmp_path / "out" / "record.json", {})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from allweather.app.output import picture_of
+from allweather.app.drawn import picture_of
 from allweather.data import load_stream, open_files
 from allweather.data.folder import natural_key
 from allweather.errors import AllWeatherError

@@ -7,11 +7,15 @@ import pytest
 
 import allweather
 
-HEAVY = ("transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm")
+HEAVY = (
+    "transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm", "av", "cv2",
+    "huggingface_hub", "onnx", "onnxruntime",
+)  # fmt: skip
 PUBLIC = {
     "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "CheckpointError", "ClassSet", "Frame", "Guard",
-    "InputError", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session", "SettingsError",
-    "__version__", "list_models", "load_model", "load_stream", "methods", "normalized_cut", "read_image",
+    "InputError", "Live", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session", "SettingsError",
+    "__version__", "apply_delta", "from_hub", "list_models", "load_model", "load_stream", "methods",
+    "normalized_cut", "read_image",
 }  # fmt: skip
 
 
@@ -36,6 +40,17 @@ def test_import_loads_nothing_heavy_and_says_nothing() -> None:
 def test_the_test_above_can_fail(statement: str) -> None:
     heavy, _ = loaded_after(f"{EVERYTHING}; {statement}")
     assert heavy
+
+
+def test_the_library_logs_and_prints_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Under the standard name, and without a handler of one's own not even warnings reach the terminal."""
+    with caplog.at_level("INFO", "allweather"):
+        allweather.load_model("demo:streetnet")
+    assert [(each.name, each.getMessage()[:14]) for each in caplog.records] == [
+        ("allweather.models.checkpoints", "demo:streetnet")
+    ]
+    _, printed = loaded_after("import allweather, logging; logging.getLogger('allweather.plugins').warning('heard')")
+    assert printed == ""
 
 
 def test_a_name_that_is_not_there_is_no_name() -> None:

@@ -1,6 +1,6 @@
 """Every network of the catalogue under the methods users try first: one iteration moves what it may, and resets.
 
-All of it takes a quarter of an hour of one core and 4 GiB.
+Small frames: what moves, what is put back and what is finite does not depend on their size.
 """
 
 import gc
@@ -15,7 +15,7 @@ from allweather.models.catalogue import all_entries
 from allweather.session import Guard
 
 NETWORKS = [entry.name for entry in all_entries() if entry.segments]
-SIZE = (512, 256)
+SIZE = (256, 128)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -42,12 +42,11 @@ def test_one_iteration_moves_what_it_may_and_nothing_else(name: str) -> None:
         session.reset()
         assert all(torch.equal(value, source[key]) for key, value in session.model.state_dict().items())
         del session
-    small = image[:, ::2, ::2]
     with torch.no_grad():
-        plain = model(small[None])[0]
+        plain = model(image[None])[0]
     for chosen in ("source", "norm"):
         session = Session(model, methods.make(chosen, model=model))
-        logits = session(small).logits
+        logits = session(image).logits
         assert logits.isfinite().all()
         assert torch.equal(logits, plain) == (chosen == "source")
         del session

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from allweather import load_model
-from allweather.app.adapt import open_session
 from allweather.app.cli import main
+from allweather.app.opening import open_session
 from allweather.errors import AllWeatherError, CheckpointError, SettingsError
 from allweather.models.catalogue import convert, find_entry
 from allweather.models.checkpoints import fitting_tensors, load_weights, write_tensors
@@ -124,8 +124,9 @@ def test_networks_of_libraries_are_converted_too(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     packaged = find_entry("demo:streetnet").packaged
     assert packaged
+    (tmp_path / "file").write_text("")
     with pytest.raises(AllWeatherError, match="cannot write"):
-        convert("demo:streetnet", packaged, tmp_path / "absent" / "a.safetensors")
+        convert("demo:streetnet", packaged, tmp_path / "file" / "a.safetensors")
 
 
 def test_a_conversion_that_fails_leaves_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,12 @@ def test_arguments_are_of_the_signature_s_types(nets: str) -> None:
     [
         ("arguments", {}, SettingsError, "needs path (path), mode (a|b)"),
         ("arguments", {"path": "x", "mode": "c"}, SettingsError, "mode: expected a|b, got 'c'"),
-        ("arguments", {"path": "x", "mode": "a", "sides": "3"}, SettingsError, "expected 2 values separated by commas"),
+        (
+            "arguments",
+            {"path": "x", "mode": "a", "sides": "3"},
+            SettingsError,
+            "expected 2 integers separated by commas",
+        ),
         ("Net", {"deep": "perhaps"}, SettingsError, "deep: expected true|false, got 'perhaps'"),
         ("Net", {"width": "__import__('os')"}, SettingsError, "width: expected integer"),
         ("anything", {"width": 3}, SettingsError, "unknown argument of mynets.py:anything 'width'"),
@@ -154,29 +159,29 @@ def test_a_file_that_does_not_run_says_where(tmp_path: Path, text: str, said: st
 
 
 def test_a_file_runs_once_until_it_changes_and_says_so(
-    nets: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    nets: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     for _ in range(2):
         aw.load_model(f"{nets}:fixed")
-    assert capsys.readouterr().err == f"running {nets}, your own code\n"
+    assert caplog.messages == [f"running {nets}, your own code"]
     then = Path(nets).stat().st_mtime_ns
     Path(nets).write_text(SOURCE.replace("manual_seed(3)", "manual_seed(4)"))
     os.utime(nets, ns=(then, then))  # as an editor is quick: of the same length and time
     changed = aw.load_model(f"{nets}:fixed")
-    assert "running" in capsys.readouterr().err
+    assert len(caplog.messages) == 2
     torch.manual_seed(4)
     assert torch.equal(changed.network[0].weight, nn.Conv2d(3, 4, 1).weight)
 
 
 def test_a_module_that_can_be_imported_is_named_with_its_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "ourlab").mkdir()
     (tmp_path / "ourlab" / "nets.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     assert aw.load_model("ourlab.nets:fixed").name == "ourlab.nets:fixed"
-    assert capsys.readouterr().err == "running ourlab.nets, your own code\n"
+    assert caplog.messages == ["running ourlab.nets, your own code"]
     with pytest.raises(NetworkError, match=r"No module named 'ourlab\.net'"):
         aw.load_model("ourlab.net:fixed")
 
@@ -217,7 +222,9 @@ WRONG: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "given", "said"), WRONG, ids=lambda value: str(value)[:40].replace(" ", ""))
+@pytest.mark.parametrize(
+    ("call", "given", "said"), WRONG, ids=lambda value: getattr(value, "__name__", str(value))[:40]
+)
 def test_the_wrong_thing_gets_the_call_that_works(call: Any, given: Any, said: str) -> None:
     with pytest.raises(AllWeatherError) as caught:
         call(given)

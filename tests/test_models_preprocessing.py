@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from allweather import Segmenter, load_model
-from allweather.app import adapt
+from allweather.app import opening
 from allweather.app.cli import main
 from allweather.errors import AllWeatherError
 from allweather.models.catalogue import all_entries, find_entry
@@ -55,11 +55,22 @@ FAMILIES = {  # scheme, or the name of one network: what its publisher's evaluat
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in all_entries() if entry.packaged is None])
-def test_every_network_has_its_publishers_preprocessing(name: str) -> None:
-    pinned = FAMILIES.get(name) or FAMILIES[name.partition(":")[0]]
-    settings = find_entry(name).preprocessing
+PINNED = [
+    (family, entry.name)
+    for family in FAMILIES
+    for entry in all_entries()
+    if family in (entry.name, entry.name.partition(":")[0])
+]
+
+
+@pytest.mark.parametrize(("family", "name"), PINNED)
+def test_every_network_has_its_publishers_preprocessing(family: str, name: str) -> None:
+    pinned, settings = FAMILIES[family], find_entry(name).preprocessing
     assert {field: getattr(settings, field) for field in pinned} == pinned
+
+
+def test_every_pin_is_of_a_network() -> None:
+    assert {family for family, _ in PINNED} == set(FAMILIES)
 
 
 def test_windows_and_sizes() -> None:
@@ -83,8 +94,8 @@ def test_frames_are_resampled_as_the_authors_do_unless_told(
         asked.append(size)
         raise AllWeatherError("far enough")
 
-    monkeypatch.setattr(adapt, "open_files", far_enough)
-    monkeypatch.setattr("sys.argv", ["allweather", "adapt", "in", "--model", "dannet:pspnet", "--out", "o", *options])
+    monkeypatch.setattr(opening, "open_files", far_enough)
+    monkeypatch.setattr("sys.argv", ["allweather", "adapt", ".", "--model", "dannet:pspnet", "--out", "o", *options])
     with pytest.raises(SystemExit):
         main()
     assert asked == [expected]

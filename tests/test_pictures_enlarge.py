@@ -12,11 +12,10 @@ from PIL import Image
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from allweather.app.output import confidence_at
 from allweather.classes import CITYSCAPES, numbered
 from allweather.pictures import enlarge
-from allweather.pictures.drawing import colorize, overlay
-from allweather.pictures.enlarge import classify, labels_at, logits_at, stripes
+from allweather.pictures.drawing import colorize, overlay, palette_of
+from allweather.pictures.enlarge import classify, confidence_at, labels_at, logits_at, stripes
 
 SIZES = [(35, 48, 72, 96), (64, 128, 133, 217), (37, 91, 141, 101), (60, 80, 30, 45), (8, 16, 8, 50), (8, 9, 31, 9)]
 
@@ -46,6 +45,20 @@ def test_it_is_torchs_bilinear_enlarging(size: tuple[int, int, int, int]) -> Non
     torch.testing.assert_close(
         logits_at(logits, shape), functional.interpolate(logits[None], shape, mode="bilinear")[0], atol=2e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("fault", [0.0, float("nan")], ids=["ties", "NaN"])
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last], ids=["channels first", "last"])
+def test_labels_are_the_first_largest_of_the_rows_enlarged_bilinearly(fault: float, form: torch.memory_format) -> None:
+    """As they were before it was made fast: argmax, and the two-dimensional enlarging of each row."""
+    logits = made(24, 32, 19).round().clamp(-1, 1)  # many ties
+    logits[3, 2:4, 5] = logits[7, 2:4, 5] = logits[9, 20, 9] = fault
+    logits = logits[None].contiguous(memory_format=form)[0]
+    above, below, share = enlarge._between(24, 61)
+    rows = logits[:, above] * (1 - share[:, None]) + logits[:, below] * share[:, None]
+    expected = functional.interpolate(rows[None].contiguous(), (61, 90), mode="bilinear")[0]
+    assert torch.equal(logits_at(logits, (61, 90)).nan_to_num(7e7), expected.nan_to_num(7e7))
+    assert (labels_at(logits, (90, 61)) == expected.argmax(0).numpy()).all()
 
 
 def test_a_size_that_is_right_already_is_kept() -> None:
@@ -96,8 +109,10 @@ def test_no_tensor_takes_more_than_eight_bytes_a_pixel(work: str) -> None:
 def test_an_overlay_is_the_same_in_stripes() -> None:
     rng = np.random.default_rng(0)
     image, labels = rng.integers(0, 256, (700, 900, 3), np.uint8), rng.integers(0, 19, (700, 900), np.uint8)
-    expected = (image * 0.5 + colorize(labels, CITYSCAPES) * 0.5).round().astype(np.uint8)
-    assert (overlay(image, labels, CITYSCAPES) == expected).all()
+    for opacity in (0, 0.25, 0.5, 1):
+        mixed = image * (1 - opacity) + palette_of(CITYSCAPES)[labels] * opacity
+        assert (overlay(image, labels, CITYSCAPES, opacity) == np.floor(mixed + 0.5)).all()
+    assert (colorize(labels, CITYSCAPES) == palette_of(CITYSCAPES)[labels]).all()
 
 
 PEAK = """

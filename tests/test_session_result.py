@@ -27,7 +27,7 @@ def test_an_overlay_lies_between_image_and_colors() -> None:
     drawn = made().overlay()
     assert drawn.dtype == np.uint8
     assert drawn.shape == (2, 3, 3)
-    assert (drawn == (51 * 0.5 + colors * 0.5).round()).all()
+    assert (drawn == np.floor((51 + colors.astype(int)) / 2 + 0.5)).all()
     assert (made().overlay(opacity=0) == 51).all()
     assert (made().overlay(opacity=1) == colors).all()
 

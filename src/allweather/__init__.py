@@ -1,5 +1,6 @@
 """Adapts any pretrained urban-scene segmentation network to the weather in front of the camera, at test time."""
 
+import logging as _logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
         NetworkError,
         SettingsError,
     )
+    from allweather.export import apply_delta, from_hub
+    from allweather.live import Live
     from allweather.models import Segmenter, list_models, load_model
     from allweather.ncut import Affinity, normalized_cut
     from allweather.pictures import read_image
@@ -32,6 +35,7 @@ __all__ = [
     "Frame",
     "Guard",
     "InputError",
+    "Live",
     "MissingLibraryError",
     "NetworkError",
     "Result",
@@ -39,6 +43,8 @@ __all__ = [
     "Session",
     "SettingsError",
     "__version__",
+    "apply_delta",
+    "from_hub",
     "list_models",
     "load_model",
     "load_stream",
@@ -47,6 +53,8 @@ __all__ = [
     "read_image",
 ]
 
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())  # silent until the caller asks
+
 # A name is imported when it is first used: the command line answers --version and --help without loading torch.
 _HOMES = {
     "classes": ("CAMVID11", "CITYSCAPES", "ClassSet"),
@@ -54,12 +62,14 @@ _HOMES = {
     "errors": (
         "AllWeatherError", "CheckpointError", "InputError", "MissingLibraryError", "NetworkError", "SettingsError",
     ),
+    "export": ("apply_delta", "from_hub"),
+    "live": ("Live",),
     "models": ("Segmenter", "list_models", "load_model"),
     "ncut": ("Affinity", "normalized_cut"),
     "pictures": ("read_image",),
     "session": ("Guard", "Result", "Session"),
 }  # fmt: skip
-_ROOMS = ("classes", "data", "errors", "methods", "models", "ncut", "pictures", "session")
+_ROOMS = ("classes", "data", "errors", "export", "live", "methods", "models", "ncut", "pictures", "session")
 
 
 if not TYPE_CHECKING:  # a type checker knows every name, and which are none

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import importlib.util
+import logging
 import re
 import sys
 import sysconfig
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 from allweather.errors import AllWeatherError, SettingsError, unknown
 
+LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # All that code of someone else's is known to end with; KeyboardInterrupt and SystemExit go on their way.
@@ -127,6 +129,17 @@ def relative_to(folder: Path | str, text: str) -> str:
     return text if path is None else str(Path(folder) / path) + text[len(path) :]
 
 
+def files_that_ran() -> list[tuple[str, str]]:
+    """The files of the user's own that have run, each with its module's name, for `run_again` in another process."""
+    return [(str(path), module.__name__) for (path, _), module in _files.items()]
+
+
+def run_again(files: list[tuple[str, str]]) -> None:
+    """Runs them under the same names, so that what they made can be unpickled."""
+    for path, name in files:
+        _run(Path(path), name)
+
+
 def without_name(text: str, kind: Kind) -> SettingsError | None:
     """The error for a name that is a Python file and says nothing of what is in it; None for every other name."""
     path = Path(text)
@@ -198,8 +211,7 @@ class _Loader(SourceFileLoader):
 
 
 def _say(source: str) -> None:
-    sys.stderr.write(f"running {source}, your own code\n")
-    sys.stderr.flush()
+    LOG.warning("running %s, your own code", source)
 
 
 def _read(path: Path) -> bytes:

@@ -25,16 +25,21 @@ def parse_value(where: str, value: Any, kind: Any) -> Any:
     Raises:
         SettingsError: when the type does not allow it.
     """
-    for option in sorted(_alternatives(kind), key=lambda option: option is str):  # what else it may be comes first
+    for option in sorted(alternatives(kind), key=lambda option: option is str):  # what else it may be comes first
         parsed = _try(value, option)
         if parsed is not _NO:
             return parsed
-    raise SettingsError(f"{where}: expected {spell_type(kind)}, got '{value}'.")
+    raise SettingsError(f"{where}: expected {spell_type(kind)}, got {value!r}.")
 
 
 def spell_type(kind: Any) -> str:
     """The type in words, as messages have it."""
-    return "|".join(_spell(option) for option in _alternatives(kind))
+    return "|".join(_spell(option) for option in alternatives(kind))
+
+
+def alternatives(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _spell(kind: Any) -> str:
@@ -46,12 +51,10 @@ def _spell(kind: Any) -> str:
         items = get_args(kind)
         count = "" if kind in _LISTS or get_origin(kind) is list or items[-1] is Ellipsis else f"{len(items)} "
         words = sorted({spell_type(item) for item in items if item is not Ellipsis})
+        if words in (["number"], ["integer"]):
+            return f"{count}{words[0]}s separated by commas"
         return f"{count}values separated by commas ({', '.join(words) or 'text'})"
     return _WORDS.get(kind) or f"a {getattr(kind, '__name__', kind)}, which text cannot give"
-
-
-def _alternatives(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _try(value: Any, kind: Any) -> Any:
@@ -97,5 +100,5 @@ def _several(value: Any, kind: Any) -> Any:
 
 
 def _first(value: Any, kind: Any) -> Any:
-    tried = (_try(value, option) for option in sorted(_alternatives(kind), key=lambda option: option is str))
+    tried = (_try(value, option) for option in sorted(alternatives(kind), key=lambda option: option is str))
     return next((parsed for parsed in tried if parsed is not _NO), _NO)

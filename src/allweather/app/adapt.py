@@ -1,27 +1,25 @@
 """`allweather adapt`: a network, a method and images; writes labels, colors, overlays and a record."""
 
-import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from allweather import methods
-from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
-from allweather.app.options import network_options, parse_settings, parse_size
-from allweather.app.output import Output
-from allweather.bench.decisions import decisions_of, spell
-from allweather.bench.evaluate import Protocol, run
-from allweather.bench.record import provenance
-from allweather.data import load_stream
-from allweather.data.folder import open_files
-from allweather.data.stream import Stream
-from allweather.errors import CheckpointError, RandomWeightsWarning, SettingsError
-from allweather.models import load_model
-from allweather.models.catalogue import published_size
+from allweather.app.adapting import adapt_along
+from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, warn
+from allweather.app.kept_session import check_place, go_on_from
+from allweather.app.opening import frame_size, open_inputs, open_network
+from allweather.app.options import network_options, parse_settings
+from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, parse_kinds
+from allweather.app.reel import open_reel
+from allweather.data import Stream, VideoStream
 from allweather.plugins import digest, own_file
+from allweather.runs.decisions import decisions_of, spell
+from allweather.runs.evaluate import Protocol
+from allweather.runs.record import provenance
 from allweather.session import AdaptWhen, Precision, Session, Shift
 from allweather.session.shift import Reference
 
@@ -34,12 +32,14 @@ def register(app: typer.Typer) -> None:
 
 
 def adapt(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT…", help="Folders of images, or image files.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT…", help="Folders of images, image files, or one video.")
+    ],
     model: Annotated[
         str,
         typer.Option(help="The network, as SCHEME:NAME (see `allweather list models`), or your own: mynets.py:build."),
     ],
-    out: Annotated[Path, typer.Option(help="Where labels, colors, overlays and the record go.")],
+    out: Annotated[Path, typer.Option(help="The folder where everything goes.")],
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
     random_weights: Annotated[
@@ -95,100 +95,68 @@ def adapt(
         Reference, typer.Option(help="What shift compares with: source, the network's; start, the first five batches.")
     ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Keep what an earlier run wrote; do the rest.")] = False,
+    write: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND,…",
+            help="What to write: labels, color, overlay, confidence (16-bit grey PNG, 0..65535 = 0..1), video. "
+            "Default: labels,color,overlay; of a video: video.",
+        ),
+    ] = None,
+    panels: Annotated[
+        str | None,
+        typer.Option(metavar="PANEL,…", help="What the film shows side by side. Default: input,source,adapted."),
+    ] = None,
+    film_rate: Annotated[
+        float | None,
+        typer.Option(metavar="FPS", help="Frames per second of the film. Default: the video's; of images, 10."),
+    ] = None,
     confidence: Annotated[
-        bool, typer.Option("--confidence", help="Also write OUT/confidence/NAME.png, 16-bit grey (0..65535 = 0..1).")
+        bool, typer.Option("--confidence", help="Write confidence too, beside what --write says.")
     ] = False,
+    save_session: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the adapted state goes in the end; --from-session reads it."),
+    ] = None,
+    from_session: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Go on from the state that --save-session wrote.")
+    ] = None,
 ) -> None:
-    """Adapt a network to images without labels, and write its predictions.
+    """Adapt a network to images or a video without labels, and write its predictions.
 
-    Writes OUT/labels/NAME.png (trainIds, at the image's own size), OUT/color/NAME.png, OUT/overlay/NAME.jpg and
-    OUT/record.json. An image that cannot be read is named and skipped; the exit status is then 1.
+    Writes OUT/labels/NAME.png (trainIds, at the image's own size), OUT/color/NAME.png and OUT/overlay/NAME.jpg; of a
+    video OUT/overlay.mp4; and OUT/record.json, OUT/record.jsonl. An image that cannot be read is named and skipped; the
+    exit status is then 1.
     """
     network = network_options(model_arg, classes, mean, std)
-    stream = _open_stream(inputs, dataset, _frame_size(size, model))
-    session = open_session(
-        model, weights, method, preset, parse_settings(setting or []), device, network,
-        sha256=sha256, random_weights=random_weights, seed=seed, precision=precision, compile=compile,
-        channels_last=channels_last, adapt_when=adapt_when,
-        shift=Shift(threshold=shift_threshold, reference=shift_reference),
-    )  # fmt: skip
+    check_place(save_session)
+    stream = open_inputs(inputs, dataset, frame_size(size, model))
+    kinds = parse_kinds(write, FOR_VIDEOS if isinstance(stream, VideoStream) else FOR_IMAGES, confidence)
+    chosen = partial(methods.make, method, preset, parse_settings(setting or []))
+    chosen()  # a misspelt method must not wait for a checkpoint
+    loaded = open_network(model, weights, device, network, sha256=sha256, random_weights=random_weights, seed=seed)
+    start = partial(Session, loaded, seed=seed, precision=precision, compile=compile, channels_last=channels_last)
+    shift = Shift(threshold=shift_threshold, reference=shift_reference)
+    session = start(chosen(model=loaded), adapt_when=adapt_when, shift=shift)
     head = provenance(session, stream, protocol, batch) | _own_code(model, method, dataset, network)
-    folder = Output.open(out, head, resume, confidence)
-    skip = frozenset(folder.images)
-    if skip:
-        narration.print(f"resuming: {len(skip)} of {len(stream)} images are done")
-    try:
-        with progress() as bar:
-            task = bar.add_task(method, total=len(stream) - len(skip), rate="")
-            for outcome in run(session, stream, protocol, batch, skip):
-                folder.write(outcome, session.model.classes)
-                bar.advance(task)
-                bar.update(task, rate=rate(bar.tasks[0].speed))
-    except KeyboardInterrupt:
-        narration.print(f"interrupted: {len(folder.images)} images are complete; add --resume for the rest.")
-        raise typer.Exit(INTERRUPTED) from None
-    folder.finish()
-    _tell(folder, stream)
-    raise typer.Exit(SOME_FAILED if folder.failures else DONE)
-
-
-def open_session(
-    model: str,
-    weights: Path | None,
-    method: str,
-    preset: str,
-    settings: dict[str, str],
-    device: str = "cpu",
-    network: Mapping[str, Any] | None = None,
-    *,
-    sha256: str | None = None,
-    random_weights: bool = False,
-    seed: int = 0,
-    **options: Any,
-) -> Session:
-    """The session that the options describe; warnings of loading become narration.
-
-    Args:
-        network: more of `load_model`'s arguments.
-        random_weights: takes a network without weights; it has those of `seed`.
-
-    Raises:
-        AllWeatherError: for anything unknown or unreadable among them.
-    """
-    methods.make(method, preset, settings)  # a misspelt method must not wait for a checkpoint
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        if random_weights:
-            torch.manual_seed(seed)
-        loaded = load_model(model, weights, sha256=sha256, **(network or {}))
-    _check_weights(model, any(issubclass(each.category, RandomWeightsWarning) for each in caught), random_weights)
-    for warning in caught:
-        if issubclass(warning.category, UserWarning):
-            warn(str(warning.message))
-    try:
-        torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
-        loaded.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return Session(loaded, methods.make(method, preset, settings, model=loaded), seed=seed, **options)
-
-
-def _check_weights(model: str, random: bool, allowed: bool) -> None:
-    if random and not allowed:
-        raise CheckpointError(
-            f"{model} comes without weights, and none were given. Name its checkpoint: --weights FILE. To try things "
-            "with random ones, add --random-weights."
-        )
-    if allowed and not random:
-        raise SettingsError(f"--random-weights: {model} has weights here. Leave the option out.")
-
-
-def _open_stream(inputs: list[Path], dataset: str | None, size: tuple[int, int] | None) -> Stream:
-    if dataset is None:
-        return open_files(inputs, size)
-    if len(inputs) != 1:
-        raise SettingsError(f"--dataset {dataset}: expected one INPUT, the dataset's root, got {len(inputs)}.")
-    return load_stream(dataset, inputs[0], size)
+    head |= _film_read(stream) | go_on_from(session, from_session)
+    reel = open_reel(out / FILM, panels, film_rate, stream, session.method.name) if "video" in kinds else None
+    with Output.open(out, head, stream.names, resume, kinds, reel) as folder:
+        skip = frozenset(folder.images)
+        if skip:
+            narration.print(f"resuming: {len(skip)} of {len(stream)} images are done")
+        try:
+            source = start("source") if reel is not None and "source" in reel.panels else None
+            adapt_along(session, stream, protocol, batch, skip, folder, source)
+        except KeyboardInterrupt:
+            narration.print(f"interrupted: {len(folder.images)} images are complete; add --resume for the rest.")
+            raise typer.Exit(INTERRUPTED) from None
+        damage = stream.damage if isinstance(stream, VideoStream) else None
+        folder.finish(damage)
+    if save_session is not None:
+        session.save(save_session)
+    _tell(folder, stream, damage)
+    raise typer.Exit(SOME_FAILED if folder.failures or damage else DONE)
 
 
 def _own_code(model: str, method: str, dataset: str | None, network: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,21 +166,21 @@ def _own_code(model: str, method: str, dataset: str | None, network: Mapping[str
     return ({"code": code} if code else {}) | arguments
 
 
-def _frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
-    """The size asked for, or the one at which the network's authors evaluate it; None keeps each frame's own."""
-    if asked is not None:
-        return None if asked == "native" else parse_size(asked)
-    size = published_size(model)
-    if size:
-        narration.print(f"frames are resampled to {size[0]}×{size[1]}, as the authors of {plain(model)} do (--size)")
-    return size
+def _film_read(stream: Stream) -> dict[str, Any]:
+    """What the record says of a video; nothing of images."""
+    if not isinstance(stream, VideoStream):
+        return {}
+    path = stream.video.path
+    return {"video": {"file": path.name, "bytes": path.stat().st_size, "rate": float(stream.video.rate)}}
 
 
-def _tell(folder: Output, stream: Stream) -> None:
+def _tell(folder: Output, stream: Stream, damage: str | None) -> None:
     decided = spell(decisions_of({"images": folder.images}))
     guard = f", {decided}" if decided else ""
     plainly = sum(entry.get("stop") == "no shift" for entry in folder.images.values())
     spared = f", {plainly} predicted without adapting" if plainly else ""
     narration.print(f"{len(folder.images)} of {len(stream)} images in [bold]{plain(folder.folder)}[/]{spared}{guard}")
+    if damage:
+        warn(f"{damage}.")
     if folder.failures:
         warn(f"{len(folder.failures)} images could not be read: {', '.join(list(folder.failures)[:5])}")

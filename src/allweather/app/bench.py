@@ -15,11 +15,11 @@ from allweather.app.console import (
     progress,
     warn,
 )
-from allweather.bench.decisions import decisions_of, spell
-from allweather.bench.execute import execute
-from allweather.bench.plan import Plan, PlannedRun, read_plan
-from allweather.bench.variables import needed, unset_variables
 from allweather.errors import SettingsError
+from allweather.runs.decisions import decisions_of, spell
+from allweather.runs.execute import execute
+from allweather.runs.plan import Plan, PlannedRun, read_plan
+from allweather.runs.variables import needed, unset_variables
 
 
 def register(app: typer.Typer) -> None:

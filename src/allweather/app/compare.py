@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from allweather.app.console import data, print_json, table
-from allweather.bench.compare import compare as compare_records
-from allweather.bench.record_file import read_record
+from allweather.report.compare import compare as compare_records
+from allweather.runs.record_file import read_record
 
 
 def register(app: typer.Typer) -> None:

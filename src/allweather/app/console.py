@@ -1,6 +1,7 @@
 """How the command line speaks: narration on stderr, data on stdout, one way to show progress and to fail."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -35,6 +36,7 @@ def progress() -> Progress:
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=narration,
         transient=True,
     )
@@ -73,6 +75,25 @@ def complain(message: str) -> None:
 def warn(message: str) -> None:
     """A line of narration that wants attention."""
     narration.print(f"[yellow]warning:[/] {plain(message)}")
+
+
+def hear(level: int) -> None:
+    """Narrates what the library logs from this level on; once, however often it is called."""
+    log = logging.getLogger("allweather")
+    for handler in [each for each in log.handlers if isinstance(each, _Narrator)]:
+        log.removeHandler(handler)
+    log.addHandler(_Narrator())
+    log.setLevel(level)
+
+
+class _Narrator(logging.Handler):
+    """Log records as narration; those from warnings on as warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            warn(record.getMessage())
+        else:
+            narration.print(plain(record.getMessage()))
 
 
 def plain(text: object) -> str:

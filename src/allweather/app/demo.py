@@ -11,8 +11,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from allweather import methods
 from allweather.app.console import data, narration, plain, print_json, progress, rate, table
-from allweather.bench.decisions import count
-from allweather.bench.metrics import ConfusionMatrix
 from allweather.classes import ClassSet
 from allweather.data.images import write_image, write_json
 from allweather.data.labels import colorize
@@ -20,6 +18,8 @@ from allweather.data.scenes import scene_labels, scene_stream
 from allweather.data.stream import Frame
 from allweather.data.weather import ADVERSE, CONDITIONS
 from allweather.models import Segmenter, load_model
+from allweather.runs.decisions import count
+from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision, Session
 
 METHODS = ("source", "tent", "mall-sample", "mall-domain")

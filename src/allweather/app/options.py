@@ -1,11 +1,14 @@
 """Reading the command line's own little languages: sizes, FIELD=VALUE settings, and what an own network needs."""
 
-from typing import Any
+import re
+from typing import Any, Literal
 
-from allweather.bench.plan import pixels
 from allweather.classes import CLASS_SETS
 from allweather.errors import SettingsError, unknown
+from allweather.runs.plan import pixels
 from allweather.values import parse_value
+
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0}
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -54,3 +57,29 @@ def network_options(
         "std": std and parse_value("--std", std, tuple[float, float, float]),
     }
     return {key: value for key, value in options.items() if value}
+
+
+def parse_seconds(option: str, text: str) -> float:
+    """Seconds from a duration with its unit: 40ms, 0.5s, 2min.
+
+    Raises:
+        SettingsError: for anything else, or no time at all.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min)", text.strip())
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise SettingsError(f"{option}: expected a time above 0 with its unit, such as 40ms or 0.5s; got '{text}'.")
+    return seconds
+
+
+def parse_every(text: str) -> int | Literal["auto"]:
+    """K of `--adapt-every`, or auto.
+
+    Raises:
+        SettingsError: for anything else.
+    """
+    if text == "auto":
+        return "auto"
+    if not (text.isdecimal() and int(text) > 0):
+        raise SettingsError(f"--adapt-every: expected a whole number above 0 or auto, got '{text}'.")
+    return int(text)

@@ -1,131 +1,209 @@
-"""The output folder of `allweather adapt`: labels, colors, overlays and the record, complete after every image."""
+"""The output folder of `allweather adapt`: pictures, film and record, complete after every image."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from allweather.app.console import warn
-from allweather.bench.decisions import decisions_of
-from allweather.bench.evaluate import Outcome
-from allweather.bench.record import describe_result
-from allweather.bench.record_file import read_adapted
+from allweather.app.drawn import Drawn
+from allweather.app.overlap import bytes_of
+from allweather.app.reel import Reel
 from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json
-from allweather.data.stream import Frame
-from allweather.errors import AllWeatherError
-from allweather.pictures.drawing import colorize, overlay
-from allweather.pictures.enlarge import labels_at, stripes
+from allweather.data.json_lines import JsonLines, encode_line
+from allweather.errors import AllWeatherError, SettingsError, unknown
 from allweather.pictures.writing import write_image
-from allweather.rgb import read_upright
+from allweather.runs.decisions import decisions_of
+from allweather.runs.evaluate import Outcome
+from allweather.runs.record import describe_result
+from allweather.runs.record_file import read_adapted
+from allweather.writing import write_bytes
 
-SUFFIXES = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # folder of OUT → suffix
+Kind = Literal["labels", "color", "overlay", "confidence", "video"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+FOR_IMAGES: tuple[Kind, ...] = ("labels", "color", "overlay")
+FOR_VIDEOS: tuple[Kind, ...] = ("video",)
+SUFFIXES: dict[Kind, str] = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # by folder of OUT
+FILM = "overlay.mp4"
 COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became of one frame, and the source network's logits of it where the film shows them."""
+
+    outcome: Outcome
+    source: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of frame and logits."""
+        frame = 0 if self.outcome.frame is None else bytes_of(self.outcome.frame)
+        return frame + sum(logits.nbytes for logits in (self.outcome.logits, self.source) if logits is not None)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A frame whose pictures are on the disk: its line in the record, and its picture in the film."""
+
+    name: str
+    line: dict[str, Any]
+    picture: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass
 class Output:
-    """The output folder and its record, complete after every image.
+    """The output folder and its record, complete after every image: record.json says what made the results,
+    record.jsonl has a line for each image.
 
     Attributes:
         folder: OUT.
         head: what made the results.
+        kinds: what is written.
+        reel: the film, where one is written.
         images: what became of each image, by name.
         failures: why an image has no prediction, by name.
-        confidence: whether the largest probability of each pixel is written too.
     """
 
     folder: Path
     head: dict[str, Any]
-    images: dict[str, dict[str, Any]]
-    failures: dict[str, str]
-    confidence: bool = False
+    kinds: tuple[Kind, ...]
+    reel: Reel | None = None
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    _lines: JsonLines = field(init=False, repr=False)
 
     @classmethod
-    def open(cls, folder: Path, head: dict[str, Any], resume: bool, confidence: bool = False) -> "Output":
-        """An empty folder, or the state of an earlier run of the same settings.
+    def open(
+        cls,
+        folder: Path,
+        head: dict[str, Any],
+        names: Sequence[str],
+        resume: bool,
+        kinds: tuple[Kind, ...] = FOR_IMAGES,
+        reel: Reel | None = None,
+    ) -> "Output":
+        """An empty folder, or the state of an earlier run of the same settings over the frames of these names.
 
         Raises:
             AllWeatherError: when the folder already holds a run and `resume` is off, or one of other settings.
             InputError: when its record is damaged.
         """
-        made = cls(folder, json.loads(json.dumps(head)), {}, {}, confidence)
-        path = folder / "record.json"
-        if not path.exists():
-            made._save()
-            return made
-        if not resume:
-            raise AllWeatherError(f"{folder} already holds a run. Add --resume to finish it, or choose another --out.")
-        earlier = read_adapted(path)
-        different = sorted(key for key in made.head.keys() - COMPATIBLE if made.head[key] != earlier.get(key))
-        if different:
-            raise AllWeatherError(
-                f"{path} is of another run: {', '.join(different)} differ. Repeat its settings or choose another --out."
-            )
-        made.images = {name: entry for name, entry in earlier["images"].items() if made._is_whole(name)}
+        made = cls(folder, json.loads(json.dumps(head)), kinds, reel)
+        if made._header.exists():
+            if not resume:
+                raise AllWeatherError(
+                    f"{folder} already holds a run. Add --resume to finish it, or choose another --out."
+                )
+            made._take_over(read_adapted(made._header), names)
+        lines = [encode_line({"name": name, **entry}) for name, entry in made.images.items()]
+        write_bytes(made._lines_path, b"".join(lines), durable=True)
+        write_json(made._header, made.head)
+        made._lines = JsonLines(made._lines_path)
         return made
 
-    def write(self, outcome: Outcome, classes: ClassSet) -> None:
-        """The label, color and overlay images of one outcome, and its line in the record."""
+    def write(self, seen: Seen, classes: ClassSet) -> Written:
+        """Writes the pictures of one frame; may run in several threads at once."""
+        outcome = seen.outcome
         if outcome.frame is None or outcome.logits is None:
-            self.failures[outcome.name] = outcome.failure or "no prediction"
-            warn(self.failures[outcome.name])
-            return
-        labels = labels_at(outcome.logits, outcome.frame.size)
-        write_image(self._place("color", outcome.name), colorize(labels, classes))
-        write_image(self._place("overlay", outcome.name), overlay(picture_of(outcome.frame), labels, classes))
-        if self.confidence:
-            write_image(self._place("confidence", outcome.name), confidence_at(outcome.logits, outcome.frame.size))
-        write_image(self._label(outcome.name), labels)
-        self.images[outcome.name] = _entry(outcome)
-        self._save()
+            return Written(outcome.name, {"failure": outcome.failure or "no prediction"})
+        drawn = Drawn(outcome.frame, outcome.logits, classes)
+        for kind in SUFFIXES:
+            if kind in self.kinds:
+                write_image(self._place(kind, outcome.name), getattr(drawn, kind))
+        picture = None if self.reel is None else self.reel.picture(drawn, seen.source)
+        return Written(outcome.name, _entry(outcome), picture)
 
-    def finish(self) -> None:
-        """Writes the record a last time, failures included."""
-        self._save()
+    def keep(self, written: Written) -> None:
+        """Adds a frame to the film and the record; in the frames' order."""
+        if self.reel is not None and written.picture is not None:
+            self.reel.add(written.picture)
+        self._lines.append({"name": written.name, **written.line})
+        if "failure" in written.line:
+            self.failures[written.name] = written.line["failure"]
+            warn(self.failures[written.name])
+        else:
+            self.images[written.name] = written.line
 
-    def _save(self) -> None:
-        found = {"decisions": decisions_of({"images": self.images}), "images": self.images, "failures": self.failures}
-        write_json(self.folder / "record.json", {**self.head, **found})
+    def finish(self, damage: str | None = None) -> None:
+        """Closes the film, and writes the record's header with the totals; `damage` is what the input lacks."""
+        self.close()
+        totals: dict[str, Any] = {
+            "decisions": decisions_of({"images": self.images}),
+            "images": len(self.images),
+            "failures": len(self.failures),
+        }
+        write_json(self._header, {**self.head, "totals": totals | ({"damage": damage} if damage else {})})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except AllWeatherError:
+            if error is None:
+                raise
+
+    def close(self) -> None:
+        """Closes film and record as they are; a second call does nothing."""
+        try:
+            if self.reel is not None:
+                self.reel.close()
+        finally:
+            self._lines.close()
+
+    @property
+    def _header(self) -> Path:
+        return self.folder / "record.json"
+
+    @property
+    def _lines_path(self) -> Path:
+        return self.folder / "record.jsonl"
+
+    def _take_over(self, earlier: dict[str, Any], names: Sequence[str]) -> None:
+        """Goes on from what an earlier run recorded, in whichever format; a film that is not whole begins anew."""
+        different = sorted(key for key in self.head.keys() - COMPATIBLE if self.head[key] != earlier.get(key))
+        if different:
+            raise AllWeatherError(
+                f"{self._header} is of another run: {', '.join(different)} differ. "
+                "Repeat its settings or choose another --out."
+            )
+        self.images = {name: entry for name, entry in earlier["images"].items() if self._is_whole(name)}
+        whole = "totals" in earlier and (self.folder / FILM).exists() and self.images.keys() >= set(names)
+        if self.reel is not None and not whole:
+            warn(f"{FILM} cannot be continued where it stopped: all frames are predicted again.")
+            self.images = {}
 
     def _is_whole(self, name: str) -> bool:
-        """Whether the label image is there and no picture of this image is empty or cut, as a power failure leaves."""
-        wanted = {"labels", "confidence"} if self.confidence else {"labels"}
-        places = {kind: self._place(kind, name) for kind in SUFFIXES}
-        return all(is_whole(path) for kind, path in places.items() if kind in wanted or path.exists())
+        """Whether every picture of this image is there, and none empty or cut, as a power failure leaves them."""
+        return all(is_whole(self._place(kind, name)) for kind in SUFFIXES if kind in self.kinds)
 
-    def _place(self, kind: str, name: str) -> Path:
+    def _place(self, kind: Kind, name: str) -> Path:
         return self.folder / kind / f"{name}.{SUFFIXES[kind]}"
 
-    def _label(self, name: str) -> Path:
-        return self._place("labels", name)
 
-
-def picture_of(frame: Frame) -> np.ndarray:
-    """The image at its stored size, H×W×3 uint8; read again only where the stream did not keep it.
+def parse_kinds(text: str | None, usual: Sequence[Kind], confidence: bool = False) -> tuple[Kind, ...]:
+    """What `--write` names, in one order, the usual where it is left out; and confidence where that is asked for.
 
     Raises:
-        ImageError: when it has to be read again and cannot.
+        SettingsError: for an unknown name, or none.
     """
-    if frame.picture is not None:
-        return frame.picture
-    if frame.path is not None and (frame.image.shape[2], frame.image.shape[1]) != frame.size:
-        return np.asarray(read_upright(frame.path))
-    return np.asarray((frame.image * 255).round().byte().permute(1, 2, 0))
-
-
-@torch.no_grad()
-def confidence_at(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """The largest probability of each pixel at (width, height), uint16 H×W, 0..65535 for 0..1."""
-    width, height = size
-    grey = np.empty((height, width), np.uint16)
-    for rows, part in stripes(logits, (height, width)):
-        grey[rows] = (part.softmax(0).amax(0) * 65535).round().cpu().numpy()
-    return grey
+    asked = list(usual) if text is None else [word.strip() for word in text.split(",") if word.strip()]
+    if not asked:
+        raise SettingsError(f"--write: expected some of {', '.join(KINDS)}, with commas between them.")
+    for word in asked:
+        if word not in KINDS:
+            raise unknown("output", word, KINDS)
+    return tuple(kind for kind in KINDS if kind in asked or (confidence and kind == "confidence"))
 
 
 def _entry(outcome: Outcome) -> dict[str, Any]:

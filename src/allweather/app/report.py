@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from allweather.app.console import narration, plain
-from allweather.bench.report import Format, write_report
+from allweather.report import Format, write_report
 
 
 def register(app: typer.Typer) -> None:

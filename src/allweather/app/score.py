@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from allweather.app.console import DONE, SOME_FAILED, data, narration, plain, print_json, table, warn
-from allweather.bench.score import Score, score_folders
 from allweather.data.labels import find_mapping
 from allweather.data.truth import LabelsAs
+from allweather.scoring.folders import Score, score_folders
 
 
 def register(app: typer.Typer) -> None:

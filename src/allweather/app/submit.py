@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from allweather.app.console import narration, plain, warn
-from allweather.bench.submit import submit as pack
+from allweather.submit import submit as pack
 
 
 def register(app: typer.Typer) -> None:

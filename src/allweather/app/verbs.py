@@ -1,5 +1,6 @@
 """The verbs of the command line, each imported when it is asked for: torch takes seconds, --help must not."""
 
+import logging
 import os
 from collections.abc import Sequence
 from importlib import import_module
@@ -8,11 +9,12 @@ from typing import Annotated
 import typer
 
 import allweather
-from allweather.app.console import data
+from allweather.app.console import data, hear
 
 VERBS = {  # what stands in each file, and in the list of `allweather --help`
     "demo": ("demo", "Adapt the shipped network to procedural street scenes in six kinds of weather, without labels."),
-    "adapt": ("adapt", "Adapt a network to images without labels, and write its predictions."),
+    "adapt": ("adapt", "Adapt a network to images or a video without labels, and write its predictions."),
+    "live": ("live", "Predict a camera, a stream or a file as it comes, and adapt beside it."),
     "score": ("score", "Score predicted labels: mIoU and its companions over all images together."),
     "bench": ("bench", "Run a plan: one JSON record per run; start it again to go on."),
     "compare": ("compare", "Say what differs between two records: settings, figures, and their images."),
@@ -20,6 +22,7 @@ VERBS = {  # what stands in each file, and in the list of `allweather --help`
     "submit": ("submit", "Pack predictions of a benchmark's test images for its server."),
     "data": ("datasets", "Look at datasets on disk."),
     "convert": ("convert", "Convert a checkpoint to safetensors without loss."),
+    "export": ("export", "Write an adapted network for deployment: .safetensors, .pt2, .onnx, or what moved alone."),
     "list": ("listing", "List models, methods (with their fields, defaults and presets) or datasets."),
     "doctor": ("doctor", "Show versions, devices and extras, and check that the operator works here."),
 }
@@ -60,8 +63,12 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_say_version, is_eager=True)
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Tell more: what the library logs under the name allweather.")
+    ] = False,
 ) -> None:
     """What comes ahead of every verb."""
+    hear(logging.INFO if verbose else logging.WARNING)
 
 
 def _other() -> None:

@@ -38,12 +38,21 @@ def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None
         found = files[name]
         if found.fault is not None:
             raise ImageError(f"{found.path}: not a readable image ({found.fault}).")
-        image = read_upright(found.path)
-        pixels = to_unit(image, size)
-        resampled = tuple(pixels.shape[:0:-1]) != image.size
-        return Frame(name, pixels, image.size, found.path, np.asarray(image) if resampled else None)
+        return read_frame(name, found.path, size)
 
     return Stream(list(files), read)
+
+
+def read_frame(name: str, path: Path, size: tuple[int, int] | None) -> Frame:
+    """The image of a file as a frame, resampled to (width, height) where that is given; decoded once.
+
+    Raises:
+        ImageError: when it cannot be read.
+    """
+    image = read_upright(path)
+    pixels = to_unit(image, size)
+    resampled = tuple(pixels.shape[:0:-1]) != image.size
+    return Frame(name, pixels, image.size, path, np.asarray(image) if resampled else None)
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

@@ -1,5 +1,6 @@
 """Label images as integers, and JSON that is short, stable and takes any file's name."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,12 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from allweather.pictures.writing import write_bytes, write_image
+from allweather.pictures.writing import write_image
 from allweather.rgb import ImageError, open_image
+from allweather.writing import write_bytes
 
-__all__ = [
-    "INDEX_MODES", "encode_json", "indices_of", "read_labels", "spell_json", "write_bytes", "write_image", "write_json",
-]  # fmt: skip
+__all__ = ["INDEX_MODES", "encode_json", "indices_of", "read_labels", "spell_json", "write_image", "write_json"]
 
 INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "LA", "PA")
 
@@ -30,10 +30,14 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether an image file is there and can be decoded to its last pixel."""
+    """Whether a .png or .jpg file is there from its first byte to its last, without decoding it."""
     try:
-        open_image(path)
-    except ImageError:
+        content = path.read_bytes()
+        if path.suffix.lower() != ".png":
+            return content.startswith(b"\xff\xd8") and content.endswith(b"\xff\xd9")
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.verify()  # every part's checksum, to the end
+    except (OSError, SyntaxError):
         return False
     return True
 
@@ -53,7 +57,7 @@ def indices_of(image: Image.Image, path: Path) -> np.ndarray:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON with stable keys and one final newline, whole or not at all."""
-    write_bytes(path, encode_json(spell_json(content)))
+    write_bytes(path, encode_json(spell_json(content)), durable=True)
 
 
 def encode_json(text: str) -> bytes:

@@ -13,12 +13,12 @@ from allweather.pictures.walk import files_below
 from allweather.rgb import ImageError
 
 __all__ = [
-    "MAPPINGS", "Mapping", "colorize", "find_mapping", "label_files", "mapping_between", "overlay",
+    "MAPPINGS", "ClassMapping", "colorize", "find_mapping", "label_files", "mapping_between", "overlay",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Mapping:
+class ClassMapping:
     """How predictions in one class set are compared with labels in another.
 
     Attributes:
@@ -58,9 +58,9 @@ class Mapping:
 MAPPINGS = {
     mapping.name: mapping
     for mapping in (
-        Mapping("cityscapes", CITYSCAPES, CITYSCAPES, tuple(range(19))),
-        Mapping("camvid11", CAMVID11, CAMVID11, tuple(range(11))),
-        Mapping(
+        ClassMapping("cityscapes", CITYSCAPES, CITYSCAPES, tuple(range(19))),
+        ClassMapping("camvid11", CAMVID11, CAMVID11, tuple(range(11))),
+        ClassMapping(
             "cityscapes-camvid11",
             CITYSCAPES,
             CAMVID11,
@@ -70,7 +70,7 @@ MAPPINGS = {
 }
 
 
-def find_mapping(name: str) -> Mapping:
+def find_mapping(name: str) -> ClassMapping:
     """The mapping of that name.
 
     Raises:
@@ -81,14 +81,14 @@ def find_mapping(name: str) -> Mapping:
     return MAPPINGS[name]
 
 
-def mapping_between(predicted: ClassSet, truth: ClassSet) -> Mapping:
+def mapping_between(predicted: ClassSet, truth: ClassSet) -> ClassMapping:
     """The mapping from a network's classes to a dataset's.
 
     Raises:
         AllWeatherError: when no table relates the two.
     """
     if predicted == truth:
-        return Mapping(truth.name, predicted, truth, tuple(range(len(truth))))
+        return ClassMapping(truth.name, predicted, truth, tuple(range(len(truth))))
     for mapping in MAPPINGS.values():
         if (mapping.predicted, mapping.truth) == (predicted, truth):
             return mapping

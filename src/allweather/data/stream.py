@@ -46,7 +46,7 @@ class Stream:
         return len(self.names)
 
     def __iter__(self) -> Iterator[Frame]:
-        return (self.read(name) for name in self.names)
+        return map(self.read, self.names)  # goes on after a frame that raised
 
     def read(self, name: str) -> Frame:
         """The frame of that name.

@@ -11,7 +11,7 @@ from PIL import Image
 from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
 from allweather.data.datasets.encodings import label_ids_of
 from allweather.data.images import INDEX_MODES, indices_of
-from allweather.data.labels import Mapping as ClassMapping
+from allweather.data.labels import ClassMapping
 from allweather.errors import InputError, SettingsError, unknown
 from allweather.rgb import ImageError, open_image
 

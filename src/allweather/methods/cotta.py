@@ -1,5 +1,6 @@
 """CoTTA: a student follows its own averaged teacher, which looks at many views where the source is unsure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -76,6 +77,10 @@ class Cotta(GradientMethod):
 
     def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
         return _logits(self._target(model, state, images))
+
+    def deployed(self, state: State) -> Mapping[str, Tensor]:
+        """The teacher's parameters; the views of an image that the source is unsure of are left out."""
+        return {name: state.memory[name] for name in state.parameters}
 
     @torch.no_grad()
     def _target(self, model: Segmenter, state: State, images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from allweather.errors import SettingsError
 from allweather.methods.option import check_needs, check_ranges
 from allweather.methods.settings import check_types
 from allweather.methods.stopping import Stopping
@@ -91,6 +92,8 @@ class Method(ABC):
         report_after: whether the reported prediction is made after the last update instead of before it.
         mirror: whether predictions are the mean over the image and its mirror image.
         lookahead: length of one more step that the prediction after an update sees and the network does not keep.
+        adapt_every: of so many batches the first is learnt from.
+        adapt_scale: share of the images' size at which they are learnt from.
 
     Raises:
         AllWeatherError: by the constructor, for a value of another type or out of its field's range, and for a field
@@ -108,6 +111,8 @@ class Method(ABC):
     report_after: bool = False
     mirror: bool = False
     lookahead: float = 0.0
+    adapt_every: int = 1
+    adapt_scale: float = 1.0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -121,7 +126,7 @@ class Method(ABC):
 
     @property
     def predicts_as_it_adapts(self) -> bool:
-        """Whether `objective`'s logits are what `predict` would give; train-mode BatchNorm predicts otherwise."""
+        """Whether `objective`'s logits are what `predict` would give: not under train-mode BatchNorm, nor resized."""
         return getattr(self, "bn", None) != "train"
 
     @abstractmethod
@@ -143,6 +148,21 @@ class Method(ABC):
         `objective`'s logits of the same images.
         """
         return model(images)
+
+    def deployed(self, state: State) -> Mapping[str, Tensor]:
+        """The parameters with which the network alone predicts as this method does, by name within the network.
+
+        For exports. A method that predicts with other parameters than the moved ones gives those.
+
+        Raises:
+            SettingsError: where the prediction is more than the network's.
+        """
+        if type(self).predict is not Method.predict:
+            raise SettingsError(
+                f"{self.name} predicts with more than its network, and a file of the network would predict otherwise. "
+                "Export what moves the network alone, such as mall-domain, tent with episodic=false, or norm."
+            )
+        return state.parameters
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer | None:
         """The optimizer of the moved parameters, or None for a method without updates."""

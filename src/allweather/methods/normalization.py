@@ -56,6 +56,7 @@ def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None, asker:
             share,
             False,
         )
+        layer.seen = None
         if mode == "train":
             layer.momentum = share
         if mode in ("running", "train"):
@@ -107,6 +108,7 @@ class TestTimeStatistics(_BatchNorm):
     mode: BNMode
     share: float
     moving: bool
+    seen: tuple[Tensor, Tensor] | None  # mean and variance of the first batch since they were last taken, while moving
 
     def forward(self, input: Tensor) -> Tensor:
         if self.mode == "source" or input.numel() // input.shape[1] < 2:
@@ -114,6 +116,8 @@ class TestTimeStatistics(_BatchNorm):
         if self.mode == "mixed":
             return self._with_statistics(input, *self._blend(input))
         if self.mode == "batch":
+            if self.moving and self.seen is None:
+                self.seen = moments(input.detach().to(cast(Tensor, self.running_mean).dtype))
             return self._with_statistics(input, None, None)
         if not self.moving:
             return super().forward(input)
@@ -130,6 +134,8 @@ class TestTimeStatistics(_BatchNorm):
         """Mean and variance per channel; constants to the gradient, which a small share hardly changes."""
         mean, var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         batch_mean, batch_var = moments(input.to(mean.dtype))
+        if self.moving and self.seen is None:
+            self.seen = batch_mean, batch_var
         return torch.lerp(mean, batch_mean, self.share), torch.lerp(var, batch_var, self.share)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -11,27 +11,27 @@ from allweather.errors import AllWeatherError
 from allweather.models.norm_layers import is_norm_layer
 from allweather.models.segmenter import Segmenter
 
+NORM_AFFINE = ("norm-affine", "norm-affine-late")
+
 
 def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn.Parameter]:
     """The parameters that `which` names, gradient on for them and off for all others.
 
     Args:
         model: the session's copy.
-        which: `all`, `norm-affine` (weights and biases of normalisation layers), or an fnmatch pattern over
-            the network's parameter names such as `layer4.*`.
+        which: `all`, `norm-affine` (weights and biases of normalisation layers), `norm-affine-late` (those of the later
+            half of them, in the order in which the network holds them), or an fnmatch pattern over the network's
+            parameter names such as `layer4.*`.
         method: who asks, for the message.
 
     Raises:
         AllWeatherError: when nothing matches.
     """
     network = model.network
-    if which == "norm-affine":
-        wanted = {
-            f"{prefix}.{name}" if prefix else name
-            for prefix, module in network.named_modules()
-            if is_norm_layer(module)
-            for name, _ in module.named_parameters(recurse=False)
-        }
+    if which in NORM_AFFINE:
+        layers = [_affine(prefix, module) for prefix, module in network.named_modules() if is_norm_layer(module)]
+        layers = [names for names in layers if names]
+        wanted = set[str]().union(*layers[len(layers) // 2 if which == "norm-affine-late" else 0 :])
     else:
         pattern = "*" if which == "all" else which
         wanted = {name for name, _ in network.named_parameters() if fnmatchcase(name, pattern)}
@@ -52,8 +52,13 @@ def with_parameters(model: Segmenter, parameters: Mapping[str, Tensor], images: 
     return cast(Tensor, torch.func.functional_call(module, named, (images,)))
 
 
+def _affine(prefix: str, layer: nn.Module) -> set[str]:
+    """The names of a norm layer's own parameters within the network."""
+    return {f"{prefix}.{name}" if prefix else name for name, _ in layer.named_parameters(recurse=False)}
+
+
 def _nothing(model: Segmenter, which: str, method: str) -> str:
-    if which == "norm-affine":
+    if which in NORM_AFFINE:
         return (
             f"{method} moves the affine parameters of normalisation layers, and {model.name} has none. "
             "Choose what may move instead, e.g. parameters=all."

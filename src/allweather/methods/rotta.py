@@ -1,6 +1,7 @@
 """RoTTA: slow statistics, a balanced memory of the stream, and a student that learns from it now and then."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
 from typing import ClassVar
@@ -85,6 +86,10 @@ class Rotta(GradientMethod):
     def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
         with moving_statistics(model, False):
             return self._teacher(model, state, images)
+
+    def deployed(self, state: State) -> Mapping[str, Tensor]:
+        """The teacher's parameters."""
+        return {name: state.memory[name] for name in state.parameters}
 
     @torch.no_grad()
     def after_update(self, model: Segmenter, state: State) -> None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from math import isnan
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from allweather.errors import AllWeatherError, unknown
+from allweather.values import alternatives, parse_value, spell_type
 
 
 def settings_of(method: Any) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def describe_fields(method: type[Any]) -> dict[str, dict[str, Any]]:
     hints = get_type_hints(method)
     return {
         field.name: {
-            "type": _spell(hints[field.name]),
+            "type": spell_type(hints[field.name]),
             "default": field.default,
             "help": field.metadata.get("help", ""),
             **({"needs": need.text} if (need := field.metadata.get("needs")) else {}),
@@ -40,8 +40,8 @@ def check_types(holder: Any) -> None:
     name = getattr(holder, "name", type(holder).__name__)
     for field in fields(holder):
         value, kind = getattr(holder, field.name), hints[field.name]
-        if not any(_is(value, option) for option in _alternatives(kind)):
-            raise AllWeatherError(f"{name}.{field.name}: expected {_spell(kind)}, got {value!r}.")
+        if not any(_is(value, option) for option in alternatives(kind)):
+            raise AllWeatherError(f"{name}.{field.name}: expected {spell_type(kind)}, got {value!r}.")
 
 
 def parse_settings(method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def parse_settings(method: type[Any], settings: Mapping[str, Any]) -> dict[str, 
     for name in settings:
         if name not in known:
             raise unknown(f"field of {method.name}", name, known)
-    return {name: _parse(f"{method.name}.{name}", value, hints[name]) for name, value in settings.items()}
+    return {name: parse_value(f"{method.name}.{name}", value, hints[name]) for name, value in settings.items()}
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -71,59 +71,3 @@ def _is(value: Any, kind: Any) -> bool:
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     return isinstance(value, kind)
-
-
-def _parse(where: str, value: Any, kind: Any) -> Any:
-    for option in _alternatives(kind):
-        parsed = _try(value, option)
-        if parsed is not _NO:
-            return parsed
-    raise AllWeatherError(f"{where}: expected {_spell(kind)}, got '{value}'.")
-
-
-_NO = object()
-
-
-def _try(value: Any, kind: Any) -> Any:
-    """`value` as the type `kind`, or `_NO`."""
-    if kind is NoneType:
-        return None if value is None or value == "none" else _NO
-    if get_origin(kind) is Literal:
-        return value if value in get_args(kind) else _NO
-    if get_origin(kind) is tuple:
-        return _numbers(value)
-    if kind is bool:
-        return {"true": True, "false": False}.get(str(value).lower(), _NO)
-    if kind is str:
-        return value if isinstance(value, str) else _NO
-    if isinstance(value, bool):
-        return _NO
-    try:
-        number = kind(value)
-    except (TypeError, ValueError):
-        return _NO
-    return number if not isnan(number) and (kind is not int or float(value) == number) else _NO
-
-
-def _numbers(value: Any) -> Any:
-    """A tuple of floats from a sequence or from text such as `1,0.5,2`."""
-    parts = value.split(",") if isinstance(value, str) else value
-    try:
-        return tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
-        return _NO
-
-
-def _alternatives(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
-def _spell(kind: Any) -> str:
-    words = {NoneType: "none", int: "integer", float: "number", bool: "true|false", str: "text"}
-    parts = []
-    for option in _alternatives(kind):
-        if get_origin(option) is Literal:
-            parts += [str(choice) for choice in get_args(option)]
-        else:
-            parts.append("numbers separated by commas" if get_origin(option) is tuple else words[option])
-    return "|".join(parts)

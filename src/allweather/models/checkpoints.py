@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,7 +27,9 @@ from allweather.models.matching import (
 )
 from allweather.models.reading import check_size, read_checkpoint
 from allweather.models.segmenter import Provenance
+from allweather.writing import whole
 
+LOG = logging.getLogger(__name__)
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Translate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -47,6 +50,7 @@ def load_weights(
     """
     tensors, provenance = fitting_tensors(network, path, name=name, drop=drop, sha256=sha256, translate=translate)
     kept = network.state_dict()
+    LOG.info("%s: weights of %s, sha256 %s", name, path, provenance.sha256)
     network.load_state_dict({**{key: kept[key] for key in kept if is_counter(key)}, **tensors})
     return provenance
 
@@ -104,7 +108,8 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Provenance]:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], out: Path, *, name: str, provenance: Provenance) -> None:
-    """Writes tensors as safetensors, whole or not at all, with the network's name and the provenance inside.
+    """Writes tensors as safetensors, whole or not at all, with the network's name and the provenance inside; missing
+    folders are made.
 
     Raises:
         AllWeatherError: when `out` cannot be written.
@@ -112,13 +117,11 @@ def write_tensors(tensors: Mapping[str, Tensor], out: Path, *, name: str, proven
     metadata = {"format": "pt", "model": name, "source_file": provenance.file, "source_sha256": provenance.sha256}
     metadata |= {"dropped": json.dumps(provenance.dropped), "nesting": provenance.nesting, "prefix": provenance.prefix}
     apart = {key: value.detach().contiguous().clone() for key, value in tensors.items()}  # two keys may share one
-    temporary = out.with_name(out.name + ".partial")
     try:
-        save_file(apart, temporary, metadata=metadata)
-        temporary.replace(out)
+        with whole(out, durable=True) as temporary:
+            save_file(apart, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise AllWeatherError(f"cannot write {out}: {error}. Choose a file in a folder that exists.") from error
+        raise AllWeatherError(f"cannot write {out}: {error}. Make room or choose another file.") from error
 
 
 def check_digest(path: Path, expected: str | None = None) -> str:

@@ -68,6 +68,7 @@ class AdoptedBatchNorm(_BatchNorm):
     """
 
     own: ClassVar[type[nn.Module]]
+    fixed: tuple[str, ...]  # names of all that were buffers, in order, where weight or bias was among them
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remade, (self.own,), self.__dict__  # pickle finds the own class by its name, not the adopted one
@@ -154,13 +155,14 @@ def _unwrapped(network: nn.Module) -> nn.Module:
 
 def _adopt(module: nn.Module) -> None:
     # a class swap keeps parameters, buffers, names and the forward
-    for name in ("weight", "bias"):
-        if isinstance(value := module._buffers.get(name), Tensor):
-            del module._buffers[name]
-            module.register_parameter(name, nn.Parameter(value, requires_grad=False))
+    affine = [name for name in ("weight", "bias") if isinstance(module._buffers.get(name), Tensor)]
+    fixed = tuple(module._buffers) if affine else ()
+    for name in affine:
+        module.register_parameter(name, nn.Parameter(cast(Tensor, module._buffers.pop(name)), requires_grad=False))
     statistics = cast(Tensor, module.running_mean)
     module.__class__ = adopted_class(type(module))  # type: ignore[arg-type]  # a class is hashable
     layer = cast(AdoptedBatchNorm, module)
+    layer.fixed = fixed
     layer.num_features, layer.affine, layer.track_running_stats = len(statistics), True, True
     layer.eps, layer.momentum = getattr(module, "eps", 1e-5), getattr(module, "momentum", 0.1)
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from allweather.errors import AllWeatherError
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import moving_statistics, own_statistics, replaces_statistics
-from allweather.methods.views import view_logits
+from allweather.methods.views import resized, view_logits
 from allweather.models.copying import independent_copy
+from allweather.models.digest import digest
 from allweather.models.segmenter import Segmenter
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
-from allweather.session.storage import digest
 
 Precision = Literal["float32", "bf16"]
 _EPS = 1e-8  # Adam's
@@ -68,10 +68,18 @@ class AdaptedNetwork:
         self.network = cast(Segmenter, torch.compile(self.model)) if compile else self.model
 
     def objective(self, batch: Batch) -> Objective:
-        """One forward pass of the method, running statistics moving."""
+        """One forward pass of the method, running statistics moving.
+
+        Its logits have the size of `batch`, which `at_adapt_scale` may have reduced.
+        """
         self._ahead = []
         with moving_statistics(self.model), self._autocast():
             return self.method.objective(self.network, self.state, batch)
+
+    def at_adapt_scale(self, batch: Batch) -> Batch:
+        """The batch at the size that the method learns from."""
+        scale = self.method.adapt_scale
+        return batch if scale == 1 else Batch(resized(batch.images, scale))
 
     def gradient(self, loss: Tensor) -> Tensor:
         """Computes the gradient; whether all of it is finite, as a number on the device, false where there is none."""
@@ -188,11 +196,15 @@ class AdaptedNetwork:
     def source_digest(self) -> str:
         """SHA-256 of the source network's weights and buffers."""
         if not self._digest:
-            source = {**self.model.state_dict(), **self._own.source}
-            for group, tensors in (("parameters", self.state.parameters), ("buffers", self.state.buffers)):
-                source |= {f"network.{name}": self.source.tensors[f"{group}.{name}"] for name in tensors}
-            self._digest = digest(source)
+            self._digest = digest(self.source_state())
         return self._digest
+
+    def source_state(self) -> dict[str, Tensor]:
+        """The source network's weights and buffers, under the segmenter's keys."""
+        source = {**self.model.state_dict(), **self._own.source}
+        for group, tensors in (("parameters", self.state.parameters), ("buffers", self.state.buffers)):
+            source |= {f"network.{name}": self.source.tensors[f"{group}.{name}"] for name in tensors}
+        return source
 
     def optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The optimizer's state out of saved tensors.

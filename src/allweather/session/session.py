@@ -1,5 +1,6 @@
 """The door: a method at work on a segmenter. Adapts batch by batch, heeds the guard, resets, saves and resumes."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -9,28 +10,32 @@ from time import perf_counter
 from typing import Any, Literal, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from allweather import methods
-from allweather.errors import CheckpointError, NetworkError, NotFiniteError, SettingsError, unknown
+from allweather.errors import CheckpointError, NotFiniteError, SettingsError, unknown
 from allweather.methods.method import Batch, Method
 from allweather.methods.settings import settings_of
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
 from allweather.session.adapted import AdaptedNetwork, Precision, Prediction
+from allweather.session.arguments import check_guard, check_method, check_seed
+from allweather.session.averages import StreamAverages
 from allweather.session.guard import Decision, Guard
 from allweather.session.guard.policy import Objection, Policy
+from allweather.session.handing import HandsBack
 from allweather.session.result import Result
 from allweather.session.shift import Shift, ShiftDetector
 from allweather.session.snapshot import Snapshot, flatten_optimizer
 from allweather.session.steps import Steps, take_steps, unfit
 from allweather.session.storage import load_session, save_session
+from allweather.session.streaming import Streaming
 
+LOG = logging.getLogger(__name__)
 AdaptWhen = Literal["always", "shift"]
-_FORMAT = "2"  # of saved sessions
+_FORMAT = "3"  # of saved sessions
 
 
-class Session:
+class Session(Streaming, HandsBack):
     """Adapts a copy of `model` by `method`, one batch of images at a time; the caller's network never changes.
 
     Sessions in different threads do not disturb each other. Calls of one session from several threads at once wait
@@ -77,13 +82,13 @@ class Session:
             raise unknown("adapt_when", adapt_when, get_args(AdaptWhen))
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
-        self.method, self.seed, self.guard = _method(model, method), _seed(seed), _guard(guard)
+        self.method, self.seed, self.guard = check_method(model, method), check_seed(seed), check_guard(guard)
         self.precision, self.compile, self.channels_last = precision, compile, channels_last
         self._adapted = AdaptedNetwork(
             model, self.method, precision=precision, compile=compile, channels_last=channels_last
         )
         self.model, self.state = self._adapted.model, self._adapted.state
-        self._policy = Policy(self.guard, self._adapted)
+        self._policy, self._averages = Policy(self.guard, self._adapted), StreamAverages(self.model.network)
         self.adapt_when, self.shift = adapt_when, shift or Shift()
         self._detector = ShiftDetector(self.shift, self._adapted) if adapt_when == "shift" else None
         self._lock = RLock()
@@ -154,11 +159,14 @@ class Session:
                 moved = {name: tensor for name, tensor in tensors.items() if self._moves(name, tensor)}
                 optimizer = self._adapted.optimizer_state(tensors)
                 self._policy.check(counters)
+                self._averages.check(counters)
             except CheckpointError as error:
                 raise CheckpointError(f"{path}: {error}") from error
             self._adapted.restore(Snapshot(moved, optimizer, int(counters["updates"])))
             self.state.generator.set_state(counters["random"])
+            self._batches = int(counters["batches"])
             self._policy.load(counters)
+            self._averages.load(counters)
             if self._detector is not None:
                 self._detector.load(counters)
 
@@ -191,14 +199,19 @@ class Session:
         started = perf_counter()
         with self._alone():
             (batch, single), adapted = self._batch(images), self._adapted
+            self._averages.discard()
             before = adapted.source if self.method.episodic else adapted.snapshot()
             try:
                 steps, prediction, decision = self._adapt(batch, before, predict)
             except BaseException:  # an interruption too must leave the network as it was
                 adapted.restore(before)
                 raise
+            if decision.kind in ("accepted", "shrunk"):
+                self._averages.take()
             if self.method.episodic:
                 adapted.restore(adapted.source)
+        if decision.refused:
+            LOG.info("%s: %s", decision.kind, decision.reason)
         logits = prediction.logits.float()
         return Result(
             logits=logits[0] if single else logits,
@@ -241,17 +254,23 @@ class Session:
 
     def _idle(self, images: Tensor) -> Decision | None:
         """Why a batch is predicted without adapting to it; None where it is to be adapted to."""
+        number, self._batches = self._batches, self._batches + 1
         if reason := unfit(images, learns=bool(self.state.tensors())):
             return Decision("skipped", reason)
         if self._policy.is_resting():
             return Decision("resting", "after a reset")
+        if between := number % self.method.adapt_every:
+            return Decision("skipped", f"{between} after the batch that was learnt from, of {self.method.adapt_every}")
         return Decision("skipped", "the image stands still") if self._policy.stands_still(images) else None
 
     def _prediction(self, images: Tensor, steps: Steps, predict: bool) -> Prediction:
         """The method's prediction, from before or after the last update as it declares."""
         last = cast(Tensor, steps.last)
-        if not predict or (steps.updates and not self.method.report_after):
-            return steps.reported or Prediction(last, last)
+        if steps.reported is not None:
+            return steps.reported
+        whole = last.shape[2:] == images.shape[2:]  # not so at another `adapt_scale`
+        if whole and (not predict or (steps.updates and not self.method.report_after)):
+            return Prediction(last, last)
         known = last if steps.current else None
         return self._adapted.predict_ahead(images, known) if steps.updates else self._adapted.predict(images, known)
 
@@ -308,6 +327,8 @@ class Session:
         """Random numbers and guard as they are before the first image."""
         self.state.generator.manual_seed(self.seed)
         self._policy.start()
+        self._batches = 0  # since the source network
+        self._averages.start()
         if self._detector is not None:
             self._detector.start()
 
@@ -329,13 +350,19 @@ class Session:
 
     def _counters(self) -> dict[str, Tensor]:
         shift = {} if self._detector is None else self._detector.tensors()
-        updates, random = torch.tensor(self._adapted.updates), self.state.generator.get_state()
-        return {"updates": updates, "random": random, **self._policy.tensors(), **shift}
+        batches, updates = torch.tensor(self._batches), torch.tensor(self._adapted.updates)
+        random = self.state.generator.get_state()
+        counts = {"batches": batches, "updates": updates, "random": random}
+        return counts | self._policy.tensors() | shift | self._averages.tensors()
 
     def _check(self, counters: dict[str, Tensor]) -> None:
         """Refuses counters that lack something, or whose random state is of another size."""
         expected = self._counters()
-        needed = {name for name in expected if not name.startswith(("guard.good.", "guard.optimizer.", "shift.mean"))}
+        needed = {
+            name
+            for name in expected
+            if not name.startswith(("guard.good.", "guard.optimizer.", "shift.mean", "statistics."))
+        }
         if missing := sorted(needed - {"guard.updates"} - counters.keys() - {n for n in needed if "shift.var" in n}):
             raise CheckpointError(f"expected counters.{missing[0]}, found nothing.")
         if counters["random"].shape != expected["random"].shape:
@@ -355,38 +382,6 @@ class Session:
         """One thread at a time, gradients on, and nothing of the caller's modes."""
         with self._lock, torch.inference_mode(False), torch.enable_grad():
             yield
-
-
-def _method(model: Any, method: Any) -> Method:
-    if not isinstance(model, Segmenter):
-        what = "the network" if isinstance(model, nn.Module) else f"a {type(model).__name__}"
-        raise NetworkError(
-            f"Session: expected a Segmenter, got {what} itself. "
-            "Call Session(allweather.Segmenter.wrap(network, classes=…, mean=…, std=…), method)."
-        )
-    if isinstance(method, str):
-        return methods.make(method, model=model)
-    if not isinstance(method, Method):
-        call = f"{method.__name__}()" if isinstance(method, type) else "allweather.methods.MallDomain()"
-        raise SettingsError(
-            f"Session: expected a method or its name, got {method!r}. Call Session(model, {call}) or "
-            'Session(model, "mall-domain").'
-        )
-    return method
-
-
-def _seed(seed: Any) -> int:
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise SettingsError(f"Session.seed: expected an integer, got {seed!r}.")
-    return seed
-
-
-def _guard(guard: Any) -> Guard:
-    if isinstance(guard, Guard):
-        return guard
-    if guard is None or isinstance(guard, bool):
-        return Guard(enabled=guard is not False)
-    raise SettingsError(f"Session.guard: expected a Guard, or False to accept every finite prediction; got {guard!r}.")
 
 
 def _named(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

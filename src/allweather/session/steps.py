@@ -63,10 +63,10 @@ def take_steps(adapted: AdaptedNetwork, batch: Batch) -> Steps:
     a gradient was finite is read with the next numbers: a batch that fails leaves no trace anyhow.
     """
     steps, method = Steps(), adapted.method
-    early = queues(batch.images.device)
+    early, learnt = queues(batch.images.device), adapted.at_adapt_scale(batch)
     for iteration in range(max(1, method.iterations)):
         try:
-            objective = adapted.objective(batch)
+            objective = adapted.objective(learnt)
         except NotFiniteError as error:
             steps.failure = str(error)
             break
@@ -79,8 +79,8 @@ def take_steps(adapted: AdaptedNetwork, batch: Batch) -> Steps:
         if not _goes_on(steps, objective, reading, adapted):
             break
         steps.pending = adapted.gradient(loss) if gradient is None else gradient
-        if iteration + 1 == method.iterations and method.mirror and not method.report_after:
-            steps.reported = adapted.predict(batch.images, steps.last)
+        if iteration + 1 == method.iterations and not method.report_after and (method.mirror or learnt is not batch):
+            steps.reported = adapted.predict(batch.images, steps.last if learnt is batch else None)
         adapted.move()
         steps.updates, steps.current, steps.stop = steps.updates + 1, False, "cap"
     adapted.forget_gradient()

@@ -1,48 +1,32 @@
 """A session on disk: one safetensors file of all that moved, checked whole before the session that reads it changes."""
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from allweather.errors import CheckpointError
+from allweather.models.digest import digest
+from allweather.writing import whole
 
 _IDENTITY, _DIGEST = "allweather.session", "allweather.digest"
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values, in the order of the names."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
 def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[str, str]) -> None:
-    """Writes the file whole: under a temporary name, then renamed.
+    """Writes the file whole or not at all; missing folders are made.
 
     Raises:
         CheckpointError: when it cannot be written.
     """
     tensors = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
     metadata = {_IDENTITY: json.dumps(identity), _DIGEST: digest(tensors)}
-    temporary = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata=metadata)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+        with whole(path, durable=True) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write the session to {path}: {error}.") from error
 
 
@@ -75,6 +59,15 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite.")
     return tensors
+
+
+def read_identity(path: Path) -> dict[str, str]:
+    """What the session that wrote the file was, setting by setting.
+
+    Raises:
+        CheckpointError: for a file that is none, or damaged.
+    """
+    return _identity(path, _read(path)[1])
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

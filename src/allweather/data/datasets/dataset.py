@@ -9,10 +9,9 @@ import numpy as np
 
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.data.datasets.encodings import train_ids
-from allweather.data.folder import natural_key
+from allweather.data.folder import natural_key, read_frame
 from allweather.data.stream import Frame, Stream
 from allweather.errors import InputError, unknown
-from allweather.rgb import read_rgb
 
 Rule = tuple[str, str]  # a regular expression over an image's path below the root, and what it becomes
 Decoder = Callable[[Path], np.ndarray]  # a label file → H×W class indices, −1 where nothing counts
@@ -149,8 +148,7 @@ class Dataset:
         images = {sample.name: sample.image for sample in self.samples(root, split)}
 
         def read(name: str) -> Frame:
-            image, stored = read_rgb(images[name], size)
-            return Frame(name, image, stored, images[name])
+            return read_frame(name, images[name], size)
 
         return Stream(list(images), read)
 

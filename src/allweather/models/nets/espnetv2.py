@@ -4,9 +4,11 @@ Written from Mehta et al., ESPNetv2, CVPR 2019, with the parameter names of the 
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import partial
 from itertools import accumulate
-from math import ceil, gcd
+from math import gcd
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -196,7 +198,10 @@ class EspNetV2(nn.Module):
 def _at_scale(x: Tensor, scale: float, stage: nn.Module) -> Tensor:
     """`stage` applied to x at a share of its resolution, at least 5 pixels a side, back at x's own."""
     size = (x.shape[2], x.shape[3])
-    scaled = (max(5, ceil(size[0] * scale)), max(5, ceil(size[1] * scale)))
+    times, parts = Fraction(scale).limit_denominator(10).as_integer_ratio()
+    # ceil and max would be lost in an export, or fix its size
+    height, width = (torch.sym_max(5, (side * times + parts - 1) // parts) for side in size)
+    scaled = (cast(int, height), cast(int, width))
     if scale < 1:
         return _resize(stage(functional.adaptive_avg_pool2d(x, scaled)), size)
     if scale > 1:

@@ -31,30 +31,28 @@ class Guard:
 
     Attributes:
         enabled: False accepts every finite prediction.
-        min_classes: the effective number of predicted classes, exp of the entropy of the mean prediction, may
-            not fall below this share of the reference's (mass collapsing onto few classes).
-        min_entropy: the mean entropy of the pixels' predictions may not fall below this share of the
-            reference's (entropy collapse).
-        max_drift: share of the prediction's mass, 0..1, that may move between classes.
-        max_disagreement: share of pixels, 0..1, whose label may differ from the reference's.
-        min_kept: minimum share of the reference's confident pixels whose label must survive, the mean over its classes
-            so that small ones count.
-        tolerance: the limits are relative to the network: none counts where the share of labels that changes is at most
-            this many times what mirroring the image changes in the reference.
-        closer_look: share of pixels whose label differs from which on the next two are looked at.
-        max_flip: how many times the reference's the L1 distance between the predictions of the images and of their
-            mirror images may be.
-        max_ncut: how many times the reference's the normalized cut, weighted by class mass, may be.
-        max_mixing: how many times as many labels as under the network's own BatchNorm statistics mirroring may change
-            under those that replace them; beyond, the prediction is averaged with that under its own statistics.
-        mixing: when that is looked at: `never`; `stream`, with every comparison along a stream; `always`, for images
-            on their own too. It costs three forward passes.
-        every: most updates along a stream between two comparisons with the source network.
-        halvings: how often the way to the last good state is halved before the whole way is gone.
-        strikes: so many refusals among the last ten comparisons along a stream bring the source network back.
-        max_repeats: so many equal batches in a row along a stream, as of a camera that hangs, teach nothing more; they
-            are predicted without adapting further.
-        rest: batches that are then predicted without adapting; twice as many each further time, at most eightfold.
+        min_classes: minimum effective number of predicted classes (exp of the entropy of the mean prediction), as a
+            share of the reference's. Falls when all pixels go to a few classes.
+        min_entropy: minimum mean entropy of the pixels' predictions, as a share of the reference's. Falls when the
+            network becomes sure of everything.
+        max_drift: maximum share of the prediction's mass that moves between classes, 0..1.
+        max_disagreement: maximum share of pixels whose label differs from the reference's, 0..1.
+        min_kept: minimum share of the reference's confident pixels that keep their label, as the mean over classes, so
+            that small classes count; 0..1.
+        tolerance: no limit counts while the share of labels that change is at most this many times the share that
+            mirroring the image changes in the reference: a network that is unsteady is judged by its own measure.
+        closer_look: share of changed labels from which `max_flip` and `max_ncut` are looked at too, 0..1.
+        max_flip: maximum change of the prediction under mirroring (mean L1 distance), as a multiple of the reference's.
+        max_ncut: maximum normalized cut, weighted by class mass, as a multiple of the reference's.
+        max_mixing: maximum number of labels that mirroring changes under replaced BatchNorm statistics, as a multiple
+            of those under the network's own. Beyond it the two predictions are averaged.
+        mixing: when `max_mixing` is looked at, for three forward passes more: `never`; `stream`, with every comparison
+            along a stream; `always`, for images on their own too.
+        every: maximum number of updates along a stream between two comparisons with the source network.
+        halvings: how many times the way back to the last good state is halved before all of it is gone.
+        strikes: number of refusals among the last ten comparisons along a stream that bring the source network back.
+        max_repeats: number of equal batches in a row, as of a camera that hangs, after which nothing more is learnt.
+        rest: number of batches predicted without adapting after a reset; doubled at each reset, up to eightfold.
     """
 
     enabled: bool = True

@@ -1,0 +1,86 @@
+"""`allweather export`: the adapted network of a saved session, as a file to deploy."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from allweather.app.console import narration, plain
+from allweather.app.opening import open_inputs, open_network
+from allweather.app.options import network_options, parse_size
+from allweather.errors import SettingsError
+from allweather.export import Statistics
+from allweather.export.write import check
+from allweather.models.catalogue import published_size
+from allweather.session.saved import open_saved, saved_device
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to the command line."""
+    app.command(
+        epilog="Example: allweather export night.safetensors --model demo:streetnet --statistics stream --out net.onnx"
+    )(export)
+
+
+def export(
+    session: Annotated[
+        Path, typer.Argument(metavar="SESSION", help="What `adapt --save-session` or Session.save wrote.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="The network that was adapted, as SCHEME:NAME, or your own: mynets.py:build.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="NAME.safetensors, a state dict; .pt2 or .onnx, a graph; .delta.safetensors, what moved alone."
+        ),
+    ],
+    weights: Annotated[Path | None, typer.Option(help="Its checkpoint, as it was before adaptation.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
+    statistics: Annotated[
+        Statistics | None,
+        typer.Option(
+            help="BatchNorm: image mixes in each picture's own statistics, as the session does; stream folds their "
+            "average over the stream into ordinary layers. Default: stream for .safetensors, image for the others."
+        ),
+    ] = None,
+    frames: Annotated[
+        list[Path] | None,
+        typer.Option(help="For stream: average over these pictures, a folder or a video, instead of the session's."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Fix a graph to this size; without it any size goes.")
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="Of ONNX, 18 to 23; 18 if not given.")] = None,
+    method: Annotated[str | None, typer.Option(help="Where a method of your own is: mymethod.py:MyMethod.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="The session was of a network without a checkpoint (--seed).")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of those random weights.")] = 0,
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Class set of a library's or your own network.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
+) -> None:
+    """Write an adapted network for deployment. An export no longer adapts.
+
+    Graphs take RGB in 0..1, 1×3×H×W, and give logits at that size; they are run and compared with the network first,
+    .onnx in ONNX Runtime. A state dict goes into your own network, with your own preprocessing.
+    """
+    fixed = parse_size(size)
+    check(out, fixed, opset)
+    if frames and statistics == "image":
+        raise SettingsError("--frames: only --statistics stream averages over pictures. Leave one of them out.")
+    device = saved_device(session)
+    network = open_network(
+        model, weights, device, network_options(model_arg, classes, mean, std),
+        sha256=sha256, random_weights=random_weights, seed=seed,
+    )  # fmt: skip
+    opened = open_saved(session, network, method)
+    pictures = (frame.image for frame in open_inputs(frames, None, fixed or published_size(model))) if frames else None
+    chosen: Statistics | None = statistics or ("stream" if frames else None)
+    opened.export(out, statistics=chosen, frames=pictures, size=fixed, opset=opset)
+    narration.print(f"[bold]{plain(out)}[/]: {plain(opened.method.name)} on {plain(opened.model.name)}, checked")

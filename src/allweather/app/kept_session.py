@@ -1,0 +1,42 @@
+"""Sessions between runs of `allweather adapt`: where one goes in the end, and from which one begins."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from allweather.errors import AllWeatherError
+from allweather.session import Session
+
+
+def check_place(path: Path | None) -> None:
+    """Refuses a place where no session could be written, before hours of work.
+
+    Raises:
+        AllWeatherError: for a folder, or a file in a folder that cannot be made or written.
+    """
+    if path is None:
+        return
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(None, "the folder is not yours to write in")
+    except OSError as error:
+        raise AllWeatherError(
+            f"--save-session {path}: cannot be written ({error.strerror}). Name a file in a folder of yours."
+        ) from error
+
+
+def go_on_from(session: Session, path: Path | None) -> dict[str, Any]:
+    """Loads the state that `path` holds; what the record says of it.
+
+    Raises:
+        CheckpointError: for a file that is none, or one of another network, method or setting.
+    """
+    if path is None:
+        return {}
+    session.load(path)
+    with path.open("rb") as file:
+        return {"from_session": {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}}

@@ -1,0 +1,174 @@
+"""`allweather live`: predicts a camera, a stream or a file as it comes, and adapts beside it."""
+
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate
+from allweather.app.opening import frame_size, open_session
+from allweather.app.options import network_options, parse_every, parse_seconds, parse_settings
+from allweather.errors import AllWeatherError, SettingsError
+from allweather.live import Live, LiveFrame
+from allweather.live.live import Where
+from allweather.live.sources import open_source
+from allweather.live.totals import Totals
+from allweather.pictures.film import FORMATS, Film
+from allweather.pictures.panels import fitted
+from allweather.session import Precision
+
+USUAL_RATE = 25.0  # of a film of a source that says nothing; its frames have their own times
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to the command line."""
+    app.command(epilog="Example: allweather live drive.mp4 --model demo:streetnet --budget 100ms --out adapted.mp4")(
+        live
+    )
+
+
+def live(
+    source: Annotated[
+        str,
+        typer.Argument(help="A video file, a folder of images, rtsp://… or http://…, or camera:0.", metavar="SOURCE"),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="The network, as SCHEME:NAME (see `allweather list models`), or your own: mynets.py:build."),
+    ],
+    weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Run a network without a checkpoint all the same, to try things.")
+    ] = False,
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Class set of a library's or your own network.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
+    method: Annotated[
+        str, typer.Option(help="See `allweather list methods`; or your own: mymethod.py:MyMethod.")
+    ] = "mall-domain",
+    preset: Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")] = "recommended",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Resample every frame to this before the network; 'native' keeps each. Default: as its authors do.",
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Drop frames that have waited longer, such as 40ms or 0.5s.")
+    ] = None,
+    adapt_every: Annotated[
+        str, typer.Option(metavar="K|auto", help="Learn from one frame in K; auto: as many as the budget leaves.")
+    ] = "auto",
+    wait: Annotated[bool, typer.Option("--wait", help="Predictions wait for the learning, as in `adapt`.")] = False,
+    every_frame: Annotated[
+        bool, typer.Option("--every-frame", help="A file or folder waits for the predictions; nothing is dropped.")
+    ] = False,
+    play_rate: Annotated[
+        float | None,
+        typer.Option("--rate", metavar="FPS", help="Of a file or folder; default: its own, 10 of a folder."),
+    ] = None,
+    stall: Annotated[str, typer.Option(metavar="TIME", help="Without a picture for so long a stream is lost.")] = "30s",
+    reconnect: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Tries in a row to come back to a lost stream.")
+    ] = 8,
+    learner: Annotated[Where, typer.Option(help="Where to learn; auto: a process of its own on a CPU.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.mp4", help="Write the predictions over the frames as a video.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Write one JSON line per frame: times, state, decision.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the session's random stream.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    precision: Annotated[Precision, typer.Option(help="bf16 runs the network under autocast.")] = "float32",
+) -> None:
+    """Predict a camera, a stream or a file as it comes, and adapt beside it: predictions never wait for learning.
+
+    The newest frame is predicted with the newest parameters; frames there was no time for are dropped and counted.
+    Ctrl-C ends a camera or stream. The exit status is 1 where pictures could not be read or a stream was lost.
+    """
+    _check_out(out)
+    chosen = frame_size(size, model)
+    opened = open_source(source, chosen, play_rate, parse_seconds("--stall", stall))
+    limit = None if budget is None else parse_seconds("--budget", budget)
+    session = open_session(
+        model, weights, method, preset, parse_settings(setting or []), device,
+        network_options(model_arg, classes, mean, std), sha256=sha256, random_weights=random_weights, seed=seed,
+        precision=precision,
+    )  # fmt: skip
+    running = Live(
+        opened, session, budget=limit, adapt_every=parse_every(adapt_every), wait=wait, every_frame=every_frame,
+        reconnect=reconnect, record=record, learner=learner,
+    )  # fmt: skip
+    interrupted = _watch(running, out)
+    _tell(running.totals, out)
+    if interrupted and not opened.endless:
+        raise typer.Exit(INTERRUPTED)
+    raise typer.Exit(SOME_FAILED if running.totals.failures else DONE)
+
+
+def _watch(running: Live, out: Path | None) -> bool:
+    """Shows and writes every frame; whether it was interrupted."""
+    frames = iter(running)
+    with ExitStack() as open_things, progress() as bar:
+        task = bar.add_task(running.session.method.name, total=running.source.total, rate="")
+        film: Film | None = None
+        try:
+            for shown in frames:
+                if out is not None:
+                    film = film or open_things.enter_context(_film(out, shown, running.source.rate))
+                    film.write(fitted(shown.overlay(), film.width, film.height), shown.arrival)
+                bar.update(task, advance=1 + shown.dropped, rate=_figures(shown, running.totals, bar.tasks[0].speed))
+        except KeyboardInterrupt as interruption:
+            with suppress(KeyboardInterrupt):
+                frames.throw(interruption)  # which may have come between two frames
+            return True
+        finally:
+            frames.close()
+    return False
+
+
+def _film(out: Path, shown: LiveFrame, source_rate: float | None) -> Film:
+    width, height = shown.frame.size
+    return Film(out, source_rate or USUAL_RATE, width, height)
+
+
+def _figures(shown: LiveFrame, totals: Totals, speed: float | None) -> str:
+    return f"{rate(speed)} · {1000 * shown.latency:.0f} ms · dropped {totals.dropped} · learnt {totals.learnt}"
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuses a film before anything is loaded."""
+    if out is None:
+        return
+    if out.suffix.lower() not in FORMATS:
+        raise SettingsError(f"--out {out}: expected a video's name ending in {', '.join(FORMATS)}.")
+    if out.exists():
+        raise AllWeatherError(f"{out} exists already. Choose another --out, or remove it first.")
+
+
+def _tell(totals: Totals, out: Path | None) -> None:
+    middle, late = totals.latencies.quantile(0.5), totals.latencies.quantile(0.95)
+    if middle is None or late is None:
+        narration.print("no frame was predicted")
+        return
+    speed = totals.predicted / max(totals.seconds, 1e-9)
+    decided = ", ".join(f"{number} {kind}" for kind, number in totals.decisions.items())
+    learnt = f"learnt from {totals.learnt}" + (f" ({decided})" if decided else "")
+    narration.print(
+        f"{totals.predicted} frames predicted, {totals.dropped} dropped, {learnt}; {speed:.1f}/s, "
+        f"latency {1000 * middle:.0f} ms, 95 % within {1000 * late:.0f} ms"
+    )
+    if out is not None:
+        narration.print(f"[bold]{plain(out)}[/]")

@@ -1,0 +1,117 @@
+"""What the options of a verb describe: a network, a session, a stream of frames."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from allweather import methods
+from allweather.app.console import narration, plain, warn
+from allweather.app.options import parse_size
+from allweather.data import Stream, VideoStream, load_stream
+from allweather.data.folder import open_files
+from allweather.data.video import suffixes
+from allweather.errors import CheckpointError, InputError, RandomWeightsWarning, SettingsError
+from allweather.models import Segmenter, load_model
+from allweather.models.catalogue import published_size
+from allweather.session import Session
+
+
+def open_session(
+    model: str,
+    weights: Path | None,
+    method: str,
+    preset: str,
+    settings: dict[str, str],
+    device: str = "cpu",
+    network: Mapping[str, Any] | None = None,
+    *,
+    sha256: str | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> Session:
+    """The session that the options describe; warnings of loading become narration.
+
+    Args:
+        network: more of `load_model`'s arguments.
+        random_weights: takes a network without weights; it has those of `seed`.
+
+    Raises:
+        AllWeatherError: for anything unknown or unreadable among them.
+    """
+    methods.make(method, preset, settings)  # a misspelt method must not wait for a checkpoint
+    loaded = open_network(model, weights, device, network, sha256=sha256, random_weights=random_weights, seed=seed)
+    return Session(loaded, methods.make(method, preset, settings, model=loaded), seed=seed, **options)
+
+
+def open_network(
+    model: str,
+    weights: Path | None,
+    device: str = "cpu",
+    network: Mapping[str, Any] | None = None,
+    *,
+    sha256: str | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
+) -> Segmenter:
+    """The network that the options describe, on its device; as `open_session`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if random_weights:
+            torch.manual_seed(seed)
+        loaded = load_model(model, weights, sha256=sha256, **(network or {}))
+    _check_weights(model, any(issubclass(each.category, RandomWeightsWarning) for each in caught), random_weights)
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            warn(str(warning.message))
+    try:
+        torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
+        loaded.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return loaded
+
+
+def open_inputs(inputs: list[Path], dataset: str | None, size: tuple[int, int] | None) -> Stream:
+    """The frames of a dataset, of folders and files of images, or of one video.
+
+    Raises:
+        AllWeatherError: for inputs that are missing, empty, or do not go together.
+    """
+    if dataset is not None:
+        if len(inputs) != 1:
+            raise SettingsError(f"--dataset {dataset}: expected one INPUT, the dataset's root, got {len(inputs)}.")
+        return load_stream(dataset, inputs[0], size)
+    videos = [given for given in inputs if given.suffix.lower() in suffixes and not given.is_dir()]
+    if not videos:
+        return open_files(inputs, size)
+    if len(inputs) > 1:
+        raise SettingsError(
+            f"{videos[0]} is a video: expected it as the only INPUT, got {len(inputs)}. Run each alone."
+        )
+    if not videos[0].exists():
+        raise InputError(f"no such input: {videos[0]}. Expected a folder of images, image files or a video.")
+    return VideoStream(videos[0], size)
+
+
+def frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
+    """The size asked for, or the one at which the network's authors evaluate it; None keeps each frame's own."""
+    if asked is not None:
+        return None if asked == "native" else parse_size(asked)
+    size = published_size(model)
+    if size:
+        narration.print(f"frames are resampled to {size[0]}×{size[1]}, as the authors of {plain(model)} do (--size)")
+    return size
+
+
+def _check_weights(model: str, random: bool, allowed: bool) -> None:
+    if random and not allowed:
+        raise CheckpointError(
+            f"{model} comes without weights, and none were given. Name its checkpoint: --weights FILE. To try things "
+            "with random ones, add --random-weights."
+        )
+    if allowed and not random:
+        raise SettingsError(f"--random-weights: {model} has weights here. Leave the option out.")

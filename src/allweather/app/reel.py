@@ -1,0 +1,109 @@
+"""The film that `allweather adapt` writes: each frame's input, source and adapted prediction side by side."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from allweather.app.drawn import Drawn, overlay_at, shrunk
+from allweather.data import Stream, VideoStream
+from allweather.errors import SettingsError, unknown
+from allweather.pictures.film import Film
+from allweather.pictures.panels import side_by_side
+from allweather.pictures.pyav import load_pyav
+
+Panel = Literal["input", "source", "adapted"]
+PANELS: tuple[Panel, ...] = get_args(Panel)
+WIDEST = 3840  # pixels of all panels together: players take no wider film than 4096
+IMAGES_RATE = Fraction(10)  # frames per second of a film of images
+
+
+class Reel:
+    """A film of panels; pictures are made in any thread, and added in order.
+
+    Args:
+        path: the film.
+        panels: what it shows, from left to right.
+        rate: frames per second.
+
+    Raises:
+        MissingLibraryError: when PyAV is not installed.
+    """
+
+    def __init__(self, path: Path, panels: Sequence[Panel], rate: Fraction) -> None:
+        load_pyav()
+        self._path, self.panels, self._rate = path, tuple(panels), rate
+        self._film: Film | None = None
+
+    def picture(self, drawn: Drawn, source: Tensor | None) -> np.ndarray:
+        """The panels of one frame, H×W×3 uint8; `source` are the source network's logits, C×h×w, where shown."""
+        picture = shrunk(drawn.picture, WIDEST // len(self.panels))
+        shown = {"input": picture}
+        if "adapted" in self.panels:
+            own = picture.shape == drawn.picture.shape
+            shown["adapted"] = drawn.overlay if own else overlay_at(picture, drawn.logits, drawn.classes)
+        if "source" in self.panels and source is not None:
+            shown["source"] = overlay_at(picture, source, drawn.classes)
+        captions = self.panels if len(self.panels) > 1 else ("",)
+        return side_by_side([shown[panel] for panel in self.panels], captions)
+
+    def add(self, picture: np.ndarray) -> None:
+        """Adds a picture; one of another size than the first is fitted into that.
+
+        Raises:
+            AllWeatherError: when it cannot be written; what was written before plays.
+        """
+        if self._film is None:
+            self._film = Film(self._path, self._rate, picture.shape[1], picture.shape[0])
+        self._film.write(_fitted(picture, self._film.width, self._film.height))
+
+    def close(self) -> None:
+        """Makes an ordinary file of what was added."""
+        if self._film is not None:
+            self._film.close()
+
+
+def open_reel(path: Path, panels: str | None, rate: float | None, stream: Stream, method: str) -> Reel:
+    """The film that the options describe.
+
+    Raises:
+        SettingsError: for an unknown panel, or a rate that no film has.
+        MissingLibraryError: when PyAV is not installed.
+    """
+    if rate is not None and not 0.001 <= rate <= 1000:
+        raise SettingsError(f"--film-rate: expected frames per second of 0.001 to 1000, got {rate}.")
+    usual = stream.video.rate if isinstance(stream, VideoStream) else IMAGES_RATE
+    return Reel(path, parse_panels(panels, method), usual if rate is None else Fraction(rate).limit_denominator(1000))
+
+
+def parse_panels(text: str | None, method: str) -> tuple[Panel, ...]:
+    """The panels of a comma list; all of them, or for the source method the two that differ, where there is none.
+
+    Raises:
+        SettingsError: for an unknown one, or none.
+    """
+    if text is None:
+        return ("input", "source") if method == "source" else PANELS
+    asked = [word.strip() for word in text.split(",") if word.strip()]
+    if not asked:
+        raise SettingsError(f"--panels: expected some of {', '.join(PANELS)}, with commas between them.")
+    for word in asked:
+        if word not in PANELS:
+            raise unknown("panel", word, PANELS)
+    return tuple(panel for panel in PANELS if panel in asked)
+
+
+def _fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The picture itself, or as large as fits in the middle of black."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    canvas = Image.new("RGB", (width, height))
+    inside = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+    canvas.paste(inside, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return np.asarray(canvas)

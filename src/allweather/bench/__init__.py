@@ -1,1 +1,0 @@
-"""Honest evaluation: metrics, scoring, protocols, records."""

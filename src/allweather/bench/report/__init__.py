@@ -1,6 +1,0 @@
-"""Reports from records alone: tables in four formats, and one page that needs no network."""
-
-from allweather.bench.report.collect import Group, load_records
-from allweather.bench.report.page import Format, write_report
-
-__all__ = ["Format", "Group", "load_records", "write_report"]

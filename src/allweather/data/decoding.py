@@ -1,0 +1,122 @@
+"""The frames of an open video as upright RGB, one after another, and a count of what could not be decoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from allweather.pictures.pyav import load_pyav
+
+if TYPE_CHECKING:
+    from av import Packet
+    from av import VideoFrame as Decoded
+    from av.buffer import Buffer
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+
+@dataclass
+class Losses:
+    """What was lost while reading and decoding.
+
+    Attributes:
+        read: packets, one a frame, that the file gave.
+        decoded: frames that came out whole.
+        failed: packets and frames that did not.
+        failed_at: whole frames before the first of those.
+        end: the last moment of what was read, in seconds of the file's own clock.
+        stopped: why reading ended before the file did; None where it did not.
+    """
+
+    read: int = 0
+    decoded: int = 0
+    failed: int = 0
+    failed_at: int = 0
+    end: float = 0.0
+    stopped: str | None = None
+
+    def fail(self) -> None:
+        """Counts a frame that is lost."""
+        self.failed_at = self.failed_at if self.failed else self.decoded
+        self.failed += 1
+
+    def reach(self, packet: Packet[VideoStream]) -> None:
+        """Moves the end to that of a packet."""
+        if packet.pts is not None and packet.time_base is not None:
+            self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+
+    def words(self) -> str | None:
+        """How many frames were lost to damage, and where; None where none were."""
+        if not self.failed:
+            return None
+        frames = "1 frame is" if self.failed == 1 else f"{self.failed} frames are"
+        first = "" if self.failed == 1 else "the first of them "
+        return f"{frames} damaged and left out, {first}after {self.failed_at} whole ones"
+
+
+def read_packets(container: InputContainer, stream: VideoStream, losses: Losses) -> Iterator[Packet[VideoStream]]:
+    """The packets of a stream from where the file stands, and an empty one that asks the decoder for what it holds."""
+    av = load_pyav()
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.FFmpegError as error:
+            losses.stopped = f"the file cannot be read beyond its frame {losses.read} ({error.strerror})"
+            return
+        if packet.size:
+            losses.read += 1
+            losses.reach(packet)
+        yield packet
+
+
+def decoded_frames(container: InputContainer, stream: VideoStream, losses: Losses) -> Iterator[Decoded]:
+    """Every frame that is whole, from where the file stands, in the order of play; others are counted as lost."""
+    av = load_pyav()
+    for packet in read_packets(container, stream, losses):
+        try:
+            frames = packet.decode()
+        except av.EOFError:
+            return
+        except av.FFmpegError:
+            losses.fail()
+            continue
+        for frame in frames:
+            if frame.is_corrupt:
+                losses.fail()
+                continue
+            losses.decoded += 1
+            yield frame
+
+
+def upright(frame: Decoded) -> np.ndarray:
+    """H×W×3 uint8 RGB of a frame, turned as the file says; a copy that outlives the file.
+
+    Raises:
+        ValueError: for a turn that is no multiple of a right angle.
+    """
+    from av.video.reformatter import Interpolation
+
+    exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+    return _turned(np.asarray(frame.to_ndarray(format="rgb24", interpolation=exact)), frame)
+
+
+def _turned(pixels: np.ndarray, frame: Decoded) -> np.ndarray:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    numbers = np.frombuffer(memoryview(cast("Buffer", matrix)), "=i4").tolist()
+    xx, xy, yx, yy = numbers[0], numbers[1], numbers[3], numbers[4]  # x' = xx·x + yx·y, y' = xy·x + yy·y
+    if xy and yx and not xx and not yy:
+        pixels, flip_x, flip_y = pixels.swapaxes(0, 1), yx < 0, xy < 0
+    elif xx and yy and not xy and not yx:
+        flip_x, flip_y = xx < 0, yy < 0
+    else:
+        raise ValueError(f"it is to be shown turned by {math.degrees(math.atan2(-xy, xx)):.0f}°")
+    return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])

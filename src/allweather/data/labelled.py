@@ -1,0 +1,180 @@
+"""Streams with their truth: frames for adaptation, and beside them the labels that only scoring reads."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from allweather.classes import CITYSCAPES, CLASS_SETS, ClassSet
+from allweather.data.datasets.dataset import Dataset
+from allweather.data.datasets.encodings import invalid_mask
+from allweather.data.folder import open_files
+from allweather.data.labels import find_mapping, label_files
+from allweather.data.pairing import pair, scenes
+from allweather.data.scenes import SIZE, scene_labels, scene_stream
+from allweather.data.stream import Frame, Stream
+from allweather.data.truth import TruthReader
+from allweather.data.video import suffixes
+from allweather.data.video_stream import VideoStream
+from allweather.errors import InputError, unknown
+
+Size = tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of one frame.
+
+    Attributes:
+        labels: H×W class indices, −1 where nothing counts.
+        invalid: H×W booleans where the class cannot be seen; None where no mask exists.
+    """
+
+    labels: np.ndarray
+    invalid: np.ndarray | None = None
+
+    def resized(self, size: Size) -> "Truth":
+        """The same at (width, height), by nearest neighbour."""
+        invalid = None if self.invalid is None else _nearest(self.invalid, size) == 1
+        return Truth(_nearest(self.labels, size), invalid)
+
+
+@dataclass(frozen=True)
+class LabelledStream:
+    """A stream whose frames have a truth.
+
+    Attributes:
+        stream: the frames, in order.
+        classes: of the truth.
+        read_truth: gives a name's truth; raises ImageError where it cannot be read.
+        known: names that have a truth at all.
+        parts: name → the piece of a sequence that it belongs to; empty where the stream is no sequence.
+    """
+
+    stream: Stream
+    classes: ClassSet
+    read_truth: Callable[[str], Truth]
+    known: frozenset[str]
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    def truth(self, name: str) -> Truth:
+        """The truth of the frame of that name.
+
+        Raises:
+            ImageError: when it cannot be read.
+        """
+        return self.read_truth(name)
+
+    def every(self, step: int) -> "LabelledStream":
+        """Each `step`-th frame, from the first on."""
+        return self.reordered(range(0, len(self.stream), step))
+
+    def reordered(self, order: Sequence[int]) -> "LabelledStream":
+        """The same frames, the i-th being today's `order[i]`-th; those that are not named are left out."""
+        return replace(self, stream=self.stream.reordered(order))
+
+    def scored_at(self, size: Size) -> "LabelledStream":
+        """The same frames with their truth at (width, height)."""
+        return replace(self, read_truth=lambda name: self.read_truth(name).resized(size))
+
+    def checked(self, title: str) -> "LabelledStream":
+        """Itself.
+
+        Raises:
+            InputError: where a frame has no truth.
+        """
+        if without := [name for name in self.stream.names if name not in self.known]:
+            raise InputError(f"stream '{title}': {len(without)} images have no label, e.g. {without[0]}.")
+        return self
+
+
+def labelled_folders(images: Path, labels: Path, classes: str, size: Size | None = None) -> LabelledStream:
+    """A folder of images, or a video, and a folder of label files, paired by their names.
+
+    A video's frames are named after their numbers: 000000.png is the label of the first.
+
+    Args:
+        classes: name of the class set that the label files hold.
+        size: (width, height) that every frame is resampled to; the truth keeps its own.
+
+    Raises:
+        AllWeatherError: for an unknown class set, or folders without images or labels.
+    """
+    if classes not in CLASS_SETS:
+        raise unknown("class set", classes, CLASS_SETS)
+    mapping, stream = find_mapping(classes), _frames(images, size)
+    reader, found = TruthReader(mapping), pair(stream.names, scenes(label_files(labels), labels))[0]
+
+    def read(name: str) -> Truth:
+        return Truth(reader.read(*found[name].choose(None))[0])
+
+    return LabelledStream(stream, mapping.truth, read, frozenset(found))
+
+
+def _frames(path: Path, size: Size | None) -> Stream:
+    """The images below a folder, or the frames of a video.
+
+    Raises:
+        InputError: for a video without its end, as figures of the same file elsewhere would be of other frames.
+    """
+    if path.is_dir() or path.suffix.lower() not in suffixes:
+        return open_files([path], size)
+    stream = VideoStream(path, size)
+    if stream.damage:
+        raise InputError(f"{path}: {stream.damage}. Figures need the whole file: copy it again.")
+    return stream
+
+
+def labelled_scenes(weather: str, seeds: range, size: Size | None = None) -> LabelledStream:
+    """Procedural scenes, the same ones in every weather.
+
+    Raises:
+        AllWeatherError: for an unknown weather.
+    """
+    stream = scene_stream(weather, seeds, size or SIZE)
+
+    def read(name: str) -> Truth:
+        return Truth(scene_labels(name, size or SIZE).astype(np.int64))
+
+    return LabelledStream(stream, CITYSCAPES, read, frozenset(stream.names))
+
+
+def labelled_split(dataset: Dataset, root: Path, split: str | None, size: Size | None = None) -> LabelledStream:
+    """A dataset's split with its labels, and its masks of what cannot be seen.
+
+    Raises:
+        AllWeatherError: when nothing is found.
+    """
+    decode, samples = dataset.decoder(root), {sample.name: sample for sample in dataset.samples(root, split)}
+
+    def read(name: str) -> Truth:
+        sample = samples[name]
+        assert sample.label is not None
+        return Truth(decode(sample.label), None if sample.invalid is None else invalid_mask(sample.invalid))
+
+    known = frozenset(name for name, sample in samples.items() if sample.label)
+    return LabelledStream(dataset.stream(root, split, size), dataset.classes, read, known)
+
+
+def join(pieces: Mapping[str, LabelledStream]) -> LabelledStream:
+    """Streams of one class set, one after the other; a frame is then named PIECE/NAME and belongs to part PIECE."""
+    sources = {f"{part}/{name}": (piece, name) for part, piece in pieces.items() for name in piece.stream.names}
+
+    def read(name: str) -> Frame:
+        piece, original = sources[name]
+        return replace(piece.stream.read(original), name=name)
+
+    def read_truth(name: str) -> Truth:
+        piece, original = sources[name]
+        return piece.truth(original)
+
+    known = frozenset(name for name, (piece, original) in sources.items() if original in piece.known)
+    parts = {name: name.removesuffix(f"/{original}") for name, (_, original) in sources.items()}
+    return LabelledStream(Stream(list(sources), read), next(iter(pieces.values())).classes, read_truth, known, parts)
+
+
+def _nearest(values: np.ndarray, size: Size) -> np.ndarray:
+    image = Image.fromarray(values.astype(np.int16).astype(np.int32))
+    return np.asarray(image.resize(size, Image.Resampling.NEAREST)).astype(np.int64)

@@ -1,0 +1,211 @@
+"""A video file as frames in the order of play: what can be decoded is given, what cannot is said."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allweather.data.decoding import Losses, decoded_frames, upright
+from allweather.data.refused import codec_name, why_unopened
+from allweather.pictures.pyav import load_pyav
+from allweather.rgb import ImageError
+
+if TYPE_CHECKING:
+    from av import VideoFrame as Decoded
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+suffixes = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
+    ".ogv", ".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265", ".hevc", ".gif", ".y4m",
+)  # fmt: skip
+USUAL_RATE = Fraction(25)  # of a file that says nothing: FFmpeg's own convention
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """One frame of a video.
+
+    Attributes:
+        index: 0 for the first that could be decoded, and so on.
+        seconds: when it is shown, counted from the first.
+        pixels: H×W×3 uint8 RGB, turned upright as the file says.
+    """
+
+    index: int
+    seconds: float
+    pixels: np.ndarray = field(repr=False, compare=False)
+
+
+class Video:
+    """A video file, opened and checked; every iteration plays it from its beginning.
+
+    Frames of variable rate come as they are, each with its time. After an iteration that reached its end, `damage` says
+    what was lost: frames that are damaged in whole or in part, an end that is missing, all after a change of size.
+
+    Attributes:
+        path: the file.
+        rate: frames per second, the average where it varies; 25 where the file says nothing.
+        width, height: of every frame, in pixels, after it was turned upright.
+        frames: how many the file says that it holds; None where it does not say.
+        duration: in seconds, as the file says; None where it does not.
+        damage: what was lost in the last iteration; None before one, and where nothing was.
+
+    Args:
+        path: a file in any format that PyAV reads.
+
+    Raises:
+        ImageError: for a file that is missing, empty or no video, or has sound alone, a codec that this build of PyAV
+            lacks, or no frame that can be decoded.
+        MissingLibraryError: when PyAV is not installed.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.damage: str | None = None
+        with self.opened() as (container, stream):
+            self.rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
+            self.duration = _duration(container, stream)
+            self.frames = self._count(stream)
+            losses = Losses()
+            first = next(decoded_frames(container, stream, losses), None)
+            if first is None:
+                what = "no frame in it can be decoded" if losses.read else "there is no frame in it"
+                raise self._unreadable(f"{what}; record or encode it again")
+            self.height, self.width = self.upright(first).shape[:2]
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        self.damage = None
+        losses = Losses()
+        with self.opened() as (container, stream):
+            start, change = None, None
+            for index, frame in enumerate(decoded_frames(container, stream, losses)):
+                pixels = self.upright(frame)
+                if change := self.change(index, pixels):
+                    break
+                start = frame.pts if start is None else start
+                yield VideoFrame(index, self._seconds(frame, start, index), pixels)
+            last = f"{change}. It and all after it are left out" if change else self.missing(container, losses)
+            self.damage = "; ".join(filter(None, [losses.words(), last])) or None
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        """The open file and its first stream of pictures, for as long as the context lasts.
+
+        Raises:
+            ImageError: as the constructor.
+        """
+        av = load_pyav()
+        self._check_file()
+        try:
+            container = av.open(f"file:{self.path}")  # without it, a colon in a name is the end of a protocol
+        except (av.FFmpegError, UnicodeError) as error:
+            raise self._unreadable(why_unopened(self.path, error)) from error
+        with container:
+            yield container, self._stream(container)
+
+    def upright(self, frame: Decoded) -> np.ndarray:
+        """H×W×3 uint8 RGB of a frame of this file.
+
+        Raises:
+            ImageError: where it is to be turned by something else than right angles.
+        """
+        try:
+            return upright(frame)
+        except ValueError as error:
+            raise self._unreadable(f"{error}; expected a multiple of 90°. Turn it when encoding") from error
+
+    def change(self, index: int, pixels: np.ndarray) -> str | None:
+        """Words on a frame of another size than the first; None for one of the same."""
+        if pixels.shape[:2] == (self.height, self.width):
+            return None
+        return (
+            f"frame {index} is {pixels.shape[1]}×{pixels.shape[0]} instead of {self.width}×{self.height}; cut the "
+            "video there, or encode it at one size"
+        )
+
+    def missing(self, container: InputContainer, losses: Losses) -> str | None:
+        """Words on a file, read to its end, that ends before it should; None for one that does not."""
+        if losses.stopped is not None:
+            return losses.stopped
+        missing = self.frames is not None and losses.read < self.frames
+        short = self.duration is not None and losses.end < self.duration - 1.5 / float(self.rate)
+        edited = "mov" in container.format.name.split(",")  # an edit list may leave frames out on purpose
+        if missing and (short or not edited):
+            return f"the file ends early: {losses.read} of {self.frames} frames are in it"
+        if self.frames is None and short:
+            return f"the file ends early: {losses.end:.2f} of {self.duration:.2f} seconds are in it"
+        return None
+
+    def __repr__(self) -> str:
+        return f"Video({str(self.path)!r}, {self.width}×{self.height}, {float(self.rate):.6g} frames per second)"
+
+    def _check_file(self) -> None:
+        try:
+            facts = self.path.stat()
+        except OSError as error:
+            raise self._unreadable(error.strerror or str(error)) from error
+        if stat.S_ISDIR(facts.st_mode):
+            raise self._unreadable("it is a folder")
+        if not stat.S_ISREG(facts.st_mode):
+            raise self._unreadable("it is a device or a pipe, not a file")
+        if not facts.st_size:
+            raise self._unreadable("it is empty")
+        if not os.access(self.path, os.R_OK):
+            raise self._unreadable("Permission denied")
+
+    def _stream(self, container: InputContainer) -> VideoStream:
+        from av.stream import Disposition
+
+        moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not moving:
+            others = ", ".join(sorted({s.type for s in container.streams}))
+            raise self._unreadable(f"there is no video in it, only {others}" if others else "there is nothing in it")
+        stream = moving[0]
+        if stream.codec_context is None:
+            codec = codec_name(self.path)
+            raise self._unreadable(f"this build of PyAV has no decoder for its codec{codec}; convert it to H.264 first")
+        stream.thread_type = "AUTO"
+        return stream
+
+    def _count(self, stream: VideoStream) -> int | None:
+        """How many frames the file says; an MP4 file that was never finished counts those of its first piece alone."""
+        if not stream.frames or (self.duration and stream.frames < 0.9 * self.duration * self.rate):
+            return None
+        return stream.frames
+
+    def _seconds(self, frame: Decoded, start: int | None, index: int) -> float:
+        if frame.pts is None or start is None or frame.time_base is None:
+            return float(index / self.rate)
+        return float((frame.pts - start) * frame.time_base)
+
+    def _unreadable(self, reason: str) -> ImageError:
+        return ImageError(f"{self.path}: not a readable video ({reason}).")
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    """Seconds of the pictures alone; of all streams together only where there is no other."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if "DURATION" in stream.metadata:
+        return _clock(stream.metadata["DURATION"])
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / 1_000_000
+    return None
+
+
+def _clock(text: str) -> float | None:
+    """Seconds of 'HH:MM:SS.fraction'; None for anything else."""
+    try:
+        hours, minutes, seconds = map(float, text.split(":"))
+    except ValueError:
+        return None
+    return 3600 * hours + 60 * minutes + seconds

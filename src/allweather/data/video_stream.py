@@ -1,0 +1,145 @@
+"""A video as a stream: its frames by name, in any order, each checked to be the one that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from allweather.data.decoding import Losses, decoded_frames, read_packets
+from allweather.data.stream import Frame, Stream
+from allweather.data.video import Video
+from allweather.pictures.pyav import load_pyav
+from allweather.rgb import ImageError, to_unit
+
+if TYPE_CHECKING:
+    from av import VideoFrame as Decoded
+
+NEAR = 64  # frames ahead that are decoded on the way instead of looked for
+
+
+class VideoStream(Stream):
+    """The frames of a video, named 000000, 000001, … in the order of play.
+
+    The file is read through once to find its frames, without decoding them. Reading in order decodes each frame once;
+    in any other order a frame costs the way from the last complete picture before it. One that cannot be decoded, or
+    has another size than the first, raises where it stands.
+
+    Attributes:
+        video: the file.
+        damage: what is missing at its end; None where nothing is.
+
+    Args:
+        path: a video file.
+        size: (width, height) that every frame is resampled to; None keeps the video's own.
+
+    Raises:
+        ImageError, MissingLibraryError: as `Video`.
+    """
+
+    def __init__(self, path: Path | str, size: tuple[int, int] | None = None) -> None:
+        self.video = Video(path)
+        reader = _Reader(self.video)
+        self.damage = reader.damage
+
+        def read(name: str) -> Frame:
+            image = Image.fromarray(reader.pixels(int(name)))
+            pixels = to_unit(image, size)
+            resampled = tuple(pixels.shape[:0:-1]) != image.size
+            return Frame(name, pixels, image.size, self.video.path, np.asarray(image) if resampled else None)
+
+        super().__init__([f"{index:06d}" for index in range(reader.count)], read)
+
+
+class _Reader:
+    """Decodes the frame of a number, going on from the last one where it can.
+
+    Attributes:
+        count: frames that the file holds.
+        damage: what is missing at its end; None where nothing is.
+    """
+
+    def __init__(self, video: Video) -> None:
+        self._video = video
+        self._open = ExitStack()
+        self._frames: Iterator[tuple[int, Decoded]] = iter(())
+        self._held: tuple[int, Decoded] | None = None  # decoded beyond the frame that was asked for
+        self._next = 0
+        shown = self._scan()
+        self.count = len(shown)
+        self._times = sorted(shown) if self._are_names(shown) else None
+        self._go_to(0)
+
+    def pixels(self, number: int) -> np.ndarray:
+        """H×W×3 uint8 of the frame.
+
+        Raises:
+            ImageError: where it cannot be decoded, or has another size than the first.
+        """
+        frame = self._find(number)
+        if frame is None:
+            raise ImageError(f"{self._video.path}: frame {number} cannot be decoded.")
+        pixels = self._video.upright(frame)
+        if change := self._video.change(number, pixels):
+            raise ImageError(f"{self._video.path}: {change}.")
+        return pixels
+
+    def _scan(self) -> list[int]:
+        """When each frame is shown, in the order of the file; −1 where it does not say."""
+        losses = Losses()
+        with self._video.opened() as (container, stream):
+            packets = read_packets(container, stream, losses)
+            kept = [packet.pts for packet in packets if packet.size and not packet.is_discard]
+            self.damage = self._video.missing(container, losses)
+        return [-1 if pts is None else pts for pts in kept]
+
+    def _are_names(self, shown: list[int]) -> bool:
+        """Whether the times tell frames apart, and decoded frames have them."""
+        with self._video.opened() as (container, stream):
+            first = next(decoded_frames(container, stream, Losses()), None)
+            known = first is not None and first.pts in shown
+        return known and len(set(shown)) == len(shown) and -1 not in shown
+
+    def _find(self, number: int) -> Decoded | None:
+        if self._next <= number < self._next + NEAR:
+            return self._forward(number)
+        for start in (number, 0):  # from the beginning where the file's index led too far
+            self._go_to(start)
+            frame = self._forward(number)
+            if frame is not None:
+                return frame
+        return None
+
+    def _forward(self, number: int) -> Decoded | None:
+        """The frame of a number that lies ahead; None where it was lost."""
+        self._next = number + 1
+        ahead = chain([self._held] if self._held else [], self._frames)
+        self._held = None
+        for at, frame in ahead:
+            if at == number:
+                return frame
+            if at > number:
+                self._held = (at, frame)
+                return None
+        return None
+
+    def _go_to(self, number: int) -> None:
+        """Opens the file again, at the last complete picture at or before the frame."""
+        self._frames, self._held = iter(()), None
+        self._open.close()
+        container, stream = self._open.enter_context(self._video.opened())
+        self._next = 0
+        if self._times is None:
+            self._frames = enumerate(decoded_frames(container, stream, Losses()))
+            return
+        if number:
+            with suppress(load_pyav().FFmpegError):  # a file without an index stays at its beginning
+                container.seek(self._times[number], stream=stream)
+        numbers = {pts: index for index, pts in enumerate(self._times)}
+        frames = decoded_frames(container, stream, Losses())
+        self._frames = ((numbers[frame.pts], frame) for frame in frames if frame.pts in numbers)

@@ -1,0 +1,116 @@
+"""A delta: the tensors that adaptation moved, and the digest of the network that they belong to."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from allweather.errors import CheckpointError, NetworkError
+from allweather.export.deployment import Deployment, base_digest, tensors_of
+from allweather.export.files import finished
+from allweather.export.image_statistics import ImageStatistics
+from allweather.export.ordinary import own_network
+from allweather.models.digest import digest
+from allweather.models.segmenter import Segmenter
+
+ABOUT, CONTENT, DELTA = "allweather", "allweather.digest", "allweather.delta"
+
+
+def write_delta(deployment: Deployment, path: Path) -> None:
+    """Writes what moved, with the base's digest, settings and record.
+
+    Raises:
+        AllWeatherError: when it cannot be written.
+    """
+    state = deployment.state()
+    moved = {name: value for name, value in state.items() if not torch.equal(value, deployment.base[name])}
+    metadata = {ABOUT: json.dumps(deployment.facts()), CONTENT: digest(moved), DELTA: "1"}
+    with finished(path) as temporary:
+        temporary.write_bytes(save(moved, metadata))
+
+
+def write_state(deployment: Deployment, path: Path) -> None:
+    """Writes the whole state dict, which the user's own network loads strictly.
+
+    Raises:
+        AllWeatherError: when it cannot be written.
+    """
+    state = deployment.state()
+    metadata = {"format": "pt", ABOUT: json.dumps(deployment.facts())}
+    with finished(path) as temporary:
+        temporary.write_bytes(save(state, metadata))
+
+
+def apply_delta(network: nn.Module, file: Path | str) -> nn.Module:
+    """Gives a network the values of a delta, in place.
+
+    Where the delta keeps each image's own statistics (`statistics="image"`), BatchNorm layers get a hook that mixes
+    them in; the layers stay what they are.
+
+    Args:
+        network: the network that the delta was made from, with the same weights; or its Segmenter.
+        file: what `Session.export("NAME.delta.safetensors")` wrote.
+
+    Returns:
+        The same network.
+
+    Raises:
+        CheckpointError: for an unreadable or damaged file, or a network of another kind or other weights, which is then
+            as it was.
+        NetworkError: for what is no network.
+    """
+    if not isinstance(network, nn.Module):
+        raise NetworkError(f"apply_delta: expected a torch.nn.Module, got {type(network).__name__}.")
+    moved, about = read_delta(Path(file))
+    own = own_network(network) if isinstance(network, Segmenter) else network
+    own = getattr(own, "_orig_mod", own)  # what torch.compile wraps
+    _check_base(own, moved, about, Path(file))
+    layers = {name: own.get_submodule(name) for name in about.get("shares", {})}
+    state = own.state_dict()
+    with torch.no_grad():
+        for name, value in moved.items():
+            state[name].copy_(value)
+    for name, layer in layers.items():
+        ImageStatistics(float(about["shares"][name])).attach(layer)
+    return network
+
+
+def read_delta(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The moved tensors of a delta and what is known of it.
+
+    Raises:
+        CheckpointError: for a file that is none, or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            moved = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read a delta from {path}: {error}.") from error
+    if DELTA not in metadata:
+        raise CheckpointError(
+            f"{path} is a safetensors file, but no delta. Write one: session.export('NAME.delta.safetensors'). A whole "
+            "state dict goes into network.load_state_dict."
+        )
+    if metadata.get(CONTENT) != digest(moved):
+        raise CheckpointError(f"{path} is damaged: its tensors are not those that were written. Fetch it again.")
+    return moved, json.loads(metadata[ABOUT])
+
+
+def _check_base(network: nn.Module, moved: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:
+    state = tensors_of(network)
+    if foreign := [name for name in moved if name not in state or state[name].shape != moved[name].shape]:
+        raise CheckpointError(
+            f"{path} belongs to {about['network']}: {type(network).__name__} has no {foreign[0]} of shape "
+            f"{tuple(moved[foreign[0]].shape)}. Apply it to the network it was made from."
+        )
+    found = base_digest(state)
+    if found != about["base"]:
+        raise CheckpointError(
+            f"{path} was made from {about['network']} with weights of sha256 {about['base'][:16]}…, this network's are "
+            f"{found[:16]}…. Load the weights that were adapted; a network that has had a delta is another one."
+        )

@@ -1,0 +1,75 @@
+"""What a session hands over to be written: the network in ordinary layers, its base, and what is known of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from allweather.errors import NetworkError
+from allweather.export.image_statistics import shares_of
+from allweather.export.ordinary import own_network
+from allweather.models.digest import digest
+from allweather.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An adapted network, ready to be written.
+
+    Attributes:
+        model: in ordinary layers, on the CPU, as `ordinary` gives it.
+        base: the source network's state dict, under the own network's keys.
+        about: what made it, ready for JSON: network, method, statistics, versions.
+    """
+
+    model: Segmenter
+    base: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+
+    @property
+    def network(self) -> nn.Module:
+        """The user's own network."""
+        return own_network(self.model)
+
+    def state(self) -> dict[str, Tensor]:
+        """The own network's state dict, no two tensors in one memory.
+
+        Raises:
+            NetworkError: where it holds anything but tensors.
+        """
+        return tensors_of(self.network)
+
+    def facts(self) -> dict[str, Any]:
+        """What every file says of itself: `about`, the base's digest, and each layer's share of the image."""
+        shares = shares_of(self.network)
+        return {**self.about, "base": base_digest(self.base), **({"shares": shares} if shares else {})}
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a network, each tensor a copy of its own.
+
+    Raises:
+        NetworkError: where it holds anything but tensors.
+    """
+    state = network.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise NetworkError(
+                f"{type(network).__name__}: its state dict holds {name}, a {type(value).__name__}; files of an export "
+                "hold tensors alone. Leave it out of get_extra_state."
+            )
+    return apart(state)
+
+
+def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, no two in one memory."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+
+
+def base_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a state dict, whatever its floating-point precision: values as float32."""
+    return digest(
+        {name: value.to(torch.float32) if value.is_floating_point() else value for name, value in state.items()}
+    )

@@ -1,0 +1,65 @@
+"""Files of an export: which kind a suffix asks for, and writing one whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from allweather.errors import AllWeatherError, SettingsError
+from allweather.writing import whole
+
+SUFFIXES = {  # in the order in which they are tried
+    ".delta.safetensors": "what moved alone, for allweather.apply_delta",
+    ".safetensors": "a state dict, for load_state_dict of your own network",
+    ".pt2": "a graph of torch.export",
+    ".onnx": "a graph for ONNX Runtime and others",
+}
+
+
+def kind_of(path: Path) -> str:
+    """The suffix of `SUFFIXES` that the file has.
+
+    Raises:
+        SettingsError: for any other.
+    """
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
+            return suffix
+    known = ", ".join(f"NAME{suffix} ({what})" for suffix, what in SUFFIXES.items())
+    raise SettingsError(f"{path}: expected one of {known}.")
+
+
+def check_place(path: Path) -> None:
+    """Refuses a place where nothing can be written, before any work.
+
+    Raises:
+        AllWeatherError: for a folder, or a file in a folder that cannot be made or written.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(None, "the folder is not yours to write in")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+@contextmanager
+def finished(path: Path) -> Iterator[Path]:
+    """Gives the name to write to; what stands there in the end, and was not refused, becomes `path`.
+
+    Raises:
+        AllWeatherError: when it cannot be written.
+    """
+    try:
+        with whole(path, durable=True) as temporary:
+            yield temporary
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> AllWeatherError:
+    return AllWeatherError(
+        f"cannot write {path}: {error.strerror or error}. Choose a file in a folder that can be written, with room."
+    )

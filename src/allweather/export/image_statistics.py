@@ -1,0 +1,66 @@
+"""Mixing BatchNorm's statistics with each image's own, as a hook before an ordinary layer."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from allweather.methods.normalization import TestTimeStatistics
+
+
+class ImageStatistics:
+    """Moves a layer's input so that the layer, with its own running statistics, normalises by mixed ones.
+
+    The mixture is (1 − share)·running + share·image for mean and variance, of each image of a batch on its own. The
+    layer stays what it is, forward, buffers and class; a handful of standard operations comes before it, so that a
+    graph has nothing of this package in it. An image of one value per channel passes as it is.
+
+    Args:
+        share: of the image's statistics, in [0, 1].
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(
+        self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if arguments:
+            return (self.moved(layer, arguments[0]), *arguments[1:]), named
+        return arguments, {**named, "input": self.moved(layer, named["input"])}
+
+    def moved(self, layer: nn.Module, values: Tensor) -> Tensor:
+        """What the layer is to see: B×C×… as it came."""
+        axes = list(range(2, values.ndim))
+        if all(isinstance(values.shape[axis], int) and values.shape[axis] == 1 for axis in axes):
+            return values
+        shape = (1, -1, *(1 for _ in axes))
+        mean, var = (cast(Tensor, getattr(layer, f"running_{name}")).view(shape) for name in ("mean", "var"))
+        own = values.mean(axes, keepdim=True)
+        spread = (values - own).square().mean(axes, keepdim=True)
+        eps = cast(float, getattr(layer, "eps", 1e-5))
+        gain = torch.sqrt((var + eps) / (torch.lerp(var, spread, self.share) + eps))
+        return (values - torch.lerp(mean, own, self.share)) * gain + mean
+
+    def attach(self, layer: nn.Module) -> None:
+        """Sets the hook on the layer."""
+        layer.register_forward_pre_hook(self, with_kwargs=True)
+
+
+def shares_of(network: nn.Module) -> dict[str, float]:
+    """The share of each layer that has the hook, by the layer's name."""
+    return {
+        name: hook.share
+        for name, layer in network.named_modules()
+        for hook in layer._forward_pre_hooks.values()
+        if isinstance(hook, ImageStatistics)
+    }
+
+
+def mixed_layers(network: nn.Module) -> dict[str, tuple[TestTimeStatistics, float]]:
+    """The layers of a session's network that take statistics of the image, by name, each with the image's share."""
+    return {
+        name: (layer, 1.0 if layer.mode == "batch" else layer.share)
+        for name, layer in network.named_modules()
+        if isinstance(layer, TestTimeStatistics) and layer.mode in ("mixed", "batch")
+    }

@@ -1,0 +1,80 @@
+"""A session's network in ordinary layers again: the user's own classes, with the adapted values."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from allweather.export.image_statistics import ImageStatistics, mixed_layers
+from allweather.methods.normalization import TestTimeStatistics
+from allweather.models.copying import AdoptedBatchNorm
+from allweather.models.segmenter import Segmenter
+
+Statistics = Literal["image", "stream"]
+Averages = Mapping[str, tuple[Tensor, Tensor]]
+_WRAPPERS = "allweather.models.ecosystems."  # what gives a library's network the form of a Segmenter's
+_LEFT = ("mode", "share", "moving", "seen", "fixed")  # attributes of adopted layers
+
+
+@torch.no_grad()
+def ordinary(model: Segmenter, values: Mapping[str, Tensor], statistics: Statistics, averages: Averages) -> Segmenter:
+    """A copy of a session's segmenter in layers of the user's own classes, on the CPU and in evaluation mode.
+
+    Args:
+        model: the session's own copy.
+        values: of parameters that are to replace the copy's, by name within the network.
+        statistics: `image` keeps the mixing, as hooks before BatchNorm layers; `stream` writes the mixture with the
+            averages into the layers' buffers.
+        averages: mean and variance of the stream by layer; a layer without any keeps its own.
+    """
+    copy = deepcopy(model).cpu().eval()
+    parameters = dict(copy.network.named_parameters())
+    for name, value in values.items():
+        parameters[name].copy_(value)
+    for name, (layer, share) in mixed_layers(copy.network).items():
+        if statistics == "image":
+            ImageStatistics(share).attach(layer)
+        elif name in averages:
+            for buffer, average in zip((layer.running_mean, layer.running_var), averages[name], strict=True):
+                cast(Tensor, buffer).lerp_(average.to(cast(Tensor, buffer)), share)
+    for module in copy.modules():
+        _give_back(module)
+    for parameter in copy.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    return copy.to(memory_format=torch.contiguous_format)
+
+
+def own_network(model: Segmenter) -> nn.Module:
+    """The user's own network within a segmenter: without the form that an adapter of a library gave it."""
+    return _own(model)[0]
+
+
+def own_keys(model: Segmenter, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A segmenter's state dict as the own network's."""
+    network, prefix = _own(model)
+    return {key: state[prefix + key] for key in network.state_dict()}
+
+
+def _own(model: Segmenter) -> tuple[nn.Module, str]:
+    network, prefix = model.network, "network."
+    while type(network).__module__.startswith(_WRAPPERS):
+        network, prefix = cast(nn.Module, network.network), prefix + "network."
+    return network, prefix
+
+
+def _give_back(module: nn.Module) -> None:
+    """The layer's own class, and its affine values as buffers where they were."""
+    if not isinstance(module, (TestTimeStatistics, AdoptedBatchNorm)):
+        return
+    if isinstance(module, TestTimeStatistics):
+        module.__class__ = type(module).__mro__[2]  # the class that a session adopted
+    if isinstance(module, AdoptedBatchNorm):
+        for name in module.fixed:
+            value = module._parameters.pop(name, None)
+            module._buffers[name] = module._buffers.pop(name) if value is None else value.detach()
+        module.__class__ = module.own  # type: ignore[assignment]
+    for name in _LEFT:
+        module.__dict__.pop(name, None)

@@ -1,0 +1,196 @@
+"""The door to live: a source and a session, what may be late, and how often to learn."""
+
+import os
+from collections.abc import Callable, Generator, Mapping
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from allweather.errors import SettingsError, unknown
+from allweather.live.clock import Clock
+from allweather.live.devices import device_of, split_threads, thread_count
+from allweather.live.frame import Event, LiveFrame
+from allweather.live.learner import Learner, SessionPupil
+from allweather.live.pace import Pace
+from allweather.live.process import ProcessPupil
+from allweather.live.reader import Reader
+from allweather.live.record import Record
+from allweather.live.run import Run
+from allweather.live.slot import Slot
+from allweather.live.sources import Source, check_positive, open_source
+from allweather.live.totals import Totals
+from allweather.session import Session
+
+Where = Literal["auto", "process", "thread"]
+
+
+class Live:
+    """Predicts a stream as it comes while the network learns beside it; predictions never wait for learning.
+
+    A predictor takes the newest frame and predicts it with the newest state; frames that it had no time for are
+    dropped and counted. A learner adapts on the frames that it has time for, and hands over whole states once the
+    guard has spoken: what was rolled back is never predicted with. At the end the session has what was learnt.
+
+    Args:
+        source: a video file, played at its rate; a folder of images; a stream's address (`rtsp://…`, `http://…`);
+            `camera:0`; or a `Source`.
+        session: what adapts. A method that returns to the source network after each image has nothing to hand over:
+            it needs `wait`, unless it learns nothing at all.
+        budget: seconds that a frame may have waited when its prediction begins; older ones are dropped. None drops
+            only what a newer frame has replaced.
+        adapt_every: learns from at most one frame in so many; `auto` from as many as leave the predictions within the
+            budget.
+        wait: predictions wait for the learning; then, without a budget and with `adapt_every=1`, a file or folder
+            gives what a session gives that is called frame by frame.
+        every_frame: a file or folder waits for the predictions instead of playing at its rate: nothing is dropped.
+            Implied by `wait` without a budget.
+        size: (width, height) that frames are resampled to; None keeps each one's own.
+        rate: pictures per second of a file or folder; None for the file's own, and 10 of a folder.
+        stall: seconds without a picture after which a stream counts as broken off.
+        reconnect: how often in a row to try to come back to a stream that broke off, after ever longer pauses.
+        record: a file of JSON lines to write, one a frame; it must not exist yet.
+        learner: where to learn: `process`, beside predictions on a CPU; `thread`, with a CUDA stream of its own on a
+            GPU; `auto`, the first on a CPU.
+        threads: of torch, for each operation of predictor and learner on a CPU; None gives a quarter of those there
+            are to the learner, each at least one.
+        on_event: hears of a stream that broke off, an unreadable picture and the like, from any thread; the log named
+            `allweather` has them as warnings in any case.
+        clock: time and threads; for tests.
+
+    Attributes:
+        totals: counts, decisions and latencies of the run at hand, or of the last one.
+
+    Raises:
+        SettingsError: for a value that is not allowed, or settings that cannot go together.
+        InputError: when there is no such source.
+        MissingLibraryError: when the library that reads it is not installed.
+
+    Example:
+        >>> for shown in aw.Live("rtsp://camera/street", session, budget=0.04):  # doctest: +SKIP
+        ...     labels, late = shown.result.labels, shown.age  # seconds
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Source,
+        session: Session,
+        *,
+        budget: float | None = None,
+        adapt_every: int | Literal["auto"] = "auto",
+        wait: bool = False,
+        every_frame: bool = False,
+        size: tuple[int, int] | None = None,
+        rate: float | None = None,
+        stall: float = 30.0,
+        reconnect: int = 8,
+        record: Path | str | None = None,
+        learner: Where = "auto",
+        threads: tuple[int, int] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if learner not in get_args(Where):
+            raise unknown("learner", learner, get_args(Where))
+        check_positive("budget", budget)
+        if adapt_every != "auto" and not (isinstance(adapt_every, int) and adapt_every > 0):
+            raise SettingsError(f"Live.adapt_every: expected a whole number above 0 or 'auto', got {adapt_every!r}.")
+        self.session, self.budget, self.adapt_every, self.wait = session, budget, adapt_every, wait
+        self.reconnect, self.record, self.learner = reconnect, None if record is None else Path(record), learner
+        self.threads, self.on_event, self.clock = threads, on_event, clock or Clock()
+        self._nothing = _nothing_to_learn(session, wait)
+        self.source = source if isinstance(source, Source) else open_source(str(source), size, rate, stall)
+        self.every_frame = every_frame or (wait and budget is None and not self.source.endless)
+        if every_frame and self.source.endless:
+            raise SettingsError(f"Live.every_frame: {self.source.label} does not wait. Leave it out.")
+        self.totals = Totals()
+
+    def __iter__(self) -> Generator[LiveFrame, None, None]:
+        """Plays the source from its beginning, or from now on; the session goes on from where it is.
+
+        Raises:
+            InputError: when the source cannot be opened, or its first connection is refused.
+            AllWeatherError: when the record exists already or cannot be written, or learning fails.
+        """
+        threads = self._threads()
+        with thread_count(threads and threads[0]):
+            yield from self._run(threads).frames()
+
+    def _run(self, threads: tuple[int, int] | None) -> Run:
+        """A run that has begun."""
+        slot, self.totals = Slot(self.clock, keep=self.every_frame), Totals()
+        reader = Reader(self.source, slot, self.clock, paced=not self.every_frame, tries=self.reconnect)
+        record = Record(self.record, self._head())
+        beside = not (self.wait or self._nothing)
+        predictor = deepcopy(self.session) if beside else self.session
+        run = Run(
+            reader, slot, predictor, self._start_learner(threads) if beside else None, self._nothing,
+            Pace(self.adapt_every, self.budget, self.wait), record, self.totals, self.clock, self.clock.now(),
+            self.on_event,
+        )  # fmt: skip
+        reader.notify = run.notify
+        self.clock.start(reader.run, "allweather reader")
+        return run
+
+    def _start_learner(self, threads: tuple[int, int] | None) -> Learner:
+        if self._where() == "process":
+            return Learner(ProcessPupil(self.session, threads[1] if threads else 1), self.clock)
+        return Learner(SessionPupil(self.session, threads and threads[1]), self.clock)
+
+    def _where(self) -> Where:
+        """Where to learn; `thread` and `process` as asked."""
+        if self.learner != "auto":
+            return self.learner
+        return "process" if device_of(self.session).type == "cpu" else "thread"
+
+    def _threads(self) -> tuple[int, int] | None:
+        """Of predictor and learner; None leaves them, where nothing learns beside predictions or a GPU computes."""
+        if self.threads is not None:
+            return self.threads
+        if self.wait or self._nothing or device_of(self.session).type != "cpu":
+            return None
+        return split_threads(torch.get_num_threads())
+
+    def _head(self) -> Mapping[str, Any]:
+        """What the record says first: all that made the run."""
+        weights = self.session.model.provenance
+        return {
+            "source": self.source.label,
+            "model": self.session.model.name,
+            "sha256": None if weights is None else weights.sha256,
+            "session": self.session.settings(),
+            "budget": self.budget,
+            "adapt_every": self.adapt_every,
+            "wait": self.wait,
+            "every_frame": self.every_frame,
+            "learner": "none" if self._nothing else "waited for" if self.wait else self._where(),
+            "threads": self._threads(),
+            "versions": {"allweather": version("allweather"), "torch": torch.__version__},
+            "cores": os.cpu_count(),
+        }
+
+
+def _nothing_to_learn(session: Session, wait: bool) -> str:
+    """Why the session learns nothing; empty where it does.
+
+    Raises:
+        SettingsError: where it learns, but what it learns from one image is of no use to the next.
+    """
+    method = session.method
+    if not session.state.tensors() or (method.episodic and not session.state.parameters):
+        return f"{method.name} learns nothing"
+    if wait:
+        return ""
+    if method.episodic:
+        raise SettingsError(
+            f"{method.name} adapts to each image anew, so its prediction has to wait: there is no state to hand over. "
+            "Choose wait, episodic=false, or a method that goes on along the stream, such as mall-domain."
+        )
+    if session.adapt_when == "shift":
+        raise SettingsError(
+            "adapt_when='shift' chooses a network for each image, which its prediction has to wait for. Choose wait, "
+            "or adapt_when='always'."
+        )
+    return ""

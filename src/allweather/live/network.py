@@ -1,0 +1,96 @@
+"""Streams over a network, RTSP and HTTP above all, by PyAV; what breaks off or stops is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
+
+from allweather.data.decoding import Losses, decoded_frames, upright
+from allweather.errors import InputError
+from allweather.live.sources import Lost, Shot, Size, Source, frame_of
+from allweather.pictures.pyav import load_pyav
+
+if TYPE_CHECKING:
+    from av import VideoFrame as Decoded
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtp", "srt", "tcp", "udp")
+NO_DELAY = {"flags": "low_delay", "rtsp_transport": "tcp"}
+
+
+class NetworkSource(Source):
+    """A stream's address.
+
+    A stream that states its length, such as a video file served over HTTP, is played once, at its rate; any other is
+    endless, and its pictures are due as they come.
+
+    Args:
+        address: with a scheme.
+        size: (width, height) that frames are resampled to; None keeps each one's own.
+        stall: seconds without a picture after which the stream counts as broken off.
+    """
+
+    endless = True
+
+    def __init__(self, address: str, size: Size, stall: float) -> None:
+        self.label, self._address, self._size, self._stall = public(address), address, size, stall
+        self._numbers = count()
+        load_pyav()
+
+    def connect(self) -> Iterator[Shot]:
+        av = load_pyav()
+        try:
+            container = av.open(self._address, timeout=(self._stall, self._stall), options=NO_DELAY)
+        except (av.FFmpegError, UnicodeError, ValueError) as error:
+            raise InputError(f"{self.label}: {self._why(error)}.") from error
+        if not container.streams.video:
+            container.close()
+            raise InputError(f"{self.label}: expected a stream with pictures, there is none in it.")
+        stream = container.streams.video[0]
+        self.endless = not container.duration
+        self.rate = float(stream.average_rate) if stream.average_rate else None
+        return self._shots(container, stream)
+
+    def _shots(self, container: InputContainer, stream: VideoStream) -> Iterator[Shot]:
+        losses = Losses()
+        with container:
+            for frame in decoded_frames(container, stream, losses):
+                name = f"{next(self._numbers):06d}"
+                yield Shot(self._due(frame), partial(frame_of, name, self._upright(frame), self._size))
+        if losses.stopped:
+            stopped = "Immediate exit" in losses.stopped
+            raise Lost(f"no picture for {self._stall:g} s" if stopped else "the connection broke off")
+        if not losses.decoded:
+            raise Lost("no picture of it could be decoded")
+        self.damage = f"{self.label}: {losses.words()}." if losses.failed else None
+
+    def _due(self, frame: Decoded) -> float | None:
+        return None if self.endless or frame.time is None else float(frame.time)
+
+    def _upright(self, frame: Decoded) -> np.ndarray:
+        try:
+            return upright(frame)
+        except ValueError as error:
+            raise InputError(f"{self.label}: {error}; expected a multiple of 90°.") from error
+
+    def _why(self, error: Exception) -> str:
+        said = getattr(error, "strerror", None) or str(error)
+        if "Immediate exit" in said:
+            return f"no answer within {self._stall:g} s"
+        if said == "Input/output error":
+            return "cannot be reached (no such host, or it does not answer)"
+        if said.startswith("Invalid data"):
+            return "what comes from there is no video of a known format"
+        return f"cannot be opened ({said})"
+
+
+def public(address: str) -> str:
+    """The address without user name and password."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,155 @@
+"""Learning in a process of its own: beside predictions on a CPU, Python's lock and the memory map would be shared."""
+
+import os
+import pickle
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from allweather.errors import AllWeatherError, SettingsError
+from allweather.live.frame import Learnt
+from allweather.live.learner import LearnerLost, learnt_of, state_after
+from allweather.plugins import FAULTS, files_that_ran, run_again
+from allweather.session import Session
+from allweather.session.snapshot import Snapshot
+
+NICE = 5  # how far the learner's process steps back behind the one that predicts
+AT_THE_END = 60.0  # seconds for the last step and for what it leaves
+
+
+class ProcessPupil:
+    """Learns in another process, on a copy of the session; at the end the session has what the copy learnt.
+
+    Args:
+        session: a session on the CPU.
+        threads: of torch, in the other process.
+
+    Raises:
+        SettingsError: where the session cannot be taken to another process.
+    """
+
+    def __init__(self, session: Session, threads: int) -> None:
+        self._session = session
+        context = get_context("spawn")
+        self._here, there = context.Pipe()
+        arguments = (there, _pickled(session), files_that_ran(), threads)
+        self._process = context.Process(target=serve, args=arguments, name="allweather learner", daemon=True)
+        with _deaf_to_interrupts():
+            self._process.start()
+        there.close()
+
+    def begin(self) -> None:
+        self._answer()
+
+    def learn(self, index: int, image: Tensor) -> Learnt:
+        self._send((index, image.cpu().numpy()))
+        learnt, updates = self._answer()
+        if updates is None:
+            return learnt
+        return replace(learnt, state=Snapshot(load(self._here.recv_bytes()), None, updates))
+
+    def finish(self) -> None:
+        self._send(None)
+        self._answer()
+        with _file_of(self._here.recv_bytes()) as path:
+            self._session.load(path)
+        self._process.join(AT_THE_END)
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._here.send(message)
+        except OSError as error:
+            raise self._lost() from error
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._here.recv()
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+        if isinstance(answer, str):
+            raise AllWeatherError(f"learning failed: {answer}")
+        return answer
+
+    def _lost(self) -> LearnerLost:
+        self._process.join(AT_THE_END)
+        code = self._process.exitcode
+        return LearnerLost(
+            f"the learner's process ended by itself (exit code {code}). In a script, everything that runs must stand "
+            'below `if __name__ == "__main__":`; or learn in a thread: learner="thread".'
+        )
+
+
+def serve(connection: Connection, pickled: bytes, files: list[tuple[str, str]], threads: int) -> None:
+    """What the other process does: a frame comes, an answer goes; None ends it, and so does the other end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that predicts hears it and ends this one
+    if hasattr(os, "nice"):
+        os.nice(NICE)
+    torch.set_num_threads(threads)
+    try:
+        run_again(files)
+        session: Session = pickle.loads(pickled)
+        connection.send(())
+        while (job := connection.recv()) is not None:
+            _answer_job(connection, session, *job)
+        connection.send(())
+        connection.send_bytes(_saved(session))
+    except (EOFError, BrokenPipeError):
+        return
+    except FAULTS as error:
+        connection.send(f"{type(error).__name__}: {error}")
+
+
+def _answer_job(connection: Connection, session: Session, index: int, image: Any) -> None:
+    result = session(torch.from_numpy(image))
+    state = state_after(session, result)
+    connection.send((learnt_of(index, result, None), None if state is None else state.updates))
+    if state is not None:
+        connection.send_bytes(save(state.tensors))
+
+
+def _pickled(session: Session) -> bytes:
+    try:
+        return pickle.dumps(session)
+    except (pickle.PicklingError, AttributeError, TypeError, SettingsError) as error:
+        raise SettingsError(
+            f"this session cannot be taken to a process of its own ({error}). Learn in a thread: learner=thread."
+        ) from error
+
+
+def _saved(session: Session) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "session.safetensors"
+        session.save(path)
+        return path.read_bytes()
+
+
+@contextmanager
+def _file_of(content: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "session.safetensors"
+        path.write_bytes(content)
+        yield path
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Inside, a process that starts is born deaf to Ctrl-C, which goes to all processes of a terminal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,61 @@
+"""The knobs of adapting that belong to no single method: how often, on what, by which statistics, what is reported."""
+
+from dataclasses import dataclass
+
+import torch
+
+from allweather.errors import AllWeatherError
+from allweather.methods.method import Method, State
+from allweather.methods.normalization import SHARED, BNMode
+from allweather.methods.option import option, where
+from allweather.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation(Method):
+    """A method that adapts batch by batch; the session acts on these fields, whatever is minimised."""
+
+    iterations: int = option(1, "most updates per batch", low=1)
+    episodic: bool = option(True, "back to the source network after each batch")
+    report_after: bool = option(True, "report the prediction made after the last update, not the one before it")
+    mirror: bool = option(False, "predict the mean over the image and its mirror image")
+    lookahead: float = option(
+        0.0,
+        "rate of one more step, as of a fresh Adam, that only this batch's prediction sees",
+        low=0,
+        needs=where(report_after=True),
+    )
+    bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
+    anchor: float = option(
+        0.0, "share of the way back to the source that parameters go after each update, 0..1", low=0, high=1
+    )
+    share: float | None = option(
+        None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED
+    )
+    adapt_every: int = option(
+        1,
+        "learns from each such batch, the first of them; those between are predicted with the newest state",
+        low=1,
+        needs=where(episodic=False),
+    )
+    adapt_scale: float = option(
+        1.0, "learns from the images at this share of their size, 0..1; predictions stay at full size", above=0, high=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.episodic and not self.report_after and self.iterations == 1:
+            raise AllWeatherError(
+                f"{self.name}: with episodic=true, report_after=false and one update the update would never be seen. "
+                "Choose report_after=true, or episodic=false."
+            )
+
+    @torch.no_grad()
+    def after_update(self, model: Segmenter, state: State) -> None:
+        if self.anchor:
+            for name, parameter in state.parameters.items():
+                parameter.lerp_(state.origin[name], self.anchor)
+
+    @property
+    def predicts_as_it_adapts(self) -> bool:
+        return self.adapt_scale == 1 and super().predicts_as_it_adapts

@@ -1,0 +1,266 @@
+"""Records read from a folder and grouped by what they measured."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from allweather.errors import InputError
+from allweather.methods import METHODS
+from allweather.report.refusals import mark, of_records
+from allweather.runs.decisions import Counts
+from allweather.runs.record_file import read_record
+from allweather.runs.summary import interval_of, is_summary, paired, per_image
+from allweather.scoring.confusion import ConfusionMatrix
+from allweather.scoring.intervals import (
+    ImageCounts,
+    Interval,
+    counts_of,
+    image_differences,
+)
+
+Record = Mapping[str, Any]
+FREE_RUNNING = 1000  # patience from which early stopping counts as switched off
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in seed and order only.
+
+    Attributes:
+        stream, model, method, preset, scoring: what was run, as the plan names it.
+        where, network, how: stream, network and protocol for people, with all that tells settings apart.
+        fields, adapt_when: the method's fields that the plan sets, and when it adapts.
+        records: of the runs, at least one.
+    """
+
+    stream: str
+    model: str
+    method: str
+    preset: str
+    scoring: str
+    where: str
+    network: str
+    how: str
+    fields: tuple[tuple[str, Any], ...]
+    adapt_when: str
+    records: tuple[Record, ...]
+
+    @property
+    def setting(self) -> tuple[str, str, str, str]:
+        """What must be equal for two methods to be compared."""
+        return self.where, self.network, self.how, self.scoring
+
+    @property
+    def label(self) -> str:
+        """The method as tables show it."""
+        preset = "" if self.preset == "recommended" or self.method == "source" else f" ({_preset(self)})"
+        shown = [f"{k} {_short(v)}" for k, v in self.fields if not k.startswith("stop_") and k != "iterations"]
+        if (most := self._whole("iterations")) is not None:
+            shown.insert(
+                0,
+                f"{most} update{'s' if most > 1 else ''}"
+                if self.free_iterations is not None
+                else f"stopped, at most {most}",
+            )
+        shown += ["only on a shift"] if self.adapt_when == "shift" else []
+        return f"{self.method}{preset}{': ' if shown else ''}{', '.join(shown)}"
+
+    @property
+    def is_source(self) -> bool:
+        return self.method == "source"
+
+    @property
+    def free_iterations(self) -> int | None:
+        """Iterations per batch where the plan fixes them and switches early stopping off."""
+        most, patience = self._whole("iterations"), self._whole("stop_patience")
+        free = most == 1 or (patience is not None and patience >= FREE_RUNNING)  # a single one cannot stop early
+        return most if free else None
+
+    def _whole(self, field: str) -> int | None:
+        """A whole number among the fields that the plan sets."""
+        value = dict(self.fields).get(field)
+        return value if isinstance(value, int) else None
+
+    @property
+    def decisions(self) -> list[Counts]:
+        """How many frames met each kind of decision, for each run."""
+        return of_records(self.records)
+
+    @property
+    def marked(self) -> str:
+        """The label, with a mark where the runs measure the guard more than the method."""
+        return mark(self.label, self.decisions)
+
+    def mean(self, figure: str) -> float:
+        """Mean of a figure over the runs; NaN where a run has none.
+
+        `mIoU` is over the classes in the truth, so that methods compare; the official one is `official_miou`.
+        """
+        values = [miou_of(record) if figure == "mIoU" else record["figures"].get(figure) for record in self.records]
+        return float(np.mean([np.nan if value is None else value for value in values]))
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of mIoU over the runs, in points; None for a single one."""
+        if len(self.records) < 2:
+            return None
+        return float(np.std([miou_of(record) for record in self.records], ddof=1))
+
+    @property
+    def official_miou(self) -> float:
+        """Mean over the runs of mIoU in % over the classes true or predicted, which may differ between methods."""
+        return float(np.mean([record["figures"]["mIoU"] for record in self.records]))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval over images of `mean("mIoU")`, in %, mean over the runs."""
+        found = [interval_of(record) for record in self.records]
+        low, high = (100 * float(np.mean([ends[side] for ends in found])) for side in (0, 1))
+        return low, high
+
+    def per_image(self, key: str) -> list[float]:
+        """A number of every image of every run that has it."""
+        return [value for record in self.records for value in per_image(record, key)]
+
+
+def miou_of(record: Record) -> float:
+    """mIoU in % over the classes in the record's truth; as recorded where the record holds no confusion matrix."""
+    if "confusion" not in record:
+        return float(record["figures"]["mIoU"])
+    counts = np.array(record["confusion"])
+    return round(100 * ConfusionMatrix(len(counts), counts).mean_iou_truth, 2)  # as records round the others
+
+
+def not_in_truth(record: Record) -> list[str]:
+    """The classes that the record's truth does not hold."""
+    names = list(record["figures"]["IoU"])
+    return [name for name, row in zip(names, record.get("confusion", ()), strict=False) if not sum(row)]
+
+
+def load_records(folder: Path) -> list[Record]:
+    """The records that `allweather bench` wrote to a folder, by file name.
+
+    Raises:
+        InputError: when there is none, or a file is damaged or no record.
+    """
+    paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    if not paths:
+        raise InputError(f"no record (.json) in {folder}: expected the folder that `allweather bench --out` wrote.")
+    return [read_record(path) for path in paths]
+
+
+def group_records(records: Iterable[Record]) -> list[Group]:
+    """Records by everything but seed and order, in a stable order: methods as the catalogue has them."""
+    gathered: dict[str, list[Record]] = {}
+    for record in records:
+        run = {key: value for key, value in record["run"].items() if key not in ("seed", "order")}
+        gathered.setdefault(json.dumps(run, sort_keys=True), []).append(record)
+    weights: dict[str, set[str]] = {}
+    for found in gathered.values():
+        model = found[0]["run"]["model"]
+        weights.setdefault(_network(model), set()).add(str(model.get("weights")))
+    groups = [_group(tuple(found), weights) for found in gathered.values()]
+    return sorted(groups, key=_place)
+
+
+def _group(records: tuple[Record, ...], weights: Mapping[str, set[str]]) -> Group:
+    run = records[0]["run"]
+    model, stream, method = run["model"], run["stream"], run["method"]
+    network, every = _network(model), stream.get("every", 1)
+    if len(weights[network]) > 1:
+        network += f", {Path(str(model.get('weights'))).stem}"
+    extras = (
+        f"batch {run['batch']}" if run["batch"] > 1 else "",
+        run.get("precision", "float32").removeprefix("float32"),
+        run.get("device", "cpu").removeprefix("cpu"),
+    )
+    return Group(
+        stream=stream["name"],
+        model=model["name"],
+        method=method["name"],
+        preset=method["preset"],
+        scoring=run["scoring"],
+        where=stream["name"] + (f", one frame in {every}" if every > 1 else ""),
+        network=network,
+        how=", ".join([run["protocol"], *filter(None, extras)]),
+        fields=tuple(sorted(method["fields"].items(), key=lambda item: item[0])),
+        adapt_when=method.get("adapt_when", "always"),
+        records=records,
+    )
+
+
+def _network(model: Mapping[str, Any]) -> str:
+    given = ", ".join(f"{name} {_short(value)}" for name, value in model.get("arguments", {}).items())
+    return (
+        model["name"]
+        + (f" ({given})" if given else "")
+        + (f" at {model['size'].replace('x', '×')}" if model.get("size") else "")
+    )
+
+
+def _place(group: Group) -> tuple[Any, ...]:
+    known = list(METHODS)
+    method = known.index(group.method) if group.method in known else len(known)
+    ruled = group.free_iterations is None
+    return group.setting, method, group.preset != "recommended", ruled, group.free_iterations or 0, repr(group.fields)
+
+
+def source_of(group: Group, groups: Iterable[Group]) -> Group | None:
+    """The unadapted network in the same setting; under another protocol it is the same."""
+    kin = [
+        other for other in groups if other.is_source and (other.where, other.network) == (group.where, group.network)
+    ]
+    same = [other for other in kin if other.scoring == group.scoring]
+    return next((other for other in same if other.how == group.how), same[0] if same else None)
+
+
+def against(group: Group, source: Group) -> Interval | None:
+    """Paired difference to the source in [0, 1], averaged over the runs; None where images differ."""
+    found = [paired(source.records[0], record) for record in group.records]
+    intervals = [interval for interval in found if interval is not None]
+    if len(intervals) < len(found):
+        return None
+    value, low, high = (float(np.mean([getattr(i, key) for i in intervals])) for key in ("value", "low", "high"))
+    return Interval(value, low, high, intervals[0].level)
+
+
+def changes(group: Group, source: Group) -> list[tuple[str, float]]:
+    """Each image's mIoU minus the source's, in points, mean over the runs, the worst first.
+
+    Both over one set of classes, those in the image's truth; images without any are left out. Nothing where only
+    summaries of the records are at hand.
+    """
+    if any(is_summary(record) for record in (source.records[0], *group.records)):
+        return []
+    before = {image["name"] for image in source.records[0]["images"]}
+    gathered: dict[str, list[float]] = {}
+    for record in group.records:
+        names = [image["name"] for image in record["images"] if image["name"] in before]
+        both = _counts(source.records[0], record, names)
+        if both is None:
+            continue
+        for name, change in zip(names, image_differences(*both), strict=True):
+            if not np.isnan(change):
+                gathered.setdefault(name, []).append(100 * float(change))
+    return sorted(((name, float(np.mean(values))) for name, values in gathered.items()), key=lambda item: item[1])
+
+
+def _counts(source: Record, record: Record, names: Sequence[str]) -> tuple[ImageCounts, ImageCounts] | None:
+    """Both records' counts over these images; None without an image, or where the classes are others."""
+    if not names or len(source["figures"]["IoU"]) != len(record["figures"]["IoU"]):
+        return None
+    return counts_of(source, names), counts_of(record, names)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _preset(group: Group) -> str:
+    """A preset as tables show it; one that is not all the authors' says so."""
+    method = METHODS.get(group.method)
+    return f"{group.preset}, reconstructed" if method is not None and method.reconstruction else group.preset

@@ -1,0 +1,151 @@
+"""The figures of a report as inline SVG: gains, mIoU and normalized cut against iterations, reliability."""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from allweather.errors import MissingLibraryError
+from allweather.report.collect import Group, against, source_of
+from allweather.runs.decisions import refused
+
+BLUE, ORANGE, GREY = "#1f5fa8", "#c8641e", "#777777"  # told apart in grey print too, by their line styles
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+WIDTH = 4.9  # inches: about a phone's, so that letters keep their size
+
+
+def gains(groups: Sequence[Group]) -> dict[str, str]:
+    """Title → SVG of each method's difference to the source with its interval, a figure per stream and network."""
+    made: dict[str, str] = {}
+    for setting in dict.fromkeys(group.setting for group in groups):
+        inside = [
+            group for group in groups
+            if group.setting == setting and not group.is_source and group.free_iterations is None
+        ]  # fmt: skip
+        found = [(group.marked, against(group, source)) for group in inside if (source := source_of(group, groups))]
+        shown = [(label, interval) for label, interval in found if interval is not None]
+        if shown:
+            made[f"Against the source: {setting[0]}, {setting[1]}, {setting[2]}"] = _gains(shown)
+    return made
+
+
+def curves(groups: Sequence[Group]) -> dict[str, str]:
+    """Title → SVG for every network, stream and method that was run with fixed numbers of iterations."""
+    made: dict[str, str] = {}
+    for (setting, method), (points, ruled, source) in by_iterations(groups).items():
+        title = f"{method} on {setting[0]}, {setting[1]}, {setting[2]}: mIoU and NCut against iterations"
+        made[title] = _curve(([source] if source else []) + points, ruled)
+    return made
+
+
+def by_iterations(
+    groups: Sequence[Group],
+) -> dict[tuple[tuple[str, str, str, str], str], tuple[list[Group], Group | None, Group | None]]:
+    """(setting, method) → runs of fixed numbers of iterations in ascending order, the run that stops, the source."""
+    free = [group for group in groups if group.free_iterations is not None]
+    made = {}
+    for setting, method in dict.fromkeys((group.setting, group.method) for group in free):
+        kin = [group for group in groups if (group.setting, group.method) == (setting, method)]
+        points = [group for group in kin if group.free_iterations is not None]
+        points.sort(key=lambda group: group.free_iterations or 0)
+        stopped = (group for group in kin if group.free_iterations is None and "iterations" in dict(group.fields))
+        made[setting, method] = points, next(stopped, None), source_of(points[0], groups)
+    return made
+
+
+def reliability(groups: Sequence[Group]) -> dict[str, str]:
+    """Title → SVG of accuracy against confidence, the methods of one setting together."""
+    made = {}
+    for setting in dict.fromkeys(group.setting for group in groups):
+        inside = [
+            group for group in groups
+            if group.setting == setting and group.free_iterations is None and "reliability" in group.records[0]
+        ]  # fmt: skip
+        if inside:
+            made[f"Reliability: {setting[0]}, {setting[1]}, {setting[2]}"] = _diagram(inside)
+    return made
+
+
+def _gains(shown: Sequence[tuple[str, Any]]) -> str:
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(WIDTH, 0.7 + 0.27 * len(shown)))
+    axes.axvline(0, color=GREY, linewidth=1)
+    for row, (_, interval) in enumerate(shown):
+        low, value, high = (100 * number for number in (interval.low, interval.value, interval.high))
+        color = BLUE if value >= 0 else ORANGE
+        axes.plot([low, high], [row, row], "-" if value >= 0 else "--", color=color, linewidth=2)
+        axes.plot([value], [row], "o" if value >= 0 else "s", color=color)
+    axes.set_yticks(range(len(shown)), [label for label, _ in shown])
+    axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel="mIoU minus the source's, points")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return _svg(figure)
+
+
+def _curve(points: Sequence[Group], ruled: Group | None) -> str:
+    pyplot = _pyplot()
+    figure, left = pyplot.subplots(figsize=(WIDTH, 3.3))
+    right = left.twinx()
+    steps, miou = [group.free_iterations or 0 for group in points], [group.mean("mIoU") for group in points]
+    left.plot(steps, miou, "-", color=BLUE, label="mIoU")
+    right.plot(steps, [group.mean("ncut") for group in points], "s--", color=ORANGE, label="NCut", markersize=4)
+    held = [any(map(refused, group.decisions)) for group in points]
+    for kind, fill, said in ((False, BLUE, None), (True, "white", "the guard refused updates")):
+        at = [index for index, value in enumerate(held) if value == kind]
+        if at:
+            x, y = [steps[index] for index in at], [miou[index] for index in at]
+            left.plot(x, y, "o", color=BLUE, markerfacecolor=fill, label=said)
+    if ruled is not None:
+        where = float(np.mean(ruled.per_image("iterations")))
+        left.axvline(where, color=GREY, linestyle=":")
+        left.plot([where], [ruled.mean("mIoU")], "*", color="black", markersize=13, label="early stopping", zorder=5)
+    left.set_xlabel("iterations per batch")
+    left.set_ylabel("mIoU in %", color=BLUE)
+    right.set_ylabel("normalized cut", color=ORANGE)
+    _legend(figure, [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]], 2)
+    return _svg(figure)
+
+
+def _diagram(inside: Sequence[Group]) -> str:
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(WIDTH, 4.4))
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    for index, group in enumerate(inside):
+        rows = group.records[0]["reliability"]
+        style = ("-", "--", "-.", ":")[index % 4]
+        sure, right = [row["confidence"] for row in rows], [row["accuracy"] for row in rows]
+        mark = MARKS[index % len(MARKS)]
+        axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=group.marked)
+    axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    _legend(figure, axes.get_legend_handles_labels()[0], 2)
+    return _svg(figure)
+
+
+def _legend(figure: Any, handles: Sequence[Any], columns: int) -> None:
+    """Below the axes, where it covers nothing."""
+    labels = [handle.get_label() for handle in handles]
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns, frameon=False)
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.tight_layout()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.05)
+    _pyplot().close(figure)
+    text = buffer.getvalue()
+    return re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingLibraryError("the page's figures need matplotlib: pip install 'allweather[report]'.") from error
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "allweather"  # the same records make the same page
+    matplotlib.rcParams["font.size"] = 10
+    from matplotlib import pyplot
+
+    return pyplot

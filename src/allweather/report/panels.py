@@ -1,0 +1,129 @@
+"""Panels of single frames: input, source, adapted, truth, and where adaptation changed the prediction for the better.
+
+They show frames of the streams, so a page with panels is as free to pass on as the frames are.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from allweather.data.images import read_labels
+from allweather.data.labelled import LabelledStream
+from allweather.data.labels import colorize
+from allweather.errors import InputError
+from allweather.report.collect import Group, Record, changes, source_of
+from allweather.runs.execute import labels_folder
+from allweather.runs.plan import PlannedRun
+from allweather.runs.streams import open_stream
+
+RIGHTED, SPOILT, SAME = (31, 95, 168), (200, 100, 30), (235, 235, 235)  # blue, orange, light grey
+COLUMNS = ("input", "source", "adapted", "truth", "change")
+Change = tuple[str, float]  # an image and its change in points of mIoU
+WIDTH = 360  # pixels of a picture in the page
+
+
+def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
+    """Title → HTML of the frames that adaptation helped and hurt most, `count` each, where predictions were kept.
+
+    Raises:
+        AllWeatherError: when no run kept its predictions, or a stream can no longer be opened.
+    """
+    made: dict[str, str] = {}
+    for group in groups:
+        source = source_of(group, groups)
+        if source is None or group.is_source or group.free_iterations is not None:
+            continue
+        before, after = _labels(folder, source.records[0]), _labels(folder, group.records[0])
+        if before is None or after is None:
+            continue
+        opened = open_stream(_run(group.records[0]))
+        ranked = changes(group, source)
+        helped, hurt = extremes(ranked, count)
+        for name, change in [*helped, *hurt]:
+            title = f"{group.label} on {group.stream}, {group.model}, {name}: {change:+.1f} points of mIoU"
+            made[title] = f"<h3>{html.escape(title)}</h3><div class='frames'>{_row(opened, name, before, after)}</div>"
+        if ranked:
+            made[group.setting[0]] = _key(opened)  # once for a stream, below its last frames
+    if not made:
+        raise InputError(
+            f"no run in {folder} kept its predictions. Run the plan with --labels, the source among its methods."
+        )
+    return made
+
+
+def extremes(ranked: Sequence[Change], count: int) -> tuple[list[Change], list[Change]]:
+    """The images that won most, the most first, and those that lost most, of changes with the worst first."""
+    helped = [entry for entry in reversed(ranked) if entry[1] > 0]
+    hurt = [entry for entry in ranked if entry[1] < 0]
+    return helped[:count], hurt[:count]
+
+
+def _key(opened: LabelledStream) -> str:
+    """What the colors mean."""
+    swatches = zip(opened.classes.names, opened.classes.colors, strict=True)
+    changes = (("put right by adaptation", RIGHTED), ("spoilt", SPOILT), ("as before", SAME))
+    shown = [*swatches, *((f"change: {name}", color) for name, color in changes)]
+    return "<div class='key'>" + "".join(
+        f"<span><i style='background:rgb({red},{green},{blue})'></i>{html.escape(name)}</span>"
+        for name, (red, green, blue) in shown
+    ) + "</div>"  # fmt: skip
+
+
+def _labels(folder: Path, record: Record) -> Path | None:
+    found = labels_folder(folder / _run(record).file)
+    return found if found.is_dir() else None
+
+
+def _run(record: Record) -> PlannedRun:
+    try:
+        return PlannedRun.from_json(record["run"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"a record's run cannot be repeated, so its frames cannot be shown ({error!r}).") from error
+
+
+def _row(opened: LabelledStream, name: str, before: Path, after: Path) -> str:
+    if name not in opened.stream.names:
+        raise InputError(f"the record names an image '{name}' that its stream has no more.")
+    truth = opened.truth(name).labels
+    source, adapted = (read_labels(kept / f"{name}.png") for kept in (before, after))
+    frame = opened.stream.read(name)
+    pixels = np.asarray((frame.image.permute(1, 2, 0) * 255).round().byte())
+    shown = {
+        "input": pixels,
+        "source": colorize(source, opened.classes),
+        "adapted": colorize(adapted, opened.classes),
+        "truth": colorize(np.where(truth < 0, 255, truth), opened.classes),
+        "change": _change(source, adapted, truth),
+    }
+    return "".join(f"<figure>{_image(shown[column], column)}<figcaption>{column}</figcaption></figure>"
+                   for column in COLUMNS)  # fmt: skip
+
+
+def _change(source: np.ndarray, adapted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """H×W×3: pixels that adaptation put right or spoilt; the others, and those without truth, are grey."""
+    picture = np.full((*truth.shape, 3), SAME, np.uint8)
+    scored = truth >= 0
+    picture[scored & (adapted == truth) & (source != truth)] = RIGHTED
+    picture[scored & (adapted != truth) & (source == truth)] = SPOILT
+    return picture
+
+
+def _image(pixels: np.ndarray, title: str) -> str:
+    picture = Image.fromarray(pixels)
+    height = round(picture.height * WIDTH / picture.width)
+    smooth = title == "input"
+    resampling = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    buffer = io.BytesIO()
+    made = picture.resize((WIDTH, height), resampling)
+    if smooth:
+        made.save(buffer, "JPEG", quality=85)
+    else:
+        made.save(buffer, "PNG", optimize=True)
+    kind = "jpeg" if smooth else "png"
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"<img src='data:image/{kind};base64,{data}' alt='{title}' width='{WIDTH}' height='{height}'>"

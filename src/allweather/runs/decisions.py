@@ -1,0 +1,68 @@
+"""What became of the updates of a run: each image's decision in a record, and how many there are of each kind."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from allweather.errors import InputError
+from allweather.session import Decision
+from allweather.session.guard import KINDS, Kind
+
+Counts = Mapping[Kind, float]  # every kind, 0 included; means over runs need not be whole
+
+
+def describe(decision: Decision) -> dict[str, str]:
+    """A decision as a record's image holds it: `decision`, its kind, and `reason` where there is one."""
+    return {"decision": decision.kind} | ({"reason": decision.reason} if decision.reason else {})
+
+
+def decision_of(image: Mapping[str, Any]) -> Decision | None:
+    """What a record says of one image; None where it was predicted without a decision, as after transductive passes.
+
+    Records of version 0.1 hold kind and reason as one text ("rolled back: …", "skipped: resting after a reset").
+
+    Raises:
+        InputError: for a decision of no known kind.
+    """
+    if "decision" not in image:
+        return None
+    try:
+        return Decision.read(": ".join(filter(None, (image["decision"], image.get("reason")))))
+    except ValueError as error:
+        raise InputError(f"image {image.get('name', '')}: {error}") from error
+
+
+def count(decisions: Iterable[Decision]) -> dict[Kind, int]:
+    """How many decisions there are of each kind, 0 included, ready for JSON."""
+    found = Counter(decision.kind for decision in decisions)
+    return {kind: found[kind] for kind in KINDS}
+
+
+def decisions_of(record: Mapping[str, Any], part: str = "") -> dict[Kind, int]:
+    """How many images of a record met each kind of decision, whichever version wrote it.
+
+    Args:
+        part: counts only images whose name begins so, as those of one piece of a sequence do.
+
+    Raises:
+        InputError: for a decision of no known kind.
+    """
+    if "images" not in record:
+        known: dict[Kind, int] = record["summary"]["decisions"].get(part, {})
+        return {kind: known.get(kind, 0) for kind in KINDS}
+    images = record["images"]
+    entries = images.items() if isinstance(images, Mapping) else ((image["name"], image) for image in images)
+    found = (decision_of(image) for name, image in entries if name.startswith(part))
+    return count(decision for decision in found if decision is not None)
+
+
+def refused(counts: Counts) -> float:
+    """How many images the guard kept from what the method would have done: shrunk, rolled back, reset or resting."""
+    return sum(number for kind, number in counts.items() if Decision(kind).refused)
+
+
+def spell(counts: Counts) -> str:
+    """The kinds that occur, in words: "92 shrunk, 3 rolled back"; nothing where every update was accepted."""
+    return ", ".join(
+        f"{number} {kind.replace('-', ' ')}" for kind, number in counts.items() if number and kind != "accepted"
+    )

@@ -1,0 +1,239 @@
+"""Running a plan: one record per run, written whole, resumed by record, safe from several processes at once."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import filelock
+import numpy as np
+import torch
+
+from allweather import methods
+from allweather.classes import CLASS_SETS
+from allweather.data.images import write_image, write_json
+from allweather.data.labelled import LabelledStream
+from allweather.data.labels import mapping_between
+from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.models import load_model
+from allweather.models.segmenter import Segmenter
+from allweather.runs.evaluate import Protocol, run
+from allweather.runs.memory import peak_memory, reset_peak
+from allweather.runs.plan import ModelSpec, Plan, PlannedRun
+from allweather.runs.record import provenance
+from allweather.runs.record_file import read_record
+from allweather.runs.scorer import Scorer
+from allweather.runs.stale import outdated
+from allweather.runs.streams import open_stream
+from allweather.runs.variables import resolve
+from allweather.session import AdaptWhen, Precision, Session
+
+Tick = Callable[[PlannedRun, int, int], None]  # the run, frames done, frames in all
+Finished = Callable[[PlannedRun, Mapping[str, Any]], None]  # the run and its record
+
+
+@dataclass
+class Executed:
+    """What became of a plan's runs, by record file name.
+
+    Attributes:
+        done: runs finished now; `kept` those whose record was there already.
+        elsewhere: runs that another process is at.
+        outdated: of those done, the ones whose record was there, and which of its settings have changed since.
+        failed: why a run could not be made; it has no record and is tried again next time.
+    """
+
+    done: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    outdated: dict[str, list[str]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def execute(
+    plan: Plan,
+    out: Path,
+    tick: Tick = lambda entry, done, total: None,
+    finished: Finished = lambda entry, record: None,
+    *,
+    keep_labels: bool = False,
+) -> Executed:
+    """Makes every record of the plan that is not in `out` yet; a run that cannot be made does not stop the others.
+
+    A record whose settings or weights are no longer what its run would use today is made again.
+
+    Args:
+        tick: called after every frame.
+        finished: called after every record that is written.
+        keep_labels: the predictions are written too, as PNG files in a folder beside each record.
+
+    Raises:
+        AllWeatherError: when `out` cannot be written.
+    """
+    result, network = Executed(), _Network()
+    _make_folder(out)
+    for entry in plan.runs:
+        path, labels = out / entry.file, labels_folder(out / entry.file)
+        try:
+            with filelock.FileLock(out / f".{entry.file}.lock").acquire(timeout=0):
+                record = _record_of(entry, path)
+                changed = [] if record is None else network.changed(record, entry)
+                if record is not None and not changed and (labels.is_dir() or not keep_labels):
+                    result.kept.append(entry.file)
+                    continue
+                try:
+                    made = make_record(entry, tick, labels if keep_labels else None, network.of(entry))
+                except AllWeatherError as error:
+                    result.failed[entry.file] = str(error)
+                    continue
+                write_json(path, made)
+                finished(entry, made)
+                result.done.append(entry.file)
+                if changed:
+                    result.outdated[entry.file] = changed
+        except filelock.Timeout:
+            result.elsewhere.append(entry.file)
+    return result
+
+
+class _Network:
+    """The network of the run at hand, loaded once for all runs in a row that share it; sessions work on copies."""
+
+    def __init__(self) -> None:
+        self._key: tuple[ModelSpec, str] | None = None
+        self._model: Segmenter | None = None
+
+    def of(self, entry: PlannedRun) -> Segmenter:
+        if self._model is None or self._key != (entry.model, entry.device):
+            self._model = None  # two networks at once may not fit
+            self._model, self._key = open_model(entry), (entry.model, entry.device)
+        return self._model
+
+    def changed(self, record: Mapping[str, Any], entry: PlannedRun) -> list[str]:
+        """What is no longer as the record says; nothing where that cannot be known, for want of the weights."""
+        try:
+            return outdated(record, entry, self.of(entry))
+        except AllWeatherError:
+            return []
+
+
+def labels_folder(record: Path) -> Path:
+    """Where the predictions of a record's frames lie, if they were kept."""
+    return record.with_suffix("")
+
+
+def make_record(
+    entry: PlannedRun,
+    tick: Tick = lambda entry, done, total: None,
+    labels: Path | None = None,
+    model: Segmenter | None = None,
+) -> dict[str, Any]:
+    """Runs one cell of the grid; the record says all that is needed to repeat it.
+
+    Args:
+        labels: folder for the predictions, H×W indices of the truth's classes as PNG files; None writes none.
+        model: the run's network, if it is loaded already; it is not changed.
+
+    Raises:
+        AllWeatherError: when model, stream, method or their classes do not fit, or no frame can be read.
+    """
+    reset_peak(entry.device)
+    model = model or open_model(entry)
+    session, labelled = open_session(entry, model), open_stream(entry)
+    mapping = mapping_between(model.classes, labelled.classes)
+    keep = None if labels is None else partial(_write_labels, labels)
+    scorer = Scorer(mapping, labelled, model, keep)
+    protocol = cast(Protocol, entry.protocol)
+    outcomes = run(session, labelled.stream, protocol, entry.batch)
+    for done, outcome in enumerate(outcomes, 1):
+        scorer.add(outcome)
+        tick(entry, done, len(labelled.stream))
+    if not scorer.matrix.counts.any():
+        raise InputError(f"{entry.title}: no pixel could be scored; {next(iter(scorer.failures.values()), '')}")
+    return {
+        **_head(entry, session, labelled, protocol),
+        **scorer.content(),
+        "peak_memory_mib": peak_memory(entry.device),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _write_labels(folder: Path, name: str, predicted: np.ndarray) -> None:
+    path = folder / f"{name}.png"
+    _make_folder(path.parent)
+    write_image(path, predicted.astype(np.uint8))
+
+
+def open_model(entry: PlannedRun) -> Segmenter:
+    """The run's network on its device.
+
+    Raises:
+        AllWeatherError: when it cannot be loaded.
+    """
+    spec = entry.model
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        try:
+            model = load_model(
+                spec.located(spec.name),
+                None if spec.weights is None else resolve(spec.weights),
+                **chosen_options(spec),
+            )
+        except UserWarning as warning:
+            raise SettingsError(f"{warning}; a plan needs weights for every network.") from warning
+    return model.to(torch.device(entry.device))
+
+
+def chosen_options(spec: ModelSpec) -> dict[str, Any]:
+    """What a plan says of a network beside its name and weights, as `load_model` takes it."""
+    options = {
+        "classes": spec.classes and CLASS_SETS[spec.classes],
+        "mean": spec.mean,
+        "std": spec.std,
+        "arguments": spec.arguments,
+    }
+    return {key: value for key, value in options.items() if value}
+
+
+def open_session(entry: PlannedRun, model: Segmenter) -> Session:
+    """A fresh session of the run, on a copy of the network.
+
+    Raises:
+        AllWeatherError: when the method cannot work on the network.
+    """
+    method = methods.make(
+        entry.method.located(entry.method.name), entry.method.preset, entry.method.fields, model=model
+    )
+    when = cast(AdaptWhen, entry.method.adapt_when)
+    return Session(model, method, seed=entry.seed, precision=cast(Precision, entry.precision), adapt_when=when)
+
+
+def _head(entry: PlannedRun, session: Session, labelled: LabelledStream, protocol: Protocol) -> dict[str, Any]:
+    continual = protocol == "transductive" and not session.method.episodic
+    after = "after the update" if session.method.report_after else "before the update"
+    return {
+        "identity": entry.identity,
+        "run": entry.content,
+        **provenance(session, labelled.stream, protocol, entry.batch),
+        "views": 2 if getattr(session.method, "mirror", False) else 1,  # the image, and its mirror image
+        "prediction": "after the last pass" if continual else after,
+    }
+
+
+def _record_of(entry: PlannedRun, path: Path) -> dict[str, Any] | None:
+    """The run's record if there is a whole one."""
+    try:
+        record = read_record(path) if path.exists() else {}
+    except AllWeatherError:
+        return None
+    return record if record.get("identity") == entry.identity else None
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AllWeatherError(f"cannot write records to {out}: {error.strerror or error}.") from error

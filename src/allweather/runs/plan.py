@@ -1,0 +1,338 @@
+"""Plans: a grid of models × methods × streams × seeds × orders × protocols, written as TOML."""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+from allweather import methods
+from allweather.classes import CLASS_SETS
+from allweather.errors import InputError, SettingsError, unknown
+from allweather.plugins import digest, relative_to
+from allweather.runs.evaluate import Protocol
+from allweather.session import AdaptWhen
+from allweather.values import parse_value
+
+ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
+SCORINGS = ("native", "1024x512")
+SECTIONS = ("models", "streams", "methods", "run")
+SCENES = "scenes:"
+PIECE = "{}"  # in folders of a sequence, where the piece's name goes
+FIELDS = Mapping[str, Any]
+OWN = {"own": True}  # of fields that say where code of the user's own is; no key of a plan sets them
+LATER: Mapping[
+    str, Mapping[str, Any]
+] = {  # what runs did not always say, and what it was then; left out where it is that, so that old records stay
+    "model": {"arguments": {}, "classes": None, "mean": (), "std": (), "code": ""},
+    "stream": {"code": ""},
+    "method": {"adapt_when": "always", "code": ""},
+}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """What a plan names; code of the user's own is sought from the plan's folder.
+
+    Attributes:
+        code: sha256 of the user's own file that the name says, '' for other names; the run is another with another.
+        folder: the plan's, which is no part of what the run is.
+    """
+
+    code: str = field(default="", metadata=OWN)
+    folder: str = field(default="", compare=False, metadata=OWN)
+
+    def located(self, name: str) -> str:
+        """A name with its file, if it has one, as it is found from here."""
+        return relative_to(self.folder, name)
+
+
+@dataclass(frozen=True)
+class ModelSpec(_Named):
+    """A network of a plan: its name, checkpoint (variables like ${ROOT} allowed) and input size.
+
+    Attributes:
+        name: `scheme:name`, or one of the user's own as `mynets.py:build`, sought from the plan's folder.
+        arguments: of the user's own factory.
+        classes: the class set's name, for libraries' and own networks.
+        mean, std: three numbers each, for own networks.
+    """
+
+    name: str
+    weights: str | None = None
+    size: str | None = None
+    arguments: FIELDS = field(default_factory=dict)
+    classes: str | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        pixels(self.size)
+        _known("class set", (self.classes,) if self.classes else (), tuple(CLASS_SETS))
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, 3):
+                raise SettingsError(f"model '{self.name}' {key}: expected three numbers, got {list(values)}.")
+
+
+@dataclass(frozen=True)
+class StreamSpec(_Named):
+    """Frames with labels: a dataset's split, a folder of images and one of labels, or a sequence of splits.
+
+    Attributes:
+        name: `dataset`, `dataset:split`, where the dataset may be one's own (`mydata.py:MyDataset:split`, sought from
+            the plan's folder), or any name where `images` and `labels` are given; `scenes:WEATHER` are
+            procedural scenes, which need nothing else.
+        root: the dataset's folder (variables like ${ROOT} allowed).
+        images, labels: folders whose files share names; `classes` says what the labels hold. `images` may be a video,
+            whose labels are named after the numbers of its frames: 000000.png is the first.
+        every: takes each n-th frame only.
+        sequence: pieces that follow each other without a reset, `rounds` times over: `dataset:split` names under
+            `root`, `scenes:WEATHER`, or what takes the place of `{}` in `images` and `labels`.
+    """
+
+    name: str
+    root: str | None = None
+    images: str | None = None
+    labels: str | None = None
+    classes: str = "cityscapes"
+    every: int = 1
+    sequence: tuple[str, ...] = ()
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        folders = self.images is not None and self.labels is not None
+        ways = (self.root is not None) + folders + self.procedural
+        if ways != 1 or (self.images is None) != (self.labels is None):
+            raise SettingsError(f"stream '{self.name}': expected either root, or both images and labels.")
+        if self.every < 1 or self.rounds < 1:
+            raise SettingsError(f"stream '{self.name}': every and rounds are at least 1.")
+        if folders and any(bool(self.sequence) != (PIECE in f"{path}") for path in (self.images, self.labels)):
+            raise SettingsError(f"stream '{self.name}': {PIECE} stands in images and labels of a sequence, only there.")
+
+    @property
+    def procedural(self) -> bool:
+        """Whether its frames are rendered."""
+        return all(piece.startswith(SCENES) for piece in self.sequence or (self.name,))
+
+
+@dataclass(frozen=True)
+class MethodSpec(_Named):
+    """A method with preset and fields; `seeds` and `orders` take the place of the plan's where given.
+
+    Attributes:
+        name: of the table, or one's own as `mymethod.py:MyMethod`, sought from the plan's folder.
+        adapt_when: `always`, or `shift`: frames that the source network knows are predicted by it, unadapted.
+    """
+
+    name: str
+    preset: str = "recommended"
+    fields: FIELDS = field(default_factory=dict)
+    adapt_when: str = "always"
+    seeds: tuple[int, ...] = ()
+    orders: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _known("order", self.orders, ORDERS)
+        _known("adapt_when", (self.adapt_when,), get_args(AdaptWhen))
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What all runs of a plan share, and the axes that are not models, streams or methods."""
+
+    seeds: tuple[int, ...] = (0,)
+    orders: tuple[str, ...] = ("natural",)
+    protocol: tuple[str, ...] = ("online",)
+    batch: int = 1
+    scoring: str = "native"
+    device: str = "cpu"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        _known("order", self.orders, ORDERS)
+        _known("protocol", self.protocol, get_args(Protocol))
+        _known("scoring", (self.scoring,), SCORINGS)
+        if self.batch < 1:
+            raise SettingsError(f"[run] batch: expected at least 1, got {self.batch}.")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One cell of the grid; its record's file name follows from what it is."""
+
+    model: ModelSpec
+    stream: StreamSpec
+    method: MethodSpec
+    protocol: str
+    order: str
+    seed: int
+    batch: int
+    scoring: str
+    device: str
+    precision: str
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "PlannedRun":
+        """The run that a record names."""
+        model = {**content["model"], **{k: tuple(content["model"].get(k, ())) for k in ("mean", "std")}}
+        stream = {**content["stream"], "sequence": tuple(content["stream"]["sequence"])}
+        method = {**content["method"], "seeds": (), "orders": ()}
+        specs = ModelSpec(**model), StreamSpec(**stream), MethodSpec(**method)
+        return cls(*specs, **{name: content[name] for name in ("protocol", "order", "seed", "batch", "scoring")},
+                   device=content["device"], precision=content["precision"])  # fmt: skip
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Everything that defines the run, ready for JSON; variables in paths unresolved."""
+        content = asdict(self)
+        for part, keys in LATER.items():
+            del content[part]["folder"]
+            for key, before in keys.items():
+                if content[part][key] == before:
+                    del content[part][key]
+        return content
+
+    @property
+    def identity(self) -> str:
+        """sha256 of everything that defines the run, the same on every machine."""
+        return _digest(self.content)
+
+    @property
+    def title(self) -> str:
+        """For people: model, stream, method and what else differs."""
+        given = "".join(f" {name}={value}" for name, value in self.model.arguments.items())
+        parts = (self.model.name + given, self.stream.name, f"{self.method.name}/{self.method.preset}", self.protocol)
+        return f"{' · '.join(parts)} · {self.order} · seed {self.seed}"
+
+    @property
+    def file(self) -> str:
+        """The record's file name, which stays when code of the user's own changes: the record is then made again."""
+        plain = re.sub(r"[^a-z0-9.]+", "-", self.title.lower()).strip("-")
+        content = self.content
+        for part in LATER:
+            content[part].pop("code", None)
+        return f"{plain}-{_digest(content)[:8]}.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The grid, in the order in which it runs."""
+
+    runs: tuple[PlannedRun, ...]
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a TOML file with `[[models]]`, `[[streams]]`, `[[methods]]` and `[run]`.
+
+    Raises:
+        AllWeatherError: when it cannot be read, or a key, value or name in it is wrong.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read the plan {path}: {error}.") from error
+    for key in content:
+        if key not in SECTIONS:
+            raise unknown("section of a plan", key, SECTIONS)
+    models, streams = _entries(content, "models", ModelSpec), _entries(content, "streams", StreamSpec)
+    chosen, run = _entries(content, "methods", MethodSpec), _build(RunSpec, content.get("run", {}), "[run]")
+    folder = str(path.parent)
+    models = [replace(spec, folder=folder, code=digest(spec.name, folder)) for spec in models]
+    streams = [replace(spec, folder=folder, code=_code_of_stream(spec, folder)) for spec in streams]
+    chosen = [replace(spec, folder=folder, code=digest(spec.name, folder)) for spec in chosen]
+    for spec in chosen:
+        methods.make(spec.located(spec.name), spec.preset, spec.fields)  # a misspelt field must not wait for the run
+    return Plan(tuple(_expand(models, streams, chosen, run)))
+
+
+def _code_of_stream(spec: StreamSpec, folder: str) -> str:
+    return "" if spec.root is None else digest((spec.sequence or (spec.name,))[0], folder)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def pixels(size: str | None) -> tuple[int, int] | None:
+    """(width, height) from WIDTHxHEIGHT.
+
+    Raises:
+        AllWeatherError: for anything else.
+    """
+    if size is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)
+    if not match:
+        raise SettingsError(f"size: expected WIDTHxHEIGHT, got '{size}'.")
+    return int(match[1]), int(match[2])
+
+
+def _expand(
+    models: list[ModelSpec], streams: list[StreamSpec], chosen: list[MethodSpec], run: RunSpec
+) -> list[PlannedRun]:
+    made = [
+        PlannedRun(
+            model,
+            stream,
+            replace(method, seeds=(), orders=()),
+            protocol,
+            order,
+            seed,
+            run.batch,
+            run.scoring,
+            run.device,
+            run.precision,
+        )
+        for model, stream, method in product(models, streams, chosen)
+        for protocol, order, seed in product(run.protocol, method.orders or run.orders, method.seeds or run.seeds)
+    ]
+    unique = {entry.file: entry for entry in made}
+    return list(unique.values())
+
+
+def _entries(content: Mapping[str, Any], section: str, kind: type[T]) -> list[T]:
+    tables = content.get(section, [])
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise SettingsError(f"a plan needs at least one [[{section}]] table.")
+    return [_build(kind, table, f"[[{section}]]") for table in tables]
+
+
+def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
+    """A settings object from a TOML table; a single value stands for a list of one."""
+    known = {entry.name: entry for entry in fields(kind) if "own" not in entry.metadata}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise unknown(f"key of {where}", key, known)
+        values[key] = _typed(value, known[key].type, f"{where} {key}")
+    missing = [
+        name
+        for name, entry in known.items()
+        if name not in values and entry.default is MISSING and entry.default_factory is MISSING
+    ]
+    if missing:
+        raise SettingsError(f"{where}: {', '.join(missing)} is missing.")
+    return kind(**values)
+
+
+def _typed(value: Any, expected: Any, where: str) -> Any:
+    """A TOML value as a key's type; a table stays as it is, its fields are the method's or the network's to check."""
+    if expected == FIELDS:
+        if not isinstance(value, dict):
+            raise SettingsError(f"{where}: expected a table, got {value!r}.")
+        return value
+    several = get_origin(expected) is tuple
+    if several and value == []:
+        raise SettingsError(f"{where}: expected at least one value, got none.")
+    return parse_value(where, [value] if several and not isinstance(value, list) else value, expected)
+
+
+def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)

@@ -1,0 +1,61 @@
+"""Records: one result with all that is needed to repeat it, one JSON file."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from allweather.data.stream import Stream
+from allweather.models.segmenter import Segmenter
+from allweather.runs.decisions import describe
+from allweather.session import Result, Session
+
+FORMAT = 2  # 1: a decision is one text, "rolled back: …", and only two kinds are counted
+
+
+def provenance(session: Session, stream: Stream, protocol: str, batch: int) -> dict[str, Any]:
+    """What made a result: settings, versions, weights, and the frames in their order."""
+    return {
+        "format": FORMAT,
+        "model": describe_model(session.model),
+        "session": session.settings(),
+        "protocol": protocol,
+        "batch": batch,
+        "frames": len(stream),
+        "order_hash": stream.order_hash,
+        "versions": versions(),
+    }
+
+
+def describe_model(model: Segmenter) -> dict[str, Any]:
+    """The network's name, classes, preprocessing and weights."""
+    weights = model.provenance
+    return {
+        "name": model.name,
+        "classes": model.classes.name,
+        "bn_share": model.facts.bn_share,
+        "weights": None if weights is None else weights.file,
+        "sha256": None if weights is None else weights.sha256,
+    }
+
+
+def describe_result(result: Result) -> dict[str, Any]:
+    """What became of one image of a batch: updates, why they ended, the decision, and its share of the seconds."""
+    images = result.logits.shape[0] if result.logits.ndim == 4 else 1
+    return {
+        "iterations": result.iterations,
+        "stop": result.stop,
+        **describe(result.decision),
+        "seconds": round(result.seconds / images, 4),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that can change a number."""
+    return {
+        "allweather": version("allweather"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+    }

@@ -1,0 +1,144 @@
+"""Reading records: JSON of the shape that `bench` and `adapt` write, or one line that says where it is another."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+from allweather.data.json_lines import read_json_lines
+from allweather.errors import InputError
+from allweather.runs.decisions import decisions_of
+from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Each, Maybe, check, check_depth
+from allweather.runs.summary import is_summary
+
+SETTING = (*SCALAR, list)
+IMAGE = {
+    "decision": Maybe(str), "reason": Maybe(str), "iterations": Maybe(int), "seconds": Maybe(NUMBER),
+    "stop": Maybe(str),
+}  # fmt: skip
+SCORED = {
+    **IMAGE, "name": str, "mIoU": (*NUMBER, *OR_NONE), "intersection": [int], "union": [int],
+    "ncut": Maybe(NUMBER), "only_predicted": Maybe([int]),
+}  # fmt: skip
+FIGURES = {
+    "mIoU": NUMBER, "IoU": Each((*NUMBER, *OR_NONE)), "interval": [NUMBER], "calibration_error": Maybe(NUMBER),
+    "mUIoU": Maybe((*NUMBER, *OR_NONE)), "ncut": Maybe(NUMBER), "ncut_before": Maybe(NUMBER), "images": Maybe(int),
+    "mIoU_truth": Maybe((*NUMBER, *OR_NONE)), "not_in_truth": Maybe([str]),
+}  # fmt: skip
+SUMMARY = {
+    "images": int, "interval": [NUMBER], "means": Each(NUMBER), "stops": Each(int), "decisions": Each(Each(int)),
+    "paired": Each([NUMBER]),
+}  # fmt: skip
+RUN = {
+    "model": {"name": str, "size": Maybe((str, *OR_NONE)), "weights": Maybe((str, *OR_NONE))},
+    "stream": {"name": str, "every": Maybe(int)},
+    "method": {"name": str, "preset": str, "fields": Each(SETTING), "adapt_when": Maybe(str)},
+    "protocol": str, "scoring": str, "order": str, "seed": int, "batch": int, "device": Maybe(str),
+    "precision": Maybe(str),
+}  # fmt: skip
+RECORD = {
+    "identity": Maybe(str), "run": RUN, "figures": FIGURES, "images": Maybe([SCORED]),
+    "summary": Maybe(SUMMARY), "failures": Each(str),
+    "model": {"name": str, "weights": (str, *OR_NONE), "sha256": (str, *OR_NONE)},
+    "session": Maybe({"method": Each(SETTING), "guard": Each(SETTING)}),
+    "parts": Maybe(Each({"mIoU": (*NUMBER, *OR_NONE), "mIoU_truth": Maybe((*NUMBER, *OR_NONE))})),
+    "confusion": Maybe([[int]]),
+    "reliability": Maybe([{"confidence": NUMBER, "accuracy": NUMBER}]),
+    "resolution": Maybe({"stored": [str], "input": [str], "scored": [str]}),
+    "versions": {"machine": str}, "frames": int, "order_hash": str, "prediction": str, "views": Maybe(int),
+    "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe((*NUMBER, *OR_NONE)), "finished": Maybe(str),
+}  # fmt: skip
+ADAPTED = {"images": Each(IMAGE), "failures": Maybe(Each(str))}
+LINE = {**IMAGE, "name": str, "failure": Maybe(str)}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a run, by whichever version of `allweather bench` it was written.
+
+    Raises:
+        InputError: when the file is none, or a part of it is missing or of another kind.
+    """
+    record = read_json(path)
+    try:
+        check(record, RECORD)
+        _check_classes(record)
+        _check_parts(record)
+        decisions_of(record)
+    except InputError as error:
+        raise InputError(f"{path} is not a record that `allweather bench` wrote: {error}") from error
+    return record
+
+
+def read_adapted(path: Path) -> dict[str, Any]:
+    """The record of an output folder of `allweather adapt`: the header with `images` and `failures` by name.
+
+    They are the lines of the .jsonl file beside it, of which an image's last one counts; version 0.1 wrote them into
+    the header itself.
+
+    Raises:
+        InputError: when the file is none, or a part of it is missing or of another kind.
+    """
+    record, lines = {"images": {}, **read_json(path)}, read_json_lines(path.with_suffix(".jsonl"))
+    try:
+        check({"lines": lines}, {"lines": [LINE]})
+        check(record, ADAPTED)
+        _add_lines(record, lines)
+        decisions_of(record)
+    except InputError as error:
+        raise InputError(f"{path} is not a record that `allweather adapt` wrote: {error}") from error
+    return record
+
+
+def _add_lines(record: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    record["failures"] = record.get("failures", {})
+    for line in lines:
+        name = line.pop("name")
+        for kind in ("images", "failures"):
+            record[kind].pop(name, None)
+        if "failure" in line:
+            record["failures"][name] = line["failure"]
+        else:
+            record["images"][name] = line
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object, its numbers finite.
+
+    Raises:
+        InputError: when it cannot be read, or holds anything else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        check_depth(content)
+        check(content, dict)
+    except (OSError, ValueError, RecursionError, InputError) as error:
+        raise InputError(f"{path} is not a readable record ({error}).") from error
+    return content
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _check_classes(record: dict[str, Any]) -> None:
+    """Counts of every image are of the classes that the figures name."""
+    classes, images = len(record["figures"]["IoU"]), record.get("images", [])
+    if not images and not is_summary(record):
+        raise InputError("images: expected at least one, got none.")
+    for index, image in enumerate(images):
+        for key in ("intersection", "union"):
+            if len(image[key]) != classes:
+                raise InputError(f"images.{index}.{key}: expected {classes} numbers, got {len(image[key])}.")
+        if not all(0 <= number < classes for number in image.get("only_predicted", [])):
+            raise InputError(f"images.{index}.only_predicted: expected numbers of classes, 0 to {classes - 1}.")
+    if len(record["figures"]["interval"]) != 2:
+        raise InputError("figures.interval: expected two numbers.")
+    rows = [len(row) for row in record.get("confusion", [])]
+    if "confusion" in record and rows != [classes + 1] * classes:
+        raise InputError(f"confusion: expected {classes} rows of {classes + 1} numbers.")
+
+
+def _check_parts(record: dict[str, Any]) -> None:
+    for part in record.get("parts", {}):
+        if not re.match(r"\d+/", part):
+            raise InputError(f"parts.{part}: expected a name like 01/fog.")

@@ -1,0 +1,38 @@
+"""Whether a record is what its run would give today: the same run, settings, guard and weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from allweather import methods
+from allweather.models.segmenter import Segmenter
+from allweather.runs.plan import PlannedRun
+from allweather.runs.summary import per_image
+from allweather.session.guard import Guard
+
+
+def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> list[str]:
+    """What the record was made with that differs today, as dotted keys; a preset's values may have changed since.
+
+    Settings that only one side knows do not count: a field that is new leaves old records as they are. Nor does the
+    guard where nothing was updated, for then it had nothing to judge.
+    """
+    method = methods.make(
+        entry.method.located(entry.method.name), entry.method.preset, entry.method.fields, model=model
+    )
+    weights = model.provenance
+    updated = any(per_image(record, "iterations"))
+    guard = {"guard": asdict(Guard())} if updated or not method.episodic else {}
+    now = {
+        "session": {"method": methods.settings_of(method), **guard},
+        "model": {"sha256": None if weights is None else weights.sha256},
+    }
+    return _differing(record, json.loads(json.dumps(now)), "")
+
+
+def _differing(before: Any, now: Any, key: str) -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        shared = [name for name in now if name in before]
+        return [found for name in shared for found in _differing(before[name], now[name], f"{key}.{name}".strip("."))]
+    return [] if before == now else [key]

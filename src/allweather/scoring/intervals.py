@@ -1,0 +1,162 @@
+"""Bootstrap intervals over images: of one mIoU, and of the difference of two methods over one set of classes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from allweather.errors import InputError, unknown
+from allweather.scoring.confusion import ratio
+
+Convention = Literal["truth", "official"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its percentile interval (Efron, 1979), in the figure's own unit."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """What a bootstrap needs of each image, N×C per class.
+
+    Attributes:
+        intersection: right pixels.
+        union: pixels true or predicted.
+        truth: whether the class has a true pixel in the image; None where that was not recorded.
+    """
+
+    intersection: np.ndarray
+    union: np.ndarray
+    truth: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.intersection.shape != self.union.shape or self.union.ndim != 2 or not len(self.union):
+            raise InputError(
+                f"expected counts N×C of at least one image, got {self.intersection.shape} and {self.union.shape}."
+            )
+
+    def classes(self, weights: np.ndarray) -> np.ndarray:
+        """The classes in the truth of R resamples, R×C booleans; weights R×N say how often each image counts.
+
+        Where the truth was not recorded: the classes true or predicted.
+        """
+        return (weights @ self.held.astype(np.int64)) > 0
+
+    @property
+    def held(self) -> np.ndarray:
+        """The classes in the truth of each image, N×C; those true or predicted where the truth was not recorded."""
+        return self.union > 0 if self.truth is None else self.truth
+
+    def mean_iou(self, weights: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+        """mIoU in [0, 1] of R resamples; weights R×N say how often each image counts.
+
+        Args:
+            classes: R×C booleans, what each mean is over; the official choice, true or predicted, where None.
+        """
+        iou = ratio(weights @ self.intersection, weights @ self.union)
+        counted = ~np.isnan(iou) if classes is None else classes & ~np.isnan(iou)
+        return ratio(np.where(counted, iou, 0).sum(1), counted.sum(1))
+
+
+def image_differences(first: ImageCounts, second: ImageCounts) -> np.ndarray:
+    """N: each image's mIoU by `second` minus that by `first`, in [0, 1], over the classes in its truth; NaN without."""
+    both = first.held & second.held
+    change = ratio(second.intersection, second.union) - ratio(first.intersection, first.union)
+    return ratio(np.where(both, change, 0).sum(1), both.sum(1))
+
+
+def counts_of(record: Mapping[str, Any], names: Sequence[str]) -> ImageCounts:
+    """The counts of a record's images, in the order of `names`.
+
+    Records that do not say what each image's truth holds are read without the classes that their whole truth has not.
+    """
+    by_name = {image["name"]: image for image in record["images"]}
+    images = [by_name[name] for name in names]
+    intersection, union = (np.array([image[key] for image in images]) for key in ("intersection", "union"))
+    if any("only_predicted" not in image for image in images):
+        return ImageCounts(intersection, union * _in_truth(record, union.shape[1]))
+    truth = union > 0
+    for row, image in zip(truth, images, strict=True):
+        row[image["only_predicted"]] = False
+    return ImageCounts(intersection, union, truth)
+
+
+def bootstrap(
+    counts: ImageCounts,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    *,
+    convention: Convention = "truth",
+) -> Interval:
+    """mIoU in [0, 1] over all images together, with its interval over images.
+
+    Args:
+        convention: `truth`, over the classes in the truth of each resample; or `official`, over those true or
+            predicted in it.
+    """
+    _check(convention)
+    images = len(counts.union)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        return counts.mean_iou(weights, counts.classes(weights) if convention == "truth" else None)
+
+    return _interval(float(mean(np.ones((1, images)))[0]), mean(_resample(images, resamples, seed)), level)
+
+
+def paired_difference(
+    first: ImageCounts,
+    second: ImageCounts,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    *,
+    convention: Convention = "truth",
+) -> Interval:
+    """mIoU of `second` minus that of `first`; every resample takes the same images of both.
+
+    Args:
+        convention: `truth`, both means over one set of classes, those in the truth of the resample; or `official`,
+            each mean over the classes true or predicted by its own method.
+
+    Raises:
+        AllWeatherError: when they do not hold the same number of images and classes.
+    """
+    _check(convention)
+    if first.union.shape != second.union.shape:
+        raise InputError(
+            f"a paired difference needs the same images and classes, got {first.union.shape} and {second.union.shape}."
+        )
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        both = first.classes(weights) & second.classes(weights) if convention == "truth" else None
+        return second.mean_iou(weights, both) - first.mean_iou(weights, both)
+
+    whole, drawn = np.ones((1, len(first.union))), _resample(len(first.union), resamples, seed)
+    return _interval(float(difference(whole)[0]), difference(drawn), level)
+
+
+def _in_truth(record: Mapping[str, Any], classes: int) -> np.ndarray:
+    """Whether each class is in the truth of the whole record; all of them where it holds no confusion matrix."""
+    return np.array(record["confusion"]).sum(1) > 0 if "confusion" in record else np.ones(classes, bool)
+
+
+def _check(convention: str) -> None:
+    if convention not in get_args(Convention):
+        raise unknown("convention", convention, get_args(Convention))
+
+
+def _resample(images: int, resamples: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), resamples)
+
+
+def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), level)

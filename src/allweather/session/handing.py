@@ -1,0 +1,208 @@
+"""The way out of a session: the adapted network as a plain module, as a file, or on the hub."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import nn
+
+from allweather.errors import SettingsError, unknown
+from allweather.export.deployment import Deployment, apart
+from allweather.export.ordinary import Averages, Statistics, ordinary, own_keys, own_network
+from allweather.methods.method import Batch, Method, State
+from allweather.methods.normalization import moving_statistics
+from allweather.methods.parameters import with_parameters
+from allweather.models.segmenter import Segmenter
+from allweather.pictures.convert import Picture
+from allweather.session.adapted import AdaptedNetwork
+from allweather.session.averages import StreamAverages
+
+
+class HandsBack(ABC):
+    """What a session can hand back; the network is copied, and the session goes on as if nothing had been asked."""
+
+    model: Segmenter
+    method: Method
+    state: State
+    _adapted: AdaptedNetwork
+    _averages: StreamAverages
+
+    def network(self, statistics: Statistics = "image", frames: Iterable[Picture] | None = None) -> nn.Module:
+        """The adapted network: a copy of the user's own class, which takes and gives what the user's network does.
+
+        In evaluation mode, on the CPU, float32, gradients on; its state dict has the keys of the user's network.
+
+        Args:
+            statistics: `image`: BatchNorm layers mix in each image's own statistics as the session does, by a hook of
+                this package before each; `stream`: the mixture with the stream's average is written into the ordinary
+                buffers, and nothing of this package is left. The same for networks and methods that mix nothing.
+            frames: for `stream`: pictures to average over in place of those that the session has adapted to.
+
+        Raises:
+            SettingsError: for a method whose prediction is not its network's, and for `stream` without a stream.
+        """
+        return own_network(self._deployment(statistics, frames).model)
+
+    def export(
+        self,
+        path: Path | str,
+        *,
+        statistics: Statistics | None = None,
+        frames: Iterable[Picture] | None = None,
+        size: tuple[int, int] | None = None,
+        opset: int | None = None,
+    ) -> None:
+        """Writes the adapted network; the suffix says as what. The file appears whole and checked, or not at all.
+
+        - `.safetensors`: a state dict that the user's own network loads, `load_state_dict(load_file(path))`.
+        - `.pt2`: a graph of `torch.export`. `.onnx`: the same for ONNX Runtime and others (extra `onnx`). Both take
+          `image`, 1×3×H×W, RGB in [0, 1], and give `logits`, 1×C×H×W: what the network expects of its input is inside.
+        - `.delta.safetensors`: what moved alone, for `allweather.apply_delta`.
+
+        What made it is in the file's metadata, as JSON under `allweather`. An export no longer adapts; mirrored and
+        other views of a method are not in it.
+
+        Args:
+            path: missing folders are made.
+            statistics, frames: as of `network`. None is `stream` for `.safetensors`, which can hold nothing else that
+                a plain network follows, and `image` for the others.
+            size: (width, height) to fix a graph to; None leaves both open.
+            opset: of ONNX, 18 to 23; 18 where None.
+
+        Raises:
+            SettingsError: for another suffix, a setting that such a file does not have, and as `network`.
+            NetworkError: for a network that cannot become a graph, by line or operation, or whose graph disagrees.
+            MissingLibraryError: for `.onnx` without the extra `onnx`.
+            AllWeatherError: when the file cannot be written.
+        """
+        from allweather.export.write import check, write  # torch.export takes long to import
+
+        path = Path(path)
+        kind = check(path, size, opset)
+        if statistics is None:
+            statistics = "stream" if kind == ".safetensors" else "image"
+        write(self._deployment(statistics, frames), path, size, opset)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        licence: str | None = None,
+        figures: Mapping[str, float] | None = None,
+        base_model: str | None = None,
+        statistics: Statistics = "image",
+        frames: Iterable[Picture] | None = None,
+        private: bool = True,
+    ) -> str:
+        """Uploads what moved, with a model card, to the Hugging Face hub; `allweather.from_hub` fetches it.
+
+        Args:
+            repository: OWNER/NAME, made where it does not exist.
+            licence: of the base network's weights; None takes the catalogue's.
+            figures: measured ones for the card, such as {"mIoU % at dusk": 57.4}.
+            base_model: the base's own repository on the hub.
+            statistics, frames: as of `network`.
+            private: whether a repository that is made is.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            SettingsError: for a base whose licence is not known, and as `network`.
+            MissingLibraryError: when huggingface_hub is not installed.
+            AllWeatherError: when the hub refuses, or cannot be reached.
+        """
+        from allweather.export.hub import push
+
+        deployment = self._deployment(statistics, frames)
+        return push(
+            deployment, repository, licence=licence, figures=figures or {}, base_model=base_model, private=private
+        )
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All settings, ready for JSON."""
+
+    @abstractmethod
+    def _alone(self) -> AbstractContextManager[None]:
+        """One thread at a time."""
+
+    @abstractmethod
+    def _batch(self, pictures: Picture) -> tuple[Batch, bool]:
+        """The pictures where the network lies."""
+
+    def _deployment(self, statistics: Statistics, frames: Iterable[Picture] | None) -> Deployment:
+        if statistics not in get_args(Statistics):
+            raise unknown("statistics", statistics, get_args(Statistics))
+        with self._alone():
+            self._check_method()
+            values = self.method.deployed(self.state)
+            averages = self._stream(frames) if statistics == "stream" else {}
+            model = ordinary(self.model, values, statistics, averages)
+            base = own_keys(model, self._adapted.source_state())
+            return Deployment(model, apart(base), self._about(statistics))
+
+    def _check_method(self) -> None:
+        if self.method.episodic and self.state.parameters:
+            name = self.method.name
+            raise SettingsError(
+                f"{name} returns to the source network after each batch: nothing that it learns is left to export. "
+                f"Adapt with episodic=false, or with mall-domain, or export norm, whose statistics are all it has."
+            )
+
+    def _stream(self, frames: Iterable[Picture] | None) -> Averages:
+        """Averages of the frames, or of what the session has adapted to."""
+        averages = self._averages
+        if not averages.layers:
+            return {}
+        if frames is not None:
+            averages = self._look_at(frames)
+        if not averages.count:
+            raise SettingsError(
+                f"{self.method.name}: no statistics of a stream were gathered in this session. Pass pictures to take "
+                "them from (frames=…, --frames FOLDER), or choose statistics='image'."
+            )
+        return dict(averages.values())
+
+    @torch.no_grad()
+    def _look_at(self, frames: Iterable[Picture]) -> StreamAverages:
+        """What the layers see of the frames as the network stands; nothing moves."""
+        averages, before = StreamAverages(self.model.network), self._adapted.snapshot()
+        values = self.method.deployed(self.state)
+        for frame in frames:
+            batch, _ = self._batch(frame)
+            with moving_statistics(self.model):
+                with_parameters(self.model, values, batch.images)
+            averages.take()
+        self._adapted.restore_own_buffers(before)
+        return averages
+
+    def _about(self, statistics: Statistics) -> dict[str, Any]:
+        mixes = bool(self._averages.layers)
+        views = ["the picture alone; the session averages with its mirror image"] if self.method.mirror else []
+        return {
+            "network": self.model.name,
+            "classes": list(self.model.classes.names),
+            "settings": self.settings(),
+            "statistics": statistics if mixes else "the network's own",
+            "views": views,
+            "expects": _expects(self.model),
+            "record": {"updates": self._adapted.updates, "batches averaged": self._averages.count},
+            "versions": {"allweather": version("allweather"), "torch": torch.__version__},
+        }
+
+
+def _expects(model: Segmenter) -> dict[str, Any]:
+    """What the own network expects of its input, which a state dict alone does not say."""
+    facts = model.preprocessing
+    return {
+        "channels": "BGR" if facts.bgr else "RGB",
+        "range": [0, facts.value_range],
+        "mean": list(facts.mean),
+        "std": list(facts.std),
+        "size_multiple": facts.size_multiple,
+    }

@@ -1,0 +1,95 @@
+"""A saved session opened without knowing how it was made: its settings are in the file."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_type_hints
+
+from allweather import methods
+from allweather.errors import CheckpointError, SettingsError
+from allweather.methods.method import Method
+from allweather.methods.own import find_method
+from allweather.methods.settings import parse_settings
+from allweather.models.segmenter import Segmenter
+from allweather.session.adapted import Precision
+from allweather.session.guard import Guard
+from allweather.session.session import AdaptWhen, Session
+from allweather.session.shift import Shift
+from allweather.session.storage import read_identity
+from allweather.values import parse_value
+
+T = TypeVar("T", Guard, Shift)
+
+
+def open_saved(path: Path, model: Segmenter, method: str | None = None) -> Session:
+    """The session that `Session.save` wrote to `path`, on the network that it was of.
+
+    Args:
+        model: that network, with the weights that were adapted.
+        method: of one's own, as `mymethod.py:MyMethod`; methods of this package are known from the file.
+
+    Raises:
+        CheckpointError: for a file that is none, is damaged, or belongs to another network or device.
+        SettingsError: for a method that is not of this package, where `method` does not name it.
+    """
+    identity = read_identity(path)
+    _check(path, identity, model)
+    try:
+        session = Session(
+            model,
+            _method(path, identity, method),
+            seed=int(identity["seed"]),
+            precision=parse_value("precision", identity["precision"], Precision),
+            guard=_part(Guard, "guard", identity),
+            adapt_when=parse_value("adapt_when", identity["adapt_when"], AdaptWhen),
+            shift=_part(Shift, "shift", identity) if "shift.threshold" in identity else None,
+        )
+    except KeyError as error:
+        raise CheckpointError(f"{path} is damaged, or of another version: it lacks the setting {error}.") from error
+    session.load(path)
+    return session
+
+
+def saved_device(path: Path) -> str:
+    """The kind of device that the session was on.
+
+    Raises:
+        CheckpointError: for a file that is none.
+    """
+    return read_identity(path).get("device", "cpu")
+
+
+def _check(path: Path, identity: Mapping[str, str], model: Segmenter) -> None:
+    if (network := identity.get("network")) != model.name:
+        raise CheckpointError(
+            f"{path} is a session of {network}, this network is {model.name}. Name the network that was adapted."
+        )
+
+
+def _method(path: Path, identity: Mapping[str, str], own: str | None) -> Method:
+    name = identity["name"]
+    if own is None and name not in methods.METHODS:
+        raise SettingsError(
+            f"{path} was adapted by {name}, a method of your own. Say where it is: --method mymethod.py:MyMethod."
+        )
+    kind = find_method(own or name, methods.METHODS)
+    if kind.name != name:
+        raise SettingsError(f"{path} was adapted by {name}, not by {kind.name}. Leave --method out, or name that one.")
+    values = {field.name: _text(identity[field.name]) for field in fields(cast(Any, kind))}
+    return kind(**parse_settings(kind, values))
+
+
+def _part(kind: type[T], group: str, identity: Mapping[str, str]) -> T:
+    """A guard, or what counts as a shift, from its saved fields."""
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {
+        field.name: parse_value(f"{group}.{field.name}", _text(identity[f"{group}.{field.name}"]), hints[field.name])
+        for field in fields(kind)
+    }
+    return kind(**values)
+
+
+def _text(saved: str) -> str:
+    """A saved value as the command line takes it: none for None, and lists without brackets."""
+    return "none" if saved == "None" else re.sub(r"^[\[(](.*?),?[\])]$", r"\1", saved)

@@ -1,0 +1,150 @@
+"""A session over frames of one's own: one frame asked for, adapted to and given back at a time."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from allweather.errors import InputError, SettingsError
+from allweather.pictures.convert import read_image
+from allweather.session.result import Result
+
+F = TypeVar("F")
+OnFrame: TypeAlias = Callable[[F, Result], object]
+Unreadable: TypeAlias = bool | Callable[[F | None, InputError], object]
+
+_log = logging.getLogger(__name__)
+
+
+class Adapts(Protocol):
+    """What adapts to a picture, or to a batch of them, and predicts it."""
+
+    def __call__(self, images: Tensor, /) -> Result: ...
+
+
+class Streaming:
+    """Gives what adapts to pictures the method that adapts to a stream of them."""
+
+    def stream(
+        self: Adapts,
+        frames: Iterable[F],
+        *,
+        batch: int = 1,
+        on_frame: OnFrame[F] | None = None,
+        skip_unreadable: Unreadable[F] = False,
+    ) -> Iterator[Result]:
+        """Adapts to frames one after another and gives the result of each: `for result in session.stream(frames)`.
+
+        A frame is taken only when the next result is asked for; of a batch, the whole batch. The loop may be left at
+        any time, and an error of `frames` or `on_frame` comes out as it is: the session then stands after the last
+        frame that it adapted to, ready for another stream.
+
+        Args:
+            frames: anything to iterate over that gives single pictures as `session(…)` takes them, or what holds one as
+                its `image` or `pixels`: a list, a generator, a batch of frames, a `load_stream(…)`, a `data.Video`.
+            batch: frames that are adapted to together; fewer at the end and where the size changes.
+            on_frame: called as on_frame(frame, result) before each result is given.
+            skip_unreadable: what becomes of a frame that is no readable picture: False raises; True leaves it out with
+                a warning in the log; a function is called as skip_unreadable(frame, error), frame None where there is
+                not even that. A generator that raises has ended, so its error always comes out.
+
+        Returns:
+            One result a frame, C×H×W. Frames of a batch share losses, decision and seconds.
+
+        Raises:
+            InputError: for a frame that is no picture, or `frames` that are none.
+            SettingsError: for a batch below 1.
+        """
+        _check(frames, batch)
+        return _results(self, _Source(frames, skip_unreadable), batch, on_frame)
+
+
+def _results(adapt: Adapts, source: _Source[F], batch: int, on_frame: OnFrame[F] | None) -> Iterator[Result]:
+    for frames, images in _batches(source, batch):
+        together = adapt(images[0] if batch == 1 else torch.stack(images))
+        for frame, result in zip(frames, [together] if batch == 1 else _apart(together), strict=True):
+            if on_frame is not None:
+                on_frame(frame, result)
+            yield result
+
+
+def _batches(source: _Source[F], batch: int) -> Iterator[tuple[list[F], list[Tensor]]]:
+    """Frames and their images, as many as asked for; fewer at the end, and where the size changes."""
+    frames: list[F] = []
+    images: list[Tensor] = []
+    for frame, image in source:
+        if images and image.shape != images[0].shape:
+            yield frames, images
+            frames, images = [], []
+        frames.append(frame)
+        images.append(image)
+        if len(images) == batch:
+            yield frames, images
+            frames, images = [], []
+    if images:
+        yield frames, images
+
+
+def _apart(together: Result) -> list[Result]:
+    """The result of each image of a batch; what concerns the batch as a whole is that of each."""
+    images = [None] * len(together.logits) if together.images is None else list(together.images)
+    parts = zip(together.logits, images, strict=True)
+    return [replace(together, logits=logits, images=image) for logits, image in parts]
+
+
+class _Source(Iterator[tuple[F, Tensor]]):
+    """The frames that can be read, each with its image."""
+
+    def __init__(self, frames: Iterable[F], skip_unreadable: Unreadable[F]) -> None:
+        self._frames = iter(frames)
+        self._skip = skip_unreadable
+
+    def __next__(self) -> tuple[F, Tensor]:
+        while True:
+            frame: F | None = None
+            try:
+                frame = next(self._frames)
+                return frame, read_image(_picture(frame))
+            except InputError as error:
+                if not self._skip or (frame is None and inspect.isgenerator(self._frames)):
+                    raise  # a generator that raised gives nothing more: skipping would lose the rest in silence
+                self._tell(frame, error)
+
+    def _tell(self, frame: F | None, error: InputError) -> None:
+        if callable(self._skip):
+            self._skip(frame, error)
+        else:
+            _log.warning("skipped: %s", error)
+
+
+def _picture(frame: Any) -> Any:
+    """The picture that a frame is, or has: its `image`, or its `pixels`."""
+    if isinstance(frame, np.ndarray | Tensor):
+        return frame
+    for name in ("image", "pixels"):
+        if isinstance(held := getattr(frame, name, None), np.ndarray | Tensor):
+            return held
+    return frame
+
+
+def _check(frames: Any, batch: Any) -> None:
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+        raise SettingsError(f"Session.stream, batch: expected an integer of at least 1, got {batch!r}.")
+    if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
+        what = repr(frames) if isinstance(frames, str | bytes) else f"a {type(frames).__name__}"
+        raise InputError(
+            f"Session.stream: expected frames one after another, such as a list, a generator or "
+            f'allweather.load_stream("video", path); got {what}. A single picture goes to session(picture).'
+        )
+    if isinstance(frames, np.ndarray | Tensor) and frames.ndim != 4:
+        raise InputError(
+            f"Session.stream: expected frames one after another, or a batch of them with four dimensions; got shape "
+            f"{tuple(frames.shape)}. A single picture goes to session(picture)."
+        )

@@ -1,0 +1,196 @@
+"""`adapt` on videos and its choice of outputs: the same labels as of a folder, films that play, and every bad video."""
+
+import json
+import resource
+import signal
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import clip, cut, scene, sound_only
+from command_line import MODEL, Done, allweather, in_a_process, pixels
+from PIL import Image
+
+from allweather.data.scenes import render
+from allweather.runs.record_file import read_adapted
+
+SIZE = (96, 64)
+LOSSLESS = {"codec": "libx264rgb", "pixel_format": "rgb24", "options": {"qp": "0"}}
+
+
+def drive(count: int) -> list[np.ndarray]:
+    return [(render(seed, "fog", SIZE).rgb * 255).astype(np.uint8) for seed in range(count)]
+
+
+def adapted(inputs: Path, out: Path, *more: object, method: str = "mall-domain") -> Done:
+    return allweather("adapt", inputs, *MODEL, "--method", method, "--out", out, *more)
+
+
+def film(path: Path) -> list[np.ndarray]:
+    with av.open(path) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def rate(path: Path) -> float:
+    with av.open(path) as container:
+        return float(container.streams.video[0].average_rate)
+
+
+@pytest.mark.parametrize("size", [(), ("--size", "64x48")], ids=["native", "resampled"])
+def test_a_folder_and_the_same_frames_as_a_lossless_video_give_equal_labels(
+    tmp_path: Path, size: tuple[str, ...]
+) -> None:
+    frames = drive(4)
+    (tmp_path / "images").mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / "images" / f"{index:06d}.png")
+    kinds = ("--write", "labels,confidence", *size)
+    for inputs in (tmp_path / "images", clip(tmp_path / "clip.mkv", frames, **LOSSLESS)):
+        done = adapted(inputs, tmp_path / f"of-{inputs.name}", *kinds)
+        assert done.returncode == 0, done.stderr
+    for kind in ("labels", "confidence"):
+        written = sorted((tmp_path / "of-images" / kind).iterdir())
+        assert [path.name for path in written] == [f"{index:06d}.png" for index in range(4)]
+        for path in written:
+            assert path.read_bytes() == (tmp_path / "of-clip.mkv" / kind / path.name).read_bytes()
+
+
+def test_a_video_gives_a_film_of_input_source_and_adapted(tmp_path: Path) -> None:
+    frames = scene(5)
+    done = adapted(clip(tmp_path / "clip.mp4", frames, rate=12, **LOSSLESS), tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"overlay.mp4", "record.json", "record.jsonl"}
+    shown = film(tmp_path / "out" / "overlay.mp4")
+    assert len(shown) == 5 and rate(tmp_path / "out" / "overlay.mp4") == 12
+    height, width = shown[0].shape[:2]
+    assert height % 2 == width % 2 == 0 and width >= 3 * 64 and height >= 48
+    assert np.abs(shown[2][-48:, :64].astype(int) - frames[2]).mean() < 10  # the input, but for the encoder's loss
+    source, now = shown[2][-48:, 66:130].astype(int), shown[2][-48:, -64:].astype(int)
+    assert np.abs(source - frames[2]).mean() > 20 and np.abs(now - frames[2]).mean() > 20
+    record = read_adapted(tmp_path / "out" / "record.json")
+    assert list(record["images"]) == [f"00000{index}" for index in range(5)]
+    assert record["video"]["file"] == "clip.mp4" and record["video"]["rate"] == 12
+
+
+@pytest.mark.parametrize("panel", ["input", "source", "adapted"])
+def test_a_film_may_show_one_of_them_at_a_rate_of_choice(tmp_path: Path, panel: str) -> None:
+    place = tmp_path / "out" / "overlay.mp4"
+    clip(tmp_path / "clip.mkv", drive(3), **LOSSLESS)
+    done = adapted(tmp_path / "clip.mkv", tmp_path / "out", "--panels", panel, "--film-rate", "5")
+    assert done.returncode == 0, done.stderr
+    assert film(place)[0].shape == (64, 96, 3) and rate(place) == 5
+    like_input = np.abs(film(place)[1].astype(int) - drive(3)[1]).mean()
+    assert (like_input < 10) == (panel == "input")
+
+
+def test_every_kind_of_output_of_images_of_two_sizes(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for index, size in enumerate([(96, 64), (50, 70)]):
+        Image.fromarray(drive(1)[0]).resize(size).save(tmp_path / "images" / f"{index}.png")
+    done = adapted(
+        tmp_path / "images", tmp_path / "out", "--write", "video, overlay,confidence,labels,color", method="norm"
+    )
+    assert done.returncode == 0, done.stderr
+    for name, shape in (("0", (64, 96)), ("1", (70, 50))):
+        for place in (f"labels/{name}.png", f"confidence/{name}.png"):
+            assert pixels(tmp_path / "out" / place).shape == shape
+        for place in (f"color/{name}.png", f"overlay/{name}.jpg"):
+            assert pixels(tmp_path / "out" / place).shape == (*shape, 3)
+    assert len(film(tmp_path / "out" / "overlay.mp4")) == 2 and rate(tmp_path / "out" / "overlay.mp4") == 10
+
+
+WRONG = [
+    (("--write", "labels,colour"), "unknown output 'colour'. Did you mean 'color'? Known: color, confidence, labels"),
+    (("--write", ","), "--write: expected some of labels, color, overlay, confidence, video"),
+    (("--panels", "inputs"), "unknown panel 'inputs'. Did you mean 'input'"),
+    (("--panels", ""), "--panels: expected some of input, source, adapted"),
+    (("--film-rate", "0"), "--film-rate: expected frames per second of 0.001 to 1000, got 0"),
+    (("--save-session", "."), "--save-session .: cannot be written (it is a folder)"),
+    (("--save-session", "clip.mkv/a"), "cannot be written"),
+    (("--from-session", "absent"), "cannot read a session from absent"),
+    (("--from-session", "clip.mkv"), "cannot read a session from clip.mkv"),
+    (("clip.mkv",), "is a video: expected it as the only INPUT, got 2. Run each alone"),
+]
+
+
+@pytest.mark.parametrize(("extra", "said"), WRONG, ids=[" ".join(extra) for extra, _ in WRONG])
+def test_mistakes_are_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = adapted(clip(Path("clip.mkv"), scene(2)), Path("out"), *extra)
+    assert done.returncode == 2 and said in done.stderr and not Path("out").exists()
+
+
+@pytest.mark.parametrize("kind", ["absent", "empty", "text", "sound", "cut short"])
+def test_a_video_without_a_frame_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    path, said = tmp_path / "a.mp4", "not a readable video"
+    if kind == "absent":
+        said = "no such input"
+    elif kind == "sound":
+        sound_only(path)
+    else:
+        path.write_bytes(
+            {"empty": b"", "text": b"nothing" * 9, "cut short": clip(path, scene(9)).read_bytes()[:700]}[kind]
+        )
+    done = adapted(path, tmp_path / "out")
+    assert done.returncode == 2 and f"{said}" in done.stderr and "a.mp4" in done.stderr
+
+
+def test_of_a_video_cut_off_what_can_be_decoded_is_written(tmp_path: Path) -> None:
+    path = cut(clip(tmp_path / "a.mkv", drive(12), options={"g": "1"}), 0.6)
+    done = adapted(path, tmp_path / "out", "--write", "labels,video", method="source")
+    assert done.returncode == 1 and "the file ends early" in done.stderr
+    record = read_adapted(tmp_path / "out" / "record.json")
+    assert "ends early" in record["totals"]["damage"] and 3 < len(record["images"]) < 12
+    assert len(film(tmp_path / "out" / "overlay.mp4")) == len(record["images"])
+
+
+def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path: Path) -> None:
+    clip(tmp_path / "a.mkv", drive(3), **LOSSLESS)
+    out, more = tmp_path / "out", ("--write", "labels,video")
+    assert adapted(tmp_path / "a.mkv", out, *more).returncode == 0
+    whole = (out / "overlay.mp4").read_bytes()
+    assert "3 of 3 images are done" in adapted(tmp_path / "a.mkv", out, *more, "--resume").stderr
+    assert (out / "overlay.mp4").read_bytes() == whole
+    header = json.loads((out / "record.json").read_text())
+    del header["totals"]
+    (out / "record.json").write_text(json.dumps(header))  # as an interruption leaves it
+    (out / "overlay.mp4").write_bytes(whole[:900])
+    done = adapted(tmp_path / "a.mkv", out, *more, "--resume")
+    assert done.returncode == 0 and "all frames are predicted again" in done.stderr
+    assert len(film(out / "overlay.mp4")) == len((out / "record.jsonl").read_text().splitlines()) == 3
+    other = adapted(clip(tmp_path / "b.mkv", drive(3)), out, *more, "--resume")
+    assert other.returncode == 2 and "is of another run: video differ" in other.stderr
+
+
+def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(tmp_path: Path) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    noise = list(np.random.default_rng(0).integers(0, 256, (60, 64, 96, 3), np.uint8))
+    clip(tmp_path / "a.mkv", noise, **LOSSLESS)
+    done = in_a_process(
+        "adapt", tmp_path / "a.mkv", *MODEL, "--method", "source", "--out", tmp_path / "out", preexec_fn=small_files
+    )
+    assert done.returncode == 2 and "cannot write" in done.stderr and "overlay.mp4" in done.stderr
+    assert 0 < len(film(tmp_path / "out" / "overlay.mp4")) < 60
+
+
+def test_a_session_that_was_kept_goes_on_as_if_nothing_had_stopped(tmp_path: Path) -> None:
+    frames, kept = drive(4), tmp_path / "deep" / "kept.safetensors"
+    for name, part in (("all", frames), ("first", frames[:2]), ("last", frames[2:])):
+        clip(tmp_path / f"{name}.mkv", part, **LOSSLESS)
+    more = ("--write", "labels", "--set", "lr=1e-3")
+    assert adapted(tmp_path / "all.mkv", tmp_path / "all", *more).returncode == 0
+    assert adapted(tmp_path / "first.mkv", tmp_path / "first", *more, "--save-session", kept).returncode == 0
+    assert adapted(tmp_path / "last.mkv", tmp_path / "last", *more, "--from-session", kept).returncode == 0
+    assert adapted(tmp_path / "last.mkv", tmp_path / "fresh", *more).returncode == 0
+    labels = {path.parent.parent.name + path.name: path.read_bytes() for path in tmp_path.glob("*/labels/*")}
+    assert [labels[f"last00000{i}.png"] for i in (0, 1)] == [labels[f"all00000{i}.png"] for i in (2, 3)]
+    assert labels["fresh000001.png"] != labels["last000001.png"]
+    assert read_adapted(tmp_path / "last" / "record.json")["from_session"]["file"] == kept.name
+    done = adapted(tmp_path / "last.mkv", tmp_path / "other", "--from-session", kept, method="tent")
+    assert done.returncode == 2 and "this session has" in done.stderr

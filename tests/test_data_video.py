@@ -1,0 +1,317 @@
+"""Videos: lossless ones bit for bit, any codec, turned, of variable rate, cut off, damaged, and what is none."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clips import SIZE, clip, cut, noise, scene, sound_only, spoil
+from PIL import Image
+
+import allweather as aw
+from allweather.data import Video, load_stream
+from allweather.data.video import suffixes
+from allweather.rgb import ImageError
+
+LOSSLESS = [
+    ("a.mkv", "ffv1", "bgr0", {}),
+    ("a.avi", "ffv1", "bgr0", {}),
+    ("a.mkv", "libx264rgb", "rgb24", {"qp": "0"}),
+    ("a.mp4", "libx264rgb", "bgr24", {"qp": "0"}),
+    ("a.mov", "png", "rgb24", {}),
+    ("a.avi", "rawvideo", "bgr24", {}),
+]
+LOSSY = [
+    ("a.mp4", "libx264", "yuv420p"),
+    ("a.mkv", "libx265", "yuv444p"),
+    ("a.webm", "libvpx-vp9", "yuv420p"),
+    ("a.mkv", "libsvtav1", "yuv420p10le"),
+    ("a.avi", "mpeg4", "yuv420p"),
+    ("a.avi", "mjpeg", "yuvj420p"),
+    ("a.mov", "prores", "yuv422p10le"),
+    ("a.ts", "libx264", "yuv420p"),
+]
+
+
+def stored(folder: Path, frames: list[np.ndarray]) -> Path:
+    folder.mkdir()
+    for index, pixels in enumerate(frames):
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "codec", "pixel_format", "options"), LOSSLESS)
+@pytest.mark.parametrize("size", [None, (32, 24)])
+def test_a_lossless_video_is_its_frames_bit_for_bit(
+    name: str, codec: str, pixel_format: str, options: dict[str, str], size: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    frames = noise(4, (66, 48))
+    path = clip(tmp_path / name, frames, codec, pixel_format, options=options)
+    given = list(Video(path))
+    assert all((one.pixels == pixels).all() for one, pixels in zip(given, frames, strict=True))
+    assert [one.index for one in given] == [0, 1, 2, 3]
+    folder, video = load_stream("folder", stored(tmp_path / "frames", frames), size), load_stream("video", path, size)
+    for one, other in zip(video, folder, strict=True):
+        assert torch.equal(one.image, other.image) and one.size == other.size == (66, 48) and one.path == path
+        assert (one.picture is None) is (size is None) and (size is None or (one.picture == other.picture).all())
+
+
+@pytest.mark.parametrize(("name", "codec", "pixel_format"), LOSSY)
+def test_any_codec_is_near_its_frames(name: str, codec: str, pixel_format: str, tmp_path: Path) -> None:
+    frames = scene(12)
+    video = Video(clip(tmp_path / name, frames, codec, pixel_format))
+    given = list(video)
+    assert (video.rate, video.width, video.height, video.damage) == (10, *SIZE, None)
+    assert video.frames in (None, 12) and len(given) == 12
+    assert [one.seconds for one in given] == pytest.approx([index / 10 for index in range(12)], abs=1e-3)
+    errors = [np.abs(one.pixels.astype(float) - pixels).mean() for one, pixels in zip(given, frames, strict=True)]
+    assert max(errors) < 12
+    assert np.abs(given[0].pixels.astype(float) - frames[6]).mean() > 1.5 * max(errors)
+
+
+@pytest.mark.parametrize("space", [(1, 1), (1, 2), (5, 1), (5, 2)], ids=["709", "709 full", "601", "601 full"])
+def test_colors_are_those_that_the_file_names(space: tuple[int, int], tmp_path: Path) -> None:
+    for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 30, 90)):
+        frames = [np.full((32, 32, 3), color, np.uint8)]
+        (given,) = Video(clip(tmp_path / "a.mp4", frames, options={"qp": "1"}, space=space))
+        assert (
+            np.abs(given.pixels.astype(int) - color).max() <= space[1]
+        )  # the full range is narrower where it is coded
+
+
+ONE = 1 << 16
+TURNS = {  # x' = a·x + c·y, y' = b·x + d·y as (a, b, c, d)
+    "as it is": (1, 0, 0, 1), "a quarter right": (0, 1, -1, 0), "upside down": (-1, 0, 0, -1),
+    "a quarter left": (0, -1, 1, 0), "mirrored": (-1, 0, 0, 1), "mirrored down": (1, 0, 0, -1),
+    "transposed": (0, 1, 1, 0), "transposed across": (0, -1, -1, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_video_is_turned_as_it_says(turn: str, suffix: str, tmp_path: Path) -> None:
+    a, b, c, d = TURNS[turn]
+    (frame,) = frames = scene(1)
+    matrix = [a * ONE, b * ONE, 0, c * ONE, d * ONE, 0, 0, 0, 1 << 30]
+    video = Video(clip(tmp_path / f"a{suffix}", frames, "libx264rgb", "rgb24", options={"qp": "0"}, matrix=matrix))
+    height, width = frame.shape[:2]
+    expected = np.zeros((height, width, 3) if a else (width, height, 3), np.uint8)
+    for y in range(height):
+        for x in range(width):
+            across, down = a * x + c * y, b * x + d * y
+            expected[down - (b + d < 0), across - (a + c < 0)] = frame[y, x]  # −1 is the last
+    (given,) = video
+    assert (video.height, video.width) == expected.shape[:2] and (given.pixels == expected).all()
+
+
+def test_a_turn_that_is_no_right_angle_is_refused(tmp_path: Path) -> None:
+    half = round(ONE / 2**0.5)
+    path = clip(tmp_path / "a.mp4", scene(1), matrix=[half, -half, 0, half, half, 0, 0, 0, 1 << 30])
+    with pytest.raises(ImageError, match="turned by 45°; expected a multiple of 90°"):
+        Video(path)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_variable_rate_keeps_its_times(suffix: str, tmp_path: Path) -> None:
+    times = [0, 40, 80, 500, 520, 1900]
+    video = Video(clip(tmp_path / f"a{suffix}", scene(6), times=times))
+    assert [one.seconds for one in video] == pytest.approx([time / 1000 for time in times], abs=1e-3)
+    assert video.damage is None
+
+
+def test_sound_that_goes_on_is_no_missing_end(tmp_path: Path) -> None:
+    for name in ("a.mkv", "a.mp4"):
+        video = Video(clip(tmp_path / name, scene(10), sound=4))
+        assert len(list(video)) == 10 and video.damage is None
+
+
+def png(folder: Path, count: int) -> Path:
+    """A video whose codec checks every frame."""
+    return clip(folder / "a.mov", noise(count), "png", "rgb24")
+
+
+FASTSTART, PIECES = {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}
+FAULTS: dict[str, tuple[Callable[[Path], Path], str, range]] = {  # how it is made, its word, how many frames are left
+    "cut mkv": (lambda folder: cut(clip(folder / "a.mkv", noise(30)), 0.6), r"1\.\d\d of 3\.00 seconds", range(12, 20)),
+    "cut mp4": (
+        lambda folder: cut(clip(folder / "a.mp4", noise(30), container=FASTSTART), 0.6),
+        r"ends early: 1\d of 30 frames",
+        range(12, 20),
+    ),
+    "cut avi": (
+        lambda folder: cut(clip(folder / "a.avi", noise(30), "ffv1", "bgr0"), 0.6),
+        "of 30 frames",
+        range(12, 20),
+    ),
+    "cut pieces": (
+        lambda folder: cut(clip(folder / "a.mp4", noise(30), container=PIECES), 0.6),
+        "early",
+        range(12, 20),
+    ),
+    "spoiled avi": (
+        lambda folder: spoil(clip(folder / "a.avi", noise(30), "mpeg4"), 0.5),
+        "damaged and left out, ",
+        range(25, 30),
+    ),
+    "spoiled mov": (
+        lambda folder: spoil(png(folder, 30), 0.5),
+        "1 frame is damaged and left out, after 1[45] whole ones",
+        range(29, 30),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_can_be_decoded_is_given_and_the_rest_is_said(fault: str, tmp_path: Path) -> None:
+    make, word, left = FAULTS[fault]
+    video = Video(make(tmp_path))
+    assert video.damage is None
+    given = list(video)
+    assert len(given) in left and [one.index for one in given] == list(range(len(given)))
+    assert video.damage is not None and re.search(word, video.damage)
+    assert len(list(islice(video, 3))) == 3 and video.damage is None  # left before its end: nothing is known
+
+
+def test_a_change_of_size_ends_it_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.mjpeg"
+    content = BytesIO()
+    for size in [(64, 48)] * 3 + [(32, 24)] * 2:
+        Image.fromarray(scene(1, size)[0]).save(content, "JPEG")
+    path.write_bytes(content.getvalue())
+    video = Video(path)
+    assert len(list(video)) == 3
+    assert video.damage == (
+        "frame 3 is 32×24 instead of 64×48; cut the video there, or encode it at one size. It and all after it are "
+        "left out"
+    )
+    stream = load_stream("video", path)
+    assert len(stream) == 5 and stream.read("000002").size == (64, 48)
+    with pytest.raises(ImageError, match=r"a\.mjpeg: frame 3 is 32×24 instead of 64×48"):
+        stream.read("000003")
+
+
+def unknown_codec(folder: Path) -> Path:
+    path = clip(folder / "a.mp4", scene(3))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1").replace(b"avcC", b"zzzC"))
+    return path
+
+
+def written(folder: Path, content: bytes, name: str = "a.mp4") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "a.mp4")
+    return folder / "a.mp4"
+
+
+NONE: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "not there": (lambda folder: folder / "a.mp4", "No such file"),
+    "a folder": (lambda folder: folder, "it is a folder"),
+    "a pipe": (pipe, "a device or a pipe"),
+    "zero bytes": (lambda folder: written(folder, b""), "it is empty"),
+    "text": (lambda folder: written(folder, b"hello\n" * 99), "of no known format"),
+    "a playlist": (lambda folder: written(folder, b"#EXTM3U\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n"), "of no known"),
+    "a playlist by name": (
+        lambda folder: written(folder, b"#EXTM3U\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n", "a.m3u8"),
+        "of no known",
+    ),
+    "sound alone": (lambda folder: sound_only(folder / "a.mp4"), "there is no video in it, only audio"),
+    "no frame, mp4": (lambda folder: clip(folder / "a.mp4", []), "there is nothing in it"),
+    "no frame, mkv": (lambda folder: clip(folder / "a.mkv", []), "it ends before its first frame"),
+    "no frame, avi": (lambda folder: clip(folder / "a.avi", [], "mpeg4"), "there is no frame in it"),
+    "no index": (lambda folder: cut(clip(folder / "a.mp4", noise(9)), 0.6), "its index is missing.*record .mkv"),
+    "no such codec": (unknown_codec, "no decoder for its codec 'zzz1'; convert it to H.264"),
+    "nothing whole": (lambda folder: spoil(png(folder, 1), 0.5), "no frame in it can be decoded"),
+}
+
+
+@pytest.mark.parametrize("kind", NONE)
+@pytest.mark.parametrize("opened", [Video, partial(load_stream, "video")], ids=["Video", "stream"])
+def test_what_is_no_video_is_refused_on_opening(kind: str, opened: Callable[[Path], Any], tmp_path: Path) -> None:
+    make, word = NONE[kind]
+    path = make(tmp_path)
+    with pytest.raises(ImageError, match=rf"not a readable video \(.*{word}") as caught:
+        opened(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "caf\udce9.mp4", "100%d.mp4", "ä b.mkv", "http:a.mp4"])
+def test_a_name_is_only_a_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip(tmp_path / "plain.mkv", scene(2)).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(Video(name))) == len(list(Video(tmp_path / name))) == 2
+
+
+@pytest.mark.parametrize("stand_in", [None, SimpleNamespace(__version__="17.1.0")], ids=["missing", "too old"])
+def test_without_pyav_the_extra_is_named(stand_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", stand_in)
+    with pytest.raises(aw.MissingLibraryError, match=r"pip install (--upgrade )?'allweather\[video\]'"):
+        load_stream("video", tmp_path / "a.mp4")
+
+
+def test_a_raw_stream_without_times_has_the_usual_rate(tmp_path: Path) -> None:
+    video = Video(clip(tmp_path / "a.h264", scene(5), options={"bf": "0"}))
+    assert video.frames is None and video.rate == Fraction(25)
+    assert [one.seconds for one in video] == pytest.approx([index / 25 for index in range(5)])
+    assert len(load_stream("video", tmp_path / "a.h264")) == 5
+
+
+ANY_ORDER = {
+    "h264": ("a.mp4", "libx264", "yuv420p", {"g": "8", "bf": "2"}),
+    "mpeg4": ("a.avi", "mpeg4", "yuv420p", {"g": "8"}),
+    "vp9": ("a.webm", "libvpx-vp9", "yuv420p", {}),
+    "no index": ("a.ts", "libx264", "yuv420p", {"g": "8", "bf": "2"}),
+    "no times": ("a.h264", "libx264", "yuv420p", {"g": "8"}),
+}
+
+
+@pytest.mark.parametrize("kind", ANY_ORDER)
+def test_a_stream_gives_each_frame_in_any_order(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("allweather.data.video_stream.NEAR", 3)
+    name, codec, pixel_format, options = ANY_ORDER[kind]
+    path = clip(tmp_path / name, scene(24), codec, pixel_format, options=options)
+    whole = [torch.from_numpy(one.pixels).permute(2, 0, 1).float() / 255 for one in Video(path)]
+    stream = load_stream("video", path)
+    assert stream.names[:2] == ("000000", "000001") and len(stream) == len(whole) == 24
+    for order in (range(24), range(23, -1, -1), np.random.default_rng(0).permutation(24).tolist()):
+        turned = stream.reordered(list(order))
+        assert all(torch.equal(frame.image, whole[index]) for frame, index in zip(turned, order, strict=True))
+
+
+def test_a_damaged_frame_raises_where_it_stands_and_the_stream_goes_on(tmp_path: Path) -> None:
+    path = png(tmp_path, 12)
+    whole = list(Video(path))
+    stream = load_stream("video", spoil(path, 0.5))
+    frames, lost = iter(stream), []
+    for index in range(12):
+        try:
+            frame = next(frames)
+        except ImageError as error:
+            lost.append(str(error))
+            continue
+        assert (np.round(frame.image.permute(1, 2, 0).numpy() * 255) == whole[index].pixels).all()
+    assert lost in ([f"{path}: frame {index} cannot be decoded."] for index in (5, 6))
+
+
+def test_a_stream_says_what_is_missing_at_its_end(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", noise(30))
+    stream = load_stream("video", path)
+    assert stream.damage is None  # type: ignore[attr-defined]
+    assert "ends early" in load_stream("video", cut(path, 0.6)).damage  # type: ignore[attr-defined]
+
+
+def test_suffixes_are_lower_case_and_no_pictures() -> None:
+    assert {".mp4", ".mkv", ".avi", ".mov", ".webm"} <= set(suffixes)
+    assert all(suffix == suffix.lower() and suffix not in aw.rgb.EXTENSIONS for suffix in suffixes)

@@ -1,0 +1,36 @@
+"""The page on videos and streams: its snippets run as they stand, where the libraries that they show are installed."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from clips import clip, scene
+from pages import run_line, snippets
+
+from allweather.data import Video
+
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "video-and-streams.md"
+NEEDS = {"to_tensorboard.py": "tensorboard", "to_wandb.py": "wandb", "to_rerun.py": "rerun"}
+MADE = {"film.py": "adapted.mp4", "to_tensorboard.py": "logs/events*", "to_wandb.py": "wandb/*", "to_rerun.py": "*.rrd"}
+
+pytestmark = pytest.mark.usefixtures("own_imports")
+
+
+@pytest.mark.filterwarnings("default")  # of libraries that are not ours
+@pytest.mark.parametrize("name", ["film.py", "camera.py", *NEEDS])
+def test_a_snippet_runs_as_it_stands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in NEEDS and find_spec(NEEDS[name]) is None:
+        pytest.skip(f"{NEEDS[name]} is not installed")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")  # which would use the network
+    monkeypatch.chdir(tmp_path)
+    clip(tmp_path / "clip.mp4", scene(12, (96, 64)))
+    files, commands = snippets(PAGE)
+    assert f"python {name}" in commands
+    (tmp_path / name).write_text(files[name])
+    done = run_line(f"python {name}")
+    assert "Traceback" not in done.stderr
+    assert name not in MADE or list(tmp_path.glob(MADE[name]))
+    if name == "film.py":
+        assert "lost: None" in done.stdout and len(list(Video("adapted.mp4"))) == 12
+    if name == "camera.py":
+        assert done.stdout.count("accepted") == 4

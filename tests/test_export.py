@@ -1,0 +1,275 @@
+"""The network handed back: the user's own class and keys, in ordinary layers, predicting as the session does."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exported import PICTURE, probabilities, read_about, session_of, through
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tiny import CLASSES, frames, tiny
+from torch import Tensor, nn
+
+from allweather import Segmenter, Session, apply_delta, methods
+from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
+from allweather.session.averages import MEMORY
+
+EXPORTED = ("source", "norm", "tent", "mall-domain", "cotta", "rotta")
+
+
+@pytest.mark.parametrize("norm", ["batchnorm", "layernorm"])
+@pytest.mark.parametrize("name", EXPORTED)
+def test_the_network_is_the_users_own_and_predicts_as_the_session(name: str, norm: str) -> None:
+    if (name, norm) == ("norm", "layernorm"):
+        pytest.skip("norm refuses networks without BatchNorm")
+    model = tiny(norm)
+    session = session_of(model, name)
+    expected, network = probabilities(session), session.network()
+    assert [type(module) for module in network.modules()] == [type(module) for module in model.network.modules()]
+    assert list(network.state_dict()) == list(model.network.state_dict()) and not network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    torch.testing.assert_close(through(network, model), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(probabilities(session), expected), "the session goes on as if nothing had been asked"
+    if name != "source":
+        assert not torch.allclose(expected, through(model.network, model), atol=1e-4)
+
+
+def test_of_a_batch_each_image_has_its_own_statistics() -> None:
+    network = session_of(tiny("batchnorm")).network()
+    images = torch.cat([frames(1, seed=9), frames(1, seed=10) * 0.2])
+    together = network(images)
+    torch.testing.assert_close(together, torch.cat([network(image[None]) for image in images]), atol=1e-5, rtol=1e-5)
+
+
+def test_stream_writes_the_mean_of_the_layers_moments_into_ordinary_buffers() -> None:
+    model = tiny("batchnorm")
+    session = session_of(model, "norm", share=0.3)
+    network = session.network("stream")
+    assert not any(module._forward_pre_hooks for module in network.modules())
+    first = model.network.stem[0](model.preprocessing.apply(frames(4)))  # what the first BatchNorm sees
+    layer = model.network.stem[1]
+    expected = 0.7 * layer.running_mean + 0.3 * first.mean((0, 2, 3))
+    torch.testing.assert_close(network.stem[1].running_mean, expected)  # type: ignore[union-attr,index]
+    expected = 0.7 * layer.running_var + 0.3 * first.var((2, 3), correction=0).mean(0)
+    torch.testing.assert_close(network.stem[1].running_var, expected)  # type: ignore[union-attr,index]
+    pooled = network.pooled[2], model.network.pooled[2]  # type: ignore[union-attr,index]
+    assert torch.equal(pooled[0].running_mean, pooled[1].running_mean), "one value per channel has no variance"
+
+
+def test_averages_forget_beyond_their_memory_and_what_the_guard_refused() -> None:
+    session = session_of(tiny("batchnorm"), "norm", count=0)
+    averages = session._averages
+    layer = next(iter(averages.layers.values()))
+    for value in [*[0.0] * MEMORY, *[1.0] * MEMORY]:
+        layer.seen = (torch.full((8,), value), torch.ones(8))
+        averages.take()
+    (mean, _), *_ = averages.values().values()
+    assert 0.6 < float(mean[0]) < 0.65  # 1 − (1 − 1/100)^100
+    session(torch.full((3, 24, 32), float("nan")).nan_to_num(0.5))
+    assert averages.count == 2 * MEMORY + 1
+    session.adapt(torch.stack([PICTURE, PICTURE * float("nan")]))  # skipped: nothing of it is taken
+    assert averages.count == 2 * MEMORY + 1
+    session.reset()
+    assert averages.count == 0 and not averages.values()
+
+
+def test_frames_given_stand_in_for_the_stream() -> None:
+    model = tiny("batchnorm")
+    seen, unseen = session_of(model, "norm"), session_of(model, "norm", count=0)
+    with pytest.raises(SettingsError, match=r"no statistics of a stream .*frames=…, --frames FOLDER"):
+        unseen.network("stream")
+    given = unseen.network("stream", frames=list(frames(4)))
+    for one, other in zip(given.buffers(), seen.network("stream").buffers(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert unseen._averages.count == 0
+
+
+@pytest.mark.parametrize("bn", ["running", "source", "batch"])
+def test_other_statistics_are_those_of_the_session(bn: str) -> None:
+    model = tiny("batchnorm")
+    session = session_of(model, "mall-domain", bn=bn)
+    torch.testing.assert_close(through(session.network(), model), probabilities(session), atol=1e-5, rtol=1e-5)
+    if bn != "batch":
+        assert not any(module._forward_pre_hooks for module in session.network().modules())
+
+
+def test_averages_survive_saving_and_older_files_have_none(tmp_path: Path) -> None:
+    from allweather.session.storage import save_session
+
+    session = session_of(tiny("batchnorm"))
+    session.save(tmp_path / "a.safetensors")
+    again = session_of(tiny("batchnorm"), count=0)
+    again.load(tmp_path / "a.safetensors")
+    expected = session.network("stream").state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in again.network("stream").state_dict().items())
+    tensors = {name: t for name, t in load_file(tmp_path / "a.safetensors").items() if "statistics" not in name}
+    save_session(tmp_path / "b.safetensors", tensors, again._identity())
+    again.load(tmp_path / "b.safetensors")
+    assert again._averages.count == 0
+    tensors["counters.statistics.count"] = torch.tensor(1)
+    tensors["counters.statistics.mean.stem.1"] = torch.ones(3)
+    save_session(tmp_path / "c.safetensors", tensors, again._identity())
+    with pytest.raises(CheckpointError, match=r"expected counters\.statistics\.mean\.stem\.1"):
+        again.load(tmp_path / "c.safetensors")
+
+
+class Frozen(nn.Module):
+    """A BatchNorm of a class of its own, whose affine part are buffers."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            self.register_buffer(name, torch.full((features,), value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return x * scale.view(1, -1, 1, 1) + (self.bias - self.running_mean * scale).view(1, -1, 1, 1)
+
+
+def test_layers_of_a_class_of_ones_own_come_back_as_they_were() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), Frozen(8), nn.ReLU(), nn.Conv2d(8, 3, 1)).eval()
+    model = Segmenter.wrap(layers, classes=CLASSES)
+    session = session_of(model)
+    network = session.network()
+    assert type(network[1]) is Frozen and "weight" in dict(network[1].named_buffers())  # type: ignore[index]
+    assert list(network.state_dict()) == list(layers.state_dict())
+    assert not torch.equal(network[1].weight, layers[1].weight)  # type: ignore[index,arg-type]
+    torch.testing.assert_close(through(network, model), probabilities(session), atol=1e-5, rtol=1e-5)
+
+
+LOADER = """
+import sys
+import torch
+from torch import nn
+from safetensors.torch import load_file
+sys.path.insert(0, sys.argv[1])
+torch.manual_seed(1)
+network = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1)).eval()
+network.load_state_dict(load_file(sys.argv[2]), strict=True)
+torch.save(network(torch.load(sys.argv[3])), sys.argv[4])
+assert "allweather" not in sys.modules
+"""
+
+
+def test_a_state_dict_is_loaded_by_a_script_without_this_package(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1)).eval()
+    model = Segmenter.wrap(layers, classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1))
+    session = session_of(model)
+    session.export(tmp_path / "new" / "adapted.safetensors")
+    torch.save(PICTURE[None], tmp_path / "in.pt")
+    paths = [tmp_path, tmp_path / "new" / "adapted.safetensors", tmp_path / "in.pt", tmp_path / "out.pt"]
+    subprocess.run([sys.executable, "-c", LOADER, *map(str, paths)], check=True)
+    expected = session.network("stream")(PICTURE[None])
+    torch.testing.assert_close(torch.load(tmp_path / "out.pt"), expected)
+    about = read_about(tmp_path / "new" / "adapted.safetensors")
+    assert about["statistics"] == "stream" and about["expects"]["mean"] == [0, 0, 0]
+    assert about["record"] == {"updates": 4, "batches averaged": 4}
+    session.export(tmp_path / "image.safetensors", statistics="image")
+    assert read_about(tmp_path / "image.safetensors")["shares"] == {"1": 0.05}
+
+
+@pytest.mark.parametrize("statistics", ["image", "stream"])
+def test_a_delta_makes_the_adapted_network_of_its_base(statistics: Any, tmp_path: Path) -> None:
+    model = tiny("batchnorm")
+    session = session_of(model)
+    path = tmp_path / "a.delta.safetensors"
+    session.export(path, statistics=statistics)
+    network = tiny("batchnorm").network
+    assert apply_delta(network, path) is network
+    torch.testing.assert_close(through(network, model), through(session.network(statistics), model))
+    moved = {name for name in load_file(path) if "running" not in name}
+    affine = {"stem.1.weight", "stem.1.bias", "head.1.weight", "head.1.bias", "pooled.2.weight", "pooled.2.bias"}
+    assert moved and moved <= affine
+    apply_delta(half := tiny("batchnorm").network.double(), path)  # another precision of the same values
+    assert half.stem[1].weight.dtype == torch.float64  # type: ignore[union-attr,index]
+    with pytest.raises(CheckpointError, match="a network that has had a delta is another one"):
+        apply_delta(network, path)
+
+
+def other_weights() -> nn.Module:
+    network = tiny("batchnorm").network
+    with torch.no_grad():
+        network.head[3].bias[0] += 1e-3  # type: ignore[union-attr,index]
+    return network
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (other_weights, "was made from tiny-batchnorm with weights of sha256"),
+        (lambda: nn.Conv2d(3, 3, 1), "belongs to tiny-batchnorm: Conv2d has no"),
+    ],
+)
+def test_a_delta_of_another_base_is_refused_and_changes_nothing(network: Any, said: str, tmp_path: Path) -> None:
+    session_of(tiny("batchnorm")).export(tmp_path / "a.delta.safetensors")
+    other = network()
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match=said):
+        apply_delta(other, tmp_path / "a.delta.safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in other.modules())
+
+
+def test_what_is_no_delta_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    session = session_of(tiny("batchnorm"))
+    path = tmp_path / "a.delta.safetensors"
+    session.export(path)
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) + 1 for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors, path, metadata)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        apply_delta(tiny("batchnorm").network, path)
+    session.export(tmp_path / "b.safetensors")
+    with pytest.raises(CheckpointError, match=r"no delta.*load_state_dict"):
+        apply_delta(tiny("batchnorm").network, tmp_path / "b.safetensors")
+    with pytest.raises(CheckpointError, match="cannot read a delta"):
+        apply_delta(tiny("batchnorm").network, tmp_path / "none.delta.safetensors")
+    with pytest.raises(NetworkError, match=r"expected a torch\.nn\.Module, got str"):
+        apply_delta("net", path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["diga", "crf"])
+def test_a_method_that_predicts_with_more_than_its_network_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    session = session_of(tiny("batchnorm"), name)
+    with pytest.raises(SettingsError, match=f"{name} predicts with more than its network"):
+        session.export(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["tent", "mall-sample"])
+def test_a_method_that_forgets_what_it_learns_is_refused_by_name(name: str) -> None:
+    session = Session(tiny("batchnorm"), methods.make(name))
+    with pytest.raises(SettingsError, match=f"{name} returns to the source network .*episodic=false"):
+        session.network()
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "said"),
+    [
+        ("a.trt", {}, r"expected one of NAME\.delta\.safetensors .*NAME\.onnx"),
+        ("a", {}, "expected one of"),
+        (".onnx", {}, "expected one of"),
+        ("a.safetensors", {"size": (32, 24)}, "only a graph"),
+        ("a.pt2", {"opset": 18}, r"only \.onnx has an opset"),
+        ("a.onnx", {"opset": 9}, "opset: expected 18 to 23, got 9"),
+        ("a.safetensors", {"statistics": "steam"}, "unknown statistics 'steam'. Did you mean 'stream'"),
+        ("file/a.safetensors", {}, "cannot write .*file/a.safetensors"),
+        ("folder.safetensors", {}, "it is a folder"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(
+    path: str, options: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.safetensors").mkdir()
+    session = session_of(tiny("batchnorm"))
+    with pytest.raises(AllWeatherError, match=said):
+        session.export(tmp_path / path, **options)
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["file", "folder.safetensors"]

@@ -1,0 +1,249 @@
+"""Graphs: torch.export and ONNX predict as the session, at any size, or are refused by what stands in the way."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from exported import probabilities, session_of
+from tiny import CLASSES, tiny
+from torch import Tensor, nn
+from torch.nn import functional
+
+from allweather import Segmenter, Session
+from allweather.errors import AllWeatherError, MissingLibraryError, NetworkError
+from allweather.export import onnx as to_onnx
+from allweather.export.graph import picture
+from allweather.export.pooling import adaptive_average
+from allweather.export.program import disagreement
+from allweather.models.segmenter import Preprocessing, Window
+
+onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+SIZES = ((96, 64), (61, 47))
+
+
+def labels_in_onnx(path: Path, image: Tensor) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"image": image.numpy()})
+    return np.asarray(logits.argmax(1)[0])
+
+
+def labels_in_torch(path: Path, image: Tensor) -> np.ndarray:
+    return torch.export.load(path).module()(image).argmax(1)[0].numpy()
+
+
+class Pyramid(nn.Module):
+    """Pooling to shares of the size, as a pyramid has it, logits at a quarter of the size and one more beside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.stem(x)
+        small = functional.adaptive_avg_pool2d(x, (x.shape[2] // 3, x.shape[3] // 2))
+        small = functional.interpolate(small, x.shape[2:], mode="bilinear", align_corners=True)
+        return {"features": x, "out": self.head(torch.cat([x, small], 1))}
+
+
+def pyramid() -> Segmenter:
+    torch.manual_seed(2)
+    facts = Preprocessing((0.2, 0.3, 0.4), (0.5, 0.6, 0.7), bgr=True, size_multiple=8)
+    return Segmenter(Pyramid().eval(), classes=CLASSES, preprocessing=facts, extra_logits=1, name="pyramid")
+
+
+MODELS = {"batchnorm": lambda: tiny("batchnorm"), "layernorm": lambda: tiny("layernorm"), "pyramid": pyramid}
+
+
+@pytest.mark.parametrize(
+    ("name", "statistics", "suffix"),
+    [
+        ("batchnorm", "image", ".pt2"),
+        ("batchnorm", "image", ".onnx"),
+        ("batchnorm", "stream", ".onnx"),
+        ("layernorm", "image", ".pt2"),
+        ("pyramid", "image", ".pt2"),
+        ("pyramid", "image", ".onnx"),
+    ],
+)
+def test_graphs_agree_with_the_session_at_any_size(name: str, statistics: Any, suffix: str, tmp_path: Path) -> None:
+    session = session_of(MODELS[name]())
+    network = session.network(statistics)
+    source = session.model
+    reference = Segmenter(
+        network, classes=CLASSES, preprocessing=source.preprocessing, extra_logits=source.extra_logits
+    )
+    path = tmp_path / f"a{suffix}"
+    session.export(path, statistics=statistics)
+    for size in SIZES:
+        image = picture(size)
+        expected = probabilities(session, image[0]) if statistics == "image" else reference(image)[0]
+        labels = labels_in_torch(path, image) if suffix == ".pt2" else labels_in_onnx(path, image)
+        assert (labels == expected.argmax(0).numpy()).mean() >= 0.999
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_onnx_file_has_standard_operations_and_says_what_it_is(tmp_path: Path) -> None:
+    session_of(tiny("batchnorm")).export(tmp_path / "a.onnx", opset=19)
+    model = onnx.load(tmp_path / "a.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} == {""} and not model.functions
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 19)]
+    sides = [side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
+    assert sides == [1, 3, "height", "width"]
+    about = json.loads({entry.key: entry.value for entry in model.metadata_props}["allweather"])
+    assert about["opset"] == 19 and about["statistics"] == "image" and set(about["shares"].values()) == {0.05}
+    assert "inside the graph" in about["preprocessing"] and about["settings"]["method"]["name"] == "mall-domain"
+
+
+def test_a_fixed_size_is_one_size_and_cuts_windows(tmp_path: Path) -> None:
+    model = tiny("batchnorm")
+    model.window = Window(40, 30)
+    session = session_of(model)
+    session.export(tmp_path / "a.pt2", size=(64, 48))
+    image = picture((64, 48))
+    expected = probabilities(session, image[0]).argmax(0).numpy()
+    assert (labels_in_torch(tmp_path / "a.pt2", image) == expected).mean() >= 0.999
+    with pytest.raises(AssertionError, match="Guard failed"):
+        labels_in_torch(tmp_path / "a.pt2", picture((32, 24)))
+
+
+@pytest.mark.parametrize("size", [(5, 31), (1, 1), (17, 4), (40, 23)])
+def test_adaptive_pooling_in_plain_operations_is_torchs(size: tuple[int, int]) -> None:
+    values = torch.randn(2, 3, 17, 23, dtype=torch.float64)
+    torch.testing.assert_close(adaptive_average(values, size), functional.adaptive_avg_pool2d(values, size))
+
+
+class Deciding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = tiny("batchnorm").network
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.mean() > 0:
+            return self.body(x)
+        return self.body(x.flip(3))
+
+
+class OneSize(nn.Module):
+    """A position embedding of one size alone, as many transformers have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = tiny("batchnorm").network
+        self.places = nn.Parameter(torch.zeros(1, 3, 187, 251))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x + self.places[..., : x.shape[2], : x.shape[3]])
+
+
+class Branching(nn.Module):
+    """Decides by the size of the picture, in Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = tiny("batchnorm").network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x if x.shape[3] < 500 else x.flip(2))
+
+
+class Ceiling(nn.Module):
+    """Sizes in floating point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = tiny("batchnorm").network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.body(x)
+        return functional.interpolate(logits, [math.ceil(side * 0.7) for side in logits.shape[2:]])
+
+
+class Unknown(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = tiny("batchnorm").network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(torch.special.spherical_bessel_j0(x))
+
+
+def fresh(network: nn.Module) -> Session:
+    return Session(Segmenter.wrap(network.eval(), classes=CLASSES, name="mine"), "source")
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (
+            Deciding,
+            r"mine cannot become a graph.* test_export_graphs\.py:\d+, `if x\.mean\(\) > 0:`.*torch\.where.*NAME",
+        ),
+        (OneSize, r"mine.* --size WIDTHxHEIGHT, or write NAME\.safetensors"),
+        (Branching, r"mine.* --size WIDTHxHEIGHT, or write NAME\.safetensors"),
+        (Unknown, r"mine cannot be written as ONNX: .*spherical_bessel_j0.* Write NAME\.pt2"),
+    ],
+)
+def test_what_a_graph_cannot_hold_is_named(network: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match=said):
+        fresh(network()).export(tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sizes_in_floating_point_are_named_for_a_program(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match=r"mine cannot be written as \.pt2: .*ceil.* --size WIDTHxHEIGHT"):
+        fresh(Ceiling()).export(tmp_path / "a.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_disagrees_in_onnx_runtime_is_refused_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_of(tiny("batchnorm"))
+    (tmp_path / "a.onnx").write_text("an older file")
+    run = to_onnx._run
+    monkeypatch.setattr(to_onnx, "_run", lambda *given: run(*given).flip(1))
+    with pytest.raises(NetworkError, match=r"a\.onnx was refused and removed: in ONNX Runtime [\d.]+% of the pixels"):
+        session.export(tmp_path / "a.onnx")
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["an older file"]
+
+
+def test_disagreement_is_told_from_rounding() -> None:
+    logits = torch.randn(1, 5, 20, 20)
+    assert not disagreement(logits + 1e-5, logits)
+    assert "another class" in disagreement(logits.flip(1), logits)
+    assert "not finite" in disagreement(logits * float("nan"), logits)
+    assert "shape" in disagreement(logits[..., 1:], logits)
+
+
+def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name.startswith("onnxscript"):
+            raise ModuleNotFoundError("No module named 'onnxscript'")
+        return real(name, *rest, **more)
+
+    from allweather.models.ecosystems import extras
+
+    real = extras.import_module
+    monkeypatch.setattr(extras, "import_module", without)
+    with pytest.raises(MissingLibraryError, match=r"pip install 'allweather\[onnx\]'"):
+        session_of(tiny("batchnorm")).export(tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        open(path, "wb").close()
+        raise OSError(28, "No space left on device")
+
+    session = session_of(tiny("batchnorm"))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for suffix in (".safetensors", ".delta.safetensors", ".pt2"):
+        with pytest.raises(AllWeatherError, match=r"cannot write .*No space left on device\. Choose a file"):
+            session.export(tmp_path / f"a{suffix}")
+    assert not list(tmp_path.iterdir())

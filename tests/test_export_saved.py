@@ -1,0 +1,122 @@
+"""Saved sessions opened by their files alone, and the verb that exports them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command_line import MODEL, Done, allweather
+from exported import PICTURE, read_about, session_of
+from PIL import Image
+from safetensors.torch import load_file
+from tiny import frames, tiny
+
+from allweather import Guard, Session, apply_delta, load_model, methods
+from allweather.data.scenes import render
+from allweather.errors import CheckpointError, SettingsError
+from allweather.session import Shift
+from allweather.session.saved import open_saved
+
+OPTIONS: dict[str, Any] = {
+    "plain": {},
+    "guard": {"guard": Guard(max_drift=0.3, mixing="stream"), "seed": 3},
+    "no guard": {"guard": False, "precision": "bf16"},
+    "shift": {"adapt_when": "shift", "shift": Shift(threshold=0.1)},
+}
+
+
+@pytest.mark.parametrize("name", sorted(methods.METHODS))
+def test_a_session_of_any_method_is_known_from_its_file(name: str, tmp_path: Path) -> None:
+    saved = Session(tiny("batchnorm"), methods.make(name), seed=2)
+    for image in frames(2):
+        saved(image)
+    saved.save(tmp_path / "a.safetensors")
+    again = open_saved(tmp_path / "a.safetensors", tiny("batchnorm"))
+    assert again.settings() == saved.settings()
+    assert torch.equal(again.predict(PICTURE), saved.predict(PICTURE))
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_and_so_are_guard_precision_and_shift(options: Any, tmp_path: Path) -> None:
+    saved = Session(tiny("batchnorm"), methods.make("cotta", settings={"scales": (0.5,)}), **options)
+    saved(PICTURE)
+    saved.save(tmp_path / "a.safetensors")
+    assert open_saved(tmp_path / "a.safetensors", tiny("batchnorm")).settings() == saved.settings()
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    session_of(tiny("batchnorm")).save(path)
+    with pytest.raises(CheckpointError, match="is a session of tiny-batchnorm, this network is tiny-layernorm"):
+        open_saved(path, tiny("layernorm"))
+    other = tiny("batchnorm")
+    with torch.no_grad():
+        other.network.head[3].bias[0] += 1e-3  # type: ignore[union-attr,index]
+    with pytest.raises(CheckpointError, match="was saved with weights="):
+        open_saved(path, other)
+    with pytest.raises(SettingsError, match="was adapted by mall-domain, not by norm"):
+        open_saved(path, tiny("batchnorm"), "norm")
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two frames, and the session that `adapt` saved of them."""
+    folder = tmp_path_factory.mktemp("adapted")
+    (folder / "frames").mkdir()
+    for seed in range(2):
+        Image.fromarray((render(seed, "fog", (96, 64)).rgb * 255).astype(np.uint8)).save(
+            folder / "frames" / f"{seed}.png"
+        )
+    saved = ("--out", folder / "out", "--save-session", folder / "session.safetensors")
+    assert allweather("adapt", folder / "frames", *MODEL, *saved).returncode == 0
+    return folder
+
+
+def export(folder: Path, *arguments: object) -> Done:
+    return allweather("export", folder / "session.safetensors", *MODEL, *arguments)
+
+
+def test_the_verb_writes_a_state_dict_of_the_stream_and_a_delta(adapted: Path, tmp_path: Path) -> None:
+    done = export(adapted, "--out", tmp_path / "a.safetensors")
+    assert done.returncode == 0 and "mall-domain on demo:streetnet" in done.stderr
+    network = load_model("demo:streetnet").network
+    network.load_state_dict(load_file(tmp_path / "a.safetensors"), strict=True)
+    assert read_about(tmp_path / "a.safetensors")["record"]["batches averaged"] == 2
+    done = export(adapted, "--out", tmp_path / "b.delta.safetensors", "--frames", adapted / "frames")
+    assert done.returncode == 0 and read_about(tmp_path / "b.delta.safetensors")["statistics"] == "stream"
+    apply_delta(load_model("demo:streetnet"), tmp_path / "b.delta.safetensors")
+
+
+def test_the_verb_writes_a_program(adapted: Path, tmp_path: Path) -> None:
+    assert export(adapted, "--out", tmp_path / "a.pt2", "--size", "96x64").returncode == 0
+    session = open_saved(adapted / "session.safetensors", load_model("demo:streetnet"))
+    image = torch.from_numpy(render(5, "night", (96, 64)).rgb).float().permute(2, 0, 1)
+    found = torch.export.load(tmp_path / "a.pt2").module()(image[None])[0]
+    plain = session.method.predict(session.model, session.state, image[None])[0]
+    assert (found.argmax(0) == plain.argmax(0)).float().mean() >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--out", "a.trt"), "expected one of NAME.delta.safetensors"),
+        (("--out", "a.safetensors", "--statistics", "image", "--frames", "."), "only --statistics stream averages"),
+        (("--out", "a.pt2", "--opset", "18"), "only .onnx has an opset"),
+        (("--out", "a.pt2", "--size", "9"), "expected WIDTHxHEIGHT"),
+        (("--out", "a.safetensors", "--model", "espnetv2:0.5", "--random-weights"), "is a session of demo:streetnet"),
+    ],
+)
+def test_mistakes_end_with_status_2_and_nothing_written(
+    arguments: tuple[str, ...], said: str, adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = export(adapted, *arguments)
+    assert done.returncode == 2 and said in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_no_session_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_text("nothing")
+    done = allweather("export", tmp_path / "a.safetensors", *MODEL, "--out", tmp_path / "b.pt2")
+    assert done.returncode == 2 and "cannot read a session from" in done.stderr

@@ -1,0 +1,161 @@
+"""`allweather live` as a user meets it: what it writes and says, its statuses, Ctrl-C, and bad input in one line."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import ENVIRONMENT, MODEL, allweather, hear_interrupts
+from PIL import Image
+
+from allweather.app import live as app
+from allweather.data import Video
+from allweather.data.scenes import render
+from allweather.live.sources import Source
+from allweather.pictures.film import Film
+
+QUICK = (*MODEL, "--size", "96x64", "--learner", "thread")
+
+
+def scene(seed: int, size: tuple[int, int]) -> np.ndarray:
+    return (render(seed, "rain", size).rgb * 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve frames of rain, 128×64."""
+    path = tmp_path_factory.mktemp("clips") / "rain.mp4"
+    with Film(path, 20, 128, 64) as film:
+        for seed in range(12):
+            film.write(scene(seed, (128, 64)))
+    return path
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_clip_becomes_a_clip_and_a_record(clip: Path, tmp_path: Path) -> None:
+    out, record = tmp_path / "live.mp4", tmp_path / "live.jsonl"
+    done = allweather("live", clip, *QUICK, "--every-frame", "--out", out, "--record", record)
+    assert done.returncode == 0, done.stderr
+    assert "12 frames predicted, 0 dropped, learnt from" in done.stderr and done.stdout == ""
+    film = Video(out)
+    assert (film.width, film.height, sum(1 for _ in film)) == (128, 64, 12)
+    lines = lines_of(record)
+    assert [line["kind"] for line in lines] == ["run", *["frame"] * 12, "end"]
+    assert lines[0]["model"] == "demo:streetnet" and lines[0]["learner"] == "thread"
+    again = allweather("live", clip, *QUICK, "--out", out)
+    assert again.returncode == 2 and "live.mp4 exists already. Choose another --out" in again.stderr
+
+
+def test_waiting_writes_what_adapt_predicts(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for seed in range(3):
+        Image.fromarray(scene(seed, (96, 64))).save(frames / f"{seed}.png")
+    adapted = allweather("adapt", frames, *MODEL, "--size", "96x64", "--out", tmp_path / "adapted")
+    record = tmp_path / "live.jsonl"
+    live = allweather("live", frames, *QUICK, "--wait", "--adapt-every", "1", "--record", record)
+    assert adapted.returncode == live.returncode == 0, live.stderr
+    losses = {line["name"]: line["losses"] for line in lines_of(record) if line["kind"] == "frame"}
+    written = (tmp_path / "adapted").glob("record.json*")
+    text = "".join(path.read_text() for path in written)
+    assert losses.keys() == {"0", "1", "2"}
+    assert all(str(loss) in text for found in losses.values() for loss in found)
+
+
+def test_a_folder_with_a_broken_picture_ends_with_one(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    Image.fromarray(scene(0, (96, 64))).save(frames / "0.png")
+    (frames / "1.png").write_bytes(b"")
+    done = allweather("live", frames, *QUICK, "--every-frame")
+    assert done.returncode == 1 and "1.png: not a readable image (it is empty)" in done.stderr
+    assert "1 frames predicted" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.mp4"], "no such source: none.mp4. Expected a video file, a folder of images, camera:0"),
+        (["camera:9"], "camera:9: no such camera"),
+        (["http://127.0.0.1:9/street"], "http://127.0.0.1:9/street: cannot be opened (Connection refused)"),
+        (["ftp://host/clip"], "expected an address that begins with rtsp"),
+        (["CLIP", "--budget", "40"], "--budget: expected a time above 0 with its unit, such as 40ms or 0.5s; got '40'"),
+        (["CLIP", "--adapt-every", "0"], "--adapt-every: expected a whole number above 0 or auto, got '0'"),
+        (["CLIP", "--stall", "no"], "--stall: expected a time above 0"),
+        (["CLIP", "--rate", "0"], "live: expected a rate above 0, got 0.0"),
+        (["CLIP", "--method", "mall-sample"], "its prediction has to wait"),
+        (["CLIP", "--out", "live.txt"], "expected a video's name ending in .mp4"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_two(clip: Path, arguments: list[str], said: str, tmp_path: Path) -> None:
+    given = [str(clip) if word == "CLIP" else word for word in arguments]
+    done = allweather("live", *given, *QUICK, "--record", tmp_path / "r.jsonl")
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_ends_with_a_line_that_runs() -> None:
+    done = allweather("live", "--help")
+    assert done.returncode == 0
+    last = re.sub(r"\s+", " ", done.stdout).strip()
+    assert last.endswith("Example: allweather live drive.mp4 --model demo:streetnet --budget 100ms --out adapted.mp4")
+
+
+def test_ctrl_c_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> None:
+    record, out = tmp_path / "live.jsonl", tmp_path / "live.mp4"
+    command = [
+        sys.executable, "-m", "allweather", "live", clip, *MODEL, "--size", "96x64", "--rate", "0.5",
+        "--record", record, "--out", out,
+    ]  # fmt: skip
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=hear_interrupts)
+    for _ in range(600):
+        if record.exists() and record.read_text().count('"kind": "frame"') > 1:
+            break
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in said, said
+    assert "frames predicted" in said
+    lines = lines_of(record)
+    assert lines[-1]["kind"] == "end" and lines[-1]["why"] == "interrupted"
+    assert sum(line["kind"] == "frame" for line in lines) == lines[-1]["predicted"] >= 1
+    assert lines[-1]["predicted"] - sum(1 for _ in Video(out)) in (0, 1)  # the last one may not have been drawn
+
+
+@pytest.mark.parametrize(("endless", "status"), [(True, 0), (False, 130)])
+def test_ctrl_c_is_how_a_camera_ends(
+    clip: Path, endless: bool, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = app.open_source
+
+    def opened(*arguments: Any) -> Source:
+        source = plain(*arguments)
+        source.endless = endless
+        return source
+
+    def interrupt(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "open_source", opened)
+    monkeypatch.setattr(app, "_figures", interrupt)
+    done = allweather("live", clip, *QUICK, "--record", tmp_path / "live.jsonl")
+    assert done.returncode == status and "1 frames predicted" in done.stderr
+    assert lines_of(tmp_path / "live.jsonl")[-1]["why"] == "interrupted"
+
+
+def test_the_picture_drawn_is_the_frame_as_it_came(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "live.mkv"
+    assert allweather("live", clip, *QUICK, "--every-frame", "--out", out, "--method", "source").returncode == 0
+    drawn, given = next(iter(Video(out))).pixels, next(iter(Video(clip))).pixels
+    Image.fromarray(drawn).save(tmp_path / "drawn.png")
+    assert np.corrcoef(drawn.mean(2).ravel(), given.mean(2).ravel())[0, 1] > 0.4
+    assert abs(drawn.astype(int) - given).mean() > 10

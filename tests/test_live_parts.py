@@ -1,0 +1,178 @@
+"""Live's small parts: how often to learn, quantiles, durations, threads; and learning in a process of its own."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from simulated import picture
+from tiny import CLASSES, tiny
+
+from allweather.app.options import parse_every, parse_seconds
+from allweather.errors import SettingsError
+from allweather.live import Live
+from allweather.live.devices import OwnStream, split_threads, thread_count
+from allweather.live.pace import RAREST, Pace, stride_that_fits
+from allweather.live.process import ProcessPupil
+from allweather.live.sources import Shot, Source, frame_of
+from allweather.live.totals import Latencies
+from allweather.models import Segmenter, load_model
+from allweather.session import Session
+from allweather.session.handover import serve, state_of
+
+
+@pytest.mark.parametrize(
+    ("budget", "alone", "beside", "frames", "stride"),
+    [
+        (0.10, 0.05, 0.20, 1, 3),  # one slow prediction in three takes 0.1 on average
+        (0.10, 0.05, 0.08, 1, 1),  # it fits always
+        (0.10, 0.05, 0.20, 4, 12),
+        (0.10, 0.12, 0.20, 1, RAREST),  # nothing fits
+        (0.10, 0.10, 0.20, 1, RAREST),
+    ],
+)
+def test_learning_is_as_frequent_as_the_budget_allows(
+    budget: float, alone: float, beside: float, frames: float, stride: int
+) -> None:
+    assert stride_that_fits(budget, alone, beside, frames) == stride
+    if stride < RAREST and beside > budget:
+        share = frames / stride
+        assert share * beside + (1 - share) * alone <= budget + 1e-9
+        closer = min(1.0, frames / (stride - 1))
+        assert closer * beside + (1 - closer) * alone > budget
+
+
+@pytest.mark.parametrize(
+    ("waits", "budget", "learning", "beside", "stride"),
+    [
+        (False, None, 9.0, 9.0, 1), (False, 0.1, 0.4, 0.09, 1), (False, 0.1, 0.4, 0.2, 12), (True, 0.1, 0.3, None, 5),
+        (True, None, 0.3, None, 1),
+    ],
+)  # fmt: skip
+def test_auto_looks_at_what_was_measured(
+    waits: bool, budget: float | None, learning: float, beside: float | None, stride: int
+) -> None:
+    pace = Pace("auto", budget, waits)
+    assert pace.stride() == 1
+    pace.alone.add(0.05)
+    pace.learning.add(learning)
+    pace.between.add(0.1)
+    if beside is not None:
+        pace.beside.add(beside)
+    assert pace.stride() == stride
+
+
+def test_quantiles_are_within_two_per_cent_and_need_no_memory() -> None:
+    found, draw = Latencies(), random.Random(0)
+    assert found.quantile(0.5) is None
+    values = sorted(draw.lognormvariate(-3, 1) for _ in range(20_000))
+    for value in values:
+        found.add(value)
+    for share in (0.01, 0.5, 0.95, 1.0):
+        assert found.quantile(share) == pytest.approx(values[max(0, round(share * len(values)) - 1)], rel=0.02)
+    assert len(found._bins) < 600
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("40ms", 0.04), ("0.5s", 0.5), (".5 s", 0.5), ("2min", 120.0), ("1.s", 1.0)]
+)
+def test_durations_have_units(text: str, seconds: float) -> None:
+    assert parse_seconds("--budget", text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["40", "0ms", "-1s", "1e3ms", "ms", "", "40 parsecs", "nan s"])
+def test_a_time_without_a_unit_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="--budget: expected a time above 0 with its unit, such as 40ms"):
+        parse_seconds("--budget", text)
+
+
+def test_every_how_many_is_a_whole_number_or_auto() -> None:
+    assert (parse_every("auto"), parse_every("7")) == ("auto", 7)
+    for text in ("0", "-1", "2.5", "often"):
+        with pytest.raises(SettingsError, match="--adapt-every: expected a whole number above 0 or auto"):
+            parse_every(text)
+
+
+@pytest.mark.parametrize(("total", "split"), [(1, (1, 1)), (2, (1, 1)), (4, (3, 1)), (8, (6, 2)), (16, (12, 4))])
+def test_threads_are_split(total: int, split: tuple[int, int]) -> None:
+    assert split_threads(total) == split
+
+
+def test_threads_come_back_and_the_cpu_has_no_stream() -> None:
+    before = torch.get_num_threads()
+    with thread_count(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    stream = OwnStream(torch.device("cpu"), first=True)
+    with stream.work():
+        assert not stream.is_used
+
+
+class Until(Source):
+    """Pictures until so many states were handed over, so that a learner that takes its time to start has it."""
+
+    label = "until"
+
+    def __init__(self, states: int) -> None:
+        self._states, self.live = states, None
+
+    def connect(self) -> Iterator[Shot]:
+        number = 0
+        while self.live is not None and self.live.totals.states < self._states and number < 100_000:
+            time.sleep(0.02)  # the learner has to start meanwhile
+            yield Shot(make=lambda number=number: frame_of(f"{number:06d}", picture(number % 7), None))
+            number += 1
+
+
+OWN = """
+from tiny import TinyNetwork, tiny
+
+
+class Own(TinyNetwork):
+    pass
+
+
+def build():
+    network = tiny("batchnorm").network
+    network.__class__ = Own
+    return network
+"""
+
+
+def test_a_process_learns_what_a_thread_would(tmp_path: Path) -> None:
+    (tmp_path / "mynets.py").write_text(OWN)  # a class that the process has to make again
+    model = load_model(f"{tmp_path / 'mynets.py'}:build", classes=CLASSES)
+    session, source, path = Session(model, "mall-domain"), Until(3), tmp_path / "run.jsonl"
+    source.live = live = Live(source, session, every_frame=True, learner="process", record=path)
+    states = [state_of(session)]
+    shown = [frame for frame in live if frame.state or frame.index % 50 == 0 or not frame.why]
+    again = Session(model, "mall-domain")
+    learnt = [frame for frame in shown if not frame.why]
+    assert len(learnt) == live.totals.learnt >= 3 and live.totals.dropped == 0
+    for frame in learnt:
+        assert again(frame.frame.image).decision.kind == "accepted"
+        states.append(state_of(again))
+    served = [frame for frame in shown if frame.state]
+    assert served
+    check = Session(model, "mall-domain")
+    for frame in (*served, shown[0]):
+        serve(check, states[frame.state])
+        assert torch.equal(check.predict(frame.frame.image), frame.result.logits)
+    now, then = state_of(session), state_of(again)  # the caller's session goes on from what was learnt
+    assert now.updates == then.updates
+    assert all(torch.equal(now.tensors[name], then.tensors[name]) for name in now.tensors)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sum(line.get("adapted", False) for line in lines) == lines[-1]["learnt"] == len(learnt)
+    assert lines[0]["learner"] == "process"
+
+
+def test_a_session_that_cannot_travel_is_told_to_stay() -> None:
+    class Local(torch.nn.Conv2d):
+        """A class that another process could not find."""
+
+    network = Segmenter.wrap(Local(3, 3, 1), classes=tiny("none").classes)
+    with pytest.raises(SettingsError, match=r"cannot be taken to a process of its own .*Learn in a thread"):
+        ProcessPupil(Session(network, "source"), 1)

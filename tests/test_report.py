@@ -1,0 +1,334 @@
+"""Reports: groups, tables in four forms, the page on its own, and the paper's figures marked where they differ."""
+
+import csv
+import io
+import re
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from records import record, save
+from typer.testing import CliRunner
+
+from allweather.app.verbs import make_app
+from allweather.classes import CITYSCAPES
+from allweather.errors import AllWeatherError
+from allweather.report import load_records, write_report
+from allweather.report.collect import against, changes, group_records, source_of
+from allweather.report.page import tables_of
+from allweather.report.panels import extremes
+from allweather.report.published import SECTION4, TABLE4, THIRTEEN, Published, published, table4
+from allweather.report.refusals import COLUMN
+from allweather.report.table import Table
+from allweather.report.tables import harm_tables
+from allweather.report.verdict import verdicts
+from allweather.runs.execute import execute
+from allweather.runs.plan import MethodSpec, ModelSpec, PlannedRun, StreamSpec, read_plan
+from allweather.runs.streams import open_stream
+from allweather.scoring.confusion import ConfusionMatrix
+
+R101 = "deeplabv3plus:resnet101-os16"
+DECISIONS = [  # one of each kind
+    {"decision": "accepted"},
+    *({"decision": kind, "reason": "why"} for kind in ("shrunk", "rolled-back", "reset", "resting", "skipped")),
+]
+FREE = {"stop_patience": 1000000, "stop_rise": 1e6}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    free = [record("mall-sample", 0.5 + k / 50, fields={"iterations": k, **FREE}) for k in (1, 12, 2)]
+    pair = [record("mall-domain", 0.8, seed=seed) for seed in (0, 1)]
+    ruled = record("mall-sample", 0.6, fields={"iterations": 40})
+    return save(tmp_path / "runs", *pair, record("source", 0.5), *free, ruled)
+
+
+def test_seeds_gather_and_the_source_comes_first(runs: Path) -> None:
+    groups = group_records(load_records(runs))
+    assert [one.label for one in groups] == [
+        "source", "mall-sample: 1 update", "mall-sample: 2 updates", "mall-sample: 12 updates",
+        "mall-sample: stopped, at most 40", "mall-domain",
+    ]  # fmt: skip
+    assert len(groups[5].records) == 2 and groups[5].spread == 0 and groups[0].spread is None
+    assert source_of(groups[5], groups) is groups[0]
+
+
+def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> None:
+    made = []
+    for place, key, value in (
+        ("model", "size", "64x48"), ("model", "weights", "a/b.pth"), ("stream", "every", 8), (None, "batch", 1),
+        (None, "device", "cuda"), (None, "precision", "bf16"),
+    ):  # fmt: skip
+        one = record("tent", 0.5)
+        (one["run"] if place is None else one["run"][place])[key] = value
+        made.append(one)
+    groups = group_records([record("tent", 0.5), record("source", 0.5), *made])
+    assert len(groups) == 2 + len(made) and len({one.setting for one in groups}) == 1 + len(made)
+    shown = " ".join(" ".join(one.setting) for one in groups)
+    assert all(word in shown for word in ("at 64×48", ", b", "one frame in 8", "bf16", "cuda"))
+    assert source_of(next(one for one in groups if "one frame" in one.where), groups) is None
+
+
+def test_differences_are_paired_by_image(runs: Path) -> None:
+    groups = group_records(load_records(runs))
+    source, domain = groups[0], groups[5]
+    found = against(domain, source)
+    assert found is not None
+    assert 100 * found.value == pytest.approx(domain.mean("mIoU") - source.mean("mIoU"), abs=0.02)
+    assert 0 < found.low <= found.value <= found.high and all(change > 0 for _, change in changes(domain, source))
+    worse = group_records([record("source", 0.5), record("tent", 0.4)])
+    assert all(change < 0 for _, change in changes(worse[1], worse[0]))
+
+
+def test_the_best_and_the_worst_frames_are_named_as_such() -> None:
+    source, tent = record("source", 0.5), record("tent", 0.5)
+    for change, before, after in zip((-9, 4, -2, 1), source["images"], tent["images"], strict=True):
+        before |= {"name": f"f{change:+}", "intersection": [50] * 3, "union": [100] * 3}
+        after |= {"name": f"f{change:+}", "intersection": [50 + change] * 3, "union": [100] * 3}
+    groups = group_records([source, tent])
+    (table,) = harm_tables(groups)
+    (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert row["lost most"] == "f-9 -9.0; f-2 -2.0" and row["won most"] == "f+4 +4.0; f+1 +1.0"
+    assert row["images that lost"] == "2 of 4" and row["their mean"] == pytest.approx(-5.5)
+    helped, hurt = extremes(changes(groups[1], groups[0]), 1)
+    assert [name for name, _ in helped] == ["f+4"] and [name for name, _ in hurt] == ["f-9"]
+
+
+def with_a_train(method: str, strays: int) -> dict:
+    """A record of four classes, the last of them nowhere true; a wrong pixel of some images is called that."""
+    made = record(method, 0.5)
+    counts = np.array([[60, 40, 0, 0, 0], [0, 60, 40, 0, 0], [40, 0, 60, 0, 0], [0] * 5])
+    matrices = [ConfusionMatrix(4, counts + (index < strays) * MOVED) for index in range(4)]
+    for image, matrix in zip(made["images"], matrices, strict=True):
+        image |= {"intersection": matrix.intersection.tolist(), "union": matrix.union.tolist()}
+        image["only_predicted"] = np.flatnonzero(matrix.counted & ~matrix.in_truth).tolist()
+    total = sum(matrices, ConfusionMatrix(4))
+    made["figures"] |= total.summary(("road", "sky_high", "car", "train"))
+    return made | {"confusion": total.counts.tolist()}
+
+
+MOVED = np.zeros((4, 5), int)
+MOVED[0, 1], MOVED[0, 3] = -1, 1
+
+
+def test_a_class_that_one_method_strays_into_is_left_out_of_the_comparison() -> None:
+    source, tent = group_records([with_a_train("source", 0), with_a_train("tent", 2)])
+    before, after = 100 * (3 * 60 / 140) / 3, 100 * (2 * 240 / 560 + 240 / 558) / 3  # sky loses two false pixels
+    assert (source.mean("mIoU"), tent.mean("mIoU")) == pytest.approx((before, after), abs=0.005)
+    found = against(tent, source)
+    assert found is not None and 100 * found.value == pytest.approx(after - before)
+    assert [change for _, change in changes(tent, source)] == pytest.approx(
+        [0, 0, *[100 * (60 / 139 - 60 / 140) / 3] * 2]
+    )
+    table = next(t for t in tables_of([source, tent]) if "vs source" in t.columns)
+    assert "not everywhere in it: train" in table.note and "official: mIoU over the classes true or pred" in table.note
+    official, low = (table.columns.index(name) for name in ("official", "95 % of images"))
+    assert table.rows[0][official] == pytest.approx(before, abs=0.005)
+    assert table.rows[1][official] == pytest.approx(after * 3 / 4, abs=0.005)
+    assert float(table.rows[1][low].split()[0]) > 42  # of the mean that the row shows
+
+
+def test_a_truth_that_holds_every_class_needs_one_mean() -> None:
+    confusion = np.eye(3, 4, dtype=int).tolist()
+    made = [{**record(name, 0.5), "confusion": confusion} for name in ("source", "tent")]
+    for one in made:
+        one["figures"]["mIoU"] = 100.0
+    table = next(t for t in tables_of(group_records(made)) if "vs source" in t.columns)
+    assert "over all 3 classes, which the truth holds" in table.note
+    assert {row[table.columns.index("official")] for row in table.rows} == {None}
+
+
+def test_images_that_differ_are_not_paired() -> None:
+    other = record("tent", 0.6)
+    other["images"] = other["images"][:2]
+    source, tent = group_records([record("source", 0.5), other])
+    assert against(tent, source) is None
+
+
+def test_the_page_stands_alone_and_escapes_names(runs: Path, tmp_path: Path) -> None:
+    assert write_report(runs, tmp_path / "r.html") == 7
+    text = (tmp_path / "r.html").read_text()
+    assert not re.search(r"""(src|href)=["']?(?!["'#])|@import|url\((?!#)""", text.replace('xlink:href="#', ""))
+    assert "rain &amp; fog" in text and "f&lt;" in text and "f<" not in text
+    assert text.count("<svg") == 3 and "the rule stops after 2.0 iterations" in text
+    assert "width=device-width" in text and text.count("<h2") == text.count("<a href='#s") == 6
+    parser = HTMLParser()
+    parser.feed(text)
+    write_report(runs, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == text
+
+
+def test_tables_say_the_same_in_every_form(runs: Path, tmp_path: Path) -> None:
+    for form in ("md", "csv", "latex"):
+        write_report(runs, tmp_path / form, form)
+    rows = list(csv.reader(io.StringIO((tmp_path / "csv").read_text())))
+    value = float(next(row for row in rows if row[1:3] == ["tiny:net", "mall-domain"])[3])
+    assert f"| {value:.2f} |" in (tmp_path / "md").read_text()
+    latex = (tmp_path / "latex").read_text()
+    assert f"{value:.2f}" in latex and r"rain \& fog" in latex and r"sky\_high" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}")
+
+
+def test_a_missing_value_is_a_dash_and_an_empty_cell() -> None:
+    table = Table("t", ("a", "b"), [["x|y", None], ["z", -1.5]])
+    assert "| x\\|y | – |" in table.markdown() and "t,x|y,\n" in table.csv()
+    assert '<td class="n">−1.50</td>' in table.html() and "$-$1.50" in table.latex() and "z,-1.5\n" in table.csv()
+
+
+def test_a_column_without_values_is_in_csv_only() -> None:
+    table = Table("t", ("a", "empty"), [["x", None]])
+    assert "t,x,\n" in table.csv() and "table,a,empty\n" in table.csv()
+    assert all("empty" not in text for text in (table.markdown(), table.html(), table.latex()))
+
+
+def test_groups_become_headings_and_rows_become_blocks() -> None:
+    text = Table("t", ("g", "a", "b"), [["one", "x", "p; q"], ["one", "y", "r"], ["two", "z", "s"]], grouped=True,
+                 stacked=True).html()  # fmt: skip
+    assert text.count("class='of'") == 2 and "<th>g</th>" not in text and text.count("<td") == 6
+    assert 'data-of="b">p<br>q</td>' in text
+
+
+def one_published(method: str, stream: str, model: str, **changes: object) -> Published | None:
+    made = record(method, 0.5, model=model, stream=stream, **changes)
+    made["run"]["scoring"] = changes.get("scoring", "native")
+    (one,) = group_records([made])
+    return published(one)
+
+
+def test_the_papers_figures_stand_beside_and_are_marked() -> None:
+    night = record("mall-domain", 0.7, model=R101, stream="acdc:val/night")
+    (table, *_) = tables_of(group_records([record("source", 0.5, model=R101, stream="acdc:val/night"), night]))
+    assert (
+        table.columns[-1] == "published"
+        and [row[-1] for row in table.rows]
+        == [
+            "26.2†",
+            "36.8†",
+        ]
+        and "† Table 1: the paper's are of the test" in table.note
+    )
+    same = one_published("source", "acdc:test/night", R101)
+    assert same is not None and (same.figure, same.differs, same.marked) == (26.2, "", "26.2")
+    ours = one_published("mall-domain", "acdc:test/fog", R101)
+    paper = one_published("mall-domain", "acdc:test/fog", R101, preset="paper")
+    assert ours is not None and "this project's settings" in ours.differs and paper is not None and not paper.differs
+    assert one_published("source", "acdc:val/night", "espnetv2:2.0") is None
+    log = one_published("source", "dark-zurich:val", R101, scoring="1024x512")
+    assert log is not None and (log.figure, log.differs) == (20.24, "")
+    other = one_published("source", "dark-zurich:val", R101)
+    assert other is not None and "1024×512" in other.differs
+    assert one_published("mall-sample", "nighttime-driving:test", "mgcda:refinenet").figure == 49.7
+
+
+def test_conditions_stand_side_by_side_with_the_papers_below() -> None:
+    streams = [f"acdc:val/{name}" for name in ("fog", "night")]
+    made = [record("source", 0.5 + k / 10, model=R101, stream=stream) for k, stream in enumerate(streams)]
+    table = tables_of(group_records(made))[0]
+    assert table.columns == ("network", "method", *streams, "mean", COLUMN)
+    ours, theirs = table.rows
+    assert ours[4] == pytest.approx((ours[2] + ours[3]) / 2) and ours[3] > ours[2]
+    assert list(theirs) == [R101, "source, published", "49.0†", "26.2†", None, None]
+
+
+def test_table_4_is_complete_and_stands_below_our_classes() -> None:
+    for name in TABLE4:
+        *classes, mean = table4(name)
+        assert len(classes) == 19 and np.mean(classes) == pytest.approx(mean, abs=0.051), name
+    made = record("source", 0.5, model="dannet:pspnet", stream="dark-zurich:val")
+    made["figures"]["IoU"] = dict.fromkeys(CITYSCAPES.names, 50.0)
+    table = next(table for table in tables_of(group_records([made])) if table.title.startswith("IoU of each class"))
+    assert len(table.rows) == 1 + len(TABLE4) and table.rows[-1][2] == 90.3 and len(set(map(len, table.rows))) == 1
+
+
+def test_the_report_says_whether_the_rule_found_the_best_and_why_not(runs: Path) -> None:
+    (text,) = verdicts(group_records(load_records(runs)))
+    assert "2.0 iterations on average" in text and "not within 1 point" in text and "4 images" in text
+    points = [record("mall-sample", right, fields={"iterations": k, **FREE}) for k, right in ((1, 0.8), (9, 0.6))]
+    points[1]["figures"]["ncut"] = 1.5  # the cut falls on while mIoU falls too
+    ruled = record("mall-sample", 0.799, fields={"iterations": 40})
+    for image, decision in zip(ruled["images"], DECISIONS[1:5], strict=True):
+        image |= {"iterations": 9, "stop": "cap", **decision}
+    (text,) = verdicts(group_records([*points, ruled]))
+    assert ", within 1 point" in text and "Of 4 images, 4 reached the cap" in text
+    assert (
+        "still falls, from 2.000 to 1.500 at 9" in text
+        and "4 of 4 images (1 shrunk, 1 rolled back, 1 reset, 1 resting)" in text
+    )
+    for image, decision in zip(ruled["images"], [DECISIONS[0], DECISIONS[5]] * 2, strict=True):
+        image |= decision
+    assert "The guard refused no update." in verdicts(group_records([*points, ruled]))[0]
+
+
+def test_the_mean_of_thirteen_needs_all_of_them() -> None:
+    model = "bisenetv2:mmseg"
+    full = [record("mall-sample", 0.4 + i / 40, model=model, stream=name) for i, name in enumerate(THIRTEEN)]
+    title = "Mean over thirteen datasets"
+    (table,) = (table for table in tables_of(group_records(full)) if table.title == title)
+    assert table.rows[0][2] == pytest.approx(np.mean([entry["figures"]["mIoU"] for entry in full]))
+    assert table.rows[0][4] == "28.6†" and SECTION4[model] == 28.6 and len(set(THIRTEEN)) == 13
+    assert title not in [table.title for table in tables_of(group_records(full[:-1]))]
+
+
+def test_a_sequence_is_shown_piece_by_piece() -> None:
+    parts = {"01/fog": {"mIoU": 40.0}, "01/night": {"mIoU": 30.0}, "02/fog": {"mIoU": 42.0}, "02/night": {"mIoU": 32.0}}
+    tables = tables_of(group_records([record("tent", 0.5, parts=parts)]))
+    (table,) = (table for table in tables if "piece by piece" in table.title)
+    assert list(table.columns[1:]) == ["round", "fog", "night", "mean", COLUMN]
+    assert [list(row[1:-1]) for row in table.rows] == [["round 1", 40.0, 30.0, 35.0], ["round 2", 42.0, 32.0, 37.0]]
+
+
+def test_mistakes_are_said(tmp_path: Path) -> None:
+    with pytest.raises(AllWeatherError, match="no record"):
+        write_report(tmp_path, tmp_path / "r.html")
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(AllWeatherError, match=r"is not a record .*: run is missing"):
+        write_report(tmp_path, tmp_path / "r.html")
+    with pytest.raises(AllWeatherError, match="unknown format 'pdf'"):
+        write_report(save(tmp_path / "runs", record("source", 0.5)), tmp_path / "r.pdf", "pdf")
+
+
+def test_the_verb_writes_the_file_it_is_told_to(runs: Path, tmp_path: Path) -> None:
+    app = make_app("report")
+    result = CliRunner().invoke(app, ["report", str(runs), "--out", str(tmp_path / "r.md"), "--format", "md"])
+    assert result.exit_code == 0 and (tmp_path / "r.md").read_text().startswith("### ")
+    assert CliRunner().invoke(app, ["report", str(runs), "--out", "r.pdf", "--format", "pdf"]).exit_code == 2
+
+
+def test_panels_show_the_frames_that_changed_most(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    text = '[[models]]\nname = "demo:streetnet"\nsize = "64x48"\n[[streams]]\nname = "scenes:fog"\nevery = 12\n'
+    plan.write_text(text + '[[methods]]\nname = "source"\n[[methods]]\nname = "norm"\n')
+    runs = tmp_path / "runs"
+    execute(read_plan(plan), runs)
+    with pytest.raises(AllWeatherError, match="--labels"):
+        write_report(runs, tmp_path / "page.html", frames=1)
+    again = execute(read_plan(plan), runs, keep_labels=True)
+    assert len(again.done) == 2
+    assert execute(read_plan(plan), runs, keep_labels=True).kept == again.done
+    write_report(runs, tmp_path / "page.html", frames=1)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("alt='truth'") == page.count("alt='change'") >= 1
+    assert "500000" in page or "500012" in page
+    assert "src='data:image/" in page
+    assert "src='http" not in page
+
+
+def test_procedural_weather_in_rounds(tmp_path: Path) -> None:
+    stream = StreamSpec("rounds", sequence=("scenes:clear", "scenes:night"), rounds=2, every=12)
+    assert stream.procedural
+    method = MethodSpec("source")
+    spec = PlannedRun(
+        ModelSpec("demo:streetnet"), stream, method, "online", "natural", 0, 1, "native", "cpu", "float32"
+    )
+    assert PlannedRun.from_json(asdict(spec)) == spec
+    source = open_stream(spec)
+    assert [source.parts[name] for name in source.stream.names] == [
+        *["01/clear"] * 2, *["01/night"] * 2, *["02/clear"] * 2, *["02/night"] * 2,
+    ]  # fmt: skip
+    dark, bright = (source.stream.read(source.stream.names[index]).image.mean() for index in (2, 0))
+    assert dark < 0.7 * bright
+    assert np.array_equal(*(source.truth(source.stream.names[index]).labels for index in (0, 2)))
+    with pytest.raises(AllWeatherError, match="either root"):
+        StreamSpec("scenes:fog", root="somewhere")

@@ -1,0 +1,164 @@
+"""Protocols: what each frame is predicted with, what is skipped, and that resuming changes nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from allweather import Segmenter, Session, methods
+from allweather.classes import CITYSCAPES
+from allweather.data import Stream, open_files
+from allweather.data.labels import find_mapping
+from allweather.errors import AllWeatherError
+from allweather.runs.evaluate import PASSES, run
+from allweather.runs.record import describe_result, provenance
+from allweather.scoring.folders import score_folders
+from allweather.session import Decision, Result
+
+COUNT = 5
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Stream:
+    rng = np.random.default_rng(0)
+    for index in range(COUNT):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(tmp_path / f"{index}.png")
+    return open_files([tmp_path])
+
+
+def make_session(method: str, **settings: object) -> Session:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 19, 1))
+    return Session(Segmenter.wrap(network.eval(), classes=CITYSCAPES), methods.make(method, settings=settings))
+
+
+def predictions(session: Session, stream: Stream, **options: object) -> dict[str, torch.Tensor]:
+    return {outcome.name: outcome.logits for outcome in run(session, stream, **options)}
+
+
+def test_online_is_one_session_call_a_frame_in_order(stream: Stream) -> None:
+    by_hand = make_session("tent", lr=0.1, episodic=False)
+    expected = [by_hand(frame.image).logits for frame in stream]
+    outcomes = list(run(make_session("tent", lr=0.1, episodic=False), stream, "online"))
+    assert [outcome.name for outcome in outcomes] == list(stream.names)
+    assert all(torch.equal(o.logits, e) for o, e in zip(outcomes, expected, strict=True))
+    assert not torch.equal(outcomes[-1].logits, make_session("source").predict(stream.read("4").image))
+
+
+def test_transductive_predicts_every_frame_with_the_last_network(stream: Stream) -> None:
+    session = make_session("tent", lr=0.1, episodic=False)
+    found = predictions(session, stream, protocol="transductive")
+    for frame in stream:
+        assert torch.equal(found[frame.name], session.predict(frame.image))
+    online = predictions(make_session("tent", lr=0.1, episodic=False), stream)
+    assert not torch.equal(found["0"], online["0"])
+
+
+def test_transductive_passes_are_bounded(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    adapt = Session.adapt
+    monkeypatch.setattr(Session, "adapt", lambda self, images: calls.append(1) or adapt(self, images))
+    predictions(make_session("tent", lr=0.001, episodic=False), stream, protocol="transductive")
+    assert len(calls) % COUNT == 0 and COUNT <= len(calls) <= PASSES * COUNT
+
+
+def test_transductive_passes_end_at_ten_where_the_loss_keeps_falling(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter(range(1000, 0, -1))
+    falling = Result(torch.zeros(1), (), (), 1, "cap", Decision(), 0.0)
+    monkeypatch.setattr(Session, "adapt", lambda self, images: replace(falling, watched=(float(next(losses)),)))
+    predictions(make_session("tent", episodic=False), stream, protocol="transductive")
+    assert 1000 - next(losses) == 10 * COUNT
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_seconds_are_those_of_a_frame_however_many_a_batch_holds(batch: int) -> None:
+    result = Result(torch.zeros(batch, 3, 4, 4), (), (), 1, "cap", Decision("shrunk", "why"), 3.0)
+    told = {"iterations": 1, "stop": "cap", "decision": "shrunk", "reason": "why", "seconds": 3.0 / batch}
+    assert describe_result(result) == told
+    single = replace(result, logits=torch.zeros(3, 4, 4), decision=Decision())
+    assert describe_result(single) == {"iterations": 1, "stop": "cap", "decision": "accepted", "seconds": 3.0}
+
+
+@pytest.mark.parametrize("protocol", ["online", "transductive"])
+def test_source_is_the_plain_forward_under_both(stream: Stream, protocol: str) -> None:
+    session = make_session("source")
+    for name, logits in predictions(make_session("source"), stream, protocol=protocol).items():
+        assert torch.equal(logits, session.predict(stream.read(name).image))
+
+
+@pytest.mark.parametrize("batch", [2, 3, 7])
+def test_batches_keep_order_and_yield_every_frame(stream: Stream, batch: int) -> None:
+    outcomes = list(run(make_session("norm"), stream, batch=batch))
+    assert [outcome.name for outcome in outcomes] == list(stream.names)
+    assert len({id(outcome.result) for outcome in outcomes}) == -(-COUNT // batch)
+
+
+def test_frames_of_another_size_begin_a_batch(stream: Stream, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(tmp_path / "2.png")
+    outcomes = list(run(make_session("source"), open_files([tmp_path]), batch=5))
+    assert [tuple(outcome.logits.shape[1:]) for outcome in outcomes] == [(16, 16)] * 2 + [(16, 24)] + [(16, 16)] * 2
+
+
+@pytest.mark.parametrize("protocol", ["online", "transductive"])
+def test_a_corrupt_frame_is_named_and_the_rest_goes_on(stream: Stream, tmp_path: Path, protocol: str) -> None:
+    (tmp_path / "1.png").write_bytes(b"broken")
+    outcomes = {outcome.name: outcome for outcome in run(make_session("norm"), stream, protocol, batch=2)}
+    assert len(outcomes) == COUNT and "not a readable image" in outcomes["1"].failure
+    assert outcomes["1"].logits is None and all(outcomes[name].logits is not None for name in "0234")
+
+
+@pytest.mark.parametrize("settings", [{}, {"episodic": False, "lr": 0.1}], ids=["episodic", "continual"])
+@pytest.mark.parametrize("protocol", ["online", "transductive"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_resuming_gives_what_never_stopping_gives(stream: Stream, settings: dict, protocol: str, batch: int) -> None:
+    options = {"protocol": protocol, "batch": batch}
+    whole = predictions(make_session("tent", **settings), stream, **options)
+    rest = predictions(make_session("tent", **settings), stream, **options, skip=frozenset({"0", "2"}))
+    assert list(rest) == ["1", "3", "4"]
+    assert all(torch.equal(rest[name], whole[name]) for name in rest)
+
+
+def test_an_unknown_protocol_is_named(stream: Stream) -> None:
+    with pytest.raises(AllWeatherError, match="unknown protocol 'onlin'"):
+        list(run(make_session("source"), stream, "onlin"))
+
+
+def test_provenance_says_what_made_the_result(stream: Stream) -> None:
+    record = json.loads(json.dumps(provenance(make_session("tent", lr=0.5), stream, "online", 1)))
+    assert record["order_hash"] == stream.order_hash and record["frames"] == COUNT
+    assert record["session"]["method"]["lr"] == 0.5 and record["versions"]["torch"] == torch.__version__
+
+
+def save(folder: Path, name: str, values: list[list[int]]) -> None:
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(np.array(values, np.uint8)).save(folder / f"{name}.png")
+
+
+def test_folders_are_scored_with_one_matrix(tmp_path: Path) -> None:
+    predicted, truth = tmp_path / "p", tmp_path / "t"
+    save(predicted, "a", [[0, 0]]), save(truth, "a", [[0, 1]])
+    save(predicted, "b", [[1, 0]]), save(truth, "b", [[1, 255]])
+    save(predicted, "bad", [[77]]), save(truth, "bad", [[0]])
+    save(predicted, "lone", [[0]]), save(truth, "unanswered", [[0]])
+    save(predicted, "small", [[0]]), save(truth, "small", [[0, 0]])
+    score = score_folders(predicted, truth, find_mapping("cityscapes"))
+    assert score.matrix.mean_iou == pytest.approx((1 / 2 + 1 / 2) / 2) and score.matrix.counts.sum() == 3
+    assert score.images == ("a", "b") and score.per_image == pytest.approx((0.25, 1.0))
+    assert "77" in score.failed["bad"] and "no label lone.png" in score.failed["lone"]
+    assert "1×1 pixels" in score.failed["small"] and "2×1" in score.failed["small"]
+    assert score.without_prediction == ("unanswered",) and score.labels == 5 and not score.complete
+
+
+def test_folders_that_never_meet_are_said(tmp_path: Path) -> None:
+    save(tmp_path / "p", "a", [[0]]), save(tmp_path / "t", "b", [[0]])
+    with pytest.raises(AllWeatherError, match="no prediction has a label of its name"):
+        score_folders(tmp_path / "p", tmp_path / "t", find_mapping("cityscapes"))
+    with pytest.raises(AllWeatherError, match="no such folder"):
+        score_folders(tmp_path / "gone", tmp_path / "t", find_mapping("cityscapes"))

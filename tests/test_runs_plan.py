@@ -1,0 +1,367 @@
+"""Plans: what they expand to, what they refuse, and records that are whole, resumed and never made twice."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pytest
+from PIL import Image
+
+from allweather import methods
+from allweather.data import open_files
+from allweather.data.folder import natural_key
+from allweather.data.images import write_json
+from allweather.errors import AllWeatherError
+from allweather.report.collect import group_records
+from allweather.report.compare import compare, flatten
+from allweather.runs import execute as executor
+from allweather.runs.decisions import decisions_of
+from allweather.runs.execute import execute, make_record
+from allweather.runs.plan import Plan, PlannedRun, read_plan
+from allweather.runs.record_file import read_record
+from allweather.runs.streams import open_stream
+from allweather.scoring.confusion import ConfusionMatrix
+
+PLANS = sorted((Path(__file__).parents[1] / "plans").glob("*.toml"))
+FRAMES = 3
+TEXT = """
+[run]
+seeds = {seeds}
+orders = {orders}
+protocol = {protocol}
+scoring = "{scoring}"
+
+[[models]]
+name = "demo:streetnet"
+size = "64x48"
+
+[[streams]]
+name = "tiny"
+images = "${{TINY_ROOT}}/images"
+labels = "${{TINY_ROOT}}/labels"
+
+[[methods]]
+name = "source"
+seeds = [0]
+orders = ["natural"]
+
+[[methods]]
+name = "tent"
+fields = {{ lr = 0.01, episodic = false }}
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for index in range(FRAMES):
+        Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8)).save(tmp_path / "images" / f"{index}.png")
+        labels = np.where(rng.random((60, 80)) < 0.1, 255, rng.integers(0, 19, (60, 80)))
+        Image.fromarray(labels.astype(np.uint8)).save(tmp_path / "labels" / f"{index}.png")
+    monkeypatch.setenv("TINY_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def write_plan(folder: Path, **changes: str) -> Path:
+    values = {"seeds": "[0]", "orders": '["natural"]', "protocol": '"online"', "scoring": "native"} | changes
+    path = folder / "plan.toml"
+    path.write_text(TEXT.format(**values))
+    return path
+
+
+def tiny(folder: Path, **changes: str) -> Plan:
+    return read_plan(write_plan(folder, **changes))
+
+
+def test_the_grid_is_every_combination_once(tmp_path: Path) -> None:
+    plan = tiny(tmp_path, seeds="[0, 1, 1]", orders='["natural", "shuffled"]', protocol='["online", "transductive"]')
+    assert len(plan.runs) == 2 * 1 + 2 * 2 * 2  # source keeps its one seed and order
+    assert len({run.file for run in plan.runs}) == len(plan.runs)
+
+
+def test_a_run_is_the_same_wherever_its_data_lie(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [run.identity for run in tiny(root).runs]
+    monkeypatch.setenv("TINY_ROOT", "elsewhere")
+    assert [run.identity for run in tiny(root).runs] == before
+    assert [run.identity for run in tiny(root, seeds="[5]").runs][1] != before[1]
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_the_plans_that_come_along_can_be_read(path: Path) -> None:
+    plan = read_plan(path)
+    assert plan.runs and path.read_text().startswith("# ")
+    for run in plan.runs:  # what varies only with order must not return to the source after each frame
+        if run.order == "shuffled":
+            assert not methods.make(run.method.name, run.method.preset, run.method.fields).episodic
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[[models]]", "[[model]]", "unknown section of a plan 'model'. Did you mean 'models'"),
+        ('size = "64x48"', 'sizes = "64x48"', "unknown key of [[models]] 'sizes'"),
+        ('size = "64x48"', 'size = "64"', "expected WIDTHxHEIGHT, got '64'"),
+        ('size = "64x48"', "size = 64", "[[models]] size: expected text|none, got 64"),
+        ('name = "tent"', 'name = "tentt"', "unknown method 'tentt'. Did you mean 'tent'"),
+        ("lr = 0.01", "rl = 0.01", "unknown"),
+        ("seeds = [0]\norders", 'seeds = ["a"]\norders', "[run] seeds: expected"),
+        ('"online"', '"onlin"', "unknown protocol 'onlin'"),
+        ('"native"', '"half"', "unknown scoring 'half'"),
+        ('["natural"]\nprotocol', '["random"]\nprotocol', "unknown order 'random'"),
+        ('labels = "${TINY_ROOT}/labels"', "", "either root, or both images and labels"),
+        ('name = "tiny"', "", "[[streams]]: name is missing"),
+        ("[run]", "[run", "cannot read the plan"),
+    ],
+)
+def test_mistakes_in_a_plan_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = write_plan(tmp_path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(AllWeatherError) as caught:
+        read_plan(path)
+    assert said in str(caught.value)
+
+
+def test_a_plan_takes_labels_by_their_publishers_names(root: Path) -> None:
+    (run,) = tiny(root).runs[:1]
+    plainly = make_record(run)
+    for path in sorted((root / "labels").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_gtFine_labelTrainIds.png"))
+    assert make_record(run)["confusion"] == plainly["confusion"]
+
+
+def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path) -> None:
+    run = tiny(root).runs[1]
+    record = json.loads(json.dumps(make_record(run), allow_nan=False))
+    assert record["figures"]["images"] == FRAMES == len(record["images"]) and not record["failures"]
+    assert record["model"]["sha256"] and record["order_hash"] == open_files([root / "images"]).order_hash
+    assert record["session"]["method"]["lr"] == 0.01 and record["prediction"] and record["peak_memory_mib"] > 0
+    matrix = ConfusionMatrix(19, np.array(record["confusion"]))
+    assert record["figures"]["mIoU"] == pytest.approx(100 * matrix.mean_iou, abs=0.006)
+    assert np.sum([image["intersection"] for image in record["images"]], 0).tolist() == matrix.intersection.tolist()
+    low, high = record["figures"]["interval"]
+    assert low <= record["figures"]["mIoU"] <= high
+    told = {"ncut_before", "ncut", "watched", "iterations", "decision", "seconds", "intersection", "union", "mIoU"}
+    assert all(told <= set(image) for image in record["images"])
+    assert record["decisions"] == decisions_of(record) and sum(record["decisions"].values()) == FRAMES
+    assert record["resolution"] == {"stored": ["80x60"], "input": ["64x48"], "scored": ["80x60"]}
+    fields = {**run.method.fields, "mirror": True}
+    mirrored = make_record(replace(run, method=replace(run.method, fields=fields)))
+    assert (record["views"], mirrored["views"]) == (1, 2)
+    source = make_record(tiny(root).runs[0])
+    assert all(image["ncut_before"] == image["ncut"] for image in source["images"])  # nothing adapted
+    before = [image["ncut_before"] for image in record["images"]]
+    assert before == [image["ncut"] for image in source["images"]] != [image["ncut"] for image in record["images"]]
+    assert str(root) not in json.dumps(record)
+
+
+def test_pixels_are_scored_at_the_labels_size_or_the_authors(root: Path) -> None:
+    native, authors = (make_record(tiny(root, scoring=name).runs[0]) for name in ("native", "1024x512"))
+    labelled = sum(int((np.array(Image.open(path)) != 255).sum()) for path in (root / "labels").iterdir())
+    assert native["figures"]["pixels"] == labelled
+    share = authors["figures"]["pixels"] / (FRAMES * 1024 * 512)
+    assert share == pytest.approx(labelled / (FRAMES * 60 * 80), abs=0.01)
+
+
+def test_orders_are_what_they_say(root: Path) -> None:
+    names = {}
+    for order in ("natural", "reversed", "shuffled"):
+        runs = tiny(root, orders=f'["{order}"]', seeds="[0, 1, 2]").runs[1:]
+        names[order] = [open_stream(run).stream.names for run in runs]
+    assert set(names["natural"]) == {tuple(sorted("012", key=natural_key))} and names["reversed"][0] == ("2", "1", "0")
+    assert len(set(names["shuffled"])) > 1 and all(sorted(order) == ["0", "1", "2"] for order in names["shuffled"])
+
+
+def test_what_is_done_is_kept_and_what_is_damaged_is_made_again(root: Path) -> None:
+    plan, out = tiny(root), root / "runs"
+    ticks: list[tuple[int, int]] = []
+    told: list[str] = []
+    first = execute(
+        plan, out, lambda run, done, total: ticks.append((done, total)), lambda run, record: told.append(run.file)
+    )
+    assert told == first.done
+    assert len(first.done) == 2 and ticks == [(1, 3), (2, 3), (3, 3)] * 2
+    stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("*.json")}
+    again = execute(plan, out)
+    assert again.kept == first.done and not again.done
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.json")} == stamps
+    assert all(path.read_text().count('{"name": ') == FRAMES for path in out.glob("*.json"))  # an image a line
+    (out / first.done[0]).write_text('{"figures"')
+    assert execute(plan, out).done == first.done[:1]
+
+
+def test_a_record_of_other_settings_or_weights_is_made_again(root: Path) -> None:
+    plan, out = tiny(root), root / "runs"
+    names = execute(plan, out).done
+    for name, keys in ((names[0], ("model", "sha256")), (names[1], ("session", "method", "lr"))):
+        record = read_record(out / name)
+        *way, last = keys
+        place = record
+        for key in way:
+            place = place[key]
+        place[last] = "other"
+        write_json(out / name, record)
+    again = execute(plan, out)
+    assert again.done == names and again.outdated == {names[0]: ["model.sha256"], names[1]: ["session.method.lr"]}
+    for name in names:
+        record = read_record(out / name)
+        record["session"]["guard"]["every"] = 99
+        write_json(out / name, record)
+    again = execute(plan, out)  # the source is never updated: its guard had nothing to judge
+    assert again.kept == names[:1] and again.outdated == {names[1]: ["session.guard.every"]}
+    unknown = read_record(out / names[1])
+    del unknown["session"]["method"]["lr"]  # a field that did not exist when the record was made
+    write_json(out / names[1], unknown)
+    assert execute(plan, out).kept == names
+
+
+def test_the_record_of_another_run_is_not_taken_for_this_ones(root: Path) -> None:
+    plan, out = tiny(root), root / "runs"
+    source, tent = execute(plan, out).done
+    shutil.copy(out / source, out / tent)
+    again = execute(plan, out)
+    assert again.kept == [source] and again.done == [tent] and not again.outdated
+    assert read_record(out / tent)["run"]["method"]["name"] == "tent"
+
+
+def test_a_record_stays_whole_when_writing_the_next_one_stops_half_way(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, out = tiny(root), root / "runs"
+    name = execute(plan, out).done[0]
+    stale = read_record(out / name)
+    stale["model"]["sha256"] = "other"  # so that it is made again
+    write_json(out / name, stale)
+    before, write = (out / name).read_bytes(), Path.write_bytes
+
+    def half(path: Path, data: Any, *more: object) -> int:
+        content = data.encode() if isinstance(data, str) else data
+        write(path, content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(AllWeatherError, match=r"cannot write .*No space left on device"):
+        execute(plan, out)
+    assert (out / name).read_bytes() == before and not list(out.glob(".*.partial"))
+
+
+def test_an_interruption_leaves_whole_records_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, out = tiny(root), root / "runs"
+
+    def interrupt(run: object, done: int, total: int) -> None:
+        if run is plan.runs[1] and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(plan, out, interrupt)
+    assert [path.name for path in out.glob("*.json")] == [plan.runs[0].file]
+    result = execute(plan, out)
+    assert result.kept == [plan.runs[0].file] and result.done == [plan.runs[1].file]
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(root: Path) -> None:
+    plan, out = tiny(root), root / "runs"
+    out.mkdir()
+    with filelock.FileLock(out / f".{plan.runs[0].file}.lock"):
+        result = execute(plan, out)
+    assert result.elsewhere == [plan.runs[0].file] and result.done == [plan.runs[1].file]
+
+
+def test_one_run_that_fails_does_not_stop_the_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, out = tiny(root), root / "runs"
+    real = executor.load_model
+    monkeypatch.delenv("TINY_ROOT")
+    result = execute(plan, out)
+    assert len(result.failed) == 2 and "TINY_ROOT is not set" in next(iter(result.failed.values()))
+    assert not list(out.glob("*.json"))
+    monkeypatch.setenv("TINY_ROOT", str(root))
+    broken = iter([AllWeatherError("no such network")])
+
+    def once(*args: object) -> object:
+        for error in broken:
+            raise error
+        return real(*args)
+
+    monkeypatch.setattr(executor, "load_model", once)
+    result = execute(plan, out)
+    assert list(result.failed.values()) == ["no such network"] and len(result.done) == 1
+
+
+def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path) -> None:
+    (root / "images" / "1.png").write_bytes(b"broken")
+    record = make_record(tiny(root).runs[0])
+    assert list(record["failures"]) == ["1"] and record["figures"]["images"] == FRAMES - 1
+    (root / "labels" / "2.png").unlink()
+    with pytest.raises(AllWeatherError, match=r"1 images have no label, e\.g\. 2"):
+        make_record(tiny(root).runs[0])
+
+
+def test_labels_of_other_classes_are_refused(root: Path) -> None:
+    path = write_plan(root)
+    path.write_text(path.read_text().replace("${TINY_ROOT}/labels", '${TINY_ROOT}/labels"\nclasses = "camvid11', 1))
+    assert "unexpected label values" in next(iter(execute(read_plan(path), root / "runs").failed.values()))
+
+
+def test_a_sequence_goes_on_without_a_reset_and_is_scored_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINY_ROOT", str(tmp_path))
+    rng = np.random.default_rng(0)
+    for condition in ("fog", "night"):
+        for kind, name in (("rgb_anon", "a_rgb_anon"), ("gt", "a_gt_labelTrainIds"), ("gt", "a_gt_invIds")):
+            folder = tmp_path / kind / condition / "train" / "S1"
+            folder.mkdir(parents=True, exist_ok=True)
+            shape = (48, 64, 3) if kind == "rgb_anon" else (48, 64)
+            Image.fromarray(rng.integers(0, 2, shape, np.uint8)).save(folder / f"{name}.png")
+    stream = 'root = "${TINY_ROOT}"\nsequence = ["acdc:train/fog", "acdc:train/night"]\nrounds = 2'
+    path = write_plan(tmp_path)
+    folders = 'images = "${TINY_ROOT}/images"\nlabels = "${TINY_ROOT}/labels"'
+    path.write_text(path.read_text().replace(folders, stream))
+    record = make_record(read_plan(path).runs[1])
+    assert list(record["parts"]) == ["01/train/fog", "01/train/night", "02/train/fog", "02/train/night"]
+    assert sum(part["pixels"] for part in record["parts"].values()) == record["figures"]["pixels"] == 4 * 48 * 64
+    assert 0 <= record["figures"]["mUIoU"] <= 100
+    assert record["images"][0]["watched"] != record["images"][2]["watched"]  # the same frame, a round later
+
+
+def test_folders_follow_each_other_and_a_piece_may_come_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("images", "labels"):
+        for piece in ("day", "dusk"):
+            shutil.copytree(root / kind, root / kind / piece, ignore=shutil.ignore_patterns("day", "dusk"))
+    path = write_plan(root)
+    text = path.read_text().replace("${TINY_ROOT}/images", "${TINY_ROOT}/images/{}")
+    path.write_text(text.replace("${TINY_ROOT}/labels", "${TINY_ROOT}/labels/{}"))
+    with pytest.raises(AllWeatherError, match="images and labels of a sequence, only there"):
+        read_plan(path)
+    text = path.read_text().replace("[[streams]]", '[[streams]]\nsequence = ["day", "dusk", "day"]')
+    path.write_text(text.replace('name = "tent"', 'name = "tent"\nadapt_when = "shift"'))
+    source, tent = read_plan(path).runs
+    assert (source.content["method"].get("adapt_when"), tent.content["method"]["adapt_when"]) == (None, "shift")
+    assert PlannedRun.from_json(json.loads(json.dumps(tent.content))) == tent
+    record = make_record(tent)
+    assert list(record["parts"]) == ["01/day", "01/dusk", "01/day-2"]
+    assert record["frames"] == 3 * FRAMES and record["session"]["adapt_when"] == "shift"
+    assert "only on a shift" in group_records([record])[0].label
+    path.write_text(path.read_text().replace('"shift"', '"often"'))
+    with pytest.raises(AllWeatherError, match="unknown adapt_when 'often'"):
+        read_plan(path)
+
+
+def test_comparing_names_what_differs_and_pairs_the_images(root: Path) -> None:
+    source, tent = (make_record(run) for run in tiny(root).runs)
+    same = compare(source, source)
+    assert same["settings"] == same["figures"] == {} and same["paired"]["mIoU"] == 0
+    found = json.loads(json.dumps(compare(source, tent)))
+    assert found["settings"]["session.method.name"] == ["source", "tent"]
+    ours, theirs = source["figures"]["mIoU"], tent["figures"]["mIoU"]
+    assert found["paired"]["mIoU"] == pytest.approx(theirs - ours, abs=0.02) and found["paired"]["images"] == FRAMES
+    assert compare(source, tent | {"images": []})["paired"] is None
+    assert flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}

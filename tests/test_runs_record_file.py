@@ -1,0 +1,125 @@
+"""Records from anywhere: JSON of another shape ends in one line that names the place, never in a traceback."""
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import allweather
+from records import record
+
+from allweather.errors import AllWeatherError, InputError
+from allweather.report import write_report
+from allweather.report.compare import compare
+from allweather.runs.record_file import read_adapted, read_record
+
+COMMITTED = Path(__file__).parents[1] / "docs" / "results" / "weather-rounds"
+WRONG = (None, "x", 10**30, [], {})
+DEEP = "[" * 100_000
+
+
+def places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value; of a list's only the first."""
+    items = (
+        content.items() if isinstance(content, dict) else enumerate(content[:1]) if isinstance(content, list) else ()
+    )
+    for key, value in items:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+def edited(content: dict[str, Any], path: tuple[Any, ...], value: Any = None, *, drop: bool = False) -> dict[str, Any]:
+    changed = deepcopy(content)
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    if drop:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return changed
+
+
+def whole() -> dict[str, Any]:
+    """A record with everything that reports read."""
+    made = record("tent", 0.6, parts={"01/fog": {"mIoU": 40.0}})
+    made["session"] = {"method": {"name": "tent", "lr": 0.1}, "guard": {"every": 10}}
+    made["resolution"] = {kind: ["8x8"] for kind in ("stored", "input", "scored")}
+    for image in made["images"]:
+        image |= {"decision": "shrunk", "reason": "why", "stop": "cap"}
+    return made
+
+
+def said_of(folder: Path, content: dict[str, Any]) -> str:
+    """What reports and comparisons say against a record; nothing where they take it."""
+    path = folder / "0.json"
+    path.write_text(json.dumps(content))
+    try:
+        write_report(folder, folder / "page.md", "md")
+        compare(read_record(path), read_record(folder / "1.json"))
+    except AllWeatherError as error:
+        return str(error)
+    return ""
+
+
+def test_no_edit_of_a_record_ends_in_anything_but_a_report_or_one_line(tmp_path: Path) -> None:
+    good = whole()
+    (tmp_path / "1.json").write_text(json.dumps(record("source", 0.5)))
+    assert not said_of(tmp_path, good)
+    changes = [edited(good, place, drop=True) for place in places(good)]
+    changes += [edited(good, place, value) for place in places(good) for value in WRONG]
+    said = [said_of(tmp_path, content) for content in changes]
+    assert not any("\n" in line for line in said) and 200 < sum(map(bool, said)) < len(said)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("model", "sha256"), ..., "model.sha256 is missing"),
+        (("failures",), ..., "failures is missing"),
+        (("images", 0, "name"), ..., "images.0.name is missing"),
+        (("run", "batch"), float("nan"), "NaN is no number of JSON"),
+        (("figures", "mIoU"), float("inf"), "Infinity is no number of JSON"),
+        (("run", "batch"), "12", "run.batch: expected a whole number, got '12'"),
+        (("images",), {}, "images: expected a list, got an object"),
+        (("images",), [], "images: expected at least one"),
+        (("images", 0, "union"), [1], "images.0.union: expected 3 numbers, got 1"),
+        (("images", 1, "decision"), "forgiven", "image f<1>: expected a decision that begins with"),
+        (("figures", "interval"), [1.0], "figures.interval: expected two numbers"),
+        (("parts",), {"fog": {"mIoU": 1.0}}, "parts.fog: expected a name like 01/fog"),
+        (("frames",), 10**30, "frames: expected a whole number"),
+        (("extra",), json.loads("[" * 40 + "]" * 40), "more than 20 deep"),
+    ],
+)  # fmt: skip
+def test_the_line_names_the_place(tmp_path: Path, place: tuple[Any, ...], value: Any, said: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(edited(whole(), place, value, drop=value is ...)))
+    with pytest.raises(InputError) as caught:
+        read_record(path)
+    assert said in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [DEEP, '{"a":' * 100_000, "", "nothing", "[]", "\x00", '{"images": 1e999999}'])
+@pytest.mark.parametrize("read", [read_record, read_adapted])
+def test_what_is_no_json_object_is_one_line(tmp_path: Path, text: str, read: Any) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert "is not a re" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_verbs_end_with_two(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(DEEP)
+    for arguments in (("report", tmp_path, "--out", tmp_path / "r.md", "--format", "md"),
+                      ("compare", tmp_path / "a.json", tmp_path / "a.json")):  # fmt: skip
+        done = allweather(*arguments)
+        assert done.returncode == 2 and "is not a readable record" in done.stderr
+
+
+def test_committed_records_of_version_0_1_are_read() -> None:
+    for path in sorted(COMMITTED.glob("*.json")):
+        content = read_record(path)
+        assert content["format"] == 1 and "rolled_back" in content

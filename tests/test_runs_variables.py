@@ -1,0 +1,61 @@
+"""Variables of plans: all that are not set are named at once, with what each has to hold and who offers it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import allweather
+from PIL import Image
+
+PLANS = Path(__file__).parents[1] / "plans"
+NAMES = ("ACDC", "C_DRIVING", "DARK_ZURICH", "FOGGY_DRIVING", "FOGGY_ZURICH", "NIGHTTIME_DRIVING", "WEIGHTS")
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*NAMES, "ALLWEATHER_ASSETS", "HERE", "THERE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("plan", "names", "holds"),
+    [
+        ("thirteen", NAMES, "ACDC, for 64 runs: ACDC as https://acdc.vision.ee.ethz.ch offers it"),
+        (
+            "thirteen",
+            NAMES,
+            "best_deeplabv3plus_mobilenet_cityscapes_os16.pth (deeplabv3plus:mobilenet-os16's checkpoint",
+        ),
+        ("camvid", ("ALLWEATHER_ASSETS",), "camvid/dusk/images (CamVid, offered at https://github.com/"),
+        ("table4", ("DARK_ZURICH", "WEIGHTS"), "Dark Zurich as https://www.trace.ethz.ch"),
+    ],
+)
+def test_a_plan_without_its_variables_names_them_once(
+    tmp_path: Path, plan: str, names: tuple[str, ...], holds: str
+) -> None:
+    done = allweather("bench", PLANS / f"{plan}.toml", "--out", tmp_path / "runs")
+    assert done.returncode == 2
+    assert holds in done.stderr
+    assert all(done.stderr.count(f" {name}, for ") == 1 and f"{name}=FOLDER" in done.stderr for name in names)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_that_have_theirs_are_made_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("images", "labels"):
+        (tmp_path / place).mkdir()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "labels" / "a.png")
+    streams = "".join(
+        f'[[streams]]\nname = "{name}"\nimages = "${{{name}}}/images"\nlabels = "${{{name}}}/labels"\n'
+        for name in ("HERE", "THERE")
+    )
+    text = f'[[models]]\nname = "demo:streetnet"\n{streams}[[methods]]\nname = "source"\n'
+    (tmp_path / "plan.toml").write_text(text)
+    monkeypatch.setenv("HERE", str(tmp_path))
+    done = allweather("bench", tmp_path / "plan.toml", "--out", tmp_path / "runs")
+    assert done.returncode == 1
+    assert "1 of 2 runs need folders" in done.stderr and "THERE, for 1 run: images; labels" in done.stderr
+    assert "1 runs done, 0 were there, 0 run elsewhere, 0 failed" in done.stderr
+    monkeypatch.setenv("THERE", str(tmp_path))
+    again = allweather("bench", tmp_path / "plan.toml", "--out", tmp_path / "runs")
+    assert again.returncode == 0 and "not set" not in again.stderr

@@ -1,0 +1,266 @@
+"""Intervals, calibration and uncertainty-aware IoU against brute force and their limiting cases."""
+
+import numpy as np
+import pytest
+import torch
+
+from allweather.classes import CITYSCAPES
+from allweather.data.labelled import Truth
+from allweather.errors import AllWeatherError, InputError
+from allweather.report.compare import compare
+from allweather.scoring import METERS
+from allweather.scoring import confusion as metrics
+from allweather.scoring.calibration import Reliability
+from allweather.scoring.confusion import ConfusionMatrix
+from allweather.scoring.intervals import ImageCounts, bootstrap, counts_of, image_differences, paired_difference
+from allweather.scoring.meter import Prediction
+from allweather.scoring.uncertainty import UncertaintyAwareIou
+
+CLASSES = 3
+
+
+def reliability_of(meter: Reliability, confidence: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> Reliability:
+    return meter.update(Prediction(predicted, confidence), Truth(truth))
+
+
+def uncertainty_of(
+    meter: UncertaintyAwareIou, predicted: np.ndarray, confidence: np.ndarray, truth: np.ndarray, invalid: np.ndarray
+) -> UncertaintyAwareIou:
+    return meter.update(Prediction(predicted, confidence), Truth(truth, invalid))
+
+
+@pytest.mark.parametrize("make", METERS)
+def test_meters_refuse_other_shapes_and_start_without_figures(make) -> None:  # type: ignore[no-untyped-def]
+    meter = make(CITYSCAPES)
+    assert meter.figures() == {}
+    with pytest.raises(InputError, match="one shape"):
+        meter.update(Prediction(np.zeros((2, 3), int), np.ones((2, 3))), Truth(np.zeros((3, 2), int)))
+    halves, invalid = np.repeat([[0, 1]], 8, 0).repeat(6, 1), np.zeros((8, 12), bool)
+    counted = meter.update(Prediction(halves, np.ones((8, 12))), Truth(halves, invalid))
+    assert counted.figures() and all(np.isfinite(value) for value in counted.figures().values())
+
+
+def matrices(images: int, right: float, seed: int = 0) -> list[ConfusionMatrix]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(images):
+        truth = rng.integers(0, CLASSES, 200)
+        share = np.clip(right + 0.1 * rng.standard_normal(), 0, 1)
+        predicted = np.where(rng.random(200) < share, truth, rng.integers(0, CLASSES, 200))
+        made.append(ConfusionMatrix(CLASSES).update(predicted, truth))
+    return made
+
+
+def counts(made: list[ConfusionMatrix]) -> ImageCounts:
+    return ImageCounts(np.array([m.intersection for m in made]), np.array([m.union for m in made]))
+
+
+def test_the_value_is_the_streams_and_the_interval_holds_it() -> None:
+    made = matrices(40, 0.7)
+    interval = bootstrap(counts(made))
+    assert interval.value == pytest.approx(sum(made, ConfusionMatrix(CLASSES)).mean_iou)
+    assert interval.low < interval.value < interval.high
+
+
+def test_a_resample_is_the_matrix_of_the_images_drawn() -> None:
+    made = matrices(5, 0.6)
+    weights = np.array([[2, 0, 1, 0, 2]])
+    drawn = sum((made[index] for index in (0, 0, 2, 4, 4)), ConfusionMatrix(CLASSES))
+    assert counts(made).mean_iou(weights)[0] == pytest.approx(drawn.mean_iou)
+
+
+def test_more_images_narrow_and_the_seed_repeats() -> None:
+    few, many = bootstrap(counts(matrices(10, 0.7))), bootstrap(counts(matrices(400, 0.7)))
+    assert many.high - many.low < (few.high - few.low) / 2
+    assert bootstrap(counts(matrices(10, 0.7))) == few != bootstrap(counts(matrices(10, 0.7)), seed=1)
+
+
+def test_intervals_cover_as_often_as_they_say() -> None:
+    everything = sum(matrices(4000, 0.7, seed=99), ConfusionMatrix(CLASSES)).mean_iou
+    intervals = [bootstrap(counts(matrices(40, 0.7, seed)), resamples=300) for seed in range(100)]
+    assert 85 <= sum(interval.low <= everything <= interval.high for interval in intervals) <= 100
+
+
+def test_pairing_sees_what_two_intervals_do_not() -> None:
+    made = matrices(40, 0.7)
+    better = []
+    for matrix in made:  # one pixel more is right in every image
+        moved = matrix.counts.copy()
+        row = int(np.argmax(moved[:, :-1].sum(1) - np.diag(moved)))
+        column = next(c for c in range(CLASSES) if c != row and moved[row, c])
+        moved[row, column], moved[row, row] = moved[row, column] - 1, moved[row, row] + 1
+        better.append(ConfusionMatrix(CLASSES, moved))
+    first, second = bootstrap(counts(made)), bootstrap(counts(better))
+    difference = paired_difference(counts(made), counts(better))
+    assert first.high > second.low and difference.low > 0
+    assert difference.value == pytest.approx(second.value - first.value)
+
+
+def of_two_classes(images: int) -> list[ConfusionMatrix]:
+    """Two of three classes are true: 30 and 20 right, 10 and 10 confused with each other."""
+    counts = np.array([[30, 10, 0, 0], [10, 20, 0, 0], [0, 0, 0, 0]])
+    return [ConfusionMatrix(CLASSES, counts.copy()) for _ in range(images)]
+
+
+def straying(made: list[ConfusionMatrix], images: int) -> list[ConfusionMatrix]:
+    """The same predictions, but in the first images one wrong pixel of class 0 is said to be class 2."""
+    stray = [ConfusionMatrix(CLASSES, matrix.counts.copy()) for matrix in made]
+    for matrix in stray[:images]:
+        matrix.counts[0, 1:3] += (-1, 1)
+    return stray
+
+
+def recorded(made: list[ConfusionMatrix], *, old: bool = False) -> dict:
+    """What a record holds of them; `old` ones do not say what each image's truth holds."""
+    images = [
+        {"name": str(index), "intersection": m.intersection.tolist(), "union": m.union.tolist()}
+        | ({} if old else {"only_predicted": np.flatnonzero(m.counted & ~m.in_truth).tolist()})
+        for index, m in enumerate(made)
+    ]
+    total = sum(made, ConfusionMatrix(CLASSES))
+    return {"images": images, "confusion": total.counts.tolist(), "figures": total.summary("abc")}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["as recorded now", "as recorded before"])
+def test_a_stray_class_changes_no_set_of_classes(old: bool) -> None:
+    clean = of_two_classes(10)
+    names = [str(index) for index in range(10)]
+    ours, theirs = (counts_of(recorded(made, old=old), names) for made in (clean, straying(clean, 4)))
+    before, after = (300 / 500 + 200 / 400) / 2, (300 / 500 + 200 / 396) / 2  # class 1 loses four false pixels
+    found = paired_difference(ours, theirs)
+    assert found.value == pytest.approx(after - before)
+    assert 0 <= found.low <= found.value <= found.high < 0.01
+    assert bootstrap(ours).value == pytest.approx(before)
+    assert bootstrap(theirs).value == pytest.approx(after)
+    changes = image_differences(ours, theirs)
+    assert changes[:4] == pytest.approx((20 / 39 - 20 / 40) / 2)
+    assert changes[4:] == pytest.approx(0)
+
+
+def test_the_official_convention_stays_and_is_named() -> None:
+    clean = of_two_classes(10)
+    names = [str(index) for index in range(10)]
+    ours, theirs = (counts_of(recorded(made), names) for made in (clean, straying(clean, 4)))
+    value = (300 / 500 + 200 / 396 + 0) / 3
+    assert bootstrap(theirs, convention="official").value == pytest.approx(value)
+    found = paired_difference(ours, theirs, convention="official")
+    assert found.value == pytest.approx(value - (300 / 500 + 200 / 400) / 2)
+    with pytest.raises(AllWeatherError, match="Did you mean 'official'"):
+        bootstrap(ours, convention="oficial")
+
+
+def test_every_resample_has_one_set_of_classes() -> None:
+    """The third class is true in one image of many: resamples that lack it lack it for both methods."""
+    clean = of_two_classes(6)
+    clean.append(ConfusionMatrix(CLASSES, np.array([[30, 0, 0, 0], [0, 0, 0, 0], [0, 0, 10, 0]])))
+    names = [str(index) for index in range(7)]
+    ours, theirs = (counts_of(recorded(made), names) for made in (clean, straying(clean, 3)))
+    weights = np.array([[1, 1, 1, 1, 1, 1, 0], [1] * 7])
+    assert ours.classes(weights).tolist() == theirs.classes(weights).tolist()
+    assert ours.classes(weights).tolist() == [[True, True, False], [True, True, True]]
+    found = paired_difference(ours, theirs)
+    assert found.low > -0.2 and found.high < 0.02
+    assert paired_difference(ours, theirs, convention="official").low < -0.15
+
+
+def test_a_comparison_names_its_classes() -> None:
+    clean = of_two_classes(5)
+    found = compare(recorded(clean), recorded(straying(clean, 2)))
+    assert found["paired"]["classes"] == ["a", "b"] and found["paired"]["images"] == 5
+    assert 0 < found["paired"]["mIoU"] < 1
+    official, in_truth = (found["figures"][name][2] for name in ("mIoU", "mIoU_truth"))
+    assert official < -15 < 0 < in_truth
+
+
+def test_pairs_must_match() -> None:
+    with pytest.raises(AllWeatherError, match="same images"):
+        paired_difference(counts(matrices(3, 0.5)), counts(matrices(4, 0.5)))
+    with pytest.raises(AllWeatherError, match="at least one image"):
+        ImageCounts(np.zeros((0, 3)), np.zeros((0, 3)))
+
+
+def test_calibration_error_equals_brute_force_and_torchmetrics() -> None:
+    oracle = pytest.importorskip("torchmetrics.functional.classification")
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(CLASSES) * 0.5, 500)
+    truth = rng.integers(-1, CLASSES, 500)
+    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    reliability = reliability_of(Reliability(15), confidence, predicted, truth)
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence > low) & (confidence <= low + 1 / 15) & (truth >= 0)
+        if inside.any():
+            gap = abs((predicted == truth)[inside].mean() - confidence[inside].mean())
+            expected += inside.sum() / (truth >= 0).sum() * gap
+    assert reliability.expected_calibration_error == pytest.approx(expected)
+    theirs = oracle.multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(truth), CLASSES, n_bins=15, ignore_index=-1
+    )
+    assert reliability.expected_calibration_error == pytest.approx(float(theirs), abs=1e-5)
+
+
+def test_calibration_merges_and_knows_its_limits() -> None:
+    sure, right = np.array([0.0, 0.5, 1.0]), np.array([0, 1, 1])
+    whole = reliability_of(Reliability(4), sure, right, np.array([0, 1, 0]))
+    parts = reliability_of(Reliability(4), sure[:1], right[:1], np.array([0])) + reliability_of(
+        Reliability(4), sure[1:], right[1:], np.array([1, 0])
+    )
+    assert whole.diagram() == parts.diagram() and sum(row["pixels"] for row in whole.diagram()) == 3
+    perfect = reliability_of(Reliability(), np.ones(9), np.zeros(9, int), np.zeros(9, int))
+    assert perfect.expected_calibration_error == 0 and np.isnan(Reliability().expected_calibration_error)
+    with pytest.raises(AllWeatherError, match="confidence in"):
+        reliability_of(Reliability(), np.array([1.5]), np.array([0]), np.array([0]))
+
+
+def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    predicted, truth = rng.integers(0, CLASSES, (9, 11)), rng.integers(-1, CLASSES, (9, 11))
+    confidence, invalid = rng.random((9, 11)), rng.random((9, 11)) < 0.3
+    whole = reliability_of(Reliability(4), confidence, predicted, truth)
+    counted = uncertainty_of(UncertaintyAwareIou(CLASSES), predicted, confidence, truth, invalid)
+    monkeypatch.setattr(metrics, "CHUNK", 7)
+    assert reliability_of(Reliability(4), confidence, predicted, truth).diagram() == whole.diagram()
+    pieces = uncertainty_of(UncertaintyAwareIou(CLASSES), predicted, confidence, truth, invalid)
+    assert (pieces.counts == counted.counts).all()
+
+
+def brute_uiou(predicted, confidence, truth, invalid, threshold):  # type: ignore[no-untyped-def]
+    values = []
+    for c in range(CLASSES):
+        inside = unite = 0
+        for p, f, t, i in zip(predicted, confidence, truth, invalid, strict=True):
+            if t < 0:
+                continue
+            said = f >= threshold
+            hit = (t == c and p == c and said) or (t == c and i and not said)
+            inside += hit
+            unite += hit or (t == c) or (p == c and said)
+        values.append(inside / unite if unite else float("nan"))
+    return values
+
+
+def test_uiou_equals_brute_force() -> None:
+    rng = np.random.default_rng(1)
+    predicted, truth = rng.integers(0, CLASSES, 300), rng.integers(-1, CLASSES, 300)
+    confidence, invalid = rng.random(300), rng.random(300) < 0.3
+    thresholds = np.array([0.0, 0.25, 0.5, 1.0])
+    metric = UncertaintyAwareIou(CLASSES, thresholds)
+    for part in (slice(0, 100), slice(100, 300)):
+        uncertainty_of(metric, predicted[part], confidence[part], truth[part], invalid[part])
+    expected = np.array([brute_uiou(predicted, confidence, truth, invalid, t) for t in thresholds]).T
+    np.testing.assert_allclose(metric.uiou, expected)
+    plain = ConfusionMatrix(CLASSES).update(predicted, truth)
+    np.testing.assert_allclose(metric.uiou[:, 0], plain.iou)  # nothing is predicted invalid at 0
+    assert metric.average == pytest.approx(np.nanmean(expected, 0).mean())
+
+
+def test_silence_on_invalid_pixels_is_rewarded() -> None:
+    truth, invalid = np.zeros(10, int), np.arange(10) < 5
+    wrong_there = np.where(invalid, 1, 0)
+    honest = uncertainty_of(
+        UncertaintyAwareIou(2, np.array([0.5])), wrong_there, np.where(invalid, 0.1, 0.9), truth, invalid
+    )
+    blind = uncertainty_of(UncertaintyAwareIou(2, np.array([0.5])), wrong_there, np.full(10, 0.9), truth, invalid)
+    assert honest.uiou[0, 0] == 1 and blind.uiou[0, 0] == 0.5
+    with pytest.raises(AllWeatherError, match="ascending"):
+        UncertaintyAwareIou(2, np.array([0.5, 0.1]))

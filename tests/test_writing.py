@@ -1,0 +1,71 @@
+"""Every kind of file that the package writes appears whole or not at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from allweather.data.images import write_json
+from allweather.errors import AllWeatherError
+from allweather.models.checkpoints import write_tensors
+from allweather.models.segmenter import Provenance
+from allweather.pictures.writing import write_image
+from allweather.session.storage import save_session
+from allweather.writing import whole, write_bytes
+
+TENSORS = {"a": torch.ones(3)}
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "bytes": lambda path: write_bytes(path, b"new"),
+    "json": lambda path: write_json(path, {"new": 1}),
+    "image": lambda path: write_image(path, np.zeros((2, 3), np.uint8)),
+    "session": lambda path: save_session(path, TENSORS, {}),
+    "checkpoint": lambda path: write_tensors(TENSORS, path, name="tiny", provenance=Provenance("w.pth", "0")),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / "out.png"
+    path.write_bytes(b"old")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        with pytest.raises(AllWeatherError, match=r"cannot write .*out\.png: .*No space left"):
+            WRITERS[kind](path)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    WRITERS[kind](path)
+    assert path.read_bytes() != b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_missing_folders_are_made_and_a_file_in_their_place_is_said(tmp_path: Path, kind: str) -> None:
+    WRITERS[kind](tmp_path / "deep" / "er" / "out.png")
+    assert (tmp_path / "deep" / "er" / "out.png").stat().st_size
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AllWeatherError, match="cannot write"):
+        WRITERS[kind](tmp_path / "file" / "out.png")
+
+
+@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("durable", [False, True])
+def test_whatever_ends_the_writing_leaves_nothing(tmp_path: Path, fault: type[BaseException], durable: bool) -> None:
+    def stop_halfway() -> None:
+        with whole(tmp_path / "a", durable=durable) as temporary:
+            temporary.write_bytes(b"half")
+            raise fault
+
+    with pytest.raises(fault):
+        stop_halfway()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_longest_name_that_a_disk_takes_can_be_written(tmp_path: Path) -> None:
+    write_bytes(tmp_path / ("é" * 120), b"1")
+    assert [len(path.name) for path in tmp_path.iterdir()] == [120]
