@@ -18,8 +18,8 @@ Reduction = Literal["mean", "sum", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _INACCURATE = (
-    "the affinity's low-rank form may be further than {limit:.1%} from its definition: colours or features are too "
-    "many for the rank. Widen sigma_rgb or sigma_features, raise max_rank (or rank), or use implementation='dense' on a "
+    "the low-rank form may be further than {limit:.1%} from the affinity's definition: colours or features are "
+    "too many for the rank. Widen sigma_rgb or sigma_features, raise max_rank (or rank), or use implementation='dense' on a "
     "small image; `Affinity.error` is the estimate."
 )
 _MANY = 1 << 13  # pixels over which the rounding of bfloat16 averages out, and below which time is no matter
@@ -65,8 +65,8 @@ class Affinity:
             sigma_rgb: width in colour, on the 0..255 scale.
             sigma_xy: width in space, in pixels of this image.
             mask: B×H×W or H×W, true where a pixel counts; the others have zero rows.
-            rank: columns of the appearance factor of `lowrank`; `auto` takes the fewest that leave at most `error` of the
-                sampled pixels' kernel (README.md states what that means for the gradient), up to `max_rank`.
+            rank: columns of the appearance factor of `lowrank`; `auto` takes the fewest that leave at most `error` of
+                the sampled pixels' kernel (README.md states what that means for the gradient), up to `max_rank`.
             implementation: `dense`, the definition itself; `lowrank`, linear in pixels; `auto` is `lowrank`.
             precision: of the factors in the large products of `lowrank`, whose sums are float32 either way: `auto` is
                 bfloat16 for images of 8,192 pixels and more where the processor has instructions for it; float64
