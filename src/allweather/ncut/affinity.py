@@ -19,8 +19,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 _INACCURATE = (
     "the low-rank form may be further than {limit:.1%} from the affinity's definition: colours or features are "
-    "too many for the rank. Widen sigma_rgb or sigma_features, raise max_rank (or rank), or use implementation='dense' on a "
-    "small image; `Affinity.error` is the estimate."
+    "too many for the rank. Widen sigma_rgb or sigma_features, raise max_rank (or rank), or use "
+    "implementation='dense' on a small image; `Affinity.error` is the estimate."
 )
 _MANY = 1 << 13  # pixels over which the rounding of bfloat16 averages out, and below which time is no matter
 
