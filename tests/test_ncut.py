@@ -145,7 +145,7 @@ def test_a_narrow_color_width_raises_the_rank(sigma_rgb: float, most: int) -> No
 
 @pytest.mark.parametrize(("sigma_rgb", "hard"), [(1.0, False), (15.0, True)])
 def test_what_the_largest_rank_cannot_reach_is_said(sigma_rgb: float, hard: bool) -> None:
-    with pytest.warns(NcutAccuracyWarning, match="further than 1.5% from its definition"):
+    with pytest.warns(NcutAccuracyWarning, match="further than 1.5% from the affinity's definition"):
         gradient, affinity = gradient_error(sigma_rgb, hard)
     assert affinity.rank == 256 or hard
     assert 0.3 * gradient < affinity.error < 6 * gradient, "the estimate is of the error's size"

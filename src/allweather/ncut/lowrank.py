@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from allweather.ncut.appearance import Columns, fill
+from allweather.ncut.appearance import fill
 from allweather.ncut.cells import Grid, Scratch, Tile
+from allweather.ncut.landmarks import Columns
 from allweather.ncut.space import Axis, axis
 
 
