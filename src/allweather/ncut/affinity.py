@@ -22,7 +22,7 @@ _INACCURATE = (
     "too many for the rank. Widen sigma_rgb or sigma_features, raise max_rank (or rank), or use "
     "implementation='dense' on a small image; `Affinity.error` is the estimate."
 )
-_MANY = 1 << 13  # pixels over which the rounding of bfloat16 averages out, and below which time is no matter
+_MANY = 1 << 14  # pixels over which the rounding of bfloat16 averages out, and below which time is no matter
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Affinity:
                 the sampled pixels' kernel (README.md states what that means for the gradient), up to `max_rank`.
             implementation: `dense`, the definition itself; `lowrank`, linear in pixels; `auto` is `lowrank`.
             precision: of the factors in the large products of `lowrank`, whose sums are float32 either way: `auto` is
-                bfloat16 for images of 8,192 pixels and more where the processor has instructions for it; float64
+                bfloat16 for images of 16,384 pixels and more where the processor has instructions for it; float64
                 images take float64.
             features: B×F×H×W; multiplies the kernel by exp(−|f_i−f_j|²/2σ_f²), σ_f = `sigma_features`.
 
