@@ -70,3 +70,5 @@ def test_the_table_is_that_of_its_record() -> None:
     assert len(found) == 5
     for row in found.values():
         assert min(row["agreement"].values()) >= 99.9 and row["classes used"] > 1
+        for scores in row.get("mIoU", {}).values():
+            assert min(scores["stream"], scores["stream, frames given"]) >= scores["session"] - 0.5

@@ -2,9 +2,12 @@
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from allweather.errors import AllWeatherError
 
@@ -38,6 +41,43 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     except BaseException:
         _discard(temporary)
         raise
+
+
+def check_place(path: Path) -> None:
+    """Refuses a place where no file could be written, before any work; missing folders are made.
+
+    Raises:
+        OSError: for a folder, or a file in a folder that cannot be made or written.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(None, "it is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(None, "the folder is not yours to write in")
+
+
+class Closing(ABC):
+    """An output that a `with` block closes; that closing fails is not said over the block's own error."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Writes what is left.
+
+        Raises:
+            AllWeatherError: when it cannot be written.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except AllWeatherError:
+            if error is None:
+                raise
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:

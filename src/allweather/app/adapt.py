@@ -10,6 +10,20 @@ import typer
 from allweather import methods
 from allweather.app.adapting import adapt_along
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, warn
+from allweather.app.flags import (
+    Channels,
+    Classes,
+    Device,
+    MethodName,
+    ModelArguments,
+    ModelName,
+    Preset,
+    RandomWeights,
+    Seed,
+    Settings,
+    Sha256,
+    Weights,
+)  # fmt: skip
 from allweather.app.kept_session import check_place, go_on_from
 from allweather.app.opening import frame_size, open_inputs, open_network
 from allweather.app.options import network_options, parse_settings
@@ -35,23 +49,15 @@ def adapt(
     inputs: Annotated[
         list[Path], typer.Argument(metavar="INPUT…", help="Folders of images, image files, or one video.")
     ],
-    model: Annotated[
-        str,
-        typer.Option(help="The network, as SCHEME:NAME (see `allweather list models`), or your own: mynets.py:build."),
-    ],
+    model: ModelName,
     out: Annotated[Path, typer.Option(help="The folder where everything goes.")],
-    weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Run a network without a checkpoint all the same, to try things.")
-    ] = False,
-    model_arg: Annotated[
-        list[str] | None,
-        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
-    ] = None,
-    classes: Annotated[str | None, typer.Option(help="Class set of a library's or your own network.")] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
+    weights: Weights = None,
+    sha256: Sha256 = None,
+    random_weights: RandomWeights = False,
+    model_arg: ModelArguments = None,
+    classes: Classes = None,
+    mean: Channels = None,
+    std: Channels = None,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -59,14 +65,9 @@ def adapt(
             help="INPUT is this dataset's root (see `allweather list datasets`), or your own's: mydata.py:MyDataset.",
         ),
     ] = None,
-    method: Annotated[
-        str, typer.Option(help="See `allweather list methods`; or your own: mymethod.py:MyMethod.")
-    ] = "mall-domain",
-    preset: Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")] = "recommended",
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable."),
-    ] = None,
+    method: MethodName = "mall-domain",
+    preset: Preset = "recommended",
+    setting: Settings = None,
     size: Annotated[
         str | None,
         typer.Option(
@@ -79,8 +80,8 @@ def adapt(
         typer.Option(help="online: predict each frame as it comes; transductive: adapt first, then predict."),
     ] = "online",
     batch: Annotated[int, typer.Option(min=1, help="Frames per adaptation.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the session's random stream.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    seed: Seed = 0,
+    device: Device = "cpu",
     precision: Annotated[Precision, typer.Option(help="float32 or bf16.")] = "float32",
     compile: Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="channels_last memory format.")] = False,

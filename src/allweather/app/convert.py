@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from allweather.app.console import narration, plain
+from allweather.app.flags import ModelArguments
 from allweather.app.options import parse_settings
 from allweather.models.catalogue import convert as convert_file
 
@@ -19,10 +20,7 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(metavar="FILE", help="The official checkpoint.")],
     model: Annotated[str, typer.Option(help="The network it belongs to, as SCHEME:NAME.")],
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
-    model_arg: Annotated[
-        list[str] | None,
-        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
-    ] = None,
+    model_arg: ModelArguments = None,
     sha256: Annotated[str | None, typer.Option(help="Refuse a FILE of any other digest.")] = None,
 ) -> None:
     """Convert a checkpoint to safetensors without loss; its name and sha256 are kept inside."""

@@ -6,6 +6,12 @@ from typing import Annotated
 import typer
 
 from allweather.app.console import narration, plain
+from allweather.app.flags import (
+    Channels,
+    Classes,
+    ModelArguments,
+    Sha256,
+)  # fmt: skip
 from allweather.app.opening import open_inputs, open_network
 from allweather.app.options import network_options, parse_size
 from allweather.errors import SettingsError
@@ -36,7 +42,7 @@ def export(
         ),
     ],
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint, as it was before adaptation.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
+    sha256: Sha256 = None,
     statistics: Annotated[
         Statistics | None,
         typer.Option(
@@ -57,13 +63,10 @@ def export(
         bool, typer.Option("--random-weights", help="The session was of a network without a checkpoint (--seed).")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of those random weights.")] = 0,
-    model_arg: Annotated[
-        list[str] | None,
-        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
-    ] = None,
-    classes: Annotated[str | None, typer.Option(help="Class set of a library's or your own network.")] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
+    model_arg: ModelArguments = None,
+    classes: Classes = None,
+    mean: Channels = None,
+    std: Channels = None,
 ) -> None:
     """Write an adapted network for deployment. An export no longer adapts.
 

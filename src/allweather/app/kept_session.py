@@ -1,10 +1,10 @@
 """Sessions between runs of `allweather adapt`: where one goes in the end, and from which one begins."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
+from allweather import writing
 from allweather.errors import AllWeatherError
 from allweather.session import Session
 
@@ -18,11 +18,7 @@ def check_place(path: Path | None) -> None:
     if path is None:
         return
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(None, "the folder is not yours to write in")
+        writing.check_place(path)
     except OSError as error:
         raise AllWeatherError(
             f"--save-session {path}: cannot be written ({error.strerror}). Name a file in a folder of yours."

@@ -7,6 +7,20 @@ from typing import Annotated
 import typer
 
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate
+from allweather.app.flags import (
+    Channels,
+    Classes,
+    Device,
+    MethodName,
+    ModelArguments,
+    ModelName,
+    Preset,
+    RandomWeights,
+    Seed,
+    Settings,
+    Sha256,
+    Weights,
+)  # fmt: skip
 from allweather.app.opening import frame_size, open_session
 from allweather.app.options import network_options, parse_every, parse_seconds, parse_settings
 from allweather.errors import AllWeatherError, SettingsError
@@ -33,30 +47,17 @@ def live(
         str,
         typer.Argument(help="A video file, a folder of images, rtsp://… or http://…, or camera:0.", metavar="SOURCE"),
     ],
-    model: Annotated[
-        str,
-        typer.Option(help="The network, as SCHEME:NAME (see `allweather list models`), or your own: mynets.py:build."),
-    ],
-    weights: Annotated[Path | None, typer.Option(help="Its checkpoint.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Run a network without a checkpoint all the same, to try things.")
-    ] = False,
-    model_arg: Annotated[
-        list[str] | None,
-        typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
-    ] = None,
-    classes: Annotated[str | None, typer.Option(help="Class set of a library's or your own network.")] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")] = None,
-    method: Annotated[
-        str, typer.Option(help="See `allweather list methods`; or your own: mymethod.py:MyMethod.")
-    ] = "mall-domain",
-    preset: Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")] = "recommended",
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable."),
-    ] = None,
+    model: ModelName,
+    weights: Weights = None,
+    sha256: Sha256 = None,
+    random_weights: RandomWeights = False,
+    model_arg: ModelArguments = None,
+    classes: Classes = None,
+    mean: Channels = None,
+    std: Channels = None,
+    method: MethodName = "mall-domain",
+    preset: Preset = "recommended",
+    setting: Settings = None,
     size: Annotated[
         str | None,
         typer.Option(
@@ -89,8 +90,8 @@ def live(
     record: Annotated[
         Path | None, typer.Option(metavar="FILE.jsonl", help="Write one JSON line per frame: times, state, decision.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the session's random stream.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    seed: Seed = 0,
+    device: Device = "cpu",
     precision: Annotated[Precision, typer.Option(help="bf16 runs the network under autocast.")] = "float32",
 ) -> None:
     """Predict a camera, a stream or a file as it comes, and adapt beside it: predictions never wait for learning.

@@ -1,13 +1,14 @@
-"""Reading the command line's own little languages: sizes, FIELD=VALUE settings, and what an own network needs."""
+"""The command line's own little languages: sizes, FIELD=VALUE settings, lists of names, and an own network's needs."""
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from allweather.classes import CLASS_SETS
 from allweather.errors import SettingsError, unknown
 from allweather.runs.plan import pixels
 from allweather.values import parse_value
 
+Name = TypeVar("Name", bound=str)
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0}
 
 
@@ -38,6 +39,24 @@ def parse_settings(pairs: list[str], option: str = "--set", field_name: str = "F
             raise SettingsError(f"{option}: {field} is given twice.")
         settings[field] = value
     return settings
+
+
+def parse_names(option: str, kind: str, text: str, known: tuple[Name, ...]) -> tuple[Name, ...]:
+    """The names of a comma list, in the order in which they are known.
+
+    Args:
+        option, kind: the option, and what its names are of, as messages call them.
+
+    Raises:
+        SettingsError: for an unknown name, or none.
+    """
+    asked = [word.strip() for word in text.split(",") if word.strip()]
+    if not asked:
+        raise SettingsError(f"{option}: expected some of {', '.join(known)}, with commas between them.")
+    for word in asked:
+        if word not in known:
+            raise unknown(kind, word, known)
+    return tuple(name for name in known if name in asked)
 
 
 def network_options(

@@ -4,26 +4,26 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from torch import Tensor
 
 from allweather.app.console import warn
 from allweather.app.drawn import Drawn
+from allweather.app.options import parse_names
 from allweather.app.overlap import bytes_of
 from allweather.app.reel import Reel
 from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json
 from allweather.data.json_lines import JsonLines, encode_line
-from allweather.errors import AllWeatherError, SettingsError, unknown
+from allweather.errors import AllWeatherError
 from allweather.pictures.writing import write_image
 from allweather.runs.decisions import decisions_of
 from allweather.runs.evaluate import Outcome
 from allweather.runs.record import describe_result
 from allweather.runs.record_file import read_adapted
-from allweather.writing import write_bytes
+from allweather.writing import Closing, write_bytes
 
 Kind = Literal["labels", "color", "overlay", "confidence", "video"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -58,7 +58,7 @@ class Written:
 
 
 @dataclass
-class Output:
+class Output(Closing):
     """The output folder and its record, complete after every image: record.json says what made the results,
     record.jsonl has a line for each image.
 
@@ -141,18 +141,6 @@ class Output:
         }
         write_json(self._header, {**self.head, "totals": totals | ({"damage": damage} if damage else {})})
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except AllWeatherError:
-            if error is None:
-                raise
-
     def close(self) -> None:
         """Closes film and record as they are; a second call does nothing."""
         try:
@@ -197,12 +185,7 @@ def parse_kinds(text: str | None, usual: Sequence[Kind], confidence: bool = Fals
     Raises:
         SettingsError: for an unknown name, or none.
     """
-    asked = list(usual) if text is None else [word.strip() for word in text.split(",") if word.strip()]
-    if not asked:
-        raise SettingsError(f"--write: expected some of {', '.join(KINDS)}, with commas between them.")
-    for word in asked:
-        if word not in KINDS:
-            raise unknown("output", word, KINDS)
+    asked = usual if text is None else parse_names("--write", "output", text, KINDS)
     return tuple(kind for kind in KINDS if kind in asked or (confidence and kind == "confidence"))
 
 

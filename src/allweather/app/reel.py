@@ -10,8 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from allweather.app.drawn import Drawn, overlay_at, shrunk
+from allweather.app.options import parse_names
 from allweather.data import Stream, VideoStream
-from allweather.errors import SettingsError, unknown
+from allweather.errors import SettingsError
 from allweather.pictures.film import Film
 from allweather.pictures.panels import side_by_side
 from allweather.pictures.pyav import load_pyav
@@ -88,13 +89,7 @@ def parse_panels(text: str | None, method: str) -> tuple[Panel, ...]:
     """
     if text is None:
         return ("input", "source") if method == "source" else PANELS
-    asked = [word.strip() for word in text.split(",") if word.strip()]
-    if not asked:
-        raise SettingsError(f"--panels: expected some of {', '.join(PANELS)}, with commas between them.")
-    for word in asked:
-        if word not in PANELS:
-            raise unknown("panel", word, PANELS)
-    return tuple(panel for panel in PANELS if panel in asked)
+    return parse_names("--panels", "panel", text, PANELS)
 
 
 def _fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:

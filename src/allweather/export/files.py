@@ -1,12 +1,11 @@
 """Files of an export: which kind a suffix asks for, and writing one whole or not at all."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from allweather import writing
 from allweather.errors import AllWeatherError, SettingsError
-from allweather.writing import whole
 
 SUFFIXES = {  # in the order in which they are tried
     ".delta.safetensors": "what moved alone, for allweather.apply_delta",
@@ -36,11 +35,7 @@ def check_place(path: Path) -> None:
         AllWeatherError: for a folder, or a file in a folder that cannot be made or written.
     """
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(None, "the folder is not yours to write in")
+        writing.check_place(path)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -53,7 +48,7 @@ def finished(path: Path) -> Iterator[Path]:
         AllWeatherError: when it cannot be written.
     """
     try:
-        with whole(path, durable=True) as temporary:
+        with writing.whole(path, durable=True) as temporary:
             yield temporary
     except OSError as error:
         raise _unwritable(path, error) from error

@@ -6,14 +6,14 @@ import math
 from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allweather.errors import AllWeatherError, InputError, MissingLibraryError, SettingsError
 from allweather.pictures.growing import GrowingFile
 from allweather.pictures.pyav import load_pyav
+from allweather.writing import Closing
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -30,7 +30,7 @@ BT709, LIMITED = 1, 1  # how the file names its colors
 CLOCK = 60_000  # ticks a second, at most, unless the rate itself has more; MPEG-4 cannot count beyond 65,535
 
 
-class Film:
+class Film(Closing):
     """A video file under its final name, growing as frames come.
 
     It is written in pieces of about a second, each complete in itself: whatever ends the process, the pieces that were
@@ -109,18 +109,6 @@ class Film:
         finally:
             self._finish()
         self._file.check()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except AllWeatherError:
-            if error is None:
-                raise
 
     def _add_stream(self) -> VideoStream:
         encoder, rate = self._encoder, self.rate

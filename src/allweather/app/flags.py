@@ -1,0 +1,29 @@
+"""Options that several verbs take, declared once; each verb gives its own default."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ModelName = Annotated[
+    str,
+    typer.Option(help="The network, as SCHEME:NAME (see `allweather list models`), or your own: mynets.py:build."),
+]
+Weights = Annotated[Path | None, typer.Option(help="Its checkpoint.")]
+Sha256 = Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="Run a network without a checkpoint all the same, to try things.")
+]
+ModelArguments = Annotated[
+    list[str] | None,
+    typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
+]
+Classes = Annotated[str | None, typer.Option(help="Class set of a library's or your own network.")]
+Channels = Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")]
+MethodName = Annotated[str, typer.Option(help="See `allweather list methods`; or your own: mymethod.py:MyMethod.")]
+Preset = Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable.")
+]
+Seed = Annotated[int, typer.Option(help="Of the session's random stream.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, …")]
