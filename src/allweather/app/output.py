@@ -12,7 +12,7 @@ from torch import Tensor
 from allweather.app.console import warn
 from allweather.app.drawn import Drawn
 from allweather.app.options import parse_names
-from allweather.app.overlap import bytes_of
+from allweather.runs.overlap import bytes_of
 from allweather.app.reel import Reel
 from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from allweather.app import overlap
-from allweather.app.overlap import Ahead, Behind
+from allweather.runs import overlap
+from allweather.runs.overlap import Ahead, Behind
 from allweather.data.stream import Frame, Stream
 from allweather.rgb import ImageError
 
