@@ -33,7 +33,8 @@ BELOW = {  # what each room may import, besides itself
     "runs": SHARED | {"scoring"},
     "report": SHARED | {"scoring", "runs"},
     "submit": {"errors", "classes", "rgb", "writing", "pictures", "data"},
-    "app": SHARED | {"live", "scoring", "runs", "report", "submit"},
+    "scale": SHARED | {"interrupts", "runs"},
+    "app": SHARED | {"interrupts", "live", "scoring", "runs", "scale", "report", "submit"},
 }
 
 

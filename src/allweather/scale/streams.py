@@ -92,6 +92,20 @@ def split(inputs: Sequence[Path], by: str = "folder") -> list[Source]:
     return found
 
 
+def joined(sources: Sequence[Source], size: tuple[int, int] | None) -> Stream:
+    """All frames of all streams, one stream after another."""
+    homes = {name: source for source in sources for name in source.names}
+    opened: dict[str, Stream] = {}
+
+    def read(name: str) -> Frame:
+        source = homes[name]
+        if source.name not in opened:
+            opened[source.name] = source.open(size)
+        return opened[source.name].read(name)
+
+    return Stream(list(homes), read)
+
+
 def _of_input(given: Path) -> Source:
     """One folder or video as a stream of its own name."""
     if given.suffix.lower() in suffixes and given.is_file():
@@ -133,7 +147,8 @@ def _listed(path: Path, inputs: Sequence[Path]) -> list[Source]:
     for number, row in enumerate(_rows(path), 2):
         stream, file = (str(row.get(column) or "").strip() for column in COLUMNS)
         if not stream or not file:
-            raise InputError(f"{path}, line {number}: expected a stream and a path, got {','.join(map(str, row.values()))}.")
+            found = ",".join(map(str, row.values()))
+            raise InputError(f"{path}, line {number}: expected a stream and a path, got {found}.")
         name = Path(file).stem
         frames = streams.setdefault(stream, {})
         if name in frames:
