@@ -163,13 +163,13 @@ def adapt(
     here = device if spread is None else spread.device(device)
     loaded = open_network(model, weights, here, network, sha256=sha256, random_weights=random_weights, seed=seed)
     options: dict[str, Any] = {"seed": seed, "precision": precision, "compile": compile, "channels_last": channels_last}
-    start = partial(Session, loaded, **options)
-    when: dict[str, Any] = {"adapt_when": adapt_when, "shift": Shift(threshold=shift_threshold, reference=shift_reference)}
-    session = start(chosen(model=loaded), **when)
+    shift = Shift(threshold=shift_threshold, reference=shift_reference)
+    when: dict[str, Any] = options | {"adapt_when": adapt_when, "shift": shift}
+    session = Session(loaded, chosen(model=loaded), **when)
     head = provenance(session, stream, protocol, batch) | _own_code(model, method, dataset, network)
     if spread is not None:
         head |= spread.head() | go_on_from(session, from_session)
-        makings = Makings(loaded, session, options | when, device, protocol, batch, from_session)
+        makings = Makings(loaded, session, when, device, protocol, batch, from_session)
         raise typer.Exit(spread.run(makings, out, head, resume, kinds, save_session))
     head |= _film_read(stream) | go_on_from(session, from_session)
     reel = open_reel(out / FILM, panels, film_rate, stream, session.method.name) if "video" in kinds else None
@@ -178,7 +178,7 @@ def adapt(
         if skip:
             narration.print(f"resuming: {len(skip)} of {len(stream)} images are done")
         try:
-            source = start("source") if reel is not None and "source" in reel.panels else None
+            source = Session(loaded, "source", **options) if reel is not None and "source" in reel.panels else None
             adapt_along(session, stream, protocol, batch, skip, folder, source)
         except KeyboardInterrupt:
             narration.print(f"interrupted: {len(folder.images)} images are complete; add --resume for the rest.")

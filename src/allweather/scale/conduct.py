@@ -133,7 +133,7 @@ class Conductor:
         attempts = self._attempts.setdefault(job.title, Attempts())
         attempts.number += 1
         hopeless = sure and attempts.number > 1
-        if attempts.begun:
+        if not attempts.refused.keys() >= set(attempts.begun):
             self._blame(attempts, reason, hopeless)
         else:
             attempts.vain += 1

@@ -14,7 +14,7 @@ from allweather.runs.decisions import decision_of
 from allweather.runs.record_file import LINE, read_json
 from allweather.runs.shape import check
 from allweather.scale.streams import Source
-from allweather.session.guard import KINDS
+from allweather.session.guard import KINDS, Kind
 from allweather.writing import Closing, unwritable, whole
 
 COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
@@ -43,7 +43,7 @@ class MergedRecord(Closing):
         self.done: set[str] = set()
         self.failures: dict[str, str] = {}
         self.stops: Counter[str] = Counter()
-        self._decisions: Counter[str] = Counter()
+        self._decisions: Counter[Kind] = Counter()
         if self._header.exists():
             if not resume:
                 raise AllWeatherError(
@@ -86,7 +86,7 @@ class MergedRecord(Closing):
         write_json(self._header, {**self.head, "totals": totals})
 
     @property
-    def decisions(self) -> dict[str, int]:
+    def decisions(self) -> dict[Kind, int]:
         """How many frames met each kind of decision, 0 included."""
         return {kind: self._decisions[kind] for kind in KINDS}
 
