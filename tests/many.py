@@ -12,7 +12,8 @@ from PIL import Image
 from tiny import tiny
 
 from allweather import methods
-from allweather.app.spread import Pictures, stretches
+from allweather.app.pictures import Pictures
+from allweather.app.spread import stretches
 from allweather.data.scenes import scene_stream
 from allweather.scale.carried import Carried
 from allweather.scale.conduct import Conducted, Conductor

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from many import Deadly, alone, labels, paint, same, spread
 
-from allweather.app.spread import Pictures
+from allweather.app.pictures import Pictures
 from allweather.scale.places import Place
 from allweather.scale.processes import ProcessPool
 from allweather.scale.work import Line
@@ -99,7 +99,9 @@ def test_a_frame_that_ends_every_worker_fails_alone(
     assert list(record.failures) == ["snow/002"] and not conducted.given_up
     assert "given up after 3 attempts: the worker ended by itself (killed by SIGKILL" in record.failures["snow/002"]
     assert len(record.done) == COUNTS["rain"] + COUNTS["snow"] - 1
-    before = {name: value for name, value in expected[method].items() if name.startswith(("rain", "snow/000", "snow/001"))}
+    before = {
+        name: value for name, value in expected[method].items() if name.startswith(("rain", "snow/000", "snow/001"))
+    }
     assert same(labels(tmp_path, before), before)
 
 

@@ -11,62 +11,24 @@ from typing import Any
 import torch
 
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
-from allweather.app.output import Kind, Output, Seen
-from allweather.classes import ClassSet
+from allweather.app.output import Kind
+from allweather.app.pictures import Makings, Pictures
+from allweather.app.together import Together
 from allweather.data import Stream
 from allweather.errors import SettingsError
-from allweather.models import Segmenter
 from allweather.rgb import ImageError
 from allweather.runs.decisions import spell
-from allweather.runs.evaluate import Outcome, Protocol
 from allweather.scale.carried import Carried
 from allweather.scale.conduct import Conducted, Conductor
 from allweather.scale.engines import Workers, open_pool, parse_workers
 from allweather.scale.merged import MergedRecord
 from allweather.scale.places import Place
+from allweather.scale.ranks import Ranks, launched
 from allweather.scale.streams import Source, joined, split
 from allweather.scale.work import Adapting, Line, Stretch
-from allweather.session import Session
 
 CHUNK = 16  # frames that a worker takes at a time where each stands alone
 SHOWN = 5  # names in a message
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Writes what is to be written of a frame; small enough to go to a worker."""
-
-    folder: Path
-    kinds: tuple[Kind, ...]
-
-    def __call__(self, outcome: Outcome, classes: ClassSet) -> Line:
-        written = Output(self.folder, {}, self.kinds).write(Seen(outcome), classes)
-        return {"name": written.name, **written.line}
-
-    def is_whole(self, name: str) -> bool:
-        """Whether all of it is there."""
-        return Output(self.folder, {}, self.kinds).is_whole(name)
-
-
-@dataclass(frozen=True)
-class Makings:
-    """What every session of the run is made of.
-
-    Attributes:
-        model: on the CPU.
-        session: one of them, which has not begun.
-        options: of every session.
-        device, protocol, batch: as on the command line.
-        start: the session that every stream begins with; None is the source network.
-    """
-
-    model: Segmenter
-    session: Session
-    options: dict[str, Any]
-    device: str
-    protocol: Protocol
-    batch: int
-    start: Path | None
 
 
 @dataclass
@@ -77,13 +39,16 @@ class Spread:
         workers: who works.
         by: what is a stream.
         save_every, threads: as on the command line.
+        ranks: what torchrun says of this process; None where it was not started by it.
         sources: the streams, once they are open.
+        size: (width, height) that frames are resampled to; None keeps each one's own.
     """
 
     workers: Workers
     by: str
     save_every: int
     threads: int
+    ranks: Ranks | None = None
     sources: list[Source] = field(default_factory=list)
     size: tuple[int, int] | None = None
 
@@ -96,9 +61,12 @@ class Spread:
         Raises:
             SettingsError: for a number of workers that is none.
         """
-        if workers is None and ray is None and by is None:
+        ranks = launched()
+        if workers is None and ray is None and by is None and ranks is None:
             return None
-        return cls(parse_workers(workers, ray, threads), by or "folder", save_every, threads)
+        if ranks is not None and (workers or ray):
+            raise SettingsError("under torchrun every rank is a worker: leave out --workers and --ray.")
+        return cls(parse_workers(workers, ray, threads), by or "folder", save_every, threads, ranks)
 
     def open(self, inputs: list[Path], dataset: str | None, size: tuple[int, int] | None, film: object) -> Stream:
         """All frames of all streams.
@@ -116,8 +84,8 @@ class Spread:
         return joined(self.sources, size)
 
     def device(self, asked: str) -> str:
-        """Where this process has the network: on the CPU, from where it goes to the workers."""
-        return "cpu"
+        """Where this process has the network: the rank's device, or the CPU, from where it goes to the workers."""
+        return "cpu" if self.ranks is None else self.ranks.device(asked)
 
     def head(self) -> dict[str, Any]:
         """What the record says of the streams."""
@@ -134,6 +102,9 @@ class Spread:
         """
         if "video" in kinds:
             raise SettingsError("many streams give no film: leave video out of --write, or run each alone.")
+        if self.ranks is not None:
+            together = Together(self.ranks, self.sources, self.size, self.save_every, self.threads)
+            return together.run(makings, out, head, resume, kinds, save_session)
         if save_session is not None:
             raise SettingsError(f"every stream has its own session, in {out / 'sessions'}: leave out --save-session.")
         pictures = Pictures(out.absolute(), kinds)

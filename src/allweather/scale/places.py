@@ -1,6 +1,7 @@
 """Where a stream's session is kept while a run goes on, and how far along the stream it is."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from allweather.errors import CheckpointError
@@ -26,13 +27,13 @@ class Place:
         return self._folder / f"{self._stream}.safetensors"
 
     def save(self, session: Session, position: int) -> None:
-        """Keeps the session after so many frames, and what was kept before no longer.
+        """Keeps the session after so many frames, and what was kept of fewer no longer.
 
         Raises:
             CheckpointError: when it cannot be written.
         """
         session.save(self._at(position))
-        self._remove(position)
+        self._remove(lambda earlier: earlier < position)
 
     def finish(self, session: Session) -> None:
         """Keeps the session at the stream's end, and what was kept on the way no longer.
@@ -41,7 +42,7 @@ class Place:
             CheckpointError: when it cannot be written.
         """
         session.save(self.final)
-        self._remove(None)
+        self._remove(lambda earlier: True)
 
     def load(self, session: Session) -> int:
         """Goes on from what was kept; how many frames are behind it, 0 where nothing usable is there."""
@@ -61,7 +62,6 @@ class Place:
         found = self._folder.iterdir() if self._folder.is_dir() else ()
         return [int(match[1]) for path in found if (match := name.fullmatch(path.name))]
 
-    def _remove(self, but: int | None) -> None:
-        for position in self._positions():
-            if position != but:
-                self._at(position).unlink(missing_ok=True)
+    def _remove(self, outdated: Callable[[int], bool]) -> None:
+        for position in filter(outdated, self._positions()):
+            self._at(position).unlink(missing_ok=True)
