@@ -1,4 +1,4 @@
-"""Streams over worker processes: labels are a single process's, whatever ends, is killed, or resumed by other numbers."""
+"""Streams over worker processes: labels are a single process's, whatever ends, is killed or resumed."""
 
 import json
 import os

@@ -31,8 +31,9 @@ from allweather.app.kept_session import check_place, go_on_from
 from allweather.app.opening import frame_size, open_inputs, open_network
 from allweather.app.options import network_options, parse_settings
 from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, parse_kinds
+from allweather.app.pictures import Makings
 from allweather.app.reel import open_reel
-from allweather.app.spread import Makings, Spread
+from allweather.app.spread import Spread
 from allweather.data import Stream, VideoStream
 from allweather.plugins import digest, own_file
 from allweather.runs.decisions import decisions_of, spell

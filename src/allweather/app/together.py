@@ -1,4 +1,4 @@
-"""`allweather adapt` under torchrun: every rank runs it, one network learns, the first rank speaks and keeps the record."""
+"""`allweather adapt` under torchrun: one network learns on all ranks, and the first one keeps the record."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass

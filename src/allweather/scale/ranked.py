@@ -99,7 +99,7 @@ def go_along(
             lines.append(line)
             seen(line)
 
-        written = opened.enter_context(
+        written: Behind[Outcome, Line] = opened.enter_context(
             Behind(lambda outcome: along.write(outcome, session.model.classes), keep, THREADS)
         )
         step = start = place.load(session)
@@ -121,8 +121,8 @@ def go_along(
         except RankLost as error:
             _save(session, place, written, step)
             raise RankLost(
-                f"rank {ranks.rank}: {error}. The session as of step {step} is in {along.folder / 'sessions'}; the same "
-                "command with --resume goes on from there."
+                f"rank {ranks.rank}: {error}. The session as of step {step} is in {along.folder / 'sessions'}; "
+                "the same command with --resume goes on from there."
             ) from error
     if ranks.first:
         place.finish(session)

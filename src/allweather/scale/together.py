@@ -177,7 +177,7 @@ class TogetherSession(Session):
         steps.see(objective, self.method.predicts_as_it_adapts)
         if objective.loss is None:
             return None
-        steps.losses.append(float(objective.loss))
+        steps.losses.append(float(objective.loss.detach()))
         finite = isfinite(steps.losses[-1])
         if not finite or not self._adapted.gradient(objective.loss):
             own.reason = f"the {'gradient' if finite else 'objective'} is not finite"
