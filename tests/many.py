@@ -77,7 +77,7 @@ def conduct(pool: Pool, sources: list[Source], record: MergedRecord, apart: bool
             keep(lines)
 
     def again(job: Stretch, refused: Mapping[str, str]) -> Stretch:
-        return job.again(record.done_of(job.source), refused)
+        return job.again(record.known_of(job.source), refused)
 
     return Conductor(pool, kept, again).run(stretches(sources, record, apart, 1))
 

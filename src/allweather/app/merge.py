@@ -17,11 +17,14 @@ def register(app: typer.Typer) -> None:
 def merge(
     sessions: Annotated[
         list[Path],
-        typer.Argument(metavar="SESSION…", help="What --save-session wrote, or OUT/sessions of many streams."),
+        typer.Argument(metavar="SESSION…", help="Files of --save-session, or of OUT/sessions."),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the merged session goes; --from-session reads it.")],
 ) -> None:
-    """Average the moved parameters of sessions of one base, weighted by accepted updates, into one session."""
+    """Average the moved parameters of sessions of one base into one session.
+
+    Each counts by the updates that its guard has let stand; sessions of other weights or settings are refused.
+    """
     merged = merge_sessions(sessions, out)
     for name, share in merged.weights.items():
         narration.print(f"{share:6.1%}  {plain(name)}")

@@ -1,10 +1,9 @@
 """`allweather adapt` over many streams: who works on them, what goes to the workers, and what comes of it."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +111,8 @@ class Spread:
             apart = stands_alone(makings, self.sources, self.size)
             with _token(out) as token:
                 task = self._task(makings, pictures, token)
-                jobs = partial(stretches, self.sources, record, apart, makings.batch)
                 try:
-                    conducted = self._conduct(task, jobs, record, makings.session.method.name)
+                    conducted = self._conduct(task, record, makings, apart)
                 except KeyboardInterrupt:
                     narration.print(f"interrupted: {len(record.done)} images are complete; add --resume for the rest.")
                     return INTERRUPTED
@@ -138,36 +136,59 @@ class Spread:
             start,
         )
 
-    def _conduct(self, task: Adapting, jobs: Any, record: MergedRecord, method: str) -> Conducted:
-        frames = sum(map(len, self.sources))
-        with progress() as bar, open_pool(task, self.workers, task.carried.device) as pool:
-            title = f"{method}, {len(self.sources)} streams, {self.workers}"
-            row = bar.add_task(title, total=frames, completed=len(record.done), rate="")
+    def _conduct(self, task: Adapting, record: MergedRecord, makings: Makings, apart: bool) -> Conducted:
+        """Has everything done, with a progress bar over all workers."""
+        with progress() as bar:
+            title = f"{makings.session.method.name}, {len(self.sources)} streams, {self.workers}"
+            row = bar.add_task(title, total=sum(map(len, self.sources)), completed=len(record.done), rate="")
 
             def keep(lines: list[Line]) -> None:
                 for name in record.keep(lines):
                     warn(record.failures[name])
                 bar.update(row, completed=len(record.done) + len(record.failures), rate=rate(bar.tasks[0].speed))
 
+            if apart and self.workers.ray is not None:
+                return self._map(task, record, makings.batch, keep)
+
             def again(job: Stretch, refused: Mapping[str, str]) -> Stretch:
-                return job.again(record.done_of(job.source), refused)
+                return job.again(record.known_of(job.source), refused)
 
-            return Conductor(pool, keep, again).run(jobs())
+            with open_pool(task, self.workers, task.carried.device) as pool:
+                return Conductor(pool, keep, again).run(stretches(self.sources, record, apart, makings.batch))
+
+    def _map(self, task: Adapting, record: MergedRecord, batch: int, keep: Callable[[list[Line]], None]) -> Conducted:
+        """Frames that stand alone, by `ray.data`; what has no line is tried again, in the end one frame at a time."""
+        from allweather.scale.on_ray import map_frames  # takes seconds, and is an extra
+
+        conducted, device = Conducted(), task.carried.device
+        for attempt, frames in enumerate((CHUNK, CHUNK, 1)):
+            jobs = list(stretches(self.sources, record, True, batch, frames))
+            if not jobs:
+                return conducted
+            conducted.again += len(jobs) if attempt else 0
+            for lines in map_frames(task, jobs, self.workers, device, task.folder):
+                keep(lines)
+        known = record.done | record.failures.keys()
+        left = [name for source in self.sources for name in source.names if name not in known]
+        keep([{"name": name, "failure": f"{name}: given up, its worker ended 3 times"} for name in left])
+        return conducted
 
 
-def stretches(sources: list[Source], record: MergedRecord, apart: bool, batch: int) -> Iterator[Stretch]:
+def stretches(
+    sources: list[Source], record: MergedRecord, apart: bool, batch: int, frames: int = CHUNK
+) -> Iterator[Stretch]:
     """What there is to do: whole streams, the longest first, or frames that stand alone, some at a time."""
     if not apart:
         for source in sorted(sources, key=len, reverse=True):
-            done = record.done_of(source)
+            done = record.known_of(source)
             if len(done) < len(source) or not Place(record.folder, source.name).final.exists():
                 yield Stretch(source, True, done)
         return
-    chunk = max(1, CHUNK // batch) * batch
+    chunk = max(1, frames // batch) * batch
     for source in sources:
         for start in range(0, len(source), len(source) if source.is_video else chunk):
             part = source if source.is_video else source.part(start, start + chunk)
-            done = record.done_of(part)
+            done = record.known_of(part)
             if len(done) < len(part):
                 yield Stretch(part, False, done)
 

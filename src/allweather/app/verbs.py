@@ -25,7 +25,7 @@ VERBS = {  # what stands in each file, and in the list of `allweather --help`
     "export": ("export", "Write an adapted network for deployment: .safetensors, .pt2, .onnx, or what moved alone."),
     "merge": (
         "merge",
-        "Average the moved parameters of sessions of one base, weighted by accepted updates, into one session.",
+        "Average the moved parameters of sessions of one base into one session.",
     ),
     "list": ("listing", "List models, methods (with their fields, defaults and presets) or datasets."),
     "doctor": ("doctor", "Show versions, devices and extras, and check that the operator works here."),

@@ -1,6 +1,7 @@
 """A session's makings on their way to a worker: the network itself travels, so no worker needs the checkpoint."""
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Carried:
             AllWeatherError: where this worker has other versions, lacks the user's own files, or the device.
         """
         torch.set_num_threads(self.threads)
-        self._check_versions()
+        check_versions(self.versions)
         model, method, options = self._parts()
         device = self._device(index)
         try:
@@ -84,11 +85,17 @@ class Carried:
             return torch.device("cuda", index % torch.cuda.device_count())
         return torch.device(self.device)
 
-    def _check_versions(self) -> None:
-        here = versions()
-        for name, there in self.versions.items():
-            if name not in NOT_OF_A_NUMBER and here.get(name) != there:
-                raise AllWeatherError(
-                    f"a worker has {name} {here.get(name)}, this process has {there}: labels could differ. "
-                    "Install the same version on every machine."
-                )
+
+def check_versions(there: Mapping[str, str]) -> None:
+    """Refuses to work beside a process of other versions.
+
+    Raises:
+        AllWeatherError: naming the first that differs.
+    """
+    here = versions()
+    for name, version in there.items():
+        if name not in NOT_OF_A_NUMBER and here.get(name) != version:
+            raise AllWeatherError(
+                f"a worker has {name} {here.get(name)}, this process has {version}: labels could differ. "
+                "Install the same version on every machine."
+            )

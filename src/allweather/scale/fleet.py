@@ -74,8 +74,8 @@ def _common(identities: Mapping[Path, Mapping[str, str]]) -> Mapping[str, str]:
             if key not in MAY_DIFFER and base.get(key) != identity.get(key):
                 what = "another base" if key in ("network", "weights") else f"{key}={identity.get(key)}"
                 raise CheckpointError(
-                    f"{path} is of {what}, {first} of {key}={base.get(key)}. Only sessions of one network, its weights and "
-                    "settings can be averaged."
+                    f"{path} is of {what}, {first} of {key}={base.get(key)}. Only sessions of one network, its "
+                    "weights and settings can be averaged."
                 )
     return base
 

@@ -71,9 +71,9 @@ class MergedRecord(Closing):
                 failed.append(name)
         return failed
 
-    def done_of(self, source: Source) -> frozenset[str]:
-        """The frames of a stream that have their prediction."""
-        return frozenset(name for name in source.names if name in self.done)
+    def known_of(self, source: Source) -> frozenset[str]:
+        """The frames of a stream that have their line, be it a prediction's or a failure's."""
+        return frozenset(name for name in source.names if name in self.done or name in self.failures)
 
     def finish(self, more: Mapping[str, Any]) -> None:
         """Writes the header with the totals, and what else there is to say.

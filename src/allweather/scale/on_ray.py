@@ -1,11 +1,13 @@
 """Workers as actors of Ray, on this machine or on a cluster: one ordered actor a stream, or `ray.data` over frames."""
 
 import logging
+import os
 import pickle
 import queue
 import socket
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +51,7 @@ def connect(workers: "Workers") -> ModuleType:
 
 
 class RayPool(Pool):
-    """An actor for each job, as many at once as there are workers; an actor that dies is no more, its job is.
+    """An ordered actor for each job, as many at once as there are workers; one that is done takes the next job.
 
     Args:
         task: what each actor is given.
@@ -64,6 +66,7 @@ class RayPool(Pool):
         options = {"num_cpus": workers.threads, "max_restarts": 0, "max_concurrency": 2, **gpus(device)}
         self._actor = self._ray.remote(**options)(Actor)
         self._at: dict[Any, tuple[Any, Any]] = {}  # by generator: the actor and its job
+        self._resting: list[Any] = []
 
     @property
     def idle(self) -> int:
@@ -74,10 +77,13 @@ class RayPool(Pool):
         return len(self._at)
 
     def begin(self, job: Any) -> None:
-        actor = self._actor.remote(self._task, self._born)
-        self._born += 1
+        actor = self._resting.pop() if self._resting else self._new()
         said = actor.do.options(num_returns="streaming").remote(job)
         self._at[said] = actor, job
+
+    def _new(self) -> Any:
+        self._born += 1
+        return self._actor.remote(self._task, self._born - 1)
 
     def events(self, seconds: float) -> list[Event]:
         ready, _ = self._ray.wait(list(self._at), num_returns=1, timeout=seconds, fetch_local=False)
@@ -108,8 +114,11 @@ class RayPool(Pool):
         except self._ray.exceptions.RayActorError as error:
             message = {FAILED: f"the actor ended by itself ({first_line(error)})"}
         except self._ray.exceptions.RayError as error:
-            message = {FATAL: f"an actor cannot work: {first_line(error)}"}
-        if DONE in message or FAILED in message or FATAL in message:
+            message = {FATAL: f"an actor cannot work: {_reason(error)}"}
+        if DONE in message or "sure" in message:
+            del self._at[said]
+            self._resting.append(actor)
+        elif FAILED in message or FATAL in message:
             del self._at[said]
             self._ray.kill(actor)
         yield Event(job, message)
@@ -152,8 +161,6 @@ class Actor:
 
     def pid(self) -> int:
         """The process's number."""
-        import os
-
         return os.getpid()
 
 
@@ -178,11 +185,21 @@ class Mapped:
     """The class that `ray.data` gives each of its actors: batches of stretches come, lines of the record go.
 
     Args:
-        pickled: the task.
+        carried: the file with the pickled task, where all workers see it.
+
+    Raises:
+        AllWeatherError: where this worker cannot work.
     """
 
-    def __init__(self, pickled: bytes) -> None:
-        self._do = pickle.loads(pickled).open(0)
+    def __init__(self, carried: str) -> None:
+        try:
+            task: Task = pickle.loads(Path(carried).read_bytes())
+        except OSError as error:
+            raise AllWeatherError(
+                f"a worker does not see {carried} ({error.strerror}): expected a folder on a file system that all "
+                "machines share."
+            ) from error
+        self._do = task.open(0)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         lines: list[Any] = []
@@ -209,15 +226,23 @@ class _Gathered:
         return False
 
 
-def map_frames(task: Task, jobs: Iterable[Any], workers: "Workers", device: str) -> Iterator[list[Any]]:
+def once_more() -> dict[str, int]:
+    """How often Ray repeats by itself what an actor was at when it died."""
+    return {"max_task_retries": 1}
+
+
+def map_frames(task: Task, jobs: Iterable[Any], workers: "Workers", device: str, folder: Path) -> Iterator[list[Any]]:
     """The lines of stretches that stand alone, in whatever order they are done, by actors of `ray.data`.
 
     An actor that dies is replaced, and what it was at is tried once more; what fails again has no lines.
 
+    Args:
+        folder: where all workers see it; the task is there meanwhile.
+
     Raises:
-        MissingLibraryError, AllWeatherError: as `connect`.
+        MissingLibraryError, AllWeatherError: as `connect`, and where a worker cannot work.
     """
-    ray = connect(workers)
+    ray, carried = connect(workers), folder / f".task-{os.getpid()}"
     data = optional("ray.data", EXTRA)
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -227,21 +252,30 @@ def map_frames(task: Task, jobs: Iterable[Any], workers: "Workers", device: str)
     rows = [{"stretch": pickle.dumps(job)} for job in jobs]
     if not rows:
         return
+    carried.write_bytes(pickle.dumps(task))
     dataset = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Mapped,
         batch_size=1,
-        fn_constructor_args=(pickle.dumps(task),),
+        fn_constructor_args=(str(carried),),
         compute=data.ActorPoolStrategy(size=number, max_tasks_in_flight_per_actor=WAITING),
         num_cpus=workers.threads,
-        max_restarts=-1,
-        max_task_retries=1,
+        ray_remote_args_fn=once_more,
         **gpus(device),
     )
     try:
         for row in dataset.iter_rows():
             yield pickle.loads(row["lines"])
     except ray.exceptions.RayError as error:
-        raise AllWeatherError(f"Ray's workers cannot work: {first_line(error)}.") from error
+        raise AllWeatherError(f"Ray's workers cannot work: {_reason(error)}.") from error
+    finally:
+        carried.unlink(missing_ok=True)
+
+
+def _reason(error: BaseException) -> str:
+    """What an actor said, out of what Ray makes of it."""
+    said = str(error).strip().splitlines()
+    ours = [line for line in said if "Error: " in line]
+    return (ours[-1].split("Error: ", 1)[1] if ours else said[0] if said else type(error).__name__)[:300]
 
 
 def available(ray: ModuleType, threads: int, device: str) -> int:
