@@ -161,7 +161,7 @@ class Spread:
         from allweather.scale.on_ray import map_frames  # takes seconds, and is an extra
 
         conducted, device = Conducted(), task.carried.device
-        for attempt, frames in enumerate((CHUNK, CHUNK, 1)):
+        for attempt, frames in enumerate((CHUNK, 1)):
             jobs = list(stretches(self.sources, record, True, batch, frames))
             if not jobs:
                 return conducted
@@ -170,7 +170,7 @@ class Spread:
                 keep(lines)
         known = record.done | record.failures.keys()
         left = [name for source in self.sources for name in source.names if name not in known]
-        keep([{"name": name, "failure": f"{name}: given up, its worker ended 3 times"} for name in left])
+        keep([{"name": name, "failure": f"{name}: given up, its worker ended each time"} for name in left])
         return conducted
 
 
