@@ -56,6 +56,10 @@ SLOW = {  # files that `make quick` leaves out, and what they prove
     "test_live_app": "live from the command line",
     "test_live_run": "minutes of a camera",
     "test_live_sources": "cameras that come, go and stop",
+    "test_scale_app": "the command line over many streams: workers, ranks, signals",
+    "test_scale_processes": "workers that are killed, interrupted and resumed",
+    "test_scale_ray": "workers that are actors of Ray",
+    "test_docs_scale": "the page on many streams, from first to last line",
     "test_runs_processes": "two processes on one folder",
 }
 SAMPLED = ("test_methods_contract", "test_methods_fields")  # of these, what is of no method or of one named here

@@ -96,7 +96,7 @@ def test_workers_that_never_begin_end_the_run(inputs: list[Path], tmp_path: Path
     with (
         MergedRecord(tmp_path, {}, True) as record,
         ProcessPool(task, 1) as pool,
-        pytest.raises(AllWeatherError, match="does not see .* all machines share"),
+        pytest.raises(AllWeatherError, match=r"does not see .* all machines share"),
     ):
         conduct(pool, split(inputs), record, False)
     assert not pool.pids

@@ -92,7 +92,7 @@ def test_an_address_that_nobody_answers_at_is_said_in_seconds() -> None:
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        with pytest.raises(AllWeatherError, match="nobody answers there.*ray start --head"):
+        with pytest.raises(AllWeatherError, match=r"nobody answers there.*ray start --head"):
             _check_address(f"127.0.0.1:{free.getsockname()[1]}")
     with pytest.raises(SettingsError, match="expected HOST:PORT"):
         _check_address("cluster")
@@ -103,5 +103,5 @@ def test_a_worker_that_does_not_see_the_folder_says_so(inputs: list[Path], tmp_p
 
     task = task_of(tmp_path, "mall-domain")
     (tmp_path / ".seen").unlink()
-    with record_of(tmp_path) as record, pytest.raises(AllWeatherError, match="does not see .* all machines share"):
+    with record_of(tmp_path) as record, pytest.raises(AllWeatherError, match=r"does not see .* all machines share"):
         conduct(RayPool(task, HERE), split(inputs), record, False)

@@ -133,7 +133,7 @@ def test_what_cannot_travel_and_who_cannot_work() -> None:
         check_versions({"torch": "1.0"})
     carried = Carried.pack(tiny("batchnorm"), methods.make("tent"), {}, "cpu", 1)
     moved = Carried(carried.content, [("gone/mynet.py", "mynet")], "cpu", 1, carried.versions)
-    with pytest.raises(AllWeatherError, match="Install mynet.py on every machine"):
+    with pytest.raises(AllWeatherError, match=r"Install mynet.py on every machine"):
         moved.session(0)
 
 
