@@ -15,12 +15,19 @@ from allweather.methods import METHODS, Method
 from allweather.report.collect import group_records
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
-from benchmarks import fidelity, guard_table
+from benchmarks import fidelity, fleet, guard_table, scale
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, export, hostile, layernorm, live
 
-PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/methods.md", "docs/how-to/export.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/performance.md",
+    "docs/methods.md",
+    "docs/scale.md",
+    "docs/how-to/export.md",
+)
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -191,6 +198,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "live": live,
     "options": options,
     "adapt-io": adapt_io,
+    "scale": scale.table,
+    "fleet": fleet.table,
 }
 
 

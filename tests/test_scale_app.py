@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from allweather.data.json_lines import read_json_lines
 COUNTS = {"fog": 6, "snow": 9}
 ADAPT = [sys.executable, "-m", "allweather", "adapt"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "allweather", "adapt"]
+MARK = "ALLWEATHER_TEST_RUN"  # by which the processes of a command are known
+MARKS: dict[subprocess.Popen[str], str] = {}
 SLOWLY = ("--size", "320x208")  # so that a signal meets it at work
 
 
@@ -30,10 +33,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def start(command: list[str], *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*command, *map(str, (*arguments, *MODEL, "--write", "labels"))], env=ENVIRONMENT, text=True,
+    mark = secrets.token_hex(8)
+    process = subprocess.Popen(
+        [*command, *map(str, (*arguments, *MODEL, "--write", "labels"))], env=ENVIRONMENT | {MARK: mark}, text=True,
         stderr=subprocess.PIPE, preexec_fn=hear_interrupts, start_new_session=True,
     )  # fmt: skip
+    MARKS[process] = mark
+    return process
 
 
 def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
@@ -47,24 +53,21 @@ def lines(path: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
-def processes_of(session: int) -> list[int]:
-    """The processes that a command and all below it have left, zombies left out."""
-    found = []
+def processes_of(process: subprocess.Popen[str]) -> dict[int, bytes]:
+    """The processes that a command and all below it have left, each with its environment; zombies have none."""
+    found = {}
     for folder in Path("/proc").iterdir():
         try:
-            state, _, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-        except (OSError, ValueError):
+            environment = (folder / "environ").read_bytes()
+        except OSError:
             continue
-        if int(group) == session and state != "Z":
-            found.append(int(folder.name))
+        if f"{MARK}={MARKS[process]}\0".encode() in environment:
+            found[int(folder.name)] = environment
     return found
 
 
-def rank(session: int, number: int) -> int:
-    for pid in processes_of(session):
-        if f"\0RANK={number}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes():
-            return pid
-    raise AssertionError("no such rank")
+def rank(process: subprocess.Popen[str], number: int) -> int:
+    return next(pid for pid, said in processes_of(process).items() if f"\0RANK={number}\0".encode() in said)
 
 
 def labels(out: Path) -> dict[str, np.ndarray]:
@@ -81,7 +84,7 @@ def test_ctrl_c_ends_all_workers_and_resuming_gives_the_labels_of_single_runs(
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "add --resume for the rest" in said and "Traceback" not in said, said
-    assert not processes_of(process.pid)
+    assert not processes_of(process)
     done = lines(out / "record.jsonl")
     assert 3 <= done < sum(COUNTS.values()) and not list(out.glob(".seen*"))
     resumed = start(ADAPT, *inputs, "--out", out, "--workers", 1, "--resume", *SLOWLY)
@@ -103,12 +106,12 @@ def test_a_rank_that_is_killed_ends_the_run_in_seconds_and_it_goes_on_from_there
     out = tmp_path / "out"
     process = start(TORCHRUN, *inputs, "--out", out, "--save-every", 2, *SLOWLY)
     wait_until(lambda: lines(out / "record.rank-1.jsonl") >= 3, process)
-    os.kill(rank(process.pid, 1), signal.SIGKILL)
+    os.kill(rank(process, 1), signal.SIGKILL)
     killed = time.monotonic()
     said = process.communicate(timeout=60)[1]
     assert time.monotonic() - killed < 20 and process.returncode != 0
     assert "rank 0: another rank has ended" in said and "--resume goes on from there" in said, said
-    assert list((out / "sessions").glob(".together.*.safetensors")) and not processes_of(process.pid)
+    assert list((out / "sessions").glob(".together.*.safetensors")) and not processes_of(process)
     resumed = start(TORCHRUN, *inputs, "--out", out, "--resume", *SLOWLY)
     told = resumed.communicate(timeout=120)[1]
     assert resumed.returncode == 0, told
