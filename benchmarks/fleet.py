@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -27,15 +28,15 @@ from allweather import Session, load_model, methods
 from allweather.data.labelled import LabelledStream, labelled_folders, labelled_scenes
 from allweather.data.labels import mapping_between
 from allweather.models import Segmenter
-from allweather.runs.evaluate import Outcome
+from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
-from allweather.runs.scorer import Scorer
 from allweather.scale.fleet import merge
+from allweather.scoring.confusion import ConfusionMatrix
 from benchmarks.committed import benchmark_record
 
 WEATHER = ("fog", "rain", "snow", "night")
 SEEDS = range(500_000, 500_024)  # as in plans: none of them trained or tuned anything
-CAMVID = {"model": "espnetv2:0.5", "weights": "weights/espnetv2/espnetv2_s_0.5_city_512x256.pth", "size": (480, 352)}
+WEIGHTS, SIZE = "weights/espnetv2/espnetv2_s_0.5_city_512x256.pth", (480, 352)
 COLUMNS = ("source", "own session", "another's session", "merged", "together")
 
 
@@ -71,26 +72,21 @@ def main() -> None:
 
 def camvid(root: Path, every: int) -> Fleet:
     """Dusk and day of CamVid."""
-    splits = {
-        split: labelled_folders(
-            root / f"camvid/{split}/images", root / f"camvid/{split}/labels", "camvid11", CAMVID["size"]
-        )
-        for split in ("dusk", "day")
-    }
-    return Fleet(
-        CAMVID["model"], root / CAMVID["weights"], {name: split.every(every) for name, split in splits.items()}
-    )
+    streams = {}
+    for split in ("dusk", "day"):
+        folder = root / "camvid" / split
+        whole = labelled_folders(folder / "images", folder / "labels", "camvid11", SIZE)
+        streams[split] = whole.every(every)
+    return Fleet("espnetv2:0.5", root / WEIGHTS, streams)
 
 
 def measure(fleet: Fleet) -> dict[str, Any]:
     """mIoU of every way on every stream, and how far apart the sessions came."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sessions = {
-            stream: learn(fleet, labelled, folder / f"{stream}.safetensors")
-            for stream, labelled in fleet.streams.items()
-        }
-        merged = merge([folder / f"{stream}.safetensors" for stream in sessions], folder / "merged.safetensors")
+        files = {stream: folder / f"{stream}.safetensors" for stream in fleet.streams}
+        sessions = {stream: learn(fleet, labelled, files[stream]) for stream, labelled in fleet.streams.items()}
+        merged = merge(list(files.values()), folder / "merged.safetensors")
         ways = sessions | {
             "source": session_of(fleet, "source"),
             "merged": opened(fleet, folder / "merged.safetensors"),
@@ -146,22 +142,20 @@ def together(fleet: Fleet, folder: Path) -> Path:
             Image.fromarray(pixels).save(folder / "frames" / stream / f"{index:04d}.png")
     inputs = [str(folder / "frames" / stream) for stream in fleet.streams]
     weights = [] if fleet.weights is None else ["--weights", str(fleet.weights)]
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(len(inputs)), "-m", "allweather", "adapt",
-         *inputs, "--model", fleet.model, *weights, "--size", "native", "--write", "labels", "--out", str(folder / "out")],
-        check=True, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(len(inputs)), "-m", "allweather"]
+    options = ["--model", fleet.model, *weights, "--size", "native", "--write", "labels", "--out", str(folder / "out")]
+    subprocess.run([*launch, "adapt", *inputs, *options], check=True)
     return folder / "out" / "sessions" / "together.safetensors"
 
 
 def score(session: Session, labelled: LabelledStream) -> float:
     """mIoU in % of the odd frames, predicted by the network as it stands."""
-    model = session.model
-    scorer = Scorer(mapping_between(model.classes, labelled.classes), labelled, model)
+    mapping = mapping_between(session.model.classes, labelled.classes)
+    classes, matrix = np.asarray(mapping.table), ConfusionMatrix(len(mapping.truth))
     for name in labelled.stream.names[1::2]:
-        frame = labelled.stream.read(name)
-        scorer.add(Outcome(name, frame, session.predict(frame.image)))
-    return float(scorer.content()["figures"]["mIoU_truth"])
+        truth, logits = labelled.truth(name).labels, session.predict(labelled.stream.read(name).image)
+        matrix.update(classes[labels_at(logits, (truth.shape[1], truth.shape[0]))], truth)
+    return 100 * float(matrix.mean_iou_truth)
 
 
 def table() -> str:
