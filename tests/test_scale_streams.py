@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from clips import clip, scene
 from PIL import Image
 
+from allweather.data import load_stream
 from allweather.errors import AllWeatherError
 from allweather.rgb import ImageError
 from allweather.scale.engines import Workers, parse_workers
@@ -45,6 +48,16 @@ def test_a_pattern_and_a_list_name_streams(tree: Path) -> None:
     assert names([cameras], "(cam[0-9]+)_.*") == {"cam1": ["cam1/cam1_0", "cam1/cam1_1"], "cam2": ["cam2/cam2_0"]}
     (tree / "manifest.csv").write_text("stream,path\nb,right/f3.png\na,left/f10.png\nb,left/f2.png\n")
     assert names([], str(tree / "manifest.csv")) == {"b": ["b/f3", "b/f2"], "a": ["a/f10"]}  # the list's order
+
+
+def test_a_video_is_a_stream(tree: Path) -> None:
+    pytest.importorskip("av")
+    clip(tree / "drive.mkv", scene(5, (32, 32)))
+    (source,) = split([tree / "drive.mkv"])
+    assert source.names == [f"drive/{number:06d}" for number in range(5)] and source.is_video
+    alone = load_stream("video", tree / "drive.mkv")
+    for one, other in zip(source.part(2).open(None), list(alone)[2:], strict=True):
+        assert one.name == f"drive/{other.name}" and torch.equal(one.image, other.image)
 
 
 def test_a_frame_that_was_given_up_cannot_be_read(tree: Path) -> None:

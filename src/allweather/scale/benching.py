@@ -53,6 +53,8 @@ class Benching:
         """As of `Task`."""
         torch.set_num_threads(self.threads)
         check_versions(self.versions)
+        if torch.cuda.is_available():
+            torch.cuda.set_device(index % torch.cuda.device_count())
         network = LoadedNetwork()
 
         def do(job: OneRun, talk: Talk) -> Message:

@@ -19,6 +19,7 @@ from allweather.scale.task import DONE, FAILED, FATAL, LINES, Do, Message, Talk,
 if TYPE_CHECKING:
     from allweather.scale.engines import Workers
 
+LOG = logging.getLogger(__name__)
 EXTRA = "scale"
 ANSWERS = 5.0  # seconds that an address has to answer
 WAITING = 4  # batches on their way to each worker of ray.data: back pressure
@@ -40,7 +41,7 @@ def connect(workers: "Workers") -> ModuleType:
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address in (None, "local"):
-            ray.init(address="local", num_cpus=workers.number, **quiet)
+            ray.init(address="local", num_cpus=workers.number and workers.number * workers.threads, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -61,7 +62,7 @@ class RayPool(Pool):
 
     def __init__(self, task: Task, workers: "Workers", device: str = "cpu") -> None:
         self._ray = connect(workers)
-        self._number = workers.number or available(self._ray, workers.threads, device)
+        self._number = number_of(self._ray, workers, device)
         self._task, self._born = self._ray.put(pickle.dumps(task)), 0
         options = {"num_cpus": workers.threads, "max_restarts": 0, "max_concurrency": 2, **gpus(device)}
         self._actor = self._ray.remote(**options)(Actor)
@@ -248,7 +249,7 @@ def map_frames(task: Task, jobs: Iterable[Any], workers: "Workers", device: str,
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # a batch that cannot be done fails alone
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    number = workers.number or available(ray, workers.threads, device)
+    number = number_of(ray, workers, device)
     rows = [{"stretch": pickle.dumps(job)} for job in jobs]
     if not rows:
         return
@@ -278,10 +279,17 @@ def _reason(error: BaseException) -> str:
     return (ours[-1].split("Error: ", 1)[1] if ours else said[0] if said else type(error).__name__)[:300]
 
 
-def available(ray: ModuleType, threads: int, device: str) -> int:
-    """How many workers the cluster has room for."""
+def number_of(ray: ModuleType, workers: "Workers", device: str) -> int:
+    """How many workers there are to be: as many as were asked for, and no more than the cluster has room for.
+
+    One that waits for room would wait for ever: those that have it keep it.
+    """
     found = ray.cluster_resources()
-    return max(1, int(found.get("GPU", 0) if device.startswith("cuda") else found.get("CPU", 1) // threads))
+    room = found.get("GPU", 0) if device.startswith("cuda") else found.get("CPU", 1) // workers.threads
+    room = max(1, int(room))
+    if workers.number is not None and workers.number > room:
+        LOG.warning("the cluster has room for %d workers, not %d: as many work", room, workers.number)
+    return min(room, workers.number or room)
 
 
 def gpus(device: str) -> dict[str, int]:
