@@ -15,7 +15,8 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-# Every room and the contract of four methods, in a minute; not every network, fidelity, nor processes of their own.
+# Every room, every method's contract and fields on a tiny network, in a minute; not the catalogue's networks, fidelity to
+# published code, other libraries, nor processes of their own: SLOW in tests/conftest.py.
 quick: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
@@ -23,7 +24,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_import.py
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_import.py tests/test_docs_claims.py
 	$(BIN)/python -m benchmarks.tables --check
 
 # Full records and pages of every plan into results/, then the summaries and tables that are kept; ten hours of a core, resumable.

@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from allweather.runs.record_file import read_record
+from allweather.report import load_records
+from allweather.report.collect import Record
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
@@ -14,9 +15,9 @@ RESULTS = RECORDS / "plans"
 
 
 @cache
-def plan_records(plan: str) -> list[dict[str, Any]]:
+def plan_records(plan: str) -> list[Record]:
     """Records of a plan, by file name; none where it was never run."""
-    return [read_record(path) for path in sorted((RESULTS / plan).glob("*.json"))]
+    return load_records(RESULTS / plan) if (RESULTS / plan).is_dir() else []
 
 
 def benchmark_record(name: str) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """The tables that the records of plans make: methods beside each other, with what became of their updates."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import product
 from statistics import mean
@@ -7,7 +8,6 @@ from statistics import mean
 from allweather.methods import METHODS
 from allweather.report.collect import Group, against, group_records
 from allweather.report.refusals import COLUMN, MARK, cell, explained, measures_guard, together
-from allweather.runs.summary import per_image
 from benchmarks.committed import pair, plain, plan_records
 
 Row = Sequence[str]
@@ -62,7 +62,7 @@ def _grid(columns: dict[str, list[Group]], apart: bool = False) -> str:
     for label in labels:
         here = [groups.get(label) for groups in found.values()]
         figures = [_figures(group, groups, bool(beside)) for group, groups in zip(here, found.values(), strict=True)]
-        row = [label, *(figure for one in figures for figure in one)]
+        row = [label, *(text for column in figures for text in column)]
         rows.append(row if apart else [*row, cell(together([group.decisions for group in here if group])) or "–"])
     return table(heads, rows)
 
@@ -108,10 +108,9 @@ def rivals() -> str:
         better = twice if twice is not None and twice.mean("mIoU") > group.mean("mIoU") else group
         ours = ("mall-sample", "mall-domain")
         leads = ["–" if name.startswith("mall") else _lead(default[mine], better) for mine in ours]
-        each = mean(record["seconds"] / record["figures"]["images"] for record in group.records)
         with_mirror = "–" if twice is None else f"{twice.mean('mIoU'):.2f}{_mark(twice)}"
         figures = pair(group.mean("mIoU"), default["source"].mean("mIoU"), _mark(group))
-        rows.append([name, *figures, with_mirror, *leads, f"{1000 * each:.0f}", _cell(group)])
+        rows.append([name, *figures, with_mirror, *leads, f"{1000 * group.seconds:.0f}", _cell(group)])
     heads = ["method", "mIoU %", "vs source", "with the mirror image", "lead of mall-sample", "lead of mall-domain"]
     return table([*heads, "ms per frame", COLUMN], rows)
 
@@ -151,10 +150,7 @@ def _value(group: Group) -> str:
 
 def tuned() -> str:
     """What the defaults were chosen on, from the records of plans/camvid-tuning.toml and the lab notes."""
-    settings: dict[str, int] = {}
-    for record in plan_records("camvid-tuning"):
-        name = record["run"]["method"]["name"]
-        settings[name] = settings.get(name, 0) + 1
+    settings = Counter(group.method for group in group_records(plan_records("camvid-tuning")))
     several = sorted({number for number in settings.values() if number > 1})
     if not several:
         return "not measured"
@@ -179,26 +175,27 @@ def camvid_rounds() -> str:
 
 def _rounds(plan: str) -> str:
     """Mean mIoU over a round's pieces, rounds 1, 2, 5 and the last, and the share of frames that were adapted to."""
-    records = plan_records(plan)
-    if not records:
+    groups = group_records(plan_records(plan))
+    if not groups:
         return "not measured"
-    numbers = list(dict.fromkeys(part.partition("/")[0] for part in records[0]["parts"]))
+    numbers = list(dict.fromkeys(piece.partition("/")[0] for piece in groups[0].pieces))
     shown = [number for number in numbers if int(number) in (1, 2, 5, len(numbers))]
     heads = ["method", *(f"round {int(number)}" for number in shown), "last − first", "updates per frame"]
-    rows = [[group.marked, *_round(group, numbers, shown), _cell(group)] for group in group_records(records)]
+    rows = [[group.marked, *_round(group, numbers, shown), _cell(group)] for group in groups]
     return table([*heads, "ms per frame", COLUMN], rows)
 
 
 def _round(group: Group, numbers: Sequence[str], shown: Sequence[str]) -> list[str]:
-    (record,) = group.records
-    means = {
-        number: mean(part["mIoU"] for name, part in record["parts"].items() if name.startswith(f"{number}/"))
-        for number in numbers
-    }
-    updates = mean(per_image(record, "iterations") or [0])
-    each = 1000 * record["seconds"] / record["figures"]["images"]
+    means = {number: _mean_of_round(group, number) for number in numbers}
+    updates = mean(group.per_image("iterations") or [0])
     cells = [f"{means[number]:.2f}" for number in shown]
-    return [*cells, f"{means[numbers[-1]] - means[numbers[0]]:+.2f}", f"{updates:.2f}", f"{each:.0f}"]
+    return [*cells, f"{means[numbers[-1]] - means[numbers[0]]:+.2f}", f"{updates:.2f}", f"{1000 * group.seconds:.0f}"]
+
+
+def _mean_of_round(group: Group, number: str) -> float:
+    """Mean over a round's pieces of their mIoU in %."""
+    found = [group.piece(piece) for piece in group.pieces if piece.startswith(f"{number}/")]
+    return mean(value for value in found if value is not None)
 
 
 def _cell(group: Group) -> str:

@@ -120,8 +120,13 @@ def export() -> str:
     said = (
         f"mIoU in % of every {found['every']}th frame, after adapting to the same ones; `session` is `session.predict`."
     )
-    measured = table(["network, frames", *columns], costs)
-    return f"{table(heads, rows)}\n\n{about}\n\n{measured}\n\n{said} {found['versions']['machine']}."
+    measured = _rows(["network, frames", *columns], costs)
+    return f"{_rows(heads, rows)}\n\n{about}\n\n{measured}\n\n{said} {found['versions']['machine']}."
+
+
+def _rows(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def demo() -> str:

@@ -1,18 +1,20 @@
 """Full records of plans as the small summaries that this repository keeps: `python -m benchmarks.summarize RUNS OUT`.
 
 RUNS holds a folder of records for each plan, as `make results` writes them; OUT gets the same folders. Every summary
-holds its paired difference to the source on the same frames; those of MALL hold that to every other run on them, of
-whichever plan.
+holds its paired difference to the source on the same frames, those of MALL's defaults that to every other method's run
+on them, of whichever plan, and the first run of each method says which images adaptation hurt.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from allweather.data.images import encode_json
+from allweather.report.collect import group_records, source_of
+from allweather.report.harm import spell_harm
 from allweather.runs.record_file import read_record
-from allweather.runs.summary import summarize
+from allweather.runs.summary import key_of, summarize
 from allweather.writing import write_bytes
 from benchmarks.committed import spell_lines
 
@@ -24,11 +26,27 @@ def main(runs: Path, out: Path) -> None:
     records = {path: read_record(path) for path in sorted(runs.glob("*/*.json"))}
     if not records:
         raise SystemExit(f"no record (.json) below {runs}: expected one folder for each plan.")
+    harm = {path: spelt for folder in sorted(runs.iterdir()) for path, spelt in _harm(folder, records).items()}
     for path, record in records.items():
         others = [other for other in records.values() if same_frames(record, other) and compared(record, other)]
-        summary = summarize(record, others)
+        summary = summarize(record, others, harm.get(path))
         write_bytes(out / path.parent.name / path.name, encode_json(spell_lines(summary)))
     print(f"{len(records)} summaries in {out}")
+
+
+def _harm(folder: Path, records: Mapping[Path, Record]) -> dict[Path, Mapping[str, Any]]:
+    """Where adaptation hurt, for the first run of each method in the folder that reports compare with the source."""
+    inside = {key_of(record): path for path, record in records.items() if path.parent == folder}
+    groups = group_records(records[path] for path in inside.values())
+    found = {}
+    for group in groups:
+        source = source_of(group, groups)
+        if source is None or group.is_source or group.free_iterations is not None:
+            continue
+        spelt = spell_harm(group, source)
+        if spelt is not None:
+            found[inside[key_of(group.records[0])]] = spelt
+    return found
 
 
 def same_frames(first: Record, second: Record) -> bool:
@@ -38,8 +56,10 @@ def same_frames(first: Record, second: Record) -> bool:
 
 def compared(record: Record, other: Record) -> bool:
     """Whether a table may show the record's difference to the other."""
-    methods: Sequence[str] = [side["run"]["method"]["name"] for side in (record, other)]
-    return methods[1] == "source" or methods[0].startswith("mall-")
+    method, rival = record["run"]["method"], other["run"]["method"]["name"]
+    default = method["preset"] == "recommended" and not method["fields"]
+    ours = method["name"].startswith("mall-") and default
+    return rival == "source" or (ours and not rival.startswith("mall-"))
 
 
 if __name__ == "__main__":

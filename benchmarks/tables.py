@@ -1,4 +1,5 @@
-"""Rewrites the generated tables of README.md and docs/ from the records: python -m benchmarks.tables
+"""Rewrites the generated tables of README.md and docs/, and the pages of whole plans, from the records that are kept:
+python -m benchmarks.tables
 
 A table, or a text that several pages share, stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a key of
 TABLES.
@@ -13,9 +14,11 @@ from pathlib import Path
 from allweather import methods
 from allweather.methods import METHODS, Method
 from allweather.report.collect import group_records
+from allweather.report.page import markdown
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
-from benchmarks import fidelity, fleet, guard_table, scale
+from allweather.runs.summary import image_count
+from benchmarks import fidelity, fleet, guard_table, passes, scale
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, export, hostile, layernorm, live
@@ -28,6 +31,7 @@ PAGES = (
     "docs/scale.md",
     "docs/how-to/export.md",
 )
+REPORTS = {f"docs/results/{plan}.md": plan for plan in ("camvid", "camvid-iterations", "weather")}
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -36,6 +40,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     check = parser.parse_args().check
     stale = [name for name in PAGES if rewrite(ROOT / name, check)]
+    stale += [name for name, plan in REPORTS.items() if rewrite_report(ROOT / name, plan, check)]
     if check and stale:
         raise SystemExit(f"out of date: {', '.join(stale)}; run python -m benchmarks.tables")
 
@@ -44,6 +49,15 @@ def rewrite(page: Path, check: bool = False) -> bool:
     """Fills the page's tables; whether that changes it."""
     before = page.read_text()
     after = MARK.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}", before)
+    if not check:
+        page.write_text(after)
+    return before != after
+
+
+def rewrite_report(page: Path, plan: str, check: bool = False) -> bool:
+    """Fills the page with every table of a plan; whether that changes it."""
+    before = page.read_text() if page.exists() else ""
+    after = markdown(group_records(plan_records(plan)))
     if not check:
         page.write_text(after)
     return before != after
@@ -173,7 +187,7 @@ def _measured(name: str) -> str:
     ):
         change = f"{group.mean('mIoU') - source[group.stream]:+.2f} to the source"
         mark = f" {GUARDED}" if measures_guard(group.decisions) else ""
-        frames = group.records[0]["figures"]["images"]
+        frames = image_count(group.records[0])
         decided = in_words(group.decisions)
         found = ", ".join(filter(None, (change, decided and f"of {frames} frames {decided}")))
         said.append(f"{group.stream}, preset `{group.preset}`: {group.mean('mIoU'):.2f} mIoU{mark} ({found})")
@@ -196,6 +210,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layernorm": layernorm,
     "stream": stream,
     "live": live,
+    "passes": passes.table,
     "options": options,
     "adapt-io": adapt_io,
     "scale": scale.table,

@@ -1,16 +1,15 @@
-"""What every test runs under: one thread a process, and the fixtures that several files share."""
+"""What every test runs under: one thread a process, what is slow, and the fixtures that several files share."""
 
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 # Before torch and the tests' own processes are started: two workers on two cores must not fight for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-
-from allweather.methods import METHODS
 
 
 def _is_an_outsiders(module: ModuleType) -> bool:
@@ -30,50 +29,59 @@ def own_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.path[:] = path
 
 
-SLOW = {  # files that `make quick` leaves out, and what they prove
-    "test_models_adaptation": "every network of the catalogue under three methods",
-    "test_models_parity": "every network against its reference's numbers",
-    "test_models_matlab": "whole MatConvNet files",
-    "test_models_checkpoints": "whole networks converted, loaded and refused",
-    "test_models_hostile": "files that claim gigabytes or run code",
-    "test_models_ecosystems": "networks of other libraries, adapted and reset",
-    "test_models_ecosystems_smp": "networks of segmentation-models-pytorch",
-    "test_models_ecosystems_transformers": "networks of transformers",
-    "test_models_ecosystems_ultralytics": "networks of ultralytics",
-    "test_pictures_enlarge": "a picture of 48 megapixels",
-    "test_data_json_lines": "records on a full disk",
-    "test_methods_fidelity": "presets named paper against their authors' code",
-    "test_ncut_hot_path": "the operator's memory and compiled form",
-    "test_data_scenes": "statistics of many procedural scenes",
-    "test_app": "the command line, in processes of its own",
-    "test_app_output": "the same, with full disks and other encodings",
+SLOW = {  # whole files that `make quick` leaves out, and what they prove; other files mark single tests
+    "test_app_output": "outputs on full disks and in other encodings, a real network on real frames",
     "test_app_own": "the how-to pages, from first to last line",
     "test_app_start": "how fast and how quietly commands begin and end",
     "test_app_video": "clips adapted from the command line",
-    "test_export_graphs": "graphs exported, and run by ONNX Runtime",
+    "test_data_json_lines": "records on a full disk",
+    "test_data_scenes": "statistics of many procedural scenes",
+    "test_docs_export": "the pages on exports, from first to last line",
     "test_docs_live": "the page on cameras, from first to last line",
     "test_docs_streams": "the page on videos, from first to last line",
+    "test_export_graphs": "graphs exported, and run by ONNX Runtime",
+    "test_import": "what an import loads, in interpreters of its own; make check runs it",
     "test_live_app": "live from the command line",
     "test_live_run": "minutes of a camera",
     "test_live_sources": "cameras that come, go and stop",
+    "test_methods_fidelity": "presets named paper against their authors' code",
+    "test_models_adaptation": "every network of the catalogue under five methods",
+    "test_models_checkpoints": "whole networks converted, loaded and refused",
+    "test_models_ecosystems": "networks of other libraries, adapted and reset",
+    "test_models_ecosystems_masks": "networks of other libraries that predict masks",
+    "test_models_ecosystems_smp": "networks of segmentation-models-pytorch",
+    "test_models_ecosystems_transformers": "networks of transformers",
+    "test_models_ecosystems_ultralytics": "networks of ultralytics",
+    "test_models_hostile": "files that claim gigabytes or run code",
+    "test_models_matlab": "whole MatConvNet files",
+    "test_models_parity": "every network against its reference's numbers",
+    "test_models_recorded": "networks without a reference fixture against their publishers' numbers",
+    "test_ncut_hot_path": "the operator's memory and compiled form",
+    "test_nets_robustnet": "whitening and its gradients, on whole networks",
+    "test_pictures_enlarge": "a picture of 48 megapixels",
     "test_scale_app": "the command line over many streams: workers, ranks, signals",
     "test_scale_processes": "workers that are killed, interrupted and resumed",
     "test_scale_ray": "workers that are actors of Ray",
     "test_docs_scale": "the page on many streams, from first to last line",
     "test_runs_processes": "two processes on one folder",
 }
-SAMPLED = ("test_methods_contract", "test_methods_fields")  # of these, what is of no method or of one named here
-QUICK_METHODS = ("source", "norm", "tent", "mall-domain")
+LONGEST = ("test_models_adaptation", "test_models_parity")  # begun first, so that no worker is left alone with them
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    missing = [name for name in SLOW if not Path(__file__).with_name(f"{name}.py").exists()]
+    if missing:
+        raise pytest.UsageError(f"SLOW in tests/conftest.py names files that are not there: {', '.join(missing)}")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make quick` does not even import what is slow: other libraries take seconds of each worker."""
+    return True if config.option.markexpr == "not slow" and collection_path.stem in SLOW else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is slow, and starts the slowest file first, so that two workers end together."""
-    methods = sorted(METHODS, key=len, reverse=True)
+    """Marks the tests of slow files, and puts the longest files first."""
     for item in items:
-        name = item.path.stem
-        method = next(
-            (method for method in methods if f"[{method}" in item.name or f"-{method}" in item.name), "source"
-        )
-        if name in SLOW or (name in SAMPLED and method not in QUICK_METHODS):
+        if item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.path.stem != "test_models_adaptation")
+    items.sort(key=lambda item: item.path.stem not in LONGEST)

@@ -292,6 +292,7 @@ def test_every_kind_of_decision_is_recorded_and_told(frames: Path) -> None:
     assert allweather(*command, "--resume").stderr.rstrip().endswith(", 1 resting")
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(frames: Path) -> None:
     scene = render(0, "fog", (96, 64)).rgb
     for index in range(3, 200):
@@ -316,6 +317,7 @@ def test_ctrl_c_keeps_what_is_done(frames: Path) -> None:
     assert not list(out.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_loses_nothing(frames: Path) -> None:
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
@@ -337,7 +339,7 @@ def test_an_output_that_is_a_file_is_refused(frames: Path) -> None:
     assert "cannot write" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["models", "methods", "datasets"])
+@pytest.mark.parametrize("kind", [pytest.param("models", marks=pytest.mark.slow), "methods", "datasets"])
 def test_lists_for_people_and_for_programs(kind: str) -> None:
     rows = json.loads(allweather("list", kind, "--json").stdout)
     assert rows
@@ -412,12 +414,14 @@ def test_datasets_and_submissions_say_what_they_looked_for(frames: Path) -> None
     assert not (frames / "acdc.zip").exists()
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_the_command_does() -> None:
     done = in_a_process("adapt", "nowhere", *MODEL, "--out", "nowhere-out")
     assert done.returncode == 2
     assert "no such input" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_draws_a_picture_and_gains(tmp_path: Path) -> None:
     done = allweather("demo", "--out", tmp_path, "--frames", 4, "--json")
     assert done.returncode == 0, done.stderr

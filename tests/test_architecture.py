@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,14 +39,20 @@ BELOW = {  # what each room may import, besides itself
 }
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    """What the file says, read once for all rules; no rule may change it."""
+    return ast.parse(path.read_text())
+
+
 def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(source: str) -> set[str]:
+def imported_rooms(source: ast.Module) -> set[str]:
     """Rooms of the package that the source imports, anywhere in it."""
     modules: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(source):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "allweather":
@@ -61,7 +68,7 @@ def test_imports_point_down(path: Path) -> None:
     if here in ("__init__", "__main__"):
         return
     assert here in BELOW, f"{here} is a room without rules"
-    wrong = imported_rooms(path.read_text()) - BELOW[here] - {here}
+    wrong = imported_rooms(tree(path)) - BELOW[here] - {here}
     assert not wrong, f"{here} may not import {wrong}"
 
 
@@ -70,7 +77,7 @@ def test_imports_point_down(path: Path) -> None:
     ["from allweather.data import labels", "import allweather.scoring.confusion", "from allweather import data"],
 )
 def test_the_import_rule_can_fail(source: str) -> None:
-    assert imported_rooms(source) - BELOW["methods"]
+    assert imported_rooms(ast.parse(source)) - BELOW["methods"]
 
 
 def test_no_adaptation_code_has_a_path_to_a_label() -> None:
@@ -83,13 +90,13 @@ def test_a_file_is_one_idea(path: Path) -> None:
     source = path.read_text()
     assert len(source.splitlines()) <= 400
     assert path.name not in ("utils.py", "helpers.py", "misc.py", "common.py")
-    docstring = ast.get_docstring(ast.parse(source))
+    docstring = ast.get_docstring(tree(path))
     assert docstring, "a file opens with one sentence of purpose"
 
 
 def test_nothing_hides_or_evaluates() -> None:
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.ExceptHandler):
                 names = ast.unparse(node.type) if node.type else "everything"
                 reraises = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
@@ -101,7 +108,7 @@ def test_nothing_hides_or_evaluates() -> None:
 def test_only_the_command_line_speaks() -> None:
     spoken = re.compile(r"\bprint\(|\bsys\.(stdout|stderr)\b|\brich\b|\btyper\b")
     for path in FILES:
-        code = ast.unparse(ast.parse(path.read_text()))
+        code = ast.unparse(tree(path))
         assert room(path) == "app" or not spoken.search(code), f"{path} speaks; it should log"
 
 
@@ -120,7 +127,7 @@ def test_files_name_no_machine_and_no_registry() -> None:
 
 def test_no_test_file_imports_another() -> None:
     for path in sorted((ROOT / "tests").glob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not [name for name in names if name.startswith("test_")], f"{path.name} imports {names}"

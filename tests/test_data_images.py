@@ -74,6 +74,18 @@ def broken(path: Path, kind: str) -> Path:
     return path
 
 
+def test_a_library_that_replaces_pillows_opening_changes_no_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opens(*_: object) -> Image.Image:
+        raise ModuleNotFoundError("No module named 'pi_heif'")
+
+    monkeypatch.setattr(Image, "open", opens)
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"x.png: not a readable image \(of no known format\)"):
+        read_rgb(tmp_path / "x.png")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
 @pytest.mark.parametrize("kind", ["empty", "truncated", "text"])
 def test_unreadable_files_are_named(tmp_path: Path, kind: str, suffix: str) -> None:

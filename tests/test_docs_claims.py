@@ -1,5 +1,6 @@
 """What the pages claim and the catalogue, the plans and the records can confirm."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,19 +9,71 @@ import pytest
 from allweather.data.datasets import DATASETS
 from allweather.methods import METHODS, describe_fields
 from allweather.models.catalogue import all_entries
+from allweather.runs.plan import read_plan
+from allweather.runs.summary import is_summary
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-NUMBERS = {17: "seventeen", 60: "sixty"}
+KEPT = ROOT / "benchmarks" / "records"
+PLANS = sorted(folder.name for folder in (KEPT / "plans").iterdir())
+LARGEST = 9000  # bytes of a summary: a few kB, and ten rounds of six weathers twice that
+SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+
+def in_words(number: int) -> str:
+    """A number below a hundred as pages spell it."""
+    if number < 20:
+        return SMALL[number]
+    return "-".join([TENS[number // 10 - 2], *([SMALL[number % 10]] if number % 10 else [])])
 
 
 def test_numbers_of_networks_methods_and_datasets() -> None:
-    """A number that is claimed in words is that of the catalogue."""
-    changelog = (ROOT / "CHANGELOG.md").read_text()
+    """A number that is claimed in words is that of the catalogue, or of a record."""
+    changelog, readme = ((ROOT / name).read_text() for name in ("CHANGELOG.md", "README.md"))
     networks = [entry for entry in all_entries() if entry.packaged is None and entry.segments]
-    assert f"Networks by name, {NUMBERS[len(networks)]} and the demo's" in changelog
-    assert f"Layouts of {NUMBERS[len(DATASETS)]} datasets" in changelog
-    assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in METHODS)
+    assert f"Networks by name, {in_words(len(networks))} and the demo's" in changelog
+    assert f"**{in_words(len(networks)).capitalize()} networks by name**" in readme
+    assert f"Layouts of {in_words(len(DATASETS))} datasets" in changelog
+    assert all(f"`{name}`" in readme for name in METHODS)
+    cases = json.loads((KEPT / "fidelity.json").read_text())["rows"]
+    beside = {re.split("[, ]", case)[0] for case in cases}
+    assert beside <= set(METHODS) and f"{in_words(len(beside))} of them run beside their authors' code" in readme
+
+
+def test_a_preset_as_published_is_another_setting_than_the_default() -> None:
+    """`every method has two presets` is said of methods whose authors published settings."""
+    for name, method in METHODS.items():
+        defaults = {field: entry["default"] for field, entry in describe_fields(method).items()}
+        same = all(defaults[field] == value for field, value in method.presets["paper"].items())
+        assert same == (name == "source"), name
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_records_of_a_plan_are_of_its_runs_and_small(plan: str) -> None:
+    """What a page says of `plans/NAME.toml` is what the records beside that name hold."""
+    records = {path.name: json.loads(path.read_text()) for path in (KEPT / "plans" / plan).glob("*.json")}
+    runs = {run.file: run.identity for run in read_plan(ROOT / "plans" / f"{plan}.toml").runs}
+    assert {name: record["identity"] for name, record in records.items()} == runs
+    assert all(is_summary(record) for record in records.values())
+    assert max(path.stat().st_size for path in (KEPT / "plans" / plan).glob("*.json")) < LARGEST
+
+
+def test_frames_of_camvid() -> None:
+    """The README's numbers of frames are those of the records that its table is made of."""
+    found = {
+        record["run"]["stream"]["name"]: record["frames"]
+        for record in (json.loads(path.read_text()) for path in (KEPT / "plans" / "camvid").glob("*.json"))
+    }
+    for page, said in (
+        ("README.md", "{} at dusk, {} by day"),
+        ("docs/results.md", "{} frames at dusk, {} by day"),
+    ):
+        text = " ".join((ROOT / page).read_text().split())
+        assert said.format(found["camvid-dusk"], found["camvid-day"]) in text, page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -53,3 +106,17 @@ def test_what_the_notes_call_the_default_now_is_one() -> None:
             describe_fields(method)[field]["default"] for method in METHODS.values() if field in describe_fields(method)
         ]
         assert float(value) in defaults, f"{field} {value}"
+
+
+def test_what_pages_call_recommended_without_batchnorm_is() -> None:
+    """Lab notes and results name the rates and the look ahead of networks that have no statistics to replace."""
+    sample, domain = (METHODS[name].without_batchnorm for name in ("mall-sample", "mall-domain"))
+    (noted,) = re.findall(
+        r"cut, ([\d.e-]+), ([\d.e-]+)\*\* \(the default of networks", (ROOT / "docs" / "lab-notes.md").read_text()
+    )
+    assert tuple(map(float, noted)) == (domain["lr"], domain["lookahead"])
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    rates = r"`mall-sample` at lr ([\d.e-]+) and `mall-domain` at ([\d.e-]+), .*? look ahead of ([\d.e-]+),"
+    ours, theirs, ahead = re.findall(rates + " are the recommended settings", text)[0]
+    assert (float(ours), float(theirs), float(ahead)) == (sample["lr"], domain["lr"], domain["lookahead"])
+    assert domain["ncut_weight"] == 1 and domain["entropy_weight"] == domain["diversity_weight"] == 0

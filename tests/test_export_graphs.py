@@ -217,6 +217,12 @@ def test_disagreement_is_told_from_rounding() -> None:
     logits = torch.randn(1, 5, 20, 20)
     assert not disagreement(logits + 1e-5, logits)
     assert "another class" in disagreement(logits.flip(1), logits)
+    one_class = torch.randn(1, 5, 20, 20) + torch.tensor([9.0, 0, 0, 0, 0]).view(1, 5, 1, 1)
+    assert "0.00% of the pixels" in disagreement(one_class.roll(3, 2), one_class)
+    large = torch.randn(1, 5, 64, 64)
+    one_pixel = large.clone()
+    one_pixel[0, :, 3, 3] = one_pixel[0, :, 3, 3].flip(0)
+    assert not disagreement(one_pixel, large)
     assert "not finite" in disagreement(logits * float("nan"), logits)
     assert "shape" in disagreement(logits[..., 1:], logits)
 

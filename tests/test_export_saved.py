@@ -88,6 +88,7 @@ def test_the_verb_writes_a_state_dict_of_the_stream_and_a_delta(adapted: Path, t
     apply_delta(load_model("demo:streetnet"), tmp_path / "b.delta.safetensors")
 
 
+@pytest.mark.slow
 def test_the_verb_writes_a_program(adapted: Path, tmp_path: Path) -> None:
     assert export(adapted, "--out", tmp_path / "a.pt2", "--size", "96x64").returncode == 0
     session = open_saved(adapted / "session.safetensors", load_model("demo:streetnet"))

@@ -123,7 +123,7 @@ class Until(Source):
         number = 0
         while self.live is not None and self.live.totals.states < self._states and number < 100_000:
             time.sleep(0.02)  # the learner has to start meanwhile
-            yield Shot(make=lambda number=number: frame_of(f"{number:06d}", picture(number % 7), None))
+            yield Shot(make=lambda number=number: frame_of(f"{number:06d}", picture(number), None))
             number += 1
 
 
@@ -142,16 +142,17 @@ def build():
 """
 
 
+@pytest.mark.slow
 def test_a_process_learns_what_a_thread_would(tmp_path: Path) -> None:
     (tmp_path / "mynets.py").write_text(OWN)  # a class that the process has to make again
     model = load_model(f"{tmp_path / 'mynets.py'}:build", classes=CLASSES)
-    session, source, path = Session(model, "mall-domain"), Until(3), tmp_path / "run.jsonl"
+    session, source, path = Session(model, "mall-domain"), Until(2), tmp_path / "run.jsonl"
     source.live = live = Live(source, session, every_frame=True, learner="process", record=path)
     states = [state_of(session)]
     shown = [frame for frame in live if frame.state or frame.index % 50 == 0 or not frame.why]
     again = Session(model, "mall-domain")
     learnt = [frame for frame in shown if not frame.why]
-    assert len(learnt) == live.totals.learnt >= 3 and live.totals.dropped == 0
+    assert len(learnt) == live.totals.learnt >= 2 and live.totals.dropped == 0
     for frame in learnt:
         assert again(frame.frame.image).decision.kind == "accepted"
         states.append(state_of(again))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
+from threading import Condition
 from typing import Any
 
 import pytest
@@ -261,6 +262,33 @@ class Mortal:
 
     def finish(self) -> None:
         raise AssertionError("nothing is left to finish")
+
+    def abandon(self) -> None:
+        raise AssertionError("it is not starting any more")
+
+
+class Late:
+    """A pupil that is never ready until it is given up."""
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        self._clock, self._given_up, self._changed = clock, False, Condition()
+
+    def begin(self) -> None:
+        with self._changed:
+            self._clock.wait(self._changed, lambda: self._given_up)
+        raise LearnerLost("terminated (exit code -15).")
+
+    def abandon(self) -> None:
+        self._given_up = True
+
+
+def test_a_learner_that_is_still_starting_is_not_waited_for(
+    clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "SessionPupil", lambda *_: Late(clock))
+    shown, live = play(clock, [0.1] * 5)
+    assert [frame.why for frame in shown] == ["the learner is starting"] * 5
+    assert not live.totals.failures and clock.time == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("at_once", [False, True])

@@ -1,6 +1,7 @@
 """What every method must keep, run over the whole table and three tiny networks; a new method needs no test here."""
 
 import gc
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,39 +13,45 @@ from torch import Tensor, nn
 
 from allweather import methods
 from allweather.errors import AllWeatherError
+from allweather.methods.parameters import NORM_AFFINE
 from allweather.models.segmenter import Segmenter
 from allweather.session import Session
 
 
-def refusal(name: str, preset: str, norm: str) -> str | None:
-    """Why the method refuses the network, or None when it works on it."""
-    model = tiny(norm)
-    try:
-        Session(model, methods.make(name, preset, model=model))
-    except AllWeatherError as error:
-        return str(error)
-    return None
+def refused(name: str, preset: str, norm: str) -> bool:
+    """Whether the method needs norm layers that the tiny network lacks."""
+    if name == "norm":
+        return norm != "batchnorm"
+    return norm == "none" and getattr(methods.make(name, preset), "parameters", None) in NORM_AFFINE
 
 
-COMBINATIONS = [
+CASES = [
     (name, preset, norm)
     for name, method in methods.METHODS.items()
     for preset in ("recommended", *method.presets)
     for norm in ("batchnorm", "layernorm", "none")
 ]
-REFUSED = {case: reason for case in COMBINATIONS if (reason := refusal(*case))}
-every_case = pytest.mark.parametrize(
-    ("name", "preset", "norm"),
-    [pytest.param(*case, id="-".join(case)) for case in COMBINATIONS if case not in REFUSED],
-)
 
 
-@pytest.mark.parametrize(
-    ("case", "reason"), REFUSED.items(), ids=lambda value: "-".join(value) if isinstance(value, tuple) else ""
-)
-def test_a_refusal_names_the_method_and_the_network(case: tuple[str, str, str], reason: str) -> None:
-    assert case[0] in reason and f"tiny-{case[2]}" in reason
-    assert case[2] == "none" or case[::2] == ("norm", "layernorm"), "all others work on BatchNorm and on LayerNorm"
+def parameters(cases: list[tuple[str, str, str]]) -> pytest.MarkDecorator:
+    """A test over the cases; `make quick` runs each method as recommended on a network with BatchNorm."""
+    quick = ("recommended", "batchnorm")
+    params = [
+        pytest.param(*case, id="-".join(case), marks=() if case[1:] == quick else pytest.mark.slow) for case in cases
+    ]
+    return pytest.mark.parametrize(("name", "preset", "norm"), params)
+
+
+every_case = parameters([case for case in CASES if not refused(*case)])
+
+
+@parameters([case for case in CASES if refused(*case)])
+def test_a_refusal_names_the_method_and_the_network(name: str, preset: str, norm: str) -> None:
+    """Every other case is one that every test below runs: it may not be refused."""
+    model = tiny(norm)
+    with pytest.raises(AllWeatherError) as refusal:
+        Session(model, methods.make(name, preset, model=model))
+    assert name in str(refusal.value) and f"tiny-{norm}" in str(refusal.value)
 
 
 FAILS = 0.45  # added to an image on which `Failing` fails: brighter than any other, and still a picture
@@ -167,11 +174,19 @@ def test_save_and_load_equals_never_having_stopped(name: str, preset: str, norm:
     assert all(torch.equal(a, b) for a, b in zip(expected[2:], found, strict=True))
 
 
-@every_case
-def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str, request: pytest.FixtureRequest) -> None:
+@pytest.fixture(scope="module")
+def frozen() -> Iterator[None]:
+    """What there was before these tests need not be looked through at each collection of garbage."""
     gc.collect()
-    gc.freeze()  # what there was before need not be looked through again
-    request.addfinalizer(gc.unfreeze)
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("frozen")
+@every_case
+def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str) -> None:
     session = session_for(name, preset, tiny(norm))
     image = frames(1)[0]
 

@@ -1,6 +1,7 @@
 """Every hyperparameter acts or is refused by name, and every value is checked; run over the whole table of methods."""
 
 from dataclasses import fields
+from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -64,6 +65,7 @@ CANDIDATES: dict[str, tuple[Any, ...]] = {
     "parameters": ("all", "head.*"),
     "redundancy": (-1.0, 1.9),
     "adapt_scale": (0.5,),
+    "views": (("plain", "gamma"), ("plain", "source-mirror")),
     "threshold": (0.0, 0.99),
     "horizon": (2,),
     "decay": (0.0,),
@@ -109,10 +111,16 @@ def three_steps(name: str, settings: dict[str, Any]) -> list[Tensor]:
     return [session(frame).logits for frame in frames(3)]
 
 
+@cache
+def unchanged(name: str, settings: tuple[tuple[str, Any], ...]) -> list[Tensor]:
+    """What `three_steps` gives, worked out once for all fields that start from the same settings."""
+    return three_steps(name, dict(settings))
+
+
 def acts(name: str, base: dict[str, Any], field: str) -> bool:
     """Whether any other value of the field changes what three frames give."""
     method = methods.make(name, settings=base)
-    before = three_steps(name, base)
+    before = unchanged(name, tuple(base.items()))
     for value in alternatives(name, field, getattr(method, field)):
         after = three_steps(name, base | {field: value})
         if not all(torch.equal(one, other) for one, other in zip(before, after, strict=True)):

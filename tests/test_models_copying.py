@@ -386,6 +386,7 @@ def test_norm_layers_are_counted_by_their_own_names() -> None:
     assert count_norms(network) == {"BatchNorm2d": 2, "LayerNorm": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_the_norms_of_convnext_are_found(library: str) -> None:
     module = pytest.importorskip(library)

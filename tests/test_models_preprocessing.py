@@ -152,6 +152,7 @@ def test_dannets_logits_are_weighted_by_class() -> None:
     torch.testing.assert_close(model(torch.rand(1, 3, 40, 56)), expected)
 
 
+@pytest.mark.slow
 def test_dannet_takes_its_two_files(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, light = find_entry("dannet:deeplab").build().eval(), LightNet().eval()

@@ -259,6 +259,7 @@ def test_the_shipped_network_loads_its_own_weights() -> None:
     assert packaged.stat().st_size <= 4 << 20
 
 
+@pytest.mark.slow
 def test_torchvision_networks_load_a_checkpoint(tmp_path: Path) -> None:
     torchvision = pytest.importorskip("torchvision")
     network = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
@@ -270,6 +271,7 @@ def test_torchvision_networks_load_a_checkpoint(tmp_path: Path) -> None:
         assert model(torch.rand(1, 3, 64, 96)).shape == (1, 19, 64, 96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [19, 5])
 def test_transformers_networks_load_from_a_folder(classes: int, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")

@@ -47,7 +47,7 @@ def runs(tmp_path: Path) -> Path:
 
 def test_seeds_gather_and_the_source_comes_first(runs: Path) -> None:
     groups = group_records(load_records(runs))
-    assert [one.label for one in groups] == [
+    assert [group.label for group in groups] == [
         "source", "mall-sample: 1 update", "mall-sample: 2 updates", "mall-sample: 12 updates",
         "mall-sample: stopped, at most 40", "mall-domain",
     ]  # fmt: skip
@@ -65,10 +65,10 @@ def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> N
         (one["run"] if place is None else one["run"][place])[key] = value
         made.append(one)
     groups = group_records([record("tent", 0.5), record("source", 0.5), *made])
-    assert len(groups) == 2 + len(made) and len({one.setting for one in groups}) == 1 + len(made)
-    shown = " ".join(" ".join(one.setting) for one in groups)
+    assert len(groups) == 2 + len(made) and len({group.setting for group in groups}) == 1 + len(made)
+    shown = " ".join(" ".join(group.setting) for group in groups)
     assert all(word in shown for word in ("at 64×48", ", b", "one frame in 8", "bf16", "cuda"))
-    assert source_of(next(one for one in groups if "one frame" in one.where), groups) is None
+    assert source_of(next(group for group in groups if "one frame" in group.where), groups) is None
 
 
 def test_differences_are_paired_by_image(runs: Path) -> None:

@@ -87,7 +87,7 @@ def test_no_edit_of_a_record_ends_in_anything_but_a_report_or_one_line(tmp_path:
         (("images",), [], "images: expected at least one"),
         (("images", 0, "union"), [1], "images.0.union: expected 3 numbers, got 1"),
         (("images", 1, "decision"), "forgiven", "image f<1>: expected a decision that begins with"),
-        (("figures", "interval"), [1.0], "figures.interval: expected two numbers"),
+        (("figures", "interval"), [1.0], "figures.interval: expected 2 numbers, got 1"),
         (("parts",), {"fog": {"mIoU": 1.0}}, "parts.fog: expected a name like 01/fog"),
         (("frames",), 10**30, "frames: expected a whole number"),
         (("extra",), json.loads("[" * 40 + "]" * 40), "more than 20 deep"),

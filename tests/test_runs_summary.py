@@ -1,8 +1,11 @@
 """Summaries: a few kilobytes that say what the full records say, to the digit, and no more than they know."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from records import record, save
 
@@ -10,11 +13,34 @@ from allweather.errors import InputError
 from allweather.report import load_records
 from allweather.report.collect import against, changes, group_records
 from allweather.report.compare import compare
+from allweather.report.figures import reliability
+from allweather.report.page import tables_of
+from allweather.runs.decisions import decisions_of
+from allweather.runs.execute import execute
+from allweather.runs.plan import read_plan
 from allweather.runs.record_file import read_record
-from allweather.runs.summary import is_summary, per_image, stops_of, summarize
+from allweather.runs.summary import is_summary, key_of, paired, per_image, stops_of, summarize
+from allweather.scoring.confusion import ConfusionMatrix
+from allweather.session.guard import KINDS
 from benchmarks import summarize as command
 
-RUNS = (record("source", 0.5), record("mall-domain", 0.8, seed=0), record("mall-domain", 0.7, seed=1))
+PIECES = ("01/fog", "01/night", "02/fog", "02/night")
+
+
+def sequence(method: str, right: float, seed: int = 0) -> dict:
+    """A record of four pieces with one image each, every image with a decision of another kind."""
+    parts = {piece: {"mIoU": 40.0 + seed, "pixel_accuracy": 90.0} for piece in PIECES}
+    made = record(method, right, seed=seed, parts=parts)
+    matrix = np.array([[image["intersection"], image["union"]] for image in made["images"]]).sum(0)
+    wrong = matrix[1] - matrix[0]
+    made["confusion"] = [[*row, 0] for row in (np.diag(matrix[0]) + np.roll(np.diag(wrong // 2), 1, 1)).tolist()]
+    for piece, image, kind in zip(PIECES, made["images"], KINDS[1:], strict=False):
+        image |= {"name": f"{piece}/0", "decision": kind, "reason": "why", "stop": "cap"}
+    made["seconds"] = 2.0
+    return made | {"rolled_back": ["01/fog/0"], "skipped_updates": []}
+
+
+RUNS = (sequence("source", 0.5), sequence("mall-domain", 0.8), sequence("mall-domain", 0.4, 1), sequence("tent", 0.6))
 
 
 @pytest.fixture
@@ -25,32 +51,112 @@ def summaries(tmp_path: Path) -> Path:
     return tmp_path / "kept" / "plan"
 
 
-def test_tables_of_summaries_are_those_of_the_records(summaries: Path) -> None:
-    full, kept = group_records(RUNS), group_records(load_records(summaries))
-    assert [group.label for group in kept] == [group.label for group in full]
-    for before, after in zip(full, kept, strict=True):
-        assert after.mean("mIoU") == before.mean("mIoU") and after.decisions == before.decisions
-        assert after.interval == pytest.approx(before.interval, abs=1e-4)
-        assert sum(after.per_image("iterations")) == pytest.approx(sum(before.per_image("iterations")))
-    ours, theirs = (against(groups[1], groups[0]) for groups in (kept, full))
+def test_every_table_of_summaries_is_that_of_the_records(summaries: Path) -> None:
+    full, kept = (tables_of(group_records(records)) for records in (RUNS, load_records(summaries)))
+    assert [table.markdown() for table in kept] == [table.markdown() for table in full]
+    titles = [table.title for table in kept]
+    assert "Where adaptation hurt" in titles and any("piece by piece" in title for title in titles)
+    ours, theirs = (
+        against(*(group_records(records)[i] for i in (2, 0))) for records in (load_records(summaries), RUNS)
+    )
     assert ours is not None and theirs is not None and ours.level == theirs.level
     assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=1e-6)
+
+
+def test_reliability_is_drawn_of_summaries_too(summaries: Path) -> None:
+    full, kept = (reliability(group_records(records)) for records in (RUNS, load_records(summaries)))
+    assert kept == full and len(full) == 1
+
+
+def test_two_summaries_are_compared_as_the_records_are_either_way_round(summaries: Path) -> None:
+    kept = load_records(summaries)
+    for first, second in ((0, 1), (1, 0), (3, 2), (2, 3)):
+        found, wanted = compare(kept[first], kept[second]), compare(RUNS[first], RUNS[second])
+        assert found["paired"] == wanted["paired"] is not None and found["figures"] == wanted["figures"]
+    assert compare(RUNS[0], kept[1])["paired"] == compare(RUNS[0], RUNS[1])["paired"]
+    assert compare(kept[0], RUNS[1])["paired"] is None  # the source's summary holds no difference, a full record none
 
 
 def test_what_a_summary_does_not_know_it_does_not_say(summaries: Path) -> None:
     kept = load_records(summaries)
     groups = group_records(kept)
-    assert changes(groups[1], groups[0]) == [] and compare(kept[0], kept[1])["paired"] is None
-    assert per_image(kept[0], "unheard of") == [] and sum(stops_of(kept[0]).values()) == 4
-    assert against(groups[0], groups[1]) is None  # the source is compared with nothing
+    assert changes(groups[1], groups[0]) == [] and per_image(kept[0], "unheard of") == []
+    assert paired(kept[0], sequence("source", 0.3)) is None and sum(stops_of(kept[0]).values()) == 4
+    alone = group_records([kept[0], kept[1]])  # harm was worked out for two runs together
+    assert "Where adaptation hurt" not in [table.title for table in tables_of(alone)]
+
+
+def test_decisions_are_kept_by_piece(summaries: Path) -> None:
+    (kept, *_) = load_records(summaries)
+    for part in ("", "01/", "02/", "01/fog/", "03/"):
+        assert decisions_of(kept, part) == decisions_of(RUNS[0], part), part
+    assert sum(decisions_of(kept, "01/").values()) == 2
+
+
+def test_runs_that_were_made_twice_are_two() -> None:
+    again = deepcopy(RUNS[0]) | {"finished": "later"}
+    assert key_of(again) != key_of(RUNS[0]) == key_of(summarize(RUNS[0], []))
+
+
+def test_figures_of_the_confusion_matrix_are_computed_anew(summaries: Path) -> None:
+    kept = load_records(summaries)[0]
+    matrix = ConfusionMatrix(3, np.array(kept["confusion"]))
+    old = {**kept, "figures": {key: kept["figures"][key] for key in ("mIoU", "IoU", "interval")}}
+    (group,) = group_records([old])
+    assert group.mean("pixel_accuracy") == round(100 * matrix.pixel_accuracy, 2) > 0
+    assert group.mean("class_accuracy") == round(100 * matrix.class_accuracy, 2) > 0
+    assert np.isnan(group.mean("of a later day"))
 
 
 def test_a_summary_is_small_and_stays_one(summaries: Path) -> None:
     for path in summaries.iterdir():
         content = json.loads(path.read_text())
-        assert is_summary(content) and not {"images", "reliability"} & content.keys()
+        assert is_summary(content) and not {"images", "reliability", "rolled_back", "skipped_updates"} & content.keys()
         assert summarize(content, []) == content
         assert path.stat().st_size < 4000 and len(path.read_text().splitlines()) == len(content) + 2
+
+
+def test_a_run_whose_summary_is_there_is_not_made_again(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(
+        '[[models]]\nname = "demo:streetnet"\nsize = "64x48"\n[[streams]]\nname = "scenes:fog"\nevery = 20\n'
+        '[[methods]]\nname = "source"\n[[methods]]\nname = "tent"\n'
+    )
+    plan = read_plan(tmp_path / "plan.toml")
+    made = execute(plan, tmp_path / "runs" / "plan")
+    command.main(tmp_path / "runs", tmp_path / "kept")
+    again = execute(plan, tmp_path / "kept" / "plan")
+    assert len(made.done) == 2 and again.kept == made.done and not again.done and not again.outdated
+    path = tmp_path / "kept" / "plan" / next(name for name in made.done if "tent" in name)
+    content = json.loads(path.read_text())
+    content["session"]["method"]["lr"] = 1.0
+    path.write_text(json.dumps(content))
+    assert list(execute(plan, path.parent).outdated) == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("summary", "interval"), [1.0], "summary.interval: expected 2 numbers, got 1"),
+        (("summary", "images"), 0, "summary.images: expected at least one"),
+        (("summary", "paired"), {"a": [1, 2]}, "summary.paired.a: expected 3 numbers, got 2"),
+        (("summary", "paired"), {"a": ["x"]}, "summary.paired.a.0: expected a whole number or a number, got 'x'"),
+        (("summary", "decisions"), {"": {"shrunk": "x"}}, "summary.decisions..shrunk: expected a whole number"),
+        (("summary", "reliability", "accuracy"), [], "summary.reliability.accuracy: expected 1 numbers, got 0"),
+        (("summary", "harm"), {"lost": 1}, "summary.harm.source is missing"),
+        (("summary",), 3, "summary: expected an object"),
+    ],
+)
+def test_a_damaged_summary_is_one_line(summaries: Path, place: tuple[str, ...], value: Any, said: str) -> None:
+    path = summaries / "1.json"
+    content = json.loads(path.read_text())
+    inside = content
+    for key in place[:-1]:
+        inside = inside[key]
+    inside[place[-1]] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        read_record(path)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_record_with_neither_images_nor_summary_is_refused(tmp_path: Path) -> None:

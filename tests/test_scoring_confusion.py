@@ -68,6 +68,7 @@ def test_splitting_shuffling_and_merging_change_nothing(pairs: list, random: obj
     assert (accumulate(flat).counts == whole).all()
 
 
+@pytest.mark.slow
 def test_torchmetrics_agrees() -> None:
     segmentation = pytest.importorskip("torchmetrics.classification")
     rng = np.random.default_rng(0)

@@ -179,6 +179,7 @@ def test_pairs_must_match() -> None:
         ImageCounts(np.zeros((0, 3)), np.zeros((0, 3)))
 
 
+@pytest.mark.slow
 def test_calibration_error_equals_brute_force_and_torchmetrics() -> None:
     oracle = pytest.importorskip("torchmetrics.functional.classification")
     rng = np.random.default_rng(0)

@@ -23,6 +23,7 @@ def run(session: Session, images: Tensor) -> list[Tensor]:
     return [session(image).logits for image in images]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_two_sessions_in_two_threads_give_what_each_gives_alone(name: str) -> None:
     images = frames(6)

@@ -74,7 +74,7 @@ def open_image(path: Path) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(path.read_bytes()))  # no file stays open when decoding fails
         image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: not a readable image ({_reason(path, error)}).") from error
     return image
 
@@ -82,7 +82,7 @@ def open_image(path: Path) -> Image.Image:
 def _reason(path: Path, error: Exception) -> str:
     if path.is_file() and not path.stat().st_size:
         return "it is empty"
-    if isinstance(error, UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError | ImportError):  # other libraries replace Image.open and try plugins
         return "of no known format"
     return (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
 

@@ -10,6 +10,11 @@ from allweather.app.console import data, print_json, table
 from allweather.report.compare import compare as compare_records
 from allweather.runs.record_file import read_record
 
+UNPAIRED = (
+    "not paired: the records share no image or are of other classes, or one is a summary and neither holds their "
+    "difference; full records hold every image"
+)
+
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the command line."""
@@ -31,8 +36,7 @@ def compare(
     figures = [(key, *map(_figure, values)) for key, values in found["figures"].items()]
     title = "figures; mIoU: official, over classes true or predicted; mIoU_truth: over classes in the truth"
     data.print(table(title, ("figure", first.stem, second.stem, "difference"), figures))
-    if found["paired"]:
-        data.print(_paired(found["paired"]))
+    data.print(_paired(found["paired"]) if found["paired"] else UNPAIRED)
 
 
 def _paired(found: Mapping[str, Any]) -> str:

@@ -30,6 +30,9 @@ class Pupil(Protocol):
     def finish(self) -> None:
         """Leaves in the caller's session what was learnt."""
 
+    def abandon(self) -> None:
+        """Gives up getting ready, asked for by another thread."""
+
 
 class SessionPupil:
     """Learns in the calling thread, with the caller's own session.
@@ -54,6 +57,9 @@ class SessionPupil:
         return learnt_of(index, result, state)
 
     def finish(self) -> None:
+        return
+
+    def abandon(self) -> None:
         return
 
 
@@ -130,11 +136,19 @@ class Learner:
             return not self._ended
 
     def close(self) -> list[Learnt]:
-        """Ends what it is at, and leaves in the caller's session what was learnt; the last news."""
+        """Ends what it is at, and leaves in the caller's session what was learnt; the last news.
+
+        One that is still starting is not waited for.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+            starting = not (self._ready or self._ended)
+        if starting:
+            self._pupil.abandon()
+        with self._changed:
             self._clock.wait(self._changed, lambda: self._ended)
+            self._error = None if starting else self._error
         return self.news()
 
     def _run(self) -> None:

@@ -66,6 +66,9 @@ class ProcessPupil:
             self._session.load(path)
         self._process.join(AT_THE_END)
 
+    def abandon(self) -> None:
+        self._process.terminate()
+
     def _send(self, message: Any) -> None:
         try:
             self._here.send(message)
@@ -93,12 +96,12 @@ class ProcessPupil:
 def serve(connection: Connection, pickled: bytes, files: list[tuple[str, str]], threads: int) -> None:
     """What the other process does: a frame comes, an answer goes; None ends it, and so does the other end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that predicts hears it and ends this one
-    if hasattr(os, "nice"):
-        os.nice(NICE)
     torch.set_num_threads(threads)
     try:
         run_again(files)
         session: Session = pickle.loads(pickled)
+        if hasattr(os, "nice"):
+            os.nice(NICE)  # not before: on a busy machine it would hardly ever start
         connection.send(())
         while (job := connection.recv()) is not None:
             _answer_job(connection, session, *job)

@@ -10,11 +10,11 @@ import numpy as np
 
 from allweather.errors import InputError
 from allweather.methods import METHODS
+from allweather.report.derived import miou_of, with_derived_figures
 from allweather.report.refusals import mark, of_records
 from allweather.runs.decisions import Counts
 from allweather.runs.record_file import read_record
-from allweather.runs.summary import interval_of, is_summary, paired, per_image
-from allweather.scoring.confusion import ConfusionMatrix
+from allweather.runs.summary import image_count, interval_of, is_summary, paired, per_image
 from allweather.scoring.intervals import (
     ImageCounts,
     Interval,
@@ -126,19 +126,21 @@ class Group:
         """A number of every image of every run that has it."""
         return [value for record in self.records for value in per_image(record, key)]
 
+    @property
+    def seconds(self) -> float:
+        """Seconds per image, mean over the runs."""
+        return float(np.mean([record["seconds"] / image_count(record) for record in self.records]))
 
-def miou_of(record: Record) -> float:
-    """mIoU in % over the classes in the record's truth; as recorded where the record holds no confusion matrix."""
-    if "confusion" not in record:
-        return float(record["figures"]["mIoU"])
-    counts = np.array(record["confusion"])
-    return round(100 * ConfusionMatrix(len(counts), counts).mean_iou_truth, 2)  # as records round the others
+    @property
+    def pieces(self) -> list[str]:
+        """The pieces of the runs' sequence, such as 01/fog, in their order; none for a single stream."""
+        return list(self.records[0].get("parts", ()))
 
-
-def not_in_truth(record: Record) -> list[str]:
-    """The classes that the record's truth does not hold."""
-    names = list(record["figures"]["IoU"])
-    return [name for name, row in zip(names, record.get("confusion", ()), strict=False) if not sum(row)]
+    def piece(self, part: str, figure: str = "mIoU") -> float | None:
+        """A figure of one piece of the runs' sequence, in %, mean over the runs; None where none has it."""
+        found = [record.get("parts", {}).get(part, {}).get(figure) for record in self.records]
+        present = [value for value in found if value is not None]
+        return float(np.mean(present)) if present else None
 
 
 def load_records(folder: Path) -> list[Record]:
@@ -154,9 +156,12 @@ def load_records(folder: Path) -> list[Record]:
 
 
 def group_records(records: Iterable[Record]) -> list[Group]:
-    """Records by everything but seed and order, in a stable order: methods as the catalogue has them."""
+    """Records by everything but seed and order, in a stable order: methods as the catalogue has them.
+
+    Figures that follow from a record's confusion matrix are computed anew, so that old records have the newest too.
+    """
     gathered: dict[str, list[Record]] = {}
-    for record in records:
+    for record in map(with_derived_figures, records):
         run = {key: value for key, value in record["run"].items() if key not in ("seed", "order")}
         gathered.setdefault(json.dumps(run, sort_keys=True), []).append(record)
     weights: dict[str, set[str]] = {}

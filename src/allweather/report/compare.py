@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from allweather.report.derived import Record, not_in_truth, with_derived_figures
 from allweather.runs.decisions import decisions_of
-from allweather.scoring.intervals import counts_of, paired_difference
+from allweather.runs.summary import image_count, is_summary, paired
+from allweather.scoring.intervals import Interval, counts_of, paired_difference
 
 UNCOMPARED = (  # results, or too long to show
     "images", "summary", "confusion", "reliability", "figures", "parts", "identity", "finished",
@@ -14,14 +16,15 @@ UNCOMPARED = (  # results, or too long to show
 )  # fmt: skip
 
 
-def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs between two records, ready for JSON.
+def compare(first: Record, second: Record) -> dict[str, Any]:
+    """What differs between two records, ready for JSON; figures of the confusion matrix are computed anew.
 
     Returns:
         `settings` (dotted key → both values), `figures` (name → both values and second minus first), and `paired`:
         the mIoU difference in points over the images that both hold, with its interval, and the `classes` in their
-        truth, which both means are over; None without such images.
+        truth, which both means are over; None without such images, and for summaries that do not hold it.
     """
+    first, second = with_derived_figures(first), with_derived_figures(second)
     ours, theirs = (flatten({k: v for k, v in record.items() if k not in UNCOMPARED}) for record in (first, second))
     figures = [flatten(record["figures"] | {"decisions": decisions_of(record)}) for record in (first, second)]
     return {
@@ -54,17 +57,32 @@ def _difference(first: Any, second: Any) -> float | None:
     return round(second - first, 5) if numbers else None
 
 
-def _paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any] | None:
-    entries = [{entry["name"]: entry for entry in record.get("images", ())} for record in (first, second)]
-    names = [name for name in entries[0] if name in entries[1]]
-    if not names or len({len(side[names[0]]["union"]) for side in entries}) > 1:
+def _paired(first: Record, second: Record) -> dict[str, Any] | None:
+    found = _kept(first, second) if is_summary(first) or is_summary(second) else _computed(first, second)
+    if found is None:
+        return None
+    interval, images, classes = found
+    low, value, high = (round(100 * figure, 2) for figure in (interval.low, interval.value, interval.high))
+    return {"mIoU": value, "interval": [low, high], "level": interval.level, "images": images, "classes": classes}
+
+
+def _computed(first: Record, second: Record) -> tuple[Interval, int, list[str]] | None:
+    """The difference over the images that both hold, their number, and the classes in their truth."""
+    there = {image["name"] for image in second["images"]}
+    names = [image["name"] for image in first["images"] if image["name"] in there]
+    if not names or len(first["figures"]["IoU"]) != len(second["figures"]["IoU"]):
         return None
     ours, theirs = (counts_of(record, names) for record in (first, second))
-    interval = paired_difference(ours, theirs)
-    low, value, high = (round(100 * figure, 2) for figure in (interval.low, interval.value, interval.high))
     every = np.ones((1, len(names)))
     counted = (ours.classes(every) & theirs.classes(every))[0].tolist()
-    return {
-        "mIoU": value, "interval": [low, high], "level": interval.level, "images": len(names),
-        "classes": [name for name, there in zip(first["figures"]["IoU"], counted, strict=True) if there],
-    }  # fmt: skip
+    classes = [name for name, there in zip(first["figures"]["IoU"], counted, strict=True) if there]
+    return paired_difference(ours, theirs), len(names), classes
+
+
+def _kept(first: Record, second: Record) -> tuple[Interval, int, list[str]] | None:
+    """The same as a summary holds it, which is for records of the same images alone."""
+    interval = paired(first, second)
+    if interval is None:
+        return None
+    absent = {*not_in_truth(first), *not_in_truth(second)}
+    return interval, image_count(first), [name for name in first["figures"]["IoU"] if name not in absent]

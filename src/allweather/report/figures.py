@@ -10,6 +10,7 @@ import numpy as np
 from allweather.errors import MissingLibraryError
 from allweather.report.collect import Group, against, source_of
 from allweather.runs.decisions import refused
+from allweather.runs.summary import reliability_of
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#c8641e", "#777777"  # told apart in grey print too, by their line styles
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -59,10 +60,7 @@ def reliability(groups: Sequence[Group]) -> dict[str, str]:
     """Title → SVG of accuracy against confidence, the methods of one setting together."""
     made = {}
     for setting in dict.fromkeys(group.setting for group in groups):
-        inside = [
-            group for group in groups
-            if group.setting == setting and group.free_iterations is None and "reliability" in group.records[0]
-        ]  # fmt: skip
+        inside = [group for group in groups if group.setting == setting and group.free_iterations is None]
         if inside:
             made[f"Reliability: {setting[0]}, {setting[1]}, {setting[2]}"] = _diagram(inside)
     return made
@@ -113,9 +111,8 @@ def _diagram(inside: Sequence[Group]) -> str:
     figure, axes = pyplot.subplots(figsize=(WIDTH, 4.4))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for index, group in enumerate(inside):
-        rows = group.records[0]["reliability"]
         style = ("-", "--", "-.", ":")[index % 4]
-        sure, right = [row["confidence"] for row in rows], [row["accuracy"] for row in rows]
+        sure, right = reliability_of(group.records[0])
         mark = MARKS[index % len(MARKS)]
         axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=group.marked)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))

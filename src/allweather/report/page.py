@@ -1,7 +1,7 @@
 """Writing a report: one self-contained page, or its tables as Markdown, CSV or LaTeX."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -82,10 +82,7 @@ def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0
     if form == "html":
         text = page(groups, records, panels(groups, folder, frames) if frames else {})
     else:
-        parts = {"md": Table.markdown, "csv": Table.csv, "latex": Table.latex}
-        text = "\n".join(parts[form](table) for table in tables_of(groups))
-        if form == "md":
-            text += _list("Early stopping", verdicts(groups))
+        text = markdown(groups) if form == "md" else _joined(groups, Table.csv if form == "csv" else Table.latex)
     write_bytes(out, text.encode(errors="backslashreplace"))
     return len(records)
 
@@ -93,6 +90,15 @@ def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0
 def tables_of(groups: Sequence[Group]) -> list[Table]:
     """Every table, in the order of the page."""
     return [*result_tables(groups), *harm_tables(groups), timing_table(groups), *provenance_tables(groups)]
+
+
+def markdown(groups: Sequence[Group]) -> str:
+    """Every table as Markdown, and what the curves say of early stopping."""
+    return _joined(groups, Table.markdown) + _list("Early stopping", verdicts(groups))
+
+
+def _joined(groups: Sequence[Group], form: Callable[[Table], str]) -> str:
+    return "\n".join(form(table) for table in tables_of(groups))
 
 
 def page(groups: Sequence[Group], records: Sequence[Record], shown: Mapping[str, str]) -> str:

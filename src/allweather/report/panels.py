@@ -17,13 +17,13 @@ from allweather.data.labelled import LabelledStream
 from allweather.data.labels import colorize
 from allweather.errors import InputError
 from allweather.report.collect import Group, Record, changes, source_of
+from allweather.report.harm import extremes
 from allweather.runs.execute import labels_folder
 from allweather.runs.plan import PlannedRun
 from allweather.runs.streams import open_stream
 
 RIGHTED, SPOILT, SAME = (31, 95, 168), (200, 100, 30), (235, 235, 235)  # blue, orange, light grey
 COLUMNS = ("input", "source", "adapted", "truth", "change")
-Change = tuple[str, float]  # an image and its change in points of mIoU
 WIDTH = 360  # pixels of a picture in the page
 
 
@@ -54,13 +54,6 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
             f"no run in {folder} kept its predictions. Run the plan with --labels, the source among its methods."
         )
     return made
-
-
-def extremes(ranked: Sequence[Change], count: int) -> tuple[list[Change], list[Change]]:
-    """The images that won most, the most first, and those that lost most, of changes with the worst first."""
-    helped = [entry for entry in reversed(ranked) if entry[1] > 0]
-    hurt = [entry for entry in ranked if entry[1] < 0]
-    return helped[:count], hurt[:count]
 
 
 def _key(opened: LabelledStream) -> str:

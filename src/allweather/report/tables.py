@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from allweather.classes import CITYSCAPES
-from allweather.report.collect import Group, against, changes, not_in_truth, source_of
-from allweather.report.panels import extremes
+from allweather.report.collect import Group, against, source_of
+from allweather.report.derived import not_in_truth
+from allweather.report.harm import harm_of
 from allweather.report.published import (
     OTHER_SETTINGS,
     SECTION4,
@@ -18,8 +19,6 @@ from allweather.report.published import (
 )
 from allweather.report.refusals import COLUMN, cell, explained, mark, of_records, together
 from allweather.report.table import Cell, Table
-
-EXTREMES = 3  # images named at either end
 
 
 def result_tables(groups: Sequence[Group]) -> list[Table]:
@@ -151,15 +150,15 @@ def _alike(group: Group) -> tuple[str, str, str, str]:
 
 def _sequences(groups: Sequence[Group]) -> list[Table]:
     made = []
-    for where in dict.fromkeys(group.where for group in groups if "parts" in group.records[0]):
-        inside = [group for group in groups if group.where == where and "parts" in group.records[0]]
+    for where in dict.fromkeys(group.where for group in groups if group.pieces):
+        inside = [group for group in groups if group.where == where and group.pieces]
         rows: list[list[Cell]] = []
-        rounds = list(inside[0].records[0]["parts"])
+        rounds = inside[0].pieces
         figure = _figure_of_parts(inside)
         kinds = list(dict.fromkeys(part.partition("/")[2] for part in rounds))
         for group in inside:
             for number in dict.fromkeys(part.partition("/")[0] for part in rounds):
-                values = _with_mean([_part(group, f"{number}/{kind}", figure) for kind in kinds])
+                values = _with_mean([group.piece(f"{number}/{kind}", figure) for kind in kinds])
                 runs = of_records(group.records, f"{number}/")
                 name = f"{group.network}, {group.label}, {group.how}"
                 rows.append([name, mark(f"round {int(number)}", runs), *values, cell(runs)])
@@ -174,10 +173,6 @@ def _figure_of_parts(groups: Sequence[Group]) -> str:
     """The figure that every piece of every record has: older records hold the official one alone."""
     pieces = [piece for group in groups for record in group.records for piece in record.get("parts", {}).values()]
     return "mIoU_truth" if all("mIoU_truth" in piece for piece in pieces) else "mIoU"
-
-
-def _part(group: Group, part: str, figure: str) -> float | None:
-    return _mean([record.get("parts", {}).get(part, {}).get(figure) for record in group.records])
 
 
 def _classes(groups: Sequence[Group]) -> list[Table]:
@@ -216,17 +211,13 @@ def harm_tables(groups: Sequence[Group]) -> list[Table]:
         source = source_of(group, groups)
         if source is None or group.is_source or group.free_iterations is not None:
             continue
-        found = changes(group, source)
-        if not found:
+        found = harm_of(group, source)
+        if found is None:
             continue
-        lost = [change for _, change in found if change < 0]
-        helped, hurt = extremes(found, EXTREMES)
         rows.append(
             [
-                f"{group.where}, {group.network}, {group.how}", group.marked, f"{len(lost)} of {len(found)}",
-                float(np.mean(lost)) if lost else None,
-                _named(hurt), _named(helped),
-                cell(group.decisions),
+                f"{group.where}, {group.network}, {group.how}", group.marked, f"{found.lost} of {found.images}",
+                found.mean, _named(found.hurt), _named(found.helped), cell(group.decisions),
             ]
         )  # fmt: skip
     columns = ("stream, network", "method", "images that lost", "their mean", "lost most", "won most", COLUMN)

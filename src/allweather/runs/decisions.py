@@ -48,12 +48,17 @@ def decisions_of(record: Mapping[str, Any], part: str = "") -> dict[Kind, int]:
         InputError: for a decision of no known kind.
     """
     if "images" not in record:
-        known: dict[Kind, int] = record["summary"]["decisions"].get(part, {})
-        return {kind: known.get(kind, 0) for kind in KINDS}
+        return _summed(record["summary"]["decisions"], part)
     images = record["images"]
     entries = images.items() if isinstance(images, Mapping) else ((image["name"], image) for image in images)
     found = (decision_of(image) for name, image in entries if name.startswith(part))
     return count(decision for decision in found if decision is not None)
+
+
+def _summed(by_part: Mapping[str, Mapping[str, int]], part: str) -> dict[Kind, int]:
+    """The numbers of a summary: of all images, or of the pieces whose name begins so."""
+    names = [name for name in by_part if name and name.startswith(part)] if part else [""]
+    return {kind: sum(by_part.get(name, {}).get(kind, 0) for name in names) for kind in KINDS}
 
 
 def refused(counts: Counts) -> float:

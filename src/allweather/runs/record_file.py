@@ -25,9 +25,13 @@ FIGURES = {
     "mUIoU": Maybe((*NUMBER, *OR_NONE)), "ncut": Maybe(NUMBER), "ncut_before": Maybe(NUMBER), "images": Maybe(int),
     "mIoU_truth": Maybe((*NUMBER, *OR_NONE)), "not_in_truth": Maybe([str]),
 }  # fmt: skip
+HARM = {
+    "source": str, "runs": [str], "images": int, "lost": int, "mean": (*NUMBER, *OR_NONE), "hurt": Each(NUMBER),
+    "helped": Each(NUMBER),
+}  # fmt: skip
 SUMMARY = {
     "images": int, "interval": [NUMBER], "means": Each(NUMBER), "stops": Each(int), "decisions": Each(Each(int)),
-    "paired": Each([NUMBER]),
+    "paired": Each([NUMBER]), "reliability": {"confidence": [NUMBER], "accuracy": [NUMBER]}, "harm": Maybe(HARM),
 }  # fmt: skip
 RUN = {
     "model": {"name": str, "size": Maybe((str, *OR_NONE)), "weights": Maybe((str, *OR_NONE))},
@@ -46,6 +50,7 @@ RECORD = {
     "reliability": Maybe([{"confidence": NUMBER, "accuracy": NUMBER}]),
     "resolution": Maybe({"stored": [str], "input": [str], "scored": [str]}),
     "versions": {"machine": str}, "frames": int, "order_hash": str, "prediction": str, "views": Maybe(int),
+    "passes": Maybe(NUMBER),
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe((*NUMBER, *OR_NONE)), "finished": Maybe(str),
 }  # fmt: skip
 ADAPTED = {"images": Each(IMAGE), "failures": Maybe(Each(str))}
@@ -61,7 +66,8 @@ def read_record(path: Path) -> dict[str, Any]:
     record = read_json(path)
     try:
         check(record, RECORD)
-        _check_classes(record)
+        _check_confusion(record)
+        _check_summary(record) if is_summary(record) else _check_images(record)
         _check_parts(record)
         decisions_of(record)
     except InputError as error:
@@ -120,22 +126,43 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _check_classes(record: dict[str, Any]) -> None:
-    """Counts of every image are of the classes that the figures name."""
-    classes, images = len(record["figures"]["IoU"]), record.get("images", [])
-    if not images and not is_summary(record):
-        raise InputError("images: expected at least one, got none.")
-    for index, image in enumerate(images):
-        for key in ("intersection", "union"):
-            if len(image[key]) != classes:
-                raise InputError(f"images.{index}.{key}: expected {classes} numbers, got {len(image[key])}.")
-        if not all(0 <= number < classes for number in image.get("only_predicted", [])):
-            raise InputError(f"images.{index}.only_predicted: expected numbers of classes, 0 to {classes - 1}.")
-    if len(record["figures"]["interval"]) != 2:
-        raise InputError("figures.interval: expected two numbers.")
+def _check_confusion(record: dict[str, Any]) -> None:
+    """The confusion matrix is of the classes that the figures name."""
+    classes = len(record["figures"]["IoU"])
+    _check_length(record["figures"]["interval"], 2, "figures.interval")
     rows = [len(row) for row in record.get("confusion", [])]
     if "confusion" in record and rows != [classes + 1] * classes:
         raise InputError(f"confusion: expected {classes} rows of {classes + 1} numbers.")
+
+
+def _check_images(record: dict[str, Any]) -> None:
+    """Counts of every image are of the classes that the figures name."""
+    check(record, {"reliability": list})
+    classes, images = len(record["figures"]["IoU"]), record.get("images", [])
+    if not images:
+        raise InputError("images: expected at least one, got none.")
+    for index, image in enumerate(images):
+        for key in ("intersection", "union"):
+            _check_length(image[key], classes, f"images.{index}.{key}")
+        if not all(0 <= number < classes for number in image.get("only_predicted", [])):
+            raise InputError(f"images.{index}.only_predicted: expected numbers of classes, 0 to {classes - 1}.")
+
+
+def _check_summary(record: dict[str, Any]) -> None:
+    """What stands in place of the images is whole."""
+    summary = record["summary"]
+    if summary["images"] < 1:
+        raise InputError("summary.images: expected at least one.")
+    _check_length(summary["interval"], 2, "summary.interval")
+    for name, numbers in summary["paired"].items():
+        _check_length(numbers, 3, f"summary.paired.{name}")
+    bins = summary["reliability"]
+    _check_length(bins["accuracy"], len(bins["confidence"]), "summary.reliability.accuracy")
+
+
+def _check_length(numbers: list[Any], length: int, where: str) -> None:
+    if len(numbers) != length:
+        raise InputError(f"{where}: expected {length} numbers, got {len(numbers)}.")
 
 
 def _check_parts(record: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """Records without their lists of images: what tables need of those, worked out, in a few kilobytes."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,21 +12,23 @@ from allweather.runs.decisions import decisions_of
 from allweather.scoring.intervals import Interval, bootstrap, counts_of, paired_difference
 
 Record = Mapping[str, Any]
-AVERAGED = ("iterations", "seconds", "ncut", "ncut_before")
-LEFT_OUT = ("images", "reliability")
-DIGITS = 6
+AVERAGED = ("iterations", "seconds")
+LEFT_OUT = ("images", "reliability", "rolled_back", "skipped_updates")  # those two: names of images, by version 0.1
+DIGITS = 8  # with fewer, a figure that is rounded again for a table may end otherwise
+KEY_LENGTH = 12  # hexadecimal digits: 48 bits tell thousands of runs apart
 LEVEL = 0.95
 
 
-def summarize(record: Record, others: Iterable[Record]) -> dict[str, Any]:
+def summarize(record: Record, others: Iterable[Record], harm: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The record with `summary` in place of its images and its reliability diagram.
 
     The summary holds `interval` (95 % over images of the mIoU over the classes in the truth, in [0, 1]), `means` over
-    images, `stops` and `decisions` by part, and `paired`: of each of `others` on the same frames, by `key_of`, the
-    difference of this record to it (value, low, high).
+    images, `stops` and `decisions` by part, `reliability` (confidence and accuracy by bin, in [0, 1]), and `paired`:
+    of each of `others` on the same frames, by `key_of`, the difference of this record to it (value, low, high).
 
     Args:
         others: full records of the runs that tables compare with this one.
+        harm: where adaptation hurt, as `report.harm` spells it for the runs that this one is the first of.
     """
     if is_summary(record):
         return dict(record)
@@ -35,10 +39,11 @@ def summarize(record: Record, others: Iterable[Record]) -> dict[str, Any]:
         "images": len(names),
         "interval": [_short(interval.low), _short(interval.high)],
         "means": _means(record["images"]),
-        "stops": dict(Counter(str(image.get("stop")) for image in record["images"])),
-        "decisions": {part: decisions_of(record, part) for part in ("", *(f"{p}/" for p in record.get("parts", {})))},
+        "stops": dict(stops_of(record)),
+        "decisions": {part: _met(record, part) for part in ("", *(f"{p}/" for p in record.get("parts", {})))},
+        "reliability": dict(zip(("confidence", "accuracy"), reliability_of(record), strict=True)),
         "paired": {key_of(other): _spelt(paired_images(other, record)) for other in rivals},
-    }
+    } | ({} if harm is None else {"harm": dict(harm)})
     kept = {key: value for key, value in record.items() if key not in LEFT_OUT} | {"summary": summary}
     if "parts" in record:
         kept["parts"] = {part: _totals(figures) for part, figures in record["parts"].items()}
@@ -51,10 +56,9 @@ def is_summary(record: Record) -> bool:
 
 
 def key_of(record: Record) -> str:
-    """How summaries call a run that they are compared with: the first half of its identity's sha256, or its label."""
-    run = record["run"]
-    named = f"{run['method']['name']} {run['method']['preset']} {run['order']} {run['seed']}"
-    return record["identity"][:16] if "identity" in record else named
+    """How summaries call a run that they are compared with: a digest of its settings, frames, result and time."""
+    told = [record["run"], record.get("order_hash"), record.get("confusion"), record.get("finished")]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def comparable(first: Record, second: Record) -> bool:
@@ -71,14 +75,25 @@ def paired_images(first: Record, second: Record) -> Interval:
 
 
 def paired(first: Record, second: Record) -> Interval | None:
-    """As `paired_images`; None where the records' images or classes differ, or a summary does not hold it."""
+    """As `paired_images`; None where the records' images or classes differ, or neither summary holds it."""
     if is_summary(first) or is_summary(second):
-        known = second.get("summary", {}).get("paired", {}).get(key_of(first))
-        if known is None:
-            return None
-        value, low, high = known
-        return Interval(value, low, high, LEVEL)
+        return _kept(first, second)
     return paired_images(first, second) if first["images"] and comparable(first, second) else None
+
+
+def _kept(first: Record, second: Record) -> Interval | None:
+    """The difference as one of two records, of which one is a summary at least, holds it."""
+    forward, backward = (
+        holder.get("summary", {}).get("paired", {}).get(key_of(other))
+        for holder, other in ((second, first), (first, second))
+    )
+    if forward is not None:
+        value, low, high = forward
+    elif backward is not None:
+        value, high, low = (-number for number in backward)
+    else:
+        return None
+    return Interval(value, low, high, LEVEL)
 
 
 def interval_of(record: Record) -> tuple[float, float]:
@@ -103,6 +118,25 @@ def stops_of(record: Record) -> Counter[str]:
     if is_summary(record):
         return Counter(record["summary"]["stops"])
     return Counter(str(image.get("stop")) for image in record["images"])
+
+
+def reliability_of(record: Record) -> tuple[list[float], list[float]]:
+    """Mean confidence and accuracy, in [0, 1], of each bin of confidence that holds pixels."""
+    if is_summary(record):
+        kept = record["summary"]["reliability"]
+        return list(kept["confidence"]), list(kept["accuracy"])
+    rows = record["reliability"]
+    return [row["confidence"] for row in rows], [row["accuracy"] for row in rows]
+
+
+def image_count(record: Record) -> int:
+    """How many images were scored, at least one."""
+    return int(record["summary"]["images"]) if is_summary(record) else len(record["images"])
+
+
+def _met(record: Record, part: str) -> dict[str, int]:
+    """The kinds of decision that occur, with their numbers."""
+    return {kind: number for kind, number in decisions_of(record, part).items() if number}
 
 
 def _totals(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,7 +23,7 @@ from allweather.models.ecosystems.sizes import Sizes
 from allweather.models.segmenter import Preprocessing, Provenance, Segmenter
 
 GREY = 114 / 255  # what the library pads with
-QUIET = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}  # no statistics, no downloads, no greeting
+QUIET = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false", "YOLO_AUTOINSTALL": "false"}
 TRAINED = ("ema", "model")  # keys of a checkpoint that hold the network, the better one first
 
 
@@ -111,16 +112,16 @@ def _tasks() -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Importing the library without what it does to the process: it replaces torch.save and sets variables."""
+    """Importing the library without what it does to the process: it replaces functions and sets variables."""
     if "ultralytics" in sys.modules:
         yield
         return
-    save, before = torch.save, dict(os.environ)
+    save, open_, before = torch.save, Image.open, dict(os.environ)
     os.environ.update({name: value for name, value in QUIET.items() if name not in before})
     try:
         yield
     finally:
-        torch.save = save
+        torch.save, Image.open = save, open_  # its open installs packages where a picture is broken
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
