@@ -26,7 +26,7 @@ from allweather.session import Session
 
 WEATHER = ("fog", "rain", "snow", "night", "overcast", "clear")
 SIZE = (48, 32)
-SETTINGS: dict[str, Any] = {"mall-domain": {"lr": 1e-3}, "mall-sample": {}, "memo": {"views": 2}}
+SETTINGS: dict[str, Any] = {"mall-domain": {"lr": 1e-3}, "mall-sample": {}, "memo": {}}
 
 
 def paint(folder: Path, counts: Mapping[str, int]) -> list[Path]:

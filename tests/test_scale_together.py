@@ -103,9 +103,9 @@ def same_state(one: Session, other: Session) -> bool:
         ({}, Guard()),
         ({"iterations": 3}, Guard()),
         ({"lr": 0.5, "anchor": 0.0}, Guard(every=1)),
-        ({"mirror": False}, Guard()),
+        ({"views": "plain"}, Guard()),
     ],
-    ids=["online", "several iterations", "harmful", "unmirrored"],
+    ids=["online", "several iterations", "harmful", "one view"],
 )
 def test_one_rank_is_a_session(fields: dict[str, Any], guard: Guard) -> None:
     method = method_of(**fields)
