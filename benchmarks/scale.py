@@ -253,10 +253,8 @@ def _real(found: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     about = f"{found['model']} at {found['size']}, {found['streams']} streams, labels written; "
     about += found["versions"]["machine"]
-    about += (
-        ". load: processes that wanted one of the two cores at the end of each run, those of other programs included: "
-    )
-    about += "above two plus the workers, frames/s say more of them than of this; CPU time hardly changes."
+    about += ". load: processes that wanted one of the two cores, other programs included: "
+    about += "where it is above two, frames/s say more of those than of this; CPU time hardly changes."
     return f"{markdown(heads, rows)}\n\n{about}"
 
 
