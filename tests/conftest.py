@@ -63,6 +63,8 @@ SLOW = {  # whole files that `make quick` leaves out, and what they prove; other
     "test_scale_processes": "workers that are killed, interrupted and resumed",
     "test_scale_ray": "workers that are actors of Ray",
     "test_docs_scale": "the page on many streams, from first to last line",
+    "test_serve_app": "a server in a process of its own",
+    "test_serve_browser": "the page in a browser",
     "test_runs_processes": "two processes on one folder",
 }
 LONGEST = ("test_models_adaptation", "test_models_parity")  # begun first, so that no worker is left alone with them

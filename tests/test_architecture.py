@@ -30,12 +30,13 @@ BELOW = {  # what each room may import, besides itself
     "session": {"errors", "values", "classes", "rgb", "writing", "pictures", "models", "methods", "ncut", "export"},
     "data": {"errors", "plugins", "classes", "rgb", "writing", "pictures"},
     "live": {"errors", "interrupts", "plugins", "classes", "rgb", "pictures", "models", "methods", "session", "data"},
+    "serve": {"errors", "classes", "rgb", "pictures", "models", "methods", "ncut", "session", "data"},
     "scoring": {"errors", "classes", "rgb", "pictures", "data"},
     "runs": SHARED | {"scoring"},
     "report": SHARED | {"scoring", "runs"},
     "submit": {"errors", "classes", "rgb", "writing", "pictures", "data"},
     "scale": SHARED | {"interrupts", "runs"},
-    "app": SHARED | {"interrupts", "live", "scoring", "runs", "scale", "report", "submit"},
+    "app": SHARED | {"interrupts", "live", "serve", "scoring", "runs", "scale", "report", "submit"},
 }
 
 

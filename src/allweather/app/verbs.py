@@ -27,6 +27,7 @@ VERBS = {  # what stands in each file, and in the list of `allweather --help`
         "merge",
         "Average the moved parameters of sessions of one base into one session.",
     ),
+    "serve": ("serve", "Serve a page to see adaptation at work, and an HTTP endpoint to use it."),
     "list": ("listing", "List models, methods (with their fields, defaults and presets) or datasets."),
     "doctor": ("doctor", "Show versions, devices and extras, and check that the operator works here."),
 }
