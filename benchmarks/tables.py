@@ -19,13 +19,20 @@ from allweather.report.page import markdown
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
 from allweather.runs.summary import image_count
-from benchmarks import fidelity, gpu_tables, guard_table, pareto, passes
+from benchmarks import fidelity, fleet, gpu_tables, guard_table, pareto, passes, scale
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
 from benchmarks.gpu_tables import table
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, export, hostile, layernorm, live, serve
 
-PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/methods.md", "docs/how-to/export.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/performance.md",
+    "docs/methods.md",
+    "docs/scale.md",
+    "docs/how-to/export.md",
+)
 REPORTS = {f"docs/results/{plan}.md": plan for plan in ("camvid", "camvid-iterations", "weather")}
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -226,6 +233,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "passes": passes.table,
     "options": options,
     "adapt-io": adapt_io,
+    "scale": scale.table,
+    "fleet": fleet.table,
 }
 
 

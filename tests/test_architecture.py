@@ -21,6 +21,7 @@ BELOW = {  # what each room may import, besides itself
     "plugins": {"errors"},
     "rgb": {"errors"},
     "writing": {"errors"},
+    "interrupts": set(),
     "pictures": {"errors", "classes", "rgb", "writing"},
     "ncut": {"errors"},
     "models": {"errors", "values", "plugins", "classes", "writing"},
@@ -28,13 +29,14 @@ BELOW = {  # what each room may import, besides itself
     "export": {"errors", "classes", "writing", "models", "methods"},
     "session": {"errors", "values", "classes", "rgb", "writing", "pictures", "models", "methods", "ncut", "export"},
     "data": {"errors", "plugins", "classes", "rgb", "writing", "pictures"},
-    "live": {"errors", "plugins", "classes", "rgb", "pictures", "models", "methods", "session", "data"},
+    "live": {"errors", "interrupts", "plugins", "classes", "rgb", "pictures", "models", "methods", "session", "data"},
     "serve": {"errors", "classes", "rgb", "pictures", "models", "methods", "ncut", "session", "data"},
     "scoring": {"errors", "classes", "rgb", "pictures", "data"},
     "runs": SHARED | {"scoring"},
     "report": SHARED | {"scoring", "runs"},
     "submit": {"errors", "classes", "rgb", "writing", "pictures", "data"},
-    "app": SHARED | {"live", "serve", "scoring", "runs", "report", "submit"},
+    "scale": SHARED | {"interrupts", "runs"},
+    "app": SHARED | {"interrupts", "live", "serve", "scoring", "runs", "scale", "report", "submit"},
 }
 
 

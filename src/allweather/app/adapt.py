@@ -19,21 +19,27 @@ from allweather.app.flags import (
     ModelName,
     Preset,
     RandomWeights,
+    RayAddress,
     Seed,
     Settings,
     Sha256,
+    Threads,
     Weights,
+    Workers,
 )  # fmt: skip
 from allweather.app.kept_session import check_place, go_on_from
 from allweather.app.opening import frame_size, open_inputs, open_network
 from allweather.app.options import network_options, parse_settings
 from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, parse_kinds
+from allweather.app.pictures import Makings
 from allweather.app.reel import open_reel
+from allweather.app.spread import Spread
 from allweather.data import Stream, VideoStream
 from allweather.plugins import digest, own_file
 from allweather.runs.decisions import decisions_of, spell
 from allweather.runs.evaluate import Protocol
 from allweather.runs.record import provenance
+from allweather.scale.work import SAVE_EVERY
 from allweather.session import AdaptWhen, Precision, Session, Shift
 from allweather.session.shift import Reference
 
@@ -46,11 +52,11 @@ def register(app: typer.Typer) -> None:
 
 
 def adapt(
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT…", help="Folders of images, image files, or one video.")
-    ],
     model: ModelName,
     out: Annotated[Path, typer.Option(help="The folder where everything goes.")],
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(metavar="INPUT…", help="Folders of images, image files, or one video.")
+    ] = None,
     weights: Weights = None,
     sha256: Sha256 = None,
     random_weights: RandomWeights = False,
@@ -122,24 +128,50 @@ def adapt(
     from_session: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Go on from the state that --save-session wrote.")
     ] = None,
+    workers: Workers = None,
+    ray: RayAddress = None,
+    streams_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="folder|PATTERN|FILE.csv",
+            help="Each INPUT is a stream; or a pattern over names, its group the stream; or a list stream,path.",
+        ),
+    ] = None,
+    save_every: Annotated[
+        int, typer.Option(min=1, metavar="K", help="Of many streams, each one's session is saved every K frames.")
+    ] = SAVE_EVERY,
+    threads: Threads = 1,
 ) -> None:
     """Adapt a network to images or a video without labels, and write its predictions.
 
     Writes OUT/labels/NAME.png (trainIds, at the image's own size), OUT/color/NAME.png and OUT/overlay/NAME.jpg; of a
     video OUT/overlay.mp4; and OUT/record.json, OUT/record.jsonl. An image that cannot be read is named and skipped; the
     exit status is then 1.
+
+    With --workers, --ray or --streams-by every INPUT is a stream with a session of its own, and outputs are named
+    STREAM/NAME. Under torchrun one network learns from the streams of all ranks.
     """
     network = network_options(model_arg, classes, mean, std)
     check_place(save_session)
-    stream = open_inputs(inputs, dataset, frame_size(size, model))
+    spread = Spread.asked(workers, ray, streams_by, save_every, threads)
+    if spread is None:
+        stream = open_inputs(inputs or [], dataset, frame_size(size, model))
+    else:
+        stream = spread.open(inputs or [], dataset, frame_size(size, model), film=panels or film_rate)
     kinds = parse_kinds(write, FOR_VIDEOS if isinstance(stream, VideoStream) else FOR_IMAGES, confidence)
     chosen = partial(methods.make, method, preset, parse_settings(setting or []))
     chosen()  # a misspelt method must not wait for a checkpoint
-    loaded = open_network(model, weights, device, network, sha256=sha256, random_weights=random_weights, seed=seed)
-    start = partial(Session, loaded, seed=seed, precision=precision, compile=compile, channels_last=channels_last)
+    here = device if spread is None else spread.device(device)
+    loaded = open_network(model, weights, here, network, sha256=sha256, random_weights=random_weights, seed=seed)
+    options: dict[str, Any] = {"seed": seed, "precision": precision, "compile": compile, "channels_last": channels_last}
     shift = Shift(threshold=shift_threshold, reference=shift_reference)
-    session = start(chosen(model=loaded), adapt_when=adapt_when, shift=shift)
+    when: dict[str, Any] = options | {"adapt_when": adapt_when, "shift": shift}
+    session = Session(loaded, chosen(model=loaded), **when)
     head = provenance(session, stream, protocol, batch) | _own_code(model, method, dataset, network)
+    if spread is not None:
+        head |= spread.head() | go_on_from(session, from_session)
+        makings = Makings(loaded, session, when, device, protocol, batch, from_session)
+        raise typer.Exit(spread.run(makings, out, head, resume, kinds, save_session))
     head |= _film_read(stream) | go_on_from(session, from_session)
     reel = open_reel(out / FILM, panels, film_rate, stream, session.method.name) if "video" in kinds else None
     with Output.open(out, head, stream.names, resume, kinds, reel) as folder:
@@ -147,7 +179,7 @@ def adapt(
         if skip:
             narration.print(f"resuming: {len(skip)} of {len(stream)} images are done")
         try:
-            source = start("source") if reel is not None and "source" in reel.panels else None
+            source = Session(loaded, "source", **options) if reel is not None and "source" in reel.panels else None
             adapt_along(session, stream, protocol, batch, skip, folder, source)
         except KeyboardInterrupt:
             narration.print(f"interrupted: {len(folder.images)} images are complete; add --resume for the rest.")

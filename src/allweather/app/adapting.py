@@ -6,9 +6,9 @@ from torch import Tensor
 
 from allweather.app.console import progress, rate
 from allweather.app.output import Output, Seen, Written
-from allweather.app.overlap import Ahead, Behind, workers
 from allweather.data import Stream, VideoStream
 from allweather.runs.evaluate import Outcome, Protocol, run
+from allweather.runs.overlap import Ahead, Behind, workers
 from allweather.session import Session
 
 

@@ -1,6 +1,6 @@
 """`allweather bench`: grids of runs as records."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +15,17 @@ from allweather.app.console import (
     progress,
     warn,
 )
+from allweather.app.flags import RayAddress, Threads, Workers
 from allweather.errors import SettingsError
 from allweather.runs.decisions import decisions_of, spell
-from allweather.runs.execute import execute
+from allweather.runs.execute import Executed, Finished, execute
 from allweather.runs.plan import Plan, PlannedRun, read_plan
 from allweather.runs.variables import needed, unset_variables
+from allweather.scale.benching import RECORD, Benching, OneRun, gather
+from allweather.scale.conduct import Conductor
+from allweather.scale.engines import Workers as Spread
+from allweather.scale.engines import open_pool, parse_workers
+from allweather.scale.pool import Event
 
 
 def register(app: typer.Typer) -> None:
@@ -36,10 +42,14 @@ def bench(
     labels: Annotated[
         bool, typer.Option("--labels", help="Keep the predictions too, beside each record; reports show them.")
     ] = False,
+    workers: Workers = None,
+    ray: RayAddress = None,
+    threads: Threads = 1,
 ) -> None:
     """Run a plan: one JSON record per run, written whole; start it again, or several times at once, to go on."""
     grid = read_plan(plan)
     ready = _ready(grid, plan)
+    spread = None if workers is None and ray is None else parse_workers(workers, ray, threads)
     try:
         with progress() as bar:
             task = bar.add_task("", total=None, rate="")
@@ -53,7 +63,11 @@ def bench(
                 said = ", ".join(filter(None, (score, spell(decisions_of(record)))))
                 narration.print(f"{place}: {plain(entry.title)}: {said}")
 
-            result = execute(ready, out, tick, finished, keep_labels=labels)
+            if spread is None:
+                result = execute(ready, out, tick, finished, keep_labels=labels)
+            else:
+                bar.update(task, description=f"{spread}", total=len(ready.runs))
+                result = _spread(ready, out, labels, spread, finished, lambda: bar.advance(task))
     except KeyboardInterrupt:
         narration.print(f"interrupted: finished runs are in {plain(out)}; the same command does the rest.")
         raise typer.Exit(INTERRUPTED) from None
@@ -66,6 +80,28 @@ def bench(
         f"{len(result.failed)} failed; records in [bold]{plain(out)}[/]"
     )
     raise typer.Exit(SOME_FAILED if result.failed or len(ready.runs) < len(grid.runs) else DONE)
+
+
+def _spread(
+    ready: Plan, out: Path, labels: bool, workers: Spread, finished: Finished, advance: Callable[[], None]
+) -> Executed:
+    """The plan's runs by workers, one each at a time; records and locks are those of a single process.
+
+    Raises:
+        AllWeatherError: for what would meet every run alike.
+    """
+    devices = {run.device for run in ready.runs}
+    device = next(iter(devices)) if len(devices) == 1 else "cpu"
+
+    def hear(event: Event) -> None:
+        if RECORD in event.message:
+            finished(event.job.entry, event.message[RECORD])
+            advance()
+
+    with open_pool(Benching.here(out, labels, workers.threads), workers, device) as pool:
+        conductor = Conductor(pool, lambda lines: None, lambda job, refused: job, hear)
+        conducted = conductor.run(OneRun(run) for run in ready.runs)
+    return gather(conducted.results, conducted.given_up)
 
 
 def _ready(grid: Plan, path: Path) -> Plan:

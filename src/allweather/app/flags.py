@@ -26,4 +26,12 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable.")
 ]
 Seed = Annotated[int, typer.Option(help="Of the session's random stream.")]
+Workers = Annotated[
+    str | None, typer.Option(metavar="N|auto", help="Spread the work over so many processes; auto: one a core, or GPU.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Let Ray run the workers: HOST:PORT of a cluster, auto, or local."),
+]
+Threads = Annotated[int, typer.Option(min=1, metavar="N", help="torch's threads in each worker.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, …")]

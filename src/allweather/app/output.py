@@ -12,7 +12,6 @@ from torch import Tensor
 from allweather.app.console import warn
 from allweather.app.drawn import Drawn
 from allweather.app.options import parse_names
-from allweather.app.overlap import bytes_of
 from allweather.app.reel import Reel
 from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json
@@ -21,6 +20,7 @@ from allweather.errors import AllWeatherError
 from allweather.pictures.writing import write_image
 from allweather.runs.decisions import decisions_of
 from allweather.runs.evaluate import Outcome
+from allweather.runs.overlap import bytes_of
 from allweather.runs.record import describe_result
 from allweather.runs.record_file import read_adapted
 from allweather.writing import Closing, write_bytes
@@ -149,6 +149,10 @@ class Output(Closing):
         finally:
             self._lines.close()
 
+    def is_whole(self, name: str) -> bool:
+        """Whether every picture of this image is there, and none empty or cut, as a power failure leaves them."""
+        return all(is_whole(self._place(kind, name)) for kind in SUFFIXES if kind in self.kinds)
+
     @property
     def _header(self) -> Path:
         return self.folder / "record.json"
@@ -165,15 +169,11 @@ class Output(Closing):
                 f"{self._header} is of another run: {', '.join(different)} differ. "
                 "Repeat its settings or choose another --out."
             )
-        self.images = {name: entry for name, entry in earlier["images"].items() if self._is_whole(name)}
+        self.images = {name: entry for name, entry in earlier["images"].items() if self.is_whole(name)}
         whole = "totals" in earlier and (self.folder / FILM).exists() and self.images.keys() >= set(names)
         if self.reel is not None and not whole:
             warn(f"{FILM} cannot be continued where it stopped: all frames are predicted again.")
             self.images = {}
-
-    def _is_whole(self, name: str) -> bool:
-        """Whether every picture of this image is there, and none empty or cut, as a power failure leaves them."""
-        return all(is_whole(self._place(kind, name)) for kind in SUFFIXES if kind in self.kinds)
 
     def _place(self, kind: Kind, name: str) -> Path:
         return self.folder / kind / f"{name}.{SUFFIXES[kind]}"

@@ -27,12 +27,7 @@ def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None
     Raises:
         InputError: for an input that does not exist, no image at all, or two frames of one name.
     """
-    files = _named([entry for given in map(Path, inputs) for entry in _images(given)])
-    if not files:
-        looked = ", ".join(str(given) for given in inputs)
-        raise InputError(
-            f"no image in {looked}: expected files ending in {', '.join(EXTENSIONS)} (hidden files are left out)."
-        )
+    files = named_files(inputs)
 
     def read(name: str) -> Frame:
         found = files[name]
@@ -41,6 +36,21 @@ def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None
         return read_frame(name, found.path, size)
 
     return Stream(list(files), read)
+
+
+def named_files(inputs: Sequence[Path | str]) -> dict[str, Found]:
+    """The files that `open_files` reads, by frame name, in order.
+
+    Raises:
+        InputError: as `open_files`.
+    """
+    files = _named([entry for given in map(Path, inputs) for entry in _images(given)])
+    if not files:
+        looked = ", ".join(str(given) for given in inputs)
+        raise InputError(
+            f"no image in {looked}: expected files ending in {', '.join(EXTENSIONS)} (hidden files are left out)."
+        )
+    return files
 
 
 def read_frame(name: str, path: Path, size: tuple[int, int] | None) -> Frame:

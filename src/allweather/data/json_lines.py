@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -76,13 +76,24 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: when it cannot be read, or another line is no JSON object.
     """
+    return list(each_json_line(path))
+
+
+def each_json_line(path: Path) -> Iterator[dict[str, Any]]:
+    """As `read_json_lines`, one object at a time, for files that are larger than memory should be.
+
+    Raises:
+        InputError: as `read_json_lines`.
+    """
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):
+                    yield _object(path, number, line[:-1])
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}).") from error
-    return [_object(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import os
 import pickle
 import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from allweather.errors import AllWeatherError, SettingsError
+from allweather.interrupts import deaf_to_interrupts
 from allweather.live.frame import Learnt
 from allweather.live.learner import LearnerLost, learnt_of, state_after
 from allweather.plugins import FAULTS, files_that_ran, run_again
@@ -45,7 +45,7 @@ class ProcessPupil:
         self._here, there = context.Pipe()
         arguments = (there, _pickled(session), files_that_ran(), threads)
         self._process = context.Process(target=serve, args=arguments, name="allweather learner", daemon=True)
-        with _deaf_to_interrupts():
+        with deaf_to_interrupts():
             self._process.start()
         there.close()
 
@@ -143,16 +143,3 @@ def _file_of(content: bytes) -> Iterator[Path]:
         path = Path(folder) / "session.safetensors"
         path.write_bytes(content)
         yield path
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Inside, a process that starts is born deaf to Ctrl-C, which goes to all processes of a terminal."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -58,7 +58,8 @@ def run(
     if protocol not in get_args(Protocol):
         raise unknown("protocol", protocol, get_args(Protocol))
     if protocol == "online" or session.method.episodic:
-        yield from _online(session, stream, batch, skip)
+        for group in groups(session, stream, batch, skip):
+            yield from (outcome for outcome in group if outcome.name not in skip)
         return
     _passes(session, stream, batch)
     for name in stream.names:
@@ -67,17 +68,20 @@ def run(
             yield frame if isinstance(frame, Outcome) else Outcome(name, frame, session.predict(frame.image))
 
 
-def _online(session: Session, stream: Stream, batch: int, skip: frozenset[str]) -> Iterator[Outcome]:
+def groups(session: Session, stream: Stream, batch: int, skip: frozenset[str] = frozenset()) -> Iterator[list[Outcome]]:
+    """The online protocol batch by batch: the outcomes of one call of the session, those of `skip` included.
+
+    When a list is given, the session stands where that batch left it. A method that returns to the source leaves out
+    batches that are in `skip` as a whole; their outcomes are bare names.
+    """
     for frames in _batches(stream, batch):
         if session.method.episodic and all(item.name in skip for item in frames):
+            yield [Outcome(item.name) for item in frames]
             continue
         good = [frame for frame in frames if isinstance(frame, Frame)]
         result = session(torch.stack([frame.image for frame in good])) if good else None
         logits = iter(result.logits if result else ())
-        for item in frames:
-            outcome = item if isinstance(item, Outcome) else Outcome(item.name, item, next(logits), result)
-            if outcome.name not in skip:
-                yield outcome
+        yield [item if isinstance(item, Outcome) else Outcome(item.name, item, next(logits), result) for item in frames]
 
 
 def _passes(session: Session, stream: Stream, batch: int) -> None:
@@ -103,11 +107,14 @@ def _batches(stream: Stream, batch: int) -> Iterator[list[Frame | Outcome]]:
     for name in stream.names:
         item = _read(stream, name)
         size = item.image.shape if isinstance(item, Frame) else shape
-        if group and (len(group) == batch or (shape is not None and size != shape)):
+        if group and shape is not None and size != shape:
             yield group
-            group, shape = [], None
+            group = []
         group.append(item)
         shape = size
+        if len(group) == batch:
+            yield group
+            group = []
     if group:
         yield group
 

@@ -61,6 +61,7 @@ def execute(
     finished: Finished = lambda entry, record: None,
     *,
     keep_labels: bool = False,
+    network: "LoadedNetwork | None" = None,
 ) -> Executed:
     """Makes every record of the plan that is not in `out` yet; a run that cannot be made does not stop the others.
 
@@ -70,11 +71,12 @@ def execute(
         tick: called after every frame.
         finished: called after every record that is written.
         keep_labels: the predictions are written too, as PNG files in a folder beside each record.
+        network: keeps what is loaded for a later call too.
 
     Raises:
         AllWeatherError: when `out` cannot be written.
     """
-    result, network = Executed(), _Network()
+    result, network = Executed(), network or LoadedNetwork()
     _make_folder(out)
     for entry in plan.runs:
         path, labels = out / entry.file, labels_folder(out / entry.file)
@@ -100,7 +102,7 @@ def execute(
     return result
 
 
-class _Network:
+class LoadedNetwork:
     """The network of the run at hand, loaded once for all runs in a row that share it; sessions work on copies."""
 
     def __init__(self) -> None:

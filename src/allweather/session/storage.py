@@ -48,8 +48,7 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
                 f"{path} was saved with {key}={found.get(key)}, this session has {key}={identity.get(key)}. "
                 "Make the session with the same network, weights and settings."
             )
-    if metadata.get(_DIGEST) != digest(tensors):
-        raise CheckpointError(f"{path} is damaged: its contents are not those that were saved. Save the session again.")
+    _check_digest(path, tensors, metadata)
     for name, tensor in moved.items():
         came = tensors.get(name)
         if came is None or came.shape != tensor.shape or came.dtype != tensor.dtype:
@@ -59,6 +58,18 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite.")
     return tensors
+
+
+def read_saved(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a saved session, and what the session was, setting by setting.
+
+    Raises:
+        CheckpointError: for a file that is none, or damaged.
+    """
+    tensors, metadata = _read(path)
+    identity = _identity(path, metadata)
+    _check_digest(path, tensors, metadata)
+    return tensors, identity
 
 
 def read_identity(path: Path) -> dict[str, str]:
@@ -78,6 +89,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read a session from {path}: {error}.") from error
     return tensors, metadata
+
+
+def _check_digest(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    if metadata.get(_DIGEST) != digest(tensors):
+        raise CheckpointError(f"{path} is damaged: its contents are not those that were saved. Save the session again.")
 
 
 def _identity(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from allweather.app import overlap
-from allweather.app.overlap import Ahead, Behind
 from allweather.data.stream import Frame, Stream
 from allweather.rgb import ImageError
+from allweather.runs import overlap
+from allweather.runs.overlap import Ahead, Behind
 
 NAMES = [str(index) for index in range(20)]
 

@@ -93,6 +93,15 @@ class Behind(Generic[T, U]):
         result = self._workers.submit(self._work, item)
         self._waiting.append((size, self._keeper.submit(self._keep_one, result)))
 
+    def wait(self) -> None:
+        """Returns when everything that was handed over is kept.
+
+        Raises:
+            Exception: what became of an earlier item.
+        """
+        while self._waiting:
+            self._settle()
+
     def __enter__(self) -> Self:
         return self
 
@@ -100,8 +109,8 @@ class Behind(Generic[T, U]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            while self._waiting and error is None:
-                self._settle()
+            if error is None:
+                self.wait()
         finally:
             _end(self._workers)
             _end(self._keeper)

@@ -1,0 +1,242 @@
+"""`allweather adapt` over many streams: who works on them, what goes to the workers, and what comes of it."""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
+from allweather.app.output import Kind
+from allweather.app.pictures import Makings, Pictures
+from allweather.app.together import Together
+from allweather.data import Stream
+from allweather.errors import SettingsError
+from allweather.rgb import ImageError
+from allweather.runs.decisions import spell
+from allweather.scale.carried import Carried
+from allweather.scale.conduct import Conducted, Conductor
+from allweather.scale.engines import Workers, open_pool, parse_workers
+from allweather.scale.merged import MergedRecord
+from allweather.scale.places import Place
+from allweather.scale.ranks import Ranks, launched
+from allweather.scale.streams import Source, joined, split
+from allweather.scale.work import Adapting, Line, Stretch
+
+CHUNK = 16  # frames that a worker takes at a time where each stands alone
+SHOWN = 5  # names in a message
+
+
+@dataclass
+class Spread:
+    """How the work is spread, as the command line says.
+
+    Attributes:
+        workers: who works.
+        by: what is a stream.
+        save_every, threads: as on the command line.
+        ranks: what torchrun says of this process; None where it was not started by it.
+        sources: the streams, once they are open.
+        size: (width, height) that frames are resampled to; None keeps each one's own.
+    """
+
+    workers: Workers
+    by: str
+    save_every: int
+    threads: int
+    ranks: Ranks | None = None
+    sources: list[Source] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+
+    @classmethod
+    def asked(
+        cls, workers: str | None, ray: str | None, by: str | None, save_every: int, threads: int
+    ) -> "Spread | None":
+        """What the options ask for; None where none of them is given.
+
+        Raises:
+            SettingsError: for a number of workers that is none.
+        """
+        ranks = launched()
+        if workers is None and ray is None and by is None and ranks is None:
+            return None
+        if ranks is not None and (workers or ray):
+            raise SettingsError("under torchrun every rank is a worker: leave out --workers and --ray.")
+        return cls(parse_workers(workers, ray, threads), by or "folder", save_every, threads, ranks)
+
+    def open(self, inputs: list[Path], dataset: str | None, size: tuple[int, int] | None, film: object) -> Stream:
+        """All frames of all streams.
+
+        Raises:
+            AllWeatherError: for inputs that are no streams, and for options that many streams do not have.
+        """
+        if dataset is not None:
+            raise SettingsError(
+                "--dataset is one stream: leave it out, and give folders, or --streams-by manifest.csv."
+            )
+        if film:
+            raise SettingsError("many streams give no film: leave out --panels and --film-rate, or run each alone.")
+        self.sources, self.size = split(inputs, self.by), size
+        return joined(self.sources, size)
+
+    def device(self, asked: str) -> str:
+        """Where this process has the network: the rank's device, or the CPU, from where it goes to the workers."""
+        return "cpu" if self.ranks is None else self.ranks.device(asked)
+
+    def head(self) -> dict[str, Any]:
+        """What the record says of the streams."""
+        return {"streams": {source.name: len(source) for source in self.sources}, "threads": self.threads}
+
+    def run(
+        self, makings: Makings, out: Path, head: dict[str, Any], resume: bool, kinds: tuple[Kind, ...],
+        save_session: Path | None,
+    ) -> int:  # fmt: skip
+        """Does all streams; the exit status.
+
+        Raises:
+            AllWeatherError: for what would meet every stream alike.
+        """
+        if "video" in kinds:
+            raise SettingsError("many streams give no film: leave video out of --write, or run each alone.")
+        if self.ranks is not None:
+            together = Together(self.ranks, self.sources, self.size, self.save_every, self.threads)
+            return together.run(makings, out, head, resume, kinds, save_session)
+        if save_session is not None:
+            raise SettingsError(f"every stream has its own session, in {out / 'sessions'}: leave out --save-session.")
+        pictures = Pictures(out.absolute(), kinds)
+        with MergedRecord(out, head, resume, pictures.is_whole) as record:
+            apart = stands_alone(makings, self.sources, self.size)
+            with _token(out) as token:
+                task = self._task(makings, pictures, token)
+                try:
+                    conducted = self._conduct(task, record, makings, apart)
+                except KeyboardInterrupt:
+                    narration.print(f"interrupted: {len(record.done)} images are complete; add --resume for the rest.")
+                    return INTERRUPTED
+            record.finish({"given_up": conducted.given_up, "taken_up_again": conducted.again})
+        _tell(record, conducted, len(self.sources))
+        return SOME_FAILED if record.failures or conducted.given_up else DONE
+
+    def _task(self, makings: Makings, pictures: Pictures, token: str) -> Adapting:
+        method = makings.session.method
+        carried = Carried.pack(makings.model, method, makings.options, makings.device, self.threads)
+        start = None if makings.start is None else makings.start.absolute()
+        return Adapting(
+            carried,
+            pictures,
+            pictures.folder,
+            token,
+            self.size,
+            makings.protocol,
+            makings.batch,
+            self.save_every,
+            start,
+        )
+
+    def _conduct(self, task: Adapting, record: MergedRecord, makings: Makings, apart: bool) -> Conducted:
+        """Has everything done, with a progress bar over all workers."""
+        with progress() as bar:
+            title = f"{makings.session.method.name}, {len(self.sources)} streams, {self.workers}"
+            row = bar.add_task(title, total=sum(map(len, self.sources)), completed=len(record.done), rate="")
+
+            def keep(lines: list[Line]) -> None:
+                for name in record.keep(lines):
+                    warn(record.failures[name])
+                bar.update(row, completed=len(record.done) + len(record.failures), rate=rate(bar.tasks[0].speed))
+
+            if apart and self.workers.ray is not None:
+                return self._map(task, record, makings.batch, keep)
+
+            def again(job: Stretch, refused: Mapping[str, str]) -> Stretch:
+                return job.again(record.known_of(job.source), refused)
+
+            with open_pool(task, self.workers, task.carried.device) as pool:
+                return Conductor(pool, keep, again).run(stretches(self.sources, record, apart, makings.batch))
+
+    def _map(self, task: Adapting, record: MergedRecord, batch: int, keep: Callable[[list[Line]], None]) -> Conducted:
+        """Frames that stand alone, by `ray.data`; what has no line is tried again, in the end one frame at a time."""
+        from allweather.scale.on_ray import map_frames  # takes seconds, and is an extra
+
+        conducted, device = Conducted(), task.carried.device
+        for attempt, frames in enumerate((CHUNK, 1)):
+            jobs = list(stretches(self.sources, record, True, batch, frames))
+            if not jobs:
+                return conducted
+            conducted.again += len(jobs) if attempt else 0
+            for lines in map_frames(task, jobs, self.workers, device, task.folder):
+                keep(lines)
+        known = record.done | record.failures.keys()
+        left = [name for source in self.sources for name in source.names if name not in known]
+        keep([{"name": name, "failure": f"{name}: given up, its worker ended each time"} for name in left])
+        return conducted
+
+
+def stretches(
+    sources: list[Source], record: MergedRecord, apart: bool, batch: int, frames: int = CHUNK
+) -> Iterator[Stretch]:
+    """What there is to do: whole streams, the longest first, or frames that stand alone, some at a time."""
+    if not apart:
+        for source in sorted(sources, key=len, reverse=True):
+            done = record.known_of(source)
+            if len(done) < len(source) or not Place(record.folder, source.name).final.exists():
+                yield Stretch(source, True, done)
+        return
+    chunk = max(1, frames // batch) * batch
+    for source in sources:
+        for start in range(0, len(source), len(source) if source.is_video else chunk):
+            part = source if source.is_video else source.part(start, start + chunk)
+            done = record.known_of(part)
+            if len(done) < len(part):
+                yield Stretch(part, False, done)
+
+
+def stands_alone(makings: Makings, sources: list[Source], size: tuple[int, int] | None) -> bool:
+    """Whether each batch is predicted as if it were the only one, so that any worker can take any of them.
+
+    It is not where the method goes on along the stream, looks at the images before, or draws random numbers: that is
+    found out with the first frame that can be read.
+    """
+    session = makings.session
+    alone = session.method.episodic and session.adapt_when == "always" and session.method.adapt_every == 1
+    if not alone or (makings.batch > 1 and size is None):
+        return False
+    stream = joined(sources, size)
+    for name in stream.names:
+        try:
+            image = stream.read(name).image
+        except ImageError:
+            continue
+        before = session.state.generator.get_state()
+        session(image)
+        same = torch.equal(before, session.state.generator.get_state())
+        session.reset()
+        return same
+    return True
+
+
+@contextmanager
+def _token(folder: Path) -> Iterator[str]:
+    """A file by which workers know that they see the folder."""
+    path = folder / f".seen-{secrets.token_hex(8)}"
+    path.touch()
+    try:
+        yield path.name
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _tell(record: MergedRecord, conducted: Conducted, streams: int) -> None:
+    decided = spell(record.decisions)
+    again = f", {conducted.again} times taken up again" if conducted.again else ""
+    total = len(record.done) + len(record.failures)
+    narration.print(
+        f"{len(record.done)} of {total} images of {streams} streams in [bold]{plain(record.folder)}[/]"
+        + (f", {decided}" if decided else "") + again
+    )  # fmt: skip
+    for title, reason in conducted.given_up.items():
+        warn(f"{title} was given up: {reason}")
+    if record.failures:
+        warn(f"{len(record.failures)} images have no prediction: {', '.join(list(record.failures)[:SHOWN])}")

@@ -1,0 +1,113 @@
+"""`allweather adapt` under torchrun: one network learns on all ranks, and the first one keeps the record."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate
+from allweather.app.output import Kind
+from allweather.app.pictures import Makings, Pictures
+from allweather.data.json_lines import each_json_line
+from allweather.runs.decisions import spell
+from allweather.scale.merged import MergedRecord, gather
+from allweather.scale.ranked import Along, check_options, go_along, parts_of, share
+from allweather.scale.ranks import Ranks
+from allweather.scale.streams import Source
+from allweather.scale.together import TogetherSession
+from allweather.scale.work import Line
+
+
+@dataclass(frozen=True)
+class Together:
+    """One run of all ranks, as this one sees it.
+
+    Attributes:
+        ranks: which one this is.
+        sources: the streams of all.
+        size: (width, height) that frames are resampled to; None keeps each one's own.
+        save_every, threads: as on the command line.
+    """
+
+    ranks: Ranks
+    sources: list[Source]
+    size: tuple[int, int] | None
+    save_every: int
+    threads: int
+
+    def run(
+        self, makings: Makings, out: Path, head: dict[str, Any], resume: bool, kinds: tuple[Kind, ...],
+        save_session: Path | None,
+    ) -> int:  # fmt: skip
+        """Goes along this rank's streams; the exit status.
+
+        Raises:
+            AllWeatherError: when a rank has ended, and for what no rank can do.
+        """
+        check_options(makings.batch, makings.protocol)
+        torch.set_num_threads(self.threads)
+        ranks, device = self.ranks, self.ranks.device(makings.device)
+        mine = share(self.sources, ranks)
+        session = TogetherSession(makings.model, makings.session.method, ranks, **makings.options)
+        if makings.start is not None:
+            session.load(makings.start)
+        pictures = Pictures(out.absolute(), kinds)
+        with ranks.joined(device):
+            resume = resume or ranks.restarts > 0
+            opened = self._record(out, head, resume, pictures) if ranks.first else nullcontext()
+            with opened as record:
+                self._meet(session)
+                done = frozenset(line["name"] for line in each_json_line(out / "record.jsonl") if "failure" not in line)
+                self._meet(session)
+                along = Along(out, pictures, self.save_every, self.size)
+                finished = self._along(session, mine, along, done)
+                self._meet(session)
+                if record is not None:
+                    failed = self._close(record, out, session, finished)
+        if ranks.first and finished and save_session is not None:
+            session.save(save_session)
+        if not finished:
+            return INTERRUPTED
+        return SOME_FAILED if ranks.first and failed else DONE
+
+    def _record(self, out: Path, head: dict[str, Any], resume: bool, pictures: Pictures) -> MergedRecord:
+        if resume and (out / "record.json").exists():
+            gather(out, parts_of(out))
+        return MergedRecord(out, head | {"ranks": self.ranks.number}, resume, pictures.is_whole)
+
+    def _meet(self, session: TogetherSession) -> None:
+        """Waits for all ranks."""
+        self.ranks.largest(0.0, session._adapted.device())
+
+    def _along(self, session: TogetherSession, mine: Source, along: Along, done: frozenset[str]) -> bool:
+        if not self.ranks.first:
+            return go_along(session, self.ranks, mine, along, done)
+        with progress() as bar:
+            title = f"{session.method.name}, {len(self.sources)} streams, {self.ranks.number} ranks"
+            row = bar.add_task(title, total=len(mine), rate="")
+
+            def seen(line: Line) -> None:
+                bar.advance(row)
+                bar.update(row, rate=rate(bar.tasks[0].speed))
+
+            return go_along(session, self.ranks, mine, along, done, seen)
+
+    def _close(self, record: MergedRecord, out: Path, session: TogetherSession, finished: bool) -> bool:
+        """Gathers all ranks' lines; whether a frame has no prediction."""
+        for part in parts_of(out):
+            record.keep(each_json_line(part))
+            part.unlink()
+        total = sum(map(len, self.sources))
+        if not finished:
+            record.close()
+            narration.print(f"interrupted: {len(record.done)} images are complete; add --resume for the rest.")
+            return True
+        record.finish({"digest": session.parameters_digest()})
+        decided = spell(record.decisions)
+        narration.print(
+            f"{len(record.done)} of {total} images of {self.ranks.number} ranks in [bold]{plain(out)}[/]"
+            + (f", {decided}" if decided else "")
+        )
+        return bool(record.failures)

@@ -1,0 +1,160 @@
+"""One record of all streams: record.json says what made it, record.jsonl has a line for each frame, as it came."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+from allweather.data.images import write_json
+from allweather.data.json_lines import JsonLines, each_json_line, encode_line
+from allweather.errors import AllWeatherError
+from allweather.runs.decisions import decision_of
+from allweather.runs.record_file import LINE, read_json
+from allweather.runs.shape import check
+from allweather.scale.streams import Source
+from allweather.session.guard import KINDS, Kind
+from allweather.writing import Closing, unwritable, whole
+
+COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
+LOOKING = 8  # threads that look whether pictures are whole
+
+
+class MergedRecord(Closing):
+    """The record of an output folder, as `Output` writes it, in which a frame has one line however often it came.
+
+    Only names and counts are kept in memory, so a million frames take some hundred megabytes.
+
+    Args:
+        folder: OUT.
+        head: what made the results.
+        is_whole: whether all that was to be written of a frame is there.
+
+    Raises:
+        AllWeatherError: when the folder holds a run and `resume` is off, or one of other settings.
+        InputError: when its record is damaged.
+    """
+
+    def __init__(
+        self, folder: Path, head: Mapping[str, Any], resume: bool, is_whole: Callable[[str], bool] = lambda name: True
+    ) -> None:
+        self.folder, self.head = folder, json.loads(json.dumps(head))
+        self.done: set[str] = set()
+        self.failures: dict[str, str] = {}
+        self.stops: Counter[str] = Counter()
+        self._decisions: Counter[Kind] = Counter()
+        if self._header.exists():
+            if not resume:
+                raise AllWeatherError(
+                    f"{folder} already holds a run. Add --resume to finish it, or choose another --out."
+                )
+            self._check_head()
+        self._take_over(is_whole)
+        write_json(self._header, self.head)
+        self._lines = JsonLines(self._path)
+
+    def keep(self, lines: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Adds frames; one that is known already is not added again. Gives the new failures.
+
+        Raises:
+            AllWeatherError: when the file cannot be written.
+        """
+        failed = []
+        for line in lines:
+            name = line["name"]
+            if name in self.done or ("failure" in line and name in self.failures):
+                continue
+            self._lines.append(line)
+            self._count(line)
+            if "failure" in line:
+                failed.append(name)
+        return failed
+
+    def known_of(self, source: Source) -> frozenset[str]:
+        """The frames of a stream that have their line, be it a prediction's or a failure's."""
+        return frozenset(name for name in source.names if name in self.done or name in self.failures)
+
+    def finish(self, more: Mapping[str, Any]) -> None:
+        """Writes the header with the totals, and what else there is to say.
+
+        Raises:
+            AllWeatherError: when it cannot be written.
+        """
+        self.close()
+        totals = {"decisions": self.decisions, "images": len(self.done), "failures": len(self.failures), **more}
+        write_json(self._header, {**self.head, "totals": totals})
+
+    @property
+    def decisions(self) -> dict[Kind, int]:
+        """How many frames met each kind of decision, 0 included."""
+        return {kind: self._decisions[kind] for kind in KINDS}
+
+    def close(self) -> None:
+        """Waits until the disk has every line."""
+        self._lines.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    @property
+    def _header(self) -> Path:
+        return self.folder / "record.json"
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / "record.jsonl"
+
+    def _count(self, line: Mapping[str, Any]) -> None:
+        name = line["name"]
+        if "failure" in line:
+            self.failures[name] = line["failure"]
+            return
+        self.failures.pop(name, None)
+        self.done.add(name)
+        self.stops[line.get("stop", "")] += 1
+        if decision := decision_of(line):
+            self._decisions[decision.kind] += 1
+
+    def _check_head(self) -> None:
+        earlier = read_json(self._header)
+        different = sorted(key for key in self.head.keys() - COMPATIBLE if self.head[key] != earlier.get(key))
+        if different:
+            raise AllWeatherError(
+                f"{self._header} is of another run: {', '.join(different)} differ. "
+                "Repeat its settings or choose another --out."
+            )
+
+    def _take_over(self, is_whole: Callable[[str], bool]) -> None:
+        """Keeps the lines of frames whose pictures are whole, one each; failures are tried again and get new lines."""
+        names = list(dict.fromkeys(line["name"] for line in self._read() if "failure" not in line))
+        with ThreadPoolExecutor(LOOKING) as threads:
+            kept = {name for name, there in zip(names, threads.map(is_whole, names), strict=True) if there}
+        try:
+            with whole(self._path, durable=True) as temporary, temporary.open("wb") as file:
+                for line in self._read():
+                    if line["name"] in kept and "failure" not in line:
+                        kept.discard(line["name"])
+                        self._count(line)
+                        file.write(encode_line(line))
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+
+    def _read(self) -> Iterable[dict[str, Any]]:
+        for line in each_json_line(self._path):
+            check(line, LINE)
+            yield line
+
+
+def gather(folder: Path, parts: Sequence[Path]) -> None:
+    """Adds the lines of several files to OUT/record.jsonl, in which they then are once, and removes the files.
+
+    Raises:
+        AllWeatherError: when it cannot be written.
+    """
+    with JsonLines(folder / "record.jsonl") as lines:
+        for part in parts:
+            for line in each_json_line(part):
+                lines.append(line)
+    for part in parts:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""Workers as processes of this machine, by the standard library alone."""
+
+import os
+import pickle
+import signal
+import threading
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from allweather.errors import AllWeatherError
+from allweather.interrupts import deaf_to_interrupts
+from allweather.scale.pool import Event, Pool
+from allweather.scale.task import DONE, FAILED, FATAL, Message, Task, attempt
+
+READY, STOP = "ready", "stop"
+AT_THE_END = 5.0  # seconds that a worker has to end by itself
+BIRTHS = 3  # workers in a row that end before they are ready
+
+
+@dataclass
+class _Process:
+    """One worker: its process, the way to it, and what it is at."""
+
+    process: BaseProcess
+    connection: Connection
+    job: Any = None
+
+
+class ProcessPool(Pool):
+    """So many processes, started at once; each has its own interpreter and its own copy of the network.
+
+    They hear no Ctrl-C themselves, and end when this process does, however it ends.
+
+    Args:
+        task: what each is given.
+        workers: how many.
+    """
+
+    def __init__(self, task: Task, workers: int) -> None:
+        self._task, self._context, self._stopping = pickle.dumps(task), get_context("spawn"), False
+        self._born, self._stillborn = 0, 0
+        self._workers: list[_Process] = []
+        try:
+            for _ in range(workers):
+                self._add()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def idle(self) -> int:
+        return sum(worker.job is None for worker in self._workers)
+
+    @property
+    def busy(self) -> int:
+        return len(self._workers) - self.idle
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes' numbers."""
+        return [worker.process.pid or 0 for worker in self._workers]
+
+    def begin(self, job: Any) -> None:
+        worker = next(worker for worker in self._workers if worker.job is None)
+        worker.job = job
+        try:
+            worker.connection.send(job)
+        except OSError:
+            return  # it has ended; the next events say so
+
+    def events(self, seconds: float) -> list[Event]:
+        by_connection = {worker.connection: worker for worker in self._workers}
+        found: list[Event] = []
+        for ready in wait(list(by_connection), seconds):
+            assert isinstance(ready, Connection)
+            worker = by_connection[ready]
+            try:
+                found.append(self._heard(worker, ready.recv()))
+            except (EOFError, OSError):
+                found.append(self._lost(worker))
+        return found
+
+    def stop(self) -> None:
+        self._stopping = True
+        for worker in self._workers:
+            if worker.job is not None:
+                _send(worker.connection, STOP)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.connection.close()  # which a worker finds out at once
+        for worker in self._workers:
+            worker.process.join(AT_THE_END)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers = []
+
+    def _add(self) -> None:
+        here, there = self._context.Pipe()
+        name = f"allweather worker {self._born}"
+        process = self._context.Process(target=serve, args=(there, self._task, self._born), name=name, daemon=True)
+        with deaf_to_interrupts():
+            process.start()
+        there.close()
+        self._workers.append(_Process(process, here))
+        self._born += 1
+
+    def _heard(self, worker: _Process, message: Message) -> Event:
+        job = worker.job
+        if READY in message:
+            self._stillborn = 0
+        if DONE in message or FAILED in message or FATAL in message:
+            worker.job = None
+        return Event(None if READY in message else job, message)
+
+    def _lost(self, worker: _Process) -> Event:
+        """A worker that is no more; another one takes its place."""
+        worker.process.join(AT_THE_END)
+        worker.connection.close()
+        self._workers.remove(worker)
+        self._stillborn += 1
+        reason = f"the worker ended by itself ({ending(worker.process.exitcode)})"
+        if self._stillborn > BIRTHS:
+            return Event(None, {FATAL: f"{reason}, and {BIRTHS} before it, none of them ready to work."})
+        if not self._stopping:
+            self._add()
+        return Event(worker.job, {FAILED: reason} if worker.job is not None else {})
+
+
+def ending(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code is None:
+        return "it does not answer"
+    if code >= 0:
+        return f"exit code {code}"
+    known = {each.value for each in signal.Signals}
+    name = signal.Signals(-code).name if -code in known else f"signal {-code}"
+    return f"killed by {name}" + (", as the system does when memory runs out" if name == "SIGKILL" else "")
+
+
+def serve(connection: Connection, pickled: bytes, index: int) -> None:
+    """What a worker process does: jobs come, messages go; it ends when the other end does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    talk = _ToParent(connection)
+    try:
+        try:
+            do = pickle.loads(pickled).open(index)
+        except AllWeatherError as error:
+            talk.say({FATAL: str(error)})
+            return
+        talk.say({READY: os.getpid()})
+        while True:
+            job = connection.recv()
+            if job == STOP:
+                continue
+            ended = attempt(do, job, talk)
+            talk.say(ended.message)
+            if not ended.usable:
+                return
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        os._exit(0)  # threads that read or write have nobody to do it for
+
+
+class _ToParent:
+    """The worker's end of the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._lock = connection, threading.Lock()
+
+    def say(self, message: Message) -> None:
+        with self._lock:
+            self._connection.send(message)
+
+    def stopping(self) -> bool:
+        return self._connection.poll()  # the parent says nothing else during a job
+
+
+def _send(connection: Connection, message: Any) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        return  # it has ended; the next events say so

@@ -1,0 +1,185 @@
+"""The command line over many streams: Ctrl-C, torchrun with a rank that is killed, plans over workers, and mistakes."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import ENVIRONMENT, MODEL, allweather, hear_interrupts
+from many import paint, same
+from PIL import Image
+
+from allweather.data.json_lines import read_json_lines
+
+COUNTS = {"fog": 6, "snow": 9}
+ADAPT = [sys.executable, "-m", "allweather", "adapt"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "allweather", "adapt"]
+MARK = "ALLWEATHER_TEST_RUN"  # by which the processes of a command are known
+MARKS: dict[subprocess.Popen[str], str] = {}
+SLOWLY = ("--size", "320x208")  # so that a signal meets it at work
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return paint(tmp_path_factory.mktemp("streams"), COUNTS)
+
+
+def start(command: list[str], *arguments: object) -> subprocess.Popen[str]:
+    mark = secrets.token_hex(8)
+    process = subprocess.Popen(
+        [*command, *map(str, (*arguments, *MODEL, "--write", "labels"))], env=ENVIRONMENT | {MARK: mark}, text=True,
+        stderr=subprocess.PIPE, preexec_fn=hear_interrupts, start_new_session=True,
+    )  # fmt: skip
+    MARKS[process] = mark
+    return process
+
+
+def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 90
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def lines(path: Path) -> int:
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+def processes_of(process: subprocess.Popen[str]) -> dict[int, bytes]:
+    """The processes that a command and all below it have left, each with its environment; zombies have none."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"{MARK}={MARKS[process]}\0".encode() in environment:
+            found[int(folder.name)] = environment
+    return found
+
+
+def rank(process: subprocess.Popen[str], number: int) -> int:
+    return next(pid for pid, said in processes_of(process).items() if f"\0RANK={number}\0".encode() in said)
+
+
+def labels(out: Path) -> dict[str, np.ndarray]:
+    files = sorted((out / "labels").rglob("*.png"))
+    return {str(path.relative_to(out)): np.asarray(Image.open(path)) for path in files}
+
+
+def test_ctrl_c_ends_all_workers_and_resuming_gives_the_labels_of_single_runs(
+    inputs: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = start(ADAPT, *inputs, "--out", out, "--workers", 2, "--save-every", 2, *SLOWLY)
+    wait_until(lambda: lines(out / "record.jsonl") >= 3, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "add --resume for the rest" in said and "Traceback" not in said, said
+    assert not processes_of(process)
+    done = lines(out / "record.jsonl")
+    assert 3 <= done < sum(COUNTS.values()) and not list(out.glob(".seen*"))
+    resumed = start(ADAPT, *inputs, "--out", out, "--workers", 1, "--resume", *SLOWLY)
+    assert resumed.communicate(timeout=120)[0] is None and resumed.returncode == 0
+    names = [line["name"] for line in read_json_lines(out / "record.jsonl")]
+    assert len(names) == len(set(names)) == sum(COUNTS.values())
+    alone: dict[str, np.ndarray] = {}
+    for folder in inputs:
+        single = allweather("adapt", folder, "--out", tmp_path / folder.name, *MODEL, "--write", "labels", *SLOWLY)
+        assert single.returncode == 0
+        found = labels(tmp_path / folder.name)
+        alone |= {f"labels/{folder.name}/{Path(name).name}": value for name, value in found.items()}
+    assert same(labels(out), alone)
+
+
+def test_a_rank_that_is_killed_ends_the_run_in_seconds_and_it_goes_on_from_there(
+    inputs: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = start(TORCHRUN, *inputs, "--out", out, "--save-every", 2, *SLOWLY)
+    wait_until(lambda: lines(out / "record.rank-1.jsonl") >= 3, process)
+    os.kill(rank(process, 1), signal.SIGKILL)
+    killed = time.monotonic()
+    said = process.communicate(timeout=60)[1]
+    assert time.monotonic() - killed < 20 and process.returncode != 0
+    assert "rank 0: another rank has ended" in said and "--resume goes on from there" in said, said
+    assert list((out / "sessions").glob(".together.*.safetensors")) and not processes_of(process)
+    resumed = start(TORCHRUN, *inputs, "--out", out, "--resume", *SLOWLY)
+    told = resumed.communicate(timeout=120)[1]
+    assert resumed.returncode == 0, told
+    names = [line["name"] for line in read_json_lines(out / "record.jsonl")]
+    assert len(names) == len(set(names)) == sum(COUNTS.values())  # the first rank had three steps without a frame
+    totals = json.loads((out / "record.json").read_text())["totals"]
+    assert totals["failures"] == 0 and len(totals["digest"]) == 64
+    assert sorted(path.name for path in (out / "sessions").iterdir()) == ["together.safetensors"]
+
+
+PLAN = """
+[run]
+seeds = [0, 1]
+[[models]]
+name = "demo:streetnet"
+size = "64x48"
+[[streams]]
+name = "scenes:fog"
+every = 8
+[[methods]]
+name = "mall-domain"
+"""
+
+
+def test_a_plan_over_workers_makes_the_records_of_one_process(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    figures = []
+    for name, more in (("one", ()), ("two", ("--workers", 2))):
+        done = allweather("bench", tmp_path / "plan.toml", "--out", tmp_path / name, *more)
+        assert done.returncode == 0 and "2 runs done, 0 were there, 0 run elsewhere, 0 failed" in done.stderr
+        figures.append([json.loads(path.read_text())["figures"] for path in sorted((tmp_path / name).glob("*.json"))])
+    assert figures[0] == figures[1]
+
+
+MISTAKES: dict[str, tuple[tuple[object, ...], str]] = {
+    "a film": (("--workers", 2, "--write", "video"), "leave video out of --write"),
+    "panels": (("--workers", 2, "--panels", "input"), "leave out --panels"),
+    "one session": (("--workers", 2, "--save-session", "s"), "every stream has its own session"),
+    "a dataset": (("--workers", 2, "--dataset", "acdc"), "--dataset is one stream"),
+    "no number": (("--workers", "many"), "expected a number of 1 to 1024, or auto"),
+    "an address": (("--ray", "nowhere"), "expected HOST:PORT, auto or local"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_said_before_anything_is_done(case: str, inputs: list[Path], tmp_path: Path) -> None:
+    more, said = MISTAKES[case]
+    if case == "an address":
+        pytest.importorskip("ray")
+    done = allweather("adapt", *inputs, *MODEL, "--out", tmp_path / "out", *more)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+def test_without_ray_the_message_has_the_command_that_installs_it(
+    inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = allweather("adapt", *inputs, *MODEL, "--out", tmp_path / "out", "--ray", "local")
+    assert done.returncode == 2 and "pip install 'allweather[scale]'" in done.stderr
+
+
+def test_merging_from_the_command_line(inputs: list[Path], tmp_path: Path) -> None:
+    for folder in inputs:
+        path = tmp_path / f"{folder.name}.safetensors"
+        more = ("--write", "labels", "--save-session", path)
+        assert allweather("adapt", folder, *MODEL, "--out", tmp_path / folder.name, *more).returncode == 0
+    sessions = sorted(tmp_path.glob("*.safetensors"))
+    done = allweather("merge", *sessions, "--out", tmp_path / "merged.safetensors")
+    assert done.returncode == 0 and "40.0%" in done.stderr and "of 2 sessions with 15 updates" in done.stderr
+    after = ("--from-session", tmp_path / "merged.safetensors", "--write", "labels")
+    assert allweather("adapt", inputs[0], *MODEL, "--out", tmp_path / "after", *after).returncode == 0

@@ -1,0 +1,102 @@
+"""Streams over worker processes: labels are a single process's, whatever ends, is killed or resumed."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from many import Deadly, alone, conduct, labels, paint, same, spread, task_of
+
+from allweather.app.pictures import Pictures
+from allweather.errors import AllWeatherError
+from allweather.scale.merged import MergedRecord
+from allweather.scale.processes import ProcessPool
+from allweather.scale.streams import split
+from allweather.scale.work import Line
+
+COUNTS = {"fog": 5, "rain": 7, "snow": 4, "night": 6, "overcast": 3, "clear": 5}
+METHODS = ("mall-sample", "mall-domain")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return paint(tmp_path_factory.mktemp("streams"), COUNTS)
+
+
+@pytest.fixture(scope="module")
+def expected(inputs: list[Path]) -> dict[str, Any]:
+    return {method: alone(inputs, method) for method in METHODS}
+
+
+def names_of(out: Path) -> list[str]:
+    return [json.loads(line)["name"] for line in (out / "record.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_workers_give_the_labels_of_one_process_though_one_of_them_is_killed(
+    method: str, inputs: list[Path], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    def killer(pool: ProcessPool) -> Any:
+        seen: list[str] = []
+
+        def heard(lines: list[Line]) -> None:
+            seen.extend(line["name"] for line in lines)
+            if len(seen) == 9:
+                os.kill(pool.pids[0], signal.SIGKILL)
+
+        return heard
+
+    record, conducted = spread(inputs, tmp_path, method, keep=killer, save_every=2)
+    assert conducted.again == 1 and not conducted.given_up and not record.failures
+    assert same(labels(tmp_path, record.done), expected[method]) and len(record.done) == sum(COUNTS.values())
+    streams = [] if method == "mall-sample" else sorted(COUNTS)
+    assert sorted(path.stem for path in (tmp_path / "sessions").glob("*.safetensors")) == streams
+    assert sorted(names_of(tmp_path)) == sorted(expected[method])  # each once
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_that_ended_in_the_middle_is_finished_by_another_number_of_workers(
+    method: str, inputs: list[Path], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    def stopper(pool: ProcessPool) -> Any:
+        def heard(lines: list[Line], seen: list[int] = [0]) -> None:  # noqa: B006
+            seen[0] += 1
+            if seen[0] == 8:
+                raise KeyboardInterrupt
+
+        return heard
+
+    with pytest.raises(KeyboardInterrupt):
+        spread(inputs, tmp_path, method, keep=stopper, save_every=3)
+    before = names_of(tmp_path)
+    assert 8 <= len(before) < sum(COUNTS.values())
+    assert method == "mall-sample" or list((tmp_path / "sessions").glob(".*.safetensors"))
+    record, _ = spread(inputs, tmp_path, method, workers=1)
+    assert same(labels(tmp_path, record.done), expected[method])
+    assert sorted(names_of(tmp_path)) == sorted(expected[method])
+
+
+def test_a_frame_that_ends_every_worker_fails_alone(
+    inputs: list[Path], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    deadly = Deadly(Pictures(tmp_path, ("labels",)), "snow/002")
+    record, conducted = spread(inputs[2:3], tmp_path, "mall-domain", workers=1, write=deadly)
+    assert list(record.failures) == ["snow/002"] and not conducted.given_up
+    assert "given up after 3 attempts: the worker ended by itself (killed by SIGKILL" in record.failures["snow/002"]
+    assert sorted(record.done) == ["snow/000", "snow/001", "snow/003"]
+    before = {name: expected["mall-domain"][name] for name in ("snow/000", "snow/001")}
+    assert same(labels(tmp_path, before), before)
+
+
+def test_workers_that_never_begin_end_the_run(inputs: list[Path], tmp_path: Path) -> None:
+    task = replace(task_of(tmp_path, "mall-domain"), token="not there")
+    with (
+        MergedRecord(tmp_path, {}, True) as record,
+        ProcessPool(task, 1) as pool,
+        pytest.raises(AllWeatherError, match=r"does not see .* all machines share"),
+    ):
+        conduct(pool, split(inputs), record, False)
+    assert not pool.pids

@@ -1,0 +1,216 @@
+"""One network on several ranks: equal to a session where there is one rank, equal on all where there are more."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from tiny import frames, tiny
+from torch import Tensor
+
+from allweather import methods
+from allweather.errors import AllWeatherError, SettingsError
+from allweather.scale.ranked import share
+from allweather.scale.ranks import RankLost, Ranks, launched
+from allweather.scale.streams import Source
+from allweather.scale.together import TogetherSession
+from allweather.session import Guard, Result, Session
+
+Step = Tensor | None
+
+
+class Alone(Ranks):
+    """One rank: what it says is what all say."""
+
+    def _reduced(self, values: Tensor, how: Any) -> Tensor:
+        return values
+
+
+class Threads(Ranks):
+    """Ranks that are threads of this process and wait for each other."""
+
+    def __init__(self, rank: int, shared: "Shared") -> None:
+        super().__init__(rank, shared.number)
+        object.__setattr__(self, "_shared", shared)
+
+    def _reduced(self, values: Tensor, how: Any) -> Tensor:
+        return values.copy_(self._shared.reduce(self.rank, values, how))  # type: ignore[attr-defined]
+
+
+class Shared:
+    """Where the threads put their values."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.values = number, [torch.empty(0)] * number
+        self._barrier = threading.Barrier(number, timeout=20)
+
+    def reduce(self, rank: int, values: Tensor, how: Any) -> Tensor:
+        try:
+            self.values[rank] = values.clone()
+            self._barrier.wait()
+            stacked = torch.stack(self.values)
+            self._barrier.wait()
+        except threading.BrokenBarrierError as error:
+            raise RankLost("another rank has ended") from error
+        return stacked.sum(0) if how == torch.distributed.ReduceOp.SUM else stacked.amax(0)
+
+    def leave(self) -> None:
+        self._barrier.abort()
+
+
+def method_of(**fields: Any) -> Any:
+    return methods.make("mall-domain", settings={"lr": 1e-3} | fields)
+
+
+def run_ranks(
+    steps: Sequence[Sequence[Step]], **options: Any
+) -> tuple[list[TogetherSession], list[list[Result | None]]]:
+    """Every rank's session after its steps, and its results."""
+    shared = Shared(len(steps))
+    method, found, failed = options.pop("method", method_of()), [[] for _ in steps], []
+    sessions = [
+        TogetherSession(tiny("batchnorm"), method, Threads(rank, shared), **options) for rank in range(len(steps))
+    ]
+
+    def along(rank: int) -> None:
+        try:
+            for image in steps[rank]:
+                found[rank].append(sessions[rank].step(image))
+                sessions[rank].check_equal()
+        except AllWeatherError as error:
+            failed.append(error)
+            shared.leave()
+
+    threads = [threading.Thread(target=along, args=(rank,)) for rank in range(len(steps))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for error in failed:
+        raise error
+    return sessions, found
+
+
+def same_state(one: Session, other: Session) -> bool:
+    mine, theirs = one._adapted.snapshot(), other._adapted.snapshot()
+    return all(torch.equal(value, theirs.tensors[name]) for name, value in mine.tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("fields", "guard"),
+    [
+        ({}, Guard()),
+        ({"iterations": 3}, Guard()),
+        ({"lr": 0.5, "anchor": 0.0}, Guard(every=1)),
+        ({"views": "plain"}, Guard()),
+    ],
+    ids=["online", "several iterations", "harmful", "one view"],
+)
+def test_one_rank_is_a_session(fields: dict[str, Any], guard: Guard) -> None:
+    method = method_of(**fields)
+    together = TogetherSession(tiny("batchnorm"), method, Alone(0, 1), guard=guard)
+    session = Session(tiny("batchnorm"), method, guard=guard)
+    kinds = set()
+    for image in [torch.full((3, 24, 32), 0.5), *frames(6), *frames(4, seed=1)]:
+        here, there = together.step(image), session(image)
+        assert here is not None and torch.equal(here.logits, there.logits) and here.decision.kind == there.decision.kind
+        kinds.add(here.decision.kind)
+    assert same_state(together, session)
+    assert (fields.get("lr") == 0.5) == bool(kinds & {"rolled-back", "reset", "shrunk"})
+
+
+def test_ranks_stay_equal_whatever_frames_each_of_them_has() -> None:
+    constant, broken = torch.full((3, 24, 32), 0.5), torch.full((3, 24, 32), float("nan"))
+    first: list[Step] = [*frames(3), None, frames(1, seed=5)[0], None, *frames(2, seed=6)]
+    second: list[Step] = [frames(1, seed=9)[0], None, constant, None, constant, frames(1, seed=8)[0], None, None]
+    sessions, found = run_ranks([first, second])
+    assert same_state(*sessions) and sessions[0]._adapted.updates == 7  # at the fourth step nobody had a frame
+    assert [result is None for result in found[1]] == [image is None for image in second]
+    assert found[1][2] is not None and found[1][2].decision.reason == "the image is constant"
+    sessions, found = run_ranks([[broken], [frames(1)[0]]])
+    assert found[0][0] is not None and found[0][0].decision.reason == "the image is not finite"
+    assert same_state(*sessions) and sessions[0]._adapted.updates == 1
+
+
+def test_the_update_is_that_of_the_mean_gradient() -> None:
+    """Two ranks of one frame each move as one rank that sees both with equal weight; the same frame twice as one."""
+    (image,) = frames(1)
+    twice, _ = run_ranks([[image], [image]])
+    session = Session(tiny("batchnorm"), method_of())
+    session(image)
+    assert same_state(twice[0], session)
+    apart, _ = run_ranks([[image], [frames(1, seed=4)[0]]])
+    assert not same_state(apart[0], session)
+
+
+def test_what_one_guard_refuses_no_rank_keeps() -> None:
+    steps = [list(frames(8)), list(frames(8, seed=3))]
+    sessions, found = run_ranks(steps, method=method_of(lr=0.5, anchor=0.0), guard=Guard(every=1))
+    kinds = [[result.decision.kind for result in results if result] for results in found]
+    assert kinds[0] == kinds[1] and set(kinds[0]) & {"rolled-back", "reset", "shrunk"}
+    assert same_state(*sessions)
+    good = [session._policy.good.tensors for session in sessions]
+    assert all(torch.equal(value, good[1][name]) for name, value in good[0].items())
+
+
+def test_a_rank_that_leaves_ends_the_others_step_without_a_trace() -> None:
+    shared = Shared(2)
+    session = TogetherSession(tiny("batchnorm"), method_of(), Threads(0, shared))
+    before = session._adapted.snapshot()
+    shared.leave()
+    with pytest.raises(RankLost):
+        session.step(frames(1)[0])
+    assert all(torch.equal(value, before.tensors[name]) for name, value in session._adapted.snapshot().tensors.items())
+    assert session._batches == 0
+
+
+def test_parameters_that_differ_are_found() -> None:
+    shared, said = Shared(2), []
+    sessions = [TogetherSession(tiny("batchnorm"), method_of(), Threads(rank, shared)) for rank in range(2)]
+    with torch.no_grad():
+        next(iter(sessions[1].state.parameters.values())).add_(1e-3)
+
+    def look(session: TogetherSession) -> None:
+        with pytest.raises(AllWeatherError, match="parameters differ"):
+            session.check_equal()
+        said.append(session)
+
+    threads = [threading.Thread(target=look, args=(session,)) for session in sessions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize("name", ["mall-sample", "norm", "cotta", "source"])
+def test_methods_that_are_more_than_moved_parameters_are_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: one model on several ranks"):
+        TogetherSession(tiny("batchnorm"), methods.make(name), Alone(0, 1))
+
+
+def stream(name: str, count: int) -> Source:
+    return Source(name, tuple((f"{name}/{number}", f"{number}.png") for number in range(count)))
+
+
+def test_streams_are_dealt_out() -> None:
+    three = [stream("a", 2), stream("b", 1), stream("c", 1)]
+    assert [share(three, Ranks(rank, 2)).names for rank in range(2)] == [["a/0", "a/1", "c/0"], ["b/0"]]
+    assert [share([stream("a", 5)], Ranks(rank, 2)).names for rank in range(2)] == [
+        ["a/0", "a/2", "a/4"],
+        ["a/1", "a/3"],
+    ]
+    with pytest.raises(SettingsError, match="3 streams for 4 ranks"):
+        share(three, Ranks(0, 4))
+
+
+def test_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    assert launched() is None
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(SettingsError, match="RANK"):
+        launched()
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "TORCHELASTIC_RESTART_COUNT": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == Ranks(3, 4, 1, 2) and Ranks(3, 4, 1).device("cuda") == "cuda:1"
