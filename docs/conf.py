@@ -20,9 +20,11 @@ extensions = [
     "mathml",
     "docstrings",
     "reports",
+    "command_line",
 ]
 exclude_patterns = ["_*"]
-nitpicky = False  # types of other libraries are named, not linked: no other site is asked at build time
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r"(?!allweather\.).*")]  # names of other libraries: no other site is asked
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -78,7 +78,7 @@ class Objective:
 class Method(ABC):
     """An adaptation method; every leaf is a frozen dataclass whose fields are its hyperparameters.
 
-    Class attributes:
+    Attributes:
         name: as the command line and records call it.
         source: the publication it implements.
         presets: fields that differ from the defaults, by preset name; `recommended` is the defaults, `paper` what the
