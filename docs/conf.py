@@ -24,7 +24,10 @@ extensions = [
 ]
 exclude_patterns = ["_*"]
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!allweather\.).*")]  # names of other libraries: no other site is asked
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!allweather\.).*"),  # names of other libraries: no other site is asked
+    (r"py:.*", r"allweather\.(ncut\.lowrank\.Factors|live\.clock\.Clock|methods\.method\.T)"),  # internal
+]
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -41,9 +44,12 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
+highlight_language = "text"  # of a block that names no language: commands
+
 html_theme = "furo"
 html_title = f"allweather {release}"
 html_math_renderer = "mathml"
+html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["allweather.css"]
 html_copy_source = False
