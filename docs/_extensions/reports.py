@@ -1,4 +1,4 @@
-"""Pages that `allweather report` writes are parts of a page: here each gets a title, and its headings one level more."""
+"""Pages that `allweather report` writes are parts of a page: each gets a title, and its headings one level more."""
 
 import re
 
