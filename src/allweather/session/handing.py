@@ -56,26 +56,26 @@ class HandsBack(ABC):
         size: tuple[int, int] | None = None,
         opset: int | None = None,
     ) -> None:
-        """Writes the adapted network; the suffix says as what. The file appears whole and checked, or not at all.
+        """Writes the adapted network to a file; the suffix chooses the format. The file appears whole, or not at all.
 
-        - `.safetensors`: a state dict that the user's own network loads, `load_state_dict(load_file(path))`.
-        - `.pt2`: a graph of `torch.export`. `.onnx`: the same for ONNX Runtime and others (extra `onnx`). Both take
-          `image`, 1×3×H×W, RGB in [0, 1], and give `logits`, 1×C×H×W: what the network expects of its input is inside.
-        - `.delta.safetensors`: what moved alone, for `allweather.apply_delta`.
+        - `.safetensors`: a state dict for the network's own class, `load_state_dict(load_file(path))`.
+        - `.pt2`, `.onnx`: a graph with the preprocessing inside. Input `image`, 1×3×H×W, RGB in [0, 1]; output
+          `logits`, 1×C×H×W. `.onnx` needs the extra `onnx`.
+        - `.delta.safetensors`: only the tensors that moved, for `allweather.apply_delta`.
 
-        What made it is in the file's metadata, as JSON under `allweather`. An export no longer adapts; mirrored and
-        other views of a method are not in it.
+        The metadata says what made the file, as JSON under `allweather`. An exported network no longer adapts, and
+        mirrored or other views of the method are not in it.
 
         Args:
-            path: missing folders are made.
-            statistics, frames: as of `network`. None is `stream` for `.safetensors`, which can hold nothing else that
-                a plain network follows, and `image` for the others.
-            size: (width, height) to fix a graph to; None leaves both open.
-            opset: of ONNX, 18 to 23; 18 where None.
+            path: the file; missing folders are made.
+            statistics, frames: see `network`. None is `stream` for `.safetensors` and `image` for the other formats.
+            size: (width, height) in pixels that a graph is fixed to; None leaves both open.
+            opset: of ONNX, 18 to 23; None is 18.
 
         Raises:
-            SettingsError: for another suffix, a setting that such a file does not have, and as `network`.
-            NetworkError: for a network that cannot become a graph, by line or operation, or whose graph disagrees.
+            SettingsError: for another suffix, for a setting that the format does not have, and as `network`.
+            NetworkError: for a network that cannot become a graph (the message names the line or operation), or whose
+                graph predicts differently.
             MissingLibraryError: for `.onnx` without the extra `onnx`.
             AllWeatherError: when the file cannot be written.
         """
