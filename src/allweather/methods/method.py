@@ -76,28 +76,30 @@ class Objective:
 
 
 class Method(ABC):
-    """An adaptation method; every leaf is a frozen dataclass whose fields are its hyperparameters.
+    """An adaptation method. Every concrete method is a frozen dataclass whose fields are its hyperparameters.
+
+    The first six attributes belong to the class, the others are fields.
 
     Attributes:
-        name: as the command line and records call it.
-        source: the publication it implements.
-        presets: fields that differ from the defaults, by preset name; `recommended` is the defaults, `paper` what the
-            authors published. A method that states none has `recommended` alone.
-        reconstruction: why preset `paper` is a reconstruction, where the authors did not publish all of it.
-        without_batchnorm: fields of `recommended` that differ for networks whose statistics cannot be replaced.
-        without: inherited fields that this method cannot act on, each with the reason; set, they are refused.
-        iterations: the most updates per batch.
-        stopping: when to end the updates of a batch earlier.
+        name: name on the command line and in records.
+        source: the publication.
+        presets: field values by preset name. `recommended` is the defaults, `paper` what the authors published; without
+            an entry a method has `recommended` alone.
+        reconstruction: why preset `paper` is a reconstruction, where the authors did not publish everything.
+        without_batchnorm: fields of `recommended` that differ for networks without BatchNorm statistics.
+        without: inherited fields that this method cannot use, each with the reason; setting one is an error.
+        iterations: maximum number of updates per batch.
+        stopping: when the updates of a batch end earlier.
         episodic: whether the network returns to the source after each batch.
         report_after: whether the reported prediction is made after the last update instead of before it.
         mirror: whether predictions are the mean over the image and its mirror image.
-        lookahead: length of one more step that the prediction after an update sees and the network does not keep.
-        adapt_every: of so many batches the first is learnt from.
-        adapt_scale: share of the images' size at which they are learnt from.
+        lookahead: rate of one more step that only this batch's prediction sees; the network does not keep it.
+        adapt_every: learns from the first of every so many batches.
+        adapt_scale: share of the images' size at which they are learnt from, above 0, at most 1.
 
     Raises:
-        AllWeatherError: by the constructor, for a value of another type or out of its field's range, and for a field
-            that could not act with the others as they are.
+        AllWeatherError: by the constructor, for a value of the wrong type or out of range, and for a field that could
+            change nothing with the others as they are.
     """
 
     name: ClassVar[str]
