@@ -146,23 +146,23 @@ class AdaptationFacts:
 class Segmenter(nn.Module):
     """A segmentation network with its preprocessing and class names.
 
-    Calling it maps RGB images B×3×H×W in [0, 1] to logits B×C×H×W, C = `len(classes)`, in the images' precision
-    whatever the network's is.
+    Calling it maps RGB images B×3×H×W in [0, 1] to logits B×C×H×W, with C = `len(classes)`, in the images' dtype. See
+    `Segmenter.wrap` for a network of your own.
 
     Args:
-        network: any module that returns logits B×C'×h×w, or a tuple, list, mapping or object that holds them.
+        network: a module that returns logits B×C'×h×w, or a tuple, list, mapping or object that holds them.
         classes: the class set, in the order of the logits.
         preprocessing: what the network expects of its input.
-        extra_logits: trailing logits that are no class of the set (void), dropped from the output.
-        name: how messages and records call it.
+        extra_logits: number of trailing logits that are no class (void); they are dropped.
+        name: name in messages and records.
         facts: what is known about adapting this network.
-        provenance: where its weights came from, if from a file.
-        window: how the image is cut where it is larger; None never cuts it.
-        enhancer: a network whose output is added to what the preprocessing gives; adaptation leaves it as it is.
-        output: which entry of what the network returns holds the logits: an index, a key or attribute, or a function
-            of it. None takes the entry `out` or `logits`, else the only one of the right shape.
-        probabilities: the network gives probabilities (a softmax); their logarithm is taken. Without it, an output
-            that is one is refused at the first call.
+        provenance: the checkpoint that the weights came from, if any.
+        window: how larger images are cut into windows; None never cuts.
+        enhancer: a network whose output is added to the preprocessed input; it does not adapt.
+        output: which entry of the network's output holds the logits: an index, a key, an attribute, or a function. None
+            takes `out` or `logits`, else the only entry of the right shape.
+        probabilities: True where the network returns probabilities (a softmax); their logarithm is taken. Undeclared
+            probabilities are refused at the first call.
     """
 
     def __init__(
