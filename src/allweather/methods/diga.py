@@ -17,14 +17,13 @@ from allweather.models.segmenter import Segmenter
 class Diga(Method):
     """p = (1 − mixture) · softmax(logits) + mixture · softmax(similarity to prototypes / temperature).
 
-    A class's prototype is the mean of its confident pixels, averaged along the stream and with the image's own
+    The prototype of a class is the mean of its confident pixels, averaged along the stream and with the image's own
     (Wang et al., Eq. 5 to 9).
 
-    Preset `paper` has the shares, similarity and averaging of the authors' code, with two differences. Any network
-    gives logits, few give features by a known name: prototypes live in the space of logits, theirs in the features
-    before the classifier. And their code moves the stream's prototypes by the ground truth of each image; no method
-    sees a label here, so the confident pixels move them, as the paper says. Where an image has no confident pixel at
-    all, the stream's prototypes classify it alone.
+    Preset `paper` has the shares, similarity and averaging of the authors' code, with two differences. Prototypes live
+    in the space of logits, which every network has; the authors' live in the features before the classifier. And the
+    authors' code moves the prototypes by the ground truth; no method here sees a label, so confident pixels move them,
+    as the paper says. An image without a confident pixel is classified by the stream's prototypes alone.
     """
 
     name: ClassVar[str] = "diga"

@@ -20,13 +20,13 @@ NONE = -1.0  # the average before its first value
 class Sar(GradientMethod):
     """The entropy of reliable pixels at θ + ε, ε the steepest ascent of length `radius` (Niu et al., Eq. 3 to 6).
 
-    Pixels count that are reliable at θ and still at θ + ε. Along a stream the parameters go back to the source after
-    every update that leaves the average of that second entropy under `recover`: the sign of collapse. As in the
-    authors' code the average and the optimizer's momentum stay, so that they go back again until it has risen.
+    Pixels count that are reliable at θ and still at θ + ε. Along a stream an average of that second entropy is kept;
+    after each update that leaves it under `recover`, a sign of collapse, the parameters return to the source. As in the
+    authors' code the average and the optimizer's momentum stay, so they return again until the average has risen.
 
-    The authors leave out the last stage of ResNet and ViT by its name; here every normalisation layer moves. Where no
-    pixel counts nothing is learnt; there the momentum alone makes their step. The gradient at θ + ε is taken by
-    shifting the parameters within the graph, so nothing has to be undone.
+    The authors leave out the last stage of ResNet and ViT by name; here every normalisation layer moves. Where no pixel
+    counts nothing is learnt; the authors' code makes a step of momentum there. The gradient at θ + ε is taken by
+    shifting the parameters within the graph.
     """
 
     name: ClassVar[str] = "sar"
