@@ -46,26 +46,31 @@ class VideoFrame:
 
 
 class Video:
-    """A video file, opened and checked; every iteration plays it from its beginning.
+    """A video file, opened and checked. Each iteration plays it from its beginning.
 
-    Frames of variable rate come as they are, each with its time. After an iteration that reached its end, `damage` says
-    what was lost: frames that are damaged in whole or in part, an end that is missing, all after a change of size.
-
-    Attributes:
-        path: the file.
-        rate: frames per second, the average where it varies; 25 where the file says nothing.
-        width, height: of every frame, in pixels, after it was turned upright.
-        frames: how many the file says that it holds; None where it does not say.
-        duration: in seconds, as the file says; None where it does not.
-        damage: what was lost in the last iteration; None before one, and where nothing was.
+    Frames of variable rate come as they are, each with its time. After an iteration to the end, `damage` says what was
+    lost: damaged frames, a missing end, everything after a change of size.
 
     Args:
         path: a file in any format that PyAV reads.
 
+    Attributes:
+        path: the file.
+        rate: frames per second, the average where it varies; 25 where the file says nothing.
+        width, height: of every frame in pixels, after it was turned upright.
+        frames: number of frames by the file's own account; None where it has none.
+        duration: in seconds by the file's own account; None where it has none.
+        damage: what was lost in the last iteration; None before one, and where nothing was lost.
+
     Raises:
-        ImageError: for a file that is missing, empty or no video, or has sound alone, a codec that this build of PyAV
+        ImageError: for a file that is missing, empty or no video, or has only sound, a codec that this build of PyAV
             lacks, or no frame that can be decoded.
         MissingLibraryError: when PyAV is not installed.
+
+    Example:
+        >>> video = Video("drive.mp4")  # doctest: +SKIP
+        >>> for frame in video:  # doctest: +SKIP
+        ...     frame.seconds, frame.pixels.shape  # H×W×3 uint8, RGB
     """
 
     def __init__(self, path: Path | str) -> None:
