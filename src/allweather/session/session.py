@@ -131,7 +131,7 @@ class Session(Streaming, HandsBack):
             self._start()
 
     def save(self, path: Path | str) -> None:
-        """Writes all that moved, the optimizer, the random state and what the guard remembers as one safetensors file.
+        """Writes the state to `path`, a safetensors file: parameters, statistics, optimizer, random state, guard.
 
         The file appears whole or not at all.
 
@@ -145,11 +145,11 @@ class Session(Streaming, HandsBack):
             save_session(Path(path), tensors | _named("counters", self._counters()), self._identity())
 
     def load(self, path: Path | str) -> None:
-        """Goes on from what `save` wrote; equals never having stopped.
+        """Goes on from the file at `path` that `save` wrote, as if nothing had stopped.
 
         Raises:
             CheckpointError: for an unreadable or damaged file, or one of another network, weights, method, guard,
-                precision or seed; the session is then as it was.
+                precision or seed. The session is then unchanged.
         """
         with self._alone():
             tensors = load_session(Path(path), self.state.tensors(), self._identity())

@@ -96,7 +96,7 @@ class Guard:
         return 1 - signs.kept <= (1 - self.min_kept) / 2
 
     def closer_verdict(self, flip: float, ncut: float) -> str | None:
-        """The same for the change under mirroring and the normalized cut, as ratios to the reference's."""
+        """The same for the change under mirroring (`flip`) and the cut (`ncut`), as ratios to the reference's."""
         if flip > self.max_flip:
             return f"mirroring the image changes the prediction {flip:.2f} times as much as the reference"
         if ncut > self.max_ncut:
