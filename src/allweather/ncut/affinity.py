@@ -129,7 +129,7 @@ class Affinity:
         return (scores.flatten(2) @ self.form.to(scores.dtype)).unflatten(2, self.counts.shape[1:])
 
     def terms(self, scores: Tensor) -> Tensor:
-        """The cut of each class before weighting, S_pᵀA(1 − S_p) / dᵀS_p: B×C, 0 for a class without mass."""
+        """S_pᵀA(1 − S_p) / dᵀS_p of each class, before weighting: B×C for `scores` B×C×H×W; 0 for an empty class."""
         self._fits(scores)
         if isinstance(self.form, Factors):
             return ncut_terms(scores, self.form)
