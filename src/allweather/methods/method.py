@@ -133,7 +133,7 @@ class Method(ABC):
 
     @abstractmethod
     def begin(self, model: Segmenter) -> State:
-        """Prepares the session's own copy of the network and says what may move.
+        """Prepares the session's own copy of the network, `model`, and says what may move.
 
         Raises:
             AllWeatherError: when the network has nothing that this method could move.
@@ -141,20 +141,34 @@ class Method(ABC):
 
     @abstractmethod
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
-        """One forward pass over the batch: the prediction so far, and what to minimise."""
+        """One forward pass over a batch: the prediction so far, and the loss.
+
+        Args:
+            model: the session's own copy of the network.
+            state: what may move, as `begin` gave it.
+            batch: the images, B×3×H×W in [0, 1], and what was computed from them.
+        """
 
     def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
-        """The method's one prediction: logits B×C×H×W of images B×3×H×W in [0, 1]; nothing moves.
+        """The method's prediction: logits B×C×H×W of images B×3×H×W in [0, 1]. Nothing moves.
 
-        What the session reports, compares, mirrors and looks ahead with. Without an update in between it equals
-        `objective`'s logits of the same images.
+        The session uses it for every prediction that it reports, compares or mirrors. Without an update in between it
+        equals `objective`'s logits of the same images.
+
+        Args:
+            model: the session's own copy of the network.
+            state: what may move, as `begin` gave it.
+            images: B×3×H×W, RGB in [0, 1].
         """
         return model(images)
 
     def deployed(self, state: State) -> Mapping[str, Tensor]:
         """The parameters with which the network alone predicts as this method does, by name within the network.
 
-        For exports. A method that predicts with other parameters than the moved ones gives those.
+        Exports write them. A method that predicts with other parameters than the moved ones (a teacher) gives those.
+
+        Args:
+            state: what has moved.
 
         Raises:
             SettingsError: where the prediction is more than the network's.
@@ -175,4 +189,4 @@ class Method(ABC):
         return None
 
     def after_update(self, model: Segmenter, state: State) -> None:
-        """Runs after each optimizer step (moving averages, restores)."""
+        """Runs after each optimizer step on `model` and `state`: moving averages, restores."""
