@@ -47,8 +47,9 @@ class Film(Closing):
         MissingLibraryError: when PyAV is not installed.
 
     Example:
-        >>> with Film("drive.mp4", 25, 640, 480) as film:  # doctest: +SKIP
-        ...     film.write(pixels)  # H×W×3 uint8, RGB
+        >>> import numpy as np
+        >>> with Film("night.mp4", rate=25, width=64, height=48) as film:
+        ...     film.write(np.zeros((48, 64, 3), np.uint8))  # RGB
     """
 
     def __init__(self, path: Path | str, rate: Fraction | float, width: int, height: int) -> None:
