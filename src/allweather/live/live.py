@@ -68,8 +68,12 @@ class Live:
         MissingLibraryError: when the library that reads the source is not installed.
 
     Example:
-        >>> for shown in aw.Live("rtsp://camera/street", session, budget=0.04):  # doctest: +SKIP
-        ...     labels, age = shown.result.labels, shown.age  # H×W, seconds
+        >>> import allweather as aw
+        >>> session = aw.Session(aw.load_model("demo:streetnet"), "source")
+        >>> for shown in aw.Live("drive.mp4", session, every_frame=True):  # or "rtsp://HOST/PATH", budget=0.04
+        ...     print(shown.result.labels.shape)
+        torch.Size([48, 64])
+        torch.Size([48, 64])
     """
 
     def __init__(
