@@ -43,18 +43,20 @@ class Diga(Method):
     share: float | None = option(
         None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED
     )
-    threshold: float = option(0.9, "confidence from which a pixel shapes its class's prototype, 0..1", low=0, high=1)
-    mixture: float = option(0.2, "share of the prototypes' classifier in the prediction, 0..1", low=0, high=1)
-    instance: float = option(0.8, "share of the image's own prototypes beside the stream's, 0..1", low=0, high=1)
+    threshold: float = option(
+        0.9, "minimum confidence of a pixel that counts for its class's prototype, 0..1", low=0, high=1
+    )
+    mixture: float = option(0.2, "weight of the prototypes' classifier in the prediction, 0..1", low=0, high=1)
+    instance: float = option(0.8, "weight of the image's own prototypes against the stream's, 0..1", low=0, high=1)
     averaged: Literal["prototypes", "predictions"] = option(
-        "prototypes", "what is averaged by that share: the prototypes, or what each of the two predicts"
+        "prototypes", "what that weight averages: the prototypes, or the predictions of both kinds"
     )
     similarity: Literal["cosine", "distance"] = option(
-        "cosine", "of a pixel's logits to a prototype: cosine of centred ones, or minus the Euclidean distance"
+        "cosine", "of a pixel's logits and a prototype: cosine of the centred logits, or minus the Euclidean distance"
     )
     decay: float = option(0.9, "share of themselves that the stream's prototypes keep at each image", low=0, high=1)
-    temperature: float = option(0.1, "of the similarities", above=0)
-    episodic: bool = option(False, "back to no prototypes after each batch")
+    temperature: float = option(0.1, "temperature of the softmax over similarities", above=0)
+    episodic: bool = option(False, "forget the prototypes after each batch")
 
     def begin(self, model: Segmenter) -> State:
         classes = len(model.classes)

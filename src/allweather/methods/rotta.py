@@ -45,12 +45,12 @@ class Rotta(GradientMethod):
 
     without: ClassVar = {"lookahead": "the teacher predicts, and a step of the student does not move it"}
 
-    episodic: bool = option(False, "back to the source network after each batch")
+    episodic: bool = option(False, "return to the source network after each batch")
     report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
-    teacher: float = option(0.999, "share of itself that the teacher keeps at each update", low=0, high=1)
-    capacity: int = option(8, "images that the memory holds", low=1)
-    side: int = option(384, "pixels of the longer side, to which larger images are reduced in the memory", low=1)
-    every: int = option(4, "images from one update to the next", low=1, needs=where(episodic=False))
+    teacher: float = option(0.999, "share of itself that the teacher keeps at each update, 0..1", low=0, high=1)
+    capacity: int = option(8, "maximum number of images in the memory", low=1)
+    side: int = option(384, "longest side of images in the memory, in pixels; larger ones are reduced", low=1)
+    every: int = option(4, "number of images from one update to the next", low=1, needs=where(episodic=False))
     strength: float = option(0.5, "change of brightness, contrast and gamma in the student's view, 0..1", low=0, high=1)
 
     def begin(self, model: Segmenter) -> State:

@@ -42,15 +42,17 @@ class Sar(GradientMethod):
     }
 
     lr: float = option(5e-4, "learning rate", low=0)
-    margin: float = option(0.4, "pixels count whose entropy is under this share of ln C", low=0)
+    margin: float = option(0.4, "maximum entropy of a pixel that counts, as a share of ln C", low=0)
     radius: float = option(0.05, "length of the step towards higher entropy", low=0)
     recover: float = option(
         0.2,
-        "average entropy along the stream, in nats, under which the source comes back",
+        "minimum average entropy along the stream, in nats; below it the source network comes back",
         low=0,
         needs=where(episodic=False),
     )
-    decay: float = option(0.9, "of that average", low=0, high=1, needs=where(episodic=False))
+    decay: float = option(
+        0.9, "share of itself that this average keeps at each update, 0..1", low=0, high=1, needs=where(episodic=False)
+    )
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
