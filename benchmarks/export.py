@@ -110,7 +110,7 @@ def measure(model: Segmenter, reader: str, every: int) -> dict[str, Any]:
 
 
 def session_after(model: Segmenter, split: str, every: int) -> Session:
-    session = Session(model, methods.make("mall-domain", settings={"mirror": False}, model=model))
+    session = Session(model, methods.make("mall-domain", settings={"views": ("plain",)}, model=model))
     for image, _, _ in frames(split, every):
         session.adapt(image)
     return session

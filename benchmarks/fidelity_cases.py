@@ -184,7 +184,7 @@ class _Supply:
         self.case, self.given = case, 0
 
     def __call__(self, images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-        count = self.case.settings["views"]
+        count = self.case.settings["augmentations"]
         self.given += 1
         return views(images, count)[[(self.given - 1) % count]]
 
@@ -316,7 +316,7 @@ CASES: tuple[Case, ...] = (
         parameter_limit=5e-3,
         deviation=SHARED,
     ),
-    Case("memo", "memo", {"views": 8}, limit=3e-4, same_labels=0.998, deviation=BIASED),
+    Case("memo", "memo", {"augmentations": 8}, limit=3e-4, same_labels=0.998, deviation=BIASED),
     # Adam divides by the root of a gradient's square: where that is near zero, another processor's rounding shows.
     Case(f"tent {REAL}", "tent", frames=3, limit=1e-4, parameter_limit=1e-4),
     Case(f"norm {REAL}", "norm", frames=3, limit=3e-3, same_labels=0.99, deviation=BIASED),

@@ -322,7 +322,7 @@ def memo(root: Path, segmenter: Segmenter, images: Tensor, case: Case) -> list[S
             back = torch.cat([one.flip(3) if index % 2 == 0 else one for index, one in enumerate(logits.split(1))])
             return back.flatten(2).movedim(1, 2)
 
-    count, start, steps = case.settings["views"], deepcopy(segmenter.state_dict()), []
+    count, start, steps = case.settings["augmentations"], deepcopy(segmenter.state_dict()), []
     third = stand_in("utils.third_party", aug=None, indices_in_1k=None, imagenet_r_mask=None)
     package = stand_in("utils", path=root / "imagenet-exps" / "utils")
     with checkout(root, package, third):

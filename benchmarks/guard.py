@@ -27,6 +27,7 @@ from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.data.labels import ClassMapping, find_mapping, mapping_between
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
+from allweather.methods.views import MIRROR
 from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.session.adapted import Prediction
@@ -121,7 +122,7 @@ class Watcher:
         flipped = images.flip(3)
         mixed, mixed_mirrored = adapted.source_logits(images), adapted.source_logits(flipped).flip(3)
         own, own_mirrored = self._source(images), self._source(flipped).flip(3)
-        mirrored = adapted.predict(flipped).plain.flip(3) if prediction.mirrored is None else prediction.mirrored
+        mirrored = prediction.views[MIRROR] if MIRROR in prediction.views else adapted.predict(flipped).plain.flip(3)
         ncut = cuts(images, [own, mixed, prediction.plain])
         self.found = {
             "step": asdict(compare(mixed, prediction.plain)),

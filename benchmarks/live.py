@@ -36,7 +36,7 @@ from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
 
 SIZE = (512, 256)
-SETTINGS: dict[str, dict[str, Any]] = {"mall-domain": {}, "mall-domain, mirror=false": {"mirror": False}}
+SETTINGS: dict[str, dict[str, Any]] = {"mall-domain": {}, "mall-domain, views=plain": {"views": ("plain",)}}
 TIMED = 60  # frames of plain prediction before and after each run, and of the run that measures latency
 
 

@@ -18,7 +18,7 @@ from allweather.report.page import markdown
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
 from allweather.runs.summary import image_count
-from benchmarks import fidelity, guard_table
+from benchmarks import fidelity, guard_table, passes
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, export, hostile, layernorm, live
@@ -203,6 +203,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layernorm": layernorm,
     "stream": stream,
     "live": live,
+    "passes": passes.table,
     "options": options,
     "adapt-io": adapt_io,
 }

@@ -82,7 +82,7 @@ def test_a_library_that_replaces_pillows_opening_changes_no_message(
 
     monkeypatch.setattr(Image, "open", opens)
     (tmp_path / "x.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match="x.png: not a readable image \\(of no known format\\)"):
+    with pytest.raises(ImageError, match=r"x.png: not a readable image \(of no known format\)"):
         read_rgb(tmp_path / "x.png")
 
 

@@ -65,6 +65,7 @@ CANDIDATES: dict[str, tuple[Any, ...]] = {
     "parameters": ("all", "head.*"),
     "redundancy": (-1.0, 1.9),
     "adapt_scale": (0.5,),
+    "views": (("plain", "gamma"), ("plain", "source-mirror")),
     "threshold": (0.0, 0.99),
     "horizon": (2,),
     "decay": (0.0,),

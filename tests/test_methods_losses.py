@@ -74,7 +74,7 @@ def test_memo_takes_the_mean_over_the_image_and_its_views(monkeypatch: pytest.Mo
     seen = images()
     probabilities = (GAIN * seen).softmax(1)
     mean = (probabilities + 3 * probabilities.flip(1)) / 4
-    torch.testing.assert_close(Setting("memo", views=3)(seen).loss, entropy(mean).mean())
+    torch.testing.assert_close(Setting("memo", augmentations=3)(seen).loss, entropy(mean).mean())
 
 
 def test_eta_weighs_reliable_pixels_by_how_sure_they_are() -> None:

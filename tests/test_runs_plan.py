@@ -15,13 +15,13 @@ from allweather import methods
 from allweather.data import open_files
 from allweather.data.folder import natural_key
 from allweather.data.images import write_json
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, SettingsError
 from allweather.report.collect import group_records
 from allweather.report.compare import compare, flatten
 from allweather.runs import execute as executor
 from allweather.runs.decisions import decisions_of
 from allweather.runs.execute import execute, make_record
-from allweather.runs.plan import Plan, PlannedRun, read_plan
+from allweather.runs.plan import MethodSpec, Plan, PlannedRun, read_plan
 from allweather.runs.record_file import read_record
 from allweather.runs.streams import open_stream
 from allweather.scoring.confusion import ConfusionMatrix
@@ -154,7 +154,7 @@ def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path) ->
     assert record["resolution"] == {"stored": ["80x60"], "input": ["64x48"], "scored": ["80x60"]}
     fields = {**run.method.fields, "mirror": True}
     mirrored = make_record(replace(run, method=replace(run.method, fields=fields)))
-    assert (record["views"], mirrored["views"]) == (1, 2)
+    assert (record["views"], mirrored["views"]) == (record["passes"], mirrored["passes"]) == (1, 2)
     source = make_record(tiny(root).runs[0])
     assert all(image["ncut_before"] == image["ncut"] for image in source["images"])  # nothing adapted
     before = [image["ncut_before"] for image in record["images"]]
@@ -365,3 +365,9 @@ def test_comparing_names_what_differs_and_pairs_the_images(root: Path) -> None:
     assert found["paired"]["mIoU"] == pytest.approx(theirs - ours, abs=0.02) and found["paired"]["images"] == FRAMES
     assert compare(source, tent | {"images": []})["paired"] is None
     assert flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
+
+
+def test_a_plan_has_no_views_of_ones_own(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="views: a plan's records cannot say"):
+        MethodSpec("norm", fields={"views": "plain,own.py:turned"})
+    assert MethodSpec("norm", fields={"views": "plain,x1.5"}).fields

@@ -1,5 +1,6 @@
 """Text as the values of a type, for arguments given on the command line or in a plan; nothing is ever evaluated."""
 
+from collections.abc import Callable
 from enum import Enum
 from math import isnan
 from pathlib import Path
@@ -11,6 +12,7 @@ from allweather.errors import SettingsError
 _NO = object()  # no value of the type
 _WORDS = {NoneType: "none", int: "integer", float: "number", bool: "true|false", str: "text", Path: "path"}
 _LISTS = (tuple, list)
+_FUNCTION = "a function"  # which no text gives
 
 
 def parse_value(where: str, value: Any, kind: Any) -> Any:
@@ -51,9 +53,12 @@ def _spell(kind: Any) -> str:
         items = get_args(kind)
         count = "" if kind in _LISTS or get_origin(kind) is list or items[-1] is Ellipsis else f"{len(items)} "
         words = sorted({spell_type(item) for item in items if item is not Ellipsis})
+        words = [word.removeprefix(f"{_FUNCTION}|") for word in words]
         if words in (["number"], ["integer"]):
             return f"{count}{words[0]}s separated by commas"
         return f"{count}values separated by commas ({', '.join(words) or 'text'})"
+    if get_origin(kind) is Callable:
+        return _FUNCTION
     return _WORDS.get(kind) or f"a {getattr(kind, '__name__', kind)}, which text cannot give"
 
 
@@ -65,6 +70,8 @@ def _try(value: Any, kind: Any) -> Any:
         return next((choice for choice in get_args(kind) if str(choice) == str(value)), _NO)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind.__members__.get(str(value), _NO)
+    if get_origin(kind) is Callable:
+        return value if callable(value) else _NO
     if kind in _LISTS or get_origin(kind) in _LISTS:
         return _several(value, kind)
     if kind is bool:

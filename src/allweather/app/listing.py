@@ -12,6 +12,7 @@ from allweather.data.datasets import DATASETS, list_datasets
 from allweather.data.datasets.own import list_own as own_datasets
 from allweather.data.labels import MAPPINGS
 from allweather.methods.own import list_own as own_methods
+from allweather.methods.views import passes_of
 from allweather.models import list_models
 from allweather.models.own import list_own as own_models
 
@@ -43,11 +44,15 @@ def show(
 
 
 def list_methods(known: Mapping[str, type[methods.Method]] = methods.METHODS) -> list[dict[str, Any]]:
-    """One row per method: name, source, fields with type, default and help, presets."""
+    """One row per method: name, source, fields with type, default and help, presets.
+
+    `passes` is what one prediction costs by default, in forward passes over the image: one per view of its size.
+    """
     return [
         {
             "name": name,
             "source": method.source,
+            "passes": passes_of(method.views),
             "fields": methods.describe_fields(method),
             "presets": {"recommended": {}, **method.presets},
             "reconstruction": method.reconstruction,
@@ -88,7 +93,9 @@ def _models(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str
 
 
 def _methods(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    return ("name", "presets", "source"), [(row["name"], ", ".join(row["presets"]), row["source"]) for row in rows]
+    return ("name", "presets", "passes to predict", "source"), [
+        (row["name"], ", ".join(row["presets"]), f"{row['passes']:g}", row["source"]) for row in rows
+    ]
 
 
 def _defaults(rows: list[dict[str, Any]]) -> Table:

@@ -8,6 +8,7 @@ from allweather.errors import AllWeatherError
 from allweather.methods.method import Method, State
 from allweather.methods.normalization import SHARED, BNMode
 from allweather.methods.option import option, where
+from allweather.methods.views import Views, views_option
 from allweather.models.segmenter import Segmenter
 
 
@@ -18,7 +19,7 @@ class Adaptation(Method):
     iterations: int = option(1, "maximum number of updates per batch", low=1)
     episodic: bool = option(True, "return to the source network after each batch")
     report_after: bool = option(True, "report the prediction made after the last update, not the one before it")
-    mirror: bool = option(False, "predict the mean over the image and its mirror image")
+    views: Views = views_option()
     lookahead: float = option(
         0.0,
         "learning rate of one extra Adam step that only this batch's prediction sees",

@@ -10,6 +10,7 @@ from torch.nn import functional
 from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.normalization import SHARED, BNMode, adopt_statistics
 from allweather.methods.option import option
+from allweather.methods.views import Views, views_option
 from allweather.models.segmenter import Segmenter
 
 
@@ -39,6 +40,7 @@ class Diga(Method):
         }
     }
 
+    views: Views = views_option()
     bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
     share: float | None = option(
         None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED

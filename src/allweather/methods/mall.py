@@ -13,6 +13,7 @@ from allweather.methods.losses import diversity, mean_entropy
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.option import Need, option, where
 from allweather.methods.stopping import Stopping
+from allweather.methods.views import Views, views_option
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 
@@ -35,7 +36,7 @@ _PAPER: dict[str, Any] = {
     "feature_sigma": None,
     "anchor": 0.0,
     "lookahead": 0.0,
-    "mirror": False,
+    "views": ("plain",),
 }
 
 _STOPS = Need(
@@ -62,7 +63,7 @@ class Mall(GradientMethod):
         "the paper and its supplement give no optimizer, learning rate, σ, or BatchNorm mode for adaptation"
     )
 
-    mirror: bool = option(True, "predict the mean over the image and its mirror image")
+    views: Views = views_option("plain", "mirror")
     scale: float = option(0.5, "share of the input's size at which the loss sees prediction and image", above=0, high=1)
     sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale", above=0)
     sigma_xy: float = option(100.0, "width of the affinity in space, in pixels of the input", above=0)

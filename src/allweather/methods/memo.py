@@ -33,21 +33,24 @@ class Memo(GradientMethod):
             "lr": 2.5e-4,
             "momentum": 0.0,
             "share": 1 / 17,
-            "views": 64,
+            "augmentations": 64,
             "original": False,
             "together": True,
         }
     }
 
     lr: float = option(5e-4, "learning rate", low=0)
-    views: int = option(4, "random views per update", low=1)
+    augmentations: int = option(4, "random views per update", low=1)
     original: bool = option(True, "the image itself counts as one more view")
     together: bool = option(False, "predict the views as one batch, with common BatchNorm statistics")
     strength: float = option(0.3, "strength of random changes of brightness, contrast and gamma, 0..1", low=0, high=1)
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)
-        views = [_turned(recoloured(batch.images, self.strength, state.generator), view) for view in range(self.views)]
+        views = [
+            _turned(recoloured(batch.images, self.strength, state.generator), view)
+            for view in range(self.augmentations)
+        ]
         seen = model(torch.cat(views)).split(len(batch.images)) if self.together else [model(view) for view in views]
         found = [_turned(one, view) for view, one in enumerate(seen)] + ([logits] if self.original else [])
         mean = torch.stack([one.float().softmax(1) for one in found]).mean(0)

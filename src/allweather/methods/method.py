@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from allweather.errors import SettingsError
 from allweather.methods.option import check_needs, check_ranges
 from allweather.methods.settings import check_types
 from allweather.methods.stopping import Stopping
+from allweather.methods.views import View, Views, parse_views
 from allweather.models.segmenter import Segmenter
 
 T = TypeVar("T")
@@ -92,7 +94,7 @@ class Method(ABC):
         stopping: when the updates of a batch end earlier.
         episodic: whether the network returns to the source after each batch.
         report_after: whether the reported prediction is made after the last update instead of before it.
-        mirror: whether predictions are the mean over the image and its mirror image.
+        views: what a prediction is the mean over, by name or as functions; see `allweather.methods.views`.
         lookahead: rate of one more step that only this batch's prediction sees; the network does not keep it.
         adapt_every: learns from the first of every so many batches.
         adapt_scale: share of the images' size at which they are learnt from, above 0, at most 1.
@@ -111,7 +113,7 @@ class Method(ABC):
     iterations: int = 1
     episodic: bool = True
     report_after: bool = False
-    mirror: bool = False
+    views: Views = ("plain",)
     lookahead: float = 0.0
     adapt_every: int = 1
     adapt_scale: float = 1.0
@@ -120,6 +122,12 @@ class Method(ABC):
         check_types(self)
         check_ranges(self, self.name)
         check_needs(self)
+        self.looks  # noqa: B018  # refuses names that are no views
+
+    @cached_property
+    def looks(self) -> tuple[View, ...]:
+        """The views that a prediction is the mean over; `plain` is among them."""
+        return parse_views(self.views)
 
     @property
     def stopping(self) -> Stopping:

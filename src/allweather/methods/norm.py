@@ -7,6 +7,7 @@ from allweather.errors import AllWeatherError
 from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.normalization import SHARED, adopt_statistics, has_statistics
 from allweather.methods.option import option
+from allweather.methods.views import Views, views_option
 from allweather.models.segmenter import Segmenter
 
 
@@ -31,7 +32,7 @@ class Norm(Method):
         "mixed",
         "statistics: mixed (per batch), batch (the batch's alone), running (an average along the stream)",
     )
-    mirror: bool = option(False, "predict the mean over the image and its mirror image")
+    views: Views = views_option()
     share: float | None = option(
         None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED
     )

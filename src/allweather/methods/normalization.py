@@ -90,6 +90,19 @@ def replaces_statistics(model: nn.Module) -> bool:
 
 
 @contextmanager
+def batch_in_parts(model: nn.Module, parts: int) -> Iterator[None]:
+    """Inside, a batch is so many batches of equal size one after another, each normalised by its own statistics."""
+    layers = [module for module in model.modules() if isinstance(module, TestTimeStatistics)]
+    for layer in layers:
+        layer.parts = parts
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.parts = 1
+
+
+@contextmanager
 def moving_statistics(model: nn.Module, moving: bool = True) -> Iterator[None]:
     """Lets forward passes inside move the running statistics of modes `running` and `train`, or keeps them still."""
     layers = [module for module in model.modules() if isinstance(module, TestTimeStatistics)]
@@ -109,9 +122,15 @@ class TestTimeStatistics(_BatchNorm):
     mode: BNMode
     share: float
     moving: bool
+    parts: int = 1
     seen: tuple[Tensor, Tensor] | None  # mean and variance of the first batch since they were last taken, while moving
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.parts > 1 and self.mode != "source":
+            return torch.cat([self._normalised(part) for part in input.chunk(self.parts)])
+        return self._normalised(input)
+
+    def _normalised(self, input: Tensor) -> Tensor:
         if self.mode == "source" or input.numel() // input.shape[1] < 2:
             return super().forward(input)
         if self.mode == "mixed":

@@ -1,18 +1,18 @@
 """A method's hyperparameters as text and JSON: what there is, what a value may be, what was chosen."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from allweather.errors import AllWeatherError, unknown
+from allweather.errors import AllWeatherError, SettingsError, unknown
 from allweather.values import alternatives, parse_value, spell_type
 
 
 def settings_of(method: Any) -> dict[str, Any]:
     """The method's name and every hyperparameter, ready for JSON."""
     values = {field.name: getattr(method, field.name) for field in fields(method)}
-    return {"name": method.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
+    return {"name": method.name, **{name: _plain(value) for name, value in values.items()}}
 
 
 def describe_fields(method: type[Any]) -> dict[str, dict[str, Any]]:
@@ -52,10 +52,29 @@ def parse_settings(method: type[Any], settings: Mapping[str, Any]) -> dict[str, 
     """
     hints = get_type_hints(method)
     known = {field.name for field in fields(method)}
+    settings = _with_views(method.name, settings)
     for name in settings:
         if name not in known:
             raise unknown(f"field of {method.name}", name, known)
     return {name: parse_value(f"{method.name}.{name}", value, hints[name]) for name, value in settings.items()}
+
+
+def _with_views(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`mirror`, as plans and records said it before there were other views, in the words of `views`."""
+    settings = dict(settings)
+    if "mirror" not in settings:
+        return settings
+    if "views" in settings:
+        raise SettingsError(f"{method}: mirror is an old word for views=plain,mirror. Say views alone.")
+    mirror = parse_value(f"{method}.mirror", settings.pop("mirror"), bool)
+    return settings | {"views": ("plain", "mirror") if mirror else ("plain",)}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; a function by its module and name."""
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return f"{value.__module__}:{value.__qualname__}" if callable(value) else value
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -67,7 +86,10 @@ def _is(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is(part, float) for part in value)
+        kinds = alternatives(get_args(kind)[0])
+        return isinstance(value, tuple) and all(any(_is(part, one) for one in kinds) for part in value)
+    if get_origin(kind) is Callable:
+        return callable(value)
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     return isinstance(value, kind)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from allweather.methods.method import Batch, Method, Objective, State
+from allweather.methods.views import Views, views_option
 from allweather.models.segmenter import Segmenter
 
 
@@ -14,6 +15,8 @@ class Source(Method):
     name: ClassVar[str] = "source"
     source: ClassVar[str] = "the network without adaptation"
     presets: ClassVar = {"paper": {}}
+
+    views: Views = views_option()
 
     def begin(self, model: Segmenter) -> State:
         return State()

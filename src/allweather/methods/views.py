@@ -1,12 +1,153 @@
 """Other views of the same images (mirrored, resized, recoloured) and their predictions on the images' own grid."""
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from allweather.errors import SettingsError, unknown
+from allweather.methods.option import option
+from allweather.plugins import Kind, find_place, load_own
+
 Network = Callable[[Tensor], Tensor]
+OwnView = Callable[[Network, Tensor], Tensor]
+Views: TypeAlias = tuple[OwnView | str, ...]
+
+NAMES = ("plain", "mirror", "gamma", "source", "gamma-mirror", "source-mirror", "x1.5", "mirror-x1.5")
+_OWN = Kind("view", "allweather.views", SettingsError, "myviews.py:turned")
+_SCALE = re.compile(r"x(\d+(?:\.\d+)?)")
+_SCALES = (0.25, 4.0)
+_LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
+_BRIGHTNESS = 0.33  # mean luminance after gamma: real night frames gain there, at .45 one lost 54 points (lab notes)
+_HALVINGS = 16  # of the search for the exponent, which ends within 1e-4 of it
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at images before they are predicted, and the way back onto their grid.
+
+    Attributes:
+        mirror: left and right exchanged.
+        gamma: each image to the power that brings its mean luminance (Rec. 709) to 0.33.
+        scale: the image's sides times this.
+        source: seen by the source network under its own BatchNorm statistics, not by the adapted one.
+        own: a function of the user's own, (network, images B×3×H×W) to logits B×C×H×W on the images' grid.
+    """
+
+    mirror: bool = False
+    gamma: bool = False
+    scale: float = 1.0
+    source: bool = False
+    own: OwnView | None = None
+
+    @property
+    def passes(self) -> float:
+        """What it costs, in forward passes over the images as they are; 1 of a function, which is not known."""
+        return self.scale**2
+
+    def of(self, images: Tensor) -> Tensor:
+        """The images B×3×H×W in [0, 1] as they are looked at."""
+        seen = resized(brightened(images) if self.gamma else images, self.scale)
+        return seen.flip(3) if self.mirror else seen
+
+    def back(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Logits of the view on a grid of `size`, height and width."""
+        logits = logits.flip(3) if self.mirror else logits
+        return (
+            logits if logits.shape[2:] == tuple(size) else functional.interpolate(logits, tuple(size), mode="bilinear")
+        )
+
+
+PLAIN, MIRROR = View(), View(mirror=True)
+SOURCE, SOURCE_MIRROR = View(source=True), View(source=True, mirror=True)
+
+
+def views_option(*default: str) -> Any:
+    """The field `views` of a method: what its prediction is the mean over."""
+    text = f"predict the mean over these views of the image: {', '.join(NAMES)}, other scales x0.5, or FILE.py:FUNCTION"
+    return option(default or ("plain",), text)
+
+
+def parse_views(names: Sequence[OwnView | str]) -> tuple[View, ...]:
+    """The views of these names, in their order.
+
+    Raises:
+        SettingsError: for an unknown name, a view given twice, and without `plain`, which the guard judges.
+    """
+    views = tuple(_parse(name) for name in names)
+    if PLAIN not in views:
+        raise SettingsError(
+            f"views: expected plain among them, which the guard judges; got {spell_views(names) or 'none'}."
+        )
+    for number, view in enumerate(views):
+        if view in views[:number]:
+            raise SettingsError(f"views: {spell_views(names[number : number + 1])} is named twice.")
+    return views
+
+
+def spell_views(names: Sequence[OwnView | str]) -> str:
+    """The names as the command line writes them; a function by its module and name."""
+    return ",".join(name if isinstance(name, str) else f"{name.__module__}:{name.__qualname__}" for name in names)
+
+
+def passes_of(names: Sequence[OwnView | str]) -> float:
+    """What a prediction over these views costs, in forward passes over the images as they are."""
+    return sum(view.passes for view in parse_views(names))
+
+
+def _parse(name: OwnView | str) -> View:
+    if not isinstance(name, str):
+        return View(own=name)
+    if place := find_place(name):
+        return View(own=_function(place.label, load_own(place, _OWN)))
+    view = View()
+    for word in name.split("-"):
+        fields = _word(word, name)
+        if any(getattr(view, field) != getattr(View(), field) for field in fields):
+            raise unknown("view", name, NAMES)
+        view = View(**{**vars(view), **fields})
+    return view
+
+
+def _word(word: str, name: str) -> dict[str, Any]:
+    if word in ("mirror", "gamma", "source"):
+        return {word: True}
+    if word == "plain" and name == "plain":
+        return {}
+    match = _SCALE.fullmatch(word)
+    if match is None:
+        raise unknown("view", name, NAMES)
+    scale, (low, high) = float(match[1]), _SCALES
+    if not low <= scale <= high or scale == 1:
+        raise SettingsError(f"views: {name}: expected a scale of {low:g} to {high:g} other than 1, got {scale:g}.")
+    return {"scale": scale}
+
+
+def _function(label: str, found: Any) -> OwnView:
+    if not callable(found):
+        raise SettingsError(f"{label}: expected a function (network, images) that gives logits, got {found!r:.80}.")
+    return cast(OwnView, found)
+
+
+@torch.no_grad()
+def brightened(images: Tensor) -> Tensor:
+    """Each image B×3×H×W to the power that brings its mean luminance to 0.33, found by bisection over 1/8 to 8.
+
+    The exponent is sought on every fourth pixel of every fourth row.
+    """
+    images = images.clamp(0, 1)
+    few = images[:, :, ::4, ::4]
+    weights = images.new_tensor(_LUMA).view(1, 3, 1, 1)
+    low, high = images.new_full((len(images), 1, 1, 1), -3.0), images.new_full((len(images), 1, 1, 1), 3.0)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        bright = (weights * few**2**middle).sum(1, keepdim=True).mean((2, 3), keepdim=True) > _BRIGHTNESS
+        low, high = torch.where(bright, middle, low), torch.where(bright, high, middle)
+    return images**2 ** ((low + high) / 2)
 
 
 def resized(images: Tensor, scale: float, antialias: bool = True) -> Tensor:

@@ -18,6 +18,7 @@ from allweather.data.images import write_image, write_json
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.methods.views import passes_of
 from allweather.models import load_model
 from allweather.models.segmenter import Segmenter
 from allweather.runs.evaluate import Protocol, run
@@ -218,7 +219,8 @@ def _head(entry: PlannedRun, session: Session, labelled: LabelledStream, protoco
         "identity": entry.identity,
         "run": entry.content,
         **provenance(session, labelled.stream, protocol, entry.batch),
-        "views": 2 if getattr(session.method, "mirror", False) else 1,  # the image, and its mirror image
+        "views": len(session.method.looks),
+        "passes": passes_of(session.method.views),  # of one prediction
         "prediction": "after the last pass" if continual else after,
     }
 

@@ -140,6 +140,11 @@ class MethodSpec(_Named):
     def __post_init__(self) -> None:
         _known("order", self.orders, ORDERS)
         _known("adapt_when", (self.adapt_when,), get_args(AdaptWhen))
+        if any(":" in str(view) for view in _listed(self.fields.get("views", ()))):
+            raise SettingsError(
+                f"method '{self.name}' views: a plan's records cannot say what a function of your own is. Write a "
+                "method of your own that has it, whose file's digest is in every record."
+            )
 
 
 @dataclass(frozen=True)
@@ -294,6 +299,11 @@ def _expand(
     ]
     unique = {entry.file: entry for entry in made}
     return list(unique.values())
+
+
+def _listed(value: Any) -> list[Any]:
+    """Items of a list, or of text that separates them by commas."""
+    return value.split(",") if isinstance(value, str) else list(value)
 
 
 def _entries(content: Mapping[str, Any], section: str, kind: type[T]) -> list[T]:

@@ -50,6 +50,7 @@ RECORD = {
     "reliability": Maybe([{"confidence": NUMBER, "accuracy": NUMBER}]),
     "resolution": Maybe({"stored": [str], "input": [str], "scored": [str]}),
     "versions": {"machine": str}, "frames": int, "order_hash": str, "prediction": str, "views": Maybe(int),
+    "passes": Maybe(NUMBER),
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe((*NUMBER, *OR_NONE)), "finished": Maybe(str),
 }  # fmt: skip
 ADAPTED = {"images": Each(IMAGE), "failures": Maybe(Each(str))}

@@ -1,17 +1,17 @@
 """The session's own copy of a network: what a method may move in it, its optimizer, its prediction, the ways back."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods.method import Batch, Method, Objective
-from allweather.methods.normalization import moving_statistics, own_statistics, replaces_statistics
-from allweather.methods.views import resized, view_logits
+from allweather.methods.normalization import batch_in_parts, moving_statistics, own_statistics, replaces_statistics
+from allweather.methods.views import PLAIN, View, resized
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
 from allweather.models.segmenter import Segmenter
@@ -19,6 +19,7 @@ from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, s
 
 Precision = Literal["float32", "bf16"]
 _EPS = 1e-8  # Adam's
+ONE_BY_ONE = ("cpu",)  # kinds of device where views pass one after another
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Prediction:
     Attributes:
         logits: what is reported: the mean over the views, or the plain one where there is no other.
         plain: of the images as they are.
-        mirrored: of their mirror images, mirrored back; None where the method does not look at them.
+        views: of each view that the method looks at, on the images' grid.
     """
 
     logits: Tensor
     plain: Tensor
-    mirrored: Tensor | None = None
+    views: Mapping[View, Tensor] = field(default_factory=dict)
 
 
 class AdaptedNetwork:
@@ -146,7 +147,7 @@ class AdaptedNetwork:
     @torch.no_grad()
     def predict_unmixed(self, images: Tensor) -> Tensor:
         """Plain logits B×C×H×W of the source network under its own BatchNorm statistics: not adapted in any way."""
-        with self._as_source(), own_statistics(self.model), self._autocast():
+        with self._unmixed_source(), self._autocast():
             return self.model(images)
 
     @torch.no_grad()
@@ -230,16 +231,42 @@ class AdaptedNetwork:
         return next((p.device for p in self.model.parameters()), otherwise or torch.device("cpu"))
 
     def _predict(self, network: Segmenter, images: Tensor, plain: Tensor | None) -> Prediction:
-        def predict(view: Tensor) -> Tensor:
-            return self.method.predict(network, self.state, view)
+        seen = {} if plain is None else {PLAIN: plain}
+        seen |= self._look_together(network, images, [view for view in self.method.looks if view not in seen])
+        for view in self.method.looks:
+            if view not in seen:
+                seen[view] = self._look(network, images, view)
+        if len(seen) == 1:
+            return Prediction(seen[PLAIN], seen[PLAIN], seen)
+        total = seen[self.method.looks[0]].float().softmax(1)
+        for view in self.method.looks[1:]:
+            total = total + seen[view].float().softmax(1)
+        mean = total / len(seen)
+        return Prediction(mean.clamp_min(torch.finfo(torch.float32).tiny).log(), seen[PLAIN], seen)
 
-        with self._autocast():
-            plain = predict(images) if plain is None else plain
-            if not self.method.mirror:
-                return Prediction(plain, plain)
-            mirrored = view_logits(predict, images, mirror=True)
-        mean = (plain.float().softmax(1) + mirrored.float().softmax(1)) / 2
-        return Prediction(mean.clamp_min(torch.finfo(torch.float32).tiny).log(), plain, mirrored)
+    def _look_together(self, network: Segmenter, images: Tensor, views: list[View]) -> dict[View, Tensor]:
+        """The views that one batch can hold, in one pass, each under its own statistics; none where nothing is gained.
+
+        On the CPU a batch of two takes as long as two batches of one, or longer.
+        """
+        same = [view for view in views if view.own is None and not view.source and view.scale == 1]
+        plain_network = network is self.model and type(self.method).predict is Method.predict
+        if len(same) < 2 or not plain_network or images.device.type in ONE_BY_ONE:
+            return {}
+        with batch_in_parts(self.model, len(same)), self._autocast():
+            parts = network(torch.cat([view.of(images) for view in same])).chunk(len(same))
+        return {view: view.back(part, images.shape[2:]) for view, part in zip(same, parts, strict=True)}
+
+    def _look(self, network: Segmenter, images: Tensor, view: View) -> Tensor:
+        """Logits B×C×H×W of one view of the images, on their grid."""
+
+        def predict(images: Tensor) -> Tensor:
+            return self.model(images) if view.source else self.method.predict(network, self.state, images)
+
+        with self._unmixed_source() if view.source else nullcontext(), self._autocast():
+            if view.own is not None:
+                return _checked(view.own(predict, images), images)
+            return view.back(predict(view.of(images)), images.shape[2:])
 
     @contextmanager
     def _as_source(self) -> Iterator[None]:
@@ -257,5 +284,23 @@ class AdaptedNetwork:
             for name, tensor in tensors.items():
                 tensor.data = kept[name]
 
+    @contextmanager
+    def _unmixed_source(self) -> Iterator[None]:
+        """Inside, the network is the source under its own BatchNorm statistics."""
+        with self._as_source(), own_statistics(self.model):
+            yield
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device().type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def _checked(logits: object, images: Tensor) -> Tensor:
+    """What a user's own view gave, if it is logits on the images' grid."""
+    expected = (len(images), *images.shape[2:])
+    if isinstance(logits, Tensor) and logits.ndim == 4 and (len(logits), *logits.shape[2:]) == expected:
+        return logits
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    raise SettingsError(
+        f"views: a function must give logits B×C×H×W on the images' own grid, here {expected[0]}×C×{expected[1]}×"
+        f"{expected[2]}; got {got}."
+    )

@@ -183,7 +183,7 @@ class HandsBack(ABC):
 
     def _about(self, statistics: Statistics) -> dict[str, Any]:
         mixes = bool(self._averages.layers)
-        views = ["the picture alone; the session averages with its mirror image"] if self.method.mirror else []
+        views = ["the picture alone; the session averages views"] if len(self.method.looks) > 1 else []
         return {
             "network": self.model.name,
             "classes": list(self.model.classes.names),

@@ -92,4 +92,7 @@ def _part(kind: type[T], group: str, identity: Mapping[str, str]) -> T:
 
 def _text(saved: str) -> str:
     """A saved value as the command line takes it: none for None, and lists without brackets."""
-    return "none" if saved == "None" else re.sub(r"^[\[(](.*?),?[\])]$", r"\1", saved)
+    if saved == "None":
+        return "none"
+    items = re.fullmatch(r"[\[(](.*?),?[\])]", saved)
+    return saved if items is None else ",".join(item.strip().strip("'") for item in items[1].split(","))

@@ -79,7 +79,11 @@ def take_steps(adapted: AdaptedNetwork, batch: Batch) -> Steps:
         if not _goes_on(steps, objective, reading, adapted):
             break
         steps.pending = adapted.gradient(loss) if gradient is None else gradient
-        if iteration + 1 == method.iterations and not method.report_after and (method.mirror or learnt is not batch):
+        if (
+            iteration + 1 == method.iterations
+            and not method.report_after
+            and (len(method.looks) > 1 or learnt is not batch)
+        ):
             steps.reported = adapted.predict(batch.images, steps.last if learnt is batch else None)
         adapted.move()
         steps.updates, steps.current, steps.stop = steps.updates + 1, False, "cap"

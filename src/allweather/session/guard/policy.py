@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from allweather.errors import CheckpointError
+from allweather.methods.views import MIRROR, SOURCE, SOURCE_MIRROR
 from allweather.session.adapted import AdaptedNetwork, Prediction
 from allweather.session.guard.limits import Guard
 from allweather.session.guard.signs import Signs, changed_labels, compare, cuts, mirror_change, summary
@@ -133,15 +134,23 @@ class Policy:
         if reference is None or not (adapted.mixes and self.guard.looks_at_mixing(stream=not self._episodic)):
             return None
         flipped = images.flip(3)
-        own, own_mirrored = adapted.predict_unmixed(images), adapted.predict_unmixed(flipped).flip(3)
+        own = self._own(images, prediction.views.get(SOURCE))
+        own_mirrored = self._own(flipped, prediction.views.get(SOURCE_MIRROR), flipped=True)
         before = max(changed_labels(own, own_mirrored), _LEAST_CHANGE)
         mixed = changed_labels(reference, adapted.source_logits(flipped).flip(3))
         reason = self.guard.mixing_verdict(mixed / before)
         if reason is None:
             return None
         self._history.interval, self._history.wait = 1, 0  # the next batch is looked at again
-        views = [own] if prediction.mirrored is None else [own, own_mirrored]
+        views = [own] if MIRROR not in prediction.views else [own, own_mirrored]
         return reason, torch.stack([view.float().softmax(1) for view in views]).mean(0)
+
+    def _own(self, images: Tensor, seen: Tensor | None, *, flipped: bool = False) -> Tensor:
+        """The unmixed source's logits on the unflipped grid, as the views have them already or made now."""
+        if seen is not None:
+            return seen
+        logits = self._adapted.predict_unmixed(images)
+        return logits.flip(3) if flipped else logits
 
     def accepts(self, images: Tensor, reference: Tensor, prediction: Prediction) -> bool:
         """Whether a prediction made part of the way back may stand."""
@@ -172,7 +181,7 @@ class Policy:
         if signs.disagreement <= self.guard.closer_look:
             return None
         source = mirror_change(reference, other_source)
-        other = adapted.predict(mirrored).plain if prediction.mirrored is None else prediction.mirrored.flip(3)
+        other = adapted.predict(mirrored).plain if MIRROR not in prediction.views else prediction.views[MIRROR].flip(3)
         before, after = cuts(images, [reference, plain])
         flip = float(mirror_change(plain, other) / source.clamp_min(1e-6))
         return self.guard.closer_verdict(flip, after / max(before, 1e-6))

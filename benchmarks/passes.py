@@ -1,0 +1,144 @@
+"""Counts what each method asks of the network per frame: forward passes by what they are for, and backward passes.
+
+    python -m benchmarks.passes --json FILE
+
+A pass over an image at its own size counts one, at ×1.5 it counts 2.25. Counted along a procedural drive with the
+shipped network, guard on; a test counts the parts that do not depend on the pictures again, on another network.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from allweather import Session, load_model, methods
+from allweather.data.scenes import scene_stream
+from allweather.models.segmenter import Segmenter
+from benchmarks.committed import benchmark_record, spell_lines
+
+FRAMES, SIZE = 24, (160, 96)  # small: passes are counted, not timed
+LEARNING, PREDICTING, GUARDING, BACKWARD = "learning", "predicting", "guarding", "backward"
+PARTS = (LEARNING, BACKWARD, PREDICTING, GUARDING)
+PURPOSES = {
+    "objective": LEARNING, "predict": PREDICTING, "predict_ahead": PREDICTING,
+    "source_logits": GUARDING, "predict_source": GUARDING, "predict_unmixed": GUARDING, "plain_logits": GUARDING,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    frames = [frame.image for frame in scene_stream("night", range(FRAMES), SIZE)]
+    model = load_model("demo:streetnet")
+    rows = {f"{name} {preset}": count(model, name, preset, frames) for name, preset in every_preset()}
+    text = spell_lines(
+        {"benchmark": "passes", "frames": FRAMES, "of": "demo:streetnet, procedural night", "rows": rows}
+    )
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+
+
+def every_preset() -> Iterator[tuple[str, str]]:
+    """Each method with each of its presets."""
+    for name, method in methods.METHODS.items():
+        for preset in {"recommended": {}, **method.presets}:
+            yield name, preset
+
+
+def count(model: Segmenter, name: str, preset: str, frames: Sequence[Tensor], **session: Any) -> dict[str, float]:
+    """Passes per frame along the frames, by what they are for."""
+    running = Session(model, methods.make(name, preset, model=model), **session)
+    with counting(running) as found:
+        for frame in frames:
+            running(frame)
+    return {part: round(found[part] / len(frames), 2) for part in PARTS}
+
+
+@contextmanager
+def counting(session: Session) -> Iterator[Counter[str]]:
+    """Counts the session's passes inside."""
+    adapted, found, purpose = session._adapted, Counter[str](), [LEARNING]
+    area, followed = 0, 0.0  # pixels of the batch, and passes since the last gradient that autograd follows
+
+    def passed(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal followed
+        found[purpose[-1]] += inputs[0].numel() / area
+        followed += inputs[0].numel() / area * torch.is_grad_enabled()
+
+    def measured(call: Callable[..., Any]) -> Callable[..., Any]:
+        def start(batch: Any) -> Any:
+            nonlocal area
+            area = batch.images.numel()
+            return call(batch)
+
+        return start
+
+    def named(call: Callable[..., Any], what: str) -> Callable[..., Any]:
+        def inside(*given: Any, **named: Any) -> Any:
+            nonlocal followed
+            followed = followed if what == GUARDING else 0.0
+            purpose.append(GUARDING if purpose[-1] == GUARDING else what)
+            try:
+                return call(*given, **named)
+            finally:
+                purpose.pop()
+
+        return inside
+
+    def gradient(loss: Tensor, call: Callable[[Tensor], Tensor] = adapted.gradient) -> Tensor:
+        found[BACKWARD] += followed
+        return call(loss)
+
+    hook = adapted.model.network.register_forward_pre_hook(passed)
+    policy = session._policy
+    replaced: list[tuple[Any, str, Any]] = [
+        (adapted, name, named(getattr(adapted, name), what)) for name, what in PURPOSES.items()
+    ]
+    replaced += [(policy, name, named(getattr(policy, name), GUARDING)) for name in ("judge", "doubt", "accepts")]
+    replaced += [(adapted, "gradient", gradient), (adapted, "at_adapt_scale", measured(adapted.at_adapt_scale))]
+    for holder, name, call in replaced:
+        setattr(holder, name, call)
+    try:
+        yield found
+    finally:
+        hook.remove()
+        for holder, name, _ in replaced:
+            delattr(holder, name)
+
+
+def table() -> str:
+    """One row per method and preset."""
+    record = benchmark_record("performance/passes.json")
+    if record is None:
+        return "not measured"
+    lines = [
+        "| method | preset | forward, learning | backward | forward, predicting | forward, guard | in forwards |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, row in record["rows"].items():
+        name, preset = key.split()
+        cells = " | ".join(f"{row[part]:g}" for part in PARTS)
+        lines.append(f"| {name} | {preset} | {cells} | {in_forwards(row):.1f} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Per frame, over {record['frames']} frames of {record['of']}; a backward pass counts two forward passes.",
+        ]
+    )
+
+
+def in_forwards(row: dict[str, float]) -> float:
+    """All of it in forward passes; a backward pass takes about as long as two."""
+    return row[LEARNING] + 2 * row[BACKWARD] + row[PREDICTING] + row[GUARDING]
+
+
+if __name__ == "__main__":
+    main()

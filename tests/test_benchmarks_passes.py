@@ -1,0 +1,36 @@
+"""The table of passes: what the record says of a method is what it does, on another network too."""
+
+import pytest
+import torch
+from tiny import frames, tiny
+
+from allweather import Guard
+from allweather.models.segmenter import Segmenter
+from benchmarks.committed import benchmark_record
+from benchmarks.passes import BACKWARD, GUARDING, LEARNING, PREDICTING, count, every_preset
+
+RECORD = benchmark_record("performance/passes.json") or {"rows": {}}
+BY_CONTENT = {  # what these ask for depends on how sure they are of a picture
+    "cotta": (LEARNING,), "rotta": (LEARNING, BACKWARD), "eta": (BACKWARD,), "eata": (BACKWARD,),
+    "mall-sample": (LEARNING, BACKWARD, PREDICTING), "mall-domain": (LEARNING, BACKWARD, PREDICTING),
+    "self-adaptive": (PREDICTING,),
+}  # fmt: skip
+
+
+def sure() -> Segmenter:
+    """A tiny network with logits so large that the pixels count as reliable."""
+    model = tiny("batchnorm")
+    with torch.no_grad():
+        model.network.head[-1].weight.mul_(30)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:eata")
+@pytest.mark.parametrize(("name", "preset"), list(every_preset()))
+def test_a_method_makes_the_passes_that_the_record_says(name: str, preset: str) -> None:
+    found = count(sure(), name, preset, list(frames(3)), guard=Guard(enabled=False))
+    recorded = RECORD["rows"][f"{name} {preset}"]
+    free = BY_CONTENT.get(name, ()) if preset == "paper" or name in ("cotta", "rotta", "eata") else ()
+    for part in (LEARNING, BACKWARD, PREDICTING):
+        assert part in free or found[part] == pytest.approx(recorded[part], abs=0.01), part
+    assert found[GUARDING] == 0

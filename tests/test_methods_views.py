@@ -1,0 +1,137 @@
+"""Views of an image: what their names mean, what is refused, and the way back onto the image's grid."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import frames, tiny
+from torch import Tensor
+
+from allweather import Guard, Session, methods
+from allweather.errors import AllWeatherError
+from allweather.methods.settings import parse_settings, settings_of
+from allweather.methods.views import View, brightened, parse_views, passes_of
+from allweather.session import adapted
+
+FREE = Guard(enabled=False)
+NAMES = {
+    "mirror": View(mirror=True),
+    "gamma-mirror": View(mirror=True, gamma=True),
+    "source": View(source=True),
+    "mirror-x1.5": View(mirror=True, scale=1.5),
+    "source-gamma-x0.5": View(source=True, gamma=True, scale=0.5),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_a_view(name: str) -> None:
+    assert parse_views(("plain", name)) == (View(), NAMES[name])
+    assert passes_of(("plain", name)) == 1 + NAMES[name].scale ** 2
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("mirror",), "expected plain among them"),
+        ((), "expected plain among them.*got none"),
+        (("plain", "miror"), "Did you mean 'mirror'"),
+        (("plain", "mirror", "mirror"), "mirror is named twice"),
+        (("plain", "x9"), "a scale of 0.25 to 4 other than 1, got 9"),
+        (("plain", "x1"), "other than 1"),
+        (("plain", "mirror-plain"), "unknown view 'mirror-plain'"),
+        (("plain", "mirror-mirror"), "unknown view 'mirror-mirror'"),
+        (("plain", 3), "expected values separated by commas"),
+    ],
+)
+def test_what_is_no_list_of_views_is_refused(names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(AllWeatherError, match=message):
+        methods.make("norm", settings={"views": names})
+    with pytest.raises(AllWeatherError, match=message):
+        methods.Norm(views=names)
+
+
+@pytest.mark.parametrize("view", [View(), View(mirror=True), View(scale=2.0), View(mirror=True, scale=0.5)])
+def test_a_view_comes_back_onto_the_grid_of_the_image(view: View) -> None:
+    ramp = torch.linspace(0, 1, 32).expand(1, 3, 16, 32).clone()
+    torch.testing.assert_close(view.back(view.of(ramp), (16, 32)), ramp, atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize("level", [0.02, 0.2, 0.33, 0.8])
+def test_gamma_brings_every_image_to_one_luminance(level: float) -> None:
+    image = level * torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).sqrt()
+    weights = torch.tensor([0.2126, 0.7152, 0.0722]).view(3, 1, 1)
+    bright = (weights * brightened(image)).sum(1).mean((1, 2))
+    torch.testing.assert_close(bright, torch.full((2,), 0.33), atol=0.01, rtol=0)
+    order = image[0].flatten().argsort()
+    assert (brightened(image)[0].flatten()[order].diff() >= 0).all(), "brighter pixels stay brighter"
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_gamma_of_an_image_of_one_value_stays_finite(value: float) -> None:
+    assert brightened(torch.full((1, 3, 8, 8), value)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["source", "norm", "tent", "cotta", "mall-domain", "diga", "crf"])
+def test_a_prediction_is_the_mean_over_its_views(name: str) -> None:
+    views, model, image = ("plain", "gamma-mirror", "x2", "source-mirror"), tiny("batchnorm"), frames(1)[0]
+    session = Session(model, methods.make(name, settings={"views": views}, model=model), guard=FREE)
+    session(image)
+    network = session._adapted
+    one = image[None]
+    expected = [network.method.predict(network.model, network.state, one).softmax(1)]
+    gamma = brightened(one).flip(3)
+    expected.append(network.method.predict(network.model, network.state, gamma).flip(3).softmax(1))
+    large = torch.nn.functional.interpolate(one, scale_factor=2, mode="bilinear")
+    back = network.method.predict(network.model, network.state, large)
+    expected.append(torch.nn.functional.interpolate(back, one.shape[2:], mode="bilinear").softmax(1))
+    expected.append(model(one.flip(3)).flip(3).softmax(1))
+    found = session.predict(image).softmax(0)
+    torch.testing.assert_close(found, torch.stack(expected).mean(0)[0], atol=1e-5, rtol=0)
+
+
+def test_views_in_one_batch_are_normalised_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    views, image = ("plain", "mirror", "gamma", "x2"), frames(1)[0]
+
+    def predicted() -> Tensor:
+        return Session(tiny("batchnorm"), methods.make("norm", settings={"views": views}), guard=FREE)(image).logits
+
+    apart = predicted()
+    monkeypatch.setattr(adapted, "ONE_BY_ONE", ())
+    seen: list[int] = []
+    forward = torch.nn.Conv2d.forward
+
+    def counted(layer: torch.nn.Conv2d, input: Tensor) -> Tensor:
+        seen.append(len(input))
+        return forward(layer, input)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", counted)
+    torch.testing.assert_close(predicted(), apart, atol=1e-5, rtol=1e-5)
+    assert 2 in seen  # mirror and gamma; plain is the objective's own
+
+
+def turned(network, images):  # type: ignore[no-untyped-def]
+    return network(images.flip(2)).flip(2)
+
+
+def lost(network, images):  # type: ignore[no-untyped-def]
+    return network(images)[:, :, 1:]
+
+
+def test_a_view_of_ones_own_is_a_function(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("def turned(network, images):\n    return network(images.flip(2)).flip(2)\n")
+    image, model = frames(1)[0], tiny("batchnorm")
+    direct = Session(model, methods.Norm(views=("plain", turned)), guard=FREE)(image).logits
+    named = methods.make("norm", settings={"views": f"plain,{tmp_path}/own.py:turned"})
+    assert torch.equal(Session(model, named, guard=FREE)(image).logits, direct)
+    plain = Session(model, methods.Norm(), guard=FREE)(image).logits
+    assert not torch.allclose(direct, plain)
+    assert settings_of(methods.Norm(views=("plain", turned)))["views"] == ["plain", "test_methods_views:turned"]
+    with pytest.raises(AllWeatherError, match="logits B×C×H×W on the images' own grid"):
+        Session(model, methods.Norm(views=("plain", lost)), guard=FREE)(image)
+
+
+def test_mirror_is_an_old_word_for_two_views() -> None:
+    assert parse_settings(methods.Tent, {"mirror": "true"}) == {"views": ("plain", "mirror")}
+    assert parse_settings(methods.Tent, {"mirror": False}) == {"views": ("plain",)}
+    with pytest.raises(AllWeatherError, match="mirror is an old word"):
+        parse_settings(methods.Tent, {"mirror": True, "views": "plain"})
