@@ -52,6 +52,7 @@ html_math_renderer = "mathml"
 html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["allweather.css"]
+html_js_files = ["accessible.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
