@@ -174,3 +174,27 @@ def _live_cells(row: Row) -> list[str]:
     rates = [row[key] for key in ("plain_per_second", "live_per_second", "rate_kept", "rate_kept_by_cpu_time")]
     late = f"{row['plain_p95_ms']:.0f}", f"{row['live_p95_ms']:.0f}", f"{row['latency_ratio']:.2f}"
     return [*(f"{rate:.2f}" for rate in rates), *late, f"{row['mIoU']:.2f}", f"{row['gain_kept']:.0%}"]
+
+
+def serve() -> str:
+    """What came back under load: statuses, times, memory."""
+    found = benchmark_record("performance/serve.json")
+    if found is None:
+        return "not measured"
+    late, memory = found["latency_ms"], found["memory_mib"]
+    refused = sum(number for status, number in found["statuses"].items() if status not in ("200", "429"))
+    rows = [
+        ["requests", f"{found['requests']}, {found['of_streams']} of {found['sessions_saved']} streams"],
+        ["predicted / hostile and refused", f"{found['statuses']['200']} / {refused}"],
+        ["wrong / lost", f"{found['wrong']} / {found['lost']}"],
+        ["answered 429, and sent again", str(found["statuses"].get("429", 0))],
+        ["requests per second", f"{found['per_second']:.1f}"],
+        ["ms of a prediction: median / 95 % / 99 %", f"{late['median']} / {late['p95']} / {late['p99']}"],
+        ["memory, MiB: after a tenth / half / all / highest",
+         " / ".join(str(memory[key]) for key in ("after_a_tenth", "middle", "last", "highest"))],
+        ["uploads left on the disk / exit status", f"{found['files_left']} / {found['exit_status']}"],
+    ]  # fmt: skip
+    size = "×".join(map(str, found["size"]))
+    about = f"{found['network']}, {size}, {found['clients']} clients, {found['waiting']} requests taken at once"
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join([*lines, "", f"{about}. {found['versions']['machine'].replace('1 threads', '1 thread')}."])

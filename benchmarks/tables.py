@@ -18,10 +18,10 @@ from allweather.report.page import markdown
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
 from allweather.runs.summary import image_count
-from benchmarks import fidelity, guard_table, passes
+from benchmarks import fidelity, guard_table, pareto, passes
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
-from benchmarks.script_tables import demo, export, hostile, layernorm, live
+from benchmarks.script_tables import demo, export, hostile, layernorm, live, serve
 
 PAGES = ("README.md", "docs/results.md", "docs/performance.md", "docs/methods.md", "docs/how-to/export.md")
 REPORTS = {f"docs/results/{plan}.md": plan for plan in ("camvid", "camvid-iterations", "weather")}
@@ -203,6 +203,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "layernorm": layernorm,
     "stream": stream,
     "live": live,
+    "pareto": pareto.listed,
+    "serve": serve,
     "passes": passes.table,
     "options": options,
     "adapt-io": adapt_io,

@@ -60,6 +60,8 @@ SLOW = {  # whole files that `make quick` leaves out, and what they prove; other
     "test_ncut_hot_path": "the operator's memory and compiled form",
     "test_nets_robustnet": "whitening and its gradients, on whole networks",
     "test_pictures_enlarge": "a picture of 48 megapixels",
+    "test_serve_app": "a server in a process of its own",
+    "test_serve_browser": "the page in a browser",
     "test_runs_processes": "two processes on one folder",
 }
 LONGEST = ("test_models_adaptation", "test_models_parity")  # begun first, so that no worker is left alone with them

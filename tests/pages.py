@@ -17,7 +17,7 @@ from command_line import Done, allweather
 from allweather.app.verbs import make_app
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = ("allweather", "python", "pip", "make", ".venv/bin/pip")
+PROGRAMS = ("allweather", "python", "pip", "make", ".venv/bin/pip", "curl", "uvicorn")
 SHOWN = ("text", "bibtex", "{toctree}", "{include}", "{eval-rst}", "{command-line}")  # kinds of blocks that run nothing
 
 
@@ -130,6 +130,8 @@ def _command_faults(line: str, files: dict[str, str]) -> Iterator[str]:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         named = [extra for group in re.findall(r"\[([\w,-]+)\]", line) for extra in group.split(",")]
         yield from (f"{line}: no such extra '{extra}'" for extra in named if extra not in extras)
+    elif program in ("curl", "uvicorn"):
+        return  # of others
     elif arguments[0] == "-m":
         place = ROOT / f"{arguments[1].replace('.', '/')}.py"
         yield from () if place.exists() or arguments[1] in ("venv", "build", "pip") else (f"{line}: no such module",)

@@ -29,11 +29,12 @@ BELOW = {  # what each room may import, besides itself
     "session": {"errors", "values", "classes", "rgb", "writing", "pictures", "models", "methods", "ncut", "export"},
     "data": {"errors", "plugins", "classes", "rgb", "writing", "pictures"},
     "live": {"errors", "plugins", "classes", "rgb", "pictures", "models", "methods", "session", "data"},
+    "serve": {"errors", "classes", "rgb", "pictures", "models", "methods", "ncut", "session", "data"},
     "scoring": {"errors", "classes", "rgb", "pictures", "data"},
     "runs": SHARED | {"scoring"},
     "report": SHARED | {"scoring", "runs"},
     "submit": {"errors", "classes", "rgb", "writing", "pictures", "data"},
-    "app": SHARED | {"live", "scoring", "runs", "report", "submit"},
+    "app": SHARED | {"live", "serve", "scoring", "runs", "report", "submit"},
 }
 
 

@@ -20,7 +20,7 @@ from allweather.methods import METHODS
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
-ROOMS = ("methods", "models", "session", "data", "data.datasets", "pictures", "live", "report", "submit")
+ROOMS = ("methods", "models", "session", "data", "data.datasets", "pictures", "live", "serve", "report", "submit")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "JUPYTER_PLATFORM_DIRS": "1"}
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,19 @@ import allweather
 from allweather import errors, rgb
 
 PACKAGE = Path(allweather.__file__).parent
-ROOMS = ("methods", "models", "session", "data", "data.datasets", "pictures", "export", "live", "report", "submit")
+ROOMS = (
+    "methods",
+    "models",
+    "session",
+    "data",
+    "data.datasets",
+    "pictures",
+    "export",
+    "live",
+    "serve",
+    "report",
+    "submit",
+)
 EXAMPLES = sorted(
     ".".join(("allweather", *path.relative_to(PACKAGE).with_suffix("").parts))
     for path in PACKAGE.rglob("*.py")

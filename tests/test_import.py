@@ -9,7 +9,7 @@ import allweather
 
 HEAVY = (
     "transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm", "av", "cv2",
-    "huggingface_hub", "onnx", "onnxruntime",
+    "huggingface_hub", "onnx", "onnxruntime", "gradio", "fastapi",
 )  # fmt: skip
 PUBLIC = {
     "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "CheckpointError", "ClassSet", "Frame", "Guard",

@@ -106,6 +106,9 @@ with Film("film.mp4", 10, 64, 64) as film:
         film.write(np.zeros((64, 64, 3), np.uint8))
 assert len(list(Video("film.mp4"))) == 4
 """,
+    "web": """
+assert aw.serve.application(aw.load_model("demo:streetnet")).title == "allweather"
+""",
     "camera": """
 from allweather.live.camera import load_opencv
 load_opencv()

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 POINTS = ((40, 20), (20, 96), (56, 64))  # row and column of the pixels whose affinity is shown
 FLOORS = (  # top to bottom; on one floor imports point to the right
     ("people", "#f3e3d3", ("app", "report", "submit")),
-    ("a stream as it comes: never a label", "#e3e9f7", ("live",)),
+    ("streams and visitors as they come: never a label", "#e3e9f7", ("live", "serve")),
     ("evaluation: sees labels", "#f7d9d9", ("runs", "scoring", "data")),
     ("adaptation: never a label", "#d9efe0", ("session", "export", "methods", "models", "ncut")),
     ("below everything", "#ececec", ("pictures", "plugins", "values", "writing", "rgb", "classes", "errors")),

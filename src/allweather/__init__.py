@@ -69,7 +69,7 @@ _HOMES = {
     "pictures": ("read_image",),
     "session": ("Guard", "Result", "Session"),
 }  # fmt: skip
-_ROOMS = ("classes", "data", "errors", "export", "live", "methods", "models", "ncut", "pictures", "session")
+_ROOMS = ("classes", "data", "errors", "export", "live", "methods", "models", "ncut", "pictures", "serve", "session")
 
 
 if not TYPE_CHECKING:  # a type checker knows every name, and which are none

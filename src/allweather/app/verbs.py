@@ -23,6 +23,7 @@ VERBS = {  # what stands in each file, and in the list of `allweather --help`
     "data": ("datasets", "Look at datasets on disk."),
     "convert": ("convert", "Convert a checkpoint to safetensors without loss."),
     "export": ("export", "Write an adapted network for deployment: .safetensors, .pt2, .onnx, or what moved alone."),
+    "serve": ("serve", "Serve a page to see adaptation at work, and an HTTP endpoint to use it."),
     "list": ("listing", "List models, methods (with their fields, defaults and presets) or datasets."),
     "doctor": ("doctor", "Show versions, devices and extras, and check that the operator works here."),
 }

@@ -1,0 +1,121 @@
+"""Gain against cost: every method and preset at dusk, drawn from the committed records; the Pareto front is marked.
+
+    python -m benchmarks.pareto
+
+Cost is in forward passes of the source network per frame, by the record of `benchmarks.passes`; a view beside those of
+the method's default adds what it costs. Gain is mIoU over the source's. Writes docs/gain-and-cost.svg.
+"""
+
+from dataclasses import dataclass
+
+from allweather import methods
+from allweather.methods import make
+from allweather.methods.views import passes_of
+from allweather.report.collect import Group, group_records
+from benchmarks.committed import ROOT, benchmark_record, plan_records
+from benchmarks.passes import in_forwards
+from benchmarks.plan_tables import table
+
+PLANS = ("camvid", "camvid-rivals")
+STREAM, MODEL = "camvid-dusk", "espnetv2:2.0"
+_TICKS = (1, 2, 4, 8, 16, 32, 64)
+_LOWEST = -1.0  # of the axis
+_FRONT, _OTHER = "#0a5dc2", "#6b717b"
+FIGURE = ROOT / "docs" / "gain-and-cost.svg"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of a method: what a frame costs, in forward passes, and what it gains, in points of mIoU."""
+
+    label: str
+    cost: float
+    gain: float
+
+
+def points() -> list[Point]:
+    """Every setting that both the plans' records and the record of passes know, by cost."""
+    passes = benchmark_record("performance/passes.json")
+    groups = [group for plan in PLANS for group in group_records(plan_records(plan))]
+    here = {group.label: group for group in groups if (group.stream, group.model) == (STREAM, MODEL)}
+    if passes is None or "source" not in here:
+        return []
+    rows = {name: in_forwards(row) for name, row in passes["rows"].items()}
+    source = here["source"].mean("mIoU")
+    found = [
+        Point(_name(group), cost, group.mean("mIoU") - source)
+        for group in here.values()
+        if (cost := _cost(group, rows)) is not None
+    ]
+    return sorted(found, key=lambda point: (point.cost, -point.gain))
+
+
+def front(found: list[Point]) -> list[Point]:
+    """Those that no cheaper or equally cheap one reaches."""
+    best: list[Point] = []
+    for point in found:
+        if not best or point.gain > best[-1].gain:
+            best.append(point)
+    return best
+
+
+def listed() -> str:
+    """The front as a table."""
+    found = front(points())
+    if not found:
+        return "not measured"
+    rows = [[point.label, f"{point.cost:.1f}", f"{point.gain:+.2f}"] for point in found]
+    return table(["no cheaper setting gains more", "forward passes per frame", "mIoU over the source"], rows)
+
+
+def draw() -> None:
+    """Writes the figure."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "allweather", "svg.fonttype": "none", "font.family": "sans-serif"})
+    from matplotlib import pyplot
+
+    found = points()
+    best = front(found)
+    figure, (axes, legend) = pyplot.subplots(1, 2, figsize=(9.5, 5), width_ratios=(3, 1.3), layout="constrained")
+    axes.plot([point.cost for point in best], [point.gain for point in best], color=_FRONT, zorder=2)
+    for number, point in enumerate(found, 1):
+        color, low = _FRONT if point in best else _OTHER, point.gain < _LOWEST
+        axes.plot(point.cost, max(point.gain, _LOWEST), "v" if low else "o", color=color, markersize=9, zorder=3)
+        axes.annotate(
+            str(number), (point.cost, max(point.gain, _LOWEST)), ha="center", va="center", color="white", fontsize=5.5,
+            zorder=4,
+        )  # fmt: skip
+        text = f"{number:2}  {point.label:26} {point.cost:5.1f} {point.gain:+6.2f}"
+        legend.text(0, 1 - number / (len(found) + 1), text, color=color, fontsize=6.5, family="monospace")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(_TICKS, [str(tick) for tick in _TICKS])
+    axes.set_xlabel("cost of a frame, in forward passes of the source network")
+    axes.set_ylabel("gain over the source, points of mIoU (triangles: lower still)")
+    axes.grid(color="#e3e6ea", zorder=0)
+    axes.axhline(0, color=_OTHER, linewidth=0.8)
+    legend.axis("off")
+    figure.savefig(FIGURE, metadata={"Date": None, "Creator": None})
+
+
+def _name(group: Group) -> str:
+    views = dict(group.fields).get("mirror")
+    preset = "" if group.preset == "recommended" or group.method == "source" else f" ({group.preset})"
+    return f"{group.method}{preset}{' + mirror' if views else ''}"
+
+
+def _cost(group: Group, rows: dict[str, float]) -> float | None:
+    """None for settings whose cost is not counted: fields other than the views, or several updates."""
+    cost = rows.get(f"{group.method} {group.preset}")
+    fields = dict(group.fields)
+    if cost is None or group.method not in methods.METHODS or fields.keys() - {"mirror", "views"}:
+        return None
+    usual = passes_of(make(group.method, group.preset).views)
+    asked = make(group.method, group.preset, fields) if fields else None
+    return cost + (0 if asked is None else passes_of(asked.views) - usual)
+
+
+if __name__ == "__main__":
+    draw()
+    print(listed())

@@ -1,0 +1,198 @@
+"""Who may come in, and what may be named: a token beyond this machine, one folder at most."""
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from allweather.errors import SettingsError
+
+LOG = logging.getLogger(__name__)
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+COOKIE = "allweather_token"
+OPEN = ("/v1/health",)  # what a load balancer asks has no secrets
+PATIENCE = 10.0  # seconds that a body which is refused may still take
+SHORTEST = 16  # characters of a token
+POLICY = (  # a browser loads nothing from another machine, whatever a library's page would ask for
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
+    "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'"
+)
+HEADERS = {
+    b"content-security-policy": POLICY.encode(),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name means this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def choose_token(host: str, given: str | None) -> str | None:
+    """The token that requests must carry; a fresh one for an address beyond this machine where none was given.
+
+    Raises:
+        SettingsError: for a token that could be guessed.
+    """
+    if given is not None and len(given) < SHORTEST:
+        raise SettingsError(f"the token has {len(given)} characters: expected at least {SHORTEST}.")
+    if given is None and not is_loopback(host):
+        return secrets.token_urlsafe(24)
+    return given
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """The path of a file or folder below `folder`, links followed.
+
+    Raises:
+        SettingsError: for one that is not there, or lies outside.
+    """
+    root = folder.resolve()
+    try:
+        path = (root / relative).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):
+        path = root.parent  # said in the same words, so that nobody learns what lies outside
+    if path != root and root not in path.parents:
+        raise SettingsError(f"{relative[:200]!r}: expected a path inside the folder that this server allows.")
+    return path
+
+
+@dataclass(frozen=True)
+class Gate:
+    """An ASGI application behind checks of token, host, origin and length.
+
+    Attributes:
+        app: what lies behind.
+        token: that requests must carry, as `Authorization: Bearer TOKEN`, a cookie, or once as `?token=TOKEN`.
+        names: hosts by which this server may be called; None allows any.
+        longest: bytes that the body of a request for a path may have.
+    """
+
+    app: App
+    token: str | None
+    names: frozenset[str] | None
+    longest: Callable[[str], int]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if refused := self._refused(scope, headers):
+            await _refuse(scope, send, *refused)
+        elif scope["type"] == "http" and (given := self._given_in_address(scope)):
+            await _remember(scope, send, given)
+        else:
+            await self._pass(scope, receive, send, headers)
+
+    def _refused(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        """Status and reason of a request that is not let in."""
+        host = headers.get("host", "")
+        if self.names is not None and urlsplit(f"//{host}").hostname not in self.names:
+            return 421, "this server is not called by that name"
+        origin = headers.get("origin")
+        if origin and urlsplit(origin).netloc != host:
+            return 403, "a page of another site asked"
+        if self.token and scope["path"] not in OPEN and not self._knows(scope, headers):
+            return 401, "expected the server's token: Authorization: Bearer TOKEN, or /?token=TOKEN in a browser"
+        return None
+
+    def _knows(self, scope: Scope, headers: dict[str, str]) -> bool:
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        given = [bearer if kind.lower() == "bearer" else "", _cookie(headers), self._given_in_address(scope)]
+        return any(hmac.compare_digest(text.encode(), str(self.token).encode()) for text in given)
+
+    def _given_in_address(self, scope: Scope) -> str:
+        if not self.token or scope.get("path") != "/":
+            return ""
+        return parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str]) -> None:
+        """Lets the request in; it ends with 413 where its body is too long, said or not."""
+        most, arrived, told = self.longest(scope["path"]), 0, False
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > most:
+            await _drain(receive, 2 * most)
+            await _refuse(scope, send, 413, f"expected a body of at most {most} bytes")
+            return
+
+        async def counted() -> Message:
+            nonlocal arrived
+            message = await receive()
+            arrived += len(message.get("body", b""))
+            return {"type": "http.disconnect"} if arrived > most else message
+
+        async def answered(message: Message) -> None:
+            nonlocal told
+            if arrived > most:
+                if not told:
+                    told = True
+                    await _drain(receive, 2 * most)
+                    await _refuse(scope, send, 413, f"expected a body of at most {most} bytes")
+                return
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *HEADERS.items()]}
+            await send(message)
+
+        await self.app(scope, counted, answered)
+
+
+async def _drain(receive: Receive, most: int) -> None:
+    """Takes what a client still sends, and throws it away: one that is cut off while it sends reads no answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while most > 0:
+                message = await receive()
+                most -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+
+
+def _cookie(headers: dict[str, str]) -> str:
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found else ""
+
+
+async def _refuse(scope: Scope, send: Send, status: int, reason: str) -> None:
+    LOG.warning("refused a request for %r: %s", scope["path"][:100], reason)
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    body = json.dumps({"error": f"{reason}."}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+    headers += [(b"connection", b"close")] if status == 413 else []
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS.items()]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _remember(scope: Scope, send: Send, token: str) -> None:
+    """Puts the token into a cookie, and takes it out of the address."""
+    cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/".encode()
+    headers = [(b"location", b"/"), (b"set-cookie", cookie), (b"content-length", b"0"), *HEADERS.items()]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

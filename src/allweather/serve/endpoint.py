@@ -1,0 +1,239 @@
+"""The HTTP endpoint: POST /v1/predict, streams that are removed, GET /v1/health and /metrics."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from time import perf_counter
+from typing import Any, cast
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from torch import Tensor
+
+from allweather.errors import AllWeatherError, InputError, SettingsError, unknown
+from allweather.serve.answers import as_json, facts, label_png, labels_of
+from allweather.serve.limits import Limits
+from allweather.serve.metrics import Metrics
+from allweather.serve.networks import Network
+from allweather.serve.pool import BusyError, StoppingError
+from allweather.serve.streams import StreamConflictError, Streams, Wanted
+from allweather.serve.uploads import UploadError, check_name, hold, read_picture
+from allweather.serve.visitor import as_image
+from allweather.session import Result
+
+LOG = logging.getLogger(__name__)
+FIELDS = ("method", "preset", "set", "stream", "network", "answer")
+UPLOADS = {"bytes": 413, "pixels": 413, "format": 415, "foreign": 415, "damaged": 422, "name": 400, "folder": 400}
+ERRORS: dict[type[AllWeatherError], int] = {
+    StoppingError: 503, StreamConflictError: 409, SettingsError: 422, InputError: 422,
+}  # fmt: skip
+FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {"type": "string", "format": "binary", "description": "PNG, JPEG, WebP, BMP or TIFF."},
+                        "method": {
+                            "type": "string",
+                            "description": "A method of the catalogue; default: the server's.",
+                        },
+                        "preset": {"type": "string", "description": "recommended, or paper.", "default": "recommended"},
+                        "set": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": "FIELD=VALUE of the method; may be given several times.",
+                        },
+                        "stream": {
+                            "type": "string",
+                            "description": "Pictures of one name are adapted to one after another, by one session. "
+                            "Without it each picture is adapted to on its own.",
+                        },
+                        "network": {"type": "string", "description": "A network of this server; default: its first."},
+                        "answer": {"type": "string", "enum": ["png", "json"], "default": "png"},
+                    },
+                }
+            }
+        },
+    },
+}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Labels at the picture's own size: a PNG whose values are classes, or JSON that holds it.",
+        "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}, "application/json": {}},
+    },
+    **{
+        status: {"description": text}
+        for status, text in {
+            400: "No such request.",
+            401: "The token is missing or wrong.",
+            408: "The request took too long to arrive.",
+            409: "The stream began with other settings.",
+            413: "Too many bytes or pixels.",
+            415: "Not a picture alone.",
+            422: "A damaged picture, or a setting that is not allowed.",
+            429: "Too much is waiting, or too many streams: try again.",
+            503: "The server is being stopped.",
+        }.items()
+    },
+}
+
+
+def make_router(streams: Streams, limits: Limits, metrics: Metrics, method: str) -> APIRouter:
+    """The routes of the endpoint.
+
+    Args:
+        method: that is taken where a request names none.
+    """
+    router = APIRouter()
+
+    @router.post("/v1/predict", openapi_extra=FORM, responses=ANSWERS, response_class=Response)
+    async def predict(request: Request) -> Response:
+        """Adapt to a picture and predict it."""
+        started = perf_counter()
+        answer = await _answered(request, streams, limits, metrics, method)
+        metrics.answers.labels(str(answer.status_code)).inc()
+        metrics.seconds.observe(perf_counter() - started)
+        return answer
+
+    @router.delete("/v1/streams/{stream}", responses={404: {"description": "There is no such stream."}})
+    async def remove(stream: str) -> dict[str, str]:
+        """Forget a stream, and the session that was kept of it."""
+        if not await asyncio.to_thread(streams.close, stream):
+            raise HTTPException(404, "there is no such stream")
+        return {"removed": stream}
+
+    @router.get("/v1/health")
+    async def health() -> dict[str, Any]:
+        """Whether the server takes requests, and what it serves."""
+        return {
+            "status": "ok",
+            "version": version("allweather"),
+            "networks": list(streams.networks.offers),
+            "method": method,
+            "running": streams.pool.admitted,
+            "streams": len(streams),
+        }
+
+    @router.get("/metrics", response_class=Response)
+    async def counted() -> Response:
+        """Counters as Prometheus reads them."""
+        return Response(metrics.text(), media_type=metrics.content_type)
+
+    return router
+
+
+async def _answered(request: Request, streams: Streams, limits: Limits, metrics: Metrics, method: str) -> Response:
+    try:
+        with streams.pool.admission():
+            async with _form(request, limits) as form:
+                image, name, wanted, stream, answer = await _asked(form, method)
+            return await _predicted(streams, limits, metrics, (image, name), wanted, stream, answer)
+    except UploadError as error:
+        metrics.refused.labels(error.reason).inc()
+        LOG.warning("refused an upload: %s", error)
+        return failure(UPLOADS[error.reason], error)
+    except BusyError as error:
+        with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: the body has been read already
+            async with asyncio.timeout(limits.body_seconds):
+                async for _ in request.stream():  # one that is cut off while it sends reads no answer
+                    pass
+        return failure(429, error)
+    except AllWeatherError as error:
+        return failure(next((status for kind, status in ERRORS.items() if isinstance(error, kind)), 422), error)
+    except TimeoutError:
+        return failure(408, f"the request took more than {limits.body_seconds:g} seconds to arrive")
+    except ClientDisconnect:
+        return failure(400, "the request broke off")
+    except HTTPException as error:  # a body that is no form
+        return failure(error.status_code, str(error.detail))
+
+
+async def _predicted(
+    streams: Streams,
+    limits: Limits,
+    metrics: Metrics,
+    image: tuple[bytes, str],
+    wanted: Wanted,
+    stream: str | None,
+    answer: str,
+) -> Response:
+    size: tuple[int, int] | None = None
+
+    def read(network: Network) -> Tensor:
+        nonlocal size
+        held = hold(read_picture(image[0], limits, image[1]), image[1], network.size, limits)
+        size = held.size
+        return as_image(held)
+
+    result = await asyncio.wrap_future(await asyncio.to_thread(streams.predict, stream, wanted, read))
+    metrics.decisions.labels(result.decision.kind).inc()
+    return await asyncio.to_thread(_spelt, result, cast(tuple[int, int], size), answer)
+
+
+def _spelt(result: Result, size: tuple[int, int], answer: str) -> Response:
+    classes = result.classes
+    assert classes is not None
+    labels = labels_of(result, size)
+    if answer == "json":
+        return JSONResponse(as_json(result, labels, classes))
+    said = facts(result)
+    headers = {f"x-allweather-{name}": str(said[name]) for name in ("decision", "iterations", "seconds")}
+    return Response(label_png(labels, classes), media_type="image/png", headers=headers)
+
+
+@asynccontextmanager
+async def _form(request: Request, limits: Limits) -> AsyncIterator[FormData]:
+    """The request's form; what it laid on the disk is gone afterwards."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise HTTPException(400, f"expected multipart/form-data with a file named image, got {kind[:60] or 'nothing'}")
+    async with asyncio.timeout(limits.body_seconds):
+        form = await request.form(max_files=1, max_fields=64, max_part_size=1 << 16)
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _asked(form: FormData, method: str) -> tuple[bytes, str, Wanted, str | None, str]:
+    """The picture's bytes and name, what is wanted of it, the stream's name, and the kind of answer."""
+    image = form.get("image")
+    if not isinstance(image, UploadFile):
+        raise HTTPException(400, "expected a file named image")
+    name = check_name(image.filename or "image")
+    for field in form:
+        if field not in ("image", *FIELDS):
+            raise unknown("field of /v1/predict", field[:60], ["image", *FIELDS])
+    texts = {field: value for field in FIELDS if isinstance(value := form.get(field), str) and value}
+    answer = texts.get("answer", "png")
+    if answer not in ("png", "json"):
+        raise unknown("answer", answer[:60], ("png", "json"))
+    settings = _settings([text for text in form.getlist("set") if isinstance(text, str) and text])
+    wanted = Wanted(texts.get("network", ""), texts.get("method", method), texts.get("preset", "recommended"), settings)
+    return await image.read(), name, wanted, texts.get("stream"), answer
+
+
+def _settings(pairs: list[str]) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs:
+        field, equals, value = pair.partition("=")
+        if not equals or not field or field in found:
+            raise SettingsError(f"set: expected FIELD=VALUE, each field once; got {pair[:60]!r}.")
+        found[field] = value
+    return found
+
+
+def failure(status: int, error: AllWeatherError | str) -> JSONResponse:
+    """An error as JSON."""
+    reason = {"reason": error.reason} if isinstance(error, UploadError) else {}
+    headers = {"retry-after": "1"} if status in (429, 503) else None
+    return JSONResponse({"error": str(error), **reason}, status, headers)

@@ -1,0 +1,162 @@
+"""The networks that a visitor may choose: those that this server was started with, and checkpoints of one folder."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from allweather.errors import SettingsError, unknown
+from allweather.methods import Source
+from allweather.models import Segmenter, load_model
+from allweather.models.catalogue import all_entries, published_size
+from allweather.serve.access import inside
+from allweather.session import Session
+
+SHIPPED = "demo:streetnet"
+CHECKPOINTS = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt", ".mat")
+MOST_LISTED = 500  # checkpoints and folders that the page lists
+KEPT = 4  # networks with checkpoints of a visitor's choice that stay loaded
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network at work here.
+
+    Attributes:
+        model: what sessions copy; itself it never changes.
+        source: predicts as the network came.
+        size: (width, height) that pictures are resampled to; None leaves them as they are.
+    """
+
+    model: Segmenter
+    source: Session
+    size: tuple[int, int] | None
+
+
+def as_network(model: Segmenter, size: tuple[int, int] | None) -> Network:
+    """A loaded network, ready for visitors."""
+    return Network(model, Session(model, Source()), size)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A network that this server was started with.
+
+    Attributes:
+        name: by which visitors choose it.
+        load: gives it; called once, when it is first asked for.
+        size: as in `Network`.
+    """
+
+    name: str
+    load: Callable[[], Segmenter]
+    size: tuple[int, int] | None
+
+
+class Networks:
+    """Networks by name, each loaded once and shared by all: sessions work on copies.
+
+    Args:
+        offers: the first is the default.
+        allowed: folder whose checkpoints visitors may name; None for none.
+
+    Raises:
+        SettingsError: for no network, or two of one name.
+    """
+
+    def __init__(self, offers: list[Offer], allowed: Path | None = None) -> None:
+        self.offers = {offer.name: offer for offer in offers}
+        if not offers or len(self.offers) < len(offers):
+            raise SettingsError("expected networks to serve, each with a name of its own.")
+        if allowed is not None and not allowed.is_dir():
+            raise SettingsError(f"--allow-dir {allowed}: expected a folder.")
+        self.allowed = allowed
+        self._loaded: dict[str, Network] = {}
+        self._chosen: OrderedDict[tuple[str, str], Network] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def default(self) -> str:
+        """The name of the network that is taken where none is named."""
+        return next(iter(self.offers))
+
+    def get(self, name: str = "") -> Network:
+        """The network of that name; the first where the name is empty.
+
+        Raises:
+            SettingsError: for a name that is not offered.
+            AllWeatherError: where it cannot be loaded.
+        """
+        offer = self.offers.get(name or self.default)
+        if offer is None:
+            raise unknown("network of this server", name[:100], self.offers)
+        with self._lock:
+            if offer.name not in self._loaded:
+                self._loaded[offer.name] = as_network(offer.load(), offer.size)
+            return self._loaded[offer.name]
+
+    def open(self, name: str, checkpoint: str) -> Network:
+        """A network of the catalogue with a checkpoint of the allowed folder; checkpoints are read as data.
+
+        Args:
+            name: of the catalogue; neither code nor libraries' networks.
+            checkpoint: its path, relative to the folder.
+
+        Raises:
+            SettingsError: for another name, a path that is not inside, or where no folder is allowed.
+            CheckpointError: for a file that is damaged, hostile, or of another network.
+        """
+        if self.allowed is None:
+            raise SettingsError("this server does not let visitors name files of its own (--allow-dir).")
+        if name not in catalogue():
+            raise unknown("network of the catalogue", name[:100], catalogue())
+        path, key = inside(self.allowed, checkpoint), (name, checkpoint)
+        with self._lock:
+            if key not in self._chosen:
+                self._chosen[key] = as_network(load_model(name, path), published_size(name))
+            self._chosen.move_to_end(key)
+            while len(self._chosen) > KEPT:
+                self._chosen.popitem(last=False)
+            return self._chosen[key]
+
+    def checkpoints(self) -> list[str]:
+        """Checkpoints below the allowed folder, by their relative paths."""
+        return self._below(lambda path: path.is_file() and path.name.lower().endswith(CHECKPOINTS))
+
+    def folders(self) -> list[str]:
+        """Folders below the allowed one, itself included, by their relative paths."""
+        return [] if self.allowed is None else [".", *self._below(lambda path: path.is_dir())]
+
+    def _below(self, wanted: Callable[[Path], bool]) -> list[str]:
+        if self.allowed is None:
+            return []
+        found = (path.relative_to(self.allowed).as_posix() for path in self.allowed.rglob("*") if wanted(path))
+        return sorted(path for path, _ in zip(found, range(MOST_LISTED), strict=False))
+
+
+def shipped() -> Offer:
+    """The network that this package ships."""
+    return Offer(SHIPPED, lambda: load_model(SHIPPED), published_size(SHIPPED))
+
+
+def given(networks: Segmenter | Mapping[str, Segmenter], size: tuple[int, int] | None) -> list[Offer]:
+    """Networks that are loaded already, by the names given or their own.
+
+    Raises:
+        SettingsError: for anything else.
+    """
+    named = {networks.name: networks} if isinstance(networks, Segmenter) else networks
+    if not isinstance(named, Mapping) or not all(isinstance(model, Segmenter) for model in named.values()):
+        raise SettingsError("serve: expected a Segmenter, or Segmenters by name, as allweather.load_model gives them.")
+    return [Offer(name, partial(_itself, model), size) for name, model in named.items()]
+
+
+def _itself(model: Segmenter) -> Segmenter:
+    return model
+
+
+def catalogue() -> list[str]:
+    """Names of this project's own networks."""
+    return [entry.name for entry in all_entries()]

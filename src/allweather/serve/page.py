@@ -1,0 +1,340 @@
+"""The page: pictures in, a method at work, the two predictions compared, curves, and what one takes home."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from functools import cache, partial
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+
+from allweather.data.weather import CONDITIONS
+from allweather.errors import AllWeatherError
+from allweather.methods import METHODS
+from allweather.serve import fields
+from allweather.serve.choosing import choose_method
+from allweather.serve.compare import compare
+from allweather.serve.curves import curves
+from allweather.serve.legend import legend
+from allweather.serve.limits import Limits
+from allweather.serve.metrics import Metrics
+from allweather.serve.networks import Network, Networks, catalogue
+from allweather.serve.pictures import from_folder, from_scenes, from_uploads
+from allweather.serve.pool import Pool
+from allweather.serve.style import CSS, SCRIPT, theme
+from allweather.serve.visitor import Visitor, Visitors, restart
+
+HEAD = "Adapts a segmentation network to the weather in your picture, without labels, and shows what changes."
+USUAL_PASSES = 12  # of one picture alone
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+NO_CHECKPOINT = "the one it came with"
+
+
+@cache
+def uploads_folder() -> Path:
+    """Where the page's uploads lie until they are read; one per process, gone with it."""
+    folder = TemporaryDirectory(prefix="allweather-serve-")
+    _kept.append(folder)
+    os.environ["GRADIO_TEMP_DIR"] = folder.name
+    return Path(folder.name)
+
+
+_kept: list["TemporaryDirectory[str]"] = []
+
+
+class Page:
+    """The page's components and what happens on each event; visitors' state is in `visitor.Visitors` alone."""
+
+    def __init__(
+        self, networks: Networks, visitors: Visitors, pool: Pool, limits: Limits, metrics: Metrics, method: str
+    ) -> None:
+        self.networks, self.visitors, self.pool = networks, visitors, pool
+        self.limits, self.metrics, self.method = limits, metrics, method
+
+    def build(self) -> gr.Blocks:
+        """All of it, ready to be mounted."""
+        with gr.Blocks(
+            title="allweather", analytics_enabled=False, delete_cache=(60, max(60, int(self.limits.idle)))
+        ) as blocks:
+            gr.Markdown(f"# allweather\n{HEAD}")
+            with gr.Row():
+                with gr.Column(scale=1, min_width=320):
+                    self._inputs()
+                    self._choices()
+                with gr.Column(scale=2, min_width=320):
+                    self._results()
+            self._events(blocks)
+        return blocks
+
+    # What there is
+
+    def _inputs(self) -> None:
+        gr.Markdown("## 1. Pictures")
+        with gr.Tab("Files"):
+            self.files = gr.File(
+                label="A picture, several, or a clip", file_count="multiple", file_types=["image", "video"], height=150,
+                elem_id="files",
+            )  # fmt: skip
+            self.folder = gr.UploadButton("A whole folder", file_count="directory", size="sm", elem_id="folder")
+        with gr.Tab("Scene"):
+            self.weather = gr.Dropdown(list(CONDITIONS), value="fog", label="Weather", elem_id="weather")
+            self.strength = gr.Slider(0, 1.5, 1, step=0.05, label="Strength of the weather", elem_id="strength")
+            self.seed = gr.Number(600_000, label="Number of the scene", precision=0, minimum=0, maximum=10**9)
+            self.count = gr.Slider(1, 30, 1, step=1, label="Scenes in a row")
+            self.make = gr.Button("Make the scene", elem_id="scene")
+        if self.networks.allowed is not None:
+            with gr.Tab("Server"):
+                self.below = gr.Dropdown(self.networks.folders(), label="Folder on the server")
+                self.open = gr.Button("Open the folder")
+
+    def _choices(self) -> None:
+        gr.Markdown("## 2. Network and method")
+        self.network = gr.Dropdown(list(self.networks.offers), value=self.networks.default, label="Network")
+        if self.networks.allowed is not None:
+            with gr.Accordion("A checkpoint of the server", open=False):
+                self.architecture = gr.Dropdown(catalogue(), value=None, label="Network of the catalogue")
+                files = [NO_CHECKPOINT, *self.networks.checkpoints()]
+                self.checkpoint = gr.Dropdown(files, value=NO_CHECKPOINT, label="Checkpoint")
+        self.chosen = gr.Dropdown(list(METHODS), value=self.method, label="Method", elem_id="method")
+        self.about = gr.Markdown(_about(self.method))
+        self.preset = gr.Radio(fields.presets(self.method), value="recommended", label="Preset")
+        self.passes = gr.Slider(
+            1, self.limits.passes, min(USUAL_PASSES, self.limits.passes), step=1, label="Passes over the pictures",
+            info="Methods that go on along a stream learn at each pass.", elem_id="passes",
+        )  # fmt: skip
+        with gr.Accordion("Fields of the method", open=False, elem_id="fields"):
+            shown = fields.rows(self.method, "recommended", self.networks.get().model)
+            self.texts = [self._text(shown[index] if index < len(shown) else None) for index in range(fields.MOST)]
+
+    def _text(self, row: fields.Row | None) -> gr.Textbox:
+        if row is None:
+            return gr.Textbox(visible=False)
+        return gr.Textbox(row.value, label=row.name, info=row.help, max_length=200)
+
+    def _results(self) -> None:
+        gr.Markdown("## 3. Adapt")
+        with gr.Row():
+            self.start = gr.Button("Start", variant="primary", elem_id="start", size="md", min_width=60)
+            self.pause = gr.Button("Pause", elem_id="pause", size="md", min_width=60, interactive=False)
+            self.cancel = gr.Button("Cancel", elem_id="cancel", size="md", min_width=60, interactive=False)
+            self.reset = gr.Button("Reset", elem_id="reset", size="md", min_width=60)
+        self.status = gr.HTML(_status(None), elem_id="status")
+        self.compared = gr.HTML(compare(None), elem_id="compare")
+        self.take = gr.HTML("", elem_id="take")
+        with gr.Row():
+            with gr.Column(scale=3, min_width=300):
+                self.drawn = gr.HTML(curves((), ()), elem_id="curves")
+            with gr.Column(scale=2, min_width=260):
+                self.classes = gr.HTML("", elem_id="legend")
+
+    # What happens
+
+    def _events(self, blocks: gr.Blocks) -> None:
+        shown = [self.status, self.compared, self.take, self.drawn, self.classes, self.start, self.pause, self.cancel]
+        network = self._network_inputs()
+        held = [*shown, self.passes, self.files]
+        shown_work = PRIVATE | {"show_progress": "minimal", "show_progress_on": self.status}
+        for event, component in ((self.files.upload, self.files), (self.folder.upload, self.folder)):
+            event(self._upload, [component, *network], held, concurrency_limit=4, **shown_work)
+        scene = [self.weather, self.strength, self.seed, self.count]
+        self.make.click(self._scene, [*scene, *network], held, concurrency_limit=4, **shown_work)
+        self.strength.release(self._scene, [*scene, *network], held, concurrency_limit=4, **shown_work)
+        if self.networks.allowed is not None:
+            self.open.click(self._open, [self.below, *network], held, concurrency_limit=4, **shown_work)
+        self.chosen.change(
+            self._method, [self.chosen, *network], [self.about, self.preset, *self.texts], queue=False, **PRIVATE
+        )
+        self.preset.change(self._preset, [self.chosen, self.preset, *network], self.texts, queue=False, **PRIVATE)
+        self.start.click(
+            self._start, [self.chosen, self.preset, self.passes, *network, *self.texts], shown,
+            concurrency_limit=self.limits.visitors, **PRIVATE,
+        )  # fmt: skip
+        self.pause.click(self._pause, None, [self.status, self.pause], queue=False, **PRIVATE)
+        self.cancel.click(self._cancel, None, None, queue=False, **PRIVATE)
+        self.reset.click(self._reset, None, shown, queue=False, **PRIVATE)
+        blocks.unload(self._leave)
+
+    def _network_inputs(self) -> list[gr.components.Component]:
+        if self.networks.allowed is None:
+            return [self.network]
+        return [self.network, self.architecture, self.checkpoint]
+
+    def _chosen_network(self, name: str, architecture: str = "", checkpoint: str = NO_CHECKPOINT) -> Network:
+        if architecture and checkpoint not in ("", NO_CHECKPOINT):
+            return self.networks.open(architecture, checkpoint)
+        return self.networks.get(name)
+
+    @property
+    def _named(self) -> int:
+        """How many inputs say which network."""
+        return 1 if self.networks.allowed is None else 3
+
+    def _upload(self, request: gr.Request, paths: list[str] | None, *network: str) -> list[Any]:
+        """Reads what was uploaded, and removes it."""
+        read = partial(from_uploads, [Path(path) for path in paths or ()], uploads_folder(), self.limits)
+        return self._hold(read, network, request)
+
+    def _scene(
+        self, request: gr.Request, weather: str, strength: float, seed: float, count: float, *network: str
+    ) -> list[Any]:
+        read = partial(from_scenes, weather, strength, int(seed or 0), int(count or 1))
+        return self._hold(read, network, request)
+
+    def _open(self, request: gr.Request, folder: str, *network: str) -> list[Any]:
+        read = partial(from_folder, self.networks.allowed, folder or ".", self.limits)
+        return self._hold(read, network, request)
+
+    def _hold(self, read: Callable[..., Any], network: tuple[str, ...], request: gr.Request) -> list[Any]:
+        visitor: Visitor | None = None
+        try:
+            visitor = self.visitors.of(str(request.session_hash))
+            pictures, refused = read(size=self._chosen_network(*network).size)
+            visitor.hold(pictures)
+        except AllWeatherError as error:
+            self.metrics.refused.labels(getattr(error, "reason", "other")).inc()
+            return [*self._view(visitor, str(error)), gr.skip(), None]
+        passes = min(USUAL_PASSES if len(pictures) == 1 else 1, self.limits.passes)
+        return [*self._view(visitor, " ".join(refused)), gr.update(value=passes), None]
+
+    def _method(self, name: str, *network: str) -> list[Any]:
+        preset = gr.update(choices=fields.presets(name), value="recommended")
+        return [_about(name), preset, *self._texts(name, "recommended", network)]
+
+    def _preset(self, name: str, preset: str, *network: str) -> list[Any]:
+        return self._texts(name, preset if preset in fields.presets(name) else "recommended", network)
+
+    def _texts(self, name: str, preset: str, network: tuple[str, ...]) -> list[Any]:
+        shown = fields.rows(name, preset, self._chosen_network(*network).model)
+        made = [gr.update(visible=True, value=row.value, label=row.name, info=row.help) for row in shown]
+        return [*made, *[gr.update(visible=False, value="")] * (fields.MOST - len(made))]
+
+    async def _start(
+        self, request: gr.Request, name: str, preset: str, passes: float, *rest: str
+    ) -> AsyncIterator[list[Any]]:
+        """Adapts, and shows what happens while it does."""
+        visitor: Visitor | None = None
+        try:
+            visitor = self.visitors.of(str(request.session_hash))
+            network, texts = self._chosen_network(*rest[: self._named]), rest[self._named :]
+            settings = fields.changed(fields.rows(name, preset, network.model), texts)
+            method = choose_method(name, preset, settings, network.model, self.limits, self.networks.allowed)
+            visitor.prepare(network, method)
+            last = -1
+            async with aclosing(visitor.run(self.pool, min(max(1, int(passes)), self.limits.passes))) as signs:
+                async for _ in signs:
+                    yield self._view(visitor, picture=visitor.version != last)
+                    last = visitor.version
+        except AllWeatherError as error:
+            yield self._view(visitor, str(error))
+            return
+        for _, kind in visitor.decided:
+            self.metrics.decisions.labels(kind).inc()
+        yield self._view(visitor)
+
+    def _pause(self, request: gr.Request) -> list[Any]:
+        visitor = self.visitors.of(str(request.session_hash))
+        visitor.pause(visitor.stage == "running")
+        return [_status(visitor), gr.update(value="Go on" if visitor.stage == "paused" else "Pause")]
+
+    def _cancel(self, request: gr.Request) -> None:
+        self.visitors.of(str(request.session_hash)).cancel()
+
+    async def _reset(self, request: gr.Request) -> list[Any]:
+        visitor = self.visitors.of(str(request.session_hash))
+        await restart(visitor)
+        return self._view(visitor)
+
+    def _leave(self, request: gr.Request) -> None:
+        self.visitors.leave(str(request.session_hash))
+
+    def _view(self, visitor: Visitor | None, error: str = "", picture: bool = True) -> list[Any]:
+        """What every part of the page shows of a visitor."""
+        if visitor is None:
+            return [_status(None, error), *[gr.skip()] * 7]
+        work = visitor.at_work
+        pause = gr.update(interactive=work, value="Go on" if visitor.stage == "paused" else "Pause")
+        return [
+            _status(visitor, error),
+            compare(visitor) if picture else gr.skip(),
+            _take(visitor),
+            curves(visitor.points, visitor.decided),
+            legend(visitor.shown) if picture else gr.skip(),
+            gr.update(interactive=not work),
+            pause,
+            gr.update(interactive=work),
+        ]
+
+
+def _status(visitor: Visitor | None, error: str = "") -> str:
+    """HTML: where the run stands, or what went wrong."""
+    if error:
+        return f'<div class="aw-status aw-bad" role="alert">{escape(error)}</div>'
+    said = "Choose a picture, a clip or a scene, then press Start." if visitor is None else _stage(visitor)
+    bar = ""
+    if visitor is not None and visitor.total:
+        bar = f'<progress aria-label="Pictures done" max="{visitor.total}" value="{visitor.done}"></progress>'
+    return f'<div class="aw-status" role="status" aria-live="polite">{escape(said)}{bar}</div>'
+
+
+def _stage(visitor: Visitor) -> str:
+    count = len(visitor.pictures)
+    if visitor.stage == "empty":
+        return "Choose a picture, a clip or a scene, then press Start."
+    if visitor.stage == "ready":
+        width, height = visitor.pictures[0].pixels.shape[1::-1]
+        return f"{count} picture{'s' if count > 1 else ''} at {width}×{height}. Press Start."
+    word = {"running": "Adapting", "paused": "Paused", "done": "Done", "cancelled": "Cancelled"}[visitor.stage]
+    last = f"; the guard: {visitor.decided[-1][1]}" if visitor.decided else ""
+    return f"{word}: {visitor.done} of {visitor.total}{last}."
+
+
+def _take(visitor: Visitor) -> str:
+    """HTML: links to what may be taken home."""
+    if visitor.shown is None or visitor.at_work or visitor.session is None:
+        return ""
+    method = visitor.session.method
+    found = [("labels.png", "Labels"), ("overlay.png", "Overlay"), ("session.safetensors", "Session")]
+    if len(visitor.kept) > 1:
+        found.insert(1, ("labels.zip", "All labels"))
+    if not method.episodic:  # the others are the source network again
+        found.insert(-1, ("adapted.safetensors", "Adapted weights"))
+    links = [f'<a href="/take/{visitor.key}/{name}" download="{name}">{word}</a>' for name, word in found]
+    return f'<div class="aw-take" role="group" aria-label="Download">{"".join(links)}</div>'
+
+
+def _about(method: str) -> str:
+    """Markdown: what a method is, and its source."""
+    kind = METHODS[method]
+    line = (kind.__doc__ or "").strip().splitlines()[0]
+    return f"{line}\n\n*{kind.source}*" if kind.source else line
+
+
+def mount_page(
+    app: FastAPI,
+    networks: Networks,
+    visitors: Visitors,
+    pool: Pool,
+    limits: Limits,
+    metrics: Metrics,
+    method: str,
+) -> None:
+    """Puts the page at the application's root."""
+    uploads_folder()
+
+    async def mount() -> None:
+        blocks = Page(networks, visitors, pool, limits, metrics, method).build()
+        blocks.queue(max_size=4 * limits.visitors, api_open=False)
+        gr.mount_gradio_app(
+            app, blocks, path="/", footer_links=[], run_history=False, max_file_size=limits.upload_bytes,
+            theme=theme(), css=CSS, js=SCRIPT, ssr_mode=False, show_error=True, enable_monitoring=False,
+            mcp_server=False,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(1) as thread:  # without a running loop the library makes some, and closes none
+        thread.submit(asyncio.run, mount()).result()

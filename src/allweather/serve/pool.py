@@ -1,0 +1,136 @@
+"""The work of all visitors in few threads: each one's in the order it came, taken in turn, and never too much of it."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from allweather.errors import AllWeatherError
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+Job = tuple["Future[Any]", Callable[[], Any]]
+
+
+class BusyError(AllWeatherError):
+    """No room for another request, stream or visitor; there will be."""
+
+
+class StoppingError(AllWeatherError):
+    """The server is being stopped and takes nothing new."""
+
+
+class Lane:
+    """The jobs of one stream or visitor: one runs at a time, in order."""
+
+    def __init__(self) -> None:
+        self.jobs: deque[Job] = deque()
+        self.taken = False  # a thread works on it, or it waits for one
+
+
+class Pool:
+    """Threads that take jobs of lanes in turn.
+
+    Args:
+        workers: threads that work; each network call uses torch's own threads besides.
+        most: requests that may be admitted at once.
+    """
+
+    def __init__(self, workers: int, most: int) -> None:
+        self.most = most
+        self.admitted = 0
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._queued = 0  # jobs that have not ended
+        self._ready: SimpleQueue[Lane | None] = SimpleQueue()
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"serve-{number}", daemon=True) for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @contextmanager
+    def admission(self) -> Iterator[None]:
+        """A place among the requests that are dealt with at once, for as long as the block lasts.
+
+        Raises:
+            BusyError: where there is none.
+            StoppingError: once `close` was called.
+        """
+        with self._lock:
+            self._check_open()
+            if self.admitted >= self.most:
+                raise BusyError(f"{self.most} requests are running or waiting already. Try again in a second.")
+            self.admitted += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.admitted -= 1
+
+    def submit(self, lane: Lane, work: Callable[[], T]) -> "Future[T]":
+        """Queues work in a lane.
+
+        Raises:
+            StoppingError: once `close` was called.
+        """
+        future: Future[T] = Future()
+        with self._lock:
+            self._check_open()
+            self._queued += 1
+            lane.jobs.append((future, work))
+            if not lane.taken:
+                lane.taken = True
+                self._ready.put(lane)
+        return future
+
+    def close(self) -> None:
+        """Takes nothing new, does what was taken, and ends the threads."""
+        with self._idle:
+            already, self._stopping = self._stopping, True
+            if already:
+                return
+            self._idle.wait_for(lambda: not self._queued)
+        for _ in self._threads:
+            self._ready.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _check_open(self) -> None:
+        if self._stopping:
+            raise StoppingError("this server is being stopped. Try again when it runs.")
+
+    def _work(self) -> None:
+        while (lane := self._ready.get()) is not None:
+            self._run_one(lane)
+
+    def _run_one(self, lane: Lane) -> None:
+        future, work = lane.jobs.popleft()
+        if future.set_running_or_notify_cancel():
+            _run(future, work)
+        with self._idle:
+            lane.taken = bool(lane.jobs)
+            if lane.taken:
+                self._ready.put(lane)
+            self._queued -= 1
+            self._idle.notify_all()
+
+
+def _run(future: "Future[Any]", work: Callable[[], Any]) -> None:
+    """What the work gives, or what it raises, goes to whoever waits for it."""
+    try:
+        result = work()
+    except AllWeatherError as error:
+        future.set_exception(error)
+    except BaseException as error:  # a thread must outlive its jobs
+        LOG.exception("a request failed")
+        future.set_exception(error)
+        if not isinstance(error, Exception):
+            raise
+    else:
+        future.set_result(result)

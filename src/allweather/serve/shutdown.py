@@ -1,0 +1,63 @@
+"""A server that runs until it is asked to stop, then finishes what it took, saves its streams, and ends."""
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from allweather.errors import AllWeatherError
+
+GRACE = 10  # seconds that open connections, such as pages, have when it stops
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Args:
+        port: 0 takes a free one.
+        ready: called with the address, such as `http://127.0.0.1:7860`, once the port is open.
+
+    Raises:
+        AllWeatherError: where the address cannot be listened on.
+    """
+    with _listening(host, port) as bound, _heard():
+        name = f"[{host}]" if ":" in host else host
+        ready(f"http://{name}:{bound.getsockname()[1]}")
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE
+        )
+        uvicorn.Server(config).run([bound])
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        raise AllWeatherError(f"cannot listen on {host}:{port}: {error}. Choose another --port or --host.") from error
+    with bound:
+        yield bound
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Uvicorn raises the signal that stopped it again, once it has stopped; here that has no further effect."""
+    before = {number: signal.signal(number, _nothing) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    return

@@ -1,0 +1,281 @@
+"""One visitor of the page: pictures, a session, what was seen of it; all of it gone when the visitor goes."""
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from allweather.errors import InputError
+from allweather.methods import settings_of
+from allweather.methods.method import Method
+from allweather.serve.answers import label_png, labels_of
+from allweather.serve.limits import Limits
+from allweather.serve.networks import Network
+from allweather.serve.pool import BusyError, Lane, Pool
+from allweather.serve.uploads import Held
+from allweather.serve.watching import CancelledError, watched
+from allweather.session import Result, Session
+
+LOG = logging.getLogger(__name__)
+TICK = 0.2  # seconds between two looks at a run
+MOST_POINTS = 2000  # of the curves; beyond it the oldest are left out
+Stage = Literal["empty", "ready", "running", "paused", "done", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one forward pass showed.
+
+    Attributes:
+        number: how many passes there were before it, since the last reset.
+        ncut: normalized cut of the prediction.
+        entropy: mean over the pixels, in nats.
+    """
+
+    number: int
+    ncut: float
+    entropy: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture, as the network came and as it is now.
+
+    Attributes:
+        at: the number of the last point when it was decided on.
+    """
+
+    picture: Held
+    source: Result
+    adapted: Result
+    at: int
+
+
+@dataclass
+class Visitor:
+    """All that the server holds of one visitor.
+
+    Attributes:
+        key: a secret name, under which the visitor's browser fetches what it downloads.
+        stage: what the page shows.
+        decided: kinds of decisions, each with the number of the point that it came after.
+        done, total: pictures of the run, every pass counted.
+        kept: label images of all pictures by name, as PNG files, where there are several.
+        choice: what the session was made for.
+        version: counts what there is to see, so that browsers ask again.
+    """
+
+    used: float = 0.0
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
+    stage: Stage = "empty"
+    pictures: list[Held] = field(default_factory=list)
+    network: Network | None = None
+    session: Session | None = None
+    points: list[Point] = field(default_factory=list)
+    decided: list[tuple[int, str]] = field(default_factory=list)
+    shown: Seen | None = None
+    done: int = 0
+    total: int = 0
+    kept: dict[str, bytes] = field(default_factory=dict)
+    choice: object = None
+    version: int = 0
+    _lane: Lane = field(default_factory=Lane)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _sources: dict[int, Result] = field(default_factory=dict)
+    _count: int = 0
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a run has begun and not ended."""
+        return self.stage in ("running", "paused")
+
+    def hold(self, pictures: list[Held]) -> None:
+        """Takes pictures in place of those before; the session stays as it is."""
+        self._check_still()
+        self.pictures, self._sources, self.shown, self.kept = pictures, {}, None, {}
+        self.version += 1
+        self.stage = "ready" if pictures else "empty"
+
+    def prepare(self, network: Network, method: Method) -> None:
+        """Takes a session for this network and method: the one there is where it is for the same, else a fresh one."""
+        self._check_still()
+        choice = (id(network), settings_of(method))
+        if self.session is not None and self.choice == choice:
+            return
+        self.choice = choice
+        self.network, self._sources = network, {}
+        self.session = Session(network.model, watched(method, self._see, self._stop.is_set))
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets what was seen."""
+        self.points, self.decided, self.shown, self.done, self.total, self._count = [], [], None, 0, 0, 0
+        self.kept = {}
+        self.version += 1
+        self.stage = "ready" if self.pictures else "empty"
+
+    def cancel(self) -> None:
+        """Ends the run; the picture in hand leaves no trace, what was learnt before stays."""
+        self._stop.set()
+
+    def pause(self, wanted: bool) -> None:
+        """Holds the run after the picture in hand, or lets it go on."""
+        if self.at_work:
+            self.stage = "paused" if wanted else "running"
+
+    async def run(self, pool: Pool, passes: int) -> AsyncGenerator[None]:
+        """Adapts to the pictures, `passes` times over, and gives a sign whenever there is something new to show.
+
+        Raises:
+            InputError: without pictures, or while a run is going on.
+            AllWeatherError: what the session raises; what was learnt before stays.
+        """
+        self._check_still()
+        if not self.pictures or self.session is None:
+            raise InputError("choose a picture, pictures, a clip or a scene first.")
+        self._stop.clear()
+        self.stage, self.done, self.total = "running", 0, passes * len(self.pictures)
+        try:
+            for number in range(self.total):
+                while self._waits():
+                    await asyncio.sleep(TICK)
+                    yield
+                async with aclosing(self._watch(pool, partial(self._step, number % len(self.pictures)))) as signs:
+                    async for _ in signs:
+                        yield
+                self.done = number + 1
+                yield
+            self.stage = "done"
+        except CancelledError:
+            self.stage = "cancelled"
+        finally:
+            if self.at_work:  # an error, or a visitor who has left
+                self._stop.set()
+                self.stage = "cancelled"
+        yield
+
+    def free(self) -> None:
+        """Ends the run, and lets go of everything."""
+        self._stop.set()
+        self.pictures, self.session, self.network, self.shown, self._sources = [], None, None, None, {}
+        self.kept, self.points, self.decided = {}, [], []
+
+    def _waits(self) -> bool:
+        return self.stage == "paused" and not self._stop.is_set()
+
+    async def _watch(self, pool: Pool, work: Callable[[], None]) -> AsyncGenerator[None]:
+        """Waits for work in the visitor's lane, with a sign for each tick that showed something."""
+        task = asyncio.wrap_future(pool.submit(self._lane, work))
+        seen = len(self.points)
+        while not (await asyncio.wait({task}, timeout=TICK))[0]:
+            if len(self.points) != seen:
+                seen = len(self.points)
+                yield
+        task.result()
+
+    def _step(self, index: int) -> None:
+        """Adapts to one picture, and predicts it."""
+        session, network, pictures = self.session, self.network, self.pictures  # a visitor who leaves takes them away
+        if self._stop.is_set() or session is None or network is None or index >= len(pictures):
+            raise CancelledError("the run was cancelled.")
+        picture = pictures[index]
+        image = as_image(picture)
+        source = self._sources.get(index) or network.source(image)
+        self._sources = {index: source}  # of one picture, the one that is shown
+        adapted = session(image)
+        self.decided.append((self._count, adapted.decision.kind))
+        self.shown = Seen(picture, source, adapted, self._count)
+        if len(pictures) > 1 and adapted.classes is not None:
+            self.kept[f"{index:04d}.png"] = label_png(labels_of(adapted, picture.size), adapted.classes)
+        self.version += 1
+
+    def _see(self, ncut: float, entropy: float) -> None:
+        self._count += 1
+        self.points.append(Point(self._count, ncut, entropy))
+        if len(self.points) > MOST_POINTS:
+            self.points = self.points[-MOST_POINTS:]
+
+    def _check_still(self) -> None:
+        if self.at_work:
+            raise InputError("a run is going on. Cancel it first.")
+
+
+class Visitors:
+    """The visitors of the page by the names that their browsers have.
+
+    Args:
+        clock: seconds, for the time to live.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits, self._clock = limits, clock
+        self._visitors: dict[str, Visitor] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def of(self, name: str) -> Visitor:
+        """The visitor of that name, a new one where there is none.
+
+        Raises:
+            BusyError: where there are as many as may be.
+        """
+        with self._lock:
+            visitor = self._visitors.get(name)
+            if visitor is None:
+                if len(self._visitors) >= self.limits.visitors:
+                    raise BusyError(f"{self.limits.visitors} visitors are here already. Try again in some minutes.")
+                visitor = self._visitors[name] = Visitor()
+            visitor.used = self._clock()
+            return visitor
+
+    def by_key(self, key: str) -> Visitor | None:
+        """The visitor with that secret name."""
+        with self._lock:
+            known, asked = list(self._visitors.values()), key.encode()
+        return next((one for one in known if secrets.compare_digest(one.key.encode(), asked)), None)
+
+    def leave(self, name: str) -> None:
+        """Frees a visitor who has gone."""
+        with self._lock:
+            visitor = self._visitors.pop(name, None)
+        if visitor is not None:
+            visitor.free()
+
+    def sweep(self) -> None:
+        """Frees visitors who have done nothing for a while, and whose run has ended."""
+        with self._lock:
+            before = self._clock() - self.limits.idle
+            old = [name for name, one in self._visitors.items() if one.used < before and one.stage != "running"]
+        for name in old:
+            self.leave(name)
+
+    def leave_all(self) -> None:
+        """Frees all of them."""
+        for name in list(self._visitors):
+            self.leave(name)
+
+
+def as_image(picture: Held) -> Tensor:
+    """The picture as a network takes it: 3×H×W float32, RGB in [0, 1]."""
+    return torch.from_numpy(picture.pixels).permute(2, 0, 1).contiguous().float() / 255
+
+
+async def restart(visitor: Visitor) -> None:
+    """Ends a run, waits until it has ended, and puts the source network back; nothing that was seen stays."""
+    visitor.cancel()
+    while visitor.at_work:
+        await asyncio.sleep(TICK / 4)
+    if visitor.session is not None:
+        await asyncio.to_thread(visitor.session.reset)
+    visitor.clear()

@@ -1,0 +1,171 @@
+"""Who comes in and what may be named: tokens, hosts, pages of other sites, one folder of the server."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny
+
+import allweather
+from allweather.errors import MissingLibraryError, SettingsError
+from allweather.serve import Limits, application
+from allweather.serve.access import choose_token, inside, is_loopback
+
+pytest.importorskip("gradio", reason="the extra web")
+from fastapi.testclient import TestClient
+
+MODEL = tiny("batchnorm")
+TOKEN = "a-token-of-enough-characters"
+
+
+def client(base: str = "http://localhost", **options: Any) -> TestClient:
+    return TestClient(application(MODEL, **options), base_url=base, follow_redirects=False)
+
+
+def test_beyond_this_machine_a_token_is_needed() -> None:
+    with pytest.raises(SettingsError, match=r"0\.0\.0\.0 can be reached from other machines: expected a token"):
+        application(MODEL, host="0.0.0.0")
+    with pytest.raises(SettingsError, match="expected at least 16"):
+        application(MODEL, token="short")
+    assert choose_token("127.0.0.1", None) is None and len(choose_token("0.0.0.0", None) or "") >= 16
+
+
+@pytest.mark.parametrize(
+    ("host", "local"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)]
+)
+def test_what_is_this_machine(host: str, local: bool) -> None:
+    assert is_loopback(host) is local
+
+
+def test_the_token_opens_everything_and_nothing_opens_without_it() -> None:
+    with client("http://box:7860", host="0.0.0.0", token=TOKEN) as served:
+        for path in ("/", "/docs", "/metrics", "/config", "/see/x/picture.jpg", "/gradio_api/info"):
+            assert served.get(path).status_code == 401, path
+        assert served.post("/gradio_api/upload", files={"files": ("x", b"x")}).status_code == 401
+        assert served.get("/metrics", headers={"authorization": "Bearer wrong"}).status_code == 401
+        assert served.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+        assert served.get("/v1/health").status_code == 200, "a load balancer has no token"
+        entered = served.get(f"/?token={TOKEN}")
+        assert entered.status_code == 303 and entered.headers["location"] == "/"
+        assert "HttpOnly" in entered.headers["set-cookie"] and "SameSite=Strict" in entered.headers["set-cookie"]
+        assert served.get("/docs").status_code == 200, "the browser's cookie opens it now"
+
+
+def test_other_names_and_pages_of_other_sites_are_turned_away() -> None:
+    with client() as served:
+        assert served.get("/v1/health", headers={"host": "evil.example"}).status_code == 421
+        strange = {"origin": "https://evil.example"}
+        assert served.post("/v1/predict", headers=strange).status_code == 403
+        assert served.get("/v1/health", headers={"origin": "http://localhost"}).status_code == 200
+
+
+def test_a_browser_is_told_to_load_nothing_from_elsewhere() -> None:
+    with client() as served:
+        for path in ("/", "/docs", "/v1/health"):
+            policy = served.get(path).headers["content-security-policy"]
+            assert "default-src 'self'" in policy and "http" not in policy
+
+
+def test_uploads_of_the_page_fill_the_disk_as_far_as_allowed_and_no_further() -> None:
+    def upload(served: TestClient, count: int) -> int:
+        return served.post("/gradio_api/upload", files={"files": ("x.png", bytes(count))}).status_code
+
+    with client(limits=Limits(upload_bytes=4_000_000, disk_bytes=5_000_000)) as served:
+        assert upload(served, 6_000_000) == 413, "one is too large"
+        assert [upload(served, 3_500_000) for _ in range(2)] == [200, 413], "and two do not fit"
+        assert served.post("/gradio_api/queue/join", content=bytes(2_000_000)).status_code == 413
+
+
+def test_the_pages_own_routes_name_no_file_of_the_server(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(secret)
+    with client() as served:
+        for name in (f"file={secret}", f"proxy={secret}", "vibe-edit", "api/predict", "call/x", "deep_link"):
+            assert served.get(f"/gradio_api/{name}").status_code == 404
+            assert served.post(f"/gradio_api/{name}", json={}).status_code == 404
+        config = served.get("/config").json()
+        (event,) = [each["id"] for each in config["dependencies"] if each["targets"][0][1] == "upload"][:1]
+        session = {"fn_index": event, "session_hash": "visitor"}
+        file = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+        elsewhere = [str(secret), "https://host/x", "../secret.png", "/etc/passwd", None, ["x"]]
+        for data in [[[{**file, "path": path}], "n"] for path in elsewhere] + [[[], {"deep": [[file]]}]]:
+            assert served.post("/gradio_api/queue/join", json={"data": data, **session}).status_code == 403
+        hidden = b'{"data": [[{"path": "\\u0068ttp://host/x"}]]}'
+        assert served.post("/gradio_api/queue/join", content=hidden).status_code == 403
+        assert served.post("/gradio_api/queue/join", content=b"[" * 100_000).status_code == 403
+        assert secret.exists() and not served.get("/gradio_api/info").json()["named_endpoints"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that is allowed, with a link that leads out of it."""
+    allowed = tmp_path / "allowed"
+    (allowed / "frames").mkdir(parents=True)
+    Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(allowed / "frames" / "a.png")
+    (tmp_path / "secret.png").write_bytes((allowed / "frames" / "a.png").read_bytes())
+    (allowed / "frames" / "link.png").symlink_to(tmp_path / "secret.png")
+    return allowed
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "frames/link.png", "/etc/passwd", "frames/../../secret.png", "x\0"])
+def test_nothing_outside_the_folder_is_named(name: str, folder: Path) -> None:
+    with pytest.raises(SettingsError, match="inside the folder that this server allows"):
+        inside(folder, name)
+    assert inside(folder, "frames/a.png").name == "a.png"
+
+
+def test_a_folder_of_the_server_gives_its_own_pictures_alone(folder: Path) -> None:
+    from allweather.serve.pictures import from_folder
+
+    held, refused = from_folder(folder, "frames", Limits(), None)
+    assert [each.name for each in held] == ["a.png"] and "inside the folder" in refused[0]
+    with pytest.raises(SettingsError, match="--allow-dir"):
+        from_folder(None, "frames", Limits(), None)
+
+
+def test_checkpoints_are_named_within_the_folder_and_read_as_data(folder: Path) -> None:
+    from allweather.models import load_model
+    from allweather.serve.networks import Networks, given
+
+    state = load_model("demo:streetnet").network.state_dict()
+    torch.save(state, folder / "mine.pth")
+    (folder / "evil.pth").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    networks = Networks(given(MODEL, None), folder)
+    assert networks.checkpoints() == ["evil.pth", "mine.pth"] and networks.folders() == [".", "frames"]
+    opened = networks.open("demo:streetnet", "mine.pth")
+    assert networks.open("demo:streetnet", "mine.pth") is opened
+    with pytest.raises(allweather.CheckpointError):
+        networks.open("demo:streetnet", "evil.pth")
+    with pytest.raises(SettingsError, match="unknown network of the catalogue"):
+        networks.open("evil.py:build", "mine.pth")
+    with pytest.raises(SettingsError, match="does not let visitors name files"):
+        Networks(given(MODEL, None)).open("demo:streetnet", "mine.pth")
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(MissingLibraryError, match=r"pip install 'allweather\[web\]'"):
+        application(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "mall"}, "unknown method 'mall'"),
+        ({"workers": 0}, "workers: expected a number above 0"),
+        ({"networks": {"x": "y"}}, "expected a Segmenter"),
+        ({"allow_dir": "nowhere"}, "expected a folder"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_anything_starts(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(allweather.AllWeatherError, match=message):
+        application(**{"networks": MODEL, **options})
+
+
+def test_a_limit_is_a_number_above_0() -> None:
+    with pytest.raises(allweather.AllWeatherError, match=r"limits.pixels: expected a finite number at least 1"):
+        Limits(pixels=0)

@@ -1,0 +1,83 @@
+"""`allweather serve` as a user starts it: where it is, what it says, and how it ends."""
+
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from command_line import allweather
+from PIL import Image
+from serving import encoded, picture, server
+
+pytest.importorskip("gradio", reason="the extra web")
+
+
+def test_it_serves_until_it_is_asked_to_stop_and_saves_its_streams(tmp_path: Path) -> None:
+    sessions = tmp_path / "sessions"
+    with server("--sessions", sessions, TMPDIR=str(tmp_path)) as running:
+        files = {"image": ("a.png", encoded(picture()))}
+        for _ in range(2):
+            answer = httpx.post(f"{running.address}/v1/predict", files=files, data={"stream": "a"}, timeout=60)
+            assert answer.status_code == 200
+        page = httpx.get(running.address, timeout=60).text
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+    assert "allweather" in page and not [line for line in running.said if "Traceback" in line]
+    assert len(list(sessions.glob("*.safetensors"))) == 1
+    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")}  # torch's own
+    assert left == {"sessions"}, "nothing else is left on the disk"
+
+
+def test_beyond_this_machine_it_says_the_token(tmp_path: Path) -> None:
+    with server("--host", "0.0.0.0") as running:
+        port = running.address.rsplit(":", 1)[1]
+        local = f"http://127.0.0.1:{port}"
+        assert httpx.get(f"{local}/metrics").status_code == 401
+        for _ in range(100):
+            if found := [line for line in running.said if "?token=" in line]:
+                break
+            httpx.get(f"{local}/v1/health")
+        token = found[0].rsplit("?token=", 1)[1].strip()
+        assert httpx.get(f"{local}/metrics", headers={"authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = allweather("serve", "--port", taken.getsockname()[1])
+    assert done.returncode == 2 and "Choose another --port" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--limit", "pixel=3"), "unknown field of limits 'pixel'. Did you mean 'pixels'"),
+        (("--limit", "pixels=many"), "limits.pixels: expected integer"),
+        (("--method", "mall"), "unknown method 'mall'"),
+        (("--allow-dir", "nowhere"), "--allow-dir nowhere: expected a folder"),
+    ],
+)
+def test_mistakes_are_said(arguments: tuple[str, ...], message: str) -> None:
+    done = allweather("serve", *arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    done = allweather("serve")
+    assert done.returncode == 2 and "pip install 'allweather[web]'" in done.stderr
+
+
+def test_the_network_of_the_command_line_comes_first(tmp_path: Path) -> None:
+    with server("--model", "espnet:q8", "--random-weights", "--size", "64x48") as running:
+        health = httpx.get(f"{running.address}/v1/health").json()
+        assert health["networks"][1] == "demo:streetnet"
+        files = {"image": ("a.png", encoded(picture()))}
+        fields = {"network": "demo:streetnet", "method": "source"}
+        answer = httpx.post(f"{running.address}/v1/predict", files=files, data=fields, timeout=60)
+        (tmp_path / "labels.png").write_bytes(answer.content)
+        assert np.asarray(Image.open(tmp_path / "labels.png")).shape == (64, 96)

@@ -1,0 +1,169 @@
+"""The page in headless Chromium, on a desk and on a phone: the whole way of a visitor, and nothing from elsewhere."""
+
+import io
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+from safetensors.torch import load
+from serving import Server, encoded, picture, server
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+axe = pytest.importorskip("axe_core_python.base", reason="axe-core-python has the rules of accessibility")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SCREENS = {"desk": (1280, 900), "phone": (390, 844)}
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    with server() as one:
+        yield one
+
+
+@pytest.fixture(params=SCREENS)
+def page(request: pytest.FixtureRequest, running: Server) -> Iterator[Any]:
+    """A page that has been opened; in the end nothing may have gone wrong, or have come from elsewhere."""
+    width, height = SCREENS[request.param]
+    wrong: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": width, "height": height})
+        opened.on("request", lambda sent: wrong.extend(_outside(sent.url, running.address)))
+        opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        opened.on("pageerror", lambda error: wrong.append(str(error)))
+        opened.on("response", lambda got: wrong.append(f"{got.status} {got.url}") if got.status >= 400 else None)
+        opened.set_default_timeout(90_000)
+        opened.goto(running.address)
+        opened.wait_for_selector("#start")
+        yield opened
+        browser.close()
+    assert not wrong
+    assert not [line for line in running.said if "Traceback" in line]
+
+
+def test_the_way_of_a_visitor(page: Any, tmp_path: Path) -> None:
+    page.wait_for_timeout(500)
+    shoot(page, tmp_path, "opened")
+    check_accessible(page)
+
+    page.set_input_files("#files input[type=file]", {"name": "dusk.png", "mimeType": "image/png", "buffer": NIGHT})
+    page.wait_for_selector(".aw-single img")
+    assert "1 picture at 256×128" in page.inner_text("#status")
+
+    page.click("#start")
+    seen = counts_until(page, lambda: page.locator("#take a").count() > 0)
+    assert len(seen) >= 10 and sorted(seen)[-1] == 12, "the curve grows while it adapts"
+    assert "Done: 12 of 12" in page.inner_text("#status")
+    assert "road" in page.inner_text("#legend") and "%" in page.inner_text("#legend")
+
+    page.focus(".aw-compare input")
+    before = split(page)
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    assert (before, split(page)) == ("50%", "40%")
+    box = page.locator(".aw-compare").bounding_box()
+    page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2)
+    assert 75 <= float(split(page).rstrip("%")) <= 85
+    check_accessible(page)
+    shoot(page, tmp_path, "done")
+
+    taken = {name: take(page, name) for name in ("Labels", "Overlay", "Adapted weights", "Session")}
+    with Image.open(io.BytesIO(taken["Labels"])) as labels:
+        assert labels.size == (256, 128) and labels.mode == "P"
+    with Image.open(io.BytesIO(taken["Overlay"])) as drawn:
+        assert drawn.size == (256, 128) and drawn.mode == "RGB"
+    assert load(taken["Adapted weights"]) and load(taken["Session"])
+
+    page.click("#reset")
+    page.wait_for_selector(".aw-curves", state="detached")
+    assert page.locator("#take a").count() == 0
+
+
+def test_a_long_run_is_paused_goes_on_and_is_cancelled(page: Any, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Scene").click()
+    page.get_by_label("number input for Scenes in a row").fill("30")
+    page.click("#scene")
+    page.wait_for_selector(".aw-single img")
+    assert "30 pictures" in page.inner_text("#status")
+    page.locator("#passes input[type=number]").fill("20")
+    page.locator("#passes input[type=number]").press("Enter")
+    page.click("#start")
+    page.wait_for_function("+document.querySelector('.aw-curves')?.dataset.points >= 5")
+    page.click("#pause")
+    page.wait_for_function("document.querySelector('#status').innerText.includes('Paused')")
+    page.wait_for_timeout(600)
+    held = points(page)
+    page.wait_for_timeout(600)
+    assert points(page) == held, "a paused run stands still"
+    shoot(page, tmp_path, "paused")
+    page.click("#pause")
+    page.wait_for_function(f"+document.querySelector('.aw-curves').dataset.points > {held}")
+    page.click("#cancel")
+    page.wait_for_function("document.querySelector('#status').innerText.includes('Cancelled')")
+    assert page.is_enabled("#start") and not page.is_enabled("#cancel")
+    check_accessible(page)
+
+
+def test_what_is_no_picture_is_refused_in_words(page: Any) -> None:
+    page.set_input_files(
+        "#files input[type=file]", {"name": "x.png", "mimeType": "image/png", "buffer": b"<svg onload='alert(1)'/>"}
+    )
+    page.wait_for_selector("#status [role=alert]")
+    assert "x.png is no picture: expected PNG" in page.inner_text("#status")
+
+
+NIGHT = encoded(picture(3, "night", (256, 128)))
+
+
+def counts_until(page: Any, ended: Any, seconds: float = 120) -> set[int]:
+    """The numbers of points that the curve showed until `ended()` is true."""
+    found: set[int] = set()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if count := points(page):
+            found.add(count)
+        if ended():
+            return found
+        page.wait_for_timeout(20)
+    raise AssertionError(f"still at {sorted(found)} after {seconds} seconds")
+
+
+def points(page: Any) -> int:
+    return int(page.evaluate("+(document.querySelector('.aw-curves')?.dataset.points ?? 0)"))
+
+
+def split(page: Any) -> str:
+    return str(page.evaluate("document.querySelector('.aw-compare').style.getPropertyValue('--split')"))
+
+
+def take(page: Any, name: str) -> bytes:
+    """What a link gives, by the browser's own download."""
+    with page.expect_download() as waiting:
+        page.locator("#take a", has_text=name).first.click()
+    return Path(waiting.value.path()).read_bytes()
+
+
+def check_accessible(page: Any) -> None:
+    """No rule of WCAG 2.1 AA that axe-core knows is broken."""
+    page.wait_for_timeout(500)  # colors that change are between two for a moment
+    page.evaluate(axe.AXE_SCRIPT)
+    found = page.evaluate("tags => axe.run(document, {runOnly: tags})", RULES)
+    assert found["passes"], "axe has looked"
+    assert not [(rule["id"], [node["html"][:160] for node in rule["nodes"]]) for rule in found["violations"]]
+
+
+def shoot(page: Any, folder: Path, name: str) -> None:
+    page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+
+def _outside(url: str, address: str) -> list[str]:
+    parts = urlsplit(url)
+    return [] if parts.scheme in ("data", "blob") or parts.netloc == urlsplit(address).netloc else [url]
