@@ -23,8 +23,6 @@ NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 ROOMS = ("methods", "models", "session", "data", "data.datasets", "pictures", "live", "serve", "report", "submit")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "JUPYTER_PLATFORM_DIRS": "1"}
 
-pytestmark = pytest.mark.slow
-
 
 class Loads(html.parser.HTMLParser):
     """What a page loads by itself: scripts, styles, pictures, frames; links that a reader may follow are none."""
