@@ -2,8 +2,13 @@
 
     python -m benchmarks.ncut --json ncut.json
 
-Nothing is timed while a test of the operator fails. The frame is a real one where ALLWEATHER_ASSETS is set, else a
-procedural scene. The space width follows the image: 50 pixels at 256×512. Rivals: pip install pykeops pydensecrf2.
+    python -m benchmarks.ncut --quick --json ncut.json     # up to 256×512, one thread, without the slow rivals
+
+At most eight minutes on a quiet machine. Every rival has the same threads, one and then two; ours and the lattice are
+also timed in turns in one process, which a busy machine slows alike. Nothing is timed while a test of the operator
+fails. The frame is a real one where ALLWEATHER_ASSETS is set, else a procedural scene. The space width follows the
+image: 50 pixels at 256×512. Rivals: pip install pykeops pydensecrf2. MONAI's bilateral and permutohedral filters are
+C++ that its package on the index does not hold.
 """
 
 import argparse
@@ -15,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +39,20 @@ from benchmarks.ncut_rivals import RIVALS, Absent, Filter, exact_rows, points
 SIZES = ((64, 128), (128, 256), (256, 512), (512, 1024), (1024, 2048))
 CLASSES, SIGMA_RGB, SIGMA_XY = 19, 15.0, 50.0  # SIGMA_XY at 256 rows
 OURS = "lowrank"
+SLOW = ("dense", "keops", "bilateral grid")
 ROWS = 1024  # pixels at which a larger image is checked
 TESTS = ("tests/test_ncut.py", "tests/test_ncut_hot_path.py")
 
 
 def main() -> None:
     options = _arguments()
-    torch.set_num_threads(options.threads)
+    if options.pair:
+        torch.set_num_threads(options.threads[0])
+        print(json.dumps(measure_pair(*options.pair)))
+        return
     if options.one:
         name, height, width = options.one
+        torch.set_num_threads(options.threads[0])
         print(json.dumps(measure(name, int(height), int(width), options)))
         return
     if not options.skip_tests and _tests_fail():
@@ -50,14 +61,17 @@ def main() -> None:
     slow: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
         options.kept = Path(folder)
-        for height, width in options.sizes:
-            for name in (OURS, *RIVALS):
-                given_up = {"skipped": f"took more than {options.timeout:.0f} s at a smaller size"}
-                row = _in_a_process(name, height, width, options) if name not in slow else given_up
-                rows.append({"rival": name, "height": height, "width": width} | row)
-                if row.get("skipped", "").startswith("took"):
-                    slow.add(name)
-                print(_line(rows[-1]), file=sys.stderr, flush=True)
+        for threads, (height, width), name in product(options.threads, options.sizes, (OURS, *RIVALS)):
+            given_up = {"skipped": f"took more than {options.timeout:.0f} s at a smaller size"}
+            row = given_up if name in slow else _in_a_process(name, height, width, threads, options)
+            rows.append({"rival": name, "height": height, "width": width, "threads": threads} | row)
+            if row.get("skipped", "").startswith("took"):
+                slow.add(name)
+            print(_line(rows[-1]), file=sys.stderr, flush=True)
+        paired = [
+            _paired(height, width, threads, options)
+            for threads, (height, width) in product(options.threads, options.sizes)
+        ]
     record = {
         "benchmark": "ncut",
         "versions": versions(),
@@ -66,6 +80,7 @@ def main() -> None:
         "sigma_rgb": SIGMA_RGB,
         "sigma_xy_at_256_rows": SIGMA_XY,
         "rows": rows,
+        "paired": [row for row in paired if row],
         "slopes": slopes(rows),
     }
     text = json.dumps(record, indent=1)
@@ -100,10 +115,28 @@ def measure(name: str, height: int, width: int, options: argparse.Namespace) -> 
     if options.memory:
         return row
     slow = first > 20
+    slow = first > 3
+    filtered = torch.cat([scores, torch.ones_like(scores[:1])])
+    apply = _ours_alone(image, sigma_xy) if name == OURS else RIVALS[name](image, SIGMA_RGB, sigma_xy)
+    row["filter_ms"] = 1e3 * (first if slow else _fastest(lambda: apply(filtered), options.repeats))
     row["step_ms"] = 1e3 * (first if slow else _fastest(lambda: step(scores), options.repeats))
     row["build_ms"] = min(row["build_ms"], 1e3 * _fastest(lambda: make(image, sigma_xy), 3, slow=5.0))
     row["total_ms"] = row["build_ms"] + row["step_ms"]
     return row | _errors(image, scores, sigma_xy, loss, gradient, options)
+
+
+def measure_pair(height: int, width: int, rounds: int) -> dict[str, float]:
+    """Milliseconds of ours and of the lattice in turns, the fastest of each: making, and loss with gradient."""
+    (image, _), scores, sigma_xy = frame(height, width), smooth_scores(height, width), SIGMA_XY * height / 256
+    makers = {OURS: _ours, "lattice": _rival("lattice")}
+    found: dict[str, list[float]] = {f"{name}_{what}": [] for name in makers for what in ("build_ms", "step_ms")}
+    for _ in range(rounds):
+        for name, make in makers.items():
+            begun = time.perf_counter()
+            step = make(image, sigma_xy)
+            found[f"{name}_build_ms"].append(time.perf_counter() - begun)
+            found[f"{name}_step_ms"].append(min(_timed(lambda step=step: step(scores)) for _ in range(2)))
+    return {key: 1e3 * min(values) for key, values in found.items()}
 
 
 def frame(height: int, width: int) -> tuple[Tensor, str]:
@@ -141,6 +174,7 @@ def slopes(rows: list[dict[str, Any]]) -> dict[str, float]:
     found = {}
     for name in (OURS, *RIVALS):
         ran = [row for row in rows if row["rival"] == name and "total_ms" in row]
+        ran = [row for row in ran if row.get("threads") == max(other.get("threads", 0) for other in ran)]
         if len(ran) >= 3:
             pixels = [math.log(row["height"] * row["width"]) for row in ran]
             found[name] = float(np.polyfit(pixels, [math.log(row["total_ms"]) for row in ran], 1)[0])
@@ -160,6 +194,11 @@ def _ours(image: Tensor, sigma_xy: float) -> Step:
         return loss.detach(), gradient[0]
 
     return step
+
+
+def _ours_alone(image: Tensor, sigma_xy: float) -> Filter:
+    affinity = Affinity.from_image(image[None], sigma_rgb=SIGMA_RGB, sigma_xy=sigma_xy)
+    return lambda scores: affinity.apply(scores[None])[0]
 
 
 def _rival(name: str) -> Callable[[Tensor, float], Step]:
@@ -214,20 +253,36 @@ def _sampled_error(found: Tensor, scores: Tensor, filtered: Tensor) -> float:
     return math.sqrt(residual / total)
 
 
-def _in_a_process(name: str, height: int, width: int, options: argparse.Namespace) -> dict[str, Any]:
+def _paired(height: int, width: int, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Ours and the lattice in turns, in a process of their own; nothing where the lattice is not installed."""
+    rounds = 4 if height >= 512 else 12
+    found = _run(["--pair", str(height), str(width), str(rounds), "--threads", str(threads)], {}, options.timeout)
+    where = {"height": height, "width": width, "threads": threads}
+    if "skipped" in found:
+        return {}
+    ratio = found["lattice_step_ms"] / found[f"{OURS}_step_ms"]
+    both = [sum(found[f"{name}_{what}"] for what in ("build_ms", "step_ms")) for name in ("lattice", OURS)]
+    return where | found | {"step_ratio": ratio, "total_ratio": both[0] / both[1]}
+
+
+def _in_a_process(name: str, height: int, width: int, threads: int, options: argparse.Namespace) -> dict[str, Any]:
     """Time and errors from one process, the peak of memory from another whose freed blocks go back at once."""
-    common = ["--one", name, str(height), str(width), "--threads", str(options.threads)]
+    if options.quick and name in SLOW:
+        return {"skipped": "left out by --quick"}
+    common = ["--one", name, str(height), str(width), "--threads", str(threads)]
     common += ["--repeats", str(options.repeats), "--exact-pixels", str(options.exact_pixels)]
     common += ["--kept", str(options.kept)]
     row = _run(common, {}, options.timeout)
-    if "skipped" in row or row["step_ms"] > 20_000:
-        return row
+    if "skipped" in row or row["step_ms"] > 3_000 or threads != max(options.threads):
+        return row | dict.fromkeys(("build_peak_over_scores", "step_peak_over_scores"))
     memory = _run([*common, "--memory"], {"MALLOC_MMAP_THRESHOLD_": "65536"}, options.timeout)
     return row | {key: memory.get(key) for key in ("build_peak_over_scores", "step_peak_over_scores")}
 
 
 def _run(arguments: list[str], environment: dict[str, str], timeout: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.ncut", *arguments]
+    threads = arguments[arguments.index("--threads") + 1]
+    environment = environment | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}
@@ -264,13 +319,18 @@ def _fastest(work: Callable[[], object], repeats: int, slow: float = 20.0) -> fl
     return min(times)
 
 
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def _line(row: dict[str, Any]) -> str:
-    head = f"{row['height']:>5}×{row['width']:<5}{row['rival']:<15}"
+    head = f"{row['height']:>5}×{row['width']:<5}{row['threads']} {row['rival']:<15}"
     if "skipped" in row:
         return f"{head} skipped: {row['skipped']}"
     return (
-        f"{head}{row['build_ms']:10.1f} + {row['step_ms']:9.1f} ms  memory {row['build_peak_over_scores']:5.1f}×, "
-        f"{row['step_peak_over_scores']:.1f}×"
+        f"{head}{row['build_ms']:10.1f} + {row['step_ms']:9.1f} ms, alone {row['filter_ms']:.1f}"
         f"  gradient error {row['gradient_error']:.2%} at {row['checked_pixels']} pixels"
     )
 
@@ -278,16 +338,21 @@ def _line(row: dict[str, Any]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="the file to write; standard output without it")
-    parser.add_argument("--sizes", type=_size, nargs="+", default=list(SIZES), metavar="HEIGHTxWIDTH")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sizes", type=_size, nargs="+", metavar="HEIGHTxWIDTH")
+    parser.add_argument("--quick", action="store_true", help="up to 256×512, one thread, no rival that takes seconds")
+    parser.add_argument("--threads", type=int, nargs="+")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--timeout", type=float, default=1200, help="seconds that one rival may take at one size")
-    parser.add_argument("--exact-pixels", type=int, default=131_072, help="larger images are checked at 1024 pixels")
+    parser.add_argument("--timeout", type=float, default=60, help="seconds that one rival may take at one size")
+    parser.add_argument("--exact-pixels", type=int, default=32_768, help="larger images are checked at 1024 pixels")
     parser.add_argument("--skip-tests", action="store_true", help="for trying the script; the record says so")
+    parser.add_argument("--pair", nargs=3, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--kept", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.sizes = options.sizes or list(SIZES[:3] if options.quick else SIZES)
+    options.threads = options.threads or ([1] if options.quick else [1, 2])
+    return options
 
 
 def _size(text: str) -> tuple[int, int]:

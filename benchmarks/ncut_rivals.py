@@ -15,7 +15,7 @@ from allweather.ncut.dense import LIMIT
 Filter = Callable[[Tensor], Tensor]  # K×H×W scores to A·S, K×H×W
 Maker = Callable[[Tensor, float, float], Filter]  # of an image 3×H×W in [0, 1], σ_rgb and σ_xy
 _LABELS = 21  # 19 classes, the vector 1, and the label without mass
-_PAIRS = 131_072**2  # of pixels; an exact rival is not asked for more
+_PAIRS = 32_768**2  # of pixels; an exact rival is not asked for more
 
 
 class Absent(Exception):

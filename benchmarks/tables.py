@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from allweather import methods
 from allweather.methods import METHODS, Method
@@ -18,8 +19,9 @@ from allweather.report.page import markdown
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
 from allweather.runs.summary import image_count
-from benchmarks import fidelity, guard_table, pareto, passes
+from benchmarks import fidelity, gpu_tables, guard_table, pareto, passes
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
+from benchmarks.gpu_tables import table
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, export, hostile, layernorm, live, serve
 
@@ -61,22 +63,37 @@ def ncut() -> str:
     found = benchmark_record("performance/ncut.json")
     if found is None:
         return "not measured"
-    lines = [
-        "| pixels | | make it, ms | loss and gradient, ms | gradient error | peak over the scores, making / step |",
-        "|---" * 6 + "|",
-    ]
-    for row in found["rows"]:
-        size = f"{row['height']}×{row['width']}"
-        if "skipped" in row:
-            lines.append(f"| {size} | {row['rival']} | {row['skipped']} | | | |")
-            continue
-        peaks = " / ".join(f"{row[key]:.1f}×" for key in ("build_peak_over_scores", "step_peak_over_scores"))
-        lines.append(
-            f"| {size} | {row['rival']} | {row['build_ms']:.1f} | {row['step_ms']:.1f} | {row['gradient_error']:.2%} | "
-            f"{peaks} |"
-        )
+    heads = ["pixels", "threads", "", "make it, ms", "filter alone, ms", "loss and gradient, ms", "gradient error"]
+    rows = [_ncut_cells(row, found["versions"]["machine"]) for row in found["rows"]]
     exponents = ", ".join(f"{name} {value:.2f}" for name, value in found["slopes"].items())
-    return "\n".join([*lines, "", f"Exponent of time in pixels: {exponents}. {found['versions']['machine']}."])
+    said = f"Exponent of time in pixels: {exponents}. {found['versions']['machine']}."
+    return "\n\n".join([table([*heads, "peak over the scores, making / step"], rows), *_paired(found), said])
+
+
+def _ncut_cells(row: dict[str, Any], machine: str) -> list[str]:
+    where = [f"{row['height']}×{row['width']}", str(row.get("threads", machine.split()[-2])), row["rival"]]
+    if "skipped" in row:
+        return [*where, row["skipped"], *["–"] * 4]
+    times = ["–" if row.get(key) is None else f"{row[key]:.1f}" for key in ("build_ms", "filter_ms", "step_ms")]
+    peaks = [row.get(key) for key in ("build_peak_over_scores", "step_peak_over_scores")]
+    shown = "–" if None in peaks else " / ".join(f"{peak:.1f}×" for peak in peaks)
+    return [*where, *times, f"{row['gradient_error']:.2%}", shown]
+
+
+def _paired(found: dict[str, Any]) -> list[str]:
+    """Against the lattice, in turns in one process."""
+    heads = ["pixels", "threads", "ours: make it + step, ms", "lattice", "step: times faster", "with the making"]
+    rows = [
+        [
+            f"{row['height']}×{row['width']}",
+            str(row["threads"]),
+            *(f"{row[name + '_build_ms']:.1f} + {row[name + '_step_ms']:.1f}" for name in ("lowrank", "lattice")),
+            f"{row['step_ratio']:.1f}",
+            f"{row['total_ratio']:.1f}",
+        ]
+        for row in found.get("paired", [])
+    ]
+    return [table(heads, rows)] if rows else ["Against the lattice in turns: not measured."]
 
 
 def iteration() -> str:
@@ -199,6 +216,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": demo,
     "export": export,
     "ncut": ncut,
+    **gpu_tables.TABLES,
     "iteration": iteration,
     "layernorm": layernorm,
     "stream": stream,

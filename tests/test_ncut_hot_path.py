@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from allweather.errors import NcutAccuracyWarning
 from allweather.ncut import Affinity
-from allweather.ncut.lowrank import inverse_root
+from allweather.ncut.landmarks import choose_columns
 
 SOURCE = Path(__file__).parents[1] / "src"
 PEAK = """
@@ -117,7 +118,8 @@ def test_the_gradient_keeps_the_memory_format() -> None:
 
 def test_the_rank_stops_at_its_bounds() -> None:
     flat = Affinity.from_image(torch.full((1, 3, 40, 40), 0.5), sigma_xy=9)
-    noise = Affinity.from_image(torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)), sigma_xy=9)
+    with pytest.warns(NcutAccuracyWarning, match="raise max_rank"):
+        noise = Affinity.from_image(torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)), sigma_xy=9)
     assert (flat.rank, noise.rank) == (16, 256)
 
 
@@ -134,16 +136,23 @@ def test_columns_that_are_only_rounding_are_not_kept() -> None:
     assert float((fast.apply(scores) - exact).norm() / exact.norm()) < 0.005
 
 
-def test_directions_that_matter_little_fill_blocks_and_begin_none() -> None:
-    values = torch.cat([torch.ones(18), torch.full((6,), 2e-3), torch.full((8,), 5e-4)]).double()
-    turn, _ = torch.linalg.qr(torch.rand(32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
-    kernel = (turn * values) @ turn.T
-    for wanted, least, columns, directions in ((4e-3, 1e-3, 32, 24), (0.9, 0.9, 32, 18), (1e-5, 1e-5, 32, 32)):
-        root = inverse_root(kernel[None], wanted, least)[0]
-        assert root.shape == (32, columns) and torch.linalg.matrix_rank(root @ root.T) == directions
-    few = (turn * torch.cat([torch.ones(15), torch.full((17,), 2e-3)]).double()) @ turn.T
-    root = inverse_root(few[None], 4e-3, 1e-3)[0]
-    assert root.shape == (32, 16) and torch.linalg.matrix_rank(root @ root.T) == 16
+@pytest.mark.parametrize("error", [0.1, 0.03, 0.01])
+def test_columns_leave_what_is_stated_and_a_block_fewer_would_not(error: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(1, 3000, 3, generator=generator) * torch.tensor([4.0, 2.0, 1.0])
+    everywhere = torch.ones(1, 3000, dtype=torch.bool)
+    columns = choose_columns(points, everywhere, 60, 400, error, torch.float32)
+    exact = (-torch.cdist(points.double(), points.double()).square() / 2).exp()[0]
+
+    def left(rank: int) -> float:
+        near = (-torch.cdist(points.double(), columns.landmarks.double()).square() / 2).exp()[0]
+        factor = near @ columns.root[0, :, :rank].double()
+        return float((exact - factor @ factor.T).norm() / exact.norm())
+
+    rank = columns.root.shape[2]
+    assert rank % 16 == 0
+    assert left(rank) < 2 * columns.error
+    assert left(rank - 16) > error
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is read from /proc")

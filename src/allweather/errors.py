@@ -49,6 +49,10 @@ class RandomWeightsWarning(UserWarning):
         super().__init__(f"{network} is randomly initialised: no weights were given")
 
 
+class NcutAccuracyWarning(UserWarning):
+    """A normalized cut whose operator is further from its definition than asked for."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
     """The error for a `name` that is not among the `known` names of a `kind`, nearest spelling first."""
     names = sorted(known)

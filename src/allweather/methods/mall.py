@@ -119,6 +119,7 @@ class Mall(GradientMethod):
             max_rank=self.max_rank,
             features=None if self.feature_sigma is None else probabilities,
             sigma_features=self.feature_sigma or 1.0,
+            warn_above=0.3,  # a sharp prediction reaches 0.2 at the most columns, by choice
         )
 
     def _weights(self, probabilities: Tensor) -> Tensor | None:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from allweather.ncut.lowrank import Factors, filter_scores, gradient, terms_and_nodes
+from allweather.ncut.lowrank import Factors, filter_scores, gradient, terms_and_modes
 
 _FIELDS = 9  # of Factors: seven tensors and two integers
 
@@ -25,7 +25,7 @@ def ncut_filter(scores: Tensor, factors: Factors) -> Tensor:
 def _fields(factors: Factors) -> tuple[Any, ...]:
     f = factors
     return (
-        f.appearance, f.blur_y, f.blur_x, f.corners, f.delta, f.total, f.one, f.cell_y, f.cell_x,
+        f.appearance, f.across, f.down, f.lines, f.delta, f.total, f.one, f.cell_y, f.cell_x,
     )  # fmt: skip
 
 
@@ -33,47 +33,47 @@ def _fields(factors: Factors) -> tuple[Any, ...]:
 def _terms(
     scores: Tensor,
     appearance: Tensor,
-    blur_y: Tensor,
-    blur_x: Tensor,
-    corners: Tensor,
+    across: Tensor,
+    down: Tensor,
+    lines: Tensor,
     delta: Tensor,
     total: Tensor,
     one: Tensor,
     cell_y: int,
     cell_x: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    factors = Factors(appearance, blur_y, blur_x, corners, delta, total, one, cell_y, cell_x)
+    factors = Factors(appearance, across, down, lines, delta, total, one, cell_y, cell_x)
     with torch.autocast(scores.device.type, enabled=False):
-        return terms_and_nodes(scores, factors)
+        return terms_and_modes(scores, factors)
 
 
 @_terms.register_fake
 def _(scores: Tensor, *factors: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     one = factors[6]
     terms = one.new_empty(scores.shape[:2])
-    nodes = one.new_empty((*one.shape[:3], scores.shape[1], one.shape[4]))
-    return terms, nodes, torch.empty_like(terms), torch.empty_like(terms)
+    modes = one.new_empty((*one.shape[:3], scores.shape[1], one.shape[4]))
+    return terms, modes, torch.empty_like(terms), torch.empty_like(terms)
 
 
 @torch.library.custom_op("allweather::ncut_gradient", mutates_args=())
 def _gradient(
     scores: Tensor,
-    nodes: Tensor,
+    modes: Tensor,
     ratio: Tensor,
     inverse: Tensor,
     appearance: Tensor,
-    blur_y: Tensor,
-    blur_x: Tensor,
-    corners: Tensor,
+    across: Tensor,
+    down: Tensor,
+    lines: Tensor,
     delta: Tensor,
     total: Tensor,
     one: Tensor,
     cell_y: int,
     cell_x: int,
 ) -> Tensor:
-    factors = Factors(appearance, blur_y, blur_x, corners, delta, total, one, cell_y, cell_x)
+    factors = Factors(appearance, across, down, lines, delta, total, one, cell_y, cell_x)
     with torch.autocast(scores.device.type, enabled=False):
-        return gradient(scores, factors, nodes, ratio, inverse)
+        return gradient(scores, factors, modes, ratio, inverse)
 
 
 @_gradient.register_fake
@@ -88,7 +88,7 @@ def _no_second_derivative(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ..
 _gradient.register_autograd(_no_second_derivative)
 
 
-def _keep_nodes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _keep_modes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     scores, *factors = inputs
     ctx.save_for_backward(scores, *output[1:], *factors[:-2])
     ctx.cells = factors[-2:]
@@ -98,27 +98,27 @@ def _keep_nodes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 def _terms_backward(ctx: Any, terms: Tensor | None, *others: None) -> tuple[Tensor | None, ...]:
     if terms is None:
         return (None,) * (1 + _FIELDS)
-    scores, nodes, ratio, inverse, *factors = ctx.saved_tensors
-    return (_gradient(scores, nodes, ratio, inverse * terms, *factors, *ctx.cells), *(None,) * _FIELDS)
+    scores, modes, ratio, inverse, *factors = ctx.saved_tensors
+    return (_gradient(scores, modes, ratio, inverse * terms, *factors, *ctx.cells), *(None,) * _FIELDS)
 
 
-_terms.register_autograd(_terms_backward, setup_context=_keep_nodes)
+_terms.register_autograd(_terms_backward, setup_context=_keep_modes)
 
 
 @torch.library.custom_op("allweather::ncut_filter", mutates_args=())
 def _filter(
     scores: Tensor,
     appearance: Tensor,
-    blur_y: Tensor,
-    blur_x: Tensor,
-    corners: Tensor,
+    across: Tensor,
+    down: Tensor,
+    lines: Tensor,
     delta: Tensor,
     total: Tensor,
     one: Tensor,
     cell_y: int,
     cell_x: int,
 ) -> Tensor:
-    factors = Factors(appearance, blur_y, blur_x, corners, delta, total, one, cell_y, cell_x)
+    factors = Factors(appearance, across, down, lines, delta, total, one, cell_y, cell_x)
     with torch.autocast(scores.device.type, enabled=False):
         return filter_scores(scores, factors)
 
