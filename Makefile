@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PLANS := camvid camvid-ablation camvid-rivals camvid-tuning camvid-widths clear-camvid clear-scenes camvid-rounds \
   weather-rounds camvid-iterations weather
 
-.PHONY: demo test quick check results install clean
+.PHONY: demo test quick check docs release-check results install clean
 
 demo: $(STAMP)
 	$(BIN)/allweather demo --out demo-output
@@ -27,6 +27,14 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_import.py tests/test_docs_claims.py
 	$(BIN)/python -m benchmarks.tables --check
 
+# The documentation as pages to look at, in site/; a warning is an error.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q -d site/.state docs site/html
+
+# Builds the package and uses it in clean environments, each extra alone; some ten minutes and gigabytes.
+release-check: $(STAMP)
+	$(BIN)/python tools/release_check.py --out release-check
+
 # Full records and pages of every plan into results/, then the summaries and tables that are kept; ten hours of a core, resumable.
 results: $(STAMP)
 	for plan in $(PLANS); do \
@@ -44,4 +52,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output site release-check

@@ -38,6 +38,7 @@ SLOW = {  # whole files that `make quick` leaves out, and what they prove; other
     "test_data_scenes": "statistics of many procedural scenes",
     "test_docs_export": "the pages on exports, from first to last line",
     "test_docs_live": "the page on cameras, from first to last line",
+    "test_docs_site": "the documentation site, built whole, and its notebook",
     "test_docs_streams": "the page on videos, from first to last line",
     "test_export_graphs": "graphs exported, and run by ONNX Runtime",
     "test_import": "what an import loads, in interpreters of its own; make check runs it",

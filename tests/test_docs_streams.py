@@ -34,3 +34,13 @@ def test_a_snippet_runs_as_it_stands(name: str, tmp_path: Path, monkeypatch: pyt
         assert "lost: None" in done.stdout and len(list(Video("adapted.mp4"))) == 12
     if name == "camera.py":
         assert done.stdout.count("accepted") == 4
+
+
+def test_the_command_lines_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip(tmp_path / "clip.mp4", scene(4, (96, 64)))
+    lines = [line for line in snippets(PAGE)[1] if line.startswith("allweather")]
+    assert len(lines) == 2 and [one.stderr for one in map(run_line, lines) if one.returncode] == []
+    assert len(list(Video("film/overlay.mp4"))) == len(list(Path("slow/labels").glob("*.png"))) == 4
+    slow, film = Video("slow/overlay.mp4"), Video("film/overlay.mp4")
+    assert slow.width < film.width and slow.rate == 5  # two panels beside three

@@ -68,7 +68,7 @@ def adapt(
         str | None,
         typer.Option(
             metavar="NAME[:SPLIT]",
-            help="INPUT is this dataset's root (see `allweather list datasets`), or your own's: mydata.py:MyDataset.",
+            help="INPUT is this dataset's root (`allweather list datasets`), or that of yours: mydata.py:MyDataset.",
         ),
     ] = None,
     method: MethodName = "mall-domain",
@@ -93,10 +93,10 @@ def adapt(
     channels_last: Annotated[bool, typer.Option("--channels-last", help="channels_last memory format.")] = False,
     adapt_when: Annotated[
         AdaptWhen,
-        typer.Option(help="always; or shift: the source network predicts what looks like its own domain, at once."),
+        typer.Option(help="always; or shift: images that look like the source domain are predicted without adapting."),
     ] = "always",
     shift_threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Distance from that domain above which shift adapts.")
+        float, typer.Option(min=0.0, max=1.0, help="Distance from the source domain, 0..1, above which shift adapts.")
     ] = Shift().threshold,
     shift_reference: Annotated[
         Reference, typer.Option(help="What shift compares with: source, the network's; start, the first five batches.")

@@ -37,7 +37,7 @@ def bench(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.toml", help="Models × methods × streams × seeds.")],
     out: Annotated[
         Path,
-        typer.Option(help="Where the records go; what is there is run again only if its settings changed."),
+        typer.Option(help="Where the records go. Runs that are there are made again only if their settings changed."),
     ],
     labels: Annotated[
         bool, typer.Option("--labels", help="Keep the predictions too, beside each record; reports show them.")

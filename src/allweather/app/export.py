@@ -41,7 +41,7 @@ def export(
             help="NAME.safetensors, a state dict; .pt2 or .onnx, a graph; .delta.safetensors, what moved alone."
         ),
     ],
-    weights: Annotated[Path | None, typer.Option(help="Its checkpoint, as it was before adaptation.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="The network's checkpoint before adaptation.")] = None,
     sha256: Sha256 = None,
     statistics: Annotated[
         Statistics | None,
@@ -57,10 +57,11 @@ def export(
     size: Annotated[
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Fix a graph to this size; without it any size goes.")
     ] = None,
-    opset: Annotated[int | None, typer.Option(help="Of ONNX, 18 to 23; 18 if not given.")] = None,
-    method: Annotated[str | None, typer.Option(help="Where a method of your own is: mymethod.py:MyMethod.")] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23. Default: 18.")] = None,
+    method: Annotated[str | None, typer.Option(help="The file of a method of your own: mymethod.py:MyMethod.")] = None,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="The session was of a network without a checkpoint (--seed).")
+        bool,
+        typer.Option("--random-weights", help="The adapted network had no checkpoint but random weights (--seed)."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of those random weights.")] = 0,
     model_arg: ModelArguments = None,

@@ -9,7 +9,7 @@ ModelName = Annotated[
     str,
     typer.Option(help="The network, as SCHEME:NAME (see `allweather list models`), or your own: mynets.py:build."),
 ]
-Weights = Annotated[Path | None, typer.Option(help="Its checkpoint.")]
+Weights = Annotated[Path | None, typer.Option(help="The network's checkpoint.")]
 Sha256 = Annotated[str | None, typer.Option(help="Refuse a checkpoint of any other digest.")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Run a network without a checkpoint all the same, to try things.")
@@ -19,13 +19,15 @@ ModelArguments = Annotated[
     typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
 ]
 Classes = Annotated[str | None, typer.Option(help="Class set of a library's or your own network.")]
-Channels = Annotated[str | None, typer.Option(metavar="R,G,B", help="Your own network's, of pixels in 0..1.")]
+Channels = Annotated[
+    str | None, typer.Option(metavar="R,G,B", help="What your own network expects, for pixels in 0..1.")
+]
 MethodName = Annotated[str, typer.Option(help="See `allweather list methods`; or your own: mymethod.py:MyMethod.")]
 Preset = Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable.")
 ]
-Seed = Annotated[int, typer.Option(help="Of the session's random stream.")]
+Seed = Annotated[int, typer.Option(help="Seed of the session's random numbers.")]
 Workers = Annotated[
     str | None, typer.Option(metavar="N|auto", help="Spread the work over so many processes; auto: one a core, or GPU.")
 ]

@@ -66,7 +66,8 @@ def live(
         ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Drop frames that have waited longer, such as 40ms or 0.5s.")
+        str | None,
+        typer.Option(metavar="TIME", help="Drop frames that have waited longer than this, such as 40ms or 0.5s."),
     ] = None,
     adapt_every: Annotated[
         str, typer.Option(metavar="K|auto", help="Learn from one frame in K; auto: as many as the budget leaves.")
@@ -77,11 +78,17 @@ def live(
     ] = False,
     play_rate: Annotated[
         float | None,
-        typer.Option("--rate", metavar="FPS", help="Of a file or folder; default: its own, 10 of a folder."),
+        typer.Option(
+            "--rate",
+            metavar="FPS",
+            help="Frames per second of a file or folder. Default: the file's own; of a folder, 10.",
+        ),
     ] = None,
-    stall: Annotated[str, typer.Option(metavar="TIME", help="Without a picture for so long a stream is lost.")] = "30s",
+    stall: Annotated[
+        str, typer.Option(metavar="TIME", help="A stream is lost after this time without a picture.")
+    ] = "30s",
     reconnect: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Tries in a row to come back to a lost stream.")
+        int, typer.Option(min=0, metavar="N", help="Maximum attempts in a row to connect to a lost stream again.")
     ] = 8,
     learner: Annotated[Where, typer.Option(help="Where to learn; auto: a process of its own on a CPU.")] = "auto",
     out: Annotated[

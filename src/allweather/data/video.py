@@ -46,26 +46,31 @@ class VideoFrame:
 
 
 class Video:
-    """A video file, opened and checked; every iteration plays it from its beginning.
+    """A video file, opened and checked. Each iteration plays it from its beginning.
 
-    Frames of variable rate come as they are, each with its time. After an iteration that reached its end, `damage` says
-    what was lost: frames that are damaged in whole or in part, an end that is missing, all after a change of size.
-
-    Attributes:
-        path: the file.
-        rate: frames per second, the average where it varies; 25 where the file says nothing.
-        width, height: of every frame, in pixels, after it was turned upright.
-        frames: how many the file says that it holds; None where it does not say.
-        duration: in seconds, as the file says; None where it does not.
-        damage: what was lost in the last iteration; None before one, and where nothing was.
+    Frames of variable rate come as they are, each with its time. After an iteration to the end, `damage` says what was
+    lost: damaged frames, a missing end, everything after a change of size.
 
     Args:
         path: a file in any format that PyAV reads.
 
+    Attributes:
+        path: the file.
+        rate: frames per second, the average where it varies; 25 where the file says nothing.
+        width, height: of every frame in pixels, after it was turned upright.
+        frames: number of frames by the file's own account; None where it has none.
+        duration: in seconds by the file's own account; None where it has none.
+        damage: what was lost in the last iteration; None before one, and where nothing was lost.
+
     Raises:
-        ImageError: for a file that is missing, empty or no video, or has sound alone, a codec that this build of PyAV
+        ImageError: for a file that is missing, empty or no video, or has only sound, a codec that this build of PyAV
             lacks, or no frame that can be decoded.
         MissingLibraryError: when PyAV is not installed.
+
+    Example:
+        >>> video = Video("drive.mp4")
+        >>> [frame.pixels.shape for frame in video]  # H×W×3 uint8, RGB
+        [(48, 64, 3), (48, 64, 3)]
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -124,7 +129,7 @@ class Video:
             raise self._unreadable(f"{error}; expected a multiple of 90°. Turn it when encoding") from error
 
     def change(self, index: int, pixels: np.ndarray) -> str | None:
-        """Words on a frame of another size than the first; None for one of the same."""
+        """What to say of frame `index` if its `pixels`, H×W×3, differ from the first frame's in size; else None."""
         if pixels.shape[:2] == (self.height, self.width):
             return None
         return (
@@ -133,7 +138,7 @@ class Video:
         )
 
     def missing(self, container: InputContainer, losses: Losses) -> str | None:
-        """Words on a file, read to its end, that ends before it should; None for one that does not."""
+        """What to say of a `container`, read to its end with these `losses`, that ends too early; else None."""
         if losses.stopped is not None:
             return losses.stopped
         missing = self.frames is not None and losses.read < self.frames

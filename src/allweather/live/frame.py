@@ -97,7 +97,7 @@ class LiveFrame:
         return self.frame.name
 
     def overlay(self, opacity: float = 0.5) -> np.ndarray:
-        """The classes' colors over the picture as it came: H×W×3 uint8."""
+        """The classes' colors over the picture, H×W×3 uint8; `opacity` of the colors, 0..1."""
         picture = self.frame.image if self.frame.picture is None else self.frame.picture
         return self.result.overlay(picture, opacity=opacity)
 

@@ -28,49 +28,52 @@ Where = Literal["auto", "process", "thread"]
 
 
 class Live:
-    """Predicts a stream as it comes while the network learns beside it; predictions never wait for learning.
+    """Predicts a stream as it comes, while the network learns beside it. Predictions never wait for learning.
 
-    A predictor takes the newest frame and predicts it with the newest state; frames that it had no time for are
-    dropped and counted. A learner adapts on the frames that it has time for, and hands over whole states once the
-    guard has spoken: what was rolled back is never predicted with. At the end the session has what was learnt.
+    A predictor takes the newest frame; frames that it had no time for are dropped and counted. A learner adapts to the
+    frames that it has time for and hands over whole states, after the guard has accepted them. At the end the session
+    has what was learnt.
 
     Args:
-        source: a video file, played at its rate; a folder of images; a stream's address (`rtsp://…`, `http://…`);
-            `camera:0`; or a `Source`.
-        session: what adapts. A method that returns to the source network after each image has nothing to hand over:
-            it needs `wait`, unless it learns nothing at all.
-        budget: seconds that a frame may have waited when its prediction begins; older ones are dropped. None drops
-            only what a newer frame has replaced.
-        adapt_every: learns from at most one frame in so many; `auto` from as many as leave the predictions within the
-            budget.
-        wait: predictions wait for the learning; then, without a budget and with `adapt_every=1`, a file or folder
-            gives what a session gives that is called frame by frame.
+        source: a video file, played at its rate; a folder of images; an address (`rtsp://…`, `http://…`); `camera:0`;
+            or a `Source`.
+        session: what adapts. A method that returns to the source after each image needs `wait`, because it has no state
+            to hand over.
+        budget: maximum age of a frame when its prediction begins, in seconds; older frames are dropped. None drops only
+            frames that a newer one has replaced.
+        adapt_every: learns from at most one frame in this many; `auto`: from as many as the budget allows.
+        wait: predictions wait for learning. Without a budget and with `adapt_every=1`, a file or folder then gives the
+            results of a session that is called frame by frame.
         every_frame: a file or folder waits for the predictions instead of playing at its rate: nothing is dropped.
             Implied by `wait` without a budget.
-        size: (width, height) that frames are resampled to; None keeps each one's own.
-        rate: pictures per second of a file or folder; None for the file's own, and 10 of a folder.
-        stall: seconds without a picture after which a stream counts as broken off.
-        reconnect: how often in a row to try to come back to a stream that broke off, after ever longer pauses.
-        record: a file of JSON lines to write, one a frame; it must not exist yet.
-        learner: where to learn: `process`, beside predictions on a CPU; `thread`, with a CUDA stream of its own on a
-            GPU; `auto`, the first on a CPU.
-        threads: of torch, for each operation of predictor and learner on a CPU; None gives a quarter of those there
-            are to the learner, each at least one.
-        on_event: hears of a stream that broke off, an unreadable picture and the like, from any thread; the log named
+        size: (width, height) in pixels that frames are resampled to; None keeps each frame's size.
+        rate: frames per second of a file or folder; None: the file's own, 10 for a folder.
+        stall: seconds without a picture after which a stream counts as broken.
+        reconnect: maximum attempts in a row to connect to a broken stream again, after growing pauses; 0: none.
+        record: a JSON Lines file to write, one line per frame; it must not exist.
+        learner: where to learn: `process`, for predictions on a CPU; `thread`, with its own CUDA stream on a GPU;
+            `auto` chooses by the device.
+        threads: number of torch threads of the predictor and of the learner, on a CPU; None gives the learner a
+            quarter.
+        on_event: called with each event (a broken stream, an unreadable picture), from any thread. The log named
             `allweather` has them as warnings in any case.
         clock: time and threads; for tests.
 
     Attributes:
-        totals: counts, decisions and latencies of the run at hand, or of the last one.
+        totals: counts, decisions and latencies of this run, or of the last one.
 
     Raises:
-        SettingsError: for a value that is not allowed, or settings that cannot go together.
+        SettingsError: for a value that is not allowed, or settings that exclude each other.
         InputError: when there is no such source.
-        MissingLibraryError: when the library that reads it is not installed.
+        MissingLibraryError: when the library that reads the source is not installed.
 
     Example:
-        >>> for shown in aw.Live("rtsp://camera/street", session, budget=0.04):  # doctest: +SKIP
-        ...     labels, late = shown.result.labels, shown.age  # seconds
+        >>> import allweather as aw
+        >>> session = aw.Session(aw.load_model("demo:streetnet"), "source")
+        >>> for shown in aw.Live("drive.mp4", session, every_frame=True):  # or "rtsp://HOST/PATH", budget=0.04
+        ...     print(shown.result.labels.shape)
+        torch.Size([48, 64])
+        torch.Size([48, 64])
     """
 
     def __init__(

@@ -16,13 +16,13 @@ from allweather.models.segmenter import Segmenter
 class Adaptation(Method):
     """A method that adapts batch by batch; the session acts on these fields, whatever is minimised."""
 
-    iterations: int = option(1, "most updates per batch", low=1)
-    episodic: bool = option(True, "back to the source network after each batch")
+    iterations: int = option(1, "maximum number of updates per batch", low=1)
+    episodic: bool = option(True, "return to the source network after each batch")
     report_after: bool = option(True, "report the prediction made after the last update, not the one before it")
     views: Views = views_option()
     lookahead: float = option(
         0.0,
-        "rate of one more step, as of a fresh Adam, that only this batch's prediction sees",
+        "learning rate of one extra Adam step that only this batch's prediction sees",
         low=0,
         needs=where(report_after=True),
     )
@@ -35,12 +35,15 @@ class Adaptation(Method):
     )
     adapt_every: int = option(
         1,
-        "learns from each such batch, the first of them; those between are predicted with the newest state",
+        "learn from every n-th batch, from the first on; the others are only predicted",
         low=1,
         needs=where(episodic=False),
     )
     adapt_scale: float = option(
-        1.0, "learns from the images at this share of their size, 0..1; predictions stay at full size", above=0, high=1
+        1.0,
+        "share of the images' size at which they are learnt from, 0..1; predictions keep the full size",
+        above=0,
+        high=1,
     )
 
     def __post_init__(self) -> None:

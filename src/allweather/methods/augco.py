@@ -30,9 +30,9 @@ class Augco(GradientMethod):
 
     lr: float = option(5e-4, "learning rate", low=0)
     threshold: float = option(
-        0.8, "confidence above which a pixel teaches although the views differ, 0..1", low=0, high=1
+        0.8, "confidence above which a pixel is learnt from although the views differ, 0..1", low=0, high=1
     )
-    strength: float = option(0.3, "how far brightness, contrast and gamma are drawn, 0..1", low=0, high=1)
+    strength: float = option(0.3, "strength of random changes of brightness, contrast and gamma, 0..1", low=0, high=1)
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)

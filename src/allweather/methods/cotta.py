@@ -47,21 +47,25 @@ class Cotta(GradientMethod):
 
     parameters: str = option("all", "what moves: all, norm-affine, or a pattern over parameter names")
     lr: float = option(1e-5, "learning rate", low=0)
-    episodic: bool = option(False, "back to the source network after each batch")
+    episodic: bool = option(False, "return to the source network after each batch")
     report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
-    teacher: float = option(0.999, "share of itself that the teacher keeps at each update", low=0, high=1)
+    teacher: float = option(0.999, "share of itself that the teacher keeps at each update, 0..1", low=0, high=1)
     restore: float = option(
-        0.01, "probability with which a number returns to the source after an update", low=0, high=1
+        0.01, "probability that a parameter's value returns to the source after an update, 0..1", low=0, high=1
     )
-    labels: Literal["soft", "hard"] = option("soft", "what the student learns: the teacher's probabilities, or class")
-    unsure: Literal["image", "pixel"] = option("image", "whose confidence is looked at: an image's mean, or a pixel's")
+    labels: Literal["soft", "hard"] = option(
+        "soft", "what the student learns: the teacher's probabilities (soft) or classes (hard)"
+    )
+    unsure: Literal["image", "pixel"] = option(
+        "image", "where the teacher uses several views: in whole images, or pixels, of low confidence"
+    )
     threshold: float = option(
         0.9, "confidence of the source, 0..1, under which the teacher sees several views", low=0, high=1
     )
     scales: tuple[float, ...] = option(
         (0.75, 1.0, 1.25), "sizes of the teacher's views, relative to the image", above=0
     )
-    antialias: bool = option(True, "views smaller than the image are smoothed before they are reduced")
+    antialias: bool = option(True, "smooth the image before it is reduced to a smaller view")
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)

@@ -34,7 +34,7 @@ class Crf(Method):
     weight: float = option(1.0, "weight of the smoothness", low=0)
     updates: int = option(5, "mean-field updates", low=0)
     scale: float = option(
-        0.5, "the affinity sees image and prediction at this share of the input's size", above=0, high=1
+        0.5, "share of the input's size at which the affinity sees prediction and image", above=0, high=1
     )
     sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale", above=0)
     sigma_xy: float = option(50.0, "width of the affinity in space, in pixels of the input", above=0)

@@ -18,14 +18,13 @@ from allweather.models.segmenter import Segmenter
 class Diga(Method):
     """p = (1 − mixture) · softmax(logits) + mixture · softmax(similarity to prototypes / temperature).
 
-    A class's prototype is the mean of its confident pixels, averaged along the stream and with the image's own
+    The prototype of a class is the mean of its confident pixels, averaged along the stream and with the image's own
     (Wang et al., Eq. 5 to 9).
 
-    Preset `paper` has the shares, similarity and averaging of the authors' code, with two differences. Any network
-    gives logits, few give features by a known name: prototypes live in the space of logits, theirs in the features
-    before the classifier. And their code moves the stream's prototypes by the ground truth of each image; no method
-    sees a label here, so the confident pixels move them, as the paper says. Where an image has no confident pixel at
-    all, the stream's prototypes classify it alone.
+    Preset `paper` has the shares, similarity and averaging of the authors' code, with two differences. Prototypes live
+    in the space of logits, which every network has; the authors' live in the features before the classifier. And the
+    authors' code moves the prototypes by the ground truth; no method here sees a label, so confident pixels move them,
+    as the paper says. An image without a confident pixel is classified by the stream's prototypes alone.
     """
 
     name: ClassVar[str] = "diga"
@@ -46,18 +45,20 @@ class Diga(Method):
     share: float | None = option(
         None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED
     )
-    threshold: float = option(0.9, "confidence from which a pixel shapes its class's prototype, 0..1", low=0, high=1)
-    mixture: float = option(0.2, "share of the prototypes' classifier in the prediction, 0..1", low=0, high=1)
-    instance: float = option(0.8, "share of the image's own prototypes beside the stream's, 0..1", low=0, high=1)
+    threshold: float = option(
+        0.9, "minimum confidence of a pixel that counts for its class's prototype, 0..1", low=0, high=1
+    )
+    mixture: float = option(0.2, "weight of the prototypes' classifier in the prediction, 0..1", low=0, high=1)
+    instance: float = option(0.8, "weight of the image's own prototypes against the stream's, 0..1", low=0, high=1)
     averaged: Literal["prototypes", "predictions"] = option(
-        "prototypes", "what is averaged by that share: the prototypes, or what each of the two predicts"
+        "prototypes", "what that weight averages: the prototypes, or the predictions of both kinds"
     )
     similarity: Literal["cosine", "distance"] = option(
-        "cosine", "of a pixel's logits to a prototype: cosine of centred ones, or minus the Euclidean distance"
+        "cosine", "of a pixel's logits and a prototype: cosine of the centred logits, or minus the Euclidean distance"
     )
     decay: float = option(0.9, "share of themselves that the stream's prototypes keep at each image", low=0, high=1)
-    temperature: float = option(0.1, "of the similarities", above=0)
-    episodic: bool = option(False, "back to no prototypes after each batch")
+    temperature: float = option(0.1, "temperature of the softmax over similarities", above=0)
+    episodic: bool = option(False, "forget the prototypes after each batch")
 
     def begin(self, model: Segmenter) -> State:
         classes = len(model.classes)

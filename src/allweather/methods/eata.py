@@ -33,14 +33,16 @@ class Eata(Eta):
     source: ClassVar[str] = "Niu et al., Efficient test-time model adaptation without forgetting, ICML 2022"
     presets: ClassVar = {"paper": {**Eta.presets["paper"], "source_count": 2000}}
 
-    episodic: bool = option(False, "back to the source network after each batch")
+    episodic: bool = option(False, "return to the source network after each batch")
     report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
-    source_images: str | None = option(None, "folder of images of the source domain, searched through; none: as eta")
+    source_images: str | None = option(
+        None, "folder of images of the source domain, with its subfolders; none: the method is eta"
+    )
     source_count: int = option(
-        64, "most source images read, spread evenly over the folder's sorted names", low=1, needs=_IMAGES
+        64, "maximum number of source images, spread evenly over the sorted names", low=1, needs=_IMAGES
     )
     penalty: float = option(
-        2000.0, "weight of the way from the source network, per parameter by its importance", low=0, needs=_IMAGES
+        2000.0, "weight of the penalty for leaving the source, times each parameter's importance", low=0, needs=_IMAGES
     )
 
     def begin(self, model: Segmenter) -> State:

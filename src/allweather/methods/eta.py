@@ -39,18 +39,24 @@ class Eta(GradientMethod):
     }
 
     lr: float = option(5e-4, "learning rate", low=0)
-    margin: float = option(0.4, "pixels count whose entropy is under this share of ln C", low=0)
+    margin: float = option(0.4, "maximum entropy of a pixel that counts, as a share of ln C", low=0)
     sample: Literal["image", "pixel"] = option(
-        "image", "what may be redundant along a stream: whole images, or pixels", needs=where(episodic=False)
+        "image",
+        "what is left out if it is too similar to the stream so far: whole images, or pixels",
+        needs=where(episodic=False),
     )
     redundancy: float = option(
         0.05,
-        "samples count whose cosine to the average so far is under 1 minus this (image), or this (pixel)",
+        "leave out samples too similar to the average so far: cosine of at least 1 - this (image), or this (pixel)",
         high=2,
         needs=where(episodic=False),
     )
     decay: float = option(
-        0.9, "of the average of predictions along a stream", low=0, high=1, needs=where(episodic=False)
+        0.9,
+        "share of itself that the average prediction keeps at each update, 0..1",
+        low=0,
+        high=1,
+        needs=where(episodic=False),
     )
 
     def begin(self, model: Segmenter) -> State:

@@ -64,14 +64,14 @@ class Mall(GradientMethod):
     )
 
     views: Views = views_option("plain", "mirror")
-    scale: float = option(0.5, "the loss sees prediction and image at this share of the input's size", above=0, high=1)
+    scale: float = option(0.5, "share of the input's size at which the loss sees prediction and image", above=0, high=1)
     sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale", above=0)
     sigma_xy: float = option(100.0, "width of the affinity in space, in pixels of the input", above=0)
     feature_sigma: float | None = option(
-        0.3, "width of the affinity in the first prediction (0..1); none: no such term", above=0
+        0.3, "width of the affinity in the probabilities of the first prediction, 0..1; none: no such term", above=0
     )
     scores: Literal["softmax", "log_softmax"] = option(
-        "softmax", "S of the loss; log_softmax follows the paper's wording and drives predictions to uniform"
+        "softmax", "scores S in the loss; log_softmax follows the paper's wording, but drives predictions to uniform"
     )
     class_weights: Literal["uniform", "predicted-mass", "inverse-mass"] | tuple[float, ...] = option(
         "uniform", "w of the loss: uniform, predicted-mass, inverse-mass, or one number per class", low=0
@@ -85,11 +85,9 @@ class Mall(GradientMethod):
     stop_patience: int = option(1, "flat steps in a row that end the iterations", low=1, needs=_STOPS)
     stop_rise: float = option(0.01, "relative rise of the normalized cut that ends the iterations", low=0, needs=_STOPS)
     rank: Literal["auto"] | int = option(
-        "auto", "rank of the affinity's appearance factor; auto: by its error bound", low=1
+        "auto", "rank of the affinity's low-rank form; auto: the lowest that meets the error bound", low=1
     )
-    max_rank: int = option(
-        96, "most columns that rank=auto may take, whatever its error bound asks for", low=1, needs=where(rank="auto")
-    )
+    max_rank: int = option(96, "maximum rank of rank=auto", low=1, needs=where(rank="auto"))
 
     @property
     def stopping(self) -> Stopping:
@@ -169,14 +167,14 @@ class MallDomain(Mall):
         "diversity_weight": 0.0,
     }
 
-    episodic: bool = option(False, "back to the source network after each batch")
+    episodic: bool = option(False, "return to the source network after each batch")
     lr: float = option(1e-4, "learning rate", low=0)
     anchor: float = option(
         0.02, "share of the way back to the source that parameters go after each update, 0..1", low=0, high=1
     )
     lookahead: float = option(
         1e-3,
-        "rate of one more step, as of a fresh Adam, that only this batch's prediction sees",
+        "learning rate of one extra Adam step that only this batch's prediction sees",
         low=0,
         needs=where(report_after=True),
     )

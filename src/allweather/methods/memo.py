@@ -42,8 +42,8 @@ class Memo(GradientMethod):
     lr: float = option(5e-4, "learning rate", low=0)
     augmentations: int = option(4, "random views per update", low=1)
     original: bool = option(True, "the image itself counts as one more view")
-    together: bool = option(False, "the views pass as one batch, and share its BatchNorm statistics")
-    strength: float = option(0.3, "how far brightness, contrast and gamma are drawn, 0..1", low=0, high=1)
+    together: bool = option(False, "predict the views as one batch, with common BatchNorm statistics")
+    strength: float = option(0.3, "strength of random changes of brightness, contrast and gamma, 0..1", low=0, high=1)
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)

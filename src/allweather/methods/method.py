@@ -78,28 +78,30 @@ class Objective:
 
 
 class Method(ABC):
-    """An adaptation method; every leaf is a frozen dataclass whose fields are its hyperparameters.
+    """An adaptation method. Every concrete method is a frozen dataclass whose fields are its hyperparameters.
 
-    Class attributes:
-        name: as the command line and records call it.
-        source: the publication it implements.
-        presets: fields that differ from the defaults, by preset name; `recommended` is the defaults, `paper` what the
-            authors published. A method that states none has `recommended` alone.
-        reconstruction: why preset `paper` is a reconstruction, where the authors did not publish all of it.
-        without_batchnorm: fields of `recommended` that differ for networks whose statistics cannot be replaced.
-        without: inherited fields that this method cannot act on, each with the reason; set, they are refused.
-        iterations: the most updates per batch.
-        stopping: when to end the updates of a batch earlier.
+    The first six attributes belong to the class, the others are fields.
+
+    Attributes:
+        name: name on the command line and in records.
+        source: the publication.
+        presets: field values by preset name. `recommended` is the defaults, `paper` what the authors published; without
+            an entry a method has `recommended` alone.
+        reconstruction: why preset `paper` is a reconstruction, where the authors did not publish everything.
+        without_batchnorm: fields of `recommended` that differ for networks without BatchNorm statistics.
+        without: inherited fields that this method cannot use, each with the reason; setting one is an error.
+        iterations: maximum number of updates per batch.
+        stopping: when the updates of a batch end earlier.
         episodic: whether the network returns to the source after each batch.
         report_after: whether the reported prediction is made after the last update instead of before it.
         views: what a prediction is the mean over, by name or as functions; see `allweather.methods.views`.
-        lookahead: length of one more step that the prediction after an update sees and the network does not keep.
-        adapt_every: of so many batches the first is learnt from.
-        adapt_scale: share of the images' size at which they are learnt from.
+        lookahead: rate of one more step that only this batch's prediction sees; the network does not keep it.
+        adapt_every: learns from the first of every so many batches.
+        adapt_scale: share of the images' size at which they are learnt from, above 0, at most 1.
 
     Raises:
-        AllWeatherError: by the constructor, for a value of another type or out of its field's range, and for a field
-            that could not act with the others as they are.
+        AllWeatherError: by the constructor, for a value of the wrong type or out of range, and for a field that could
+            change nothing with the others as they are.
     """
 
     name: ClassVar[str]
@@ -139,7 +141,7 @@ class Method(ABC):
 
     @abstractmethod
     def begin(self, model: Segmenter) -> State:
-        """Prepares the session's own copy of the network and says what may move.
+        """Prepares the session's own copy of the network, `model`, and says what may move.
 
         Raises:
             AllWeatherError: when the network has nothing that this method could move.
@@ -147,20 +149,34 @@ class Method(ABC):
 
     @abstractmethod
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
-        """One forward pass over the batch: the prediction so far, and what to minimise."""
+        """One forward pass over a batch: the prediction so far, and the loss.
+
+        Args:
+            model: the session's own copy of the network.
+            state: what may move, as `begin` gave it.
+            batch: the images, B×3×H×W in [0, 1], and what was computed from them.
+        """
 
     def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
-        """The method's one prediction: logits B×C×H×W of images B×3×H×W in [0, 1]; nothing moves.
+        """The method's prediction: logits B×C×H×W of images B×3×H×W in [0, 1]. Nothing moves.
 
-        What the session reports, compares, mirrors and looks ahead with. Without an update in between it equals
-        `objective`'s logits of the same images.
+        The session uses it for every prediction that it reports, compares or mirrors. Without an update in between it
+        equals `objective`'s logits of the same images.
+
+        Args:
+            model: the session's own copy of the network.
+            state: what may move, as `begin` gave it.
+            images: B×3×H×W, RGB in [0, 1].
         """
         return model(images)
 
     def deployed(self, state: State) -> Mapping[str, Tensor]:
         """The parameters with which the network alone predicts as this method does, by name within the network.
 
-        For exports. A method that predicts with other parameters than the moved ones gives those.
+        Exports write them. A method that predicts with other parameters than the moved ones (a teacher) gives those.
+
+        Args:
+            state: what has moved.
 
         Raises:
             SettingsError: where the prediction is more than the network's.
@@ -181,4 +197,4 @@ class Method(ABC):
         return None
 
     def after_update(self, model: Segmenter, state: State) -> None:
-        """Runs after each optimizer step (moving averages, restores)."""
+        """Runs after each optimizer step on `model` and `state`: moving averages, restores."""

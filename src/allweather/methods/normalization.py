@@ -21,22 +21,23 @@ SHARED = where(bn=("mixed", "running", "train"))  # the modes in which a share o
 def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None, asker: Any = None) -> dict[str, Tensor]:
     """Makes every BatchNorm layer of the session's copy normalise by the statistics that `mode` names.
 
-    Parameters, buffers and their names stay what they were; layers that see one value per channel (a pooled
-    branch under a batch of one) have no variance and keep the source's statistics in every mode.
+    Parameters, buffers and their names stay. A layer that sees one value per channel (a pooled branch with one image)
+    has no variance, and keeps the source's statistics in every mode.
 
     Args:
-        mode: `source`, the checkpoint's; `mixed`, (1 − share)·source + share·batch for mean and variance
-            (Schneider et al., NeurIPS 2020); `batch`, the test batch's alone; `running`, an exponential average
-            that starts at the source's and takes `share` of each batch; `train`, what `model.train()` does to
-            BatchNorm: batch statistics while adapting, the running average (momentum `share`) while predicting.
-        share: in [0, 1]; None takes the network's recommendation.
-        asker: the method whose fields `bn` and `share` these are; None where they are no choice of anybody's.
+        model: the session's own copy of the network; its layers are changed in place.
+        mode: `source`: the checkpoint's. `mixed`: (1 − share) · source + share · batch, for mean and variance
+            (Schneider et al., NeurIPS 2020). `batch`: the test batch's alone. `running`: an exponential average that
+            starts at the source's and takes `share` of each batch. `train`: what `model.train()` does to BatchNorm: the
+            batch's while adapting, a running average of momentum `share` while predicting.
+        share: of the batch's statistics, 0..1; None takes the network's recommendation.
+        asker: the method whose fields `bn` and `share` these are; None where nobody chose them.
 
     Returns:
         The buffers that a forward pass may move, by name within the network.
 
     Raises:
-        AllWeatherError: where `asker` has one of them set and the network has no such statistics.
+        AllWeatherError: where `asker` sets one of the two and the network has no BatchNorm statistics.
     """
     if asker is not None and not has_statistics(model):
         for name, value in (("bn", mode), ("share", share)):

@@ -23,7 +23,7 @@ class PseudoLabel(GradientMethod):
     }
 
     lr: float = option(5e-4, "learning rate", low=0)
-    threshold: float = option(0.8, "confidence above which a pixel teaches, 0..1", low=0, high=1)
+    threshold: float = option(0.8, "confidence above which a pixel is learnt from, 0..1", low=0, high=1)
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)

@@ -26,18 +26,17 @@ COMMON = 0.01  # share of the pixels below which a class is too rare for its sha
 class Rotta(GradientMethod):
     """Σ_i E(A_i) · CE(teacher(x_i), student(strong view of x_i)) / |M| over a memory M, once every few images.
 
-    As in the paper: a memory of N = `capacity` images where a class holds at most N/C unless it is the first, and where
-    the image of the highest 1/(1 + exp(−A/N)) + U/ln C goes (A its age in images, U its entropy); weights E(A) =
-    exp(−A/N) / (1 + exp(−A/N)); a teacher θ_T ← (1 − ν)θ_T + ν·θ_S (`teacher` = 1 − ν), whose prediction is reported;
-    with `bn` = running, statistics μ ← (1 − α)μ + α·μ_M that start at the source's (robust BatchNorm, `share` = α).
-    By default each image's statistics are mixed with the source's instead, as in every method here.
+    The memory has room for N = `capacity` images and balances the classes: a class holds at most N/C of them, unless it
+    is the first. To make room, the image of the highest 1/(1 + exp(−A/N)) + U/ln C goes, with age A in images and
+    entropy U. Weights are E(A) = exp(−A/N) / (1 + exp(−A/N)). The teacher is an average, θ_T ← (1 − ν)θ_T + ν·θ_S with
+    `teacher` = 1 − ν; it makes the reported prediction. With `bn` = running, statistics start at the source's and move
+    by the share α = `share` of the memory's: μ ← (1 − α)μ + α·μ_M. By default they are mixed per image instead.
 
-    Adapted, for the paper classifies images and this predicts pixels: an image's class is the one whose share of the
-    pixels exceeds its usual share along the stream most; U is the mean over pixels, as is the cross-entropy; the
-    memory is small, keeps images as bytes reduced to `side`, and is learnt from in one batch, which only images of
-    the size of the newest one join; the strong view changes colour alone, so that pixels stay where they are.
-    Teacher and student share one set of statistics; running ones are moved by the memory's plain images, and all are
-    constant to the gradient.
+    The paper classifies images; here pixels are predicted. So an image's class is the one that most exceeds its usual
+    share of the pixels along the stream, U and the cross-entropy are means over pixels, and the strong view changes
+    color alone. The memory keeps images as bytes, reduced to `side`, and is learnt from in one batch, of the images
+    that have the newest one's size. Teacher and student share one set of statistics, which are constant to the
+    gradient.
     """
 
     name: ClassVar[str] = "rotta"
@@ -46,12 +45,12 @@ class Rotta(GradientMethod):
 
     without: ClassVar = {"lookahead": "the teacher predicts, and a step of the student does not move it"}
 
-    episodic: bool = option(False, "back to the source network after each batch")
+    episodic: bool = option(False, "return to the source network after each batch")
     report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
-    teacher: float = option(0.999, "share of itself that the teacher keeps at each update", low=0, high=1)
-    capacity: int = option(8, "images that the memory holds", low=1)
-    side: int = option(384, "pixels of the longer side, to which larger images are reduced in the memory", low=1)
-    every: int = option(4, "images from one update to the next", low=1, needs=where(episodic=False))
+    teacher: float = option(0.999, "share of itself that the teacher keeps at each update, 0..1", low=0, high=1)
+    capacity: int = option(8, "maximum number of images in the memory", low=1)
+    side: int = option(384, "longest side of images in the memory, in pixels; larger ones are reduced", low=1)
+    every: int = option(4, "number of images from one update to the next", low=1, needs=where(episodic=False))
     strength: float = option(0.5, "change of brightness, contrast and gamma in the student's view, 0..1", low=0, high=1)
 
     def begin(self, model: Segmenter) -> State:

@@ -20,13 +20,13 @@ NONE = -1.0  # the average before its first value
 class Sar(GradientMethod):
     """The entropy of reliable pixels at θ + ε, ε the steepest ascent of length `radius` (Niu et al., Eq. 3 to 6).
 
-    Pixels count that are reliable at θ and still at θ + ε. Along a stream the parameters go back to the source after
-    every update that leaves the average of that second entropy under `recover`: the sign of collapse. As in the
-    authors' code the average and the optimizer's momentum stay, so that they go back again until it has risen.
+    Pixels count that are reliable at θ and still at θ + ε. Along a stream an average of that second entropy is kept;
+    after each update that leaves it under `recover`, a sign of collapse, the parameters return to the source. As in the
+    authors' code the average and the optimizer's momentum stay, so they return again until the average has risen.
 
-    The authors leave out the last stage of ResNet and ViT by its name; here every normalisation layer moves. Where no
-    pixel counts nothing is learnt; there the momentum alone makes their step. The gradient at θ + ε is taken by
-    shifting the parameters within the graph, so nothing has to be undone.
+    The authors leave out the last stage of ResNet and ViT by name; here every normalisation layer moves. Where no pixel
+    counts nothing is learnt; the authors' code makes a step of momentum there. The gradient at θ + ε is taken by
+    shifting the parameters within the graph.
     """
 
     name: ClassVar[str] = "sar"
@@ -42,15 +42,17 @@ class Sar(GradientMethod):
     }
 
     lr: float = option(5e-4, "learning rate", low=0)
-    margin: float = option(0.4, "pixels count whose entropy is under this share of ln C", low=0)
+    margin: float = option(0.4, "maximum entropy of a pixel that counts, as a share of ln C", low=0)
     radius: float = option(0.05, "length of the step towards higher entropy", low=0)
     recover: float = option(
         0.2,
-        "average entropy along the stream, in nats, under which the source comes back",
+        "minimum average entropy along the stream, in nats; below it the source network comes back",
         low=0,
         needs=where(episodic=False),
     )
-    decay: float = option(0.9, "of that average", low=0, high=1, needs=where(episodic=False))
+    decay: float = option(
+        0.9, "share of itself that this average keeps at each update, 0..1", low=0, high=1, needs=where(episodic=False)
+    )
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)

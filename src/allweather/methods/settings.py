@@ -16,7 +16,7 @@ def settings_of(method: Any) -> dict[str, Any]:
 
 
 def describe_fields(method: type[Any]) -> dict[str, dict[str, Any]]:
-    """Type, default and help of each hyperparameter that acts, by name; `needs` says under which condition."""
+    """The hyperparameters of a `method` class: type, default and help by name; `needs`: when a field acts."""
     hints = get_type_hints(method)
     return {
         field.name: {

@@ -67,26 +67,33 @@ def load_model(
     arguments: Mapping[str, Any] | None = None,
     sha256: str | None = None,
 ) -> Segmenter:
-    """The network `name` as a Segmenter in evaluation mode, with the checkpoint at `weights`.
+    """A network by name, as a `Segmenter` in evaluation mode, with the weights of a checkpoint.
 
-    Without `weights` a network that the package ships has its own, one from a hub has the hub's, one of your own what
-    its factory gives it, and any other is randomly initialised, with a warning.
+    Without `weights`, a network that comes with this package has its own weights, one from a hub the hub's, and one of
+    your own whatever its factory loads. Any other is randomly initialised, with a warning.
 
     Args:
-        name: `scheme:name`, such as `espnetv2:2.0` or `transformers:` and a hub name or local folder; or a factory or
-            class of your own as `mynets.py:build`, `package.module:build` or the name that an installed package gives
-            it. Your own code runs, which is said on stderr.
-        classes: of libraries' and own networks, the class set that their outputs are, or become: names of a
-            transformers or ultralytics network are matched with its; see `ecosystems.naming.choose`.
-        mean, std: per RGB channel on the [0, 1] scale, of a network of your own; ImageNet's where None.
-        arguments: of the factory of your own, as ready values or text.
-        sha256: expected digest of the checkpoint.
+        name: `scheme:name`, such as `espnetv2:2.0` (see `list_models`); `transformers:` and a hub name or folder; or
+            your own factory or class: `mynets.py:build`, `package.module:build`, or the name that an installed package
+            gives. Your own code runs, and a line on stderr says so.
+        weights: the checkpoint file; it is read as data, and no code in it runs.
+        classes: for networks of libraries and your own: the class set of the outputs. Names that a transformers or
+            ultralytics network has are matched with it.
+        mean, std: for networks of your own: three numbers in RGB order, for pixels in [0, 1]; ImageNet's where None.
+        arguments: for a factory of your own, by name, as values or as text.
+        sha256: expected digest of the checkpoint, 64 hexadecimal digits.
 
     Raises:
         SettingsError: for an unknown name, or an argument that does not belong to it.
         NetworkError: when the network cannot be built.
         CheckpointError: when the checkpoint cannot be read or does not fit.
-        MissingLibraryError: when the library that builds it is not installed.
+        MissingLibraryError: when the library that builds the network is not installed.
+
+    Example:
+        >>> import allweather as aw
+        >>> model = aw.load_model("demo:streetnet")
+        >>> len(model.classes), model.classes.names[0]
+        (19, 'road')
     """
     if not isinstance(name, str):
         raise _no_name(name)

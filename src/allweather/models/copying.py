@@ -22,19 +22,18 @@ _UNCOPYABLE = (
 
 
 def independent_copy(model: Segmenter) -> Segmenter:
-    """A copy that shares no tensor with `model`: in evaluation mode, gradients off.
+    """A copy that shares no tensor with `model`, in evaluation mode, gradients off.
 
-    - Networks in float16, bfloat16 or float64 become float32, buffers too; a network whose parameters are float32
-      keeps every dtype.
-    - Tensors made under inference mode become ordinary ones; what a module computed and kept (its last output, an
-      old-style weight_norm's weight) is copied without its graph.
-    - The wrappers of torch.compile and data parallelism are taken off.
-    - BatchNorm layers of a class of their own keep their forward and become BatchNorm to methods: frozen weights and
-      biases can move, statistics can be mixed (`AdoptedBatchNorm`).
-    - TorchScript modules stay what they are: parameters can move, statistics cannot be mixed.
-    - Hooks of modules go along, as a network may need them (weight_norm does): one that is a method of a part of the
-      network belongs to the copy's part, and any other function is called for the copy too. Hooks of tensors stay
-      behind.
+    - Networks in float16, bfloat16 or float64 become float32, buffers too. Where the parameters are float32, every
+      dtype is kept.
+    - Tensors made under inference mode become ordinary tensors. Outputs that a module kept are copied without their
+      graph.
+    - Wrappers of torch.compile and of data parallelism are taken off.
+    - BatchNorm layers of a class of their own keep their forward and count as BatchNorm: frozen weights and biases can
+      move, statistics can be mixed (`AdoptedBatchNorm`).
+    - TorchScript modules stay as they are: parameters can move, statistics cannot be mixed.
+    - Hooks of modules are kept (weight_norm needs them). A hook that is a method of a part of the network belongs to
+      the copy's part. Hooks of tensors are not copied.
 
     Raises:
         NetworkError: for a network that cannot be copied, or whose parameters have no values yet.

@@ -16,22 +16,25 @@ class Entry:
     """One network of the catalogue.
 
     Attributes:
-        name: `scheme:name`, as the command line takes it.
-        family: the architecture's name in the literature.
-        build: makes the network, randomly initialised, in evaluation mode not yet set.
+        name: `scheme:name`, as on the command line.
+        family: name of the architecture in the literature.
+        build: makes the network, randomly initialised.
         source: paper and official repository.
         licence: of the public weights.
-        file: official checkpoint file name, and `publisher`: where it is offered.
-        size: (width, height) at which its authors evaluate it, where that is not the size of the frames.
-        window: how its authors cut larger images.
-        nesting: the key of the state dict within the checkpoint, or None for a raw one.
-        drop: patterns (fnmatch) of checkpoint keys that only training needs.
-        translate: gives the publisher's tensors the network's keys, where the names or forms differ.
-        fixture: key of the reference fixture that proves it, if there is one.
+        preprocessing: what the official checkpoint expects of its input.
+        classes: the class set, in the order of the logits.
+        extra_logits: number of trailing logits that are no class.
+        file: file name of the official checkpoint; `publisher` is where it is offered.
+        size: (width, height) of the authors' evaluation; None: the size of the frames.
+        window: how the authors cut larger images.
+        nesting: key of the state dict within the checkpoint; None where the checkpoint is the state dict.
+        drop: fnmatch patterns of checkpoint keys that only training needs.
+        translate: renames or reshapes the publisher's tensors to the network's keys.
+        fixture: key of the reference outputs that a test compares with, if there are any.
         packaged: weights that this package ships.
-        enhancer: the entry of a network whose output is added to the network's input; its checkpoint lies beside the
-            network's own, with `_light` at the end of the name.
-        segments: false for a part of other networks, which gives no classes.
+        enhancer: entry of a network whose output is added to this one's input. Its checkpoint lies beside this one's,
+            with `_light` at the end of the name.
+        segments: False for a part of other networks that predicts no classes.
     """
 
     name: str

@@ -19,20 +19,19 @@ _LARGEST = 1.5  # of a mean or standard deviation of values in [0, 1]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What one checkpoint expects of its input, and how its output returns to the input's size.
+    """What a checkpoint expects of its input, and how its output returns to the input's size.
 
-    A pixel value v in [0, 1] reaches the network as (v * value_range - mean) / std, channels in RGB order
-    unless `bgr`.
+    A pixel value v in [0, 1] reaches the network as (v · value_range − mean) / std, channels in RGB order unless `bgr`.
 
     Attributes:
-        mean, std: per channel, in the channel order the network sees, on the scale of `value_range`.
+        mean, std: per channel, in the order that the network sees, on the scale of `value_range`.
         value_range: 1 for networks trained on [0, 1], 255 for those trained on bytes.
         bgr: whether the network sees blue first.
-        size_multiple: height and width are padded (edge pixels repeated) to a multiple of this.
-        input_scale: the image is resampled by this factor before the network.
-        align_corners: how logits are upsampled back, as the checkpoint's authors do.
-        probabilities: the authors upsample the softmax instead; logits are then the logarithm of the result.
-        logit_weights: factors of the logits, one per class, that the authors apply ahead of the upsampling.
+        size_multiple: height and width are padded to a multiple of this, by repeating edge pixels.
+        input_scale: factor by which the image is resampled before the network.
+        align_corners: of the upsampling of logits, as the checkpoint's authors do it.
+        probabilities: whether the authors upsample the softmax; logits are then its logarithm.
+        logit_weights: factors of the logits before the upsampling, one per class.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -146,23 +145,23 @@ class AdaptationFacts:
 class Segmenter(nn.Module):
     """A segmentation network with its preprocessing and class names.
 
-    Calling it maps RGB images B×3×H×W in [0, 1] to logits B×C×H×W, C = `len(classes)`, in the images' precision
-    whatever the network's is.
+    Calling it maps RGB images B×3×H×W in [0, 1] to logits B×C×H×W, with C = `len(classes)`, in the images' dtype. See
+    `Segmenter.wrap` for a network of your own.
 
     Args:
-        network: any module that returns logits B×C'×h×w, or a tuple, list, mapping or object that holds them.
+        network: a module that returns logits B×C'×h×w, or a tuple, list, mapping or object that holds them.
         classes: the class set, in the order of the logits.
         preprocessing: what the network expects of its input.
-        extra_logits: trailing logits that are no class of the set (void), dropped from the output.
-        name: how messages and records call it.
+        extra_logits: number of trailing logits that are no class (void); they are dropped.
+        name: name in messages and records.
         facts: what is known about adapting this network.
-        provenance: where its weights came from, if from a file.
-        window: how the image is cut where it is larger; None never cuts it.
-        enhancer: a network whose output is added to what the preprocessing gives; adaptation leaves it as it is.
-        output: which entry of what the network returns holds the logits: an index, a key or attribute, or a function
-            of it. None takes the entry `out` or `logits`, else the only one of the right shape.
-        probabilities: the network gives probabilities (a softmax); their logarithm is taken. Without it, an output
-            that is one is refused at the first call.
+        provenance: the checkpoint that the weights came from, if any.
+        window: how larger images are cut into windows; None never cuts.
+        enhancer: a network whose output is added to the preprocessed input; it does not adapt.
+        output: which entry of the network's output holds the logits: an index, a key, an attribute, or a function. None
+            takes `out` or `logits`, else the only entry of the right shape.
+        probabilities: True where the network returns probabilities (a softmax); their logarithm is taken. Undeclared
+            probabilities are refused at the first call.
     """
 
     def __init__(
@@ -211,18 +210,31 @@ class Segmenter(nn.Module):
         output: Output | None = None,
         probabilities: bool = False,
     ) -> "Segmenter":
-        """Any `nn.Module` that returns logits, as a Segmenter.
+        """A network of your own as a Segmenter.
 
         Args:
-            network, classes, extra_logits, output: see `Segmenter`.
-            mean, std: per channel, in the order the network sees, on the scale of `value_range`; ImageNet's where None.
+            network: any `nn.Module` that returns logits B×C×h×w, at any size.
+            classes: the class set, in the order of the logits; a `ClassSet`.
+            mean, std: three numbers, in the channel order that the network sees, on the scale of `value_range`;
+                ImageNet's where None.
             value_range: 1 for a network trained on values in [0, 1], 255 for one trained on bytes.
-            bgr, size_multiple, align_corners: see `Preprocessing`.
-            name: how messages and records call it; the class's where None.
-            probabilities: see `Segmenter`; they are enlarged to the image's size before the logarithm is taken.
+            bgr: whether the network sees blue first.
+            size_multiple: height and width are padded to a multiple of this, by repeating edge pixels.
+            align_corners: of the upsampling of logits to the image's size.
+            extra_logits: number of trailing logits that are no class.
+            name: name in messages and records; the name of the class where None.
+            output: which entry of the network's output holds the logits; see `Segmenter`.
+            probabilities: True where the network returns a softmax; it is upsampled before its logarithm is taken.
 
         Raises:
             AllWeatherError: for what is no module, and for a mean or std that is not on the scale of `value_range`.
+
+        Example:
+            >>> import allweather as aw, torch
+            >>> network = torch.nn.Conv2d(3, 19, 1)
+            >>> model = aw.Segmenter.wrap(network, classes=aw.CITYSCAPES, mean=(0.5,) * 3, std=(0.25,) * 3)
+            >>> model(torch.rand(1, 3, 8, 16)).shape
+            torch.Size([1, 19, 8, 16])
         """
         if not isinstance(network, nn.Module):
             raise NetworkError(

@@ -27,15 +27,23 @@ _MANY = 1 << 14  # pixels over which the rounding of bfloat16 averages out, and 
 
 @dataclass(frozen=True)
 class Affinity:
-    """A_ij = exp(−|c_i−c_j|²/2σ_rgb² − |x_i−x_j|²/2σ_xy²) of a batch of images; A_ii = 1.
+    """How similar pixels are: A_ij = exp(−|c_i−c_j|²/2σ_rgb² − |x_i−x_j|²/2σ_xy²), A_ii = 1, for a batch of images.
 
-    Made by `from_image`.
+    c is the color of a pixel on the scale 0..255, x its place in pixels. Make one with `Affinity.from_image`.
 
     Attributes:
         form: the dense matrix B×N×N, or the factors of the low-rank operator.
         counts: B×H×W, true where a pixel counts.
-        error: what the rank leaves of the relative error of the gradient, estimated from sampled pixels: for the image
-            of a batch that has most. The grid and bfloat16 add up to 0.006. 0 for the dense matrix.
+        error: estimated relative error of the gradient that the rank leaves, from sampled pixels, of the image of the
+            batch that has most. The grid and bfloat16 add up to 0.006. 0 for the dense matrix.
+
+    Example:
+        >>> import allweather as aw, torch
+        >>> image = torch.rand(1, 3, 24, 32)
+        >>> scores = torch.rand(1, 19, 24, 32).softmax(1)
+        >>> affinity = aw.Affinity.from_image(image, sigma_xy=10.0, rank=64)
+        >>> affinity.normalized_cut(scores).shape
+        torch.Size([])
     """
 
     form: Tensor | Factors
@@ -62,22 +70,26 @@ class Affinity:
         """The affinity of images B×3×H×W, RGB in [0, 1].
 
         Args:
-            sigma_rgb: width in colour, on the 0..255 scale.
+            image: B×3×H×W, RGB in [0, 1].
+            sigma_rgb: width in color, on the scale 0..255.
             sigma_xy: width in space, in pixels of this image.
             mask: B×H×W or H×W, true where a pixel counts; the others have zero rows.
-            rank: columns of the appearance factor of `lowrank`; `auto` takes the fewest that leave at most `error` of
-                the sampled pixels' kernel (README.md states what that means for the gradient), up to `max_rank`.
-            implementation: `dense`, the definition itself; `lowrank`, linear in pixels; `auto` is `lowrank`.
-            precision: of the factors in the large products of `lowrank`, whose sums are float32 either way: `auto` is
-                bfloat16 for images of 16,384 pixels and more where the processor has instructions for it; float64
-                images take float64.
-            features: B×F×H×W; multiplies the kernel by exp(−|f_i−f_j|²/2σ_f²), σ_f = `sigma_features`.
-
+            rank: number of columns of the appearance factor of `lowrank`. `auto`: the fewest that leave at most `error`
+                of the sampled pixels' kernel, up to `max_rank`.
+            error: share of the sampled pixels' kernel that `rank="auto"` may leave; `ncut/README.md` says what that
+                means for the gradient.
+            max_rank: maximum rank of `rank="auto"`.
+            implementation: `dense`: the definition itself, for at most 12,288 pixels. `lowrank`: linear in pixels.
+                `auto` is `lowrank`.
+            precision: of the factors in the large products of `lowrank`; sums are float32 in any case. `auto`: bfloat16
+                for 16,384 pixels and more where the processor has instructions for it. Float64 images take float64.
+            features: B×F×H×W; multiplies the affinity by exp(−|f_i−f_j|²/2σ_f²).
+            sigma_features: σ_f, in units of the features.
             warn_above: the estimated error above which an `NcutAccuracyWarning` says so where `rank` is `auto`.
 
         Raises:
-            AllWeatherError: for shapes that do not fit, a σ or rank that is not positive, values that are not
-                finite, an unknown implementation, or an image too large for `dense`.
+            AllWeatherError: for shapes that do not fit, a σ or rank that is not positive, values that are not finite,
+                an unknown implementation, or an image too large for `dense`.
         """
         if implementation not in get_args(Implementation):
             raise unknown("implementation", implementation, get_args(Implementation))
@@ -136,7 +148,7 @@ class Affinity:
         return (scores.flatten(2) @ self.form.to(scores.dtype)).unflatten(2, self.counts.shape[1:])
 
     def terms(self, scores: Tensor) -> Tensor:
-        """The cut of each class before weighting, S_pᵀA(1 − S_p) / dᵀS_p: B×C, 0 for a class without mass."""
+        """S_pᵀA(1 − S_p) / dᵀS_p of each class, before weighting: B×C for `scores` B×C×H×W; 0 for an empty class."""
         self._fits(scores)
         if isinstance(self.form, Factors):
             return ncut_terms(scores, self.form)
@@ -186,7 +198,32 @@ def normalized_cut(
     implementation: Implementation = "auto",
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """The normalized cut of scores B×C×H×W on images B×3×H×W (RGB in [0, 1]); see `Affinity` for the arguments."""
+    """The normalized cut of a prediction on its images; small where classes end at edges of the image.
+
+    Σ_p w_p S_pᵀA(1 − S_p) / dᵀS_p (Reddy et al., ECCV 2022, supplement Eq. 1), with a gradient for the scores. To use
+    one affinity several times, see `Affinity.normalized_cut`.
+
+    Args:
+        scores: S, B×C×H×W, usually a softmax.
+        image: B×3×H×W, RGB in [0, 1].
+        sigma_rgb, sigma_xy, mask, rank, implementation: see `Affinity.from_image`.
+        class_weights: w, C or B×C numbers; 1 where None.
+        reduction: over the images: `mean`, `sum`, or `none` for one number each.
+
+    Returns:
+        A number, or B numbers for `none`; each between 0 and Σ w for scores in [0, 1].
+
+    Raises:
+        AllWeatherError: for shapes that do not fit, and as `Affinity.from_image`.
+
+    Example:
+        >>> import allweather as aw, torch
+        >>> image = torch.zeros(1, 3, 8, 8)
+        >>> image[..., 4:] = 1.0  # black on the left, white on the right
+        >>> classes = torch.stack([image[:, 0], 1 - image[:, 0]], 1)  # two classes that end at that edge
+        >>> float(aw.normalized_cut(classes, image)) < 1e-3
+        True
+    """
     affinity = Affinity.from_image(
         image, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, mask=mask, rank=rank, implementation=implementation
     )

@@ -20,20 +20,22 @@ EXPECTED = "a path, a PIL image, an H×W×3 uint8 array, or RGB floats in [0, 1]
 
 
 def as_images(value: Picture | Sequence[Picture]) -> tuple[Tensor, bool]:
-    """One or many pictures as a batch.
+    """One picture or many, as a batch.
 
-    Takes a path, a PIL image (grey becomes three equal channels, transparency is dropped), a uint8 array or tensor
-    (H×W×3 or 3×H×W), a float array or tensor in [0, 1] of the same shapes, a batch of those with one more dimension in
-    front, or a list of single pictures of one size. Channels must be RGB: blue first cannot be told from red first.
+    Args:
+        value: a path; a PIL image (grey becomes three equal channels, transparency is dropped); a uint8 array or
+            tensor, H×W×3 or 3×H×W; a float array or tensor in [0, 1] of the same shapes; a batch of those, with one
+            more dimension in front; or a list of single pictures of one size. Channels are RGB: BGR cannot be
+            recognised.
 
     Returns:
-        B×3×H×W float32, RGB in [0, 1], on the tensor's own device, and whether a single picture came.
-        Numbers that are not finite pass: it is for the caller to say what becomes of such a picture.
+        B×3×H×W float32, RGB in [0, 1], on the tensor's device; and whether a single picture came. Numbers that are not
+        finite pass.
 
     Raises:
         ImageError: for a file that cannot be read.
-        InputError: for another type, number of channels or range, a shape that can be read in two ways, no pixel,
-            or pictures of several sizes.
+        InputError: for another type, number of channels or range, a shape that can be read in two ways, no pixel, or
+            pictures of several sizes.
     """
     if isinstance(value, list | tuple):
         return _many(value), False

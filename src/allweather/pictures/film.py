@@ -31,15 +31,15 @@ CLOCK = 60_000  # ticks a second, at most, unless the rate itself has more; MPEG
 
 
 class Film(Closing):
-    """A video file under its final name, growing as frames come.
+    """A video file under its final name that grows as frames come.
 
-    It is written in pieces of about a second, each complete in itself: whatever ends the process, the pieces that were
-    written play. Closing makes an ordinary file of them; a film without a frame leaves no file.
+    It is written in pieces of about a second, each complete: if the process ends, the pieces so far play. Closing joins
+    them into an ordinary file. A film without frames leaves no file.
 
     Args:
-        path: ending in .mp4, .m4v, .mov or .mkv; its folder is made, an older file of that name replaced.
+        path: ends in .mp4, .m4v, .mov or .mkv. Its folder is made; an older file of that name is replaced.
         rate: frames per second.
-        width, height: of the frames in pixels; where one is odd, the film shows the last column or row twice.
+        width, height: of the frames in pixels. Where one is odd, the last column or row is shown twice.
 
     Raises:
         SettingsError: for another suffix, or a rate or size that is not positive.
@@ -47,8 +47,9 @@ class Film(Closing):
         MissingLibraryError: when PyAV is not installed.
 
     Example:
-        >>> with Film("drive.mp4", 25, 640, 480) as film:  # doctest: +SKIP
-        ...     film.write(pixels)
+        >>> import numpy as np
+        >>> with Film("night.mp4", rate=25, width=64, height=48) as film:
+        ...     film.write(np.zeros((48, 64, 3), np.uint8))  # RGB
     """
 
     def __init__(self, path: Path | str, rate: Fraction | float, width: int, height: int) -> None:

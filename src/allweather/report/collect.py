@@ -123,7 +123,7 @@ class Group:
         return low, high
 
     def per_image(self, key: str) -> list[float]:
-        """A number of every image of every run that has it."""
+        """The number under `key` of every image of every run that has it."""
         return [value for record in self.records for value in per_image(record, key)]
 
     @property
@@ -137,7 +137,12 @@ class Group:
         return list(self.records[0].get("parts", ()))
 
     def piece(self, part: str, figure: str = "mIoU") -> float | None:
-        """A figure of one piece of the runs' sequence, in %, mean over the runs; None where none has it."""
+        """A figure of one piece of the runs' sequence, in %, the mean over runs; None where none has it.
+
+        Args:
+            part: the piece, such as 01/fog.
+            figure: its name in a record.
+        """
         found = [record.get("parts", {}).get(part, {}).get(figure) for record in self.records]
         present = [value for value in found if value is not None]
         return float(np.mean(present)) if present else None

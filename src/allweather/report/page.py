@@ -67,10 +67,13 @@ TITLE = "Adaptation to adverse weather"
 
 
 def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0) -> int:
-    """Writes the report of the records in `folder`; returns how many records there were.
+    """Writes the report of a folder of records; returns the number of records.
 
     Args:
-        frames: the page shows this many frames that each method helped most, and as many that it hurt most.
+        folder: where `allweather bench` wrote.
+        out: the file to write.
+        form: `html`, one page that needs no network; or its tables as `md`, `csv` or `latex`.
+        frames: number of frames that the page shows of those that each method helped most, and of those it hurt most.
 
     Raises:
         AllWeatherError: for a folder without records, an unknown form, or a file that cannot be written.

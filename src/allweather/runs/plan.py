@@ -81,18 +81,19 @@ class ModelSpec(_Named):
 
 @dataclass(frozen=True)
 class StreamSpec(_Named):
-    """Frames with labels: a dataset's split, a folder of images and one of labels, or a sequence of splits.
+    """Frames with labels: a split of a dataset, a folder of images and one of labels, or a sequence of such pieces.
 
     Attributes:
-        name: `dataset`, `dataset:split`, where the dataset may be one's own (`mydata.py:MyDataset:split`, sought from
-            the plan's folder), or any name where `images` and `labels` are given; `scenes:WEATHER` are
-            procedural scenes, which need nothing else.
-        root: the dataset's folder (variables like ${ROOT} allowed).
-        images, labels: folders whose files share names; `classes` says what the labels hold. `images` may be a video,
-            whose labels are named after the numbers of its frames: 000000.png is the first.
-        every: takes each n-th frame only.
-        sequence: pieces that follow each other without a reset, `rounds` times over: `dataset:split` names under
-            `root`, `scenes:WEATHER`, or what takes the place of `{}` in `images` and `labels`.
+        name: `dataset` or `dataset:split`, where the dataset may be your own (`mydata.py:MyDataset:split`, relative to
+            the plan's folder); `scenes:WEATHER` for procedural scenes; or any name beside `images` and `labels`.
+        root: the dataset's folder; may contain variables such as ${ROOT}.
+        images, labels: folders whose files share names. `images` may be a video; its labels are named after the numbers
+            of its frames, 000000.png being the first.
+        classes: name of the class set in `labels`.
+        every: takes only each n-th frame, from 1.
+        sequence: pieces that follow each other without a reset: `dataset:split` below `root`, `scenes:WEATHER`, or what
+            replaces `{}` in `images` and `labels`.
+        rounds: how many times the sequence is played.
     """
 
     name: str

@@ -32,18 +32,18 @@ class HandsBack(ABC):
     _averages: StreamAverages
 
     def network(self, statistics: Statistics = "image", frames: Iterable[Picture] | None = None) -> nn.Module:
-        """The adapted network: a copy of the user's own class, which takes and gives what the user's network does.
+        """The adapted network: a copy, of your own class, that takes and returns what your network does.
 
-        In evaluation mode, on the CPU, float32, gradients on; its state dict has the keys of the user's network.
+        It is in evaluation mode, on the CPU, in float32, with gradients on. Its state dict has your network's keys.
 
         Args:
-            statistics: `image`: BatchNorm layers mix in each image's own statistics as the session does, by a hook of
-                this package before each; `stream`: the mixture with the stream's average is written into the ordinary
-                buffers, and nothing of this package is left. The same for networks and methods that mix nothing.
-            frames: for `stream`: pictures to average over in place of those that the session has adapted to.
+            statistics: of BatchNorm. `image`: a hook of this package mixes in each image's own statistics, as the
+                session does. `stream`: the mixture with the stream's average is written into the ordinary buffers, and
+                nothing of this package is left. No difference for networks and methods that mix nothing.
+            frames: for `stream`: pictures to average over, instead of those that the session has adapted to.
 
         Raises:
-            SettingsError: for a method whose prediction is not its network's, and for `stream` without a stream.
+            SettingsError: for a method that predicts with more than its network, and for `stream` without a stream.
         """
         return own_network(self._deployment(statistics, frames).model)
 
@@ -56,26 +56,26 @@ class HandsBack(ABC):
         size: tuple[int, int] | None = None,
         opset: int | None = None,
     ) -> None:
-        """Writes the adapted network; the suffix says as what. The file appears whole and checked, or not at all.
+        """Writes the adapted network to a file; the suffix chooses the format. The file appears whole, or not at all.
 
-        - `.safetensors`: a state dict that the user's own network loads, `load_state_dict(load_file(path))`.
-        - `.pt2`: a graph of `torch.export`. `.onnx`: the same for ONNX Runtime and others (extra `onnx`). Both take
-          `image`, 1×3×H×W, RGB in [0, 1], and give `logits`, 1×C×H×W: what the network expects of its input is inside.
-        - `.delta.safetensors`: what moved alone, for `allweather.apply_delta`.
+        - `.safetensors`: a state dict for the network's own class, `load_state_dict(load_file(path))`.
+        - `.pt2`, `.onnx`: a graph with the preprocessing inside. Input `image`, 1×3×H×W, RGB in [0, 1]; output
+          `logits`, 1×C×H×W. `.onnx` needs the extra `onnx`.
+        - `.delta.safetensors`: only the tensors that moved, for `allweather.apply_delta`.
 
-        What made it is in the file's metadata, as JSON under `allweather`. An export no longer adapts; mirrored and
-        other views of a method are not in it.
+        The metadata says what made the file, as JSON under `allweather`. An exported network no longer adapts, and
+        mirrored or other views of the method are not in it.
 
         Args:
-            path: missing folders are made.
-            statistics, frames: as of `network`. None is `stream` for `.safetensors`, which can hold nothing else that
-                a plain network follows, and `image` for the others.
-            size: (width, height) to fix a graph to; None leaves both open.
-            opset: of ONNX, 18 to 23; 18 where None.
+            path: the file; missing folders are made.
+            statistics, frames: see `network`. None is `stream` for `.safetensors` and `image` for the other formats.
+            size: (width, height) in pixels that a graph is fixed to; None leaves both open.
+            opset: of ONNX, 18 to 23; None is 18.
 
         Raises:
-            SettingsError: for another suffix, a setting that such a file does not have, and as `network`.
-            NetworkError: for a network that cannot become a graph, by line or operation, or whose graph disagrees.
+            SettingsError: for another suffix, for a setting that the format does not have, and as `network`.
+            NetworkError: for a network that cannot become a graph (the message names the line or operation), or whose
+                graph predicts differently.
             MissingLibraryError: for `.onnx` without the extra `onnx`.
             AllWeatherError: when the file cannot be written.
         """
@@ -98,21 +98,21 @@ class HandsBack(ABC):
         frames: Iterable[Picture] | None = None,
         private: bool = True,
     ) -> str:
-        """Uploads what moved, with a model card, to the Hugging Face hub; `allweather.from_hub` fetches it.
+        """Uploads the tensors that moved, with a model card, to the Hugging Face hub; see `allweather.from_hub`.
 
         Args:
-            repository: OWNER/NAME, made where it does not exist.
+            repository: OWNER/NAME; made where it does not exist.
             licence: of the base network's weights; None takes the catalogue's.
-            figures: measured ones for the card, such as {"mIoU % at dusk": 57.4}.
-            base_model: the base's own repository on the hub.
-            statistics, frames: as of `network`.
-            private: whether a repository that is made is.
+            figures: for the card: measured figures, such as {"mIoU % at dusk": 57.4}.
+            base_model: the base network's own repository on the hub.
+            statistics, frames: see `network`.
+            private: whether a new repository is private.
 
         Returns:
-            The commit's address.
+            The address of the commit.
 
         Raises:
-            SettingsError: for a base whose licence is not known, and as `network`.
+            SettingsError: for a base network whose licence is not known, and as `network`.
             MissingLibraryError: when huggingface_hub is not installed.
             AllWeatherError: when the hub refuses, or cannot be reached.
         """

@@ -23,20 +23,19 @@ JPEG = (".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class Result:
-    """The prediction for one batch and how it came about.
+    """The prediction for one call of a session, and how it was made.
 
     Attributes:
-        logits: float32, B×C×H×W, or C×H×W where a single image came.
-        losses: the objective at each iteration, in order; empty where nothing was minimised.
-        watched: the loss that early stopping follows, at each iteration.
-        iterations: updates made.
-        stop: why the iterations ended: `cap`, `plateau`, `rise`, `no shift` where the image did not ask for any, or
-            `none` where nothing was minimised.
-        decision: what became of the update, and why; the prediction is that of the state decided on, or the
-            unadapted one.
+        logits: float32, B×C×H×W; C×H×W for a single image.
+        losses: the loss at each iteration; empty where nothing was minimised.
+        watched: the value that early stopping follows, at each iteration.
+        iterations: number of updates.
+        stop: why the updates ended: `cap`, `plateau`, `rise`, `no shift` (the image asked for none), or `none` (nothing
+            was minimised).
+        decision: what the guard decided, and why. The prediction belongs to the state that it decided on.
         seconds: wall-clock time of the call.
-        images: what was predicted, RGB in [0, 1], 3×H×W or B×3×H×W as the logits, in the caller's own memory where
-            that was passed as such; None where it was not kept.
+        images: the input, RGB in [0, 1], 3×H×W or B×3×H×W; it shares memory with a tensor that the caller passed. None
+            where it was not kept.
         classes: the network's class set; None where the result was made without one.
     """
 

@@ -36,33 +36,35 @@ _FORMAT = "3"  # of saved sessions
 
 
 class Session(Streaming, HandsBack):
-    """Adapts a copy of `model` by `method`, one batch of images at a time; the caller's network never changes.
+    """Adapts a copy of a network by a method, one image or batch per call. The caller's network never changes.
 
-    Sessions in different threads do not disturb each other. Calls of one session from several threads at once wait
-    for each other. A session can be copied and pickled where its network can, unless it is compiled.
+    A session has its own random numbers, so sessions in several threads do not disturb each other. Calls of one session
+    from several threads wait for each other. A session can be copied and pickled where its network can, unless it is
+    compiled.
 
     Args:
-        model: the segmenter, on the device that adaptation is to run on.
-        method: what to do: a method of `allweather.methods`, or its name, which stands for the settings recommended
-            for this network, as on the command line.
-        seed: of the session's own random numbers; the process's are neither read nor advanced.
-        precision: `bf16` runs the network under autocast; losses and statistics stay float32.
+        model: the network, on the device that adaptation is to run on.
+        method: a method of `allweather.methods`, or its name, which means the settings recommended for this network.
+        seed: of the session's random numbers; the process's own are neither read nor advanced.
+        precision: `float32`, or `bf16`: the network runs under autocast, losses and statistics stay float32.
         compile: runs the network through `torch.compile`.
         channels_last: runs the network in channels-last memory format.
         guard: what counts as harm, and what is done about it; False accepts every finite prediction.
-        adapt_when: `always`, or `shift`: images that the source network knows are predicted by it, unadapted.
-        shift: what counts as a shift; only looked at where `adapt_when` is `shift`.
+        adapt_when: `always`; or `shift`: images that look like the source domain are predicted without adapting.
+        shift: what counts as a shift; used only with `adapt_when="shift"`.
 
     Raises:
-        NetworkError: when `model` is no segmenter.
-        SettingsError: for an unknown name, or a setting of another type.
-        AllWeatherError: when the method cannot work on this network, by name and with the reason.
+        NetworkError: when `model` is no `Segmenter`.
+        SettingsError: for an unknown name, or a setting of the wrong type.
+        AllWeatherError: when the method cannot work on this network; the message has the reason.
 
     Example:
         >>> import allweather as aw, torch
         >>> session = aw.Session(aw.load_model("demo:streetnet"), "mall-sample")
-        >>> session(torch.rand(3, 64, 96)).logits.shape
+        >>> result = session(torch.rand(3, 64, 96))  # RGB in [0, 1]
+        >>> result.logits.shape
         torch.Size([19, 64, 96])
+        >>> session.reset()  # the source network again, bit for bit
     """
 
     def __init__(
@@ -129,7 +131,7 @@ class Session(Streaming, HandsBack):
             self._start()
 
     def save(self, path: Path | str) -> None:
-        """Writes all that moved, the optimizer, the random state and what the guard remembers as one safetensors file.
+        """Writes the state to `path`, a safetensors file: parameters, statistics, optimizer, random state, guard.
 
         The file appears whole or not at all.
 
@@ -143,11 +145,11 @@ class Session(Streaming, HandsBack):
             save_session(Path(path), tensors | _named("counters", self._counters()), self._identity())
 
     def load(self, path: Path | str) -> None:
-        """Goes on from what `save` wrote; equals never having stopped.
+        """Goes on from the file at `path` that `save` wrote, as if nothing had stopped.
 
         Raises:
             CheckpointError: for an unreadable or damaged file, or one of another network, weights, method, guard,
-                precision or seed; the session is then as it was.
+                precision or seed. The session is then unchanged.
         """
         with self._alone():
             tensors = load_session(Path(path), self.state.tensors(), self._identity())

@@ -21,20 +21,18 @@ Moments = tuple[Tensor, Tensor]  # mean and variance per channel
 class Shift:
     """When images count as shifted, so that adapting to them is worth its cost.
 
-    The distance is the squared Hellinger distance, 0..1, of two normal distributions per channel, averaged over the
-    channels of the network's first layers: the images' statistics there against a reference's.
-
-    It costs one forward pass of the source network, which is all that an image without shift takes, and which spares
-    the guard its own on the others. Under `torch.compile` that pass runs uncompiled.
+    The distance is a squared Hellinger distance, 0..1, between two normal distributions per channel: the images'
+    statistics at the network's first layers, and a reference's. It is averaged over the channels. It costs one forward
+    pass of the source network, which is all that an image without a shift takes.
 
     Attributes:
-        threshold: a smoothed distance above which images are adapted to.
-        layers: how many of the network's first layers are looked at: inputs of BatchNorm layers, or outputs of
-            convolutions in a network without.
-        reference: `source`, the running statistics of BatchNorm; `start`, the average over the session's first
-            `start` batches, which are then taken for ordinary ones; `auto`, the former where the network has them.
-        start: batches that the reference `start` is made of.
-        smoothing: share of itself that the distance keeps from batch to batch.
+        threshold: smoothed distance above which images are adapted to, 0..1.
+        layers: number of the network's first layers that are compared: inputs of BatchNorm layers, or outputs of
+            convolutions in a network without BatchNorm.
+        reference: `source`: the running statistics of BatchNorm. `start`: the average over the session's first `start`
+            batches, which count as ordinary. `auto`: `source` where the network has BatchNorm, else `start`.
+        start: number of batches that the reference `start` is made of.
+        smoothing: share of itself that the distance keeps from batch to batch, 0..1.
     """
 
     threshold: float = 0.03

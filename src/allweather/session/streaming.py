@@ -40,27 +40,34 @@ class Streaming:
         on_frame: OnFrame[F] | None = None,
         skip_unreadable: Unreadable[F] = False,
     ) -> Iterator[Result]:
-        """Adapts to frames one after another and gives the result of each: `for result in session.stream(frames)`.
+        """Adapts to frames one after another: `for result in session.stream(frames)`.
 
-        A frame is taken only when the next result is asked for; of a batch, the whole batch. The loop may be left at
-        any time, and an error of `frames` or `on_frame` comes out as it is: the session then stands after the last
-        frame that it adapted to, ready for another stream.
+        The next frame (or batch) is read only when its result is asked for. The loop may be left at any time. An error
+        of `frames` or `on_frame` is raised as it is; the session then stands after the last frame that it adapted to.
 
         Args:
-            frames: anything to iterate over that gives single pictures as `session(…)` takes them, or what holds one as
-                its `image` or `pixels`: a list, a generator, a batch of frames, a `load_stream(…)`, a `data.Video`.
-            batch: frames that are adapted to together; fewer at the end and where the size changes.
+            frames: an iterable of pictures as `session(…)` takes them, or of objects with a picture as `image` or
+                `pixels`: a list, a generator, a batch, a `load_stream(…)`, a `data.Video`.
+            batch: number of frames that are adapted to together, at least 1; fewer at the end and where the size
+                changes.
             on_frame: called as on_frame(frame, result) before each result is given.
-            skip_unreadable: what becomes of a frame that is no readable picture: False raises; True leaves it out with
-                a warning in the log; a function is called as skip_unreadable(frame, error), frame None where there is
-                not even that. A generator that raises has ended, so its error always comes out.
+            skip_unreadable: what to do with a frame that is no readable picture. False: raise. True: leave it out, with
+                a warning in the log. A function: called as skip_unreadable(frame, error), with frame None where the
+                frame itself could not be read. An error that ends a generator is always raised.
 
         Returns:
-            One result a frame, C×H×W. Frames of a batch share losses, decision and seconds.
+            One result per frame, logits C×H×W. Frames of one batch share losses, decision and seconds.
 
         Raises:
-            InputError: for a frame that is no picture, or `frames` that are none.
+            InputError: for a frame that is no picture, or `frames` that cannot be iterated over.
             SettingsError: for a batch below 1.
+
+        Example:
+            >>> import allweather as aw, numpy as np
+            >>> session = aw.Session(aw.load_model("demo:streetnet"), "tent")
+            >>> camera = (np.zeros((64, 96, 3), np.uint8) + 9 * number for number in range(2))
+            >>> [result.labels.shape for result in session.stream(camera)]
+            [torch.Size([64, 96]), torch.Size([64, 96])]
         """
         _check(frames, batch)
         return _results(self, _Source(frames, skip_unreadable), batch, on_frame)

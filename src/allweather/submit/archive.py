@@ -24,7 +24,15 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the same predictions make the same archive
 
 @dataclass(frozen=True)
 class Submission:
-    """What `submit` wrote: the archive, its images, and what a sender should know."""
+    """What `submit` wrote.
+
+    Attributes:
+        path: the archive.
+        images: number of images in it.
+        files: number of files in it.
+        server: address of the benchmark's server.
+        note: what a sender should know.
+    """
 
     path: Path
     images: int
@@ -34,15 +42,20 @@ class Submission:
 
 
 def submit(benchmark: str, run: Path, out: Path) -> Submission:
-    """Packs the predictions of `allweather adapt --out RUN` on a benchmark's test images.
+    """Packs predictions of a benchmark's test images for its server.
 
-    `RUN/labels` holds trainIds at the images' own size. Where a server wants confidence, `RUN/confidence` may hold it
-    as 16-bit grey (0..65535 = 0..1) under the same names; without it, confidence is constant and nothing is invalid,
-    which makes the uncertainty-aware figure the plain mIoU.
+    `labels/` holds trainIds at the images' own size. Where a server wants confidence, `confidence/` may hold it as
+    16-bit grey (0..65535 = 0..1) under the same names. Without it confidence is constant and nothing is invalid, which
+    makes the uncertainty-aware figure the plain mIoU.
+
+    Args:
+        benchmark: a key of `BENCHMARKS`.
+        run: the folder that `allweather adapt --out` wrote.
+        out: the archive to write.
 
     Raises:
-        AllWeatherError: for an unknown benchmark, or when names, sizes, values or counts are not what the server
-            takes; everything wrong is counted, the first named.
+        AllWeatherError: for an unknown benchmark, or when names, sizes, values or counts are not what the server takes;
+            everything wrong is counted, the first is named.
     """
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)

@@ -71,7 +71,12 @@ def find_split(name: str) -> tuple[Dataset, str | None]:
 
 
 def open_split(name: str, root: Path | str, size: tuple[int, int] | None = None) -> Stream:
-    """The frames of `NAME` or `NAME:SPLIT` (see `find_split`) below its root, without labels.
+    """The frames of `NAME` or `NAME:SPLIT` (see `find_split`), without labels.
+
+    Args:
+        name: the dataset, and the split where it is not the default one.
+        root: the dataset's folder.
+        size: (width, height) in pixels that every frame is resampled to; None keeps each frame's size.
 
     Raises:
         AllWeatherError: as `find_split`, or when nothing is found.
@@ -81,7 +86,7 @@ def open_split(name: str, root: Path | str, size: tuple[int, int] | None = None)
 
 
 def list_datasets(datasets: Mapping[str, Dataset] = DATASETS) -> list[dict[str, Any]]:
-    """One row per dataset, ready for JSON: names, splits with their published numbers, publisher and terms."""
+    """One row for each of `datasets`, ready for JSON: names, splits with their published sizes, publisher and terms."""
     return [
         {
             "name": name,

@@ -42,7 +42,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a split: its name below the root, and its files."""
+    """One image of a split.
+
+    Attributes:
+        name: path below the root, without suffix.
+        image: the file.
+        label: the file of its label; None where there is none.
+        invalid: the file of its mask of pixels whose class cannot be seen; None where there is none.
+    """
 
     name: str
     image: Path
@@ -55,13 +62,15 @@ class Dataset:
     """A dataset in its publisher's layout.
 
     Attributes:
-        name: as the command line takes it.
-        title: as the literature calls it.
-        publisher: where it is offered; nothing is ever downloaded.
-        terms: of use.
-        splits: by name; `default` is the one evaluated when none is named.
+        name: name on the command line.
+        title: name in the literature.
+        publisher: where it is offered; nothing is downloaded.
+        terms: terms of use.
+        splits: the splits by name.
+        default: the split that is meant where none is named.
         places: folders below the root, usually named after an archive, in which the layout may begin.
-        decoder: given the root, what reads its label files.
+        classes: the class set of its labels.
+        decoder: takes the root and gives the function that reads a label file as H×W class indices, −1 for none.
         notes: what a reader of its figures must know.
     """
 
@@ -90,9 +99,13 @@ class Dataset:
     def samples(self, root: Path, split: str | None = None) -> list[Sample]:
         """The images of a split with their label files, in natural order of their paths, or in the list's order.
 
+        Args:
+            root: the dataset's folder.
+            split: name of the split; None is the default one.
+
         Raises:
-            AllWeatherError: when nothing is found, or an image that a list names is absent; the message says what was
-                looked for and who offers it.
+            AllWeatherError: when nothing is found, or an image that a list names is absent. The message says what was
+                sought and who offers it.
         """
         chosen = self.split(split)
         found, absent = self.find(root, chosen), self.absent(root, chosen)
@@ -118,7 +131,7 @@ class Dataset:
         return ""
 
     def find(self, root: Path, split: Split) -> list[Sample]:
-        """As `samples`, but whatever is there, be it nothing."""
+        """The images of `split` below `root` that exist, with their label files; an empty list where there are none."""
         bases = self._bases(root)
         listed = {line: _existing(line, split.moved, bases) for line in self._listed(root, split)}
         paths = {relative: path for relative, path in listed.values() if path is not None}
@@ -135,12 +148,17 @@ class Dataset:
         return [sample for sample in found if sample.label is not None or not split.only_labelled]
 
     def absent(self, root: Path, split: Split) -> list[str]:
-        """The images that the split's list names and that are not there."""
+        """The images that the list of `split` names and that do not exist below `root`."""
         bases = self._bases(root)
         return [line for line in self._listed(root, split) if _existing(line, split.moved, bases)[1] is None]
 
     def stream(self, root: Path, split: str | None = None, size: tuple[int, int] | None = None) -> Stream:
         """The frames of a split, without labels.
+
+        Args:
+            root: the dataset's folder.
+            split: name of the split; None is the default one.
+            size: (width, height) in pixels that every frame is resampled to; None keeps each frame's size.
 
         Raises:
             AllWeatherError: when nothing is found.

@@ -34,7 +34,7 @@ class Decision:
 
     @classmethod
     def read(cls, text: str) -> "Decision":
-        """The decision that `str` spelt, or that a record of version 0.1 holds.
+        """The decision that `text` spells, as `str` does now or as records of version 0.1 do.
 
         Raises:
             ValueError: for any other text.

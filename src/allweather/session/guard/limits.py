@@ -10,49 +10,46 @@ Mixing = Literal["stream", "always", "never"]
 
 @dataclass(frozen=True)
 class Guard:
-    """Limits beyond which an update counts as harm, whatever the method, and what is done about it.
+    """Limits beyond which an update counts as harm, and what is done about it; for every method.
 
-    An adapted prediction is compared with that of the unadapted network on the same images (same BatchNorm mode).
-    Beyond a limit the session goes part of the way back to the last good state and is judged again (`shrunk`); if
-    that does not help, all of the way (`rolled-back`); and along a stream, where that has become frequent, to the
-    source network (`reset`), which then predicts unadapted for a while (`resting`).
+    The guard compares an adapted prediction with the reference: the prediction of the unadapted network for the same
+    images, in the same BatchNorm mode. Beyond a limit the session goes part of the way back and is judged again
+    (`shrunk`), then back to the last good state (`rolled-back`), and along a stream, where refusals become frequent, to
+    the source network (`reset`), which predicts for a while without adapting (`resting`).
 
-    What replaced BatchNorm statistics break by themselves cannot show there. On request (`mixing`) the network under
-    its own statistics is asked too: where mirroring the image changes its prediction less, the two predictions are
-    averaged (`shrunk`). That sees half of the frames that mixing harms, and costs some networks more than it saves.
-
-    What it costs. Methods that reset have the unadapted prediction for free: a twentieth of a millisecond per
-    thousand pixels. Along a stream the effective number of classes and the entropy of every prediction are compared
-    with the usual ones (as cheap); the forward pass of the source network is made after each of the first updates,
-    then after 2, 4, … at most `every` for as long as these find nothing near a limit, and at once where a prediction is
-    unlike the usual ones. Only where more than `closer_look` of the labels differ do four more forward passes compare
-    the predictions of mirrored images, and a normalized cut on at most 64×64 pixels is taken of both predictions (a few
-    milliseconds). Each halving is one forward pass.
+    Cost: methods that return to the source after each batch have the reference for free. Along a stream it is one
+    forward pass, after each of the first updates, then after 2, 4, … at most `every`, and at once where a prediction is
+    unlike the usual ones. Where more than `closer_look` of the labels change, four more passes compare mirrored images.
+    Each halving is one pass.
 
     Attributes:
         enabled: False accepts every finite prediction.
-        min_classes: minimum effective number of predicted classes (exp of the entropy of the mean prediction), as a
-            share of the reference's. Falls when all pixels go to a few classes.
-        min_entropy: minimum mean entropy of the pixels' predictions, as a share of the reference's. Falls when the
-            network becomes sure of everything.
-        max_drift: maximum share of the prediction's mass that moves between classes, 0..1.
-        max_disagreement: maximum share of pixels whose label differs from the reference's, 0..1.
-        min_kept: minimum share of the reference's confident pixels that keep their label, as the mean over classes, so
-            that small classes count; 0..1.
+        min_classes: minimum effective number of predicted classes, exp(H(mean prediction)), as a share of the
+            reference's, 0..1. It falls when all pixels go to a few classes.
+        min_entropy: minimum mean entropy of the pixels, as a share of the reference's, 0..1. It falls when the network
+            becomes sure of everything.
+        max_drift: maximum share of the probability mass that moves to other classes, 0..1.
+        max_disagreement: maximum share of pixels whose label changes, 0..1.
+        min_kept: minimum share of confident pixels whose label must survive, the mean over classes, 0..1.
         tolerance: no limit counts while the share of labels that change is at most this many times the share that
-            mirroring the image changes in the reference: a network that is unsteady is judged by its own measure.
-        closer_look: share of changed labels from which `max_flip` and `max_ncut` are looked at too, 0..1.
+            mirroring the image changes in the reference. An unsteady network is judged by its own measure.
+        closer_look: share of changed labels from which `max_flip` and `max_ncut` are checked too, 0..1.
         max_flip: maximum change of the prediction under mirroring (mean L1 distance), as a multiple of the reference's.
         max_ncut: maximum normalized cut, weighted by class mass, as a multiple of the reference's.
         max_mixing: maximum number of labels that mirroring changes under replaced BatchNorm statistics, as a multiple
-            of those under the network's own. Beyond it the two predictions are averaged.
-        mixing: when `max_mixing` is looked at, for three forward passes more: `never`; `stream`, with every comparison
-            along a stream; `always`, for images on their own too.
-        every: maximum number of updates along a stream between two comparisons with the source network.
-        halvings: how many times the way back to the last good state is halved before all of it is gone.
-        strikes: number of refusals among the last ten comparisons along a stream that bring the source network back.
+            of those under the network's own. Beyond it the two predictions are averaged (`shrunk`).
+        mixing: when `max_mixing` is checked, for three more forward passes: `never`; `stream`, with every comparison
+            along a stream; `always`, for single images too.
+        every: maximum number of updates along a stream between two comparisons.
+        halvings: how often the way back to the last good state is halved before all of it is taken.
+        strikes: number of refusals among the last ten comparisons that bring the source network back.
         max_repeats: number of equal batches in a row, as of a camera that hangs, after which nothing more is learnt.
-        rest: number of batches predicted without adapting after a reset; doubled at each reset, up to eightfold.
+        rest: number of batches predicted without adapting after a reset; doubled at each reset, at most eightfold.
+
+    Example:
+        >>> import allweather as aw
+        >>> strict = aw.Guard(max_disagreement=0.1, strikes=1)
+        >>> session = aw.Session(aw.load_model("demo:streetnet"), "mall-domain", guard=strict)
     """
 
     enabled: bool = True
@@ -99,7 +96,7 @@ class Guard:
         return 1 - signs.kept <= (1 - self.min_kept) / 2
 
     def closer_verdict(self, flip: float, ncut: float) -> str | None:
-        """The same for the change under mirroring and the normalized cut, as ratios to the reference's."""
+        """The same for the change under mirroring (`flip`) and the cut (`ncut`), as ratios to the reference's."""
         if flip > self.max_flip:
             return f"mirroring the image changes the prediction {flip:.2f} times as much as the reference"
         if ncut > self.max_ncut:

@@ -21,24 +21,20 @@ def affine_instance_norm(channels: int) -> nn.Module:
 class SwitchableWhitening(nn.Module):
     """Whitens groups of channels by a learnt mixture of batch and instance statistics: B×C×H×W to the same.
 
-    Mean and covariance of a group are softmax-weighted sums of the batch's (in evaluation mode the running
-    ones) and each image's own; the inverse square root of the covariance comes from Newton's iteration.
-    Source: Pan et al., Switchable Whitening for Deep Representation Learning, ICCV 2019 (batch and instance
-    whitening, the mixing weights in that order).
-
-    While training, batch statistics are those of this process's batch alone. Statistics and the iteration run
-    in float32 or wider under any autocast.
+    Mean and covariance of a group are softmax-weighted sums of the batch's (in evaluation mode the running ones) and of
+    each image's own. The inverse square root of the covariance comes from Newton's iteration, in float32 or wider.
+    Source: Pan et al., Switchable Whitening for Deep Representation Learning, ICCV 2019.
 
     Args:
-        channels: a multiple of `group`.
-        group: channels whitened together.
+        channels: number of channels, a multiple of `group`.
+        group: number of channels that are whitened together.
         iterations: of Newton's method.
-        momentum: the share that the *old* running statistics keep at each update,
-            running = momentum · running + (1 − momentum) · batch. BatchNorm's `momentum` is the new share.
+        momentum: share that the *old* running statistics keep at each update, 0..1: running = momentum · running + (1 −
+            momentum) · batch. BatchNorm's `momentum` is the new share.
         eps: added to the diagonal of the covariance.
 
     Raises:
-        ValueError: if `channels` is no multiple of `group`.
+        ValueError: when `channels` is no multiple of `group`.
     """
 
     running_mean: Tensor
