@@ -71,7 +71,7 @@ class Live:
         >>> import allweather as aw
         >>> session = aw.Session(aw.load_model("demo:streetnet"), "source")
         >>> for shown in aw.Live("drive.mp4", session, every_frame=True):  # or "rtsp://HOST/PATH", budget=0.04
-        ...     print(shown.result.labels.shape)
+        ...     labels = shown.result.labels
         torch.Size([48, 64])
         torch.Size([48, 64])
     """
