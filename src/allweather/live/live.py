@@ -71,9 +71,7 @@ class Live:
         >>> import allweather as aw
         >>> session = aw.Session(aw.load_model("demo:streetnet"), "source")
         >>> for shown in aw.Live("drive.mp4", session, every_frame=True):  # or "rtsp://HOST/PATH", budget=0.04
-        ...     labels = shown.result.labels
-        torch.Size([48, 64])
-        torch.Size([48, 64])
+        ...     labels = shown.result.labels  # H×W, or what else each frame is wanted for
     """
 
     def __init__(
