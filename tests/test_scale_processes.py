@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from many import Deadly, alone, conduct, labels, paint, same, spread, task_of
+from many import SIZE, Deadly, alone, conduct, labels, paint, same, spread, task_of
+from PIL import Image
 
 from allweather.app.pictures import Pictures
 from allweather.errors import AllWeatherError
@@ -19,11 +20,19 @@ from allweather.scale.work import Line
 
 COUNTS = {"fog": 5, "rain": 7, "snow": 4, "night": 6, "overcast": 3, "clear": 5}
 METHODS = ("mall-sample", "mall-domain")
+REAL = {"overcast": "dusk", "clear": "day"}  # what CamVid has in place of them
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return paint(tmp_path_factory.mktemp("streams"), COUNTS)
+    """Six streams of procedural frames; two of them CamVid's where its frames are at hand."""
+    folders = paint(tmp_path_factory.mktemp("streams"), COUNTS)
+    for folder in folders[-2:] if "ALLWEATHER_ASSETS" in os.environ else []:
+        real = Path(os.environ["ALLWEATHER_ASSETS"]) / "camvid" / REAL[folder.name] / "images"
+        for place, picture in zip(sorted(folder.iterdir()), sorted(real.iterdir()), strict=False):
+            with Image.open(picture) as image:
+                image.resize(SIZE).save(place)
+    return folders
 
 
 @pytest.fixture(scope="module")
