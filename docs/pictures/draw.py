@@ -23,7 +23,11 @@ FLOORS = (  # top to bottom; on one floor imports point to the right
     ("streams and visitors as they come: never a label", "#e3e9f7", ("scale", "live", "serve")),
     ("evaluation: sees labels", "#f7d9d9", ("runs", "scoring", "data")),
     ("adaptation: never a label", "#d9efe0", ("session", "export", "methods", "models", "ncut")),
-    ("below everything", "#ececec", ("pictures", "interrupts", "plugins", "values", "writing", "rgb", "classes", "errors")),
+    (
+        "below everything",
+        "#ececec",
+        ("pictures", "interrupts", "plugins", "values", "writing", "rgb", "classes", "errors"),
+    ),
 )
 
 

@@ -130,8 +130,11 @@ def relative_to(folder: Path | str, text: str) -> str:
 
 
 def files_that_ran() -> list[tuple[str, str]]:
-    """The files of the user's own that have run, each with its module's name, for `run_again` in another process."""
-    return [(str(path), module.__name__) for (path, _), module in _files.items()]
+    """The files of the user's own that have run, each with its module's name, for `run_again` in another process.
+
+    Those that are gone by now are left out: what they made is used where it is, and may not be needed there.
+    """
+    return [(str(path), module.__name__) for (path, _), module in _files.items() if path.exists()]
 
 
 def run_again(files: list[tuple[str, str]]) -> None:

@@ -1,7 +1,12 @@
 """The `allweather` command: one place where errors and interruptions become messages and statuses."""
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 
 def main() -> None:
@@ -12,19 +17,40 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.stderr.flush()
-        os._exit(130)  # half-imported libraries have nothing to clean up, and much to say if they try
+        _end(signal.SIGINT, None)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Ends the process after an interruption; takes what handlers of signals take."""
+    sys.stderr.write("interrupted\n")
+    sys.stderr.flush()
+    os._exit(130)  # half-imported libraries have nothing to clean up, and much to say if they try
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """Inside, an interruption ends the process: libraries being imported may swallow the exception, and break later."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run() -> None:
-    from allweather.app.console import USER_MISTAKE, complain  # in here, where an interruption is caught
-    from allweather.app.verbs import make_app, named_verb
-    from allweather.errors import AllWeatherError
-
+    with _ended_at_once():
+        from allweather.app.console import USER_MISTAKE, complain
+        from allweather.app.verbs import make_app, named_verb
+        from allweather.errors import AllWeatherError
     try:
+        with _ended_at_once():
+            app = make_app(named_verb(sys.argv[1:]))
         try:
-            make_app(named_verb(sys.argv[1:]))()
+            app()
         finally:
             sys.stdout.flush()  # here a full disk still has a message; at the interpreter's end it would not
     except AllWeatherError as error:

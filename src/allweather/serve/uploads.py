@@ -82,7 +82,7 @@ def read_picture(content: bytes, limits: Limits, name: str = "the picture") -> I
             _check_alone(content, name)
             image.load()
             return rgb_of(image, name)
-    except UnidentifiedImageError as error:
+    except (UnidentifiedImageError, ImportError) as error:  # other libraries replace Image.open and try plugins
         raise UploadError("format", f"{name} is no picture: expected {', '.join(FORMATS)}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UploadError("pixels", f"{name} has too many pixels: expected at most {limits.pixels}.") from error
