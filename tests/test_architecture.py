@@ -113,6 +113,16 @@ def test_only_the_command_line_speaks() -> None:
         assert room(path) == "app" or not spoken.search(code), f"{path} speaks; it should log"
 
 
+def test_a_packages_function_has_no_submodules_name() -> None:
+    """Once the submodule is imported, it would stand where the function stood."""
+    for path in FILES:
+        if path.name == "__init__.py":
+            made = {node.name for node in tree(path).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+            assert not made & {other.stem for other in path.parent.iterdir()}, (
+                f"{path}: rename the file or the function"
+            )
+
+
 def test_files_name_no_machine_and_no_registry() -> None:
     pattern = re.compile(
         r"(?<![\w.])/(work|root|home|tmp)/|\.\./shared|index-url|https?://[a-z.]*(pypi|npmjs|debian)[a-z.]*"

@@ -75,7 +75,7 @@ def serve(
     here. Ctrl-C or SIGTERM ends it: requests that were taken are answered, and streams are saved with --sessions.
     """
     room.check_libraries()
-    from allweather.serve.application import build
+    from allweather.serve.assembly import build
     from allweather.serve.networks import Offer, shipped
     from allweather.serve.shutdown import run
 

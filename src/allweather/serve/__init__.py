@@ -55,7 +55,7 @@ def application(
         'allweather'
     """
     check_libraries()
-    from allweather.serve.application import build
+    from allweather.serve.assembly import build
     from allweather.serve.networks import given, shipped
 
     offers = [shipped()] if networks is None else given(networks, size)
