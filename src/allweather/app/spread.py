@@ -157,16 +157,16 @@ class Spread:
                 return Conductor(pool, keep, again).run(stretches(self.sources, record, apart, makings.batch))
 
     def _map(self, task: Adapting, record: MergedRecord, batch: int, keep: Callable[[list[Line]], None]) -> Conducted:
-        """Frames that stand alone, by `ray.data`; what has no line is tried again, in the end one frame at a time."""
-        from allweather.scale.on_ray import map_frames  # takes seconds, and is an extra
+        """Frames that stand alone, by `ray.data`; what has no line is tried again, one frame at a time."""
+        from allweather.scale.on_ray import WAITING, map_frames  # takes seconds, and is an extra
 
         conducted, device = Conducted(), task.carried.device
-        for attempt, frames in enumerate((CHUNK, 1)):
+        for attempt, (frames, waiting) in enumerate(((CHUNK, WAITING), (1, 1))):
             jobs = list(stretches(self.sources, record, True, batch, frames))
             if not jobs:
                 return conducted
             conducted.again += len(jobs) if attempt else 0
-            for lines in map_frames(task, jobs, self.workers, device, task.folder):
+            for lines in map_frames(task, jobs, self.workers, device, task.folder, waiting):
                 keep(lines)
         known = record.done | record.failures.keys()
         left = [name for source in self.sources for name in source.names if name not in known]

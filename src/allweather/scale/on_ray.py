@@ -232,13 +232,16 @@ def once_more() -> dict[str, int]:
     return {"max_task_retries": 1}
 
 
-def map_frames(task: Task, jobs: Iterable[Any], workers: "Workers", device: str, folder: Path) -> Iterator[list[Any]]:
+def map_frames(
+    task: Task, jobs: Iterable[Any], workers: "Workers", device: str, folder: Path, waiting: int = WAITING
+) -> Iterator[list[Any]]:
     """The lines of stretches that stand alone, in whatever order they are done, by actors of `ray.data`.
 
     An actor that dies is replaced, and what it was at is tried once more; what fails again has no lines.
 
     Args:
         folder: where all workers see it; the task is there meanwhile.
+        waiting: stretches on their way to each worker; one that ends its worker takes those behind it along.
 
     Raises:
         MissingLibraryError, AllWeatherError: as `connect`, and where a worker cannot work.
@@ -258,7 +261,7 @@ def map_frames(task: Task, jobs: Iterable[Any], workers: "Workers", device: str,
         Mapped,
         batch_size=1,
         fn_constructor_args=(str(carried),),
-        compute=data.ActorPoolStrategy(size=number, max_tasks_in_flight_per_actor=WAITING),
+        compute=data.ActorPoolStrategy(size=number, max_tasks_in_flight_per_actor=waiting),
         num_cpus=workers.threads,
         ray_remote_args_fn=once_more,
         **gpus(device),
