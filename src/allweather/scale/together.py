@@ -18,6 +18,7 @@ from allweather.session.adapted import Prediction
 from allweather.session.guard.policy import Objection
 from allweather.session.snapshot import Snapshot
 from allweather.session.steps import Steps, unfit
+from allweather.session.streaming import apart
 
 NOTHING, FINE, HARM, UNJUDGED = 0, 1, 2, 3  # what the guard of a rank says of a step; the largest counts
 ELSEWHERE = "agreed on with another rank"
@@ -91,17 +92,7 @@ class TogetherSession(Session):
         if decision.kind in ("accepted", "shrunk"):
             self._averages.take()
         prediction = own.prediction or self._unadapted(own.images)
-        return Result(
-            logits=prediction.logits.float()[0],
-            losses=tuple(steps.losses),
-            watched=tuple(steps.watched),
-            iterations=steps.updates,
-            stop=steps.stop,
-            decision=decision,
-            seconds=perf_counter() - started,
-            images=own.images[0],
-            classes=self.model.classes,
-        )
+        return apart(self._result(own.images, prediction, steps, decision, started))[0]
 
     def check_equal(self) -> str:
         """The digest of the parameters, which all ranks share.

@@ -28,7 +28,7 @@ from allweather.session.shift import Shift, ShiftDetector
 from allweather.session.snapshot import Snapshot, flatten_optimizer
 from allweather.session.steps import Steps, take_steps, unfit
 from allweather.session.storage import load_session, save_session
-from allweather.session.streaming import Streaming
+from allweather.session.streaming import Streaming, apart
 
 LOG = logging.getLogger(__name__)
 AdaptWhen = Literal["always", "shift"]
@@ -214,16 +214,22 @@ class Session(Streaming, HandsBack):
                 adapted.restore(adapted.source)
         if decision.refused:
             LOG.info("%s: %s", decision.kind, decision.reason)
-        logits = prediction.logits.float()
+        result = self._result(batch.images, prediction, steps, decision, started)
+        return apart(result)[0] if single else result
+
+    def _result(
+        self, images: Tensor, prediction: Prediction, steps: Steps, decision: Decision, started: float
+    ) -> Result:
+        """What became of a batch B×3×H×W that was begun at `started`."""
         return Result(
-            logits=logits[0] if single else logits,
+            logits=prediction.logits.float(),
             losses=tuple(steps.losses),
             watched=tuple(steps.watched),
             iterations=steps.updates,
             stop=steps.stop,
             decision=decision,
             seconds=perf_counter() - started,
-            images=batch.images[0] if single else batch.images,
+            images=images,
             classes=self.model.classes,
         )
 

@@ -76,7 +76,7 @@ class Streaming:
 def _results(adapt: Adapts, source: _Source[F], batch: int, on_frame: OnFrame[F] | None) -> Iterator[Result]:
     for frames, images in _batches(source, batch):
         together = adapt(images[0] if batch == 1 else torch.stack(images))
-        for frame, result in zip(frames, [together] if batch == 1 else _apart(together), strict=True):
+        for frame, result in zip(frames, [together] if batch == 1 else apart(together), strict=True):
             if on_frame is not None:
                 on_frame(frame, result)
             yield result
@@ -99,7 +99,7 @@ def _batches(source: _Source[F], batch: int) -> Iterator[tuple[list[F], list[Ten
         yield frames, images
 
 
-def _apart(together: Result) -> list[Result]:
+def apart(together: Result) -> list[Result]:
     """The result of each image of a batch; what concerns the batch as a whole is that of each."""
     images = [None] * len(together.logits) if together.images is None else list(together.images)
     parts = zip(together.logits, images, strict=True)
