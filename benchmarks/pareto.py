@@ -111,9 +111,9 @@ def _cost(group: Group, rows: dict[str, float]) -> float | None:
     fields = dict(group.fields)
     if cost is None or group.method not in methods.METHODS or fields.keys() - {"mirror", "views"}:
         return None
-    usual = passes_of(make(group.method, group.preset).views)
+    usual = passes_of(make(group.method, group.preset).looks)
     asked = make(group.method, group.preset, fields) if fields else None
-    return cost + (0 if asked is None else passes_of(asked.views) - usual)
+    return cost + (0 if asked is None else passes_of(asked.looks) - usual)
 
 
 if __name__ == "__main__":

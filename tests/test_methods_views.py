@@ -26,7 +26,7 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_a_view(name: str) -> None:
     assert parse_views(("plain", name)) == (View(), NAMES[name])
-    assert passes_of(("plain", name)) == 1 + NAMES[name].scale ** 2
+    assert passes_of(parse_views(("plain", name))) == 1 + NAMES[name].scale ** 2
 
 
 @pytest.mark.parametrize(

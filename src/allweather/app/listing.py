@@ -12,7 +12,7 @@ from allweather.data.datasets import DATASETS, list_datasets
 from allweather.data.datasets.own import list_own as own_datasets
 from allweather.data.labels import MAPPINGS
 from allweather.methods.own import list_own as own_methods
-from allweather.methods.views import passes_of
+from allweather.methods.views import parse_views, passes_of
 from allweather.models import list_models
 from allweather.models.own import list_own as own_models
 
@@ -52,7 +52,7 @@ def list_methods(known: Mapping[str, type[methods.Method]] = methods.METHODS) ->
         {
             "name": name,
             "source": method.source,
-            "passes": passes_of(method.views),
+            "passes": passes_of(parse_views(method.views)),
             "fields": methods.describe_fields(method),
             "presets": {"recommended": {}, **method.presets},
             "reconstruction": method.reconstruction,

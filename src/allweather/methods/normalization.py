@@ -1,7 +1,7 @@
 """BatchNorm statistics at test time: the source's, the test images', a mixture, or a running average."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any, Literal, cast
 
@@ -70,18 +70,9 @@ def has_statistics(model: Segmenter) -> bool:
     return any(isinstance(module, _BatchNorm) and module.running_mean is not None for module in model.network.modules())
 
 
-@contextmanager
-def own_statistics(model: nn.Module) -> Iterator[None]:
+def own_statistics(model: nn.Module) -> AbstractContextManager[None]:
     """Inside, every layer normalises by its own running statistics, as in mode `source`."""
-    layers = [module for module in model.modules() if isinstance(module, TestTimeStatistics)]
-    before = [layer.mode for layer in layers]
-    for layer in layers:
-        layer.mode = "source"
-    try:
-        yield
-    finally:
-        for layer, mode in zip(layers, before, strict=True):
-            layer.mode = mode
+    return _layers_with(model, "mode", "source")
 
 
 def replaces_statistics(model: nn.Module) -> bool:
@@ -89,31 +80,28 @@ def replaces_statistics(model: nn.Module) -> bool:
     return any(isinstance(module, TestTimeStatistics) and module.mode != "source" for module in model.modules())
 
 
-@contextmanager
-def batch_in_parts(model: nn.Module, parts: int) -> Iterator[None]:
+def batch_in_parts(model: nn.Module, parts: int) -> AbstractContextManager[None]:
     """Inside, a batch is so many batches of equal size one after another, each normalised by its own statistics."""
-    layers = [module for module in model.modules() if isinstance(module, TestTimeStatistics)]
-    for layer in layers:
-        layer.parts = parts
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.parts = 1
+    return _layers_with(model, "parts", parts)
+
+
+def moving_statistics(model: nn.Module, moving: bool = True) -> AbstractContextManager[None]:
+    """Lets forward passes inside move the running statistics of modes `running` and `train`, or keeps them still."""
+    return _layers_with(model, "moving", moving)
 
 
 @contextmanager
-def moving_statistics(model: nn.Module, moving: bool = True) -> Iterator[None]:
-    """Lets forward passes inside move the running statistics of modes `running` and `train`, or keeps them still."""
+def _layers_with(model: nn.Module, name: str, value: Any) -> Iterator[None]:
+    """Inside, an attribute of every adopted layer has this value."""
     layers = [module for module in model.modules() if isinstance(module, TestTimeStatistics)]
-    before = [layer.moving for layer in layers]
+    before = [getattr(layer, name) for layer in layers]
     for layer in layers:
-        layer.moving = moving
+        setattr(layer, name, value)
     try:
         yield
     finally:
-        for layer, value in zip(layers, before, strict=True):
-            layer.moving = value
+        for layer, kept in zip(layers, before, strict=True):
+            setattr(layer, name, kept)
 
 
 class TestTimeStatistics(_BatchNorm):

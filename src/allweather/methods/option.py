@@ -94,9 +94,11 @@ def is_set(method: Any, name: str, value: Any) -> bool:
 
 
 def spell(value: Any) -> str:
-    """A value as the command line writes it."""
+    """A value as the command line writes it; a function by its module and name."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
+    if callable(value):
+        return f"{value.__module__}:{value.__qualname__}"
     return ",".join(map(spell, value)) if isinstance(value, tuple) else str(value)
 
 

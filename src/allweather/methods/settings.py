@@ -6,6 +6,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from allweather.errors import AllWeatherError, SettingsError, unknown
+from allweather.methods.option import spell
 from allweather.values import alternatives, parse_value, spell_type
 
 
@@ -71,10 +72,10 @@ def _with_views(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it; a function by its module and name."""
+    """A value as JSON has it."""
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
-    return f"{value.__module__}:{value.__qualname__}" if callable(value) else value
+    return spell(value) if callable(value) else value
 
 
 def _is(value: Any, kind: Any) -> bool:

@@ -1,7 +1,7 @@
 """Other views of the same images (mirrored, resized, recoloured) and their predictions on the images' own grid."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.errors import SettingsError, unknown
-from allweather.methods.option import option
+from allweather.methods.option import option, spell
 from allweather.plugins import Kind, find_place, load_own
 
 Network = Callable[[Tensor], Tensor]
@@ -49,9 +49,9 @@ class View:
         """What it costs, in forward passes over the images as they are; 1 of a function, which is not known."""
         return self.scale**2
 
-    def of(self, images: Tensor) -> Tensor:
-        """The images B×3×H×W in [0, 1] as they are looked at."""
-        seen = resized(brightened(images) if self.gamma else images, self.scale)
+    def of(self, images: Tensor, antialias: bool = True) -> Tensor:
+        """The images B×3×H×W in [0, 1] as they are looked at; reduced ones smoothed before if `antialias`."""
+        seen = resized(brightened(images) if self.gamma else images, self.scale, antialias)
         return seen.flip(3) if self.mirror else seen
 
     def back(self, logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -81,22 +81,17 @@ def parse_views(names: Sequence[OwnView | str]) -> tuple[View, ...]:
     views = tuple(_parse(name) for name in names)
     if PLAIN not in views:
         raise SettingsError(
-            f"views: expected plain among them, which the guard judges; got {spell_views(names) or 'none'}."
+            f"views: expected plain among them, which the guard judges; got {spell(tuple(names)) or 'none'}."
         )
     for number, view in enumerate(views):
         if view in views[:number]:
-            raise SettingsError(f"views: {spell_views(names[number : number + 1])} is named twice.")
+            raise SettingsError(f"views: {spell(names[number])} is named twice.")
     return views
 
 
-def spell_views(names: Sequence[OwnView | str]) -> str:
-    """The names as the command line writes them; a function by its module and name."""
-    return ",".join(name if isinstance(name, str) else f"{name.__module__}:{name.__qualname__}" for name in names)
-
-
-def passes_of(names: Sequence[OwnView | str]) -> float:
+def passes_of(views: Iterable[View]) -> float:
     """What a prediction over these views costs, in forward passes over the images as they are."""
-    return sum(view.passes for view in parse_views(names))
+    return sum(view.passes for view in views)
 
 
 def _parse(name: OwnView | str) -> View:
@@ -162,12 +157,8 @@ def view_logits(
     network: Network, images: Tensor, scale: float = 1.0, mirror: bool = False, antialias: bool = True
 ) -> Tensor:
     """Logits of a view, brought back to the images' grid: B×C×H×W."""
-    view = resized(images, scale, antialias)
-    logits = network(view.flip(3) if mirror else view)
-    logits = logits.flip(3) if mirror else logits
-    if logits.shape[2:] == images.shape[2:]:
-        return logits
-    return functional.interpolate(logits, images.shape[2:], mode="bilinear")
+    view = View(mirror=mirror, scale=scale)
+    return view.back(network(view.of(images, antialias)), images.shape[2:])
 
 
 def mean_probabilities(
@@ -175,10 +166,16 @@ def mean_probabilities(
 ) -> Tensor:
     """The mean of the views' softmax, B×C×H×W: every scale, and its mirror image if `mirror`."""
     views = [(scale, flipped) for scale in scales for flipped in ((False, True) if mirror else (False,))]
-    total = view_logits(network, images, *views[0], antialias).float().softmax(1)
-    for view in views[1:]:
-        total = total + view_logits(network, images, *view, antialias).float().softmax(1)
-    return total / len(views)
+    return mean_softmax(view_logits(network, images, *view, antialias) for view in views)
+
+
+def mean_softmax(logits: Iterable[Tensor]) -> Tensor:
+    """The mean of the probabilities of logits B×C×H×W, of which one at a time is asked for; at least one."""
+    probabilities = (each.float().softmax(1) for each in logits)
+    total, count = next(probabilities), 1
+    for each in probabilities:
+        total, count = total + each, count + 1
+    return total / count
 
 
 def recoloured(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:

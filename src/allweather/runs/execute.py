@@ -222,7 +222,7 @@ def _head(entry: PlannedRun, session: Session, labelled: LabelledStream, protoco
         "run": entry.content,
         **provenance(session, labelled.stream, protocol, entry.batch),
         "views": len(session.method.looks),
-        "passes": passes_of(session.method.views),  # of one prediction
+        "passes": passes_of(session.method.looks),  # of one prediction
         "prediction": "after the last pass" if continual else after,
     }
 

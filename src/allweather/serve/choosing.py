@@ -7,7 +7,7 @@ from typing import Any
 from allweather import methods
 from allweather.errors import SettingsError, unknown
 from allweather.methods import METHODS, Method
-from allweather.methods.views import parse_views
+from allweather.methods.views import parse_views, passes_of
 from allweather.models.segmenter import Segmenter
 from allweather.serve.access import inside
 from allweather.serve.limits import Limits
@@ -76,7 +76,7 @@ def _check_cost(name: str, field: str, value: Any, limits: Limits) -> None:
 
 
 def _check_views(name: str, value: tuple[Any, ...]) -> None:
-    if sum(view.passes for view in parse_views(value)) > MOST_VIEWS:
+    if passes_of(parse_views(value)) > MOST_VIEWS:
         raise SettingsError(
             f"{name}.views: this server allows views of at most {MOST_VIEWS} forward passes together, got {value}."
         )

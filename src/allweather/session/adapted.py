@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import batch_in_parts, moving_statistics, own_statistics, replaces_statistics
-from allweather.methods.views import PLAIN, View, resized
+from allweather.methods.views import PLAIN, View, mean_softmax, resized
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
 from allweather.models.segmenter import Segmenter
@@ -238,10 +238,7 @@ class AdaptedNetwork:
                 seen[view] = self._look(network, images, view)
         if len(seen) == 1:
             return Prediction(seen[PLAIN], seen[PLAIN], seen)
-        total = seen[self.method.looks[0]].float().softmax(1)
-        for view in self.method.looks[1:]:
-            total = total + seen[view].float().softmax(1)
-        mean = total / len(seen)
+        mean = mean_softmax(seen[view] for view in self.method.looks)
         return Prediction(mean.clamp_min(torch.finfo(torch.float32).tiny).log(), seen[PLAIN], seen)
 
     def _look_together(self, network: Segmenter, images: Tensor, views: list[View]) -> dict[View, Tensor]:
