@@ -9,7 +9,7 @@ import typer
 
 from allweather import methods
 from allweather.app.adapting import adapt_along
-from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, warn
+from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, tell_interrupted, warn
 from allweather.app.flags import (
     Channels,
     Classes,
@@ -182,7 +182,7 @@ def adapt(
             source = Session(loaded, "source", **options) if reel is not None and "source" in reel.panels else None
             adapt_along(session, stream, protocol, batch, skip, folder, source)
         except KeyboardInterrupt:
-            narration.print(f"interrupted: {len(folder.images)} images are complete; add --resume for the rest.")
+            tell_interrupted(len(folder.images))
             raise typer.Exit(INTERRUPTED) from None
         damage = stream.damage if isinstance(stream, VideoStream) else None
         folder.finish(damage)

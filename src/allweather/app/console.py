@@ -49,6 +49,11 @@ def rate(task_speed: float | None) -> str:
     return f"{task_speed:.1f}/s" if task_speed >= 1 else f"{1 / task_speed:.1f} s each"
 
 
+def tell_interrupted(images: int) -> None:
+    """Says what an interrupted run has done, and how to go on."""
+    narration.print(f"interrupted: {images} images are complete; add --resume for the rest.")
+
+
 def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
     """JSON on stdout, for programs."""
     plainly = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"

@@ -16,13 +16,12 @@ from allweather.app.reel import Reel
 from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json
 from allweather.data.json_lines import JsonLines, encode_line
-from allweather.errors import AllWeatherError
 from allweather.pictures.writing import write_image
 from allweather.runs.decisions import decisions_of
 from allweather.runs.evaluate import Outcome
 from allweather.runs.overlap import bytes_of
 from allweather.runs.record import describe_result
-from allweather.runs.record_file import read_adapted
+from allweather.runs.record_file import check_same_run, holds_run, read_adapted
 from allweather.writing import Closing, write_bytes
 
 Kind = Literal["labels", "color", "overlay", "confidence", "video"]
@@ -31,7 +30,6 @@ FOR_IMAGES: tuple[Kind, ...] = ("labels", "color", "overlay")
 FOR_VIDEOS: tuple[Kind, ...] = ("video",)
 SUFFIXES: dict[Kind, str] = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # by folder of OUT
 FILM = "overlay.mp4"
-COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
 
 
 @dataclass(frozen=True)
@@ -96,11 +94,7 @@ class Output(Closing):
             InputError: when its record is damaged.
         """
         made = cls(folder, json.loads(json.dumps(head)), kinds, reel)
-        if made._header.exists():
-            if not resume:
-                raise AllWeatherError(
-                    f"{folder} already holds a run. Add --resume to finish it, or choose another --out."
-                )
+        if holds_run(made._header, resume):
             made._take_over(read_adapted(made._header), names)
         lines = [encode_line({"name": name, **entry}) for name, entry in made.images.items()]
         write_bytes(made._lines_path, b"".join(lines), durable=True)
@@ -163,12 +157,7 @@ class Output(Closing):
 
     def _take_over(self, earlier: dict[str, Any], names: Sequence[str]) -> None:
         """Goes on from what an earlier run recorded, in whichever format; a film that is not whole begins anew."""
-        different = sorted(key for key in self.head.keys() - COMPATIBLE if self.head[key] != earlier.get(key))
-        if different:
-            raise AllWeatherError(
-                f"{self._header} is of another run: {', '.join(different)} differ. "
-                "Repeat its settings or choose another --out."
-            )
+        check_same_run(self._header, self.head, earlier)
         self.images = {name: entry for name, entry in earlier["images"].items() if self.is_whole(name)}
         whole = "totals" in earlier and (self.folder / FILM).exists() and self.images.keys() >= set(names)
         if self.reel is not None and not whole:

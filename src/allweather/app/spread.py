@@ -9,7 +9,17 @@ from typing import Any
 
 import torch
 
-from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, warn
+from allweather.app.console import (
+    DONE,
+    INTERRUPTED,
+    SOME_FAILED,
+    narration,
+    plain,
+    progress,
+    rate,
+    tell_interrupted,
+    warn,
+)  # fmt: skip
 from allweather.app.output import Kind
 from allweather.app.pictures import Makings, Pictures
 from allweather.app.together import Together
@@ -114,7 +124,7 @@ class Spread:
                 try:
                     conducted = self._conduct(task, record, makings, apart)
                 except KeyboardInterrupt:
-                    narration.print(f"interrupted: {len(record.done)} images are complete; add --resume for the rest.")
+                    tell_interrupted(len(record.done))
                     return INTERRUPTED
             record.finish({"given_up": conducted.given_up, "taken_up_again": conducted.again})
         _tell(record, conducted, len(self.sources))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate
+from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, tell_interrupted
 from allweather.app.output import Kind
 from allweather.app.pictures import Makings, Pictures
 from allweather.data.json_lines import each_json_line
@@ -102,7 +102,7 @@ class Together:
         total = sum(map(len, self.sources))
         if not finished:
             record.close()
-            narration.print(f"interrupted: {len(record.done)} images are complete; add --resume for the rest.")
+            tell_interrupted(len(record.done))
             return True
         record.finish({"digest": session.parameters_digest()})
         decided = spell(record.decisions)

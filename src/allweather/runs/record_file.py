@@ -2,11 +2,12 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from allweather.data.json_lines import read_json_lines
-from allweather.errors import InputError
+from allweather.errors import AllWeatherError, InputError
 from allweather.runs.decisions import decisions_of
 from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Each, Maybe, check, check_depth
 from allweather.runs.summary import is_summary
@@ -53,6 +54,7 @@ RECORD = {
     "passes": Maybe(NUMBER),
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe((*NUMBER, *OR_NONE)), "finished": Maybe(str),
 }  # fmt: skip
+COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
 ADAPTED = {"images": Each(IMAGE), "failures": Maybe(Each(str))}
 LINE = {**IMAGE, "name": str, "failure": Maybe(str)}
 
@@ -93,6 +95,32 @@ def read_adapted(path: Path) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{path} is not a record that `allweather adapt` wrote: {error}") from error
     return record
+
+
+def holds_run(header: Path, resume: bool) -> bool:
+    """Whether the folder of this header holds a run already, to go on with.
+
+    Raises:
+        AllWeatherError: when it does, and nobody said `resume`.
+    """
+    if header.exists() and not resume:
+        raise AllWeatherError(
+            f"{header.parent} already holds a run. Add --resume to finish it, or choose another --out."
+        )
+    return header.exists()
+
+
+def check_same_run(header: Path, head: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
+    """Refuses to fill a folder with the frames of two runs.
+
+    Raises:
+        AllWeatherError: naming what is another in the earlier run's header.
+    """
+    different = sorted(key for key in head.keys() - COMPATIBLE if head[key] != earlier.get(key))
+    if different:
+        raise AllWeatherError(
+            f"{header} is of another run: {', '.join(different)} differ. Repeat its settings or choose another --out."
+        )
 
 
 def _add_lines(record: dict[str, Any], lines: list[dict[str, Any]]) -> None:

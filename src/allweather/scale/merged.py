@@ -5,19 +5,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from allweather.data.images import write_json
 from allweather.data.json_lines import JsonLines, each_json_line, encode_line
-from allweather.errors import AllWeatherError
 from allweather.runs.decisions import decision_of
-from allweather.runs.record_file import LINE, read_json
+from allweather.runs.record_file import LINE, check_same_run, holds_run, read_json
 from allweather.runs.shape import check
 from allweather.scale.streams import Source
 from allweather.session.guard import KINDS, Kind
 from allweather.writing import Closing, unwritable, whole
 
-COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
 LOOKING = 8  # threads that look whether pictures are whole
 
 
@@ -44,12 +42,8 @@ class MergedRecord(Closing):
         self.failures: dict[str, str] = {}
         self.stops: Counter[str] = Counter()
         self._decisions: Counter[Kind] = Counter()
-        if self._header.exists():
-            if not resume:
-                raise AllWeatherError(
-                    f"{folder} already holds a run. Add --resume to finish it, or choose another --out."
-                )
-            self._check_head()
+        if holds_run(self._header, resume):
+            check_same_run(self._header, self.head, read_json(self._header))
         self._take_over(is_whole)
         write_json(self._header, self.head)
         self._lines = JsonLines(self._path)
@@ -94,9 +88,6 @@ class MergedRecord(Closing):
         """Waits until the disk has every line."""
         self._lines.close()
 
-    def __enter__(self) -> Self:
-        return self
-
     @property
     def _header(self) -> Path:
         return self.folder / "record.json"
@@ -115,15 +106,6 @@ class MergedRecord(Closing):
         self.stops[line.get("stop", "")] += 1
         if decision := decision_of(line):
             self._decisions[decision.kind] += 1
-
-    def _check_head(self) -> None:
-        earlier = read_json(self._header)
-        different = sorted(key for key in self.head.keys() - COMPATIBLE if self.head[key] != earlier.get(key))
-        if different:
-            raise AllWeatherError(
-                f"{self._header} is of another run: {', '.join(different)} differ. "
-                "Repeat its settings or choose another --out."
-            )
 
     def _take_over(self, is_whole: Callable[[str], bool]) -> None:
         """Keeps the lines of frames whose pictures are whole, one each; failures are tried again and get new lines."""

@@ -1,15 +1,14 @@
 """A prediction as bytes: labels as a PNG whose values are classes, or JSON with shares and what was decided."""
 
 import base64
-import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from allweather.classes import ClassSet
 from allweather.pictures.drawing import palette_of
 from allweather.pictures.enlarge import labels_at
+from allweather.pictures.writing import encode_image
 from allweather.session import Result
 
 
@@ -20,17 +19,8 @@ def labels_of(result: Result, size: tuple[int, int]) -> np.ndarray:
 
 def label_png(labels: np.ndarray, classes: ClassSet) -> bytes:
     """H×W classes as a PNG that holds their values; viewers show their colors."""
-    image = Image.fromarray(labels)
-    if labels.dtype == np.uint8:
-        image.putpalette(palette_of(classes).ravel().tolist())
-    return png(image)
-
-
-def png(image: Image.Image) -> bytes:
-    """The picture as a PNG."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
+    palette = palette_of(classes).ravel().tolist() if labels.dtype == np.uint8 else None
+    return encode_image(labels, palette=palette)
 
 
 def shares(labels: np.ndarray, classes: ClassSet) -> dict[str, float]:

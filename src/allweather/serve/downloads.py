@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 from fastapi import APIRouter, HTTPException, Response
-from PIL import Image
 
 from allweather.errors import AllWeatherError
-from allweather.serve.answers import label_png, labels_of, png
+from allweather.pictures.writing import encode_image
+from allweather.serve.answers import label_png, labels_of
 from allweather.serve.visitor import Seen, Visitor, Visitors
 from allweather.session import Session
 
@@ -42,7 +42,9 @@ def make_downloads(visitors: Visitors) -> APIRouter:
         picture = None if visitor is None or name not in SEEN else SEEN[name](visitor)
         if picture is None:
             raise HTTPException(404, "there is nothing to see")
-        return Response(_jpeg(picture), media_type="image/jpeg", headers={"cache-control": "no-store"})
+        return Response(
+            encode_image(picture, "JPEG", quality=90), media_type="image/jpeg", headers={"cache-control": "no-store"}
+        )
 
     return router
 
@@ -55,7 +57,7 @@ def _labels(visitor: Visitor) -> bytes:
 
 
 def _overlay(visitor: Visitor) -> bytes:
-    return png(Image.fromarray(_shown(visitor).adapted.overlay()))
+    return encode_image(_shown(visitor).adapted.overlay())
 
 
 def _weights(visitor: Visitor) -> bytes:
@@ -92,12 +94,6 @@ def _all_labels(visitor: Visitor) -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in list(visitor.kept.items()):
             archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=90)
     return buffer.getvalue()
 
 

@@ -23,7 +23,6 @@ from allweather.serve.networks import Network
 from allweather.serve.pool import BusyError, StoppingError
 from allweather.serve.streams import StreamConflictError, Streams, Wanted
 from allweather.serve.uploads import UploadError, check_name, hold, read_picture
-from allweather.serve.visitor import as_image
 from allweather.session import Result
 
 LOG = logging.getLogger(__name__)
@@ -172,7 +171,7 @@ async def _predicted(
         nonlocal size
         held = hold(read_picture(image[0], limits, image[1]), image[1], network.size, limits)
         size = held.size
-        return as_image(held)
+        return held.image
 
     result = await asyncio.wrap_future(await asyncio.to_thread(streams.predict, stream, wanted, read))
     metrics.decisions.labels(result.decision.kind).inc()

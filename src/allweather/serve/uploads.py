@@ -12,12 +12,13 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from allweather.data.video import Video
 from allweather.errors import InputError
 from allweather.models.ecosystems.extras import first_line
 from allweather.pictures.pyav import load_pyav
-from allweather.rgb import rgb_of
+from allweather.rgb import rgb_of, to_unit
 from allweather.serve.limits import Limits
 
 LOG = logging.getLogger(__name__)
@@ -54,6 +55,11 @@ class Held:
     name: str
     pixels: np.ndarray = field(repr=False)
     size: tuple[int, int]
+
+    @property
+    def image(self) -> Tensor:
+        """As a network takes it: 3×H×W float32, RGB in [0, 1]."""
+        return to_unit(Image.fromarray(self.pixels))
 
 
 def check_name(name: str) -> str:

@@ -11,9 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from allweather.errors import InputError
 from allweather.methods import settings_of
 from allweather.methods.method import Method
@@ -188,7 +185,7 @@ class Visitor:
         if self._stop.is_set() or session is None or network is None or index >= len(pictures):
             raise CancelledError("the run was cancelled.")
         picture = pictures[index]
-        image = as_image(picture)
+        image = picture.image
         source = self._sources.get(index) or network.source(image)
         self._sources = {index: source}  # of one picture, the one that is shown
         adapted = session(image)
@@ -264,11 +261,6 @@ class Visitors:
         """Frees all of them."""
         for name in list(self._visitors):
             self.leave(name)
-
-
-def as_image(picture: Held) -> Tensor:
-    """The picture as a network takes it: 3×H×W float32, RGB in [0, 1]."""
-    return torch.from_numpy(picture.pixels).permute(2, 0, 1).contiguous().float() / 255
 
 
 async def restart(visitor: Visitor) -> None:
