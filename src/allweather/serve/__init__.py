@@ -77,6 +77,9 @@ def check_libraries() -> None:
     Raises:
         MissingLibraryError: with the command that installs them.
     """
+    from allweather.serve.uploads import uploads_folder
+
+    uploads_folder()
     for library in LIBRARIES:
         optional(library, "web")
 

@@ -19,10 +19,11 @@ from allweather.serve.endpoint import make_router
 from allweather.serve.limits import Limits
 from allweather.serve.metrics import Metrics
 from allweather.serve.networks import Networks, Offer
-from allweather.serve.page import mount_page, uploads_folder
+from allweather.serve.page import mount_page
 from allweather.serve.payloads import LocalFiles
 from allweather.serve.pool import Pool
 from allweather.serve.streams import Streams
+from allweather.serve.uploads import uploads_folder
 from allweather.serve.visitor import Visitors
 
 LOG = logging.getLogger(__name__)

@@ -1,14 +1,12 @@
 """The page: pictures in, a method at work, the two predictions compared, curves, and what one takes home."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from functools import cache, partial
+from functools import partial
 from html import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
@@ -28,24 +26,13 @@ from allweather.serve.networks import Network, Networks, catalogue
 from allweather.serve.pictures import from_folder, from_scenes, from_uploads
 from allweather.serve.pool import Pool
 from allweather.serve.style import CSS, SCRIPT, theme
+from allweather.serve.uploads import uploads_folder
 from allweather.serve.visitor import Visitor, Visitors, restart
 
 HEAD = "Adapts a segmentation network to the weather in your picture, without labels, and shows what changes."
 USUAL_PASSES = 12  # of one picture alone
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 NO_CHECKPOINT = "the one it came with"
-
-
-@cache
-def uploads_folder() -> Path:
-    """Where the page's uploads lie until they are read; one per process, gone with it."""
-    folder = TemporaryDirectory(prefix="allweather-serve-")
-    _kept.append(folder)
-    os.environ["GRADIO_TEMP_DIR"] = folder.name
-    return Path(folder.name)
-
-
-_kept: list["TemporaryDirectory[str]"] = []
 
 
 class Page:

@@ -2,12 +2,15 @@
 
 import io
 import logging
+import os
 import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from math import sqrt
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -28,6 +31,21 @@ _CONTAINER = re.compile(rb"....(?:ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3",
 _FOREIGN = re.compile(rb"<script|<\?php|<!doctype html|%PDF-[12]\.", re.I)
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 Reason = Literal["name", "bytes", "pixels", "format", "foreign", "damaged", "folder"]
+
+
+@cache
+def uploads_folder() -> Path:
+    """Where the page's uploads lie until they are read; one per process, gone with it.
+
+    The page's library makes folders there when it is imported, so this must be called before.
+    """
+    folder = TemporaryDirectory(prefix="allweather-serve-")
+    _kept.append(folder)
+    os.environ["GRADIO_TEMP_DIR"] = folder.name
+    return Path(folder.name)
+
+
+_kept: list["TemporaryDirectory[str]"] = []
 
 
 class UploadError(InputError):
