@@ -14,7 +14,7 @@ from allweather.pictures.walk import files_below
 from allweather.rgb import EXTENSIONS
 from allweather.serve.access import inside
 from allweather.serve.limits import Limits
-from allweather.serve.uploads import Held, hold, read_picture, read_uploads
+from allweather.serve.uploads import Held, bytes_of, hold, read_picture, read_uploads
 
 LOG = logging.getLogger(__name__)
 MOST_SCENES = 30
@@ -63,7 +63,8 @@ def from_folder(allowed: Path | None, relative: str, limits: Limits, size: tuple
     if not folder.is_dir():
         raise SettingsError(f"{relative[:200]!r}: expected a folder.")
     found = sorted(files_below(folder, EXTENSIONS), key=lambda each: natural_key(each.path.name))
-    held, refused, count = [], [], 0
+    held: list[Held] = []
+    refused: list[str] = []
     for each in found[: limits.pictures]:
         try:
             relative_path = each.path.relative_to(allowed.resolve()).as_posix()
@@ -71,8 +72,7 @@ def from_folder(allowed: Path | None, relative: str, limits: Limits, size: tuple
             held.append(hold(read_picture(content, limits, each.path.name), each.path.name, size, limits))
         except (InputError, SettingsError) as error:
             refused.append(str(error))
-        count += held[-1].pixels.nbytes if held else 0
-        if count > limits.held_bytes:
+        if bytes_of(held) > limits.held_bytes:
             break
     if not held:
         raise InputError(f"no picture in {relative[:200]!r} can be used. {' '.join(refused[:3])}")

@@ -173,7 +173,7 @@ def read_uploads(
         except InputError as error:
             LOG.warning("refused an upload: %s", error)
             refused.append(str(error).replace(str(path), name))
-        if sum(picture.pixels.nbytes for picture in held) > limits.held_bytes:
+        if bytes_of(held) > limits.held_bytes:
             refused.append(f"only the first {len(held)} pictures are kept: more than {limits.held_bytes} bytes.")
             break
     if len(paths) > limits.pictures:
@@ -181,6 +181,11 @@ def read_uploads(
     if not held:
         raise UploadError("format", " ".join(refused[:3]) or "expected a picture, pictures, or a clip.")
     return held, refused
+
+
+def bytes_of(held: list[Held]) -> int:
+    """What pictures take in memory."""
+    return sum(picture.pixels.nbytes for picture in held)
 
 
 def _bounded(path: Path, limits: Limits, name: str) -> bytes:
