@@ -9,7 +9,6 @@ thread each, as on a machine of two cores that shares them between network and f
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from allweather.data.folder import open_files
 from allweather.data.scenes import render
 from allweather.runs.evaluate import Outcome, run
 from allweather.runs.record import versions
+from benchmarks.committed import hand_out
 from benchmarks.memory import reset_peak, resident
 
 SIZE, NETWORK = (1920, 1080), (480, 352)
@@ -51,10 +51,7 @@ def main() -> None:
         "benchmark": "adapt-io", "model": "demo:streetnet", "frames": options.frames, "stored": "1920x1080",
         "size": "480x352", "rows": rows, "versions": versions(),
     }  # fmt: skip
-    text = json.dumps(record, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    hand_out(record, options.json)
 
 
 def paint(folder: Path, count: int) -> None:

@@ -1,7 +1,7 @@
 """The committed records, read, and how figures of theirs are spelt in the pages."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,21 @@ def spell_lines(content: Mapping[str, Any]) -> str:
     """JSON with one key of the record a line: short, and kind to diffs."""
     rows = [f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}" for key, value in content.items()]
     return "{\n" + ",\n".join(rows) + "\n}"
+
+
+def hand_out(record: str | Mapping[str, Any] | Sequence[Any], path: Path | None) -> None:
+    """Prints a record, ready text or what JSON is made of, and writes it where a file is named."""
+    text = record if isinstance(record, str) else json.dumps(record, indent=1)
+    print(text)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; a cell with ` | ` in it is several."""
+    head = f"| {' | '.join(heads)} |"
+    return "\n".join([head, "|---" * (head.count(" | ") + 1) + "|", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def plain(value: Any) -> str:

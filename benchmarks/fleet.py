@@ -9,7 +9,6 @@ under torchrun, a rank a stream. mIoU in % over all odd frames of a stream, clas
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scale.fleet import merge
 from allweather.scoring.confusion import ConfusionMatrix
-from benchmarks.committed import benchmark_record
+from benchmarks.committed import benchmark_record, hand_out
 
 WEATHER = ("fog", "rain", "snow", "night")
 SEEDS = range(500_000, 500_024)  # as in plans: none of them trained or tuned anything
@@ -64,10 +63,7 @@ def main() -> None:
         fleets["camvid"] = camvid(Path(root), options.every)
     rows = {name: measure(fleet) for name, fleet in fleets.items()}
     record = {"benchmark": "fleet", "every": options.every, "fleets": rows, "versions": versions()}
-    text = json.dumps(record, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    hand_out(record, options.json)
 
 
 def camvid(root: Path, every: int) -> Fleet:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.committed import RECORDS, load
+from benchmarks.committed import RECORDS, load, markdown_table
 
 Row = dict[str, Any]
 NOT_MEASURED = "not measured"
@@ -18,12 +18,6 @@ PAPER = {  # Reddy et al., ECCV 2022, supplement, Tables 2 and 3: ms per iterati
 OPTIONS = ("float32", "bf16", "compile", "graphs")
 
 
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, as it stands."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def labels() -> str:
     """The same labels on both devices, by method."""
     found = _record("labels")
@@ -36,7 +30,8 @@ def labels() -> str:
         for name, row in found["rows"].items()
     ]
     heads = ["method", "labels in common", "largest difference of a parameter"]
-    return f"{table(heads, rows)}\n\n{found['model']}, {found['frames']} frames of {_size(found)}. {_about(found)}"
+    said = f"{found['model']}, {found['frames']} frames of {_size(found)}."
+    return f"{markdown_table(heads, rows)}\n\n{said} {_about(found)}"
 
 
 def operator() -> str:
@@ -55,7 +50,7 @@ def operator() -> str:
     ]
     rows = [_operator_cells(row) for row in found["rows"]]
     said = f"The bound is the least that must be read and written, at {found['bandwidth_gb_per_s']:.0f} GB/s of a copy."
-    return f"{table(heads, rows)}\n\n{said} {_about(found)}"
+    return f"{markdown_table(heads, rows)}\n\n{said} {_about(found)}"
 
 
 def _operator_cells(row: Row) -> list[str]:
@@ -83,7 +78,7 @@ def iteration() -> str:
     rows = [_iteration_cells(name, found.get(name), paper) for name, paper in PAPER.items()]
     about = _about(next(iter(found.values()))) if found else ""
     said = "Milliseconds per iteration, all parameters unless said; TENT, MALL-sample and MALL-domain in that order."
-    return f"{table(heads, rows)}\n\n{said} {about}".rstrip()
+    return f"{markdown_table(heads, rows)}\n\n{said} {about}".rstrip()
 
 
 def _iteration_cells(name: str, row: Row | None, paper: dict[str, int]) -> list[str]:
@@ -110,7 +105,7 @@ def speed() -> str:
     rows = [[name, *(_rate(found.get(option), name) for option in OPTIONS), *_costs(found, name)] for name in names]
     some = next(iter(found.values()))
     said = f"Frames per second, {some['model']}, batch 1 of {_size(some)}; memory and synchronisations in float32."
-    return f"{table(heads, rows)}\n\n{said} {_about(some)}"
+    return f"{markdown_table(heads, rows)}\n\n{said} {_about(some)}"
 
 
 def _rate(record: Row | None, name: str) -> str:

@@ -8,7 +8,6 @@ the affinity's rank, unlike real ones.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import warnings
@@ -28,6 +27,7 @@ from allweather.models.catalogue import all_entries
 from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
 from allweather.session import Guard
+from benchmarks.committed import hand_out
 from benchmarks.memory import reset_peak, resident
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -59,11 +59,7 @@ def main() -> None:
     size = parse_size(options.size) or (1024, 512)
     names = [entry.name for entry in all_entries() if entry.segments] if options.all else [options.model]
     records = [_record(name, options, size) for name in names]
-    text = json.dumps(records if options.all else records[0], indent=1)
-    print(text)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text + "\n")
+    hand_out(records if options.all else records[0], options.json)
 
 
 def _record(name: str, options: argparse.Namespace, size: tuple[int, int]) -> dict[str, Any]:

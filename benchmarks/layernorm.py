@@ -7,7 +7,6 @@ The weights learn from camvid/day-train and stay with whoever trains them; camvi
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from time import perf_counter
@@ -29,6 +28,7 @@ from allweather.runs.decisions import count
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision
+from benchmarks.committed import hand_out
 
 SIZE = (240, 176)  # width, height of training and adaptation
 VOID = 11
@@ -85,10 +85,7 @@ def main() -> None:
         for name, chosen in ROWS.items()
         if name.startswith(options.rows)
     }
-    text = json.dumps({"benchmark": "layernorm", "size": SIZE, "rows": rows, "versions": versions()}, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    hand_out({"benchmark": "layernorm", "size": SIZE, "rows": rows, "versions": versions()}, options.json)
 
 
 def measure(model: Segmenter, split: str, name: str, fields: dict[str, Any], every: int = 1) -> dict[str, Any]:

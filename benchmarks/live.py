@@ -10,7 +10,6 @@ The rate by the predicting thread's own CPU time is recorded too: it hardly chan
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from allweather.models import Segmenter
 from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
+from benchmarks.committed import hand_out
 
 SIZE = (512, 256)
 SETTINGS: dict[str, dict[str, Any]] = {"mall-domain": {}, "mall-domain, views=plain": {"views": ("plain",)}}
@@ -91,10 +91,7 @@ def main() -> None:
         "source": {"mIoU": source, "ms": _milliseconds(plain_times(session_of(network, "source", {}), frames).wall)},
         "mall-domain": {"mIoU": online}, "rows": rows, "load_before": round(load, 2), "versions": versions(),
     }  # fmt: skip
-    text = json.dumps(record, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    hand_out(record, options.json)
 
 
 def session_of(network: Segmenter, name: str, fields: dict[str, Any]) -> Session:

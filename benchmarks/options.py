@@ -7,7 +7,6 @@ machine whose speed drifts slows them alike.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from statistics import median
@@ -24,6 +23,7 @@ from allweather.data.labels import find_mapping
 from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
+from benchmarks.committed import hand_out
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -77,10 +77,7 @@ def main() -> None:
         "benchmark": "options", "model": "espnetv2:2.0", "method": chosen.method, "frames": len(same["none"]),
         "size": "480x352", "rows": rows, "versions": versions(),
     }  # fmt: skip
-    text = json.dumps(record, indent=1)
-    print(text)
-    if chosen.json:
-        chosen.json.write_text(text + "\n")
+    hand_out(record, chosen.json)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ from allweather import methods
 from allweather.methods import make
 from allweather.methods.views import passes_of
 from allweather.report.collect import Group, group_records
-from benchmarks.committed import ROOT, benchmark_record, plan_records
+from benchmarks.committed import ROOT, benchmark_record, markdown_table, plan_records
 from benchmarks.passes import in_forwards
-from benchmarks.plan_tables import table
 
 PLANS = ("camvid", "camvid-rivals")
 STREAM, MODEL = "camvid-dusk", "espnetv2:2.0"
@@ -65,7 +64,7 @@ def listed() -> str:
     if not found:
         return "not measured"
     rows = [[point.label, f"{point.cost:.1f}", f"{point.gain:+.2f}"] for point in found]
-    return table(["no cheaper setting gains more", "forward passes per frame", "mIoU over the source"], rows)
+    return markdown_table(["no cheaper setting gains more", "forward passes per frame", "mIoU over the source"], rows)
 
 
 def draw() -> None:

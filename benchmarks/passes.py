@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from allweather import Session, load_model, methods
 from allweather.data.scenes import scene_stream
 from allweather.models.segmenter import Segmenter
-from benchmarks.committed import benchmark_record, spell_lines
+from benchmarks.committed import benchmark_record, hand_out, markdown_table, spell_lines
 
 FRAMES, SIZE = 24, (160, 96)  # small: passes are counted, not timed
 LEARNING, PREDICTING, GUARDING, BACKWARD = "learning", "predicting", "guarding", "backward"
@@ -37,12 +37,8 @@ def main() -> None:
     frames = [frame.image for frame in scene_stream("night", range(FRAMES), SIZE)]
     model = load_model("demo:streetnet")
     rows = {f"{name} {preset}": count(model, name, preset, frames) for name, preset in every_preset()}
-    text = spell_lines(
-        {"benchmark": "passes", "frames": FRAMES, "of": "demo:streetnet, procedural night", "rows": rows}
-    )
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    record = {"benchmark": "passes", "frames": FRAMES, "of": "demo:streetnet, procedural night", "rows": rows}
+    hand_out(spell_lines(record), options.json)
 
 
 def every_preset() -> Iterator[tuple[str, str]]:
@@ -118,21 +114,21 @@ def table() -> str:
     record = benchmark_record("performance/passes.json")
     if record is None:
         return "not measured"
-    lines = [
-        "| method | preset | forward, learning | backward | forward, predicting | forward, guard | in forwards |",
-        "|---|---|---|---|---|---|---|",
+    heads = [
+        "method",
+        "preset",
+        "forward, learning",
+        "backward",
+        "forward, predicting",
+        "forward, guard",
+        "in forwards",
     ]
-    for key, row in record["rows"].items():
-        name, preset = key.split()
-        cells = " | ".join(f"{row[part]:g}" for part in PARTS)
-        lines.append(f"| {name} | {preset} | {cells} | {in_forwards(row):.1f} |")
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Per frame, over {record['frames']} frames of {record['of']}; a backward pass counts two forward passes.",
-        ]
-    )
+    rows = [
+        [*key.split(), *(f"{row[part]:g}" for part in PARTS), f"{in_forwards(row):.1f}"]
+        for key, row in record["rows"].items()
+    ]
+    about = f"Per frame, over {record['frames']} frames of {record['of']}; a backward pass counts two forward passes."
+    return f"{markdown_table(heads, rows)}\n\n{about}"
 
 
 def in_forwards(row: dict[str, float]) -> float:

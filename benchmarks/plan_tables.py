@@ -8,7 +8,7 @@ from statistics import mean
 from allweather.methods import METHODS
 from allweather.report.collect import Group, against, group_records
 from allweather.report.refusals import COLUMN, MARK, cell, explained, measures_guard, together
-from benchmarks.committed import pair, plain, plan_records
+from benchmarks.committed import markdown_table, pair, plain, plan_records
 
 Row = Sequence[str]
 
@@ -204,10 +204,7 @@ def _cell(group: Group) -> str:
 
 def table(heads: Row, rows: Sequence[Row]) -> str:
     """Markdown, and below it what the decisions mean."""
-    lines = ["| " + " | ".join(heads) + " |"]
-    lines.append("|---" * lines[0].count(" | ") + "|---|")
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", explained(rows)])
+    return f"{markdown_table(heads, rows)}\n\n{explained(rows)}"
 
 
 PLAN_TABLES: dict[str, Callable[[], str]] = {

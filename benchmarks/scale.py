@@ -12,7 +12,6 @@ own CPU time, and not how fast 64 workers would be.
 """
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +39,7 @@ from allweather.scale.processes import ProcessPool, _Process
 from allweather.scale.streams import Source, split
 from allweather.scale.task import DONE, LINES
 from allweather.scale.work import Adapting, Line, Stretch
-from benchmarks.committed import benchmark_record
+from benchmarks.committed import benchmark_record, hand_out
 from benchmarks.memory import resident
 
 SIZE, STREAMS, PAINTED = (64, 48), 10, 50
@@ -65,10 +64,7 @@ def main() -> None:
         "real": list(real(options.real)), "simulated": list(simulated(options.simulated, options.workers)),
         "load_before": round(load, 2), "versions": versions(),
     }  # fmt: skip
-    text = json.dumps(record, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    hand_out(record, options.json)
 
 
 def real(counts: Sequence[int]) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from allweather.report.refusals import COLUMN, MARK, REMARK, cell, measures_guar
 from allweather.runs.decisions import Counts
 from allweather.session import Decision
 from allweather.session.guard import KINDS
-from benchmarks.committed import RECORDS, benchmark_record, load, pair
+from benchmarks.committed import RECORDS, benchmark_record, load, markdown_table, pair
 from benchmarks.plan_tables import table
 
 Row = Mapping[str, Any]
@@ -167,7 +167,7 @@ def live() -> str:
     whole += f"{found['mall-domain']['mIoU']:.2f}: a gain of {gain:.2f}"
     about = f"{found['model']} at {found['size']}, {found['frames']} dusk frames, one thread predicts and one learns; "
     about += f"{whole}. {found['versions']['machine']}; load before: {found['load_before']:.1f}."
-    return "\n".join([table(heads, rows), "", about])
+    return f"{markdown_table(heads, rows)}\n\n{about}"
 
 
 def _live_cells(row: Row) -> list[str]:

@@ -9,7 +9,6 @@ stream with a fresh session's prediction. A request that is answered 429 is sent
 
 import argparse
 import io
-import json
 import os
 import pickle
 import random
@@ -38,6 +37,7 @@ from allweather import Session, load_model, methods
 from allweather.data.scenes import render
 from allweather.data.weather import CONDITIONS
 from allweather.runs.record import versions
+from benchmarks.committed import hand_out
 
 SIZE = (128, 64)
 METHODS = ("mall-domain", "tent", "norm", "source")
@@ -90,9 +90,7 @@ def main() -> None:
         "files_left": len(left),
         "versions": versions(),
     }
-    print(json.dumps(record, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    hand_out(record, options.json)
 
 
 def plan(count: int) -> list[list[Request]]:

@@ -7,7 +7,6 @@ Every method sees the same frames after one warm-up frame; each starts from the 
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from allweather.app.options import parse_size
 from allweather.data.folder import open_files
 from allweather.data.scenes import scene_stream
 from allweather.runs.record import versions
+from benchmarks.committed import hand_out
 
 METHODS = ("source", "norm", "tent", "mall-sample", "mall-domain")
 WEIGHTS = "weights/espnetv2/espnetv2_s_{}_city_512x256.pth"
@@ -54,10 +54,7 @@ def main() -> None:
         "benchmark": "stream", "model": model, "frames": len(frames), "of": source, "size": options.size,
         "precision": options.precision, "device": options.device, "rows": rows, "versions": versions(),
     }  # fmt: skip
-    text = json.dumps(record, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    hand_out(record, options.json)
 
 
 def measure(session: Session, frames: list[Tensor]) -> dict[str, float]:

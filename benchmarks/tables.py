@@ -20,8 +20,7 @@ from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
 from allweather.runs.summary import image_count
 from benchmarks import fidelity, fleet, gpu_tables, guard_table, pareto, passes, scale
-from benchmarks.committed import RECORDS, ROOT, benchmark_record, plain, plan_records
-from benchmarks.gpu_tables import table
+from benchmarks.committed import RECORDS, ROOT, benchmark_record, markdown_table, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, export, hostile, layernorm, live, serve
 
@@ -74,7 +73,7 @@ def ncut() -> str:
     rows = [_ncut_cells(row, found["versions"]["machine"]) for row in found["rows"]]
     exponents = ", ".join(f"{name} {value:.2f}" for name, value in found["slopes"].items())
     said = f"Exponent of time in pixels: {exponents}. {found['versions']['machine']}."
-    return "\n\n".join([table([*heads, "peak over the scores, making / step"], rows), *_paired(found), said])
+    return "\n\n".join([markdown_table([*heads, "peak over the scores, making / step"], rows), *_paired(found), said])
 
 
 def _ncut_cells(row: dict[str, Any], machine: str) -> list[str]:
@@ -100,7 +99,7 @@ def _paired(found: dict[str, Any]) -> list[str]:
         ]
         for row in found.get("paired", [])
     ]
-    return [table(heads, rows)] if rows else ["Against the lattice in turns: not measured."]
+    return [markdown_table(heads, rows)] if rows else ["Against the lattice in turns: not measured."]
 
 
 def iteration() -> str:
