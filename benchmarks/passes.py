@@ -26,7 +26,8 @@ LEARNING, PREDICTING, GUARDING, BACKWARD = "learning", "predicting", "guarding",
 PARTS = (LEARNING, BACKWARD, PREDICTING, GUARDING)
 PURPOSES = {
     "objective": LEARNING, "predict": PREDICTING, "predict_ahead": PREDICTING,
-    "source_logits": GUARDING, "predict_source": GUARDING, "predict_unmixed": GUARDING, "plain_logits": GUARDING,
+    "predict_plain": GUARDING, "source_logits": GUARDING, "predict_source": GUARDING, "predict_unmixed": GUARDING,
+    "plain_logits": GUARDING,
 }  # fmt: skip
 
 

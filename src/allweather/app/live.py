@@ -2,10 +2,11 @@
 
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from allweather import methods
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate
 from allweather.app.flags import (
     Channels,
@@ -104,6 +105,7 @@ def live(
     """Predict a camera, a stream or a file as it comes, and adapt beside it: predictions never wait for learning.
 
     The newest frame is predicted with the newest parameters; frames there was no time for are dropped and counted.
+    Predictions are of the frame as it is; --set views=plain,mirror or --preset best average several views of it.
     Ctrl-C ends a camera or stream. The exit status is 1 where pictures could not be read or a stream was lost.
     """
     _check_out(out)
@@ -111,7 +113,7 @@ def live(
     opened = open_source(source, chosen, play_rate, parse_seconds("--stall", stall))
     limit = None if budget is None else parse_seconds("--budget", budget)
     session = open_session(
-        model, weights, method, preset, parse_settings(setting or []), device,
+        model, weights, method, preset, _plain_view(method, preset) | parse_settings(setting or []), device,
         network_options(model_arg, classes, mean, std), sha256=sha256, random_weights=random_weights, seed=seed,
         precision=precision,
     )  # fmt: skip
@@ -124,6 +126,13 @@ def live(
     if interrupted and not opened.endless:
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(SOME_FAILED if running.totals.failures else DONE)
+
+
+def _plain_view(method: str, preset: str) -> dict[str, Any]:
+    """The setting that leaves the plain view of a method's defaults: each further one would cost frames."""
+    if preset == "recommended" and len(methods.make(method).looks) > 1:
+        return {"views": "plain"}
+    return {}
 
 
 def _watch(running: Live, out: Path | None) -> bool:

@@ -39,6 +39,8 @@ _PAPER: dict[str, Any] = {
     "views": ("plain",),
 }
 
+_BEST = {"views": ("plain", "gamma-mirror", "x1.5", "gamma-mirror-x1.5")}
+
 _STOPS = Need(
     "iterations above 1, or episodic=false, where it ends the passes of the transductive protocol",
     lambda method: not method.episodic or method.iterations > 1,
@@ -63,7 +65,7 @@ class Mall(GradientMethod):
         "the paper and its supplement give no optimizer, learning rate, σ, or BatchNorm mode for adaptation"
     )
 
-    views: Views = views_option("plain", "mirror")
+    views: Views = views_option("plain", "gamma-mirror-x1.5")
     scale: float = option(0.5, "share of the input's size at which the loss sees prediction and image", above=0, high=1)
     sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale", above=0)
     sigma_xy: float = option(100.0, "width of the affinity in space, in pixels of the input", above=0)
@@ -146,7 +148,7 @@ class MallSample(Mall):
     """MALL-sample: each batch on its own, the source network again after it."""
 
     name: ClassVar[str] = "mall-sample"
-    presets: ClassVar = {"paper": _PAPER | {"iterations": 5, "horizon": 5}}
+    presets: ClassVar = {"paper": _PAPER | {"iterations": 5, "horizon": 5}, "best": _BEST}
     without_batchnorm: ClassVar = {"lr": 1e-2}
 
 
@@ -158,7 +160,11 @@ class MallDomain(Mall):
     """
 
     name: ClassVar[str] = "mall-domain"
-    presets: ClassVar = {"paper": _PAPER | {"report_after": True}}
+    presets: ClassVar = {
+        "paper": _PAPER | {"report_after": True},
+        "fast": {"views": ("plain",), "adapt_every": 6, "lr": 4e-4},
+        "best": _BEST,
+    }
     without_batchnorm: ClassVar = {
         "lr": 3e-4,
         "lookahead": 1e-2,

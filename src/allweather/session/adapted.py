@@ -118,6 +118,11 @@ class AdaptedNetwork:
         return self._predict(self.network, images, plain)
 
     @torch.no_grad()
+    def predict_plain(self, images: Tensor) -> Tensor:
+        """The plain part of `predict`, B×C×H×W."""
+        return self._look(self.network, images, PLAIN)
+
+    @torch.no_grad()
     def predict_ahead(self, images: Tensor, plain: Tensor | None = None) -> Prediction:
         """The prediction one step of the method's lookahead beyond where the network stands; it stays where it is."""
         if not self._ahead:
@@ -263,7 +268,17 @@ class AdaptedNetwork:
         with self._unmixed_source() if view.source else nullcontext(), self._autocast():
             if view.own is not None:
                 return _checked(view.own(predict, images), images)
-            return view.back(predict(view.of(images)), images.shape[2:])
+            seen = view.of(images)
+            try:
+                return view.back(predict(seen), images.shape[2:])
+            except (RuntimeError, ValueError) as error:
+                if view.scale == 1:
+                    raise
+                height, width = seen.shape[2:]
+                raise SettingsError(
+                    f"views: the network does not take the image at x{view.scale:g}, {width}x{height} pixels ({error}). "
+                    "Leave that view out: views=plain,gamma-mirror."
+                ) from error
 
     @contextmanager
     def _as_source(self) -> Iterator[None]:

@@ -142,7 +142,7 @@ class Policy:
         if reason is None:
             return None
         self._history.interval, self._history.wait = 1, 0  # the next batch is looked at again
-        views = [own] if MIRROR not in prediction.views else [own, own_mirrored]
+        views = [own] if len(prediction.views) == 1 else [own, own_mirrored]
         return reason, torch.stack([view.float().softmax(1) for view in views]).mean(0)
 
     def _own(self, images: Tensor, seen: Tensor | None, *, flipped: bool = False) -> Tensor:
@@ -181,7 +181,8 @@ class Policy:
         if signs.disagreement <= self.guard.closer_look:
             return None
         source = mirror_change(reference, other_source)
-        other = adapted.predict(mirrored).plain if MIRROR not in prediction.views else prediction.views[MIRROR].flip(3)
+        seen = prediction.views.get(MIRROR)
+        other = adapted.predict_plain(mirrored) if seen is None else seen.flip(3)
         before, after = cuts(images, [reference, plain])
         flip = float(mirror_change(plain, other) / source.clamp_min(1e-6))
         return self.guard.closer_verdict(flip, after / max(before, 1e-6))
