@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from allweather import methods
 from allweather.methods import make
-from allweather.methods.views import passes_of
+from allweather.methods.views import parse_views, passes_of
 from allweather.report.collect import Group, group_records
 from benchmarks.committed import ROOT, benchmark_record, markdown_table, plan_records
 from benchmarks.passes import in_forwards
@@ -99,7 +99,7 @@ def draw() -> None:
 
 
 def _name(group: Group) -> str:
-    views = dict(group.fields).get("mirror")
+    views = group.views == ("plain", "mirror")
     preset = "" if group.preset == "recommended" or group.method == "source" else f" ({group.preset})"
     return f"{group.method}{preset}{' + mirror' if views else ''}"
 
@@ -110,9 +110,7 @@ def _cost(group: Group, rows: dict[str, float]) -> float | None:
     fields = dict(group.fields)
     if cost is None or group.method not in methods.METHODS or fields.keys() - {"mirror", "views"}:
         return None
-    usual = passes_of(make(group.method, group.preset).looks)
-    asked = make(group.method, group.preset, fields) if fields else None
-    return cost + (0 if asked is None else passes_of(asked.looks) - usual)
+    return cost + passes_of(parse_views(group.views)) - passes_of(make(group.method, group.preset).looks)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from allweather.report.page import markdown
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
 from allweather.runs.summary import image_count
-from benchmarks import fidelity, fleet, gpu_tables, guard_table, pareto, passes, scale
+from benchmarks import carry_over, fidelity, fleet, gpu_tables, guard_table, pareto, passes, scale, views
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, markdown_table, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, export, hostile, layernorm, live, serve
@@ -27,6 +27,7 @@ from benchmarks.script_tables import demo, export, hostile, layernorm, live, ser
 PAGES = (
     "README.md",
     "docs/results.md",
+    "docs/results/carry-over.md",
     "docs/performance.md",
     "docs/methods.md",
     "docs/scale.md",
@@ -206,7 +207,8 @@ def _measured(name: str) -> str:
         frames = image_count(group.records[0])
         decided = in_words(group.decisions)
         found = ", ".join(filter(None, (change, decided and f"of {frames} frames {decided}")))
-        said.append(f"{group.stream}, preset `{group.preset}`: {group.mean('mIoU'):.2f} mIoU{mark} ({found})")
+        older = f" with views {','.join(group.views)}" if group.has_older_views else ""
+        said.append(f"{group.stream}, preset `{group.preset}`{older}: {group.mean('mIoU'):.2f} mIoU{mark} ({found})")
     if not said:
         return "Measured: not yet."
     remark = f" {REMARK}" if any(GUARDED in text for text in said) else ""
@@ -215,6 +217,8 @@ def _measured(name: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     **PLAN_TABLES,
+    **carry_over.TABLES,
+    "views": views.listed,
     "methods": all_methods,
     "fidelity": fidelity.table,
     "guard": guard_table.guard,

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import frames, tiny
+from tiny import CLASSES, frames, tiny
 from torch import Tensor
 
 from allweather import Guard, Session, methods
 from allweather.errors import AllWeatherError
 from allweather.methods.settings import parse_settings, settings_of
 from allweather.methods.views import View, brightened, parse_views, passes_of
+from allweather.models.segmenter import Segmenter
 from allweather.session import adapted
 
 FREE = Guard(enabled=False)
@@ -128,6 +129,26 @@ def test_a_view_of_ones_own_is_a_function(tmp_path: Path) -> None:
     assert settings_of(methods.Norm(views=("plain", turned)))["views"] == ["plain", "test_methods_views:turned"]
     with pytest.raises(AllWeatherError, match="logits B×C×H×W on the images' own grid"):
         Session(model, methods.Norm(views=("plain", lost)), guard=FREE)(image)
+
+
+class OneSize(torch.nn.Module):
+    """A network with a weight for every place, as of position embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = torch.nn.Parameter(torch.zeros(3, 24, 32))
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) + self.places
+
+
+def test_a_network_of_one_size_is_told_which_view_to_leave_out() -> None:
+    model, image = Segmenter.wrap(OneSize().eval(), classes=CLASSES), frames(1)[0]
+    with pytest.raises(AllWeatherError, match="does not take the image at x1.5, 48x36 pixels.*views=plain,gamma-mirror"):
+        Session(model, methods.make("mall-domain", model=model), guard=FREE)(image)
+    without = methods.make("mall-domain", settings={"views": "plain,gamma-mirror"}, model=model)
+    assert Session(model, without, guard=FREE)(image).logits.isfinite().all()
 
 
 def test_mirror_is_an_old_word_for_two_views() -> None:

@@ -60,7 +60,7 @@ def make(
 
     A method of your own is `mymethod.py:MyMethod`, `package.module:MyMethod` or the name an installed package gives it.
 
-    With `model`, the preset `recommended` includes what is known to suit that network.
+    With `model`, every preset but `paper` includes what is known to suit that network.
 
     Raises:
         AllWeatherError: for an unknown method, preset or field, or a value its type does not allow.
@@ -69,11 +69,11 @@ def make(
     presets = {"recommended": {}, **method.presets}
     if preset not in presets:
         raise unknown(f"preset of {name}", preset, presets)
-    chosen = dict(presets[preset])
-    if preset == "recommended" and model is not None:
+    chosen: dict[str, Any] = {}
+    if preset != "paper" and model is not None:
         chosen |= {} if has_statistics(model) else method.without_batchnorm
         chosen |= model.facts.recommended.get(method.name, {})
-    return method(**parse_settings(method, chosen | dict(settings or {})))
+    return method(**parse_settings(method, chosen | dict(presets[preset]) | dict(settings or {})))
 
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from allweather.errors import InputError
-from allweather.methods import METHODS
+from allweather.methods import METHODS, make
 from allweather.report.derived import miou_of, with_derived_figures
 from allweather.report.refusals import mark, of_records
 from allweather.runs.decisions import Counts
@@ -66,8 +66,22 @@ class Group:
                 if self.free_iterations is not None
                 else f"stopped, at most {most}",
             )
+        shown += [f"views {','.join(self.views)}"] if self.has_older_views else []
         shown += ["only on a shift"] if self.adapt_when == "shift" else []
         return f"{self.method}{preset}{': ' if shown else ''}{', '.join(shown)}"
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What the predictions were the mean over, as the first record says."""
+        settings = self.records[0].get("session", {}).get("method", {})
+        return tuple(settings.get("views") or (("plain", "mirror") if settings.get("mirror") else ("plain",)))
+
+    @property
+    def has_older_views(self) -> bool:
+        """Whether the plan names no views, and the records are of others than the preset has today."""
+        if self.method not in METHODS or dict(self.fields).keys() & {"views", "mirror"}:
+            return False
+        return self.views != make(self.method, self.preset).views
 
     @property
     def is_source(self) -> bool:

@@ -1,0 +1,231 @@
+"""What carries over to other networks and weathers: the records of plans/carry-over.toml as one small record.
+
+    ALLWEATHER_ASSETS=DIR allweather bench plans/carry-over.toml --out results/runs/carry-over
+    python -m benchmarks.carry_over results/runs/carry-over --json benchmarks/records/carry-over.json
+
+A cell is one network on one stream. Gains are in points of mIoU over the classes in the truth: pooled over the frames,
+and as the mean over frames of each frame's own, which rare classes move less; its standard error is over frames.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from allweather.report.derived import miou_of
+from allweather.runs.record_file import read_record
+from benchmarks.committed import benchmark_record, hand_out, markdown_table
+
+RECORD = "carry-over.json"
+CHOSE = ("espnetv2:1.0", "espnetv2:2.0", "realtime:cgnet", "realtime:edanet")  # settings were chosen on these
+VIEWS = ["plain", "gamma-mirror-x1.5"]  # of MALL's defaults, and here of every rival
+RIVALS = ("norm", "tent", "infomax")
+OURS = ("mall-sample", "mall-domain")
+NIGHT, SKY = "night", "sky"
+HARM = 5.0  # points of pixel accuracy
+Cell = Mapping[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="the folder that the plan's records are in")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    records = [read_record(path) for path in sorted(options.runs.glob("*.json"))]
+    if not records:
+        raise SystemExit(f"no record (.json) in {options.runs}.")
+    hand_out({"benchmark": "carry-over", "cells": list(cells(records)), "versions": records[0]["versions"]}, options.json)
+
+
+def cells(records: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+    """Every network on every stream, with what each method gave there and its difference to the others."""
+    grouped: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for record in records:
+        run = record["run"]
+        grouped.setdefault((run["model"]["name"], run["stream"]["name"]), {})[label_of(record)] = record
+    for (model, stream), found in grouped.items():
+        source = found["source"]
+        yield {
+            "model": model,
+            "stream": stream,
+            "frames": len(source["images"]),
+            "methods": {label: _row(record, source) for label, record in found.items()},
+            "leads": {
+                ours: {other: _lead(found[ours], found[other]) for other in found if other != ours}
+                for ours in OURS
+                if ours in found
+            },
+        }
+
+
+def label_of(record: Mapping[str, Any]) -> str:
+    """The method with whatever differs from its defaults, but the views that all share."""
+    method = record["run"]["method"]
+    preset = "" if method["preset"] == "recommended" else f" {method['preset']}"
+    changed = [f"{name}={_spelt(value)}" for name, value in method["fields"].items() if value != VIEWS]
+    return " ".join([method["name"] + preset, *changed])
+
+
+def _spelt(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def _row(record: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    losses = [before - after for before, after in zip(_accuracies(source), _accuracies(record), strict=True)]
+    sky = record["figures"]["IoU"].get(SKY)
+    return {
+        "mIoU": round(miou_of(record), 2),
+        "over_source": _lead(record, source),
+        "sky": None if sky is None else round(sky, 1),
+        "worst_frame": round(-max(losses), 1),
+        "frames_harmed": sum(loss > HARM for loss in losses),
+        "decisions": {kind: count for kind, count in record["decisions"].items() if count and kind != "accepted"},
+    }
+
+
+def _lead(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
+    """Pooled difference, and the mean of the frames' own with its standard error; points of mIoU."""
+    frames = 100 * np.array([_frame_miou(a) - _frame_miou(b) for a, b in zip(ours["images"], other["images"], strict=True)])
+    error = frames.std(ddof=1) / len(frames) ** 0.5 if len(frames) > 1 else float("nan")
+    pooled = miou_of(ours) - miou_of(other)
+    return [round(float(value), 2) for value in (pooled, frames.mean(), error)]
+
+
+def _frame_miou(image: Mapping[str, Any]) -> float:
+    """Over the classes in the frame's truth: those whose union is more than what was only predicted."""
+    inside = [
+        (hit, union)
+        for number, (hit, union) in enumerate(zip(image["intersection"], image["union"], strict=True))
+        if union and number not in image["only_predicted"]
+    ]
+    return mean(hit / union for hit, union in inside) if inside else float("nan")
+
+
+def _accuracies(record: Mapping[str, Any]) -> list[float]:
+    """Each frame's pixel accuracy in %: twice its pixels are the classes' unions and intersections together."""
+    return [
+        200 * sum(image["intersection"]) / max(1, sum(image["intersection"]) + sum(image["union"]))
+        for image in record["images"]
+    ]
+
+
+def _leads(found: Sequence[Cell], ours: str, other: str) -> list[list[float]]:
+    return [cell["leads"][ours][other] for cell in found if other in cell["leads"][ours]]
+
+
+def _gain(cell: Cell, label: str) -> float:
+    return float(cell["methods"][label]["over_source"][0])
+
+
+def _labels(found: Sequence[Cell]) -> list[str]:
+    return [label for label in found[0]["methods"] if all(label in cell["methods"] for cell in found)]
+
+
+def _table(draw: Callable[[list[Cell]], str]) -> Callable[[], str]:
+    def table() -> str:
+        record = benchmark_record(RECORD)
+        return "not measured" if record is None else draw(record["cells"])
+
+    return table
+
+
+def _confirming(found: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in found if cell["model"] not in CHOSE]
+
+
+def summary(found: list[Cell]) -> str:
+    """One row per method: its mean gain over all networks and streams, over the confirming ones, and its worst."""
+    confirming = _confirming(found)
+    rows = []
+    for label in sorted(_labels(found), key=lambda label: -mean(_gain(cell, label) for cell in found)):
+        gains = [_gain(cell, label) for cell in found]
+        night = [cell for cell in found if cell["stream"] == NIGHT]
+        sky = [cell["methods"][label]["sky"] - cell["methods"]["source"]["sky"] for cell in night]
+        harmed = sum(cell["methods"][label]["frames_harmed"] for cell in found)
+        rows.append(
+            [
+                label,
+                f"{mean(gains):+.2f}",
+                f"{mean(_gain(cell, label) for cell in confirming):+.2f}",
+                f"{min(gains):+.2f} to {max(gains):+.2f}",
+                f"{sum(gain < -0.5 for gain in gains)} of {len(gains)}",
+                f"{mean(sky):+.1f}",
+                f"{harmed} of {sum(cell['frames'] for cell in found)}",
+            ]
+        )
+    heads = ["method", "mean gain", "on the confirming networks", "range over cells", "cells below source − 0.5"]
+    return markdown_table([*heads, "sky IoU at night", "frames that lose over 5 points of accuracy"], rows)
+
+
+def leads(found: list[Cell]) -> str:
+    """MALL beside each rival with the same views, and beside itself without the normalized cut."""
+    rows = []
+    for ours in OURS:
+        for other in [label for label in _labels(found) if label not in ("source", *OURS)]:
+            if other.startswith(OURS) and ours == "mall-sample":
+                continue  # variants are of mall-domain
+            rows.append([f"{ours} over {other}", *_beside(found, ours, other), *_beside(_confirming(found), ours, other)])
+    heads = ["", "pooled", "mean per frame ± standard error", "worst cell"]
+    return markdown_table([*heads, *(f"confirming: {head}" for head in heads[1:])], rows)
+
+
+def _beside(found: Sequence[Cell], ours: str, other: str) -> list[str]:
+    pairs = _leads(found, ours, other)
+    if not pairs:
+        return ["–"] * 3
+    pooled, frames, errors = (np.array(column) for column in zip(*pairs, strict=True))
+    error = float(np.sqrt((errors**2).sum()) / len(errors))
+    return [f"{pooled.mean():+.2f}", f"{frames.mean():+.2f} ± {error:.2f}", f"{pooled.min():+.2f}"]
+
+
+def by_network(found: list[Cell]) -> str:
+    """Mean gain over the streams, one row per network."""
+    return _by(found, "model", "network")
+
+
+def by_stream(found: list[Cell]) -> str:
+    """Mean gain over the networks, one row per stream."""
+    return _by(found, "stream", "stream")
+
+
+def _by(found: list[Cell], key: str, head: str) -> str:
+    labels = [label for label in _labels(found) if label != "source"]
+    rows = []
+    for name in dict.fromkeys(cell[key] for cell in found):
+        here = [cell for cell in found if cell[key] == name]
+        source = mean(cell["methods"]["source"]["mIoU"] for cell in here)
+        marked = f"{name} (chose)" if name in CHOSE else name
+        rows.append([marked, f"{source:.1f}", *(f"{mean(_gain(cell, label) for cell in here):+.2f}" for label in labels)])
+    return markdown_table([head, "source: mIoU %", *labels], rows)
+
+
+def every_cell(found: list[Cell]) -> str:
+    """Each network on each stream."""
+    labels = [label for label in _labels(found) if label != "source"]
+    rows = [
+        [
+            cell["model"],
+            f"{cell['stream']} ({cell['frames']})",
+            f"{cell['methods']['source']['mIoU']:.2f}",
+            *(f"{_gain(cell, label):+.2f}" for label in labels),
+            f"{cell['methods']['mall-domain']['worst_frame']:+.1f}",
+        ]
+        for cell in found
+    ]
+    return markdown_table(["network", "stream (frames)", "source", *labels, "mall-domain: worst frame's accuracy"], rows)
+
+
+TABLES = {
+    "carry-over": _table(summary),
+    "carry-over-leads": _table(leads),
+    "carry-over-networks": _table(by_network),
+    "carry-over-streams": _table(by_stream),
+    "carry-over-cells": _table(every_cell),
+}
+
+
+if __name__ == "__main__":
+    main()

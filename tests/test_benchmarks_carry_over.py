@@ -1,0 +1,68 @@
+"""The record of what carries over: what a cell holds, and what its tables make of the cells."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks import carry_over
+
+
+def run(method: str, hits: list[int], preset: str = "recommended", model: str = "a", **fields: Any) -> dict[str, Any]:
+    """Two classes on frames of 100 pixels, 50 of each; of the first `hits` are found, the rest taken for the second."""
+    images = [
+        {"intersection": [hit, 50], "union": [50, 100 - hit], "only_predicted": [], "iterations": 1} for hit in hits
+    ]
+    total = sum(hits)
+    pooled = [total / (50 * len(hits)), 50 * len(hits) / (100 * len(hits) - total)]
+    return {
+        "run": {
+            "model": {"name": model}, "stream": {"name": "night"},
+            "method": {"name": method, "preset": preset, "fields": fields},
+        },
+        "figures": {"mIoU": 50 * sum(pooled), "mIoU_truth": 50 * sum(pooled), "IoU": {"sky": 100 * pooled[0]}},
+        "confusion": [[total, 50 * len(hits) - total, 0], [0, 50 * len(hits), 0]],
+        "images": images,
+        "decisions": {"accepted": len(hits), "shrunk": 0},
+        "versions": {},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def found() -> list[dict[str, Any]]:
+    views = carry_over.VIEWS
+    records = []
+    for model in ("a", "espnetv2:1.0"):
+        records += [
+            run("source", [30, 40], model=model), run("tent", [20, 45], model=model, views=views),
+            run("mall-sample", [35, 45], model=model), run("mall-domain", [40, 50], model=model),
+            run("mall-domain", [40, 48], model=model, ncut_weight=0), run("mall-domain", [30, 50], "fast", model),
+        ]  # fmt: skip
+    return list(carry_over.cells(records))
+
+
+def test_a_cell_holds_gains_leads_and_harm(found: list[dict[str, Any]]) -> None:
+    cell = found[0]
+    assert list(cell["methods"]) == [
+        "source", "tent", "mall-sample", "mall-domain", "mall-domain ncut_weight=0", "mall-domain fast",
+    ]  # fmt: skip
+    pooled, frames, error = cell["methods"]["tent"]["over_source"]
+    source = [(30 / 50 + 50 / 70) / 2, (40 / 50 + 50 / 60) / 2]
+    tent = [(20 / 50 + 50 / 80) / 2, (45 / 50 + 50 / 55) / 2]
+    differences = [100 * (b - a) for a, b in zip(source, tent, strict=True)]
+    assert frames == pytest.approx(sum(differences) / 2, abs=0.01)
+    assert error == pytest.approx(abs(differences[0] - differences[1]) / 2, abs=0.01)
+    assert pooled == pytest.approx(100 * ((65 / 100 + 100 / 135) / 2 - (70 / 100 + 100 / 130) / 2), abs=0.01)
+    assert cell["methods"]["tent"]["worst_frame"] == -10.0 and cell["methods"]["tent"]["frames_harmed"] == 1
+    assert cell["leads"]["mall-domain"]["mall-domain ncut_weight=0"][0] > 0
+
+
+def test_tables_tell_confirming_networks_apart(found: list[dict[str, Any]]) -> None:
+    found[1]["methods"]["tent"]["over_source"][0] = -9.0  # on a network that chose
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in carry_over.summary(found).splitlines()}
+    own = found[0]["methods"]["tent"]["over_source"][0]
+    assert rows["tent"][1:4] == [f"{(own - 9) / 2:+.2f}", f"{own:+.2f}", f"-9.00 to {own:+.2f}"]
+    assert rows["tent"][6].startswith("2 of 4")
+    assert "espnetv2:1.0 (chose)" in carry_over.by_network(found) and "| a |" in carry_over.by_network(found)
+    leads = carry_over.leads(found)
+    assert "mall-domain over mall-domain ncut_weight=0" in leads and "mall-sample over mall-domain" not in leads
+    assert len(carry_over.every_cell(found).splitlines()) == 2 + len(found)
