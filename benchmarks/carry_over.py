@@ -37,7 +37,9 @@ def main() -> None:
     records = [read_record(path) for path in sorted(options.runs.glob("*.json"))]
     if not records:
         raise SystemExit(f"no record (.json) in {options.runs}.")
-    hand_out({"benchmark": "carry-over", "cells": list(cells(records)), "versions": records[0]["versions"]}, options.json)
+    hand_out(
+        {"benchmark": "carry-over", "cells": list(cells(records)), "versions": records[0]["versions"]}, options.json
+    )
 
 
 def cells(records: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
@@ -88,7 +90,9 @@ def _row(record: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]
 
 def _lead(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
     """Pooled difference, and the mean of the frames' own with its standard error; points of mIoU."""
-    frames = 100 * np.array([_frame_miou(a) - _frame_miou(b) for a, b in zip(ours["images"], other["images"], strict=True)])
+    frames = 100 * np.array(
+        [_frame_miou(a) - _frame_miou(b) for a, b in zip(ours["images"], other["images"], strict=True)]
+    )
     error = frames.std(ddof=1) / len(frames) ** 0.5 if len(frames) > 1 else float("nan")
     pooled = miou_of(ours) - miou_of(other)
     return [round(float(value), 2) for value in (pooled, frames.mean(), error)]
@@ -167,7 +171,9 @@ def leads(found: list[Cell]) -> str:
         for other in [label for label in _labels(found) if label not in ("source", *OURS)]:
             if other.startswith(OURS) and ours == "mall-sample":
                 continue  # variants are of mall-domain
-            rows.append([f"{ours} over {other}", *_beside(found, ours, other), *_beside(_confirming(found), ours, other)])
+            rows.append(
+                [f"{ours} over {other}", *_beside(found, ours, other), *_beside(_confirming(found), ours, other)]
+            )
     heads = ["", "pooled", "mean per frame ± standard error", "worst cell"]
     return markdown_table([*heads, *(f"confirming: {head}" for head in heads[1:])], rows)
 
@@ -198,7 +204,9 @@ def _by(found: list[Cell], key: str, head: str) -> str:
         here = [cell for cell in found if cell[key] == name]
         source = mean(cell["methods"]["source"]["mIoU"] for cell in here)
         marked = f"{name} (chose)" if name in CHOSE else name
-        rows.append([marked, f"{source:.1f}", *(f"{mean(_gain(cell, label) for cell in here):+.2f}" for label in labels)])
+        rows.append(
+            [marked, f"{source:.1f}", *(f"{mean(_gain(cell, label) for cell in here):+.2f}" for label in labels)]
+        )
     return markdown_table([head, "source: mIoU %", *labels], rows)
 
 
@@ -215,7 +223,9 @@ def every_cell(found: list[Cell]) -> str:
         ]
         for cell in found
     ]
-    return markdown_table(["network", "stream (frames)", "source", *labels, "mall-domain: worst frame's accuracy"], rows)
+    return markdown_table(
+        ["network", "stream (frames)", "source", *labels, "mall-domain: worst frame's accuracy"], rows
+    )
 
 
 TABLES = {

@@ -219,6 +219,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **PLAN_TABLES,
     **carry_over.TABLES,
     "views": views.listed,
+    "scales": views.scales,
     "methods": all_methods,
     "fidelity": fidelity.table,
     "guard": guard_table.guard,

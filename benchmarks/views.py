@@ -4,7 +4,8 @@
 
 MALL-domain learns from the plain image alone, so that along a stream one adaptation serves all sets of views: each
 frame's views are predicted once, and every set is a mean over some of them. A frame that the guard changed counts for
-all sets as the guard left it.
+all sets as the guard left it. Beside them: what the source gains by images enlarged by 1.5, and whether the ratio of its
+entropies tells.
 """
 
 import argparse
@@ -22,14 +23,16 @@ from torch import Tensor
 from allweather import Session, methods
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
-from allweather.methods.views import View, mean_softmax, parse_views, passes_of
+from allweather.methods.views import View, mean_softmax, parse_views, passes_of, resized
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.enlarge import classify
 from allweather.runs.execute import open_model
-from allweather.runs.plan import PlannedRun, read_plan
+from allweather.runs.plan import read_plan
 from allweather.runs.record import versions
 from allweather.runs.streams import open_stream
 from allweather.scoring.confusion import ConfusionMatrix
+from allweather.session import advise_scale
+from allweather.session.input_scale import BELOW, LARGER
 from benchmarks.committed import ROOT, benchmark_record, hand_out, markdown_table
 
 PLAN = ROOT / "plans" / "carry-over-choice.toml"
@@ -76,11 +79,14 @@ def measure(model: Segmenter, labelled: LabelledStream, sets: tuple[str, ...] = 
     chosen = [parse_views(names.split(",")) for names in sets]
     every = tuple(dict.fromkeys(name for names in sets for name in names.split(",")))
     source = Session(model, methods.make("source"))
+    larger = ConfusionMatrix(classes)
     adapting = Session(model, methods.make("mall-domain", settings={"views": every}, model=model))
     before, after = ConfusionMatrix(classes), [ConfusionMatrix(classes) for _ in sets]
     for name in labelled.stream.names:
         image, truth = labelled.stream.read(name).image, labelled.truth(name).labels
         before.update(table[classify(source(image).logits, truth.shape)[1]], truth)
+        enlarged = source(resized(image[None], LARGER)).logits[0]
+        larger.update(table[classify(enlarged, truth.shape)[1]], truth)
         with seen_views(adapting) as seen:
             left = adapting(image).logits
         for views, matrix in zip(chosen, after, strict=True):
@@ -88,7 +94,14 @@ def measure(model: Segmenter, labelled: LabelledStream, sets: tuple[str, ...] = 
             matrix.update(table[classify(logits, truth.shape)[1]], truth)
     base = 100 * before.mean_iou_truth
     gains = [round(100 * matrix.mean_iou_truth - base, 2) for matrix in after]
-    return {"frames": len(labelled.stream), "source": round(base, 2), "gains": gains}
+    advice = advise_scale(model, (labelled.stream.read(name).image for name in labelled.stream.names))
+    return {
+        "frames": len(labelled.stream),
+        "source": round(base, 2),
+        "entropy_ratio": round(advice.ratio, 3),
+        "larger": round(100 * larger.mean_iou_truth - base, 2),
+        "gains": gains,
+    }
 
 
 @contextmanager
@@ -133,6 +146,25 @@ def listed() -> str:
             for names, cost, gain, worst, each in rows
         ],
     )
+
+
+def scales() -> str:
+    """What the source gains by larger images, beside the ratio that is to tell it."""
+    record = benchmark_record(RECORD)
+    if record is None:
+        return "not measured"
+    rows = [
+        [cell["model"], cell["stream"], f"{cell['entropy_ratio']:.2f}", f"{cell['larger']:+.2f}", _said(cell)]
+        for cell in record["cells"]
+    ]
+    return markdown_table(
+        ["network", "stream", "ratio of entropies", "the source at ×1.5, points of mIoU", "advice"], rows
+    )
+
+
+def _said(cell: Mapping[str, Any]) -> str:
+    enlarge = cell["entropy_ratio"] < BELOW
+    return f"{'enlarge' if enlarge else 'leave'}: {'right' if enlarge == (cell['larger'] > 0) else 'wrong'}"
 
 
 if __name__ == "__main__":

@@ -149,11 +149,16 @@ def test_networks_without_batchnorm_have_their_own_settings() -> None:
 def test_other_presets_keep_what_suits_a_network(preset: str) -> None:
     """Whatever a preset does not set itself is as recommended for the network at hand."""
     given = methods.METHODS["mall-domain"].presets[preset]
-    found, usual = (methods.settings_of(methods.make("mall-domain", name, model=tiny("layernorm"))) for name in (preset, "recommended"))
+    found, usual = (
+        methods.settings_of(methods.make("mall-domain", name, model=tiny("layernorm")))
+        for name in (preset, "recommended")
+    )
     assert {name: value for name, value in found.items() if name not in given} == {
         name: value for name, value in usual.items() if name not in given
     }
-    assert found["entropy_weight"] == 0 and methods.settings_of(methods.make("mall-domain", preset))["entropy_weight"] == 1
+    assert (
+        found["entropy_weight"] == 0 and methods.settings_of(methods.make("mall-domain", preset))["entropy_weight"] == 1
+    )
 
 
 def test_rotta_remembers_each_kind_once_and_the_freshest() -> None:

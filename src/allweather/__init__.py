@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from allweather.models import Segmenter, list_models, load_model
     from allweather.ncut import Affinity, normalized_cut
     from allweather.pictures import read_image
-    from allweather.session import Guard, Result, Session
+    from allweather.session import Guard, Result, Session, advise_scale
 
     __version__: str
 
@@ -43,6 +43,7 @@ __all__ = [
     "Session",
     "SettingsError",
     "__version__",
+    "advise_scale",
     "apply_delta",
     "from_hub",
     "list_models",
@@ -67,7 +68,7 @@ _HOMES = {
     "models": ("Segmenter", "list_models", "load_model"),
     "ncut": ("Affinity", "normalized_cut"),
     "pictures": ("read_image",),
-    "session": ("Guard", "Result", "Session"),
+    "session": ("Guard", "Result", "Session", "advise_scale"),
 }  # fmt: skip
 _ROOMS = ("classes", "data", "errors", "export", "live", "methods", "models", "ncut", "pictures", "serve", "session")
 

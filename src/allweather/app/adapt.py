@@ -28,19 +28,21 @@ from allweather.app.flags import (
     Workers,
 )  # fmt: skip
 from allweather.app.kept_session import check_place, go_on_from
-from allweather.app.opening import frame_size, open_inputs, open_network
-from allweather.app.options import network_options, parse_settings
+from allweather.app.opening import frame_size, open_inputs, open_network, readable, scaled, tell_scale
+from allweather.app.options import network_options, parse_scale, parse_settings
 from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, parse_kinds
 from allweather.app.pictures import Makings
 from allweather.app.reel import open_reel
 from allweather.app.spread import Spread
 from allweather.data import Stream, VideoStream
+from allweather.errors import SettingsError
+from allweather.models import Segmenter
 from allweather.plugins import digest, own_file
 from allweather.runs.decisions import decisions_of, spell
 from allweather.runs.evaluate import Protocol
 from allweather.runs.record import provenance
 from allweather.scale.work import SAVE_EVERY
-from allweather.session import AdaptWhen, Precision, Session, Shift
+from allweather.session import AdaptWhen, Precision, Session, Shift, advise_scale
 from allweather.session.shift import Reference
 
 
@@ -79,6 +81,13 @@ def adapt(
         typer.Option(
             metavar="WIDTHxHEIGHT",
             help="Resample every image to this before the network; 'native' keeps each. Default: as its authors do.",
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACTOR|auto",
+            help="Enlarge --size by this; auto: by 1.5 where the network is surer of the first frames then.",
         ),
     ] = None,
     protocol: Annotated[
@@ -154,10 +163,13 @@ def adapt(
     network = network_options(model_arg, classes, mean, std)
     check_place(save_session)
     spread = Spread.asked(workers, ray, streams_by, save_every, threads)
+    asked, wanted = frame_size(size, model), parse_scale(scale)
+    if scale is not None and wanted != "auto":
+        asked = scaled(asked, wanted)
     if spread is None:
-        stream = open_inputs(inputs or [], dataset, frame_size(size, model))
+        stream = open_inputs(inputs or [], dataset, asked)
     else:
-        stream = spread.open(inputs or [], dataset, frame_size(size, model), film=panels or film_rate)
+        stream = spread.open(inputs or [], dataset, asked, film=panels or film_rate)
     kinds = parse_kinds(write, FOR_VIDEOS if isinstance(stream, VideoStream) else FOR_IMAGES, confidence)
     chosen = partial(methods.make, method, preset, parse_settings(setting or []))
     chosen()  # a misspelt method must not wait for a checkpoint
@@ -166,6 +178,8 @@ def adapt(
     options: dict[str, Any] = {"seed": seed, "precision": precision, "compile": compile, "channels_last": channels_last}
     shift = Shift(threshold=shift_threshold, reference=shift_reference)
     when: dict[str, Any] = options | {"adapt_when": adapt_when, "shift": shift}
+    if wanted == "auto":
+        stream = _at_best_scale(loaded, stream, asked, inputs or [], dataset, alone=spread is None)
     session = Session(loaded, chosen(model=loaded), **when)
     head = provenance(session, stream, protocol, batch) | _own_code(model, method, dataset, network)
     if spread is not None:
@@ -190,6 +204,18 @@ def adapt(
         session.save(save_session)
     _tell(folder, stream, damage)
     raise typer.Exit(SOME_FAILED if folder.failures or damage else DONE)
+
+
+def _at_best_scale(
+    model: Segmenter, stream: Stream, size: tuple[int, int] | None, inputs: list[Path], dataset: str | None, alone: bool
+) -> Stream:
+    """The stream at the size that the network is surer of."""
+    if not alone:
+        raise SettingsError("--scale auto: expected a single stream; of many, give the factor.")
+    scaled(size, 1.0)  # a size there must be, before frames are read
+    advice = advise_scale(model, readable(stream))
+    tell_scale(advice)
+    return stream if advice.scale == 1 else open_inputs(inputs, dataset, scaled(size, advice.scale))
 
 
 def _own_code(model: str, method: str, dataset: str | None, network: Mapping[str, Any]) -> dict[str, Any]:

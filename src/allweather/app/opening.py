@@ -1,11 +1,13 @@
 """What the options of a verb describe: a network, a session, a stream of frames."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from allweather import methods
 from allweather.app.console import narration, plain, warn
@@ -16,7 +18,8 @@ from allweather.data.video import suffixes
 from allweather.errors import CheckpointError, InputError, RandomWeightsWarning, SettingsError
 from allweather.models import Segmenter, load_model
 from allweather.models.catalogue import published_size
-from allweather.session import Session
+from allweather.rgb import ImageError
+from allweather.session import ScaleAdvice, Session
 
 
 def open_session(
@@ -105,6 +108,36 @@ def frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
     if size:
         narration.print(f"frames are resampled to {size[0]}×{size[1]}, as the authors of {plain(model)} do (--size)")
     return size
+
+
+def scaled(size: tuple[int, int] | None, scale: float) -> tuple[int, int]:
+    """(width, height) times the scale.
+
+    Raises:
+        SettingsError: where frames keep their own sizes, or a side would be one that no network could take.
+    """
+    if size is None:
+        raise SettingsError(
+            "--scale: expected a size to enlarge; every frame keeps its own. Give it with --size WIDTHxHEIGHT."
+        )
+    width, height = (round(side * scale) for side in size)
+    return parse_size(f"{width}x{height}") or size
+
+
+def readable(stream: Stream) -> Iterator[Tensor]:
+    """The images of the frames that can be read, in order."""
+    for name in stream.names:
+        with suppress(ImageError):
+            yield stream.read(name).image
+
+
+def tell_scale(advice: ScaleAdvice) -> None:
+    """Says what was chosen and why."""
+    seen = f"{advice.frames} frame{'s' if advice.frames > 1 else ''}"
+    verdict = f"enlarged by {advice.scale:g}" if advice.scale != 1 else "kept at their size"
+    narration.print(
+        f"frames are {verdict}: entropy at 1.5 times their size is {advice.ratio:.2f} of that at it ({seen})"
+    )
 
 
 def _check_weights(model: str, random: bool, allowed: bool) -> None:

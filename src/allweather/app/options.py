@@ -24,6 +24,23 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
+def parse_scale(text: str | None) -> float | Literal["auto"]:
+    """A factor of 0.25 to 4, or 'auto'; 1 where nothing is given.
+
+    Raises:
+        SettingsError: for anything else.
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        scale = 1.0 if text is None else float(text)
+    except ValueError:
+        scale = 0.0
+    if not 0.25 <= scale <= 4:
+        raise SettingsError(f"--scale: expected a factor of 0.25 to 4, or auto, got '{text}'.")
+    return scale
+
+
 def parse_settings(pairs: list[str], option: str = "--set", field_name: str = "FIELD") -> dict[str, str]:
     """Settings by name from FIELD=VALUE texts of a repeatable option.
 

@@ -17,7 +17,17 @@ Network = Callable[[Tensor], Tensor]
 OwnView = Callable[[Network, Tensor], Tensor]
 Views: TypeAlias = tuple[OwnView | str, ...]
 
-NAMES = ("plain", "mirror", "gamma", "source", "gamma-mirror", "source-mirror", "x1.5", "mirror-x1.5", "gamma-mirror-x1.5")
+NAMES = (
+    "plain",
+    "mirror",
+    "gamma",
+    "source",
+    "gamma-mirror",
+    "source-mirror",
+    "x1.5",
+    "mirror-x1.5",
+    "gamma-mirror-x1.5",
+)
 _OWN = Kind("view", "allweather.views", SettingsError, "myviews.py:turned")
 _SCALE = re.compile(r"x(\d+(?:\.\d+)?)")
 _SCALES = (0.25, 4.0)

@@ -276,7 +276,7 @@ class AdaptedNetwork:
                     raise
                 height, width = seen.shape[2:]
                 raise SettingsError(
-                    f"views: the network does not take the image at x{view.scale:g}, {width}x{height} pixels ({error}). "
+                    f"views: the network does not take the image at x{view.scale:g}, {width}x{height} ({error}). "
                     "Leave that view out: views=plain,gamma-mirror."
                 ) from error
 

@@ -1,0 +1,73 @@
+"""The advice on the scale of the input: by the entropy of the predictions, from Python and the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import MODEL, allweather
+from PIL import Image
+from tiny import CLASSES, frames
+from torch import Tensor, nn
+
+import allweather as aw
+from allweather.errors import AllWeatherError
+from allweather.session.input_scale import FRAMES
+
+
+class Surer(nn.Module):
+    """Logits that grow with the image's width to the power `way`: surer of larger images, or of smaller ones."""
+
+    def __init__(self, way: float) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (x.shape[-1] / 32) ** self.way
+
+
+@pytest.mark.parametrize(("way", "scale"), [(4.0, 1.5), (-4.0, 1.0), (0.0, 1.0)])
+def test_the_surer_scale_is_advised(way: float, scale: float) -> None:
+    model = aw.Segmenter.wrap(Surer(way), classes=CLASSES, mean=(0.5,) * 3, std=(0.2,) * 3)
+    model.train()
+    advice = aw.advise_scale(model, iter(frames(FRAMES + 3)))
+    assert (advice.scale, advice.frames) == (scale, FRAMES) and model.training
+    assert (advice.ratio < 0.92) == (scale > 1) and advice.ratio > 0
+    assert aw.advise_scale(model, list(frames(1)), below=0.0).scale == 1
+
+
+def test_no_picture_is_no_advice() -> None:
+    model = aw.Segmenter.wrap(Surer(1), classes=CLASSES)
+    with pytest.raises(AllWeatherError, match="at least one picture to choose a scale by"):
+        aw.advise_scale(model, [])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        picture = (torch.rand(48, 64, 3, generator=torch.Generator().manual_seed(number)) * 255).byte().numpy()
+        Image.fromarray(picture).save(tmp_path / "in" / f"{number}.png")
+    (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (("--size", "64x48", "--scale", "auto"), 1, "entropy at 1.5 times their size is"),
+        (("--size", "64x48", "--scale", "1.5"), 1, "2 of 3 images"),
+        (("--size", "native", "--scale", "auto"), 2, "--scale: expected a size to enlarge"),
+        (("--size", "64x48", "--scale", "9"), 2, "expected a factor of 0.25 to 4, or auto, got '9'"),
+        (("--size", "64x48", "--scale", "big"), 2, "or auto, got 'big'"),
+        (("--size", "64x48", "--scale", "auto", "--streams-by", "folder"), 2, "of many, give the factor"),
+    ],
+)
+def test_the_option(folder: Path, tmp_path: Path, options: tuple[str, ...], status: int, said: str) -> None:
+    done = allweather("adapt", folder, *MODEL, "--method", "source", *options, "--out", tmp_path / "out")
+    text = " ".join(done.stderr.split())
+    assert done.returncode == status and said in text, text
+    if status == 1:
+        assert json.loads((tmp_path / "out" / "record.json").read_text())
+        with Image.open(tmp_path / "out" / "labels" / "0.png") as labels:
+            assert labels.size == (64, 48)
