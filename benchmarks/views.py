@@ -4,8 +4,8 @@
 
 MALL-domain learns from the plain image alone, so that along a stream one adaptation serves all sets of views: each
 frame's views are predicted once, and every set is a mean over some of them. A frame that the guard changed counts for
-all sets as the guard left it. Beside them: what the source gains by images enlarged by 1.5, and whether the ratio of its
-entropies tells.
+all sets as the guard left it. Beside them: what the source gains by images enlarged by 1.5, and whether the ratio of
+its entropies tells.
 """
 
 import argparse

@@ -36,8 +36,8 @@ class ScaleAdvice:
 def advise_scale(model: Segmenter, pictures: Iterable[Picture], *, below: float = BELOW) -> ScaleAdvice:
     """Compares the entropy of the network's own predictions at the pictures' size and at 1.5 times it; needs no labels.
 
-    A network that was trained on larger pictures than it is given (2048×1024 against 480×352) is surer of enlarged ones.
-    Nothing adapts; the network is left as it is.
+    A network that was trained on larger pictures than it is given (2048×1024 against 480×352) is surer of enlarged
+    ones. Nothing adapts; the network is left as it is.
 
     Args:
         model: the source network.
