@@ -74,7 +74,10 @@ class Group:
     def views(self) -> tuple[str, ...]:
         """What the predictions were the mean over, as the first record says."""
         settings = self.records[0].get("session", {}).get("method", {})
-        return tuple(settings.get("views") or (("plain", "mirror") if settings.get("mirror") else ("plain",)))
+        views = settings.get("views")
+        if isinstance(views, list):
+            return tuple(views)
+        return ("plain", "mirror") if settings.get("mirror") else ("plain",)  # as older records say it
 
     @property
     def has_older_views(self) -> bool:
