@@ -80,7 +80,11 @@ SLOW = {  # whole files that `make quick` leaves out, and what they prove; other
     "test_serve_page": "what the page does for a visitor, without a browser",
     "test_runs_processes": "two processes on one folder",
 }
-LONGEST = ("test_models_adaptation", "test_models_parity")  # begun first, so that no worker is left alone with them
+# begun first, so that no worker is left alone with them
+LONGEST = (
+    "test_models_adaptation", "test_models_parity", "test_scale_app", "test_scale_processes", "test_docs_site",
+    "test_benchmarks_gpu", "test_scale_ray",
+)  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
