@@ -6,8 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from allweather.report import load_records
 from allweather.report.collect import Record
+from allweather.runs.record_file import checked_record
+from benchmarks.packed import read_kept
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
@@ -17,7 +18,13 @@ RESULTS = RECORDS / "plans"
 @cache
 def plan_records(plan: str) -> list[Record]:
     """Records of a plan, by file name; none where it was never run."""
-    return load_records(RESULTS / plan) if (RESULTS / plan).is_dir() else []
+    return list(plan_files(plan).values())
+
+
+@cache
+def plan_files(plan: str) -> dict[str, Record]:
+    """Records of a plan with their files' names."""
+    return {name: checked_record(record, RESULTS / plan / name) for name, record in read_kept(RESULTS / plan).items()}
 
 
 def benchmark_record(name: str) -> dict[str, Any] | None:
@@ -30,12 +37,6 @@ def load(path: Path) -> dict[str, Any]:
     """A file's JSON."""
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded
-
-
-def spell_lines(content: Mapping[str, Any]) -> str:
-    """JSON with one key of the record a line: short, and kind to diffs."""
-    rows = [f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}" for key, value in content.items()]
-    return "{\n" + ",\n".join(rows) + "\n}"
 
 
 def hand_out(record: str | Mapping[str, Any] | Sequence[Any], path: Path | None) -> None:

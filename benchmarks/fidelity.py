@@ -1,6 +1,6 @@
 """The product's methods, preset `paper`, beside public code of their authors.
 
-    python -m benchmarks.fidelity public --public FOLDER   runs public code, writes tests/data/fidelity.json
+    python -m benchmarks.fidelity public --public FOLDER   runs public code, writes tests/data/fidelity.json.gz
     python -m benchmarks.fidelity compare                  runs the product, writes benchmarks/records/fidelity.json
 
 FOLDER holds checkouts named as in `fidelity_sources.BY_METHOD`, with their commits in FOLDER/commits.json. Cases on
@@ -26,6 +26,7 @@ from benchmarks.fidelity_cases import (
     pack,
     read_fixture,
     run,
+    write_fixture,
 )
 
 RECORD = Path(__file__).parent / "records" / "fidelity.json"
@@ -67,9 +68,7 @@ def write_public(folder: Path, cases: list[Case], dry: bool) -> None:
         }
         print(case.name, [_about(step) for step in found[case.name]["steps"]])
     if not dry:
-        FIXTURE.parent.mkdir(exist_ok=True)
-        kept = {case.name: found[case.name] for case in CASES if case.name in found}
-        FIXTURE.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+        write_fixture({case.name: found[case.name] for case in CASES if case.name in found})
 
 
 def _about(step: dict[str, Any]) -> str:

@@ -1,10 +1,11 @@
 """What the fidelity check runs, the product's side of it, and how far two runs are apart."""
 
 import base64
+import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from allweather.methods import memo, rotta
 from allweather.rgb import read_rgb
 from allweather.session import Guard
 
-FIXTURE = Path(__file__).parents[1] / "tests" / "data" / "fidelity.json"
+FIXTURE = Path(__file__).parents[1] / "tests" / "data" / "fidelity.json.gz"
 CLASSES = ClassSet("five", tuple("abcde"), tuple((shade, 0, 0) for shade in range(5)))
 HEIGHT, WIDTH = 24, 32
 SAMPLED_PIXELS, SAMPLED_LABELS, SAMPLED_PARAMETERS = 8, 400, 60  # of a frame, of a large frame, of a large network
@@ -289,8 +290,14 @@ def _unpacked(text: str) -> bytes:
 
 
 def read_fixture() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(FIXTURE.read_text())
+    loaded: dict[str, Any] = json.loads(gzip.decompress(FIXTURE.read_bytes()))
     return loaded
+
+
+def write_fixture(found: Mapping[str, Any]) -> None:
+    """Writes the same bytes for the same numbers."""
+    FIXTURE.parent.mkdir(exist_ok=True)
+    FIXTURE.write_bytes(gzip.compress(json.dumps(found, separators=(",", ":")).encode(), mtime=0))
 
 
 BIASED = "variance estimated with bias, theirs without"

@@ -34,6 +34,7 @@ from allweather.session.adapted import Prediction
 from allweather.session.guard.policy import Policy
 from allweather.session.guard.signs import compare, cuts, mirror_change
 from benchmarks import layernorm
+from benchmarks.guard_record import read_rows, write_rows
 
 CAMVID_SIZE = (480, 352)
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -156,7 +157,7 @@ def _rounded(value: Any) -> Any:
 
 def collect(root: Path, out: Path, only: str, weights: Path | None) -> None:
     """Writes the file after every row; rows that it holds are not made again."""
-    rows = json.loads(out.read_text())["rows"] if out.exists() else []
+    rows = read_rows(json.loads(out.read_text())) if out.exists() else []
     done = {(row["network"], row["stream"], row["run"]) for row in rows}
     for network, model in networks(root, only, weights):
         for stream, mapping, shots in streams(root, model):
@@ -170,8 +171,7 @@ def collect(root: Path, out: Path, only: str, weights: Path | None) -> None:
                     result = session(shot.image)
                     frames.append(watcher.measure(shot, result.logits, mapping))
                 rows.append({"network": network, "stream": stream, "run": run, "frames": frames})
-                found = {"benchmark": "guard", "rows": rows, "versions": versions()}
-                out.write_text(json.dumps(found, separators=(",", ":")) + "\n")
+                write_rows(rows, versions(), out)
                 print(network, stream, run, *_means(frames), flush=True)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from allweather.session import Guard
 from allweather.session.guard.signs import Signs
 from benchmarks.committed import benchmark_record
+from benchmarks.guard_record import read_rows
 
 Frame = Mapping[str, Any]
 Rule = Callable[[Frame], bool]
@@ -21,7 +22,7 @@ def guard() -> str:
     head = "| network | run | frames | gained, of these refused | lost, of these passed | lost > 5, of these passed |"
     lines = [head, "|---" * 6 + "|"]
     groups: dict[tuple[str, str], list[Frame]] = {}
-    for row in found["rows"]:
+    for row in read_rows(found):
         groups.setdefault((row["network"], row["run"]), []).extend(row["frames"])
         groups.setdefault(("all", row["run"]), []).extend(row["frames"])
     for (network, run), frames in sorted(groups.items(), key=lambda item: (item[0][0] == "all", item[0])):

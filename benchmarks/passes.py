@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from allweather import Session, load_model, methods
 from allweather.data.scenes import scene_stream
 from allweather.models.segmenter import Segmenter
-from benchmarks.committed import benchmark_record, hand_out, markdown_table, spell_lines
+from benchmarks.committed import benchmark_record, hand_out, markdown_table
+from benchmarks.packed import spell_lines
 
 FRAMES, SIZE = 24, (160, 96)  # small: passes are counted, not timed
 LEARNING, PREDICTING, GUARDING, BACKWARD = "learning", "predicting", "guarding", "backward"

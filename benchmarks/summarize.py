@@ -1,6 +1,7 @@
 """Full records of plans as the small summaries that this repository keeps: `python -m benchmarks.summarize RUNS OUT`.
 
-RUNS holds a folder of records for each plan, as `make results` writes them; OUT gets the same folders. Every summary
+RUNS holds a folder of records for each plan, as `make results` writes them; OUT gets a file for each folder, in which
+`benchmarks.packed` replaces the summaries of these runs. Every summary
 holds its paired difference to the source on the same frames, those of MALL's defaults that to every other method's run
 on them, of whichever plan, and the first run of each method says which images adaptation hurt.
 """
@@ -10,13 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from allweather.data.images import encode_json
 from allweather.report.collect import group_records, source_of
 from allweather.report.harm import spell_harm
 from allweather.runs.record_file import read_record
 from allweather.runs.summary import key_of, summarize
-from allweather.writing import write_bytes
-from benchmarks.committed import spell_lines
+from benchmarks.packed import write_kept
 
 Record = Mapping[str, Any]
 
@@ -27,10 +26,12 @@ def main(runs: Path, out: Path) -> None:
     if not records:
         raise SystemExit(f"no record (.json) below {runs}: expected one folder for each plan.")
     harm = {path: spelt for folder in sorted(runs.iterdir()) for path, spelt in _harm(folder, records).items()}
+    summaries: dict[str, dict[str, Record]] = {}
     for path, record in records.items():
         others = [other for other in records.values() if same_frames(record, other) and compared(record, other)]
-        summary = summarize(record, others, harm.get(path))
-        write_bytes(out / path.parent.name / path.name, encode_json(spell_lines(summary)))
+        summaries.setdefault(path.parent.name, {})[path.name] = summarize(record, others, harm.get(path))
+    for plan, found in summaries.items():
+        write_kept(out / plan, found)
     print(f"{len(records)} summaries in {out}")
 
 

@@ -1,6 +1,7 @@
-"""What every test runs under: one thread a process, what is slow, and the fixtures that several files share."""
+"""What every test runs under: one thread a process, files in memory, what is slow, and fixtures that files share."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,11 @@ from types import ModuleType
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+MEMORY, ENOUGH = Path("/dev/shm"), 4 * 2**30  # a file system in memory, and the free bytes a run may count on there
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH:
+    # Thousands of small files are written, synced and deleted: on a disk that is a fifth of the time.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def _is_an_outsiders(module: ModuleType) -> bool:
@@ -74,7 +80,11 @@ SLOW = {  # whole files that `make quick` leaves out, and what they prove; other
     "test_serve_page": "what the page does for a visitor, without a browser",
     "test_runs_processes": "two processes on one folder",
 }
-LONGEST = ("test_models_adaptation", "test_models_parity")  # begun first, so that no worker is left alone with them
+# begun first, so that no worker is left alone with them
+LONGEST = (
+    "test_models_adaptation", "test_models_parity", "test_scale_app", "test_scale_processes", "test_docs_site",
+    "test_benchmarks_gpu", "test_scale_ray",
+)  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:

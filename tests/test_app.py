@@ -5,6 +5,7 @@ import json
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,15 +26,23 @@ from allweather.models.catalogue import find_entry
 from allweather.runs.record_file import read_adapted
 
 
-@pytest.fixture
-def frames(tmp_path: Path) -> Path:
-    """Three small scenes and their labels."""
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small scenes and their labels, painted once."""
+    folder = tmp_path_factory.mktemp("scenes")
     for name in ("images", "labels"):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
     for seed in range(3):
         scene = render(seed, "fog", (96, 64))
-        Image.fromarray((scene.rgb * 255).astype(np.uint8)).save(tmp_path / "images" / f"frame{seed}.png")
-        Image.fromarray(scene.labels).save(tmp_path / "labels" / f"frame{seed}.png")
+        Image.fromarray((scene.rgb * 255).astype(np.uint8)).save(folder / "images" / f"frame{seed}.png")
+        Image.fromarray(scene.labels).save(folder / "labels" / f"frame{seed}.png")
+    return folder
+
+
+@pytest.fixture
+def frames(scenes: Path, tmp_path: Path) -> Path:
+    """Scenes and labels of a test's own."""
+    shutil.copytree(scenes, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "allweather"
 FILES = sorted(PACKAGE.rglob("*.py"))
+MOST_TEXT = 4_000_000  # bytes of all that is kept and can be read, records of results included
 SHARED = {
     "errors", "values", "plugins", "classes", "rgb", "writing", "pictures", "ncut", "models", "methods", "export",
     "session", "data",
@@ -129,11 +132,22 @@ def test_files_name_no_machine_and_no_registry() -> None:
     )
     roots = [ROOT / name for name in ("src", "tests", "benchmarks", "docs", "plans")]
     written = [path for path in ROOT.iterdir() if path.is_file()] + [path for root in roots for path in root.rglob("*")]
-    texts = [path for path in written if path.suffix in (".py", ".md", ".toml", ".txt", ".json", ".cff")]
+    texts = [path for path in written if path.suffix in (".py", ".md", ".toml", ".txt", ".json", ".jsonl", ".cff")]
     assert len(texts) > 100
     for path in texts:
         found = pattern.search(path.read_text())
         assert not found or path == Path(__file__), f"{path}: {found.group() if found else ''}"
+
+
+def test_what_a_clone_reads_stays_small() -> None:
+    """Weights, pictures and compressed fixtures are no text; SVG is."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("what is kept is known in a git checkout only")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+    contents = [(ROOT / name.decode()).read_bytes() for name in listed if name and (ROOT / name.decode()).is_file()]
+    texts = [content for content in contents if b"\0" not in content]
+    assert len(texts) > 500
+    assert sum(map(len, texts)) <= MOST_TEXT
 
 
 def test_no_test_file_imports_another() -> None:

@@ -11,11 +11,13 @@ from allweather.methods import METHODS, describe_fields
 from allweather.models.catalogue import all_entries
 from allweather.runs.plan import read_plan
 from allweather.runs.summary import is_summary
+from benchmarks.committed import plan_files, plan_records
+from benchmarks.packed import spell_lines
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 KEPT = ROOT / "benchmarks" / "records"
-PLANS = sorted(folder.name for folder in (KEPT / "plans").iterdir())
+PLANS = sorted({path.stem for path in (KEPT / "plans").iterdir()})
 LARGEST = 9000  # bytes of a summary: a few kB, and ten rounds of six weathers twice that
 SMALL = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -55,19 +57,16 @@ def test_a_preset_as_published_is_another_setting_than_the_default() -> None:
 @pytest.mark.parametrize("plan", PLANS)
 def test_the_records_of_a_plan_are_of_its_runs_and_small(plan: str) -> None:
     """What a page says of `plans/NAME.toml` is what the records beside that name hold."""
-    records = {path.name: json.loads(path.read_text()) for path in (KEPT / "plans" / plan).glob("*.json")}
+    records = plan_files(plan)
     runs = {run.file: run.identity for run in read_plan(ROOT / "plans" / f"{plan}.toml").runs}
     assert {name: record["identity"] for name, record in records.items()} == runs
     assert all(is_summary(record) for record in records.values())
-    assert max(path.stat().st_size for path in (KEPT / "plans" / plan).glob("*.json")) < LARGEST
+    assert max(len(spell_lines(record)) for record in records.values()) < LARGEST
 
 
 def test_frames_of_camvid() -> None:
     """The README's numbers of frames are those of the records that its table is made of."""
-    found = {
-        record["run"]["stream"]["name"]: record["frames"]
-        for record in (json.loads(path.read_text()) for path in (KEPT / "plans" / "camvid").glob("*.json"))
-    }
+    found = {record["run"]["stream"]["name"]: record["frames"] for record in plan_records("camvid")}
     for page, said in (
         ("README.md", "{} at dusk, {} by day"),
         ("docs/results.md", "{} frames at dusk, {} by day"),
@@ -95,7 +94,7 @@ def test_every_plan_of_the_table_of_results_has_summaries() -> None:
     assert made is not None and plans == set(made[1].replace("\\", "").split())
     for plan in plans:
         assert (ROOT / "plans" / f"{plan}.toml").exists()
-        assert list((ROOT / "benchmarks" / "records" / "plans" / plan).glob("*.json")), plan
+        assert plan_records(plan), plan
 
 
 def test_what_the_notes_call_the_default_now_is_one() -> None:

@@ -35,6 +35,7 @@ EXAMPLES = sorted(
     for path in PACKAGE.rglob("*.py")
     if ">>>" in path.read_text()
 )
+HEAVY = ("allweather.serve.__init__",)  # its example imports Gradio
 BUILTIN = {name for name, value in vars(builtins).items() if inspect.isclass(value)}
 
 
@@ -92,7 +93,9 @@ def test_errors_that_docstrings_name_exist() -> None:
             assert set(named) <= known, f"{path.name}: {named}"
 
 
-@pytest.mark.parametrize("module", EXAMPLES)
+@pytest.mark.parametrize(
+    "module", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in EXAMPLES]
+)
 def test_the_examples_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they stand, in a folder with a film of two frames."""
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """Every hyperparameter acts or is refused by name, and every value is checked; run over the whole table of methods."""
 
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 from math import inf
@@ -105,20 +106,21 @@ def alternatives(name: str, field: str, default: Any) -> tuple[Any, ...]:
     return tuple(value for value in sorted(found) if low < value <= high and value != default)
 
 
-def three_steps(name: str, settings: dict[str, Any]) -> list[Tensor]:
+def three_steps(name: str, settings: dict[str, Any]) -> Iterator[Tensor]:
+    """What each of three frames gives, as they are asked for."""
     model = tiny("batchnorm")
     session = Session(model, methods.make(name, settings=settings), guard=Guard(enabled=False))
-    return [session(frame).logits for frame in frames(3)]
+    return (session(frame).logits for frame in frames(3))
 
 
 @cache
 def unchanged(name: str, settings: tuple[tuple[str, Any], ...]) -> list[Tensor]:
     """What `three_steps` gives, worked out once for all fields that start from the same settings."""
-    return three_steps(name, dict(settings))
+    return list(three_steps(name, dict(settings)))
 
 
 def acts(name: str, base: dict[str, Any], field: str) -> bool:
-    """Whether any other value of the field changes what three frames give."""
+    """Whether any other value of the field changes what three frames give; the first that differs is enough."""
     method = methods.make(name, settings=base)
     before = unchanged(name, tuple(base.items()))
     for value in alternatives(name, field, getattr(method, field)):

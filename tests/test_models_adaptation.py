@@ -15,7 +15,7 @@ from allweather.models.catalogue import all_entries
 from allweather.session import Guard
 
 NETWORKS = [entry.name for entry in all_entries() if entry.segments]
-SIZE = (128, 64)
+SIZE = (64, 64)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

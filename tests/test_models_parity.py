@@ -6,6 +6,7 @@ import pytest
 import torch
 from reference_fixtures import (
     TOLERANCE,
+    WithoutRandomValues,
     assets,
     fill,
     fixture_input,
@@ -37,7 +38,8 @@ REAL += [
 def test_a_network_equals_its_reference(entry: Entry) -> None:
     assert entry.fixture
     fixture = fixtures()[entry.fixture]
-    network = entry.build().eval()
+    with WithoutRandomValues():
+        network = entry.build().eval()
     assert {key: list(value.shape) for key, value in network.state_dict().items()} == fixture["keys"]
     assert sum(parameter.numel() for parameter in network.parameters()) == fixture["params"]
     assert count_norms(network) == recorded_norms(entry.fixture)

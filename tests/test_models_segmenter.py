@@ -241,6 +241,7 @@ def test_a_network_without_weights_warns() -> None:
     assert not model.training
 
 
+@pytest.mark.slow
 def test_the_list_has_what_programs_read() -> None:
     rows = {row["name"]: row for row in list_models()}
     row = rows["espnetv2:2.0"]

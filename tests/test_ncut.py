@@ -153,9 +153,9 @@ def test_what_the_largest_rank_cannot_reach_is_said(sigma_rgb: float, hard: bool
 def gradient_error(sigma_rgb: float, hard: bool | None) -> tuple[float, Affinity]:
     """The gradient's error on a noisy picture, with features of random labels where `hard`; and the affinity."""
     generator = torch.Generator().manual_seed(0)
-    picture = (0.3 * image(60, 80) + 0.003 * torch.randn(1, 3, 60, 80, generator=generator)).clamp(0, 1)
-    s = torch.nn.functional.interpolate(scores(6, 8, 6), (60, 80), mode="bilinear")
-    features = torch.rand(1, 6, 60, 80, generator=generator) if hard else None
+    picture = (0.3 * image(36, 48) + 0.003 * torch.randn(1, 3, 36, 48, generator=generator)).clamp(0, 1)
+    s = torch.nn.functional.interpolate(scores(6, 8, 6), (36, 48), mode="bilinear")
+    features = torch.rand(1, 6, 36, 48, generator=generator) if hard else None
     fast, exact = s.clone().requires_grad_(), s.clone().requires_grad_()
     made = Affinity.from_image(picture, sigma_rgb=sigma_rgb, sigma_xy=20, features=features, sigma_features=0.3)
     made.normalized_cut(fast).backward()

@@ -23,6 +23,8 @@ from allweather.runs.summary import is_summary, key_of, paired, per_image, stops
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session.guard import KINDS
 from benchmarks import summarize as command
+from benchmarks.packed import main as packed
+from benchmarks.packed import pack, read_kept, unpack
 
 PIECES = ("01/fog", "01/night", "02/fog", "02/night")
 
@@ -48,7 +50,8 @@ def summaries(tmp_path: Path) -> Path:
     (tmp_path / "runs").mkdir()
     save(tmp_path / "runs" / "plan", *RUNS)
     command.main(tmp_path / "runs", tmp_path / "kept")
-    return tmp_path / "kept" / "plan"
+    packed(["unpack", str(tmp_path / "kept" / "plan.jsonl"), str(tmp_path / "unpacked")])
+    return tmp_path / "unpacked"
 
 
 def test_every_table_of_summaries_is_that_of_the_records(summaries: Path) -> None:
@@ -116,6 +119,39 @@ def test_a_summary_is_small_and_stays_one(summaries: Path) -> None:
         assert path.stat().st_size < 4000 and len(path.read_text().splitlines()) == len(content) + 2
 
 
+def test_packed_summaries_are_the_same_in_every_key_number_and_order(summaries: Path) -> None:
+    kept = {path.name: json.loads(path.read_text()) for path in sorted(summaries.iterdir())}
+    kept["one.json"] = {**kept["0.json"], "views": 1}
+    kept["other.json"] = {**kept["0.json"], "views": 1.0, "seconds": None, "versions": {}, "model": []}
+    kept["turned.json"] = dict(
+        reversed({**kept["3.json"], "figures": dict(reversed(kept["3.json"]["figures"].items()))}.items())
+    )
+    kept["wrong.json"] = {**kept["0.json"], "figures": {**kept["0.json"]["figures"], "mIoU": 12.5}}
+    kept["bare.json"] = {key: value for key, value in kept["0.json"].items() if key != "confusion"}
+    text = pack(kept)
+    assert json.dumps(unpack(text)) == json.dumps(kept)
+    assert len(text.splitlines()) == len(kept) and len(text) < len(json.dumps(kept)) / 2
+
+
+def test_summaries_of_a_folder_are_newer_than_those_packed_beside_it(summaries: Path) -> None:
+    packed(["pack", str(summaries)])
+    assert not summaries.exists() and len(read_kept(summaries)) == 4
+    newer = {**read_kept(summaries)["1.json"], "seconds": 9.0}
+    summaries.mkdir()
+    (summaries / "1.json").write_text(json.dumps(newer))
+    assert read_kept(summaries)["1.json"] == newer and len(read_kept(summaries)) == 4
+    packed(["pack", str(summaries)])
+    assert read_kept(summaries)["1.json"] == newer and len(read_kept(summaries)) == 4
+
+
+@pytest.mark.parametrize("key", ["file", "like", "-", "derived"])
+def test_a_record_with_a_key_that_packing_needs_is_refused(key: str) -> None:
+    summary = summarize(RUNS[0], [])
+    changed = {**summary, "figures": {**summary["figures"], key: 1}} if key == "derived" else {**summary, key: 1}
+    with pytest.raises(ValueError, match=r"a\.json uses a key"):
+        pack({"a.json": changed})
+
+
 def test_a_run_whose_summary_is_there_is_not_made_again(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(
         '[[models]]\nname = "demo:streetnet"\nsize = "64x48"\n[[streams]]\nname = "scenes:fog"\nevery = 20\n'
@@ -124,9 +160,10 @@ def test_a_run_whose_summary_is_there_is_not_made_again(tmp_path: Path) -> None:
     plan = read_plan(tmp_path / "plan.toml")
     made = execute(plan, tmp_path / "runs" / "plan")
     command.main(tmp_path / "runs", tmp_path / "kept")
-    again = execute(plan, tmp_path / "kept" / "plan")
+    packed(["unpack", str(tmp_path / "kept" / "plan.jsonl"), str(tmp_path / "unpacked")])
+    again = execute(plan, tmp_path / "unpacked")
     assert len(made.done) == 2 and again.kept == made.done and not again.done and not again.outdated
-    path = tmp_path / "kept" / "plan" / next(name for name in made.done if "tent" in name)
+    path = tmp_path / "unpacked" / next(name for name in made.done if "tent" in name)
     content = json.loads(path.read_text())
     content["session"]["method"]["lr"] = 1.0
     path.write_text(json.dumps(content))

@@ -1,5 +1,8 @@
 """Tiny networks and frames that many tests share."""
 
+from copy import deepcopy
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
@@ -40,13 +43,22 @@ def pixelwise(gain: float) -> Segmenter:
 
 
 def tiny(norm: str) -> Segmenter:
+    """A network of the caller's own, and PyTorch's random numbers from where its making leaves them."""
+    made, random = _made(norm)
+    torch.set_rng_state(random)
+    return deepcopy(made)
+
+
+@cache
+def _made(norm: str) -> tuple[Segmenter, Tensor]:
+    """The network, made once for all tests of a process, and the random state after it."""
     layer = {"batchnorm": nn.BatchNorm2d, "layernorm": ChannelsLayerNorm, "none": nn.Identity}[norm]
     torch.manual_seed(3)
     network = TinyNetwork(layer)
     network.train()
     for _ in range(3):
         network(torch.rand(4, 3, *SIZE))
-    return Segmenter.wrap(network.eval(), classes=CLASSES, name=f"tiny-{norm}")
+    return Segmenter.wrap(network.eval(), classes=CLASSES, name=f"tiny-{norm}"), torch.get_rng_state()
 
 
 def frames(count: int, seed: int = 0) -> Tensor:

@@ -65,7 +65,18 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         InputError: when the file is none, or a part of it is missing or of another kind.
     """
-    record = read_json(path)
+    return checked_record(read_json(path), path)
+
+
+def checked_record(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The record, found to be one.
+
+    Args:
+        path: where it comes from, for the error.
+
+    Raises:
+        InputError: when a part of it is missing or of another kind.
+    """
     try:
         check(record, RECORD)
         _check_confusion(record)
