@@ -1,6 +1,6 @@
 """What the gates of the normalized cut are made of: late features, affinities, what a frame hands on, a moved bias."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +21,13 @@ from allweather.ncut import Affinity
 DIRECTIONS = 8  # of the features, by principal components
 PAIRS = 2000  # of pixels, for the median distance
 WIDTHS = (0.15, 0.3, 0.6)  # of an affinity in features, relative to the median distance
+RANK = 96  # of an affinity, at most
 OFF = 1e4  # a width in color that leaves the color out
-RADIUS = 6  # of the window in the frame before, in pixels of a quarter of the input's size
-NEAR, COLOR = 4.0, 20.0  # widths of the affinity between frames: in those pixels, and on the 0..255 scale
+RADIUS = 4  # of the window around a pixel, in pixels of a quarter of the input's size
+NEAR, COLOR = 3.0, 20.0  # widths of the affinity inside it: in those pixels; between frames on the 0..255 scale
 STEPS = 5  # on the bias of a single image
+WITHOUT_CUT, CUT_ALONE = "without the cut", "cut alone"
+LOSSES = ("MALL", WITHOUT_CUT, CUT_ALONE)
 
 
 class Looker:
@@ -105,8 +108,14 @@ def part(size: Sequence[int], share: float) -> list[int]:
     return [max(1, int(side * share)) for side in size]
 
 
-def affinities(looker: Looker, image: Tensor, mixed: Tensor, truth: np.ndarray) -> Iterator[tuple[str, Affinity]]:
-    """Affinities of an image 3×H×W at half its size: by color, by features of either statistics, by its true regions.
+Apply = Callable[[Tensor], Tensor]  # probabilities C×h×w to D⁻¹ A P
+
+
+def affinities(looker: Looker, image: Tensor, mixed: Tensor, truth: np.ndarray) -> Iterator[tuple[str, float, Apply]]:
+    """Affinities of an image 3×H×W, each with the share of H and W it works at, and what it does to probabilities.
+
+    By color, by features of either statistics and by true regions, wide (half size, 100 pixels of the input) and near
+    (a quarter of the size, a window of 9 pixels there).
 
     Args:
         mixed: the features under mixed statistics.
@@ -114,25 +123,29 @@ def affinities(looker: Looker, image: Tensor, mixed: Tensor, truth: np.ndarray) 
     """
     size = part(image.shape[1:], 0.5)
     small = resized(image, size)[None]
-    near = 100 * 0.5
 
-    def made(features: Tensor | None = None, width: float = 1.0, color: float = OFF) -> Affinity:
-        return Affinity.from_image(
-            small, sigma_rgb=color, sigma_xy=near, warn_above=1.0,
+    def wide(features: Tensor | None = None, width: float = 1.0, color: float = OFF) -> Apply:
+        made = Affinity.from_image(
+            small, sigma_rgb=color, sigma_xy=100 * 0.5, max_rank=RANK, warn_above=1.0,
             features=None if features is None else features[None], sigma_features=width,
         )  # fmt: skip
+        return lambda probabilities: applied(made, probabilities)
 
     source = looker.look(image, own=True)[1]
-    own = Basis.of(source)(source, size)
-    yield "color", made(color=15.0)
-    for width in WIDTHS:
-        yield f"own {width:g}", made(own, width)
-    both = Basis.of(mixed)(mixed, size)
-    for width in WIDTHS:
-        yield f"mixed {width:g}", made(both, width)
-    yield "own 0.3, color 30", made(own, 0.3, 30.0)
-    yield "own 0.3, length 1", made(Basis.of(source, unit=True)(source, size), 0.3)
-    yield "true regions", made(_regions(truth, size), 0.1)
+    basis = Basis.of(source)
+    own = basis(source, size)
+    yield "color", 0.5, wide(color=15.0)
+    yield "own 0.15", 0.5, wide(own, 0.15)
+    yield "own 0.3", 0.5, wide(own, 0.3)
+    yield "true regions", 0.5, wide(_regions(truth, size), 0.1)
+    size = part(image.shape[1:], 0.25)
+    color = resized(image, size) * (255 / 15)
+    found = {f"own {width:g}": basis(source, size) / width for width in WIDTHS}
+    found["own 0.3, length 1"] = Basis.of(source, unit=True)(source, size) / 0.3
+    found["own 0.3 and color"] = torch.cat([color, found["own 0.3"]])
+    found["mixed 0.3"] = Basis.of(mixed)(mixed, size) / 0.3
+    for name, near in {"color": color, **found}.items():
+        yield f"{name}, near", 0.25, lambda probabilities, near=near: carried(near, near, probabilities)[0]
 
 
 def _regions(truth: np.ndarray, size: Sequence[int]) -> Tensor:
@@ -173,18 +186,20 @@ def carried(now: Tensor, before: Tensor, values: Tensor) -> tuple[Tensor, Tensor
 
 
 class Bias:
-    """A number per class that is added to fixed logits, and its descent by MALL's loss or without its cut."""
+    """A number per class that is added to fixed logits, and its descent by MALL's loss or by a part of it."""
 
-    def __init__(self, classes: int, lr: float, cut: bool) -> None:
-        self.value, self.cut = nn.Parameter(torch.zeros(classes)), cut
+    def __init__(self, classes: int, lr: float, loss: str) -> None:
+        self.value, self.loss = nn.Parameter(torch.zeros(classes)), loss
         self.optimizer = torch.optim.Adam([self.value], lr=lr)
 
     def step(self, method: Mall, logits: Tensor, affinity: Affinity) -> Tensor:
         """One step on logits C×h×w at the loss's size; the bias after it, C×1×1."""
         moved = logits[None] + self.shift
         probabilities = moved.softmax(1)
-        loss = mean_entropy(moved) - method.diversity_weight * diversity(probabilities)
-        if self.cut:
+        loss = moved.new_zeros(())
+        if self.loss != CUT_ALONE:
+            loss = loss + mean_entropy(moved) - method.diversity_weight * diversity(probabilities)
+        if self.loss != WITHOUT_CUT:
             loss = loss + method.ncut_weight * affinity.normalized_cut(probabilities)
         self.optimizer.zero_grad()
         loss.backward()

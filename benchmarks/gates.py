@@ -47,14 +47,15 @@ FOLDERS = {  # images and labels, and whose classes
     "video": ("camvid/video", "camvid11"), "night": ("weather/night", "cityscapes"),
 }  # fmt: skip
 STREAMS: dict[str, dict[str, slice]] = {  # which frames of what
-    "affinity": {"dusk": slice(0, None, 8), "night": slice(None), "day": slice(0, None, 8)},
-    "time": {"video": slice(0, 50), "dusk": slice(0, 32)},
-    "bias": {"dusk": slice(0, None, 4), "night": slice(None), "day": slice(0, None, 6)},
-    "drift": {"dusk, day": slice(0, None, 10)},
+    "affinity": {"dusk": slice(0, None, 12), "night": slice(0, None, 2), "day": slice(0, None, 24)},
+    "time": {"video": slice(0, 24), "dusk": slice(0, 16)},
+    "bias": {"dusk": slice(0, None, 8), "night": slice(None), "day": slice(0, None, 12)},
+    "drift": {"dusk, day": slice(0, None, 20)},
 }
 BEFORE, ROUNDS = "norm", 3
 DRIFTING = ("espnetv2:2.0", "realtime:cgnet")
 SHARES = (0.25, 0.5)
+BIAS_SCALE = 0.25  # of the input, where the bias sees its loss
 RATES = (1e-2, 3e-2, 1e-1)
 WEIGHTS = (0.0, 0.3, 1.0)
 HANDS_ON = ("same place", "same place, running", "color", "color and features", "color and features, running")
@@ -85,7 +86,10 @@ class Scores:
     def counts(self, candidate: str, chosen: slice = slice(None)) -> ImageCounts:
         """Of the candidate's frames, N×C."""
         found = self.frames[candidate][chosen]
-        return ImageCounts(*(np.stack([getattr(one, key) for one in found]) for key in ("intersection", "union", "in_truth")))  # fmt: skip
+        intersection, union, truth = (
+            np.stack([getattr(one, key) for one in found]) for key in ("intersection", "union", "in_truth")
+        )
+        return ImageCounts(intersection, union, truth)
 
     def pooled(self, candidate: str, chosen: slice = slice(None)) -> float:
         """mIoU in % of all frames together, over the classes in their truth."""
@@ -110,20 +114,18 @@ Gate = Callable[[Segmenter, Sequence[Shot], ClassMapping], dict[str, Any]]
 
 @torch.no_grad()
 def affinity(model: Segmenter, shots: Sequence[Shot], mapping: ClassMapping) -> dict[str, Any]:
-    """One application of each affinity, whole and half-way; `half size` is what the coarser grid alone does."""
-    looker, scores, errors = Looker(model), Scores(mapping), dict[str, list[float]]()
+    """One application of each affinity, whole and half-way: what it changes on its grid is added at the full size."""
+    looker, scores = Looker(model), Scores(mapping)
     for shot in shots:
         logits, features = looker.look(shot.image)
-        probabilities = logits.softmax(0)
-        small = parts.resized(probabilities, parts.part(shot.image.shape[1:], 0.5))
+        probabilities, size = logits.softmax(0), shot.image.shape[1:]
         scores.add(BEFORE, probabilities, shot)
-        scores.add("half size", small, shot)
-        for name, made in parts.affinities(looker, shot.image, features, shot.truth):
-            moved = parts.applied(made, small)
-            scores.add(name, moved, shot)
-            scores.add(f"{name}, half-way", (small + moved) / 2, shot)
-            errors.setdefault(name, []).append(made.error)
-    return scores.row() | {"error": {name: round(float(np.mean(each)), 3) for name, each in errors.items()}}
+        for name, share, apply in parts.affinities(looker, shot.image, features, shot.truth):
+            small = parts.resized(probabilities, parts.part(size, share))
+            change = parts.resized(apply(small) - small, size)
+            scores.add(name, probabilities + change, shot)
+            scores.add(f"{name}, half-way", probabilities + change / 2, shot)
+    return scores.row()
 
 
 @torch.no_grad()
@@ -177,20 +179,20 @@ def _handed_on(
 
 
 def bias(model: Segmenter, shots: Sequence[Shot], mapping: ClassMapping) -> dict[str, Any]:
-    """The logits under mixed statistics, each frame's once, and a bias that moves: by MALL's loss, or without its cut."""
-    looker, scores, method = Looker(model), Scores(mapping), methods.make("mall-sample", model=model)
+    """Each frame's logits under mixed statistics, made once, and a bias that MALL's loss or a part of it moves."""
+    looker, scores = Looker(model), Scores(mapping)
+    method = methods.make("mall-sample", settings={"scale": BIAS_SCALE}, model=model)
     assert isinstance(method, Mall)
-    made = {(cut, rate): lambda cut=cut, rate=rate: Bias(len(model.classes), rate, cut)
-            for cut in (True, False) for rate in RATES}  # fmt: skip
-    along = {key: make() for key, make in made.items()}
+    kinds = {f"{loss} {rate:g}": (rate, loss) for loss in parts.LOSSES for rate in RATES}
+    along = {name: Bias(len(model.classes), *kind) for name, kind in kinds.items()}
     for shot in shots:
         logits, _ = looker.look(shot.image)
         small = parts.resized(logits, parts.part(shot.image.shape[1:], method.scale))
         cut = method.affinity(shot.image[None], small.softmax(0)[None])
         scores.add(BEFORE, logits, shot)
-        for (with_cut, rate), make in made.items():
-            name, alone = f"{'MALL' if with_cut else 'without the cut'} {rate:g}", make()
-            scores.add(f"{name}, stream", logits + along[with_cut, rate].step(method, small, cut), shot)
+        for name, kind in kinds.items():
+            scores.add(f"{name}, stream", logits + along[name].step(method, small, cut), shot)
+            alone = Bias(len(model.classes), *kind)
             for step in range(1, parts.STEPS + 1):
                 moved = alone.step(method, small, cut)
                 if step in (1, parts.STEPS):
@@ -241,12 +243,12 @@ def cells(gates: Sequence[str], only: str) -> Iterator[tuple[str, str, str, slic
 def packed(gates: dict[str, Any]) -> str:
     """The record's text: candidates' names once a gate, their values in that order, a row a line."""
     lines = []
-    for gate, found in gates.items():
+    for gate, found in sorted(gates.items(), key=lambda item: list(GATES).index(item[0])):
         rows = [f"  {json.dumps(name)}:{json.dumps(row, separators=(',', ':'))}" for name, row in found["rows"].items()]
         head = json.dumps(found["candidates"], ensure_ascii=False, separators=(",", ":"))
         lines.append(f'"{gate}":{{"candidates":{head},"rows":{{\n' + ",\n".join(rows) + "\n}}")
-    about = json.dumps(versions())
-    return '{"benchmark":"gates","size":"%dx%d","gates":{\n%s\n},"versions":%s}\n' % (*SIZE, ",\n".join(lines), about)
+    about = f'"benchmark":"gates","size":"{"x".join(map(str, SIZE))}","versions":{json.dumps(versions())}'
+    return "\n".join([f'{{{about},"gates":{{', ",\n".join(lines), "}}", ""])
 
 
 def measure(root: Path, out: Path, gates: Sequence[str], only: str) -> None:

@@ -1,0 +1,154 @@
+"""The gates' trials at tiny sizes: what is handed on, what moves, who passes, and a run that goes on where it stopped."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import CLASSES, frames, pixelwise, tiny
+from torch import Tensor, nn
+
+from allweather import Segmenter
+from allweather.data.labels import ClassMapping, mapping_between
+from allweather.errors import NetworkError
+from benchmarks import gate_parts as parts
+from benchmarks import gates, gates_table
+from benchmarks.gates import BEFORE, GATES, ROUNDS, Scores, Shot
+
+MAPPING = ClassMapping("three", CLASSES, CLASSES, (0, 1, 2))
+
+
+def shots(count: int) -> list[Shot]:
+    truth = np.repeat(np.arange(-1, 3), 6)[:, None] * np.ones((1, 32), np.int64)
+    return [Shot(image, truth) for image in frames(count)]
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, dict]:
+    return {name: gate(tiny("batchnorm"), shots(3), MAPPING) for name, gate in GATES.items()}
+
+
+def test_every_gate_compares_its_candidates_with_the_prediction_they_start_from(rows: dict[str, dict]) -> None:
+    assert {name: len(row["values"]) for name, row in rows.items()} == {
+        "affinity": 24,
+        "time": 10,
+        "bias": 18,
+        "drift": 3,
+    }
+    assert all(np.isfinite(values).all() for row in rows.values() for values in row["values"].values())
+    assert [rows[name]["frames"] for name in ("affinity", "time", "bias", "drift")] == [3, 3, 3, 3 * ROUNDS]
+    assert set(rows["time"]["flicker"]) == {BEFORE, *rows["time"]["values"]}
+
+
+def test_true_regions_help_where_features_need_not(rows: dict[str, dict]) -> None:
+    values = rows["affinity"]["values"]
+    assert values["true regions"][0] > 5 and values["true regions"][0] == max(value[0] for value in values.values())
+
+
+def test_more_rate_moves_the_bias_and_the_drift(rows: dict[str, dict]) -> None:
+    moved = rows["bias"]["values"]
+    assert moved["MALL 0.1, image × 5"] != moved["MALL 0.1, image × 1"] != moved["MALL 0.1, stream"]
+    rounds = rows["drift"]["rounds"]
+    assert len(set(rounds[BEFORE])) == 1 and len(set(rounds["weight 0"])) > 1
+
+
+def test_features_are_what_the_last_classifier_sees() -> None:
+    model = pixelwise(2.0)
+    image = frames(1)[0]
+    logits, features = parts.Looker(model).look(image)
+    assert torch.equal(features, image) and logits.shape == image.shape
+    without = Segmenter.wrap(nn.Conv2d(3, 4, 1), classes=CLASSES, extra_logits=1)
+    without.extra_logits = 0  # now no layer gives as many channels as there are classes
+    with pytest.raises(NetworkError, match="no convolution"):
+        parts.Looker(without).look(image)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_features_are_few_and_in_units_of_their_median_distance(unit: bool) -> None:
+    features = torch.randn(20, 9, 11, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 21)[:, None, None]
+    found = parts.Basis.of(features, unit)(features, (9, 11))
+    assert found.shape == (8, 9, 11) and float(parts.median_distance(found)) == pytest.approx(1, abs=1e-4)
+
+
+def edge(at: int) -> Tensor:
+    image = torch.zeros(3, 16, 20)
+    image[:, :, at:] = 10.0
+    return image
+
+
+def test_a_frame_hands_on_to_what_is_alike_even_where_it_moved() -> None:
+    values = torch.stack([edge(8)[0] == 0, edge(8)[0] > 0]).float()
+    moved, weights = parts.carried(edge(11), edge(8), values)
+    assert torch.allclose(moved, torch.stack([edge(11)[0] == 0, edge(11)[0] > 0]).float(), atol=1e-6)
+    assert float(parts.carried(edge(8) + 100, edge(8), values)[1].max()) < 1e-6 < float(weights.min())
+
+
+def test_where_nothing_is_alike_a_frame_keeps_its_prediction() -> None:
+    dark, light = Shot(torch.zeros(3, 24, 32), np.zeros((24, 32))), Shot(torch.ones(3, 24, 32), np.zeros((24, 32)))
+    now, before = torch.full((3, 24, 32), 0.2), torch.full((3, 24, 32), 0.4)
+    kept = {name: before for name in (BEFORE, *(f"{way} {s:g}" for way in gates.HANDS_ON for s in gates.SHARES))}
+    for shot, expected in ((light, now), (dark, before)):
+        features = torch.randn(4, 24, 32, generator=torch.Generator().manual_seed(0)) * 1e-3
+        found = gates._handed_on(shot, features, now, kept, (dark.image, features))
+        assert torch.allclose(found["color 0.5"][:, 12, 16], expected[:, 12, 16], atol=0.02)
+        assert torch.equal(found["same place 0.5"], before)
+
+
+def test_the_bias_follows_the_loss() -> None:
+    method = gates.methods.make("mall-sample", settings={"diversity_weight": 0.0, "ncut_weight": 0.0})
+    logits = (
+        torch.randn(3, 12, 16, generator=torch.Generator().manual_seed(0)) + torch.tensor([1.0, 0, 0])[:, None, None]
+    )
+    bias = parts.Bias(3, 0.1, cut=False)
+    for _ in range(20):
+        shift = bias.step(method, logits, None)
+    assert shift.argmax() == 0 and shift[0] - shift[1:].max() > 1
+
+
+def test_a_change_is_that_of_the_frames_and_of_all_together() -> None:
+    scores, (shot,) = Scores(mapping_between(CLASSES, CLASSES)), shots(1)
+    right = torch.nn.functional.one_hot(torch.from_numpy(shot.truth).clamp(min=0), 3).movedim(2, 0).float()
+    for right_frames in (1, 3):
+        scores.add(BEFORE, right.roll(1, 0), shot)
+        scores.add("better", right if right_frames == 3 else right.roll(1, 0), shot)
+    assert scores.change("better") == [pytest.approx(33.33, abs=17), 50.0, 50.0]
+    assert scores.pooled("better", slice(1, 2)) == 100.0
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def gate(*_: object) -> dict:
+        asked.append("gate")
+        return {"frames": 2, "mIoU": 50.0, "values": {"one": [1.0, 1.0, 0.1]}}
+
+    monkeypatch.setattr(gates, "load_model", lambda *_: tiny("batchnorm"))
+    monkeypatch.setattr(gates, "shots_of", lambda *_: ([], MAPPING))
+    monkeypatch.setattr(gates, "GATES", {name: gate for name in GATES})
+    out = tmp_path / "gates.json"
+    for names, only, expected in ((["drift"], "cgnet", 1), (["time", "drift"], "", 10), (["time"], "", 10)):
+        gates.measure(tmp_path, out, names, only)
+        assert len(asked) == expected
+    found = json.loads(out.read_text())
+    assert list(found["gates"]) == ["time", "drift"] and len(found["gates"]["time"]["rows"]) == 8
+    assert found["gates"]["time"]["candidates"] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        (([1.0, 1.0, 0.1], [0.5, 0.2, 0.1]), r"1 of 1 .* -0.3: one\."),
+        (([1.0, 1.0, 0.1], [-0.4, 0.2, 0.1]), r"1 of 1 .* -0.3: none\."),
+        (([1.0, 1.0, 0.1], [0.5, -1.2, 0.1]), r"0 of 1 .* -0.3: none\."),
+        (([0.2, 0.2, 0.1], [0.2, 0.2, 0.1]), r"1 of 1 .* -0.3: none\."),
+    ],
+)
+def test_a_gate_asks_for_the_mean_and_the_worst_cell(cells: tuple[list[float], ...], says: str) -> None:
+    rows = {
+        f"net | s{number}": {"frames": 2, "values": [values, [9.0, 9.0, 0.1]]} for number, values in enumerate(cells)
+    }
+    text = gates_table.compared({"candidates": ["one", "true regions"], "rows": rows})
+    import re
+
+    assert re.search(says, text) and f"| one | {np.mean([cell[0] for cell in cells]):+.2f} |" in text
