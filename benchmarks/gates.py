@@ -47,10 +47,10 @@ FOLDERS = {  # images and labels, and whose classes
     "video": ("camvid/video", "camvid11"), "night": ("weather/night", "cityscapes"),
 }  # fmt: skip
 STREAMS: dict[str, dict[str, slice]] = {  # which frames of what
-    "affinity": {"dusk": slice(0, None, 12), "night": slice(0, None, 2), "day": slice(0, None, 24)},
-    "time": {"video": slice(0, 24), "dusk": slice(0, 16)},
+    "affinity": {"dusk": slice(0, None, 16), "night": slice(0, None, 3), "day": slice(0, None, 24)},
+    "time": {"video": slice(0, 18), "dusk": slice(0, 10)},
     "bias": {"dusk": slice(0, None, 8), "night": slice(None), "day": slice(0, None, 12)},
-    "drift": {"dusk, day": slice(0, None, 20)},
+    "drift": {"dusk, day": slice(0, None, 26)},
 }
 BEFORE, ROUNDS = "norm", 3
 DRIFTING = ("espnetv2:2.0", "realtime:cgnet")
