@@ -1,15 +1,16 @@
 """What the normalized cut could do that nothing else does, each idea behind its gate: a small trial before any code.
 
-    ALLWEATHER_ASSETS=DIR python -m benchmarks.gates --json FILE [--gates affinity time bias drift] [--only TEXT]
+    ALLWEATHER_ASSETS=DIR python -m benchmarks.gates --json FILE [--gates affinity time bias …] [--only TEXT]
 
 - affinity: one application of an affinity on late features to a prediction, D⁻¹ A P, whole or half-way.
 - time: the prediction mixed with what the frame before hands on, at the same place or by likeness.
 - bias: a number per class added to the logits, moved by MALL's loss, per image or along the stream.
+- bias after …: the same on the prediction of MALL-sample, and on the mean over views.
 - drift: rounds of dusk and day at a rate that decays, with the cut and without.
 
-All start from the prediction under mixed statistics (`norm`), and labels score alone. Every candidate is compared with
-that prediction: difference of the pooled mIoU, and mean and standard error of the frames' own differences. Rows that
-the file holds are not made again.
+All start from the prediction under mixed statistics (`norm`) but where a name says otherwise, and labels score alone.
+Every candidate is compared with that prediction: difference of the pooled mIoU, and mean and standard error of the
+frames' own differences. Rows that the file holds are not made again.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,13 @@ FOLDERS = {  # images and labels, and whose classes
     "dusk": ("camvid/dusk", "camvid11"), "day": ("camvid/day", "camvid11"),
     "video": ("camvid/video", "camvid11"), "night": ("weather/night", "cityscapes"),
 }  # fmt: skip
+FEWER = {"dusk": slice(0, None, 16), "night": slice(0, None, 3), "day": slice(0, None, 24)}
 STREAMS: dict[str, dict[str, slice]] = {  # which frames of what
-    "affinity": {"dusk": slice(0, None, 16), "night": slice(0, None, 3), "day": slice(0, None, 24)},
+    "affinity": FEWER,
     "time": {"video": slice(0, 18), "dusk": slice(0, 10)},
     "bias": {"dusk": slice(0, None, 8), "night": slice(None), "day": slice(0, None, 12)},
+    "bias after mall-sample": FEWER,
+    "bias after views": FEWER,
     "drift": {"dusk, day": slice(0, None, 26)},
 }
 BEFORE, ROUNDS = "norm", 3
@@ -57,6 +62,7 @@ DRIFTING = ("espnetv2:2.0", "realtime:cgnet")
 SHARES = (0.25, 0.5)
 BIAS_SCALE = 0.25  # of the input, where the bias sees its loss
 RATES = (1e-2, 3e-2, 1e-1)
+AFTER = (("cut alone", 0.1), ("cut alone", 0.2), ("without the cut", 0.1))  # losses and rates
 WEIGHTS = (0.0, 0.3, 1.0)
 HANDS_ON = ("same place", "same place, running", "color", "color and features", "color and features, running")
 
@@ -180,9 +186,7 @@ def _handed_on(
 
 def bias(model: Segmenter, shots: Sequence[Shot], mapping: ClassMapping) -> dict[str, Any]:
     """Each frame's logits under mixed statistics, made once, and a bias that MALL's loss or a part of it moves."""
-    looker, scores = Looker(model), Scores(mapping)
-    method = methods.make("mall-sample", settings={"scale": BIAS_SCALE}, model=model)
-    assert isinstance(method, Mall)
+    looker, scores, method = Looker(model), Scores(mapping), _bias_method(model)
     kinds = {f"{loss} {rate:g}": (rate, loss) for loss in parts.LOSSES for rate in RATES}
     along = {name: Bias(len(model.classes), *kind) for name, kind in kinds.items()}
     for shot in shots:
@@ -198,6 +202,32 @@ def bias(model: Segmenter, shots: Sequence[Shot], mapping: ClassMapping) -> dict
                 if step in (1, parts.STEPS):
                     scores.add(f"{name}, image × {step}", logits + moved, shot)
     return scores.row()
+
+
+def bias_after(
+    name: str, fields: dict[str, Any], model: Segmenter, shots: Sequence[Shot], mapping: ClassMapping
+) -> dict[str, Any]:
+    """A bias that moves on each image alone, on the prediction of a method that adapts already; guard off."""
+    session = Session(model, methods.make(name, settings=fields, model=model), guard=False)
+    scores, loss_of = Scores(mapping), _bias_method(model)
+    for shot in shots:
+        logits = session(shot.image).logits.detach()
+        small = parts.resized(logits, parts.part(shot.image.shape[1:], loss_of.scale))
+        cut = loss_of.affinity(shot.image[None], small.softmax(0)[None])
+        scores.add(BEFORE, logits, shot)
+        for loss, rate in AFTER:
+            alone = Bias(len(model.classes), rate, loss)
+            for step in range(1, 2 * parts.STEPS + 1):
+                moved = alone.step(loss_of, small, cut)
+                if step in (parts.STEPS, 2 * parts.STEPS):
+                    scores.add(f"{loss} {rate:g}, image × {step}", logits + moved, shot)
+    return scores.row()
+
+
+def _bias_method(model: Segmenter) -> Mall:
+    method = methods.make("mall-sample", settings={"scale": BIAS_SCALE}, model=model)
+    assert isinstance(method, Mall)
+    return method
 
 
 def drift(model: Segmenter, shots: Sequence[Shot], mapping: ClassMapping) -> dict[str, Any]:
@@ -216,7 +246,14 @@ def drift(model: Segmenter, shots: Sequence[Shot], mapping: ClassMapping) -> dic
     return scores.row(names[0]) | {"rounds": pooled, "last": last}
 
 
-GATES: dict[str, Gate] = {"affinity": affinity, "time": time, "bias": bias, "drift": drift}
+GATES: dict[str, Gate] = {
+    "affinity": affinity,
+    "time": time,
+    "bias": bias,
+    "bias after mall-sample": partial(bias_after, "mall-sample", {}),
+    "bias after views": partial(bias_after, "norm", {"views": ("plain", "gamma-mirror", "x1.5")}),
+    "drift": drift,
+}
 
 
 def shots_of(root: Path, streams: str, chosen: slice, model: Segmenter) -> tuple[list[Shot], ClassMapping]:

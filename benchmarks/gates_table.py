@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.committed import benchmark_record, markdown_table
+from benchmarks.gates import GATES
 
 CLEAR, WORST = 0.3, -0.3  # points of pooled mIoU that a gate asks for in the mean, and allows to the worst cell
 BOUND = "true regions"  # sees labels, so it is no candidate
@@ -84,6 +85,4 @@ def _cells_of(found: Gate) -> str:
     return f"{len(found['rows'])} cells: {', '.join(networks)}; frames: {frames}."
 
 
-TABLES: dict[str, Callable[[], str]] = {
-    f"gate-{gate}": partial(table, gate) for gate in ("affinity", "time", "bias", "drift")
-}
+TABLES: dict[str, Callable[[], str]] = {f"gate-{gate.replace(' ', '-')}": partial(table, gate) for gate in GATES}

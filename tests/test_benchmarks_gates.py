@@ -38,7 +38,8 @@ def test_every_gate_compares_its_candidates_with_the_prediction_they_start_from(
     rows: dict[str, dict[str, Any]],
 ) -> None:
     found = {name: (len(row["values"]), row["frames"]) for name, row in rows.items()}
-    assert found == {"affinity": (22, 2), "time": (10, 2), "bias": (27, 2), "drift": (3, 2 * ROUNDS)}
+    after = {f"bias after {name}": (6, 2) for name in ("mall-sample", "views")}
+    assert found == {"affinity": (22, 2), "time": (10, 2), "bias": (27, 2), "drift": (3, 2 * ROUNDS), **after}
     assert all(np.isfinite(values).all() for row in rows.values() for values in row["values"].values())
     assert set(rows["time"]["flicker"]) == {BEFORE, *rows["time"]["values"]}
 
@@ -51,10 +52,10 @@ def test_more_rate_moves_the_bias_and_rounds_drift(rows: dict[str, dict[str, Any
 
 
 def test_true_regions_help_where_noise_does_not() -> None:
-    noisy = [
-        Shot((0.3 * torch.from_numpy(shot.truth[None] == np.arange(3)[:, None, None]) + shot.image * 0.7), shot.truth)
-        for shot in shots(2)
-    ]
+    noise = torch.nn.functional.interpolate(frames(2)[:, :, ::4, ::4], scale_factor=4)  # blocks, that smoothing keeps
+    truth = shots(1)[0].truth
+    signal = 0.2 * torch.from_numpy(truth[None] == np.arange(3)[:, None, None])
+    noisy = [Shot((signal + 0.8 * each).float(), truth) for each in noise]
     values = gates.affinity(pixelwise(1.0), noisy, MAPPING)["values"]
     assert values["true regions"][0] == max(value[0] for value in values.values()) > 20
     assert values["true regions, half-way"][0] > 5 > values["own 0.15, near, half-way"][0]
@@ -120,7 +121,6 @@ def test_the_bias_follows_its_loss(loss: str) -> None:
     bias = parts.Bias(3, 0.03, loss)
     shifts = [bias.step(method, logits, affinity) for _ in range(20)]
     assert value(shifts[-1]) < value(shifts[0]) < value(torch.zeros(3, 1, 1))
-    assert shifts[-1].argmax() == 0
 
 
 def test_a_change_is_that_of_the_frames_and_of_all_together() -> None:
