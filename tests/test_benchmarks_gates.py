@@ -11,7 +11,7 @@ import torch
 from tiny import CLASSES, frames, pixelwise, tiny
 from torch import Tensor, nn
 
-from allweather import Segmenter
+from allweather import Segmenter, Session, methods
 from allweather.data.labels import ClassMapping, mapping_between
 from allweather.errors import NetworkError
 from allweather.methods.losses import mean_entropy
@@ -167,3 +167,18 @@ def test_a_gate_asks_for_the_mean_and_the_worst_cell(cells: tuple[list[float], .
     }
     text = gates_table.compared({"candidates": ["one", "true regions"], "rows": rows})
     assert re.search(says, text) and f"| one | {np.mean([cell[0] for cell in cells]):+.2f} |" in text
+
+
+def test_the_field_of_the_methods_does_what_was_measured() -> None:
+    model, noise = tiny("batchnorm"), frames(1)[:, :, ::8, ::8]
+    image = torch.nn.functional.interpolate(noise, (24, 32), mode="bicubic")[0].clamp(0, 1)  # smoothing changes little
+    fields = {"scale": 0.25, "stop_tolerance": 0.0, "stop_rise": 1e9, "entropy_weight": 0.0, "diversity_weight": 0.0}
+    steps = {"parameters": "logit-bias", "lr": 0.1, "iterations": parts.STEPS, "views": ("plain",)}
+    session = Session(model, methods.make("mall-sample", settings=fields | steps), guard=False)
+    method, (logits, _) = gates._bias_method(model), parts.Looker(model).look(image)
+    small = parts.resized(logits, parts.part(image.shape[1:], 0.25))
+    affinity = method.affinity(image[None], small.softmax(0)[None])
+    bias = parts.Bias(3, 0.1, parts.CUT_ALONE)
+    shifts = [bias.step(method, small, affinity) for _ in range(parts.STEPS)]
+    torch.testing.assert_close(session(image).logits, logits + shifts[-1], atol=0.02, rtol=0)
+    assert float(shifts[-1].abs().min()) > 0.2
