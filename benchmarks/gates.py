@@ -48,14 +48,14 @@ FOLDERS = {  # images and labels, and whose classes
     "dusk": ("camvid/dusk", "camvid11"), "day": ("camvid/day", "camvid11"),
     "video": ("camvid/video", "camvid11"), "night": ("weather/night", "cityscapes"),
 }  # fmt: skip
-FEWER = {"dusk": slice(0, None, 16), "night": slice(0, None, 3), "day": slice(0, None, 24)}
+FEWER = {"dusk": slice(0, None, 25), "night": slice(0, None, 4), "day": slice(0, None, 36)}
 STREAMS: dict[str, dict[str, slice]] = {  # which frames of what
     "affinity": FEWER,
-    "time": {"video": slice(0, 18), "dusk": slice(0, 10)},
+    "time": {"video": slice(0, 12), "dusk": slice(0, 8)},
     "bias": {"dusk": slice(0, None, 8), "night": slice(None), "day": slice(0, None, 12)},
     "bias after mall-sample": FEWER,
     "bias after views": FEWER,
-    "drift": {"dusk, day": slice(0, None, 26)},
+    "drift": {"dusk, day": slice(0, None, 36)},
 }
 BEFORE, ROUNDS = "norm", 3
 DRIFTING = ("espnetv2:2.0", "realtime:cgnet")
