@@ -288,6 +288,12 @@ def packed(gates: dict[str, Any]) -> str:
     return "\n".join([f'{{{about},"gates":{{', ",\n".join(lines), "}}", ""])
 
 
+def compact(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the record holds it: in the candidates' order, changes in hundredths of a point, flicker of all."""
+    found = row | {"values": [[round(100 * value) for value in values] for values in row["values"].values()]}
+    return found | ({"flicker": list(row["flicker"].values())} if "flicker" in row else {})
+
+
 def measure(root: Path, out: Path, gates: Sequence[str], only: str) -> None:
     """Writes the file after every row."""
     done: dict[str, Any] = json.loads(out.read_text())["gates"] if out.exists() else {}
@@ -300,7 +306,7 @@ def measure(root: Path, out: Path, gates: Sequence[str], only: str) -> None:
         row = GATES[gate](model, *shots_of(root, stream, chosen, model))
         print(gate, key, json.dumps(row), flush=True)
         held["candidates"] = list(row["values"])
-        held["rows"][key] = row | {"values": list(row["values"].values())}
+        held["rows"][key] = compact(row)
         out.write_text(packed(done))
 
 

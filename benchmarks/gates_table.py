@@ -25,10 +25,17 @@ def table(gate: str) -> str:
 def compared(found: Gate) -> str:
     """Against the prediction that every candidate starts from."""
     flicker = "flicker" in next(iter(found["rows"].values()))
-    heads = ["candidate", "pooled mIoU, mean", "lowest cell", "per-frame mIoU", *(["flicker %"] if flicker else [])]
-    rows = [_cells(found, name, values, flicker) for name, values in _candidates(found)]
+    heads = [
+        "candidate",
+        "pooled mIoU, mean",
+        "lowest cell",
+        "per-frame mIoU",
+        *(["flicker %, " + " / ".join(dict.fromkeys(key.split(" | ")[1] for key in found["rows"]))] if flicker else []),
+    ]
+    rows = [_cells(name, values) for name, values in _candidates(found)]
     if flicker:
-        rows.insert(0, ["none", "+0.00", "+0.00", "+0.00", _flicker(found, "norm")])
+        rows = [[*row, _flicker(found, number)] for number, row in enumerate(rows, 1)]
+        rows.insert(0, ["none", "–", "–", "–", _flicker(found, 0)])
     return f"{markdown_table(heads, rows)}\n\n{_cells_of(found)} {verdict(found)}"
 
 
@@ -59,17 +66,21 @@ def drift(found: Gate) -> str:
 def _candidates(found: Gate) -> Iterator[tuple[str, np.ndarray]]:
     """Each candidate with its cells × (pooled, per-frame mean, its standard error)."""
     for number, name in enumerate(found["candidates"]):
-        yield name, np.array([row["values"][number] for row in found["rows"].values()])
+        yield name, np.array([row["values"][number] for row in found["rows"].values()]) / 100
 
 
-def _cells(found: Gate, name: str, values: np.ndarray, flicker: bool) -> list[str]:
+def _cells(name: str, values: np.ndarray) -> list[str]:
     error = float(np.sqrt((values[:, 2] ** 2).sum()) / len(values))  # of a mean over cells
     shown = [f"{values[:, 0].mean():+.2f}", f"{values[:, 0].min():+.2f}", _interval(values[:, 1].mean(), error)]
-    return [name, *shown, *([_flicker(found, name)] if flicker else [])]
+    return [name, *shown]
 
 
-def _flicker(found: Gate, name: str) -> str:
-    return f"{np.mean([row['flicker'][name] for row in found['rows'].values()]):.1f}"
+def _flicker(found: Gate, number: int) -> str:
+    """Of the prediction that all start from, number 0, and of the candidates after it, stream by stream."""
+    streams: dict[str, list[float]] = {}
+    for key, row in found["rows"].items():
+        streams.setdefault(key.split(" | ")[1], []).append(row["flicker"][number])
+    return " / ".join(f"{np.mean(each):.1f}" for each in streams.values())
 
 
 def _interval(mean: float, error: float) -> str:

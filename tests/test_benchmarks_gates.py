@@ -150,23 +150,24 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     found = json.loads(out.read_text())
     assert list(found["gates"]) == ["time", "drift"] and len(found["gates"]["time"]["rows"]) == 8
     assert found["gates"]["time"]["candidates"] == ["one"]
+    assert found["gates"]["time"]["rows"]["realtime:cgnet | video"]["values"] == [[100, 100, 10]]
 
 
 @pytest.mark.parametrize(
     ("cells", "says"),
     [
-        (([1.0, 1.0, 0.1], [0.5, 0.2, 0.1]), r"1 of 1 .* -0.3: one\."),
-        (([1.0, 1.0, 0.1], [-0.4, 0.2, 0.1]), r"1 of 1 .* -0.3: none\."),
-        (([1.0, 1.0, 0.1], [0.5, -1.2, 0.1]), r"0 of 1 .* -0.3: none\."),
-        (([0.2, 0.2, 0.1], [0.2, 0.2, 0.1]), r"1 of 1 .* -0.3: none\."),
+        (([100, 100, 10], [50, 20, 10]), r"1 of 1 .* -0.3: one\."),
+        (([100, 100, 10], [-40, 20, 10]), r"1 of 1 .* -0.3: none\."),
+        (([100, 100, 10], [50, -120, 10]), r"0 of 1 .* -0.3: none\."),
+        (([20, 20, 10], [20, 20, 10]), r"1 of 1 .* -0.3: none\."),
     ],
 )
-def test_a_gate_asks_for_the_mean_and_the_worst_cell(cells: tuple[list[float], ...], says: str) -> None:
+def test_a_gate_asks_for_the_mean_and_the_worst_cell(cells: tuple[list[int], ...], says: str) -> None:
     rows = {
-        f"net | s{number}": {"frames": 2, "values": [values, [9.0, 9.0, 0.1]]} for number, values in enumerate(cells)
+        f"net | s{number}": {"frames": 2, "values": [values, [900, 900, 10]]} for number, values in enumerate(cells)
     }
     text = gates_table.compared({"candidates": ["one", "true regions"], "rows": rows})
-    assert re.search(says, text) and f"| one | {np.mean([cell[0] for cell in cells]):+.2f} |" in text
+    assert re.search(says, text) and f"| one | {np.mean([cell[0] for cell in cells]) / 100:+.2f} |" in text
 
 
 def test_the_field_of_the_methods_does_what_was_measured() -> None:
