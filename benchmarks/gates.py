@@ -289,8 +289,8 @@ def packed(gates: dict[str, Any]) -> str:
 
 
 def compact(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as the record holds it: in the candidates' order, changes in hundredths of a point, flicker of all."""
-    found = row | {"values": [[round(100 * value) for value in values] for values in row["values"].values()]}
+    """A row as the record holds it: three changes of each candidate in hundredths of a point, then the next's."""
+    found = row | {"values": [round(100 * value) for values in row["values"].values() for value in values]}
     return found | ({"flicker": list(row["flicker"].values())} if "flicker" in row else {})
 
 

@@ -66,7 +66,8 @@ def drift(found: Gate) -> str:
 def _candidates(found: Gate) -> Iterator[tuple[str, np.ndarray]]:
     """Each candidate with its cells × (pooled, per-frame mean, its standard error)."""
     for number, name in enumerate(found["candidates"]):
-        yield name, np.array([row["values"][number] for row in found["rows"].values()]) / 100
+        cell = slice(3 * number, 3 * number + 3)
+        yield name, np.array([row["values"][cell] for row in found["rows"].values()]) / 100
 
 
 def _cells(name: str, values: np.ndarray) -> list[str]:

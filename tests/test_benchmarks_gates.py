@@ -150,7 +150,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     found = json.loads(out.read_text())
     assert list(found["gates"]) == ["time", "drift"] and len(found["gates"]["time"]["rows"]) == 8
     assert found["gates"]["time"]["candidates"] == ["one"]
-    assert found["gates"]["time"]["rows"]["realtime:cgnet | video"]["values"] == [[100, 100, 10]]
+    assert found["gates"]["time"]["rows"]["realtime:cgnet | video"]["values"] == [100, 100, 10]
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_a_gate_asks_for_the_mean_and_the_worst_cell(cells: tuple[list[int], ...], says: str) -> None:
-    rows = {
-        f"net | s{number}": {"frames": 2, "values": [values, [900, 900, 10]]} for number, values in enumerate(cells)
-    }
+    rows = {f"net | s{number}": {"frames": 2, "values": [*values, 900, 900, 10]} for number, values in enumerate(cells)}
     text = gates_table.compared({"candidates": ["one", "true regions"], "rows": rows})
     assert re.search(says, text) and f"| one | {np.mean([cell[0] for cell in cells]) / 100:+.2f} |" in text
 
