@@ -48,21 +48,21 @@ FOLDERS = {  # images and labels, and whose classes
     "dusk": ("camvid/dusk", "camvid11"), "day": ("camvid/day", "camvid11"),
     "video": ("camvid/video", "camvid11"), "night": ("weather/night", "cityscapes"),
 }  # fmt: skip
-FEWER = {"dusk": slice(0, None, 25), "night": slice(0, None, 4), "day": slice(0, None, 36)}
+FEWER = {"dusk": slice(0, None, 12), "night": slice(0, None, 2), "day": slice(0, None, 20)}
 STREAMS: dict[str, dict[str, slice]] = {  # which frames of what
     "affinity": FEWER,
-    "time": {"video": slice(0, 12), "dusk": slice(0, 8)},
+    "time": {"video": slice(0, 32), "dusk": slice(0, 20)},
     "bias": {"dusk": slice(0, None, 8), "night": slice(None), "day": slice(0, None, 12)},
     "bias after mall-sample": FEWER,
     "bias after views": FEWER,
-    "drift": {"dusk, day": slice(0, None, 36)},
+    "drift": {"dusk, day": slice(0, None, 10)},
 }
 BEFORE, ROUNDS = "norm", 3
 DRIFTING = ("espnetv2:2.0", "realtime:cgnet")
 SHARES = (0.25, 0.5)
 BIAS_SCALE = 0.25  # of the input, where the bias sees its loss
 RATES = (1e-2, 3e-2, 1e-1)
-AFTER = (("cut alone", 0.1), ("cut alone", 0.2), ("without the cut", 0.1))  # losses and rates
+AFTER = (("cut alone", 0.03), ("cut alone", 0.1), ("without the cut", 0.03))  # losses and rates
 WEIGHTS = (0.0, 0.3, 1.0)
 HANDS_ON = ("same place", "same place, running", "color", "color and features", "color and features, running")
 
