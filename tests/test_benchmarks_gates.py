@@ -94,6 +94,17 @@ def test_a_frame_hands_on_to_what_is_alike_even_where_it_moved() -> None:
     assert float(parts.carried(edge(8) + 100, edge(8), values)[1].max()) < 1e-6 < float(weights.min())
 
 
+def test_what_is_alike_everywhere_is_smoothed_around_its_place_and_keeps_its_sum() -> None:
+    point, same = torch.zeros(1, 15, 17), torch.zeros(3, 15, 17)
+    point[0, 7, 8] = 1.0
+    moved = parts.carried(same, same, point)[0][0]
+    assert divmod(int(moved.argmax()), 17) == (7, 8) and torch.allclose(moved, moved.flip(0, 1), atol=1e-6)
+    constant = torch.full((2, 15, 17), 0.5)
+    affinity = Affinity.from_image(torch.rand(1, 3, 15, 17), sigma_xy=3.0)
+    for values in (parts.carried(same, same, constant)[0], parts.applied(affinity, constant)):
+        torch.testing.assert_close(values, constant, atol=1e-4, rtol=0)
+
+
 def test_where_nothing_is_alike_a_frame_keeps_its_prediction() -> None:
     dark, light = Shot(torch.zeros(3, 24, 32), np.zeros((24, 32))), Shot(torch.ones(3, 24, 32), np.zeros((24, 32)))
     now, before = torch.full((3, 24, 32), 0.2), torch.full((3, 24, 32), 0.4)
@@ -157,7 +168,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     ("cells", "says"),
     [
         (([100, 100, 10], [50, 20, 10]), r"1 of 1 .* -0.3: one\."),
-        (([100, 100, 10], [-40, 20, 10]), r"1 of 1 .* -0.3: none\."),
+        (([150, 100, 10], [-40, 20, 10]), r"1 of 1 .* -0.3: none\."),
         (([100, 100, 10], [50, -120, 10]), r"0 of 1 .* -0.3: none\."),
         (([20, 20, 10], [20, 20, 10]), r"1 of 1 .* -0.3: none\."),
     ],

@@ -63,7 +63,10 @@ def _affine(prefix: str, layer: nn.Module) -> set[str]:
 
 
 def _logit_biases(model: Segmenter) -> set[str]:
-    """The names of the biases of layers that give the logits; an auxiliary head's too, which no prediction shows."""
+    """The names of the biases of layers that give the logits.
+
+    An auxiliary head's are among them, which no prediction shows; of branches that are summed each has its own.
+    """
     logits = len(model.classes) + model.extra_logits
     return {
         f"{prefix}.bias" if prefix else "bias"
