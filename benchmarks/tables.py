@@ -19,7 +19,7 @@ from allweather.report.page import markdown
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
 from allweather.runs.summary import image_count
-from benchmarks import carry_over, fidelity, fleet, gpu_tables, guard_table, pareto, passes, scale, views
+from benchmarks import carry_over, fidelity, fleet, gates_table, gpu_tables, guard_table, pareto, passes, scale, views
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, markdown_table, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, export, hostile, layernorm, live, serve
@@ -28,6 +28,7 @@ PAGES = (
     "README.md",
     "docs/results.md",
     "docs/results/carry-over.md",
+    "docs/lab-notes.md",
     "docs/performance.md",
     "docs/methods.md",
     "docs/scale.md",
@@ -227,6 +228,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": demo,
     "export": export,
     "ncut": ncut,
+    **gates_table.TABLES,
     **gpu_tables.TABLES,
     "iteration": iteration,
     "layernorm": layernorm,

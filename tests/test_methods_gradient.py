@@ -1,15 +1,17 @@
-"""What all gradient methods share, step by step in plain torch: optimizer, weight decay, schedule, anchor."""
+"""What all gradient methods share, in plain torch: optimizer, weight decay, schedule, anchor; the last bias."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from tiny import frames, pixelwise
-from torch import Tensor
+from tiny import CLASSES, frames, moved_names, pixelwise, tiny
+from torch import Tensor, nn
 
-from allweather import methods
+from allweather import apply_delta, methods
+from allweather.errors import AllWeatherError
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
 from allweather.models.segmenter import Segmenter
@@ -100,3 +102,27 @@ def test_an_anchor_of_one_holds_every_method_at_the_source(name: str) -> None:
     assert sum(session(image).iterations for image in frames(2)) == 2
     source = pixelwise(10.0).state_dict()
     assert all(torch.equal(value, source[key]) for key, value in session.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["mall-sample", "mall-domain", "tent", "infomax"])
+def test_a_logit_bias_moves_one_number_per_class_and_is_exported(name: str, tmp_path: Path) -> None:
+    settings = {"parameters": "logit-bias", "lr": 0.1, "views": ("plain",), "bn": "source", "episodic": False}
+    source = tiny("batchnorm")
+    session = Session(source, methods.make(name, settings=settings), guard=False)
+    for image in frames(3):
+        session(image)
+    assert moved_names(session, source) == {"head.3.bias"}
+    image = frames(1, seed=7)
+    shift = session.model(image) - source(image)
+    moved = session.model.state_dict()["network.head.3.bias"] - source.state_dict()["network.head.3.bias"]
+    torch.testing.assert_close(shift, moved[:, None, None].expand(1, 3, *shift.shape[2:]), atol=1e-5, rtol=1e-4)
+    session.export(tmp_path / "moved.delta.safetensors")
+    after = apply_delta(tiny("batchnorm"), tmp_path / "moved.delta.safetensors")
+    torch.testing.assert_close(after(image), session.model(image))
+
+
+def test_a_network_without_such_a_bias_is_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1, bias=False))
+    model = Segmenter.wrap(network.eval(), classes=CLASSES, name="unbiased")
+    with pytest.raises(AllWeatherError, match=r"no convolution or linear layer of unbiased has 3 biases.*norm-affine"):
+        Session(model, methods.make("tent", settings={"parameters": "logit-bias"}))

@@ -20,7 +20,8 @@ class GradientMethod(Adaptation):
 
     parameters: str = option(
         "norm-affine",
-        "what moves: all, norm-affine, norm-affine-late (the later half of the norm layers), or a pattern over names",
+        "what moves: all, norm-affine, norm-affine-late (the later half of the norm layers), logit-bias (one number "
+        "per class), or a pattern over names",
     )
     optimizer: Literal["adam", "sgd"] = option("adam", "optimizer")
     lr: float = option(1e-3, "learning rate", low=0)

@@ -1,4 +1,4 @@
-"""Which parameters of a network may move: all, the affine ones of its norm layers, or a name pattern."""
+"""Which parameters of a network may move: all, the affine ones of norm layers, the last bias, or a name pattern."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -6,12 +6,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from allweather.errors import AllWeatherError
 from allweather.models.norm_layers import is_norm_layer
 from allweather.models.segmenter import Segmenter
 
 NORM_AFFINE = ("norm-affine", "norm-affine-late")
+LOGIT_BIAS = "logit-bias"
 
 
 def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn.Parameter]:
@@ -20,8 +22,9 @@ def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn
     Args:
         model: the session's copy.
         which: `all`, `norm-affine` (weights and biases of normalisation layers), `norm-affine-late` (those of the later
-            half of them, in the order in which the network holds them), or an fnmatch pattern over the network's
-            parameter names such as `layer4.*`.
+            half of them, in the order in which the network holds them), `logit-bias` (one number per logit: the bias of
+            each convolution or linear layer that gives as many channels as the network has logits), or an fnmatch
+            pattern over the network's parameter names such as `layer4.*`.
         method: who asks, for the message.
 
     Raises:
@@ -32,6 +35,8 @@ def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn
         layers = [_affine(prefix, module) for prefix, module in network.named_modules() if is_norm_layer(module)]
         layers = [names for names in layers if names]
         wanted = set[str]().union(*layers[len(layers) // 2 if which == "norm-affine-late" else 0 :])
+    elif which == LOGIT_BIAS:
+        wanted = _logit_biases(model)
     else:
         pattern = "*" if which == "all" else which
         wanted = {name for name, _ in network.named_parameters() if fnmatchcase(name, pattern)}
@@ -57,14 +62,34 @@ def _affine(prefix: str, layer: nn.Module) -> set[str]:
     return {f"{prefix}.{name}" if prefix else name for name, _ in layer.named_parameters(recurse=False)}
 
 
+def _logit_biases(model: Segmenter) -> set[str]:
+    """The names of the biases of layers that give the logits.
+
+    An auxiliary head's are among them, which no prediction shows; of branches that are summed each has its own.
+    """
+    logits = len(model.classes) + model.extra_logits
+    return {
+        f"{prefix}.bias" if prefix else "bias"
+        for prefix, layer in model.network.named_modules()
+        if isinstance(layer, _ConvNd | nn.Linear) and layer.bias is not None and len(layer.bias) == logits
+    }
+
+
 def _nothing(model: Segmenter, which: str, method: str) -> str:
     if which in NORM_AFFINE:
         return (
             f"{method} moves the affine parameters of normalisation layers, and {model.name} has none. "
             "Choose what may move instead, e.g. parameters=all."
         )
+    if which == LOGIT_BIAS:
+        logits = len(model.classes) + model.extra_logits
+        return (
+            f"{method}: parameters='{LOGIT_BIAS}' moves the bias of the layer that gives the logits, and no convolution"
+            f" or linear layer of {model.name} has {logits} biases. Choose what may move instead, e.g. "
+            "parameters=norm-affine."
+        )
     examples = ", ".join(name for name, _ in list(model.network.named_parameters())[:3])
     return (
-        f"{method}: parameters='{which}' matches nothing in {model.name}. Expected 'all', 'norm-affine', or a "
-        f"pattern over parameter names such as: {examples or '(the network has no parameters)'}."
+        f"{method}: parameters='{which}' matches nothing in {model.name}. Expected 'all', 'norm-affine', 'logit-bias', "
+        f"or a pattern over parameter names such as: {examples or '(the network has no parameters)'}."
     )
