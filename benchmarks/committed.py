@@ -1,5 +1,6 @@
 """The committed records, read, and how figures of theirs are spelt in the pages."""
 
+import gzip
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -34,8 +35,9 @@ def benchmark_record(name: str) -> dict[str, Any] | None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A file's JSON."""
-    loaded: dict[str, Any] = json.loads(path.read_text())
+    """A file's JSON, of a compressed one too."""
+    content = path.read_bytes()
+    loaded: dict[str, Any] = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     return loaded
 
 

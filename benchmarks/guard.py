@@ -10,7 +10,6 @@ LayerNorm's weights are those that `benchmarks.layernorm train` makes; without t
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from allweather.session.adapted import Prediction
 from allweather.session.guard.policy import Policy
 from allweather.session.guard.signs import compare, cuts, mirror_change
 from benchmarks import layernorm
+from benchmarks.committed import load
 from benchmarks.guard_record import read_rows, write_rows
 
 CAMVID_SIZE = (480, 352)
@@ -157,7 +157,7 @@ def _rounded(value: Any) -> Any:
 
 def collect(root: Path, out: Path, only: str, weights: Path | None) -> None:
     """Writes the file after every row; rows that it holds are not made again."""
-    rows = read_rows(json.loads(out.read_text())) if out.exists() else []
+    rows = read_rows(load(out)) if out.exists() else []
     done = {(row["network"], row["stream"], row["run"]) for row in rows}
     for network, model in networks(root, only, weights):
         for stream, mapping, shots in streams(root, model):

@@ -1,5 +1,6 @@
-"""The record of `benchmarks.guard`: a line for each run, a list of numbers for each frame, their names once."""
+"""The record of `benchmarks.guard`: a line for each run, a list of numbers for each frame, their names once; .gz compressed."""
 
+import gzip
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ def write_rows(rows: Sequence[Row], versions: Mapping[str, str], out: Path) -> N
     lines = [json.dumps({**row, "frames": [_values(columns, frame) for frame in row["frames"]]}, separators=(",", ":"))
              for row in rows]  # fmt: skip
     head = json.dumps({"benchmark": "guard", "versions": versions, "columns": columns}, separators=(",", ":"))
-    out.write_text(head.removesuffix("}") + ',"rows":[\n' + ",\n".join(lines) + "\n]}\n")
+    text = head.removesuffix("}") + ',"rows":[\n' + ",\n".join(lines) + "\n]}\n"
+    out.write_bytes(gzip.compress(text.encode(), mtime=0) if out.suffix == ".gz" else text.encode())
 
 
 def _flat(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ HARM = 2.0  # points lost to the source network that replaced statistics count f
 
 def guard() -> str:
     """Frames that gained but were refused, and that lost but passed, by network: fixed limits, and today's."""
-    found = benchmark_record("guard.json")
+    found = benchmark_record("guard.json.gz")
     if found is None:
         return "not measured"
     head = "| network | run | frames | gained, of these refused | lost, of these passed | lost > 5, of these passed |"

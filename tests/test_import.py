@@ -14,7 +14,7 @@ HEAVY = (
 PUBLIC = {
     "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "CheckpointError", "ClassSet", "Frame", "Guard",
     "InputError", "Live", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session", "SettingsError",
-    "__version__", "apply_delta", "from_hub", "list_models", "load_model", "load_stream", "methods",
+    "__version__", "advise_scale", "apply_delta", "from_hub", "list_models", "load_model", "load_stream", "methods",
     "normalized_cut", "read_image",
 }  # fmt: skip
 
