@@ -1,4 +1,4 @@
-"""The record of `benchmarks.guard`: a line for each run, a list of numbers for each frame, their names once; .gz compressed."""
+"""The record of `benchmarks.guard`: a line for each run, the frames as lists of numbers; .gz is compressed."""
 
 import gzip
 import json
