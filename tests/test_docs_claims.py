@@ -78,7 +78,7 @@ def test_frames_of_camvid() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_plans_records_and_files_that_a_page_names_are_there(page: Path) -> None:
     text = page.read_text()
-    named = set(re.findall(r"\b(?:plans|benchmarks|tests|docs)/[\w./-]*\w\.(?:toml|json|md|py)\b", text))
+    named = set(re.findall(r"\b(?:plans|benchmarks|tests|docs)/[\w./-]*\w\.(?:toml|json(?:\.gz)?|md|py)\b", text))
     missing = [name for name in named if "PLAN" not in name and not (ROOT / name).exists()]
     assert not missing
     links = [link.partition("#")[0] for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text)]

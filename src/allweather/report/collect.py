@@ -82,7 +82,9 @@ class Group:
     @property
     def has_older_views(self) -> bool:
         """Whether the plan names no views, and the records are of others than the preset has today."""
-        if self.method not in METHODS or dict(self.fields).keys() & {"views", "mirror"}:
+        settings = self.records[0].get("session", {}).get("method", {})
+        told = settings.keys() & {"views", "mirror"}
+        if not told or self.method not in METHODS or dict(self.fields).keys() & {"views", "mirror"}:
             return False
         return self.views != make(self.method, self.preset).views
 
