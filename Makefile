@@ -42,6 +42,8 @@ results: $(STAMP)
 	  $(BIN)/allweather report results/runs/$$plan --out results/$$plan.html || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.summarize results/runs benchmarks/records/plans
+	$(BIN)/allweather bench plans/carry-over.toml --out results/carry-over
+	$(BIN)/python -m benchmarks.carry_over results/carry-over --json benchmarks/records/carry-over.json
 	$(BIN)/python -m benchmarks.tables
 
 install: $(STAMP)

@@ -1,13 +1,14 @@
 """What carries over to other networks and weathers: the records of plans/carry-over.toml as one small record.
 
-    ALLWEATHER_ASSETS=DIR allweather bench plans/carry-over.toml --out results/runs/carry-over
-    python -m benchmarks.carry_over results/runs/carry-over --json benchmarks/records/carry-over.json
+    ALLWEATHER_ASSETS=DIR allweather bench plans/carry-over.toml --out results/carry-over
+    python -m benchmarks.carry_over results/carry-over --json benchmarks/records/carry-over.json
 
 A cell is one network on one stream. Gains are in points of mIoU over the classes in the truth: pooled over the frames,
 and as the mean over frames of each frame's own, which rare classes move less; its standard error is over frames.
 """
 
 import argparse
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -37,9 +38,13 @@ def main() -> None:
     records = [read_record(path) for path in sorted(options.runs.glob("*.json"))]
     if not records:
         raise SystemExit(f"no record (.json) in {options.runs}.")
-    hand_out(
-        {"benchmark": "carry-over", "cells": list(cells(records)), "versions": records[0]["versions"]}, options.json
-    )
+    hand_out(_spelt_lines(list(cells(records)), records[0]["versions"]), options.json)
+
+
+def _spelt_lines(found: Sequence[Cell], versions: Mapping[str, str]) -> str:
+    """The record with one cell a line."""
+    head = json.dumps({"benchmark": "carry-over", "versions": versions}, separators=(",", ":")).removesuffix("}")
+    return head + ',"cells":[\n' + ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in found) + "\n]}"
 
 
 def cells(records: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import AllWeatherError, InputError, NotFiniteError, SettingsError
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import batch_in_parts, moving_statistics, own_statistics, replaces_statistics
 from allweather.methods.views import PLAIN, View, mean_softmax, resized
@@ -271,8 +271,8 @@ class AdaptedNetwork:
             seen = view.of(images)
             try:
                 return view.back(predict(seen), images.shape[2:])
-            except (RuntimeError, ValueError) as error:
-                if view.scale == 1:
+            except (RuntimeError, ValueError, InputError) as error:
+                if view.scale == 1 or isinstance(error, NotFiniteError):
                     raise
                 height, width = seen.shape[2:]
                 raise SettingsError(
