@@ -222,7 +222,7 @@ def test_hostile_uploads_are_refused_and_logged(
         ({"set": ["parameters=" + "*a" * 200]}, "at most 200 characters"),
         ({"set": ["lr=__import__('os')"]}, "expected number"),
         ({"set": ["lr"]}, "expected FIELD=VALUE"),
-        ({"preset": "best"}, "unknown preset"),
+        ({"preset": "bset"}, "unknown preset"),
         ({"stream": "../x"}, "expected 1 to 64 letters"),
         ({"answer": "exe"}, "unknown answer"),
         ({"weights": "x"}, "unknown field"),
