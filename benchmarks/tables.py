@@ -126,16 +126,25 @@ def iteration() -> str:
 
 
 def stream() -> str:
-    """Frames per second along a video."""
+    """What a frame costs along a video, as a ratio to the source's, one column per network."""
     found = benchmark_record("performance/stream.json")
     if found is None:
         return "not measured"
-    lines = ["| method | frames per second | median ms | slowest ms |", "|---|---|---|---|"]
-    for name, row in found["rows"].items():
-        lines.append(f"| {name} | {row['frames_per_second']:.2f} | {row['median_ms']:.0f} | {row['worst_ms']:.0f} |")
-    about = f"{found['model']} at {found['size']}, {found['frames']} frames of {found['of']}"
-    about += f", {found['versions']['machine']}."
-    return "\n".join([*lines, "", about])
+    networks = found["networks"]
+    heads = [f"{name}{'' if network['weights'] else ' (random)'}: ms, × source" for name, network in networks.items()]
+    cases = next(iter(networks.values()))["rows"]
+    rows = [
+        [
+            case,
+            *(
+                f"{row['mean_ms']:.0f}, {row['ratio']:.2f}"
+                for row in (each["rows"][case] for each in networks.values())
+            ),
+        ]
+        for case in cases
+    ]
+    said = f"{found['size']}, {found['frames']} frames of {found['of']}, {found['versions']['machine']}."
+    return "\n\n".join([markdown_table(["method", *heads], rows), said])
 
 
 def options() -> str:

@@ -36,6 +36,7 @@ def own_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 SLOW = {  # whole files that `make quick` leaves out, and what they prove; other files mark single tests
+    "test_architecture": "the rules of the house; make check runs them",
     "test_app_output": "outputs on full disks and in other encodings, a real network on real frames",
     "test_app_own": "the how-to pages, from first to last line",
     "test_app_start": "how fast and how quietly commands begin and end",
@@ -44,6 +45,7 @@ SLOW = {  # whole files that `make quick` leaves out, and what they prove; other
     "test_benchmarks_passes": "the passes of every method and preset, counted again",
     "test_data_json_lines": "records on a full disk",
     "test_data_scenes": "statistics of many procedural scenes",
+    "test_docs_claims": "what pages claim; make check runs it",
     "test_docs_export": "the pages on exports, from first to last line",
     "test_docs_live": "the page on cameras, from first to last line",
     "test_docs_serve": "the page on the server, from first to last line",
