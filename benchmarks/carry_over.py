@@ -20,7 +20,7 @@ from allweather.report.derived import miou_of
 from allweather.runs.record_file import read_record
 from benchmarks.committed import benchmark_record, hand_out, markdown_table
 
-RECORD = "carry-over.json"
+RECORD, CHOICE = "carry-over.json", "carry-over-choice.json"
 CHOSE = ("espnetv2:1.0", "espnetv2:2.0", "realtime:cgnet", "realtime:edanet")  # settings were chosen on these
 VIEWS = ["plain", "gamma-mirror-x1.5"]  # of MALL's defaults, and here of every rival
 RIVALS = ("norm", "tent", "infomax")
@@ -215,6 +215,21 @@ def _by(found: list[Cell], key: str, head: str) -> str:
     return markdown_table([head, "source: mIoU %", *labels], rows)
 
 
+def savings() -> str:
+    """What the candidates for the preset `fast` keep, on the networks that choose: plans/carry-over-choice.toml."""
+    record = benchmark_record(CHOICE)
+    if record is None:
+        return "not measured"
+    found = record["cells"]
+    streams = list(dict.fromkeys(cell["stream"] for cell in found))
+    rows = []
+    for label in sorted(_labels(found), key=lambda label: -mean(_gain(cell, label) for cell in found)):
+        gains = [_gain(cell, label) for cell in found]
+        each = (mean(_gain(cell, label) for cell in found if cell["stream"] == stream) for stream in streams)
+        rows.append([label, f"{mean(gains):+.2f}", f"{min(gains):+.2f}", *(f"{gain:+.2f}" for gain in each)])
+    return markdown_table(["method", "mean gain", "worst cell", *streams], rows)
+
+
 def every_cell(found: list[Cell]) -> str:
     """Each network on each stream."""
     labels = [label for label in _labels(found) if label != "source"]
@@ -239,6 +254,7 @@ TABLES = {
     "carry-over-networks": _table(by_network),
     "carry-over-streams": _table(by_stream),
     "carry-over-cells": _table(every_cell),
+    "carry-over-savings": savings,
 }
 
 

@@ -13,7 +13,7 @@ from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
 
 LARGER = 1.5
-BELOW = 0.92  # of the ratio: told the better scale in 10 of 11 cases of eight networks (lab notes)
+BELOW = 0.92  # of the ratio: right in 9 of 12 cells of four networks (docs/results/carry-over.md)
 FRAMES = 8
 
 
