@@ -157,9 +157,11 @@ def tuned() -> str:
     untouched = ", ".join(f"`{name}`" for name in METHODS if name not in settings)
     return (
         "The defaults were chosen on CamVid's dusk frames with ESPNetv2 2.0: MALL's among some forty settings "
-        f"(lab notes), every other method's among {' or '.join(map(str, several))}, its default included, on every "
-        f"second frame (`plans/camvid-tuning.toml`); {untouched}, which needs source images, was left as it is. So "
-        "dusk figures of the defaults are optimistic, MALL's most of all; the day and the other widths chose nothing."
+        "(lab notes), its views on ESPNetv2 1.0 and 2.0, CGNet and EDANet at dusk, at night and by day "
+        "(docs/results/carry-over.md), "
+        f"every other method's among {' or '.join(map(str, several))}, its default included, on every second frame "
+        f"(`plans/camvid-tuning.toml`); {untouched}, which needs source images, was left as it is. So dusk figures of "
+        "the defaults are optimistic, MALL's most of all; ESPNetv2 0.5 and 1.5 chose nothing."
     )
 
 
