@@ -61,11 +61,16 @@ def cells(records: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
             "frames": len(source["images"]),
             "methods": {label: _row(record, source) for label, record in found.items()},
             "leads": {
-                ours: {other: _lead(found[ours], found[other]) for other in found if other != ours}
+                ours: {other: _lead(found[ours], found[other]) for other in found if beside(ours, other)}
                 for ours in OURS
                 if ours in found
             },
         }
+
+
+def beside(ours: str, other: str) -> bool:
+    """Whether a table shows the lead of one over the other: over rivals, and of MALL-domain over its variants."""
+    return other in RIVALS or (ours == "mall-domain" and other.startswith("mall-domain "))
 
 
 def label_of(record: Mapping[str, Any]) -> str:
@@ -89,7 +94,6 @@ def _row(record: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]
         "sky": None if sky is None else round(sky, 1),
         "worst_frame": round(-max(losses), 1),
         "frames_harmed": sum(loss > HARM for loss in losses),
-        "decisions": {kind: count for kind, count in record["decisions"].items() if count and kind != "accepted"},
     }
 
 
@@ -173,9 +177,7 @@ def leads(found: list[Cell]) -> str:
     """MALL beside each rival with the same views, and beside itself without the normalized cut."""
     rows = []
     for ours in OURS:
-        for other in [label for label in _labels(found) if label not in ("source", *OURS)]:
-            if other.startswith(OURS) and ours == "mall-sample":
-                continue  # variants are of mall-domain
+        for other in [label for label in _labels(found) if beside(ours, label)]:
             rows.append(
                 [f"{ours} over {other}", *_beside(found, ours, other), *_beside(_confirming(found), ours, other)]
             )
