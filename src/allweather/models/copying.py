@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from allweather.errors import NetworkError
 from allweather.models.norm_layers import has_own_statistics
+from allweather.models.prelu import adopt_prelus
 from allweather.models.segmenter import Segmenter
 
 _UNCOPYABLE = (
@@ -31,6 +32,7 @@ def independent_copy(model: Segmenter) -> Segmenter:
     - Wrappers of torch.compile and of data parallelism are taken off.
     - BatchNorm layers of a class of their own keep their forward and count as BatchNorm: frozen weights and biases can
       move, statistics can be mixed (`AdoptedBatchNorm`).
+    - PReLU layers give the same without the gradient of slopes that stand still (`QuietPReLU`).
     - TorchScript modules stay as they are: parameters can move, statistics cannot be mixed.
     - Hooks of modules are kept (weight_norm needs them). A hook that is a method of a part of the network belongs to
       the copy's part. Hooks of tensors are not copied.
@@ -57,6 +59,7 @@ def independent_copy(model: Segmenter) -> Segmenter:
     for module in copy.network.modules():
         if has_own_statistics(module):
             _adopt(module)
+    adopt_prelus(copy.network)
     return copy
 
 
