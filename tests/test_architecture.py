@@ -14,11 +14,12 @@ PACKAGE = ROOT / "src" / "allweather"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_TEXT = 4_000_000  # bytes of all that is kept and can be read, records of results included
 SHARED = {
-    "errors", "values", "plugins", "classes", "rgb", "writing", "pictures", "ncut", "models", "methods", "export",
-    "session", "data",
+    "errors", "finite", "values", "plugins", "classes", "rgb", "writing", "pictures", "ncut", "models", "methods",
+    "export", "session", "data",
 }  # fmt: skip
 BELOW = {  # what each room may import, besides itself
     "errors": set(),
+    "finite": set(),
     "classes": set(),
     "values": {"errors"},
     "plugins": {"errors"},
@@ -26,11 +27,11 @@ BELOW = {  # what each room may import, besides itself
     "writing": {"errors"},
     "interrupts": set(),
     "pictures": {"errors", "classes", "rgb", "writing"},
-    "ncut": {"errors"},
-    "models": {"errors", "values", "plugins", "classes", "writing"},
+    "ncut": {"errors", "finite"},
+    "models": {"errors", "finite", "values", "plugins", "classes", "writing"},
     "methods": {"errors", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
-    "export": {"errors", "classes", "writing", "models", "methods"},
-    "session": {"errors", "values", "classes", "rgb", "writing", "pictures", "models", "methods", "ncut", "export"},
+    "export": {"errors", "finite", "classes", "writing", "models", "methods"},
+    "session": SHARED - {"plugins", "data", "session"},
     "data": {"errors", "plugins", "classes", "rgb", "writing", "pictures"},
     "live": {"errors", "interrupts", "plugins", "classes", "rgb", "pictures", "models", "methods", "session", "data"},
     "serve": {"errors", "classes", "rgb", "pictures", "models", "methods", "ncut", "session", "data"},

@@ -13,6 +13,7 @@ from torch.export import Dim, ExportedProgram
 
 from allweather.errors import NetworkError
 from allweather.export.graph import Graph, picture
+from allweather.finite import all_finite
 from allweather.models.segmenter import Segmenter
 
 Size = tuple[int, int]
@@ -71,7 +72,7 @@ def disagreement(found: Tensor, expected: Tensor) -> str:
     """How two predictions B×C×H×W differ, in words; empty where they do not."""
     if found.shape != expected.shape:
         return f"logits of shape {tuple(found.shape)} for {tuple(expected.shape)}"
-    if not found.isfinite().all():
+    if not all_finite(found):
         return "logits that are not finite"
     same = (found.argmax(1) == expected.argmax(1)).float().mean().item()
     away = (found - expected).abs() / expected.std().clamp_min(1e-12)

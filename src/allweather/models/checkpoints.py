@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from allweather.errors import AllWeatherError, CheckpointError
+from allweather.finite import all_finite
 from allweather.models.matching import (
     Stored,
     Weights,
@@ -236,7 +237,7 @@ def _check_numbers(key: str, value: Tensor, wanted: torch.dtype, path: Path) -> 
     if not plain or (value.dtype not in _DTYPES if wanted.is_floating_point else value.is_floating_point()):
         kind = value.dtype if plain else f"{value.dtype}, {value.layout}, on {value.device.type}"
         raise CheckpointError(f"{path}: {key} is {kind}; expected a dense tensor that fits {wanted}. Convert it first.")
-    if wanted.is_floating_point and not value.to(wanted).isfinite().all():
+    if wanted.is_floating_point and not all_finite(value.to(wanted)):
         raise CheckpointError(f"{path}: {key} holds NaN or infinite values; the checkpoint is damaged.")
 
 

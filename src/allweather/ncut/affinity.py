@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from allweather.errors import InputError, NcutAccuracyWarning, NotFiniteError, SettingsError, unknown
+from allweather.finite import all_finite
 from allweather.ncut.dense import dense_affinity, dense_terms
 from allweather.ncut.landmarks import choose_columns
 from allweather.ncut.lowrank import Factors, factorise
@@ -256,11 +257,5 @@ def _check(image: Tensor, mask: Tensor | None, features: Tensor | None, widths: 
     for name, other in (("mask", mask), ("features", features)):
         if other is not None and tuple(other.shape[-2:]) != size:
             raise InputError(f"{name}: expected the image's {size[0]}×{size[1]} pixels, got {tuple(other.shape)}.")
-    if not all(_finite(values) for values in (image, features) if values is not None):
+    if not all(all_finite(values) for values in (image, features) if values is not None):
         raise NotFiniteError("the affinity needs finite pixels and features, and some are NaN or infinite.")
-
-
-def _finite(values: Tensor) -> bool:
-    """Whether all are: where one is not, neither is the sum, which takes a fifth of the time of looking at each."""
-    total = values.sum(dtype=torch.promote_types(values.dtype, torch.float32))
-    return bool(total.isfinite()) or bool(values.isfinite().all())

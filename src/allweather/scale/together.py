@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from allweather.errors import NotFiniteError, SettingsError
+from allweather.finite import all_finite
 from allweather.methods.method import Batch, Method, Objective
 from allweather.models.digest import digest
 from allweather.models.segmenter import Segmenter
@@ -124,7 +125,7 @@ class TogetherSession(Session):
         steps = self._take_steps(own)
         if own.learns and own.images is not None:
             own.prediction = self._prediction(own.images, steps, True)
-            if not own.prediction.logits.isfinite().all():
+            if not all_finite(own.prediction.logits):
                 own.reason = "the prediction is not finite"
         broken = own.images is not None and own.prediction is not None and own.reason is not None
         if self._any(broken):

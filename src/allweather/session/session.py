@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from allweather.errors import CheckpointError, NotFiniteError, SettingsError, unknown
+from allweather.finite import all_finite
 from allweather.methods.method import Batch, Method
 from allweather.methods.settings import settings_of
 from allweather.models.segmenter import Segmenter
@@ -246,7 +247,7 @@ class Session(Streaming, HandsBack):
         steps = take_steps(adapted, batch)
         prediction = None if steps.failure else self._prediction(images, steps, predict)
         if prediction is not None:
-            (finite,) = steps.arrived(steps.read(prediction.logits.isfinite().all()), 1)
+            (finite,) = steps.arrived(steps.read(all_finite(prediction.logits)), 1)
             steps.failure = steps.failure or (None if finite else "the prediction is not finite")
         if steps.failure or prediction is None:
             adapted.restore(before)
@@ -289,10 +290,10 @@ class Session(Streaming, HandsBack):
         except NotFiniteError:  # of a method that cannot work on such images at all
             logits = self._adapted.plain_logits(images)
             return Prediction(logits, logits)
-        if prediction.logits.isfinite().all():
+        if all_finite(prediction.logits):
             return prediction
         source = self._adapted.predict_source(images)
-        return source if source.logits.isfinite().all() else prediction
+        return source if all_finite(source.logits) else prediction
 
     def _averaged(self, images: Tensor, prediction: Prediction) -> tuple[Prediction, Decision]:
         """An accepted prediction; averaged with the source's where replacing its statistics seems to do harm."""

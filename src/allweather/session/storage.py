@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from allweather.errors import CheckpointError
+from allweather.finite import all_finite
 from allweather.models.digest import digest
 from allweather.writing import whole
 
@@ -55,7 +56,7 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
             said = "nothing" if came is None else f"{came.dtype} of shape {tuple(came.shape)}"
             raise CheckpointError(f"{path}: expected {name}, {tensor.dtype} of {tuple(tensor.shape)}; found {said}.")
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite.")
     return tensors
 

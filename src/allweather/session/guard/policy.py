@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from allweather.errors import CheckpointError
+from allweather.finite import all_finite
 from allweather.methods.views import MIRROR, SOURCE, SOURCE_MIRROR
 from allweather.session.adapted import AdaptedNetwork, Prediction
 from allweather.session.guard.limits import Guard
@@ -112,7 +113,7 @@ class Policy:
             self._history.wait -= passed
             return None
         reference = self._adapted.source_logits(images) if first is None else first
-        if not reference.isfinite().all():
+        if not all_finite(reference):
             return Objection("the source network's prediction is not finite", reference, judged=False)
         signs = compare(reference, prediction.plain)
         reason = self._reason(images, reference, prediction, signs)
@@ -170,7 +171,7 @@ class Policy:
 
     def _reason(self, images: Tensor, reference: Tensor, prediction: Prediction, signs: Signs) -> str | None:
         plain = prediction.plain
-        if not plain.isfinite().all():
+        if not all_finite(plain):
             return "the prediction is not finite"
         mirrored, adapted = images.flip(3), self._adapted
         if self.guard.verdict(signs) is None and signs.disagreement <= self.guard.closer_look:
