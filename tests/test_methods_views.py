@@ -1,5 +1,6 @@
 """Views of an image: what their names mean, what is refused, and the way back onto the image's grid."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -143,12 +144,27 @@ class OneSize(torch.nn.Module):
         return self.norm(x) + self.places
 
 
-def test_a_network_of_one_size_is_told_which_view_to_leave_out() -> None:
+@pytest.mark.parametrize("name", ["mall-sample", "mall-domain"])
+@pytest.mark.parametrize("preset", ["recommended", "best"])
+def test_a_network_of_one_size_gets_the_default_views_at_that_size(name: str, preset: str) -> None:
+    model, images = Segmenter.wrap(OneSize().eval(), classes=CLASSES), frames(3)
+    session = Session(model, methods.make(name, preset, model=model), guard=FREE)
+    with pytest.warns(UserWarning, match=r"at x1\.5, 48x36 .* taken at the images' own size") as told:
+        first = session(images[0])
+    assert len(told) == (1 if preset == "recommended" else 2)  # of its scaled views
+    wanted = methods.make(name, settings={"views": "plain,gamma-mirror"}, model=model)
+    other = Session(model, wanted, guard=FREE)
+    torch.testing.assert_close(first.logits, other(images[0]).logits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        for image in images[1:]:
+            torch.testing.assert_close(session(image).logits, other(image).logits)
+
+
+def test_a_scale_that_was_chosen_and_that_a_network_refuses_is_an_error() -> None:
     model, image = Segmenter.wrap(OneSize().eval(), classes=CLASSES), frames(1)[0]
-    with pytest.raises(AllWeatherError, match=r"at x1\.5, 48x36 .*views=plain,gamma-mirror"):
-        Session(model, methods.make("mall-domain", model=model), guard=FREE)(image)
-    without = methods.make("mall-domain", settings={"views": "plain,gamma-mirror"}, model=model)
-    assert Session(model, without, guard=FREE)(image).logits.isfinite().all()
+    with pytest.raises(AllWeatherError, match=r"at x2, 64x48 .*views=plain,gamma-mirror leaves that view out"):
+        Session(model, methods.make("mall-domain", settings={"views": "plain,x2"}, model=model), guard=FREE)(image)
 
 
 def test_mirror_is_an_old_word_for_two_views() -> None:

@@ -1,8 +1,9 @@
 """The session's own copy of a network: what a method may move in it, its optimizer, its prediction, the ways back."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from allweather.errors import AllWeatherError, InputError, NotFiniteError, SettingsError
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import batch_in_parts, moving_statistics, own_statistics, replaces_statistics
+from allweather.methods.option import is_set
 from allweather.methods.views import PLAIN, View, mean_softmax, resized
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
@@ -54,6 +56,7 @@ class AdaptedNetwork:
     ) -> None:
         self.method, self.precision = method, precision
         self.updates, self._digest = 0, ""
+        self._at_own_size: dict[View, View] = {}  # scaled views that the network refused, and what it gets instead
         self._ahead: list[Tensor] = []  # how far the next prediction looks beyond each moved parameter
         with torch.inference_mode(False), torch.enable_grad():
             self.model = independent_copy(model)
@@ -237,14 +240,33 @@ class AdaptedNetwork:
 
     def _predict(self, network: Segmenter, images: Tensor, plain: Tensor | None) -> Prediction:
         seen = {} if plain is None else {PLAIN: plain}
-        seen |= self._look_together(network, images, [view for view in self.method.looks if view not in seen])
-        for view in self.method.looks:
+        seen |= self._look_together(network, images, [view for view in self.looks() if view not in seen])
+        for view in self.looks():
             if view not in seen:
-                seen[view] = self._look(network, images, view)
+                seen |= self._look_at_some_size(network, images, view)
         if len(seen) == 1:
             return Prediction(seen[PLAIN], seen[PLAIN], seen)
-        mean = mean_softmax(seen[view] for view in self.method.looks)
+        mean = mean_softmax(seen[view] for view in self.looks())
         return Prediction(mean.clamp_min(torch.finfo(torch.float32).tiny).log(), seen[PLAIN], seen)
+
+    def looks(self) -> tuple[View, ...]:
+        """The views that the prediction is the mean over: the method's, at the images' size where one was refused."""
+        return tuple(dict.fromkeys(self._at_own_size.get(view, view) for view in self.method.looks))
+
+    def _look_at_some_size(self, network: Segmenter, images: Tensor, view: View) -> dict[View, Tensor]:
+        """The view with its logits; at the images' own size where the network takes no other and nobody asked for it.
+
+        Raises:
+            SettingsError: for a scale that the network refuses and that was chosen.
+        """
+        try:
+            return {view: self._look(network, images, view)}
+        except SettingsError as error:
+            if view.scale == 1 or is_set(self.method, "views", self.method.views):
+                raise
+            warnings.warn(f"{error} It is taken at the images' own size.", stacklevel=2)
+            own = self._at_own_size[view] = replace(view, scale=1.0)
+            return {own: self._look(network, images, own)} if own != PLAIN else {}
 
     def _look_together(self, network: Segmenter, images: Tensor, views: list[View]) -> dict[View, Tensor]:
         """The views that one batch can hold, in one pass, each under its own statistics; none where nothing is gained.
@@ -276,8 +298,8 @@ class AdaptedNetwork:
                     raise
                 height, width = seen.shape[2:]
                 raise SettingsError(
-                    f"views: the network does not take the image at x{view.scale:g}, {width}x{height} ({error}). "
-                    "Leave that view out: views=plain,gamma-mirror."
+                    f"views: the network does not take the image at x{view.scale:g}, {width}x{height} ({error}); "
+                    "views=plain,gamma-mirror leaves that view out."
                 ) from error
 
     @contextmanager
