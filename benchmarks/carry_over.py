@@ -16,11 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from allweather import methods
+from allweather.methods.views import parse_views, passes_of
 from allweather.report.derived import miou_of
 from allweather.runs.record_file import read_record
 from benchmarks.committed import benchmark_record, hand_out, markdown_table
+from benchmarks.passes import cost_of
 
-RECORD, CHOICE = "carry-over.json", "carry-over-choice.json"
+RECORD, CHOICE, PARTS = "carry-over.json", "carry-over-choice.json", "carry-over-parts.json"
 CHOSE = ("espnetv2:1.0", "espnetv2:2.0", "realtime:cgnet", "realtime:edanet")  # settings were chosen on these
 VIEWS = ["plain", "gamma-mirror-x1.5"]  # of MALL's defaults, and here of every rival
 RIVALS = ("norm", "tent", "infomax")
@@ -94,7 +97,13 @@ def _row(record: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]
         "sky": None if sky is None else round(sky, 1),
         "worst_frame": round(-max(losses), 1),
         "frames_harmed": sum(loss > HARM for loss in losses),
+        "harm_seen": sum(loss > HARM for loss, image in zip(losses, record["images"], strict=True) if _refused(image)),
     }
+
+
+def _refused(image: Mapping[str, Any]) -> bool:
+    """Whether the guard has seen something on this frame, or on one before it and rests."""
+    return image["decision"] not in ("accepted", "skipped")
 
 
 def _lead(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
@@ -157,20 +166,34 @@ def summary(found: list[Cell]) -> str:
         gains = [_gain(cell, label) for cell in found]
         night = [cell for cell in found if cell["stream"] == NIGHT]
         sky = [cell["methods"][label]["sky"] - cell["methods"]["source"]["sky"] for cell in night]
-        harmed = sum(cell["methods"][label]["frames_harmed"] for cell in found)
+        harmed, seen = (sum(cell["methods"][label][key] for cell in found) for key in ("frames_harmed", "harm_seen"))
         rows.append(
             [
                 label,
+                _cost(label),
                 f"{mean(gains):+.2f}",
                 f"{mean(_gain(cell, label) for cell in confirming):+.2f}",
                 f"{min(gains):+.2f} to {max(gains):+.2f}",
                 f"{sum(gain < -0.5 for gain in gains)} of {len(gains)}",
                 f"{mean(sky):+.1f}",
                 f"{harmed} of {sum(cell['frames'] for cell in found)}",
+                f"{seen}",
             ]
         )
-    heads = ["method", "mean gain", "on the confirming networks", "range over cells", "cells below source − 0.5"]
-    return markdown_table([*heads, "sky IoU at night", "frames that lose over 5 points of accuracy"], rows)
+    heads = ["method", "in forward passes", "mean gain", "on the confirming networks", "range over cells"]
+    heads += ["cells below source − 0.5"]
+    return markdown_table(
+        [*heads, "sky IoU at night", "frames that lose over 5 points of accuracy", "the guard saw"], rows
+    )
+
+
+def _cost(label: str) -> str:
+    """What a frame costs, in forward passes of the source; the preset `fast` looks at the plain view alone."""
+    name, _, rest = label.partition(" ")
+    preset = rest if rest in methods.METHODS[name].presets else "recommended"
+    plain = name == "source" or preset == "fast"
+    cost = cost_of(name, preset, VIEWS[:1] if plain else VIEWS)
+    return "–" if cost is None else f"{cost:.1f}"
 
 
 def leads(found: list[Cell]) -> str:
@@ -232,6 +255,38 @@ def savings() -> str:
     return markdown_table(["method", "mean gain", "worst cell", *streams], rows)
 
 
+def parts() -> str:
+    """What MALL-domain loses without each of its parts, in adverse weather: plans/carry-over-parts.toml."""
+    record = benchmark_record(PARTS)
+    if record is None:
+        return "not measured"
+    found, ours = record["cells"], "mall-domain"
+    rows = []
+    for other in sorted((label for label in _labels(found) if label.startswith(f"{ours} ")), key=_mean_lead(found)):
+        without = other.removeprefix(f"{ours} ")
+        views = [word.removeprefix("views=").split(",") for word in without.split() if word.startswith("views=")]
+        saved = passes_of(parse_views(VIEWS)) - passes_of(parse_views(views[0])) if views else 0.0
+        gain = mean(_gain(cell, other) for cell in found)
+        rows.append(
+            [
+                without,
+                f"{gain:+.2f}",
+                *_beside(found, ours, other),
+                *_beside(_confirming(found), ours, other)[:2],
+                f"{saved:g}",
+            ]
+        )
+    rows.append(["– (all parts)", f"{mean(_gain(cell, ours) for cell in found):+.2f}", *["–"] * 6])
+    heads = ["changed", "mean gain", "the whole over it: pooled", "mean per frame ± standard error", "worst cell"]
+    return markdown_table(
+        [*heads, "confirming: pooled", "confirming: mean per frame ± standard error", "passes it saves"], rows
+    )
+
+
+def _mean_lead(found: Sequence[Cell]) -> Callable[[str], float]:
+    return lambda other: -mean(pair[0] for pair in _leads(found, "mall-domain", other))
+
+
 def every_cell(found: list[Cell]) -> str:
     """Each network on each stream."""
     labels = [label for label in _labels(found) if label != "source"]
@@ -257,6 +312,7 @@ TABLES = {
     "carry-over-streams": _table(by_stream),
     "carry-over-cells": _table(every_cell),
     "carry-over-savings": savings,
+    "carry-over-parts": parts,
 }
 
 

@@ -4,13 +4,16 @@
 
 Methods take turns, so that a machine whose speed drifts slows them alike; figures are medians over the rounds, and
 ratios are medians of the rounds' ratios. Without --weights they are random, which makes predictions, and with them
-the affinity's rank, unlike real ones.
+the affinity's rank, unlike real ones. `--tent CHECKOUT` times a step of TENT as published beside its authors' own code.
 """
 
 import argparse
+import importlib
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -28,6 +31,7 @@ from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
 from allweather.session import Guard
 from benchmarks.committed import hand_out
+from benchmarks.fidelity_checkout import checkout
 from benchmarks.memory import reset_peak, resident
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,6 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tent", type=Path, help="a checkout of github.com/DequanWang/tent")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     tests = [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_ncut.py"]
@@ -73,6 +78,7 @@ def _record(name: str, options: argparse.Namespace, size: tuple[int, int]) -> di
         "size": options.size,
         "batch": options.batch,
         **measure(model, images, options.rounds, options.precision),
+        **({} if options.tent is None else beside_authors(options.tent, model, images, options.rounds)),
         "versions": versions(),
     }
 
@@ -102,6 +108,36 @@ def measure(model: Segmenter, images: torch.Tensor, rounds: int, precision: Any 
         "rounds": rounds,
         "precision": precision,
     }
+
+
+def beside_authors(root: Path, model: Segmenter, images: torch.Tensor, rounds: int) -> dict[str, Any]:
+    """A step of TENT as published, ours without the guard and its authors', in turns: the mean over all pixels."""
+    ours = Session(model, methods.make("tent", "paper"), guard=Guard(enabled=False))
+    theirs = _authors(root, deepcopy(model))
+    times: list[tuple[float, float]] = []
+    for _ in range(rounds + 1):
+        times.append((_seconds(lambda: ours.adapt(images), images), _seconds(lambda: theirs(images), images)))
+    mine, other = zip(*times[1:], strict=True)
+    return {
+        "tent_as_published_ms": round(1000 * median(mine), 1),
+        "tent_by_its_authors_ms": round(1000 * median(other), 1),
+        "ratio_tent_over_its_authors": _ratio(list(mine), list(other)),
+    }
+
+
+def _authors(root: Path, model: Segmenter) -> Callable[[torch.Tensor], None]:
+    """One step of the checkout's code on the network: its layers, its parameters, its entropy, its optimizer."""
+    with checkout(root):
+        module = importlib.import_module("tent")
+    network = module.configure_model(model)
+    optimizer = torch.optim.Adam(module.collect_params(network)[0], lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0)
+
+    def step(images: torch.Tensor) -> None:
+        module.softmax_entropy(network(images)).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def _session(model: Segmenter, name: str, fields: dict[str, Any], precision: Any) -> Session:

@@ -8,17 +8,16 @@ the method's default adds what it costs. Gain is mIoU over the source's. Writes 
 
 from dataclasses import dataclass
 
-from allweather import methods
-from allweather.methods import make
-from allweather.methods.views import parse_views, passes_of
 from allweather.report.collect import Group, group_records
-from benchmarks.committed import ROOT, benchmark_record, markdown_table, plan_records
-from benchmarks.passes import in_forwards
+from benchmarks.carry_over import VIEWS
+from benchmarks.committed import ROOT, markdown_table, plan_records
+from benchmarks.passes import cost_of
 
 PLANS = ("camvid", "camvid-rivals")
 STREAM, MODEL = "camvid-dusk", "espnetv2:2.0"
 _TICKS = (1, 2, 4, 8, 16, 32, 64)
 _LOWEST = -1.0  # of the axis
+_BESIDE = {tuple(VIEWS[1:]): "MALL's view"}  # how the legend calls views beside the plain one
 _FRONT, _OTHER = "#0a5dc2", "#6b717b"
 FIGURE = ROOT / "docs" / "gain-and-cost.svg"
 
@@ -34,17 +33,15 @@ class Point:
 
 def points() -> list[Point]:
     """Every setting that both the plans' records and the record of passes know, by cost."""
-    passes = benchmark_record("performance/passes.json")
     groups = [group for plan in PLANS for group in group_records(plan_records(plan))]
     here = {group.label: group for group in groups if (group.stream, group.model) == (STREAM, MODEL)}
-    if passes is None or "source" not in here:
+    if "source" not in here:
         return []
-    rows = {name: in_forwards(row) for name, row in passes["rows"].items()}
     source = here["source"].mean("mIoU")
     found = [
         Point(_name(group), cost, group.mean("mIoU") - source)
         for group in here.values()
-        if (cost := _cost(group, rows)) is not None
+        if (cost := _cost(group)) is not None
     ]
     return sorted(found, key=lambda point: (point.cost, -point.gain))
 
@@ -99,18 +96,17 @@ def draw() -> None:
 
 
 def _name(group: Group) -> str:
-    views = group.views == ("plain", "mirror")
     preset = "" if group.preset == "recommended" or group.method == "source" else f" ({group.preset})"
-    return f"{group.method}{preset}{' + mirror' if views else ''}"
+    told = group.has_older_views or dict(group.fields).keys() & {"mirror", "views"}
+    views = f" + {_BESIDE.get(group.views[1:], ', '.join(group.views[1:]))}" if told and group.views[1:] else ""
+    return f"{group.method}{preset}{views}"
 
 
-def _cost(group: Group, rows: dict[str, float]) -> float | None:
+def _cost(group: Group) -> float | None:
     """None for settings whose cost is not counted: fields other than the views, or several updates."""
-    cost = rows.get(f"{group.method} {group.preset}")
-    fields = dict(group.fields)
-    if cost is None or group.method not in methods.METHODS or fields.keys() - {"mirror", "views"}:
+    if dict(group.fields).keys() - {"mirror", "views"}:
         return None
-    return cost + passes_of(parse_views(group.views)) - passes_of(make(group.method, group.preset).looks)
+    return cost_of(group.method, group.preset, group.views)
 
 
 if __name__ == "__main__":

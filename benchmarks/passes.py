@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from allweather import Session, load_model, methods
 from allweather.data.scenes import scene_stream
+from allweather.methods.views import parse_views, passes_of
 from allweather.models.segmenter import Segmenter
 from benchmarks.committed import benchmark_record, hand_out, markdown_table
 from benchmarks.packed import spell_lines
@@ -131,6 +132,15 @@ def table() -> str:
     ]
     about = f"Per frame, over {record['frames']} frames of {record['of']}; a backward pass counts two forward passes."
     return f"{markdown_table(heads, rows)}\n\n{about}"
+
+
+def cost_of(name: str, preset: str, views: Sequence[str]) -> float | None:
+    """What a frame costs, in forward passes, when predicted over these views; None where it was never counted."""
+    record = benchmark_record("performance/passes.json")
+    row = None if record is None else record["rows"].get(f"{name} {preset}")
+    if row is None or name not in methods.METHODS:
+        return None
+    return in_forwards(row) + passes_of(parse_views(views)) - passes_of(methods.make(name, preset).looks)
 
 
 def in_forwards(row: dict[str, float]) -> float:

@@ -24,8 +24,9 @@ def camvid_smaller() -> str:
 
 
 def _beside(plan: str, model: str) -> str:
-    groups = [group for group in group_records(plan_records(plan)) if group.model == model and not group.fields]
-    groups.sort(key=lambda group: group.preset == "paper")
+    groups = [group for group in group_records(plan_records(plan)) if group.model == model]
+    order = list(METHODS)
+    groups.sort(key=lambda group: (group.preset == "paper", order.index(group.method), bool(group.fields)))
     columns = {split: [group for group in groups if group.stream == f"camvid-{split}"] for split in ("dusk", "day")}
     return _grid(columns, apart=True)
 
@@ -79,35 +80,20 @@ def _mark(group: Group) -> str:
     return f" {MARK}" if measures_guard(group.decisions) else ""
 
 
-def ablation() -> str:
-    """Rows of plans/camvid-ablation.toml: what was changed, mIoU at dusk, change to the defaults of MALL-domain."""
-    groups = group_records(plan_records("camvid-ablation"))
-    default = {group.method: group.mean("mIoU") for group in groups if not group.fields}
-    if not {"source", "mall-domain"} <= set(default):
-        return "not measured"
-    rows = []
-    for group in sorted(groups, key=lambda group: -group.mean("mIoU")):
-        changed = ", ".join(f"{key} {plain(value)}" for key, value in group.fields) or "–"
-        value = group.mean("mIoU")
-        figures = pair(value, default["source"], _mark(group))
-        rows.append([group.method, changed, *figures, f"{value - default['mall-domain']:+.2f}", _cell(group)])
-    return table(["method", "changed", "mIoU %", "vs source", "vs mall-domain", COLUMN], rows)
-
-
 def rivals() -> str:
-    """Every method on dusk at its defaults, with its mirror image where it takes one, and MALL's lead on the better."""
+    """Every method on dusk at its defaults and with its mirror image, and MALL's lead on the better with that."""
     groups = group_records(plan_records("camvid") + plan_records("camvid-rivals"))
     shown = [group for group in groups if (group.stream, group.model) == ("camvid-dusk", "espnetv2:2.0")]
     default = {group.method: group for group in shown if group.preset == "recommended" and not group.fields}
-    mirrored = {group.method: group for group in shown if group.fields == (("mirror", True),)}
-    if not {"source", "mall-sample", "mall-domain", "cotta"} <= set(default):
+    mirrored = {group.method: group for group in shown if group.fields and group.views == ("plain", "mirror")}
+    if not {"source", "cotta"} <= set(default) or not {"mall-sample", "mall-domain"} <= set(mirrored):
         return "not measured"
     rows = []
     for name, group in sorted(default.items(), key=lambda row: -row[1].mean("mIoU")):
         twice = mirrored.get(name)
         better = twice if twice is not None and twice.mean("mIoU") > group.mean("mIoU") else group
         ours = ("mall-sample", "mall-domain")
-        leads = ["–" if name.startswith("mall") else _lead(default[mine], better) for mine in ours]
+        leads = ["–" if name.startswith("mall") else _lead(mirrored[mine], better) for mine in ours]
         with_mirror = "–" if twice is None else f"{twice.mean('mIoU'):.2f}{_mark(twice)}"
         figures = pair(group.mean("mIoU"), default["source"].mean("mIoU"), _mark(group))
         rows.append([name, *figures, with_mirror, *leads, f"{1000 * group.seconds:.0f}", _cell(group)])
@@ -182,8 +168,8 @@ def _rounds(plan: str) -> str:
         return "not measured"
     numbers = list(dict.fromkeys(piece.partition("/")[0] for piece in groups[0].pieces))
     shown = [number for number in numbers if int(number) in (1, 2, 5, len(numbers))]
-    heads = ["method", *(f"round {int(number)}" for number in shown), "last − first", "updates per frame"]
-    rows = [[group.marked, *_round(group, numbers, shown), _cell(group)] for group in groups]
+    heads = ["network", "method", *(f"round {int(number)}" for number in shown), "last − first", "updates per frame"]
+    rows = [[group.model, group.marked, *_round(group, numbers, shown), _cell(group)] for group in groups]
     return table([*heads, "ms per frame", COLUMN], rows)
 
 
@@ -215,7 +201,6 @@ PLAN_TABLES: dict[str, Callable[[], str]] = {
     "camvid-smaller": camvid_smaller,
     "widths": widths,
     "clear": clear,
-    "ablation": ablation,
     "rivals": rivals,
     "tuning": tuning,
     "weather-rounds": weather_rounds,

@@ -1,9 +1,9 @@
 """Full records of plans as the small summaries that this repository keeps: `python -m benchmarks.summarize RUNS OUT`.
 
 RUNS holds a folder of records for each plan, as `make results` writes them; OUT gets a file for each folder, in which
-`benchmarks.packed` replaces the summaries of these runs. Every summary
-holds its paired difference to the source on the same frames, those of MALL's defaults that to every other method's run
-on them, of whichever plan, and the first run of each method says which images adaptation hurt.
+`benchmarks.packed` replaces the summaries of these runs. Every summary holds its paired difference to the source on the
+same frames, those of MALL's defaults, whatever their views, that to every other method's run on them, of whichever
+plan, and the first run of each method says which images adaptation hurt.
 """
 
 import sys
@@ -58,7 +58,7 @@ def same_frames(first: Record, second: Record) -> bool:
 def compared(record: Record, other: Record) -> bool:
     """Whether a table may show the record's difference to the other."""
     method, rival = record["run"]["method"], other["run"]["method"]["name"]
-    default = method["preset"] == "recommended" and not method["fields"]
+    default = method["preset"] == "recommended" and not method["fields"].keys() - {"views"}
     ours = method["name"].startswith("mall-") and default
     return rival == "source" or (ours and not rival.startswith("mall-"))
 

@@ -19,7 +19,19 @@ from allweather.report.page import markdown
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
 from allweather.runs.summary import image_count
-from benchmarks import carry_over, fidelity, fleet, gates_table, gpu_tables, guard_table, pareto, passes, scale, views
+from benchmarks import (
+    carry_over,
+    fidelity,
+    fleet,
+    gates_table,
+    gpu_tables,
+    guard_table,
+    long_stream,
+    pareto,
+    passes,
+    scale,
+    views,
+)
 from benchmarks.committed import RECORDS, ROOT, benchmark_record, markdown_table, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, export, hostile, layernorm, live, serve
@@ -243,6 +255,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layernorm": layernorm,
     "stream": stream,
     "live": live,
+    "long-stream": long_stream.table,
     "pareto": pareto.listed,
     "serve": serve,
     "passes": passes.table,

@@ -55,6 +55,12 @@ def test_seeds_gather_and_the_source_comes_first(runs: Path) -> None:
     assert source_of(groups[5], groups) is groups[0]
 
 
+def test_a_list_of_views_is_told_as_people_write_it(tmp_path: Path) -> None:
+    told = {"views": ["plain", "gamma-mirror-x1.5"], "lr": 1e-4}
+    (group,) = group_records(load_records(save(tmp_path, record("norm", 0.5, fields=told))))
+    assert group.label == "norm: lr 0.0001, views plain,gamma-mirror-x1.5"
+
+
 def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> None:
     made = []
     for place, key, value in (

@@ -286,6 +286,8 @@ def _counts(source: Record, record: Record, names: Sequence[str]) -> tuple[Image
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(_short(part) for part in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

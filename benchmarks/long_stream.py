@@ -1,0 +1,134 @@
+"""Three thousand procedural frames in weather that comes and goes, without a reset: does a method decay?
+
+    ALLWEATHER_ASSETS=DIR python -m benchmarks.long_stream --json FILE [--networks NAME,…] [--frames N]
+
+Every frame is a scene of its own. Six kinds of weather come up, are strongest half-way and go again, a hundred frames
+each; that makes a pass, and five passes follow each other. Every method predicts the plain view (others cost much and
+move nothing); those that could return to the source after each image do not. Networks already in the file are kept.
+"""
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from allweather import Session, load_model, methods
+from allweather.classes import CITYSCAPES
+from allweather.data.scenes import render
+from allweather.pictures.enlarge import labels_at
+from allweather.runs.decisions import count
+from allweather.runs.record import versions
+from allweather.scoring.confusion import ConfusionMatrix
+from allweather.session import Decision
+from benchmarks.committed import benchmark_record, hand_out, markdown_table
+from benchmarks.packed import spell_lines
+
+RECORD = "long-stream.json"
+FRAMES, EACH, SIZE = 3000, 100, (256, 128)  # frames in all, of each weather in a pass; width, height
+WEATHER = ("clear", "fog", "night", "rain", "snow", "overcast")
+PASS = EACH * len(WEATHER)
+SEEDS = 700_000  # the first scene's; none of them trained or tuned anything
+NETWORKS = {
+    "demo:streetnet": None,
+    "espnetv2:0.5": "espnetv2/espnetv2_s_0.5_city_512x256.pth",
+    "espnetv2:1.0": "espnetv2/espnetv2_s_1.0_city_512x256.pth",
+    "realtime:edanet": "realtime/edanet_city.pth",
+}
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "source": {},
+    "tent": {"episodic": False},
+    "cotta": {},
+    "rotta": {},
+    "mall-domain": {"views": ("plain",)},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    kept = json.loads(options.json.read_text())["networks"] if options.json and options.json.exists() else {}
+    for name in options.networks.split(","):
+        if name not in kept:
+            kept[name] = measure(name, options.methods.split(","), options.frames)
+        head = {"benchmark": "long-stream", "frames": options.frames, "pass": PASS, "versions": versions()}
+        hand_out(spell_lines({**head, "networks": kept}), options.json)
+
+
+def measure(name: str, chosen: Sequence[str], frames: int) -> dict[str, Any]:
+    """mIoU in % over each pass, for each method, the decisions, and passes over the network per frame."""
+    weights = NETWORKS[name]
+    path = None if weights is None else Path(os.environ["ALLWEATHER_ASSETS"]) / "weights" / weights
+    model = load_model(name, weights=path)
+    sessions = {label: Session(model, methods.make(label, settings=METHODS[label], model=model)) for label in chosen}
+    matrices = {label: [ConfusionMatrix(len(CITYSCAPES)) for _ in range(0, frames, PASS)] for label in chosen}
+    decisions: dict[str, list[Decision]] = {label: [] for label in chosen}
+    for number, (image, truth) in enumerate(drive(frames)):
+        for label, session in sessions.items():
+            result = session(image)
+            decisions[label].append(result.decision)
+            matrices[label][number // PASS].update(labels_at(result.logits, SIZE).astype(int), truth)
+        if number % 100 == 99:
+            print(
+                name,
+                number + 1,
+                {label: round(100 * found[number // PASS].mean_iou, 1) for label, found in matrices.items()},
+                flush=True,
+            )
+    return {
+        label: {
+            "mIoU": [round(100 * matrix.mean_iou, 2) for matrix in matrices[label]],
+            "decisions": count(decisions[label]),
+        }
+        for label in chosen
+    }
+
+
+def drive(frames: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Images 3×H×W in [0, 1] as eight bits hold them, and their labels H×W, which only scoring sees."""
+    for number in range(frames):
+        weather = WEATHER[number // EACH % len(WEATHER)]
+        strength = math.sin(math.pi * (number % EACH + 0.5) / EACH)
+        scene = render(SEEDS + number, weather, SIZE, strength)
+        rgb = np.round(scene.rgb * 255) / 255
+        yield torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1).contiguous(), scene.labels.astype(int)
+
+
+def table() -> str:
+    """Each method's mIoU over the source in every pass, and what the last lost or won to the first."""
+    record = benchmark_record(RECORD)
+    if record is None:
+        return "not measured"
+    networks = record["networks"]
+    rows = []
+    for network, found in networks.items():
+        for label, row in found.items():
+            gains = [value - source for value, source in zip(row["mIoU"], found["source"]["mIoU"], strict=True)]
+            shown = (
+                (f"{value:.2f}" for value in row["mIoU"]) if label == "source" else (f"{gain:+.2f}" for gain in gains)
+            )
+            change = "" if label == "source" else f"{gains[-1] - gains[0]:+.2f}"
+            rows.append([network, label, *shown, change, _changed(row["decisions"])])
+    passes = len(rows[0]) - 4
+    heads = ["network", "method", *(f"pass {number}" for number in range(1, passes + 1)), "last − first"]
+    return markdown_table([*heads, "frames that the guard changed"], rows)
+
+
+def _changed(decisions: Mapping[str, int]) -> str:
+    changed = {name: number for name, number in decisions.items() if number and name != "accepted"}
+    return ", ".join(f"{number} {name}" for name, number in changed.items()) or "none"
+
+
+if __name__ == "__main__":
+    main()
