@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-PLANS := camvid camvid-rivals camvid-tuning camvid-widths clear-camvid clear-scenes camvid-rounds \
+PLANS := camvid camvid-views camvid-rivals camvid-tuning camvid-widths clear-camvid clear-scenes camvid-rounds \
   weather-rounds camvid-iterations weather
 
 .PHONY: demo test quick check docs release-check results install clean

@@ -13,7 +13,7 @@ from benchmarks.carry_over import VIEWS
 from benchmarks.committed import ROOT, markdown_table, plan_records
 from benchmarks.passes import cost_of
 
-PLANS = ("camvid", "camvid-rivals")
+PLANS = ("camvid", "camvid-views", "camvid-rivals")
 STREAM, MODEL = "camvid-dusk", "espnetv2:2.0"
 _TICKS = (1, 2, 4, 8, 16, 32, 64)
 _LOWEST = -1.0  # of the axis

@@ -24,7 +24,8 @@ def camvid_smaller() -> str:
 
 
 def _beside(plan: str, model: str) -> str:
-    groups = [group for group in group_records(plan_records(plan)) if group.model == model]
+    beside = [record for record in plan_records(f"{plan}-views") if record["run"]["method"]["name"] != "source"]
+    groups = [group for group in group_records(plan_records(plan) + beside) if group.model == model]
     order = list(METHODS)
     groups.sort(key=lambda group: (group.preset == "paper", order.index(group.method), bool(group.fields)))
     columns = {split: [group for group in groups if group.stream == f"camvid-{split}"] for split in ("dusk", "day")}
@@ -168,8 +169,8 @@ def _rounds(plan: str) -> str:
         return "not measured"
     numbers = list(dict.fromkeys(piece.partition("/")[0] for piece in groups[0].pieces))
     shown = [number for number in numbers if int(number) in (1, 2, 5, len(numbers))]
-    heads = ["network", "method", *(f"round {int(number)}" for number in shown), "last − first", "updates per frame"]
-    rows = [[group.model, group.marked, *_round(group, numbers, shown), _cell(group)] for group in groups]
+    heads = ["method", *(f"round {int(number)}" for number in shown), "last − first", "updates per frame"]
+    rows = [[group.marked, *_round(group, numbers, shown), _cell(group)] for group in groups]
     return table([*heads, "ms per frame", COLUMN], rows)
 
 

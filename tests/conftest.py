@@ -42,6 +42,7 @@ SLOW = {  # whole files that `make quick` leaves out, and what they prove; other
     "test_app_start": "how fast and how quietly commands begin and end",
     "test_app_video": "clips adapted from the command line",
     "test_benchmarks_gpu": "the script for GPUs, every step of it, on the CPU",
+    "test_benchmarks_long_stream": "a few frames of the long stream, and its table",
     "test_benchmarks_passes": "the passes of every method and preset, counted again",
     "test_data_json_lines": "records on a full disk",
     "test_data_scenes": "statistics of many procedural scenes",

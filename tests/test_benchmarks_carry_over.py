@@ -10,7 +10,8 @@ from benchmarks import carry_over
 def run(method: str, hits: list[int], preset: str = "recommended", model: str = "a", **fields: Any) -> dict[str, Any]:
     """Two classes on frames of 100 pixels, 50 of each; of the first `hits` are found, the rest taken for the second."""
     images = [
-        {"intersection": [hit, 50], "union": [50, 100 - hit], "only_predicted": [], "iterations": 1} for hit in hits
+        {"intersection": [hit, 50], "union": [50, 100 - hit], "only_predicted": [], "decision": decision}
+        for hit, decision in zip(hits, ("shrunk", "accepted"), strict=True)
     ]
     total = sum(hits)
     pooled = [total / (50 * len(hits)), 50 * len(hits) / (100 * len(hits) - total)]
@@ -53,6 +54,7 @@ def test_a_cell_holds_gains_leads_and_harm(found: list[dict[str, Any]]) -> None:
     assert error == pytest.approx(abs(differences[0] - differences[1]) / 2, abs=0.01)
     assert pooled == pytest.approx(100 * ((65 / 100 + 100 / 135) / 2 - (70 / 100 + 100 / 130) / 2), abs=0.01)
     assert cell["methods"]["tent"]["worst_frame"] == -10.0 and cell["methods"]["tent"]["frames_harmed"] == 1
+    assert cell["methods"]["tent"]["harm_seen"] == 1 and cell["methods"]["mall-domain"]["harm_seen"] == 0
     assert cell["leads"]["mall-domain"]["mall-domain ncut_weight=0"][0] > 0
 
 
@@ -60,9 +62,24 @@ def test_tables_tell_confirming_networks_apart(found: list[dict[str, Any]]) -> N
     found[1]["methods"]["tent"]["over_source"][0] = -9.0  # on a network that chose
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in carry_over.summary(found).splitlines()}
     own = found[0]["methods"]["tent"]["over_source"][0]
-    assert rows["tent"][1:4] == [f"{(own - 9) / 2:+.2f}", f"{own:+.2f}", f"-9.00 to {own:+.2f}"]
-    assert rows["tent"][6].startswith("2 of 4")
+    assert rows["tent"][1] == "6.2"  # passes: three, of which one backward, and the larger view
+    assert rows["tent"][2:5] == [f"{(own - 9) / 2:+.2f}", f"{own:+.2f}", f"-9.00 to {own:+.2f}"]
+    assert rows["tent"][7:] == ["2 of 4", "2 |"]
     assert "espnetv2:1.0 (chose)" in carry_over.by_network(found) and "| a |" in carry_over.by_network(found)
     leads = carry_over.leads(found)
     assert "mall-domain over mall-domain ncut_weight=0" in leads and "mall-sample over mall-domain" not in leads
     assert len(carry_over.every_cell(found).splitlines()) == 2 + len(found)
+
+
+def test_parts_are_ordered_by_what_the_whole_gives_over_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [
+        run("source", [30, 40]), run("mall-domain", [40, 50]), run("mall-domain", [45, 50], anchor=0),
+        run("mall-domain", [35, 40], views=["plain"]), run("mall-domain", [38, 50], ncut_weight=0),
+    ]  # fmt: skip
+    found = list(carry_over.cells(records))
+    monkeypatch.setattr(carry_over, "benchmark_record", lambda name: {"cells": found})
+    rows = [line.strip("| ").split(" | ") for line in carry_over.parts().splitlines()[2:]]
+    assert [row[0] for row in rows] == ["views=plain", "ncut_weight=0", "anchor=0", "– (all parts)"]
+    assert [row[-1] for row in rows] == ["2.25", "0", "0", "–"]
+    whole, without = (found[0]["methods"][label]["mIoU"] for label in ("mall-domain", "mall-domain anchor=0"))
+    assert float(rows[2][2]) == pytest.approx(whole - without, abs=0.011) and float(rows[2][2]) < 0

@@ -1,0 +1,47 @@
+"""The long stream: weather that comes and goes, one confusion matrix a pass, and what its table says of decay."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import long_stream
+
+
+def test_weather_is_strongest_half_way_and_every_frame_is_a_scene_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    render = long_stream.render
+
+    def noted(seed: int, weather: str, size: tuple[int, int], strength: float) -> object:
+        asked.append((seed, weather, strength))
+        return render(seed, weather, size, strength)
+
+    monkeypatch.setattr(long_stream, "render", noted)
+    monkeypatch.setattr(long_stream, "EACH", 3)
+    monkeypatch.setattr(long_stream, "SIZE", (32, 16))
+    frames = list(long_stream.drive(21))
+    assert len({seed for seed, *_ in asked}) == 21
+    assert [weather for _, weather, _ in asked[::3]] == [*long_stream.WEATHER, long_stream.WEATHER[0]]
+    assert [round(strength, 2) for *_, strength in asked[:3]] == [0.5, 1.0, 0.5]
+    image, truth = frames[0]
+    assert image.shape == (3, 16, 32) and image.dtype == torch.float32 and truth.shape == (16, 32)
+    assert np.array_equal(image.numpy() * 255, np.round(image.numpy() * 255))  # as eight bits hold it
+
+
+def test_a_pass_has_a_figure_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_stream, "SIZE", (64, 32))
+    monkeypatch.setattr(long_stream, "PASS", 2)
+    found = long_stream.measure("demo:streetnet", ["source", "mall-domain"], 4)
+    assert {label: len(row["mIoU"]) for label, row in found.items()} == {"source": 2, "mall-domain": 2}
+    assert all(0 < value <= 100 for row in found.values() for value in row["mIoU"])
+    assert sum(found["mall-domain"]["decisions"].values()) == 4
+
+
+def test_the_table_tells_gains_and_what_the_last_pass_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {
+        "source": {"mIoU": [50.0, 49.0], "decisions": {"accepted": 4}},
+        "tent": {"mIoU": [52.0, 50.0], "decisions": {"accepted": 3, "shrunk": 1}},
+    }
+    monkeypatch.setattr(long_stream, "benchmark_record", lambda name: {"networks": {"a": rows}})
+    lines = long_stream.table().splitlines()
+    assert lines[0].split(" | ")[-2:] == ["last − first", "frames that the guard changed |"]
+    assert lines[2:] == ["| a | source | 50.00 | 49.00 |  | none |", "| a | tent | +2.00 | +1.00 | -1.00 | 1 shrunk |"]
