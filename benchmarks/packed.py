@@ -1,10 +1,12 @@
 """Summaries of a plan in one file, a run a line that holds what tells it from an earlier one.
 
 `python -m benchmarks.packed pack FOLDER…` replaces folders of summaries by such files beside them;
-`python -m benchmarks.packed unpack FILE FOLDER` writes them as `allweather report` and `compare` read them.
+`python -m benchmarks.packed unpack FILE FOLDER` writes them as `allweather report` and `compare` read them. A file of
+more than a hundred kilobytes is kept compressed.
 """
 
 import argparse
+import gzip
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,8 @@ from allweather.writing import write_bytes
 
 Record = Mapping[str, Any]
 FILE, LIKE, GONE, DERIVED = "file", "like", "-", "derived"  # keys of a line that no record has
-SUFFIX = ".jsonl"
+SUFFIX, COMPRESSED = ".jsonl", ".jsonl.gz"
+LARGE = 100_000  # bytes
 
 
 def pack(records: Mapping[str, Record]) -> str:
@@ -54,8 +57,9 @@ def unpack(text: str) -> dict[str, dict[str, Any]]:
 
 def read_kept(folder: Path) -> dict[str, dict[str, Any]]:
     """The records of a plan by file name: those packed beside the folder, and its own, which are newer."""
-    packed = folder.with_suffix(SUFFIX)
-    found = unpack(packed.read_text()) if packed.exists() else {}
+    found = {}
+    for packed in (folder.with_suffix(suffix) for suffix in (SUFFIX, COMPRESSED)):
+        found |= unpack(_text(packed)) if packed.exists() else {}
     return dict(
         sorted({**found, **{path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}}.items())
     )
@@ -64,7 +68,11 @@ def read_kept(folder: Path) -> dict[str, dict[str, Any]]:
 def write_kept(folder: Path, records: Mapping[str, Record]) -> None:
     """Packs the records beside the folder, and with them all that are there already."""
     together = dict(sorted({**read_kept(folder), **records}.items()))
-    write_bytes(folder.with_suffix(SUFFIX), encode_json(pack(together).rstrip("\n")))
+    content = encode_json(pack(together).rstrip("\n"))
+    large = len(content) > LARGE
+    kept, other = (folder.with_suffix(suffix) for suffix in ((COMPRESSED, SUFFIX) if large else (SUFFIX, COMPRESSED)))
+    write_bytes(kept, gzip.compress(content, mtime=0) if large else content)
+    other.unlink(missing_ok=True)
     if folder.is_dir():
         shutil.rmtree(folder)
 
@@ -73,6 +81,11 @@ def spell_lines(content: Mapping[str, Any]) -> str:
     """JSON with one key of the record a line: short, and kind to diffs."""
     rows = [f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}" for key, value in content.items()]
     return "{\n" + ",\n".join(rows) + "\n}"
+
+
+def _text(packed: Path) -> str:
+    content = packed.read_bytes()
+    return (gzip.decompress(content) if packed.suffix == ".gz" else content).decode()
 
 
 def _told(name: str, record: Record, earlier: Mapping[str, Record]) -> list[str]:
@@ -153,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_kept(folder, {})
         return
     file, folder = options.paths
-    for name, record in unpack(file.read_text()).items():
+    for name, record in unpack(_text(file)).items():
         write_bytes(folder / name, encode_json(spell_lines(record)))
 
 

@@ -22,6 +22,7 @@ from allweather.runs.record_file import read_record
 from allweather.runs.summary import is_summary, key_of, paired, per_image, stops_of, summarize
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session.guard import KINDS
+from benchmarks import packed as packing
 from benchmarks import summarize as command
 from benchmarks.packed import main as packed
 from benchmarks.packed import pack, read_kept, unpack
@@ -150,6 +151,21 @@ def test_a_record_with_a_key_that_packing_needs_is_refused(key: str) -> None:
     changed = {**summary, "figures": {**summary["figures"], key: 1}} if key == "derived" else {**summary, key: 1}
     with pytest.raises(ValueError, match=r"a\.json uses a key"):
         pack({"a.json": changed})
+
+
+def test_a_large_file_is_kept_compressed_and_a_small_one_as_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    save(tmp_path / "runs" / "plan", *RUNS)
+    for large, there, other in ((10, ".jsonl.gz", ".jsonl"), (10**9, ".jsonl", ".jsonl.gz")):
+        monkeypatch.setattr(packing, "LARGE", large)
+        command.main(tmp_path / "runs", tmp_path / "kept")
+        plan = tmp_path / "kept" / "plan"
+        assert plan.with_suffix(there).exists() and not plan.with_suffix(other).exists()
+        packed(["unpack", str(plan.with_suffix(there)), str(tmp_path / there)])
+        found = {path.name: json.loads(path.read_text()) for path in (tmp_path / there).iterdir()}
+        assert found == read_kept(plan) and len(found) == len(RUNS)
 
 
 def test_a_run_whose_summary_is_there_is_not_made_again(tmp_path: Path) -> None:
