@@ -17,7 +17,7 @@ from benchmarks.packed import spell_lines
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 KEPT = ROOT / "benchmarks" / "records"
-PLANS = sorted({path.stem for path in (KEPT / "plans").iterdir()})
+PLANS = sorted(path.name.partition(".")[0] for path in (KEPT / "plans").glob("*.jsonl*"))
 LARGEST = 9000  # bytes of a summary: a few kB, and ten rounds of six weathers twice that
 SMALL = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
