@@ -26,7 +26,7 @@ FLOORS = (  # top to bottom; on one floor imports point to the right
     (
         "below everything",
         "#ececec",
-        ("pictures", "interrupts", "plugins", "values", "writing", "rgb", "classes", "errors"),
+        ("pictures", "interrupts", "plugins", "values", "writing", "rgb", "finite", "classes", "errors"),
     ),
 )
 
