@@ -146,9 +146,9 @@ def _labels(found: Sequence[Cell]) -> list[str]:
     return [label for label in found[0]["methods"] if all(label in cell["methods"] for cell in found)]
 
 
-def _table(draw: Callable[[list[Cell]], str]) -> Callable[[], str]:
+def _table(draw: Callable[[list[Cell]], str], name: str = RECORD) -> Callable[[], str]:
     def table() -> str:
-        record = benchmark_record(RECORD)
+        record = benchmark_record(name)
         return "not measured" if record is None else draw(record["cells"])
 
     return table
@@ -188,11 +188,10 @@ def summary(found: list[Cell]) -> str:
 
 
 def _cost(label: str) -> str:
-    """What a frame costs, in forward passes of the source; the preset `fast` looks at the plain view alone."""
+    """What a frame costs, in forward passes of the source: rivals with the views that all share."""
     name, _, rest = label.partition(" ")
     preset = rest if rest in methods.METHODS[name].presets else "recommended"
-    plain = name == "source" or preset == "fast"
-    cost = cost_of(name, preset, VIEWS[:1] if plain else VIEWS)
+    cost = cost_of(name, preset, VIEWS if name in RIVALS else methods.make(name, preset).views)
     return "–" if cost is None else f"{cost:.1f}"
 
 
@@ -240,12 +239,8 @@ def _by(found: list[Cell], key: str, head: str) -> str:
     return markdown_table([head, "source: mIoU %", *labels], rows)
 
 
-def savings() -> str:
+def savings(found: list[Cell]) -> str:
     """What the candidates for the preset `fast` keep, on the networks that choose: plans/carry-over-choice.toml."""
-    record = benchmark_record(CHOICE)
-    if record is None:
-        return "not measured"
-    found = record["cells"]
     streams = list(dict.fromkeys(cell["stream"] for cell in found))
     rows = []
     for label in sorted(_labels(found), key=lambda label: -mean(_gain(cell, label) for cell in found)):
@@ -255,13 +250,9 @@ def savings() -> str:
     return markdown_table(["method", "mean gain", "worst cell", *streams], rows)
 
 
-def parts() -> str:
+def parts(found: list[Cell]) -> str:
     """What MALL-domain loses without each of its parts, in adverse weather: plans/carry-over-parts.toml."""
-    record = benchmark_record(PARTS)
-    if record is None:
-        return "not measured"
-    found, ours = record["cells"], "mall-domain"
-    rows = []
+    ours, rows = "mall-domain", []
     for other in sorted((label for label in _labels(found) if label.startswith(f"{ours} ")), key=_mean_lead(found)):
         without = other.removeprefix(f"{ours} ")
         views = [word.removeprefix("views=").split(",") for word in without.split() if word.startswith("views=")]
@@ -311,8 +302,8 @@ TABLES = {
     "carry-over-networks": _table(by_network),
     "carry-over-streams": _table(by_stream),
     "carry-over-cells": _table(every_cell),
-    "carry-over-savings": savings,
-    "carry-over-parts": parts,
+    "carry-over-savings": _table(savings, CHOICE),
+    "carry-over-parts": _table(parts, PARTS),
 }
 
 

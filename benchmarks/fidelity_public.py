@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -39,12 +39,18 @@ class Pixels(nn.Module):
 
 
 def tent(root: Path, segmenter: Segmenter, images: Tensor, case: Case) -> list[Step]:
-    with checkout(root):
-        module = importlib.import_module("tent")
-    model = module.configure_model(Pixels(segmenter, images.shape[2:]))
-    optimizer = torch.optim.Adam(module.collect_params(model)[0], lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0)
+    module, model, optimizer = tent_of(root, Pixels(segmenter, images.shape[2:]))
     settings = {"steps": case.settings.get("iterations", 1), "episodic": case.settings.get("episodic", False)}
     return _classify(module.Tent(model, optimizer, **settings), segmenter, images, forgets=settings["episodic"])
+
+
+def tent_of(root: Path, network: nn.Module) -> tuple[ModuleType, nn.Module, torch.optim.Optimizer]:
+    """The checkout's module, the network as it prepares it, and the optimizer of what it moves there."""
+    with checkout(root):
+        module = importlib.import_module("tent")
+    model = module.configure_model(network)
+    optimizer = torch.optim.Adam(module.collect_params(model)[0], lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0)
+    return module, model, optimizer
 
 
 def norm(root: Path, segmenter: Segmenter, images: Tensor, case: Case) -> list[Step]:

@@ -8,7 +8,6 @@ the affinity's rank, unlike real ones. `--tent CHECKOUT` times a step of TENT as
 """
 
 import argparse
-import importlib
 import subprocess
 import sys
 import warnings
@@ -31,7 +30,7 @@ from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
 from allweather.session import Guard
 from benchmarks.committed import hand_out
-from benchmarks.fidelity_checkout import checkout
+from benchmarks.fidelity_public import tent_of
 from benchmarks.memory import reset_peak, resident
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -127,10 +126,7 @@ def beside_authors(root: Path, model: Segmenter, images: torch.Tensor, rounds: i
 
 def _authors(root: Path, model: Segmenter) -> Callable[[torch.Tensor], None]:
     """One step of the checkout's code on the network: its layers, its parameters, its entropy, its optimizer."""
-    with checkout(root):
-        module = importlib.import_module("tent")
-    network = module.configure_model(model)
-    optimizer = torch.optim.Adam(module.collect_params(network)[0], lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0)
+    module, network, optimizer = tent_of(root, model)
 
     def step(images: torch.Tensor) -> None:
         module.softmax_entropy(network(images)).mean().backward()

@@ -23,6 +23,7 @@ from allweather import Session, load_model, methods
 from allweather.classes import CITYSCAPES
 from allweather.data.scenes import render
 from allweather.pictures.enlarge import labels_at
+from allweather.report.refusals import in_words
 from allweather.runs.decisions import count
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def measure(name: str, chosen: Sequence[str], frames: int) -> dict[str, Any]:
-    """mIoU in % over each pass, for each method, the decisions, and passes over the network per frame."""
+    """mIoU in % over each pass, for each method, and the decisions."""
     weights = NETWORKS[name]
     path = None if weights is None else Path(os.environ["ALLWEATHER_ASSETS"]) / "weights" / weights
     model = load_model(name, weights=path)
@@ -101,8 +102,7 @@ def drive(frames: int) -> Iterator[tuple[Tensor, np.ndarray]]:
         weather = WEATHER[number // EACH % len(WEATHER)]
         strength = math.sin(math.pi * (number % EACH + 0.5) / EACH)
         scene = render(SEEDS + number, weather, SIZE, strength)
-        rgb = np.round(scene.rgb * 255) / 255
-        yield torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1).contiguous(), scene.labels.astype(int)
+        yield scene.image(), scene.labels.astype(int)
 
 
 def table() -> str:
@@ -119,15 +119,10 @@ def table() -> str:
                 (f"{value:.2f}" for value in row["mIoU"]) if label == "source" else (f"{gain:+.2f}" for gain in gains)
             )
             change = "" if label == "source" else f"{gains[-1] - gains[0]:+.2f}"
-            rows.append([network, label, *shown, change, _changed(row["decisions"])])
+            rows.append([network, label, *shown, change, in_words([row["decisions"]]) or "none"])
     passes = len(rows[0]) - 4
     heads = ["network", "method", *(f"pass {number}" for number in range(1, passes + 1)), "last − first"]
     return markdown_table([*heads, "frames that the guard changed"], rows)
-
-
-def _changed(decisions: Mapping[str, int]) -> str:
-    changed = {name: number for name, number in decisions.items() if number and name != "accepted"}
-    return ", ".join(f"{number} {name}" for name, number in changed.items()) or "none"
 
 
 if __name__ == "__main__":

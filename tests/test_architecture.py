@@ -31,7 +31,9 @@ BELOW = {  # what each room may import, besides itself
     "models": {"errors", "finite", "values", "plugins", "classes", "writing"},
     "methods": {"errors", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
     "export": {"errors", "finite", "classes", "writing", "models", "methods"},
-    "session": SHARED - {"plugins", "data", "session"},
+    "session": {
+        "errors", "finite", "values", "classes", "rgb", "writing", "pictures", "models", "methods", "ncut", "export",
+    },
     "data": {"errors", "plugins", "classes", "rgb", "writing", "pictures"},
     "live": {"errors", "interrupts", "plugins", "classes", "rgb", "pictures", "models", "methods", "session", "data"},
     "serve": {"errors", "classes", "rgb", "pictures", "models", "methods", "ncut", "session", "data"},
@@ -41,7 +43,7 @@ BELOW = {  # what each room may import, besides itself
     "submit": {"errors", "classes", "rgb", "writing", "pictures", "data"},
     "scale": SHARED | {"interrupts", "runs"},
     "app": SHARED | {"interrupts", "live", "serve", "scoring", "runs", "scale", "report", "submit"},
-}
+}  # fmt: skip
 
 
 @cache

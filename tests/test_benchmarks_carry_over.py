@@ -71,14 +71,13 @@ def test_tables_tell_confirming_networks_apart(found: list[dict[str, Any]]) -> N
     assert len(carry_over.every_cell(found).splitlines()) == 2 + len(found)
 
 
-def test_parts_are_ordered_by_what_the_whole_gives_over_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_are_ordered_by_what_the_whole_gives_over_the_rest() -> None:
     records = [
         run("source", [30, 40]), run("mall-domain", [40, 50]), run("mall-domain", [45, 50], anchor=0),
         run("mall-domain", [35, 40], views=["plain"]), run("mall-domain", [38, 50], ncut_weight=0),
     ]  # fmt: skip
     found = list(carry_over.cells(records))
-    monkeypatch.setattr(carry_over, "benchmark_record", lambda name: {"cells": found})
-    rows = [line.strip("| ").split(" | ") for line in carry_over.parts().splitlines()[2:]]
+    rows = [line.strip("| ").split(" | ") for line in carry_over.parts(found).splitlines()[2:]]
     assert [row[0] for row in rows] == ["views=plain", "ncut_weight=0", "anchor=0", "– (all parts)"]
     assert [row[-1] for row in rows] == ["2.25", "0", "0", "–"]
     whole, without = (found[0]["methods"][label]["mIoU"] for label in ("mall-domain", "mall-domain anchor=0"))

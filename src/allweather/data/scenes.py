@@ -35,6 +35,11 @@ class Scene:
     labels: np.ndarray
     depth: np.ndarray
 
+    def image(self) -> torch.Tensor:
+        """3×H×W float32 in [0, 1], as an 8-bit file would hold it."""
+        rgb = np.round(self.rgb * 255) / 255
+        return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1).contiguous()
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -92,8 +97,7 @@ def scene_stream(condition: str, seeds: range, size: tuple[int, int] = SIZE) -> 
         raise unknown("condition", condition, CONDITIONS)
 
     def read(name: str) -> Frame:
-        rgb = np.round(render(int(name), condition, size).rgb * 255) / 255  # as an 8-bit file would hold it
-        return Frame(name, torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1).contiguous(), size)
+        return Frame(name, render(int(name), condition, size).image(), size)
 
     return Stream([str(seed) for seed in seeds], read)
 

@@ -240,16 +240,16 @@ class AdaptedNetwork:
 
     def _predict(self, network: Segmenter, images: Tensor, plain: Tensor | None) -> Prediction:
         seen = {} if plain is None else {PLAIN: plain}
-        seen |= self._look_together(network, images, [view for view in self.looks() if view not in seen])
-        for view in self.looks():
+        seen |= self._look_together(network, images, [view for view in self._looks() if view not in seen])
+        for view in self._looks():
             if view not in seen:
                 seen |= self._look_at_some_size(network, images, view)
         if len(seen) == 1:
             return Prediction(seen[PLAIN], seen[PLAIN], seen)
-        mean = mean_softmax(seen[view] for view in self.looks())
+        mean = mean_softmax(seen[view] for view in self._looks())
         return Prediction(mean.clamp_min(torch.finfo(torch.float32).tiny).log(), seen[PLAIN], seen)
 
-    def looks(self) -> tuple[View, ...]:
+    def _looks(self) -> tuple[View, ...]:
         """The views that the prediction is the mean over: the method's, at the images' size where one was refused."""
         return tuple(dict.fromkeys(self._at_own_size.get(view, view) for view in self.method.looks))
 
