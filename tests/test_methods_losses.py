@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather import methods
+from allweather.methods.losses import pixel_entropy
 from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.views import mean_probabilities
 from allweather.models.segmenter import Segmenter
@@ -42,6 +43,16 @@ def image_of(probabilities: list[list[float]]) -> Tensor:
 
 def entropy(probabilities: Tensor, axis: int = 1) -> Tensor:
     return -(probabilities * probabilities.log()).sum(axis)
+
+
+def test_the_entropys_closed_gradient_is_that_of_its_definition() -> None:
+    logits = (4 * torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(1))).requires_grad_()
+    plain = entropy(logits.softmax(1))
+    (target,) = torch.autograd.grad((plain * torch.arange(12).view(1, 3, 4)).sum(), logits)
+    found = pixel_entropy(logits)
+    torch.testing.assert_close(found, plain)
+    (gradient,) = torch.autograd.grad((found * torch.arange(12).view(1, 3, 4)).sum(), logits)
+    torch.testing.assert_close(gradient, target, rtol=1e-4, atol=1e-5)
 
 
 def test_infomax_wants_sure_pixels_of_many_classes() -> None:

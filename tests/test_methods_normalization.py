@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from allweather.methods.normalization import BNMode, adopt_statistics, moving_statistics
+from allweather.methods.normalization import BNMode, adopt_statistics, moments, moving_statistics
 from allweather.models.segmenter import Segmenter
 
 
@@ -93,3 +93,40 @@ def test_a_subclass_keeps_its_own_forward() -> None:
     fused.load_state_dict(layer.state_dict())
     target = expected(layer, x, 0.3).relu()
     torch.testing.assert_close(adopted(fused.eval(), "mixed", 0.3).network(x), target)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_moments_far_from_zero_keep_their_digits(layout: torch.memory_format) -> None:
+    values = torch.randn(2, 5, 30, 40, generator=torch.Generator().manual_seed(0))
+    offsets = torch.tensor([0.0, 3.0, -6.0, 1e3, -1e4])  # in standard deviations
+    values = (values + offsets.view(1, 5, 1, 1)).to(memory_format=layout)
+    exact = values.double()
+    mean, var = moments(values)
+    torch.testing.assert_close(mean.double(), exact.mean((0, 2, 3)), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(var.double(), exact.var((0, 2, 3), correction=0), rtol=5e-6, atol=0)
+
+
+def test_moments_of_a_constant_of_vectors_and_of_no_number() -> None:
+    constant = torch.full((1, 2, 7, 9), 1 / 3)
+    constant[0, 1] = 0
+    mean, var = moments(constant)
+    assert mean.tolist() == pytest.approx([1 / 3, 0]) and var.tolist() == pytest.approx([0, 0], abs=1e-12)
+    vectors = torch.randn(6, 3)
+    torch.testing.assert_close(moments(vectors)[1], vectors.var(0, correction=0))
+    vectors[0, 1] = float("nan")
+    assert moments(vectors)[1].isnan().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_statistics_have_torchs_values_and_gradients(affine: bool) -> None:
+    _, x = layer_and_input()
+    layer = nn.BatchNorm2d(4, affine=affine).eval()
+    x = (3 + 2 * x).requires_grad_()
+    moved = [x, *layer.parameters()]
+    plain = functional.batch_norm(x, None, None, layer.weight, layer.bias, training=True)
+    target = torch.autograd.grad(plain.square().sum() + plain[:, :2].exp().sum(), moved)
+    output = adopted(layer, "batch", 0.5).network(x)
+    torch.testing.assert_close(output, plain)
+    found = torch.autograd.grad(output.square().sum() + output[:, :2].exp().sum(), moved)
+    for mine, theirs in zip(found, target, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)

@@ -1,7 +1,9 @@
 """Losses that methods share: entropy of pixels, of mean predictions, and the labels that cross-entropy leaves out."""
 
 from math import log
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 IGNORED = -1  # label of a pixel that teaches nothing
@@ -9,8 +11,24 @@ IGNORED = -1  # label of a pixel that teaches nothing
 
 def pixel_entropy(logits: Tensor) -> Tensor:
     """Shannon entropy of every pixel's prediction, in nats: logits B×C×H×W → B×H×W, values in [0, ln C]."""
-    log_probabilities = logits.float().log_softmax(1)
-    return -(log_probabilities.exp() * log_probabilities).sum(1)
+    return cast(Tensor, _PixelEntropy.apply(logits.float()))
+
+
+class _PixelEntropy(torch.autograd.Function):
+    """The same with its gradient −p (ln p + H) in closed form: two arrays of the logits' size instead of five."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        log_probabilities = logits.log_softmax(1)
+        probabilities = log_probabilities.exp()
+        entropy = -(probabilities * log_probabilities).sum(1)
+        ctx.save_for_backward(probabilities, log_probabilities, entropy)
+        return entropy
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        probabilities, log_probabilities, entropy = ctx.saved_tensors
+        return (log_probabilities + entropy[:, None]).mul_(probabilities).mul_(-gradient[:, None])
 
 
 def mean_entropy(logits: Tensor) -> Tensor:

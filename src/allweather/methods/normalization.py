@@ -1,9 +1,9 @@
 """BatchNorm statistics at test time: the source's, the test images', a mixture, or a running average."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from allweather.models.copying import AdoptedBatchNorm, adopted_class
 from allweather.models.segmenter import Segmenter
 
 BNMode = Literal["source", "mixed", "batch", "running", "train"]
+_CANCELS = 64.0  # squared mean over variance beyond which float32 loses more than two of its seven digits
 SHARED = where(bn=("mixed", "running", "train"))  # the modes in which a share of the batch's statistics is taken
 
 
@@ -110,6 +111,7 @@ class TestTimeStatistics(_BatchNorm):
     mode: BNMode
     share: float
     moving: bool
+    forward_of_layer: ClassVar[Callable[..., Tensor]]  # the forward of the class that was adopted
     parts: int = 1
     seen: tuple[Tensor, Tensor] | None  # mean and variance of the first batch since they were last taken, while moving
 
@@ -124,9 +126,7 @@ class TestTimeStatistics(_BatchNorm):
         if self.mode == "mixed":
             return self._with_statistics(input, *self._blend(input))
         if self.mode == "batch":
-            if self.moving and self.seen is None:
-                self.seen = moments(input.detach().to(cast(Tensor, self.running_mean).dtype))
-            return self._with_statistics(input, None, None)
+            return self._by_this_batch(input)
         if not self.moving:
             return super().forward(input)
         if self.mode == "running":
@@ -136,6 +136,17 @@ class TestTimeStatistics(_BatchNorm):
             return super().forward(input)
         finally:
             self.training = False
+
+    def _by_this_batch(self, input: Tensor) -> Tensor:
+        """Normalised by the input's own statistics, through which its gradient goes."""
+        quick = type(self).forward_of_layer is _BatchNorm.forward and _OfBatch.takes(input)
+        if quick or (self.moving and self.seen is None):
+            seen = moments(input.detach().to(cast(Tensor, self.running_mean).dtype))
+            if self.moving and self.seen is None:
+                self.seen = seen
+            if quick:
+                return cast(Tensor, _OfBatch.apply(input, self.weight, self.bias, *seen, self.eps))
+        return self._with_statistics(input, None, None)
 
     @torch.no_grad()
     def _blend(self, input: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,20 +177,54 @@ class TestTimeStatistics(_BatchNorm):
             self.running_mean, self.running_var = kept
 
 
-def moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel of B×C×…, C each; the variance is that about the mean, so nothing cancels.
+class _OfBatch(torch.autograd.Function):
+    """PyTorch's training-mode BatchNorm on the CPU with moments that are known; its forward takes them slowly."""
 
-    On the CPU `var_mean` over these axes takes twenty times as long as the layer itself.
+    @staticmethod
+    def takes(input: Tensor) -> bool:
+        return input.device.type == "cpu" and input.dtype == torch.float32 and not torch.compiler.is_compiling()
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
+    ) -> Tensor:
+        ctx.eps = eps
+        ctx.save_for_backward(input, weight, mean, (var + eps).rsqrt())
+        return torch.batch_norm(input, weight, bias, mean, var, False, 0.0, eps, False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight, mean, inverse = ctx.saved_tensors
+        found = torch.ops.aten.native_batch_norm_backward(
+            gradient, input, weight, None, None, mean, inverse, True, ctx.eps, ctx.needs_input_grad[:3]
+        )
+        return *found, None, None, None
+
+
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance per channel of B×C×…, C each.
+
+    On the CPU `var_mean` over these axes takes ten times as long as the layer itself, and the difference from the mean
+    is a second copy of the input. So the variance is mean square minus squared mean, and about the mean where those two
+    would cancel.
     """
     axes = [axis for axis in range(values.ndim) if axis != 1]
-    if values.device.type != "cpu":
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
         var, mean = torch.var_mean(values, axes, correction=0)
         return mean, var
-    mean = values.mean(axes)
-    away = (values - mean.view(1, -1, *(1 for _ in axes[1:]))).flatten(2)
+    mean, square = values.mean(axes), _mean_square(values)
+    var = square - mean.square()
+    if (cancels := mean.square() > _CANCELS * var).any():
+        few = values[:, cancels]
+        var[cancels] = _mean_square(few - mean[cancels].view(1, -1, *(1 for _ in axes[1:])))
+    return mean, var
+
+
+def _mean_square(values: Tensor) -> Tensor:
+    """Per channel of B×C×…, C numbers."""
+    flat = values.reshape(*values.shape[:2], -1)
     with torch.autocast(values.device.type, enabled=False):  # vecdot would take the squares in bfloat16
-        squares = torch.linalg.vecdot(away, away)
-    return mean, squares.sum(0) / (values.numel() // values.shape[1])
+        return torch.linalg.vecdot(flat, flat).sum(0) / (values.numel() // values.shape[1])
 
 
 def _adopt(module: _BatchNorm) -> TestTimeStatistics:
@@ -199,4 +244,4 @@ def _rebuilt(layer: type[nn.Module]) -> nn.Module:
 
 @cache
 def _adopted_class(layer: type[_BatchNorm]) -> type[_BatchNorm]:
-    return type(f"TestTime{layer.__name__}", (TestTimeStatistics, layer), {})
+    return type(f"TestTime{layer.__name__}", (TestTimeStatistics, layer), {"forward_of_layer": layer.forward})
