@@ -250,7 +250,7 @@ GATES: dict[str, Gate] = {
     "affinity": affinity,
     "time": time,
     "bias": bias,
-    "bias after mall-sample": partial(bias_after, "mall-sample", {}),
+    "bias after mall-sample": partial(bias_after, "mall-sample", {"vector_rate": 0.0}),
     "bias after views": partial(bias_after, "norm", {"views": ("plain", "gamma-mirror", "x1.5")}),
     "drift": drift,
 }

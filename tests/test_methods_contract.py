@@ -217,6 +217,8 @@ def test_predict_after_a_call_is_the_calls_own_prediction_where_nothing_was_lear
     model = tiny(norm)
     still = {"lr": 0.0, "lookahead": 0.0}
     method = methods.make(name, preset, model=model)
+    if not method.episodic and getattr(method, "vector_rate", 0):
+        still["vector_memory"] = 0.0
     if norm == "batchnorm" and getattr(method, "bn", None) == "train" and method.episodic:
         still["share"] = 0.0  # the statistics too learn nothing
     known = methods.describe_fields(methods.METHODS[name])

@@ -57,6 +57,7 @@ CONTEXT: dict[tuple[str, str], dict[str, Any]] = {
     ("eata", "source_images"): {"redundancy": -1.0},
     ("sar", "recover"): {"episodic": False},
     ("sar", "decay"): {"episodic": False, "recover": 1.0932},
+    ("mall-sample", "vector_memory"): {"episodic": False},
     ("mall-sample", "iterations"): {"lr": 1.0, **FALLS},
     ("*", "stop_tolerance"): {"iterations": 6, "lr": 1.0, **FALLS},
     ("*", "stop_patience"): {"iterations": 6, "stop_tolerance": 1.0, **FALLS},

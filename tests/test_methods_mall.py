@@ -128,7 +128,7 @@ def test_the_affinity_is_that_of_the_first_prediction_at_every_iteration(monkeyp
 
 STATED = {  # by the paper and its supplement: the entire network moves, and Eq. 1 is the whole loss
     "parameters": "all", "ncut_weight": 1.0, "entropy_weight": 0.0, "diversity_weight": 0.0, "feature_sigma": None,
-    "anchor": 0.0, "lookahead": 0.0, "views": ["plain"],
+    "anchor": 0.0, "lookahead": 0.0, "views": ["plain"], "vector_rate": 0.0,
 }  # fmt: skip
 SCRIPTS = {  # of the authors; the paper gives no optimizer, rate, width or mode of BatchNorm
     "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "poly", "bn": "train",

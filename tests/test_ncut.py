@@ -331,6 +331,13 @@ def test_a_second_derivative_is_refused() -> None:
         first.square().sum().backward()
 
 
+def test_an_affinity_prints_as_one_line() -> None:
+    image = torch.rand(2, 3, 8, 12)
+    assert repr(Affinity.from_image(image, implementation="dense")) == "Affinity(2×8×12, dense)"
+    text = repr(Affinity.from_image(image, rank=16, warn_above=1))
+    assert text.startswith("Affinity(2×8×12, rank 16, error ") and text.endswith("%)") and len(text) < 60
+
+
 def test_auto_rank_follows_the_stated_error() -> None:
     generator = torch.Generator().manual_seed(0)
     noisy = (image(60, 80) + 0.02 * torch.randn(1, 3, 60, 80, generator=generator)).clamp(0, 1)

@@ -160,8 +160,11 @@ def test_speed_options_keep_the_labels(name: str, option: dict[str, Any]) -> Non
     image = frames(1)[0]
     plain = Session(tiny("batchnorm"), methods.make(name))(image)
     other = Session(tiny("batchnorm"), methods.make(name), **option)(image)
-    # an untrained network is undecided at many pixels, so that bf16's 8 bits move some labels
-    assert (plain.labels == other.labels).float().mean() > (0.999 if "channels_last" in option else 0.95)
+    # an untrained network is undecided at many pixels, so that bf16's 8 bits move some labels; so does the choice of
+    # landmarks in MALL's affinity of noise
+    exact = "channels_last" in option
+    least = (0.999 if exact else 0.95) if name == "tent" else (0.95 if exact else 0.9)
+    assert (plain.labels == other.labels).float().mean() > least
     assert other.logits.dtype == torch.float32
 
 

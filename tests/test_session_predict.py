@@ -16,7 +16,9 @@ def image() -> Tensor:
     return torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("name", "fields"), [("norm", {}), ("mall-sample", {"lr": 0.0}), ("tent", {"lr": 0.0})])
+@pytest.mark.parametrize(
+    ("name", "fields"), [("norm", {}), ("mall-sample", {"lr": 0.0, "vector_rate": 0.0}), ("tent", {"lr": 0.0})]
+)
 def test_a_mirrored_prediction_is_the_mean_over_the_image_and_its_mirror_image(
     name: str, fields: dict[str, float], image: Tensor
 ) -> None:

@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.errors import AllWeatherError
+from allweather.finite import all_finite
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.losses import diversity, mean_entropy
-from allweather.methods.method import Batch, Objective, State
+from allweather.methods.method import Batch, Objective, Refined, State
 from allweather.methods.option import Need, option, where
 from allweather.methods.stopping import Stopping
+from allweather.methods.vector_scaling import moved_by_cut, scaled, unscaled
 from allweather.methods.views import Views, views_option
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
@@ -37,6 +39,7 @@ _PAPER: dict[str, Any] = {
     "anchor": 0.0,
     "lookahead": 0.0,
     "views": ("plain",),
+    "vector_rate": 0.0,
 }
 
 _BEST = {"views": ("plain", "gamma-mirror", "x1.5", "gamma-mirror-x1.5")}
@@ -45,6 +48,9 @@ _STOPS = Need(
     "iterations above 1, or episodic=false, where it ends the passes of the transductive protocol",
     lambda method: not method.episodic or method.iterations > 1,
 )
+
+_VECTOR = "vector"  # how far gains and biases have moved
+_VECTOR_SCALE, _VECTOR_RANK = 0.125, 48  # where the cut moves them; a quarter of the size or rank 96 gain no more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,28 @@ class Mall(GradientMethod):
         "auto", "rank of the affinity's low-rank form; auto: the lowest that meets the error bound", low=1
     )
     max_rank: int = option(96, "maximum rank of rank=auto", low=1, needs=where(rank="auto"))
+    vector_rate: float = option(
+        0.2,
+        "step of a gain and a bias per class of the prediction down the normalized cut of each image, the length of "
+        "the largest; 0: predictions are not scaled",
+        low=0,
+    )
+    vector_memory: float = option(
+        0.8,
+        "share of those gains and biases that is kept from batch to batch, 0..1",
+        low=0,
+        high=1,
+        needs=Need(
+            "vector_rate above 0 and episodic=false", lambda method: method.vector_rate > 0 and not method.episodic
+        ),
+    )
+
+    def begin(self, model: Segmenter) -> State:
+        state = super().begin(model)
+        if self.vector_rate:
+            device = next(iter(state.parameters.values())).device
+            state.output[_VECTOR] = unscaled(len(model.classes), device)
+        return state
 
     @property
     def stopping(self) -> Stopping:
@@ -110,14 +138,33 @@ class Mall(GradientMethod):
             loss = loss - self.diversity_weight * diversity(probabilities)
         return Objective(logits, loss, watched=ncut)
 
+    @torch.no_grad()
+    def refine(self, state: State, images: Tensor, logits: Tensor) -> Refined:
+        if _VECTOR not in state.output:
+            return Refined(logits)
+        logits = logits if len(self.looks) > 1 else logits.float().log_softmax(1)
+        size = [max(1, int(side * _VECTOR_SCALE)) for side in logits.shape[2:]]
+        small = functional.interpolate(logits, size, mode="bilinear", antialias=True)
+        if not all_finite(small):
+            return Refined(logits)
+        affinity = self._affinity(images, small.softmax(1), self.sigma_xy / 2 * _VECTOR_SCALE, _VECTOR_RANK)
+        moved = moved_by_cut(self.vector_memory * state.output[_VECTOR], small, affinity, self.vector_rate)
+        return Refined(scaled(logits, moved), {_VECTOR: moved})
+
     def affinity(self, images: Tensor, probabilities: Tensor) -> Affinity:
         """The affinity of images B×3×H×W (RGB in [0, 1]) on the grid of the first prediction B×C×h×w."""
+        return self._affinity(images, probabilities, self.sigma_xy * self.scale, self.rank)
+
+    def _affinity(
+        self, images: Tensor, probabilities: Tensor, sigma_xy: float, rank: int | Literal["auto"]
+    ) -> Affinity:
+        """The same with a width in pixels of that grid."""
         size = probabilities.shape[-2:]
         return Affinity.from_image(
             functional.interpolate(images, size, mode="bilinear", antialias=True),
             sigma_rgb=self.sigma_rgb,
-            sigma_xy=self.sigma_xy * self.scale,
-            rank=self.rank,
+            sigma_xy=sigma_xy,
+            rank=rank,
             max_rank=self.max_rank,
             features=None if self.feature_sigma is None else probabilities,
             sigma_features=self.feature_sigma or 1.0,

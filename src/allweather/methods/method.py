@@ -46,6 +46,8 @@ class State:
         parameters: the network's parameters that the optimizer moves, by name.
         buffers: the network's buffers that a forward pass may move (running statistics), by name.
         memory: tensors of the method's own (a teacher, a bank), by name.
+        output: tensors that shape the prediction beside the network (a gain per class), by name. Like parameters they
+            can be averaged over sessions.
         origin: the parameters' values in the source network, for methods that pull back to it; never changed.
         generator: all that is drawn at random is drawn from it; the session puts its own here.
     """
@@ -53,12 +55,18 @@ class State:
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
     buffers: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
+    output: dict[str, Tensor] = field(default_factory=dict)
     origin: dict[str, Tensor] = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=torch.Generator)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that may move, under names that cannot collide."""
-        groups = (("parameters", self.parameters), ("buffers", self.buffers), ("memory", self.memory))
+        groups: tuple[tuple[str, Mapping[str, Tensor]], ...] = (
+            ("parameters", self.parameters),
+            ("buffers", self.buffers),
+            ("memory", self.memory),
+            ("output", self.output),
+        )
         return {f"{group}.{name}": tensor for group, tensors in groups for name, tensor in tensors.items()}
 
 
@@ -75,6 +83,19 @@ class Objective:
     logits: Tensor
     loss: Tensor | None = None
     watched: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A prediction as it is reported.
+
+    Attributes:
+        logits: B×C×H×W.
+        output: what `State.output` becomes once this prediction has been reported and found good, by name.
+    """
+
+    logits: Tensor
+    output: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Method(ABC):
@@ -169,6 +190,18 @@ class Method(ABC):
             images: B×3×H×W, RGB in [0, 1].
         """
         return model(images)
+
+    def refine(self, state: State, images: Tensor, logits: Tensor) -> "Refined":
+        """What is made of a prediction before it is reported. Nothing moves.
+
+        The guard judges the plain view as it was before.
+
+        Args:
+            state: what has moved.
+            images: B×3×H×W, RGB in [0, 1].
+            logits: B×C×H×W: of the plain view, or ln of the mean over the method's views where it has several.
+        """
+        return Refined(logits)
 
     def deployed(self, state: State) -> Mapping[str, Tensor]:
         """The parameters with which the network alone predicts as this method does, by name within the network.

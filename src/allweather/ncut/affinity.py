@@ -51,6 +51,10 @@ class Affinity:
     counts: Tensor
     error: float = 0.0
 
+    def __repr__(self) -> str:
+        form = "dense" if self.rank is None else f"rank {self.rank}, error {self.error:.1%}"
+        return f"Affinity({'×'.join(map(str, self.counts.shape))}, {form})"
+
     @classmethod
     def from_image(
         cls,

@@ -12,6 +12,7 @@ from allweather.session.storage import read_saved, save_session
 
 MAY_DIFFER = ("seed",)  # the rest of what sessions say of themselves is one thing for all
 PARAMETERS, BUFFERS, MEMORY, OWN, COUNTERS = "parameters.", "buffers.", "memory.", "own.", "counters."
+AVERAGED = (PARAMETERS, "output.")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _average(tensors: Mapping[Path, Mapping[str, Tensor]], shares: Mapping[Path,
     """The weighted mean of the moved parameters, made in double precision."""
     first = next(iter(tensors.values()))
     made = {}
-    for name in (name for name in first if name.startswith(PARAMETERS)):
+    for name in (name for name in first if name.startswith(AVERAGED)):
         parts = {path: held.get(name) for path, held in tensors.items()}
         for path, part in parts.items():
             if part is None or part.shape != first[name].shape:

@@ -96,16 +96,21 @@ class TogetherSession(Session):
         return apart(self._result(own.images, prediction, steps, decision, started))[0]
 
     def check_equal(self) -> str:
-        """The digest of the parameters, which all ranks share.
+        """The digest of parameters and gains, which all ranks share.
 
         Raises:
             AllWeatherError: where they do not.
         """
-        return self._ranks.check_equal(self.state.parameters, self._adapted.device())
+        return self._ranks.check_equal(self._shared, self._adapted.device())
 
     def parameters_digest(self) -> str:
         """The digest of this rank's parameters."""
-        return digest(self.state.parameters)
+        return digest(self._shared)
+
+    @property
+    def _shared(self) -> dict[str, Tensor]:
+        """What all ranks share of what moves."""
+        return {**self.state.parameters, **{f"output.{name}": value for name, value in self.state.output.items()}}
 
     def _own(self, image: Tensor | None) -> _Own:
         if image is None:
@@ -212,6 +217,7 @@ class TogetherSession(Session):
             return self._take_back_together(own, worst, before)
         if worst == FINE:
             policy.good = judged or self._adapted.snapshot()
+        self._remember_together(own)
         if own.images is None or own.prediction is None:
             return Decision("skipped", own.reason or "")
         own.prediction, decision = self._averaged(own.images, own.prediction)
@@ -232,10 +238,26 @@ class TogetherSession(Session):
         for _ in range(self.guard.halvings):
             adapted.return_part(policy.good, 0.5)
             if not self._any(not self._stands(own)):
+                self._remember_together(own)
                 return Decision("shrunk", reason)
         adapted.restore(policy.good)
         own.prediction = None if own.images is None else adapted.predict_source(own.images)
         return Decision("rolled-back", reason)
+
+    def _remember_together(self, own: _Own) -> None:
+        """What the ranks' predictions leave behind, on average."""
+        kept = self.state.output
+        left = {} if own.prediction is None else own.prediction.output
+        if not kept:
+            return
+        parts = [(left[name] if left else torch.zeros_like(value)).reshape(-1).float() for name, value in kept.items()]
+        count = torch.full((1,), float(bool(left)), device=self._adapted.device())
+        flat = self._ranks.total(torch.cat([count, *parts]))
+        if not flat[0]:
+            return
+        means = (flat[1:] / flat[0]).split([value.numel() for value in kept.values()])
+        for value, mean in zip(kept.values(), means, strict=True):
+            value.copy_(mean.view_as(value))
 
     def _stands(self, own: _Own) -> bool:
         """Whether this rank's guard takes the network as it is now; its prediction is then this rank's."""

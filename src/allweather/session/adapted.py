@@ -32,11 +32,13 @@ class Prediction:
         logits: what is reported: the mean over the views, or the plain one where there is no other.
         plain: of the images as they are.
         views: of each view that the method looks at, on the images' grid.
+        output: what it leaves behind once it has been reported and found good; see `State.output`.
     """
 
     logits: Tensor
     plain: Tensor
     views: Mapping[View, Tensor] = field(default_factory=dict)
+    output: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class AdaptedNetwork:
@@ -119,6 +121,18 @@ class AdaptedNetwork:
     def predict(self, images: Tensor, plain: Tensor | None = None) -> Prediction:
         """The method's prediction as the network stands; `plain` is the part of it that is known already."""
         return self._predict(self.network, images, plain)
+
+    @torch.no_grad()
+    def reported(self, images: Tensor, plain: Tensor, views: Mapping[View, Tensor] | None = None) -> Prediction:
+        """What the method makes of its plain prediction where there is no other view."""
+        refined = self.method.refine(self.state, images, plain)
+        return Prediction(refined.logits, plain, views or {}, refined.output)
+
+    @torch.no_grad()
+    def remember(self, prediction: Prediction) -> None:
+        """Takes up what a prediction that was reported and found good leaves behind."""
+        for name, value in prediction.output.items():
+            self.state.output[name].copy_(value)
 
     @torch.no_grad()
     def predict_plain(self, images: Tensor) -> Tensor:
@@ -245,9 +259,11 @@ class AdaptedNetwork:
             if view not in seen:
                 seen |= self._look_at_some_size(network, images, view)
         if len(seen) == 1:
-            return Prediction(seen[PLAIN], seen[PLAIN], seen)
+            return self.reported(images, seen[PLAIN], seen)
         mean = mean_softmax(seen[view] for view in self._looks())
-        return Prediction(mean.clamp_min(torch.finfo(torch.float32).tiny).log(), seen[PLAIN], seen)
+        logits = mean.clamp_min(torch.finfo(torch.float32).tiny).log()
+        refined = self.method.refine(self.state, images, logits)
+        return Prediction(refined.logits, seen[PLAIN], seen, refined.output)
 
     def _looks(self) -> tuple[View, ...]:
         """The views that the prediction is the mean over: the method's, at the images' size where one was refused."""

@@ -211,6 +211,7 @@ class Session(Streaming, HandsBack):
                 raise
             if decision.kind in ("accepted", "shrunk"):
                 self._averages.take()
+                adapted.remember(prediction)
             if self.method.episodic:
                 adapted.restore(adapted.source)
         if decision.refused:
@@ -278,8 +279,10 @@ class Session(Streaming, HandsBack):
         if steps.reported is not None:
             return steps.reported
         whole = last.shape[2:] == images.shape[2:]  # not so at another `adapt_scale`
-        if whole and (not predict or (steps.updates and not self.method.report_after)):
+        if whole and not predict:
             return Prediction(last, last)
+        if whole and steps.updates and not self.method.report_after:
+            return self._adapted.reported(images, last)
         known = last if steps.current else None
         return self._adapted.predict_ahead(images, known) if steps.updates else self._adapted.predict(images, known)
 
