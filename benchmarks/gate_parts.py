@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from allweather import methods
 from allweather.errors import NetworkError
 from allweather.methods.losses import diversity, mean_entropy
 from allweather.methods.mall import Mall
 from allweather.methods.normalization import adopt_statistics, own_statistics
+from allweather.methods.vector_scaling import step_down
 from allweather.models.copying import independent_copy
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
@@ -210,6 +212,60 @@ class Bias:
     def shift(self) -> Tensor:
         """The bias, C×1×1."""
         return self.value[:, None, None]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """One way to move gains and biases of a class: what is looked at, how far a step goes, and what is kept of it."""
+
+    rate: float
+    memory: float = 0.0
+    share: float = 0.125  # of the input's size
+    sigma_xy: float = 50.0
+    loss: str = CUT_ALONE
+    gain: bool = True
+
+    @property
+    def sight(self) -> tuple[float, float]:
+        """What `look` depends on."""
+        return self.share, self.sigma_xy
+
+    def look(self, model: Segmenter, image: Tensor, logits: Tensor) -> tuple[Tensor, Affinity]:
+        """Logits 1×C×h×w and the affinity of an image 3×H×W on their grid."""
+        settings = {"scale": self.share, "sigma_xy": self.sigma_xy, "rank": SCALING_RANK}
+        method = methods.make("mall-sample", settings=settings, model=model)
+        assert isinstance(method, Mall)
+        small = resized(logits, part(image.shape[1:], self.share))[None]
+        return small, method.affinity(image[None], small.softmax(1))
+
+    def step(self, moved: Tensor, logits: Tensor, affinity: Affinity) -> Tensor:
+        """Gains and biases 2×C×1×1 after an image."""
+
+        def loss(after: Tensor) -> Tensor:
+            if self.loss == CUT_ALONE:
+                return affinity.normalized_cut(after.softmax(1))
+            return mean_entropy(after) - 0.5 * diversity(after.softmax(1))
+
+        found = step_down(self.memory * moved, logits, loss, self.rate)
+        return found if self.gain else torch.stack([torch.zeros_like(found[0]), found[1]])
+
+
+SCALING_RANK = 48
+SCALINGS = {
+    "0.1": Scaling(0.1),
+    "0.2": Scaling(0.2),
+    "0.3": Scaling(0.3),
+    "0.4": Scaling(0.4),
+    "0.2, bias alone": Scaling(0.2, gain=False),
+    "0.2, a quarter of the size": Scaling(0.2, share=0.25),
+    "0.1, keeping 0.9": Scaling(0.1, 0.9),
+    "0.2, keeping 0.8": Scaling(0.2, 0.8),
+    "0.3, keeping 0.8": Scaling(0.3, 0.8),
+    "0.2, keeping 0.8, σ 100": Scaling(0.2, 0.8, sigma_xy=100.0),
+    "0.2, keeping 0.8, bias alone": Scaling(0.2, 0.8, gain=False),
+    "entropy and diversity 0.2": Scaling(0.2, loss=WITHOUT_CUT),
+    "entropy and diversity 0.2, keeping 0.8": Scaling(0.2, 0.8, loss=WITHOUT_CUT),
+}
 
 
 def drift_fields(weight: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 - time: the prediction mixed with what the frame before hands on, at the same place or by likeness.
 - bias: a number per class added to the logits, moved by MALL's loss, per image or along the stream.
 - bias after …: the same on the prediction of MALL-sample, and on the mean over views.
+- scaling: a gain and a bias per class of MALL-domain's prediction, one step an image, some kept along the stream.
 - drift: rounds of dusk and day at a rate that decays, with the cut and without.
 
 All start from the prediction under mixed statistics (`norm`) but where a name says otherwise, and labels score alone.
@@ -30,6 +31,7 @@ from allweather import Segmenter, Session, load_model, methods
 from allweather.data.labelled import labelled_folders
 from allweather.data.labels import ClassMapping, mapping_between
 from allweather.methods.mall import Mall
+from allweather.methods.vector_scaling import scaled, unscaled
 from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
@@ -47,6 +49,7 @@ NETWORKS = {
 FOLDERS = {  # images and labels, and whose classes
     "dusk": ("camvid/dusk", "camvid11"), "day": ("camvid/day", "camvid11"),
     "video": ("camvid/video", "camvid11"), "night": ("weather/night", "cityscapes"),
+    "bdd": ("weather/bdd", "cityscapes"),
 }  # fmt: skip
 FEWER = {"dusk": slice(0, None, 12), "night": slice(0, None, 2), "day": slice(0, None, 20)}
 STREAMS: dict[str, dict[str, slice]] = {  # which frames of what
@@ -55,6 +58,7 @@ STREAMS: dict[str, dict[str, slice]] = {  # which frames of what
     "bias": {"dusk": slice(0, None, 8), "night": slice(None), "day": slice(0, None, 12)},
     "bias after mall-sample": FEWER,
     "bias after views": FEWER,
+    "scaling": {"dusk": slice(0, None, 8), "night": slice(None), "day": slice(0, None, 12), "bdd": slice(0, None, 2)},
     "drift": {"dusk, day": slice(0, None, 10)},
 }
 BEFORE, ROUNDS = "norm", 3
@@ -224,6 +228,21 @@ def bias_after(
     return scores.row()
 
 
+def scaling(model: Segmenter, shots: Sequence[Shot], mapping: ClassMapping) -> dict[str, Any]:
+    """Gains and biases that move once an image, on the prediction of MALL-domain without them."""
+    session = Session(model, methods.make("mall-domain", settings={"vector_rate": 0.0}, model=model))
+    scores = Scores(mapping)
+    kept = {name: unscaled(len(model.classes), shots[0].image.device) for name in parts.SCALINGS}
+    for shot in shots:
+        logits = session(shot.image).logits.detach()
+        scores.add(BEFORE, logits, shot)
+        sights = {way.sight: way.look(model, shot.image, logits) for way in parts.SCALINGS.values()}
+        for name, way in parts.SCALINGS.items():
+            kept[name] = way.step(kept[name], *sights[way.sight])
+            scores.add(name, scaled(logits, kept[name]), shot)
+    return scores.row()
+
+
 def _bias_method(model: Segmenter) -> Mall:
     method = methods.make("mall-sample", settings={"scale": BIAS_SCALE}, model=model)
     assert isinstance(method, Mall)
@@ -252,6 +271,7 @@ GATES: dict[str, Gate] = {
     "bias": bias,
     "bias after mall-sample": partial(bias_after, "mall-sample", {"vector_rate": 0.0}),
     "bias after views": partial(bias_after, "norm", {"views": ("plain", "gamma-mirror", "x1.5")}),
+    "scaling": scaling,
     "drift": drift,
 }
 

@@ -97,7 +97,7 @@ def draw() -> None:
 
 def _name(group: Group) -> str:
     preset = "" if group.preset == "recommended" or group.method == "source" else f" ({group.preset})"
-    told = group.has_older_views or dict(group.fields).keys() & {"mirror", "views"}
+    told = group.older or dict(group.fields).keys() & {"mirror", "views"}
     views = f" + {_BESIDE.get(group.views[1:], ', '.join(group.views[1:]))}" if told and group.views[1:] else ""
     return f"{group.method}{preset}{views}"
 

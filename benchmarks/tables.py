@@ -229,7 +229,7 @@ def _measured(name: str) -> str:
         frames = image_count(group.records[0])
         decided = in_words(group.decisions)
         found = ", ".join(filter(None, (change, decided and f"of {frames} frames {decided}")))
-        older = f" with views {','.join(group.views)}" if group.has_older_views else ""
+        older = "".join(f", {text}" for text in group.older)
         said.append(f"{group.stream}, preset `{group.preset}`{older}: {group.mean('mIoU'):.2f} mIoU{mark} ({found})")
     if not said:
         return "Measured: not yet."

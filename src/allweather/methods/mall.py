@@ -101,6 +101,7 @@ class Mall(GradientMethod):
         "step of a gain and a bias per class of the prediction down the normalized cut of each image, the length of "
         "the largest; 0: predictions are not scaled",
         low=0,
+        absent=0.0,
     )
     vector_memory: float = option(
         0.8,

@@ -42,6 +42,7 @@ def option(
     high: float = inf,
     above: float = -inf,
     needs: Need | None = None,
+    absent: Any = None,
 ) -> Any:
     """A hyperparameter: a dataclass field with its default, one line of help, and the values that make sense.
 
@@ -49,8 +50,10 @@ def option(
         low, high: the smallest and largest value allowed; of each number where the value is a sequence.
         above: a value that must be exceeded.
         needs: the condition under which the field acts; set without it, the field is refused by name.
+        absent: the value that acts as everything did before there was this field, where the default does not.
     """
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "above": above, "needs": needs})
+    told = {"help": help, "low": low, "high": high, "above": above, "needs": needs, "absent": absent}
+    return field(default=default, metadata=told)
 
 
 def check_ranges(holder: Any, name: str) -> None:

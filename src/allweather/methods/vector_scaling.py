@@ -1,5 +1,7 @@
 """Vector scaling by the normalized cut: a gain and a bias per class of the prediction, moved without labels."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -20,17 +22,24 @@ def scaled(logits: Tensor, moved: Tensor) -> Tensor:
 
 
 def moved_by_cut(moved: Tensor, logits: Tensor, affinity: Affinity, length: float) -> Tensor:
-    """Gains and biases after one step down the normalized cut: 2×C×1×1.
+    """Gains and biases after one step down the normalized cut, as `step_down`; logits on the grid of the affinity.
 
     A class whose regions are badly cut gives way to classes that fit the image better.
+    """
+    return step_down(moved, logits, lambda after: affinity.normalized_cut(after.softmax(1)), length)
+
+
+def step_down(moved: Tensor, logits: Tensor, loss: Callable[[Tensor], Tensor], length: float) -> Tensor:
+    """Gains and biases after one step down a loss: 2×C×1×1.
 
     Args:
         moved: where they are.
-        logits: ln of probabilities B×C×h×w, on the grid of the affinity.
+        logits: ln of probabilities B×C×h×w.
+        loss: of the scaled logits, a number.
         length: of the step: what the gain moves that moves most, and the bias that does.
     """
     with torch.enable_grad():
         asked = moved.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(affinity.normalized_cut(scaled(logits, asked).softmax(1)), asked)
+        (slope,) = torch.autograd.grad(loss(scaled(logits, asked)), asked)
     largest = slope.abs().amax(1, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
     return moved - length * slope / largest

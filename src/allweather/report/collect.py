@@ -23,6 +23,7 @@ from allweather.scoring.intervals import (
 )
 
 Record = Mapping[str, Any]
+VIEWS = {"views", "mirror"}  # the fields that name them, today and before
 FREE_RUNNING = 1000  # patience from which early stopping counts as switched off
 
 
@@ -66,7 +67,7 @@ class Group:
                 if self.free_iterations is not None
                 else f"stopped, at most {most}",
             )
-        shown += [f"views {','.join(self.views)}"] if self.has_older_views else []
+        shown += self.older
         shown += ["only on a shift"] if self.adapt_when == "shift" else []
         return f"{self.method}{preset}{': ' if shown else ''}{', '.join(shown)}"
 
@@ -80,13 +81,17 @@ class Group:
         return ("plain", "mirror") if settings.get("mirror") else ("plain",)  # as older records say it
 
     @property
-    def has_older_views(self) -> bool:
-        """Whether the plan names no views, and the records are of others than the preset has today."""
+    def older(self) -> list[str]:
+        """How the records predict otherwise than the preset does today, where the plan leaves that to the preset."""
         settings = self.records[0].get("session", {}).get("method", {})
-        told = settings.keys() & {"views", "mirror"}
-        if not told or self.method not in METHODS or dict(self.fields).keys() & {"views", "mirror"}:
-            return False
-        return self.views != make(self.method, self.preset).views
+        if self.method not in METHODS:
+            return []
+        today, named, found = make(self.method, self.preset), dict(self.fields).keys(), []
+        if settings.keys() & VIEWS and not named & VIEWS and self.views != today.views:
+            found.append(f"views {','.join(self.views)}")
+        if settings and "vector_rate" not in settings.keys() | named and getattr(today, "vector_rate", 0):
+            found.append("no vector scaling")
+        return found
 
     @property
     def is_source(self) -> bool:

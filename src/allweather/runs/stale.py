@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from allweather import methods
+from allweather.methods.method import Method
 from allweather.models.segmenter import Segmenter
 from allweather.runs.plan import PlannedRun
 from allweather.runs.summary import per_image
@@ -15,8 +16,9 @@ from allweather.session.guard import Guard
 def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> list[str]:
     """What the record was made with that differs today, as dotted keys; a preset's values may have changed since.
 
-    Settings that only one side knows do not count: a field that is new leaves old records as they are. Nor does the
-    guard where nothing was updated, for then it had nothing to judge.
+    Settings that only one side knows do not count: a field that is new leaves old records as they are, unless its
+    default does what nothing did before (`option(absent=…)`). Nor does the guard where nothing was updated, for then it
+    had nothing to judge.
     """
     method = methods.make(
         entry.method.located(entry.method.name), entry.method.preset, entry.method.fields, model=model
@@ -28,7 +30,15 @@ def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> 
         "session": {"method": methods.settings_of(method), **guard},
         "model": {"sha256": None if weights is None else weights.sha256},
     }
-    return _differing(record, json.loads(json.dumps(now)), "")
+    return _differing(_filled(record, method), json.loads(json.dumps(now)), "")
+
+
+def _filled(record: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """The record with the values that fields had in effect before there were such fields."""
+    session = record.get("session", {})
+    entries = getattr(method, "__dataclass_fields__", {}).values()
+    absent = {entry.name: entry.metadata["absent"] for entry in entries if entry.metadata.get("absent") is not None}
+    return {**record, "session": {**session, "method": {**absent, **session.get("method", {})}}}
 
 
 def _differing(before: Any, now: Any, key: str) -> list[str]:
