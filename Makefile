@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 PLANS := camvid camvid-views camvid-rivals camvid-tuning camvid-widths clear-camvid clear-scenes camvid-rounds \
-  weather-rounds camvid-iterations weather
+  camvid-rounds-networks weather-rounds camvid-iterations weather
 
 .PHONY: demo test quick check docs release-check results install clean
 

@@ -38,6 +38,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"infomax lr {lr:g}": ("infomax", {"lr": lr}) for lr in (1e-3, 1e-2)},
     **{f"mall-sample lr {lr:g}": ("mall-sample", {"lr": lr}) for lr in (1e-3, 1e-2)},
     **{f"mall-domain lr {lr:g}": ("mall-domain", {"lr": lr}) for lr in (5e-5, 3e-4, 1e-3)},
+    "mall-sample, not scaled": ("mall-sample", {"lr": 1e-2, "vector_rate": 0.0}),
+    "mall-domain, not scaled": ("mall-domain", {"lr": 3e-4, "vector_rate": 0.0}),
     "mall-sample, more": ("mall-sample", {"lr": 3e-2}),
     "mall-domain, more": ("mall-domain", {"lr": 3e-3}),
 }

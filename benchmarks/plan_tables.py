@@ -162,15 +162,20 @@ def camvid_rounds() -> str:
     return _rounds("camvid-rounds")
 
 
-def _rounds(plan: str) -> str:
+def camvid_rounds_networks() -> str:
+    """The same on four networks."""
+    return _rounds("camvid-rounds-networks", network=True)
+
+
+def _rounds(plan: str, network: bool = False) -> str:
     """Mean mIoU over a round's pieces, rounds 1, 2, 5 and the last, and the share of frames that were adapted to."""
     groups = group_records(plan_records(plan))
     if not groups:
         return "not measured"
     numbers = list(dict.fromkeys(piece.partition("/")[0] for piece in groups[0].pieces))
     shown = [number for number in numbers if int(number) in (1, 2, 5, len(numbers))]
-    heads = ["method", *(f"round {int(number)}" for number in shown), "last − first", "updates per frame"]
-    rows = [[group.marked, *_round(group, numbers, shown), _cell(group)] for group in groups]
+    heads = [*["network"] * network, "method", *(f"round {int(number)}" for number in shown), "last − first", "updates per frame"]
+    rows = [[*[group.model] * network, group.marked, *_round(group, numbers, shown), _cell(group)] for group in groups]
     return table([*heads, "ms per frame", COLUMN], rows)
 
 
@@ -206,4 +211,5 @@ PLAN_TABLES: dict[str, Callable[[], str]] = {
     "tuning": tuning,
     "weather-rounds": weather_rounds,
     "camvid-rounds": camvid_rounds,
+    "camvid-rounds-networks": camvid_rounds_networks,
 }
