@@ -80,7 +80,7 @@ def measure(model: Segmenter, labelled: LabelledStream, sets: tuple[str, ...] = 
     every = tuple(dict.fromkeys(name for names in sets for name in names.split(",")))
     source = Session(model, methods.make("source"))
     larger = ConfusionMatrix(classes)
-    adapting = Session(model, methods.make("mall-domain", settings={"views": every}, model=model))
+    adapting = Session(model, methods.make("mall-domain", settings={"views": every, "vector_rate": 0.0}, model=model))
     before, after = ConfusionMatrix(classes), [ConfusionMatrix(classes) for _ in sets]
     for name in labelled.stream.names:
         image, truth = labelled.stream.read(name).image, labelled.truth(name).labels

@@ -18,7 +18,7 @@ PICTURE = frames(1, seed=9)[0]
 def session_of(model: Segmenter, name: str = "mall-domain", count: int = 4, **settings: Any) -> Session:
     """A session that has adapted to a few frames, its prediction that of one plain view."""
     plain: dict[str, Any] = {
-        "mall-domain": {"views": ("plain",)},
+        "mall-domain": {"views": ("plain",), "vector_rate": 0.0},
         "tent": {"episodic": False},
         "cotta": TEACHER,
         "rotta": {"every": 1, "teacher": 0.5},

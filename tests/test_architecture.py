@@ -29,7 +29,7 @@ BELOW = {  # what each room may import, besides itself
     "pictures": {"errors", "classes", "rgb", "writing"},
     "ncut": {"errors", "finite"},
     "models": {"errors", "finite", "values", "plugins", "classes", "writing"},
-    "methods": {"errors", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
+    "methods": {"errors", "finite", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
     "export": {"errors", "finite", "classes", "writing", "models", "methods"},
     "session": {
         "errors", "finite", "values", "classes", "rgb", "writing", "pictures", "models", "methods", "ncut", "export",

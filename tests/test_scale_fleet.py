@@ -29,7 +29,7 @@ def test_parameters_are_averaged_by_accepted_updates(tmp_path: Path) -> None:
     merged = merge(paths, tmp_path / "m")
     assert merged.weights == {str(paths[0]): 0.75, str(paths[1]): 0.25} and merged.updates == 4 and merged.apart > 0
     a, b, m = (load_file(tmp_path / name) for name in "abm")
-    moved = [name for name in m if name.startswith("parameters.")]
+    moved = [name for name in m if name.startswith(("parameters.", "output."))]
     assert len(moved) == merged.parameters
     for name in moved:
         assert torch.allclose(m[name].double(), 0.75 * a[name].double() + 0.25 * b[name].double(), atol=1e-7)

@@ -13,7 +13,7 @@ from allweather.methods.eta import Eta
 from allweather.methods.infomax import InfoMax
 from allweather.methods.mall import MallDomain, MallSample
 from allweather.methods.memo import Memo
-from allweather.methods.method import Batch, Method, Objective, State
+from allweather.methods.method import Batch, Method, Objective, Refined, State
 from allweather.methods.norm import Norm
 from allweather.methods.normalization import has_statistics
 from allweather.methods.own import find_method
@@ -77,6 +77,6 @@ def make(
 
 
 __all__ = [
-    "METHODS", "Batch", "MallDomain", "MallSample", "Method", "Norm", "Objective", "Source", "State", "Tent",
+    "METHODS", "Batch", "MallDomain", "MallSample", "Method", "Norm", "Objective", "Refined", "Source", "State", "Tent",
     "describe_fields", "make", "settings_of",
 ]  # fmt: skip

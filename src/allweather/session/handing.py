@@ -184,6 +184,7 @@ class HandsBack(ABC):
     def _about(self, statistics: Statistics) -> dict[str, Any]:
         mixes = bool(self._averages.layers)
         views = ["the picture alone; the session averages views"] if len(self.method.looks) > 1 else []
+        views += ["classes are not scaled; the session scales them"] if self.state.output else []
         return {
             "network": self.model.name,
             "classes": list(self.model.classes.names),
