@@ -163,7 +163,7 @@ def camvid_rounds() -> str:
 
 
 def camvid_rounds_networks() -> str:
-    """The same on four networks."""
+    """The same on other networks."""
     return _rounds("camvid-rounds-networks", network=True)
 
 
