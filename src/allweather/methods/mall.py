@@ -62,7 +62,7 @@ class Mall(GradientMethod):
 
     loss = ncut_weight · Σ_p w_p S_pᵀA(1 − S_p) / dᵀS_p + entropy_weight · mean H(S_i) − diversity_weight · H(mean S)
 
-    What is reported is (1 + g_c) · ln p_c + b_c, p the mean over the views; a step down the normalized cut of each image
+    What is reported is (1 + g_c) · ln p_c + b_c, p the mean over the views; a step down each image's normalized cut
     moves g and b.
     """
 
