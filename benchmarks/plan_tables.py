@@ -174,7 +174,13 @@ def _rounds(plan: str, network: bool = False) -> str:
         return "not measured"
     numbers = list(dict.fromkeys(piece.partition("/")[0] for piece in groups[0].pieces))
     shown = [number for number in numbers if int(number) in (1, 2, 5, len(numbers))]
-    heads = [*["network"] * network, "method", *(f"round {int(number)}" for number in shown), "last − first", "updates per frame"]
+    heads = [
+        *["network"] * network,
+        "method",
+        *(f"round {int(number)}" for number in shown),
+        "last − first",
+        "updates per frame",
+    ]
     rows = [[*[group.model] * network, group.marked, *_round(group, numbers, shown), _cell(group)] for group in groups]
     return table([*heads, "ms per frame", COLUMN], rows)
 
