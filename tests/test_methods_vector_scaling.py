@@ -103,3 +103,12 @@ def test_learning_without_a_prediction_moves_no_gain() -> None:
     session = Session(tiny("batchnorm"), "mall-domain")
     session.adapt(frames(1)[0])
     assert not vector(session).any()
+
+
+@pytest.mark.parametrize("views", [("plain",), ("plain", "mirror")])
+def test_a_constant_on_all_logits_of_a_pixel_changes_nothing(views: tuple[str, ...]) -> None:
+    session = Session(tiny("batchnorm"), methods.make("mall-domain", settings={"views": views}))
+    image = frames(1)
+    plain, shift = session._adapted.predict_plain(image), 3 * frames(1, seed=1)[:, :1]
+    here, shifted = (session._adapted.reported(image, logits).logits.softmax(1) for logits in (plain, plain + shift))
+    torch.testing.assert_close(here, shifted, atol=1e-3, rtol=0)  # the affinity rounds

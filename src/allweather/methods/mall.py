@@ -15,7 +15,7 @@ from allweather.methods.method import Batch, Objective, Refined, State
 from allweather.methods.option import Need, option, where
 from allweather.methods.stopping import Stopping
 from allweather.methods.vector_scaling import moved_by_cut, scaled, unscaled
-from allweather.methods.views import Views, views_option
+from allweather.methods.views import Views, resized, views_option
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 
@@ -148,8 +148,7 @@ class Mall(GradientMethod):
         if _VECTOR not in state.output:
             return Refined(logits)
         logits = logits if len(self.looks) > 1 else logits.float().log_softmax(1)
-        size = [max(1, int(side * _VECTOR_SCALE)) for side in logits.shape[2:]]
-        small = functional.interpolate(logits, size, mode="bilinear", antialias=True)
+        small = resized(logits, _VECTOR_SCALE)
         if not all_finite(small):
             return Refined(logits)
         affinity = self._affinity(images, small.softmax(1), self.sigma_xy * _VECTOR_WIDTH * _VECTOR_SCALE, _VECTOR_RANK)

@@ -124,9 +124,9 @@ class AdaptedNetwork:
 
     @torch.no_grad()
     def reported(self, images: Tensor, plain: Tensor, views: Mapping[View, Tensor] | None = None) -> Prediction:
-        """What the method makes of its plain prediction where there is no other view."""
-        refined = self.method.refine(self.state, images, plain)
-        return Prediction(refined.logits, plain, views or {}, refined.output)
+        """What the method makes of its plain prediction where no other view is known."""
+        logits = plain if len(self.method.looks) == 1 else plain.float().log_softmax(1)
+        return self._refined(images, logits, plain, views or {})
 
     @torch.no_grad()
     def remember(self, prediction: Prediction) -> None:
@@ -261,9 +261,11 @@ class AdaptedNetwork:
         if len(seen) == 1:
             return self.reported(images, seen[PLAIN], seen)
         mean = mean_softmax(seen[view] for view in self._looks())
-        logits = mean.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return self._refined(images, mean.clamp_min(torch.finfo(torch.float32).tiny).log(), seen[PLAIN], seen)
+
+    def _refined(self, images: Tensor, logits: Tensor, plain: Tensor, views: Mapping[View, Tensor]) -> Prediction:
         refined = self.method.refine(self.state, images, logits)
-        return Prediction(refined.logits, seen[PLAIN], seen, refined.output)
+        return Prediction(refined.logits, plain, views, refined.output)
 
     def _looks(self) -> tuple[View, ...]:
         """The views that the prediction is the mean over: the method's, at the images' size where one was refused."""
