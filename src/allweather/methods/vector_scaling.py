@@ -18,7 +18,7 @@ def unscaled(classes: int, device: torch.device) -> Tensor:
 def scaled(logits: Tensor, moved: Tensor) -> Tensor:
     """ln of probabilities B×C×H×W times 1 plus how far each class's gain has moved, plus its bias."""
     gain, bias = moved
-    return logits * (1 + gain) + bias
+    return torch.addcmul(bias, logits, 1 + gain)
 
 
 def moved_by_cut(moved: Tensor, logits: Tensor, affinity: Affinity, length: float) -> Tensor:

@@ -179,13 +179,14 @@ def mean_probabilities(
     return mean_softmax(view_logits(network, images, *view, antialias) for view in views)
 
 
+@torch.no_grad()
 def mean_softmax(logits: Iterable[Tensor]) -> Tensor:
     """The mean of the probabilities of logits B×C×H×W, of which one at a time is asked for; at least one."""
     probabilities = (each.float().softmax(1) for each in logits)
     total, count = next(probabilities), 1
     for each in probabilities:
-        total, count = total + each, count + 1
-    return total / count
+        total, count = total.add_(each), count + 1
+    return total.div_(count)
 
 
 def recoloured(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:

@@ -29,26 +29,26 @@ STILL = Signs(classes=1.0, entropy=1.0, drift=0.0, disagreement=-1.0)  # of a pr
 
 def compare(reference: Tensor, adapted: Tensor) -> Signs:
     """The signs of `adapted` logits B×C×H×W beside the `reference` ones, from a grid of their pixels."""
-    before, after = _thinned(reference), _thinned(adapted)
+    before, after = (_thinned(logits).float().log_softmax(1) for logits in (reference, adapted))
     (mass, entropy), (new_mass, new_entropy) = _mass_and_entropy(before), _mass_and_entropy(after)
+    (confidence, labels), new_labels = before.max(1), after.max(1).indices
     numbers = torch.stack(
         [
             effective_classes(new_mass) / effective_classes(mass),
             new_entropy / entropy.clamp_min(1e-6),
             (new_mass - mass).abs().sum() / 2,
-            (before.argmax(1) != after.argmax(1)).float().mean(),
-            _kept(before, after),
+            (labels != new_labels).float().mean(),
+            _kept(confidence.exp(), labels, new_labels, len(mass)),
         ]
     )
     return Signs(*numbers.tolist())
 
 
-def _kept(before: Tensor, after: Tensor) -> Tensor:
-    """Of the pixels whose class `before` is sure of, the share that keeps it in `after`; the mean over classes."""
-    confidence, labels = before.float().softmax(1).max(1)
+def _kept(confidence: Tensor, labels: Tensor, new_labels: Tensor, classes: int) -> Tensor:
+    """Of the pixels that are sure of their label, the share that keeps it; the mean over classes. B×H×W each."""
     sure = (confidence > _SURE).float()
-    same = sure * (after.argmax(1) == labels)
-    empty = sure.new_zeros(before.shape[1])
+    same = sure * (new_labels == labels)
+    empty = sure.new_zeros(classes)
     total, kept = (empty.scatter_add(0, labels.flatten(), weight.flatten()) for weight in (sure, same))
     counted = (total >= _PRESENT * labels.numel()).float()
     return ((kept / total.clamp_min(1)) * counted).sum().add(counted.sum() == 0) / counted.sum().clamp_min(1)
@@ -56,7 +56,7 @@ def _kept(before: Tensor, after: Tensor) -> Tensor:
 
 def summary(logits: Tensor) -> Tensor:
     """The effective number of classes and the mean pixel entropy (nats) of logits B×C×H×W: two numbers."""
-    mass, entropy = _mass_and_entropy(_thinned(logits))
+    mass, entropy = _mass_and_entropy(_thinned(logits).float().log_softmax(1))
     return torch.stack([effective_classes(mass), entropy])
 
 
@@ -68,7 +68,8 @@ def mirror_change(logits: Tensor, mirrored: Tensor) -> Tensor:
 
 def changed_labels(logits: Tensor, mirrored: Tensor) -> float:
     """Share of the pixels, 0..1, whose label differs between two predictions of one image; logits B×C×H×W each."""
-    return float((_thinned(logits).argmax(1) != _thinned(mirrored).argmax(1)).float().mean())
+    labels, others = (_thinned(each).max(1).indices for each in (logits, mirrored))
+    return float((labels != others).float().mean())
 
 
 def cuts(images: Tensor, predictions: list[Tensor]) -> list[float]:
@@ -96,8 +97,7 @@ def _thinned(logits: Tensor) -> Tensor:
     return logits[:, :, step // 2 :: step, step // 2 :: step]
 
 
-def _mass_and_entropy(logits: Tensor) -> tuple[Tensor, Tensor]:
+def _mass_and_entropy(log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
     """The mean prediction, C, and the mean entropy of the pixels."""
-    log_probabilities = logits.float().log_softmax(1)
     probabilities = log_probabilities.exp()
     return probabilities.mean((0, 2, 3)), -(probabilities * log_probabilities).sum(1).mean()
