@@ -73,7 +73,7 @@ def cells(records: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
 
 def beside(ours: str, other: str) -> bool:
     """Whether a table shows the lead of one over the other: over rivals, and of MALL-domain over its variants."""
-    return other in RIVALS or (ours == "mall-domain" and other.startswith("mall-domain "))
+    return other.split()[0] in RIVALS or (ours == "mall-domain" and other.startswith("mall-domain "))
 
 
 def label_of(record: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tiny import CLASSES, frames, moved_names, pixelwise, tiny
+from tiny import CLASSES, TinyNetwork, frames, moved_names, pixelwise, tiny
 from torch import Tensor, nn
 
 from allweather import apply_delta, methods
@@ -126,3 +126,59 @@ def test_a_network_without_such_a_bias_is_refused() -> None:
     model = Segmenter.wrap(network.eval(), classes=CLASSES, name="unbiased")
     with pytest.raises(AllWeatherError, match=r"no convolution or linear layer of unbiased has 3 biases.*norm-affine"):
         Session(model, methods.make("tent", settings={"parameters": "logit-bias"}))
+
+
+def shrunk(model: Segmenter, factor: float) -> Segmenter:
+    """A network whose last norm layer gives `factor` times as much, and whose last layer takes that much less."""
+    network = model.network
+    assert isinstance(network, TinyNetwork)
+    norm, last = network.head[1], network.head[3]
+    with torch.no_grad():
+        norm.weight.mul_(factor)
+        norm.bias.mul_(factor)
+        last.weight.div_(factor)
+    return model
+
+
+def uneven() -> Segmenter:
+    """The tiny network with gains and biases of many sizes."""
+    model, generator = tiny("batchnorm"), torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "head.1" in name or "stem.1" in name:
+            parameter.data = 0.2 + torch.rand(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("tent", {"lr": 1e-2, "iterations": 3}), ("tent", {"lr": 0.0, "lookahead": 1e-2}), ("mall-domain", {"lr": 1e-2})],
+)
+def test_relative_steps_do_not_see_how_large_a_networks_numbers_are(name: str, fields: dict[str, Any]) -> None:
+    def predicted(model: Segmenter, relative: bool) -> Tensor:
+        method = methods.make(name, settings={"relative": relative, **fields})
+        session = Session(model, method, guard=False)
+        return torch.stack([session(frame).logits for frame in frames(2)])
+
+    def apart(relative: bool) -> float:
+        before, after = predicted(uneven(), relative), predicted(shrunk(uneven(), 0.05), relative)
+        return float((before - after).abs().max())
+
+    assert apart(relative=True) < 5e-3
+    assert apart(relative=False) > 5e-2, "a step of one length moves small numbers far"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_relative_step_is_the_optimizers_times_the_root_mean_square_of_each_tensor(optimizer: str) -> None:
+    def moved(relative: bool) -> dict[str, Tensor]:
+        fields = {"optimizer": optimizer, "lr": 1e-2, "relative": relative, "episodic": False}
+        session = Session(uneven(), methods.make("tent", settings=fields), guard=False)
+        session.adapt(frames(1)[0])
+        return {name: tensor.detach() for name, tensor in session.state.parameters.items()}
+
+    source = dict(uneven().network.named_parameters())
+    plain = moved(relative=False)
+    for name, value in moved(relative=True).items():
+        old = source[name].detach()
+        share = max(float(old.square().mean().sqrt()), 1e-3)  # a tensor of zeros still moves
+        torch.testing.assert_close(value, old + share * (plain[name] - old), atol=1e-6, rtol=0)
+        assert not torch.equal(value, old)

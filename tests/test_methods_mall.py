@@ -101,7 +101,7 @@ def test_the_affinity_and_its_cut_are_as_written(scale: float, feature_sigma: fl
 
 
 def test_the_rank_keeps_to_its_limit() -> None:
-    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     ranks = {most: objective(images, max_rank=most)[1].rank for most in (3, 40, 96)}
     assert ranks == {3: 3, 40: 40, 96: 96}, "noise needs more than is allowed"
     assert objective(images, rank=5)[1].rank == 5
@@ -121,7 +121,7 @@ def test_the_affinity_is_that_of_the_first_prediction_at_every_iteration(monkeyp
     for image in frames(2):
         made.clear()
         assert session(image).iterations == 4
-        first = functional.avg_pool2d(GAIN * image[None], 2).softmax(1)
+        first = functional.interpolate(GAIN * image[None], scale_factor=0.25, mode="bilinear").softmax(1)
         assert len(made) == 1
         torch.testing.assert_close(made[0], first)
 
@@ -132,7 +132,7 @@ STATED = {  # by the paper and its supplement: the entire network moves, and Eq.
 }  # fmt: skip
 SCRIPTS = {  # of the authors; the paper gives no optimizer, rate, width or mode of BatchNorm
     "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "poly", "bn": "train",
-    "share": 0.1, "sigma_rgb": 15.0, "sigma_xy": 100.0, "scale": 0.5,
+    "share": 0.1, "sigma_rgb": 15.0, "sigma_xy": 100.0, "scale": 0.5, "relative": False,
 }  # fmt: skip
 RECONSTRUCTED = {"class_weights": "uniform", "scores": "softmax", "report_after": True}  # nobody says
 PRESETS = {

@@ -1,7 +1,7 @@
 """What every method that takes gradient steps has in common: what moves, by which optimizer, how far."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,6 +12,12 @@ from allweather.methods.normalization import adopt_statistics
 from allweather.methods.option import SEVERAL_UPDATES, option, where
 from allweather.methods.parameters import select_parameters
 from allweather.models.segmenter import Segmenter
+
+
+def relative_option(default: bool) -> Any:
+    """The field `relative`: what a rate is a share of (Shazeer and Stern, Adafactor, ICML 2018, §8)."""
+    text = "learning rate and lookahead are shares of each moved tensor's root mean square in the source network"
+    return option(default, text, absent=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,7 @@ class GradientMethod(Adaptation):
     )
     optimizer: Literal["adam", "sgd"] = option("adam", "optimizer")
     lr: float = option(1e-3, "learning rate", low=0)
+    relative: bool = relative_option(False)
     momentum: float = option(0.9, "SGD's momentum, or Adam's first beta", low=0, high=0.9999, needs=SEVERAL_UPDATES)
     weight_decay: float = option(0.0, "weight decay", low=0)
     schedule: Literal["constant", "poly"] = option(
@@ -41,7 +48,8 @@ class GradientMethod(Adaptation):
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "sgd":
             return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        return torch.optim.Adam(parameters, lr=self.lr, betas=(self.momentum, 0.999), weight_decay=self.weight_decay)
+        betas = (self.momentum, 0.999)
+        return torch.optim.Adam(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay, fused=True)
 
     def learning_rate(self, update: int) -> float:
         if self.schedule == "constant":

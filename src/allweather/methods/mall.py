@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from allweather.errors import AllWeatherError
 from allweather.finite import all_finite
-from allweather.methods.gradient import GradientMethod
+from allweather.methods.gradient import GradientMethod, relative_option
 from allweather.methods.losses import diversity, mean_entropy
 from allweather.methods.method import Batch, Objective, Refined, State
 from allweather.methods.option import Need, option, where
@@ -39,6 +39,7 @@ _PAPER: dict[str, Any] = {
     "anchor": 0.0,
     "lookahead": 0.0,
     "views": ("plain",),
+    "relative": False,
     "vector_rate": 0.0,
 }
 
@@ -76,7 +77,11 @@ class Mall(GradientMethod):
     )
 
     views: Views = views_option("plain", "gamma-mirror-x1.5")
-    scale: float = option(0.5, "share of the input's size at which the loss sees prediction and image", above=0, high=1)
+    lr: float = option(4e-3, "learning rate", low=0)
+    relative: bool = relative_option(True)
+    scale: float = option(
+        0.25, "share of the input's size at which the loss sees prediction and image", above=0, high=1
+    )
     sigma_rgb: float = option(15.0, "width of the affinity in colour, on the 0..255 scale", above=0)
     sigma_xy: float = option(100.0, "width of the affinity in space, in pixels of the input", above=0)
     feature_sigma: float | None = option(
@@ -200,7 +205,7 @@ class MallSample(Mall):
 
     name: ClassVar[str] = "mall-sample"
     presets: ClassVar = {"paper": _PAPER | {"iterations": 5, "horizon": 5}, "best": _BEST}
-    without_batchnorm: ClassVar = {"lr": 1e-2}
+    without_batchnorm: ClassVar = {"lr": 1e-2, "relative": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,24 +218,25 @@ class MallDomain(Mall):
     name: ClassVar[str] = "mall-domain"
     presets: ClassVar = {
         "paper": _PAPER | {"report_after": True},
-        "fast": {"views": ("plain",), "adapt_every": 6, "lr": 4e-4},
+        "fast": {"views": ("plain",), "adapt_every": 6, "lr": 2e-3},
         "best": _BEST,
     }
     without_batchnorm: ClassVar = {
         "lr": 3e-4,
         "lookahead": 1e-2,
+        "relative": False,
         "ncut_weight": 1.0,
         "entropy_weight": 0.0,
         "diversity_weight": 0.0,
     }
 
     episodic: bool = option(False, "return to the source network after each batch")
-    lr: float = option(1e-4, "learning rate", low=0)
+    lr: float = option(4e-4, "learning rate", low=0)
     anchor: float = option(
         0.02, "share of the way back to the source that parameters go after each update, 0..1", low=0, high=1
     )
     lookahead: float = option(
-        1e-3,
+        4e-3,
         "learning rate of one extra Adam step that only this batch's prediction sees",
         low=0,
         needs=where(report_after=True),

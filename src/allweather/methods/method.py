@@ -117,6 +117,7 @@ class Method(ABC):
         report_after: whether the reported prediction is made after the last update instead of before it.
         views: what a prediction is the mean over, by name or as functions; see `allweather.methods.views`.
         lookahead: rate of one more step that only this batch's prediction sees; the network does not keep it.
+        relative: whether steps are shares of each tensor's root mean square in the source network.
         adapt_every: learns from the first of every so many batches.
         adapt_scale: share of the images' size at which they are learnt from, above 0, at most 1.
 
@@ -136,6 +137,7 @@ class Method(ABC):
     report_after: bool = False
     views: Views = ("plain",)
     lookahead: float = 0.0
+    relative: bool = False
     adapt_every: int = 1
     adapt_scale: float = 1.0
 

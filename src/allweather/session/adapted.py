@@ -21,6 +21,7 @@ from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, s
 
 Precision = Literal["float32", "bf16"]
 _EPS = 1e-8  # Adam's
+_LEAST_SCALE = 1e-3  # of a tensor that is zero, as in Adafactor, Shazeer and Stern, ICML 2018, Alg. 4
 ONE_BY_ONE = ("cpu",)  # kinds of device where views pass one after another
 
 
@@ -71,6 +72,7 @@ class AdaptedNetwork:
             self.mixes = replaces_statistics(self.model)
             self._own = OwnBuffers(self.model, self.state.buffers.values())
             self.source = self.snapshot()
+            self._scales = [_scale(parameter) if method.relative else 1.0 for parameter in parameters]
         self.network = cast(Segmenter, torch.compile(self.model)) if compile else self.model
 
     def objective(self, batch: Batch) -> Objective:
@@ -104,10 +106,14 @@ class AdaptedNetwork:
         rate = self.method.learning_rate(self.updates)
         for group in optimizer.param_groups:
             group["lr"] = group["lr"] if rate is None else rate
+        parameters = list(self.state.parameters.values())
         if length := self.method.lookahead:
-            gradients = [p.grad for p in self.state.parameters.values()]
-            self._ahead = [torch.zeros(()) if g is None else -length * g / (g.abs() + _EPS) for g in gradients]
-        optimizer.step()
+            self._ahead = [
+                torch.zeros(()) if p.grad is None else -length * scale * p.grad / (p.grad.abs() + _EPS)
+                for p, scale in zip(parameters, self._scales, strict=True)
+            ]
+        with self._in_proportion():
+            optimizer.step()
         self.forget_gradient()
         self.updates += 1
         self.method.after_update(self.model, self.state)
@@ -261,7 +267,7 @@ class AdaptedNetwork:
         if len(seen) == 1:
             return self.reported(images, seen[PLAIN], seen)
         mean = mean_softmax(seen[view] for view in self._looks())
-        return self._refined(images, mean.clamp_min(torch.finfo(torch.float32).tiny).log(), seen[PLAIN], seen)
+        return self._refined(images, mean.clamp_min_(torch.finfo(torch.float32).tiny).log_(), seen[PLAIN], seen)
 
     def _refined(self, images: Tensor, logits: Tensor, plain: Tensor, views: Mapping[View, Tensor]) -> Prediction:
         refined = self.method.refine(self.state, images, logits)
@@ -321,6 +327,19 @@ class AdaptedNetwork:
                 ) from error
 
     @contextmanager
+    def _in_proportion(self) -> Iterator[None]:
+        """Inside, a step of the optimizer is in proportion to each parameter, where the method asks for that."""
+        if not self.method.relative:
+            yield
+            return
+        parameters = list(self.state.parameters.values())
+        before = [parameter.detach().clone() for parameter in parameters]
+        yield
+        with torch.no_grad():
+            for parameter, old, scale in zip(parameters, before, self._scales, strict=True):
+                parameter.copy_(torch.lerp(old, parameter, scale))
+
+    @contextmanager
     def _as_source(self) -> Iterator[None]:
         """Inside, all that moves has the source's values; nothing is copied."""
         if not self.has_moved():
@@ -356,3 +375,8 @@ def _checked(logits: object, images: Tensor) -> Tensor:
         f"views: a function must give logits B×C×H×W on the images' own grid, here {expected[0]}×C×{expected[1]}×"
         f"{expected[2]}; got {got}."
     )
+
+
+def _scale(parameter: Tensor) -> float:
+    """The root mean square of a tensor's numbers, by which relative steps are multiplied."""
+    return max(_LEAST_SCALE, float(parameter.detach().double().square().mean().sqrt()))
