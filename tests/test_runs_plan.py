@@ -222,17 +222,18 @@ def test_a_record_of_other_settings_or_weights_is_made_again(root: Path) -> None
     assert execute(plan, out).kept == names
 
 
-def test_a_record_of_before_a_field_that_acts_by_default_is_made_again(root: Path) -> None:
+@pytest.mark.parametrize(("field", "told"), [("vector_rate", "no vector scaling"), ("relative", "absolute steps")])
+def test_a_record_of_before_a_field_that_acts_by_default_is_made_again(root: Path, field: str, told: str) -> None:
     plan, out = tiny(root), root / "runs"
     plan = Plan((replace(plan.runs[1], method=MethodSpec("mall-sample")),))
     (name,) = execute(plan, out).done
     record = read_record(out / name)
-    assert record["session"]["method"].pop("vector_rate") > 0
+    assert record["session"]["method"].pop(field)
     write_json(out / name, record)
-    assert "no vector scaling" in group_records([record])[0].label
+    assert group_records([record])[0].label == f"mall-sample: {told}"
     again = execute(plan, out)
-    assert again.done == [name] and again.outdated == {name: ["session.method.vector_rate"]}
-    assert "scaling" not in group_records([read_record(out / name)])[0].label
+    assert again.done == [name] and again.outdated == {name: [f"session.method.{field}"]}
+    assert group_records([read_record(out / name)])[0].label == "mall-sample"
 
 
 def test_the_record_of_another_run_is_not_taken_for_this_ones(root: Path) -> None:

@@ -17,7 +17,7 @@ from allweather.models.segmenter import Segmenter
 def relative_option(default: bool) -> Any:
     """The field `relative`: what a rate is a share of (Shazeer and Stern, Adafactor, ICML 2018, §8)."""
     text = "learning rate and lookahead are shares of each moved tensor's root mean square in the source network"
-    return option(default, text, absent=False)
+    return option(default, text, absent=False, before="absolute steps")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,6 +111,7 @@ class Mall(GradientMethod):
         "the largest; 0: predictions are not scaled",
         low=0,
         absent=0.0,
+        before="no vector scaling",
     )
     vector_memory: float = option(
         0.8,

@@ -43,6 +43,7 @@ def option(
     above: float = -inf,
     needs: Need | None = None,
     absent: Any = None,
+    before: str = "",
 ) -> Any:
     """A hyperparameter: a dataclass field with its default, one line of help, and the values that make sense.
 
@@ -51,8 +52,9 @@ def option(
         above: a value that must be exceeded.
         needs: the condition under which the field acts; set without it, the field is refused by name.
         absent: the value that acts as everything did before there was this field, where the default does not.
+        before: what tables say of a record from before there was this field, where the default acts otherwise.
     """
-    told = {"help": help, "low": low, "high": high, "above": above, "needs": needs, "absent": absent}
+    told = {"help": help, "low": low, "high": high, "above": above, "needs": needs, "absent": absent, "before": before}
     return field(default=default, metadata=told)
 
 

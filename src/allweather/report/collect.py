@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,10 @@ class Group:
         today, named, found = make(self.method, self.preset), dict(self.fields).keys(), []
         if settings.keys() & VIEWS and not named & VIEWS and self.views != today.views:
             found.append(f"views {','.join(self.views)}")
-        if settings and "vector_rate" not in settings.keys() | named and getattr(today, "vector_rate", 0):
-            found.append("no vector scaling")
+        for entry in fields(today) if settings else ():  # type: ignore[arg-type]  # a method is a dataclass
+            known = entry.name in settings.keys() | named
+            if not known and entry.metadata.get("before") and getattr(today, entry.name) != entry.metadata["absent"]:
+                found.append(entry.metadata["before"])
         return found
 
     @property
