@@ -75,7 +75,7 @@ ENTRIES = (
         source="this package: benchmarks/train_streetnet.py",
         licence="Apache-2.0",
         preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), size_multiple=8),
-        facts=AdaptationFacts(bn_share=0.3, recommended={"mall-sample": {"lr": 1e-2}, "mall-domain": {"lr": 5e-4}}),
+        facts=AdaptationFacts(bn_share=0.3, recommended={"mall-sample": {"lr": 1e-2}}),
         packaged=WEIGHTS,
     ),
 )
