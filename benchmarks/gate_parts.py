@@ -270,4 +270,5 @@ SCALINGS = {
 
 def drift_fields(weight: float) -> dict[str, Any]:
     """MALL-domain without what holds it: a high rate along the stream, one view, the cut at this weight."""
-    return {"lr": 1e-3, "anchor": 0.0, "lookahead": 0.0, "views": ("plain",), "ncut_weight": weight, "vector_rate": 0.0}
+    steps = {"lr": 1e-3, "relative": False, "anchor": 0.0, "lookahead": 0.0}
+    return steps | {"views": ("plain",), "ncut_weight": weight, "vector_rate": 0.0}

@@ -184,7 +184,8 @@ def test_the_field_of_the_methods_does_what_was_measured() -> None:
     model, noise = tiny("batchnorm"), frames(1)[:, :, ::8, ::8]
     image = torch.nn.functional.interpolate(noise, (24, 32), mode="bicubic")[0].clamp(0, 1)  # smoothing changes little
     fields = {"scale": 0.25, "stop_tolerance": 0.0, "stop_rise": 1e9, "entropy_weight": 0.0, "diversity_weight": 0.0}
-    steps = {"parameters": "logit-bias", "lr": 0.1, "iterations": parts.STEPS, "views": ("plain",), "vector_rate": 0.0}
+    steps = {"parameters": "logit-bias", "lr": 0.1, "relative": False, "iterations": parts.STEPS}
+    steps |= {"views": ("plain",), "vector_rate": 0.0}
     session = Session(model, methods.make("mall-sample", settings=fields | steps), guard=False)
     method, (logits, _) = gates._bias_method(model), parts.Looker(model).look(image)
     small = parts.resized(logits, parts.part(image.shape[1:], 0.25))

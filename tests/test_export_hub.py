@@ -76,7 +76,7 @@ def test_the_card_says_what_it_is_and_under_which_licence() -> None:
     card = hub.ModelCard(text)
     assert card.data.license == "mit" and card.data.library_name == "allweather" and card.data.base_model == "you/net"
     assert Stub.made == [("me/night", False)]
-    for said in ("tiny-batchnorm, adapted by mall-domain", "4 updates", "| mIoU % at dusk | 57.4 |", '"lr": 0.0001'):
+    for said in ("tiny-batchnorm, adapted by mall-domain", "4 updates", "| mIoU % at dusk | 57.4 |", '"lr": 0.0004'):
         assert said in text
     assert 'aw.from_hub(network, "me/night")' in text and "Licence of the base weights" in text
     session.push_to_hub("me/night", licence="research only")
