@@ -29,7 +29,7 @@ STILL = Signs(classes=1.0, entropy=1.0, drift=0.0, disagreement=-1.0)  # of a pr
 
 def compare(reference: Tensor, adapted: Tensor) -> Signs:
     """The signs of `adapted` logits B×C×H×W beside the `reference` ones, from a grid of their pixels."""
-    before, after = (_thinned(logits).float().log_softmax(1) for logits in (reference, adapted))
+    before, after = (_log_probabilities(logits) for logits in (reference, adapted))
     (mass, entropy), (new_mass, new_entropy) = _mass_and_entropy(before), _mass_and_entropy(after)
     (confidence, labels), new_labels = before.max(1), after.max(1).indices
     numbers = torch.stack(
@@ -56,7 +56,7 @@ def _kept(confidence: Tensor, labels: Tensor, new_labels: Tensor, classes: int) 
 
 def summary(logits: Tensor) -> Tensor:
     """The effective number of classes and the mean pixel entropy (nats) of logits B×C×H×W: two numbers."""
-    mass, entropy = _mass_and_entropy(_thinned(logits).float().log_softmax(1))
+    mass, entropy = _mass_and_entropy(_log_probabilities(logits))
     return torch.stack([effective_classes(mass), entropy])
 
 
@@ -95,6 +95,11 @@ def effective_classes(mass: Tensor) -> Tensor:
 def _thinned(logits: Tensor) -> Tensor:
     step = max(1, isqrt(logits.shape[2] * logits.shape[3] // _ENOUGH))
     return logits[:, :, step // 2 :: step, step // 2 :: step]
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """Of a grid of the pixels, in float32."""
+    return _thinned(logits).float().log_softmax(1)
 
 
 def _mass_and_entropy(log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
