@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from allweather import Session, load_model, methods
+from allweather import Session, keep_freed_memory, load_model, methods
 from allweather.app.options import parse_size
 from allweather.data.folder import open_files
 from allweather.data.scenes import scene_stream
@@ -116,4 +116,5 @@ def _inputs(options: argparse.Namespace) -> tuple[dict[str, Path | None], list[T
 
 if __name__ == "__main__":
     torch.manual_seed(0)
+    keep_freed_memory()  # as in the command line
     main()

@@ -18,6 +18,7 @@ SHARED = {
     "export", "session", "data",
 }  # fmt: skip
 BELOW = {  # what each room may import, besides itself
+    "allocator": set(),
     "errors": set(),
     "finite": set(),
     "classes": set(),
@@ -42,7 +43,7 @@ BELOW = {  # what each room may import, besides itself
     "report": SHARED | {"scoring", "runs"},
     "submit": {"errors", "classes", "rgb", "writing", "pictures", "data"},
     "scale": SHARED | {"interrupts", "runs"},
-    "app": SHARED | {"interrupts", "live", "serve", "scoring", "runs", "scale", "report", "submit"},
+    "app": SHARED | {"allocator", "interrupts", "live", "serve", "scoring", "runs", "scale", "report", "submit"},
 }  # fmt: skip
 
 

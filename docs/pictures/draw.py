@@ -26,7 +26,7 @@ FLOORS = (  # top to bottom; on one floor imports point to the right
     (
         "below everything",
         "#ececec",
-        ("pictures", "interrupts", "plugins", "values", "writing", "rgb", "finite", "classes", "errors"),
+        ("pictures", "allocator", "interrupts", "plugins", "values", "writing", "rgb", "finite", "classes", "errors"),
     ),
 )
 
@@ -76,7 +76,8 @@ def house_picture(path: Path) -> None:
         width = 84 / len(rooms)
         for place, room in enumerate(rooms):
             _box(axis, 2 + place * width + 0.6, 10 * level + 1.8, width - 1.2, 4.2, "white")
-            axis.text(2 + (place + 0.5) * width, 10 * level + 3.9, room, fontsize=10, ha="center", va="center")
+            size = min(10, 90 / len(rooms))
+            axis.text(2 + (place + 0.5) * width, 10 * level + 3.9, room, fontsize=size, ha="center", va="center")
     axis.annotate("", (92, 2), (92, 10 * len(FLOORS) - 2), arrowprops={"arrowstyle": "-|>", "lw": 1.6})
     axis.text(94, 5 * len(FLOORS), "imports", rotation=270, ha="center", va="center", fontsize=10)
     figure.savefig(path, metadata={"Date": None, "Creator": None})

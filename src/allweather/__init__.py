@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from allweather import methods
+    from allweather.allocator import keep_freed_memory
     from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
     from allweather.data import Frame, load_stream
     from allweather.errors import (
@@ -46,6 +47,7 @@ __all__ = [
     "advise_scale",
     "apply_delta",
     "from_hub",
+    "keep_freed_memory",
     "list_models",
     "load_model",
     "load_stream",
@@ -58,6 +60,7 @@ _logging.getLogger(__name__).addHandler(_logging.NullHandler())  # silent until 
 
 # A name is imported when it is first used: the command line answers --version and --help without loading torch.
 _HOMES = {
+    "allocator": ("keep_freed_memory",),
     "classes": ("CAMVID11", "CITYSCAPES", "ClassSet"),
     "data": ("Frame", "load_stream"),
     "errors": (
