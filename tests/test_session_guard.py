@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import frames, tiny
 from torch import Tensor
+from torch.nn import functional
 
 from allweather import methods
 from allweather.methods.gradient import GradientMethod
@@ -380,11 +381,23 @@ def test_replaced_statistics_are_looked_at_on_request_alone() -> None:
     assert not any(Guard().looks_at_mixing(stream=stream) for stream in (True, False))
 
 
-def test_no_limit_counts_where_labels_change_little_more_than_under_mirroring() -> None:
-    guard, harm = Guard(tolerance=1.5), Signs(classes=0.1, entropy=0.1, drift=0.9, disagreement=0.3, kept=0.1)
-    assert guard.verdict(harm, replace(harm, disagreement=0.21)) is None
-    assert guard.verdict(harm, replace(harm, disagreement=0.19)) is not None
+def test_no_limit_counts_where_classes_lose_little_more_than_under_mirroring() -> None:
+    guard, harm = Guard(tolerance=1.5), Signs(classes=0.1, entropy=0.1, drift=0.9, disagreement=0.3, kept=0.1, left=0.3)
+    assert guard.verdict(harm, replace(harm, left=0.21)) is None
+    assert guard.verdict(harm, replace(harm, left=0.19)) is not None
     assert guard.verdict(harm) is not None
+
+
+def test_a_rare_class_that_is_lost_weighs_as_much_as_a_large_one() -> None:
+    labels = torch.zeros(1, 64, 64, dtype=torch.int64)
+    labels[:, :8, :8] = 1
+    reference, shifted = (functional.one_hot(each, 3).permute(0, 3, 1, 2) * 9.0 for each in (labels, labels.roll(4, 2)))
+    lost = functional.one_hot(torch.zeros_like(labels), 3).permute(0, 3, 1, 2) * 9.0
+    signs, noise = compare(reference, lost), compare(reference, shifted)
+    assert signs.disagreement == pytest.approx(noise.disagreement)  # 64 pixels each
+    assert (signs.left, noise.left) == pytest.approx((0.5, (0.5 + 32 / 4032) / 2))
+    assert Guard().verdict(signs, noise) is not None
+    assert Guard().verdict(noise, noise) is None
 
 
 def test_a_network_that_mirroring_unsettles_is_not_called_harmed() -> None:

@@ -22,9 +22,11 @@ class Signs:
     drift: float
     disagreement: float
     kept: float = 1.0
+    left: float = 0.0
 
 
-STILL = Signs(classes=1.0, entropy=1.0, drift=0.0, disagreement=-1.0)  # of a prediction that nothing is measured by
+# of a prediction that nothing is measured by
+STILL = Signs(classes=1.0, entropy=1.0, drift=0.0, disagreement=0.0, left=-1.0)
 
 
 def compare(reference: Tensor, adapted: Tensor) -> Signs:
@@ -38,20 +40,21 @@ def compare(reference: Tensor, adapted: Tensor) -> Signs:
             new_entropy / entropy.clamp_min(1e-6),
             (new_mass - mass).abs().sum() / 2,
             (labels != new_labels).float().mean(),
-            _kept(confidence.exp(), labels, new_labels, len(mass)),
+            _kept(labels, new_labels, confidence.exp() > _SURE, len(mass)),
+            1 - _kept(labels, new_labels, torch.ones_like(labels, dtype=torch.bool), len(mass)),
         ]
     )
     return Signs(*numbers.tolist())
 
 
-def _kept(confidence: Tensor, labels: Tensor, new_labels: Tensor, classes: int) -> Tensor:
-    """Of the pixels that are sure of their label, the share that keeps it; the mean over classes. B×H×W each."""
-    sure = (confidence > _SURE).float()
-    same = sure * (new_labels == labels)
-    empty = sure.new_zeros(classes)
-    total, kept = (empty.scatter_add(0, labels.flatten(), weight.flatten()) for weight in (sure, same))
-    counted = (total >= _PRESENT * labels.numel()).float()
-    return ((kept / total.clamp_min(1)) * counted).sum().add(counted.sum() == 0) / counted.sum().clamp_min(1)
+def _kept(labels: Tensor, new_labels: Tensor, counted: Tensor, classes: int) -> Tensor:
+    """Of the pixels that count, the share that keeps its label; the mean over classes. B×H×W each."""
+    weight = counted.float()
+    same = weight * (new_labels == labels)
+    empty = weight.new_zeros(classes)
+    total, kept = (empty.scatter_add(0, labels.flatten(), each.flatten()) for each in (weight, same))
+    present = (total >= _PRESENT * labels.numel()).float()
+    return ((kept / total.clamp_min(1)) * present).sum().add(present.sum() == 0) / present.sum().clamp_min(1)
 
 
 def summary(logits: Tensor) -> Tensor:
