@@ -31,9 +31,11 @@ class Guard:
         max_drift: maximum share of the probability mass that moves to other classes, 0..1.
         max_disagreement: maximum share of pixels whose label changes, 0..1.
         min_kept: minimum share of confident pixels whose label must survive, the mean over classes, 0..1.
-        tolerance: no limit counts while the share of a class's pixels that leave it, the mean over classes, is at most
-            this many times the share that mirroring the image takes from them in the reference. An unsteady network is
+        tolerance: no limit counts while the share of labels that change is at most this many times the share that
+            mirroring the image changes in the reference, and `class_tolerance` is kept too. An unsteady network is
             judged by its own measure.
+        class_tolerance: the same for the share of a class's pixels that leave it, the mean over classes: a rare class
+            that is lost hardly changes the labels' share.
         closer_look: share of changed labels from which `max_flip` and `max_ncut` are checked too, 0..1.
         max_flip: maximum change of the prediction under mirroring (mean L1 distance), as a multiple of the reference's.
         max_ncut: maximum normalized cut, weighted by class mass, as a multiple of the reference's.
@@ -59,7 +61,8 @@ class Guard:
     max_drift: float = 0.2
     max_disagreement: float = 0.3
     min_kept: float = 0.99
-    tolerance: float = 1.0
+    tolerance: float = 1.5
+    class_tolerance: float = 1.0
     closer_look: float = 0.15
     max_flip: float = 1.25
     max_ncut: float = 1.15
@@ -78,7 +81,11 @@ class Guard:
             signs: of the adapted prediction beside the reference.
             noise: of the reference's own prediction of the mirror image, mirrored back, beside the reference.
         """
-        if not self.enabled or signs.left <= self.tolerance * noise.left:
+        as_mirrored = (
+            signs.disagreement <= self.tolerance * noise.disagreement
+            and signs.left <= self.class_tolerance * noise.left
+        )
+        if not self.enabled or as_mirrored:
             return None
         if signs.classes < self.min_classes:
             return f"classes collapse to {signs.classes:.2f} of the reference's effective number"

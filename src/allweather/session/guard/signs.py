@@ -26,7 +26,7 @@ class Signs:
 
 
 # of a prediction that nothing is measured by
-STILL = Signs(classes=1.0, entropy=1.0, drift=0.0, disagreement=0.0, left=-1.0)
+STILL = Signs(classes=1.0, entropy=1.0, drift=0.0, disagreement=-1.0, left=-1.0)
 
 
 def compare(reference: Tensor, adapted: Tensor) -> Signs:
