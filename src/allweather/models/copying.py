@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from allweather.errors import NetworkError
+from allweather.models.convolution import adopt_convolutions
 from allweather.models.norm_layers import has_own_statistics
 from allweather.models.prelu import adopt_prelus
 from allweather.models.segmenter import Segmenter
@@ -32,7 +33,8 @@ def independent_copy(model: Segmenter) -> Segmenter:
     - Wrappers of torch.compile and of data parallelism are taken off.
     - BatchNorm layers of a class of their own keep their forward and count as BatchNorm: frozen weights and biases can
       move, statistics can be mixed (`AdoptedBatchNorm`).
-    - PReLU layers give the same without the gradient of slopes that stand still (`QuietPReLU`).
+    - PReLU layers give the same without the gradient of slopes that stand still (`QuietPReLU`), grouped convolutions
+      with a faster gradient of their input (`QuietConv2d`).
     - TorchScript modules stay as they are: parameters can move, statistics cannot be mixed.
     - Hooks of modules are kept (weight_norm needs them). A hook that is a method of a part of the network belongs to
       the copy's part. Hooks of tensors are not copied.
@@ -60,6 +62,7 @@ def independent_copy(model: Segmenter) -> Segmenter:
         if has_own_statistics(module):
             _adopt(module)
     adopt_prelus(copy.network)
+    adopt_convolutions(copy.network)
     return copy
 
 
