@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny import CLASSES, frames, tiny
 from torch import Tensor, nn
 
-from allweather import Segmenter, Session, apply_delta, methods
+from allweather import CITYSCAPES, Segmenter, Session, apply_delta, methods
 from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
 from allweather.session.averages import MEMORY
 from allweather.session.guard.policy import Objection
@@ -36,6 +36,15 @@ def test_the_network_is_the_users_own_and_predicts_as_the_session(name: str, nor
     assert torch.equal(probabilities(session), expected), "the session goes on as if nothing had been asked"
     if name != "source":
         assert not torch.allclose(expected, through(model.network, model), atol=1e-4)
+
+
+def test_layers_that_a_session_computes_at_less_cost_are_pytorchs_again() -> None:
+    layers = nn.Conv2d(3, 6, 3), nn.PReLU(6), nn.Conv2d(6, 6, 3, groups=6), nn.BatchNorm2d(6), nn.Conv2d(6, 19, 1)
+    model = Segmenter.wrap(nn.Sequential(*layers), classes=CITYSCAPES)
+    session = session_of(model)
+    assert [type(module) for module in session.network().modules()] == [
+        type(module) for module in model.network.modules()
+    ]
 
 
 def test_of_a_batch_each_image_has_its_own_statistics() -> None:

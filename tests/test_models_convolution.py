@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from allweather import Segmenter
+from allweather import CITYSCAPES, Segmenter
 from allweather.models.convolution import QuietConv2d, _OfInput, adopt_convolutions
 from allweather.models.copying import independent_copy
 
@@ -89,7 +89,7 @@ def test_it_takes_bfloat16_and_autocast() -> None:
 
 def test_the_owners_network_keeps_its_layers() -> None:
     network = nn.Sequential(nn.Conv2d(3, 18, 1), nn.Conv2d(18, 19 * 18, 3, groups=18, padding=1), nn.Conv2d(342, 19, 1))
-    copy = independent_copy(Segmenter.wrap(network, classes="cityscapes"))
+    copy = independent_copy(Segmenter.wrap(network, classes=CITYSCAPES))
     assert [type(layer) for layer in network].count(QuietConv2d) == 0
     assert [type(layer) for layer in copy.network.modules()].count(QuietConv2d) == 1
     assert copy.network.state_dict().keys() == network.state_dict().keys()

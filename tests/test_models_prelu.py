@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from allweather import Segmenter
+from allweather import CITYSCAPES, Segmenter
 from allweather.models.copying import independent_copy
 from allweather.models.prelu import QuietPReLU, adopt_prelus
 
@@ -58,7 +58,7 @@ def test_it_takes_bfloat16() -> None:
 
 def test_the_owners_network_keeps_its_layers() -> None:
     network = nn.Sequential(nn.Conv2d(3, 19, 1), nn.PReLU(19))
-    model = Segmenter.wrap(network, classes="cityscapes")
+    model = Segmenter.wrap(network, classes=CITYSCAPES)
     copy = independent_copy(model)
     assert type(network[1]) is nn.PReLU
     assert [type(layer) for layer in copy.network.modules()].count(QuietPReLU) == 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from allweather import CITYSCAPES, Segmenter, list_models, load_model
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, NetworkError
 from allweather.models.catalogue import find_entry
 from allweather.models.segmenter import Preprocessing
 
@@ -293,3 +293,9 @@ def test_transformers_networks_load_from_a_folder(classes: int, tmp_path: Path) 
     assert (model.classes is CITYSCAPES) == (classes == 19)
     with pytest.raises(AllWeatherError, match="transformers cannot load"):
         load_model(f"transformers:{tmp_path / 'nothing'}")
+
+
+@pytest.mark.parametrize("classes", ["cityscapes", ("road", "sky"), 19], ids=str)
+def test_classes_that_are_no_class_set_are_refused(classes: Any) -> None:
+    with pytest.raises(NetworkError, match=r"expected classes as a ClassSet, such as allweather.CITYSCAPES, got"):
+        Segmenter.wrap(nn.Conv2d(3, 19, 1), classes=classes)

@@ -162,6 +162,9 @@ class Segmenter(nn.Module):
             takes `out` or `logits`, else the only entry of the right shape.
         probabilities: True where the network returns probabilities (a softmax); their logarithm is taken. Undeclared
             probabilities are refused at the first call.
+
+    Raises:
+        NetworkError: for classes that are no `ClassSet`.
     """
 
     def __init__(
@@ -180,6 +183,10 @@ class Segmenter(nn.Module):
         probabilities: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(classes, ClassSet):
+            raise NetworkError(
+                f"{name}: expected classes as a ClassSet, such as allweather.CITYSCAPES, got {classes!r:.80}."
+            )
         self.network = network
         self.window = window
         self.enhancer = enhancer
