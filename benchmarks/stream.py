@@ -51,6 +51,7 @@ NETWORKS = {  # and their weights below ALLWEATHER_ASSETS; random ones take as l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="of CamVid's video")
     parser.add_argument("--size", default="480x352")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--device", default="cpu")
@@ -111,7 +112,8 @@ def _inputs(options: argparse.Namespace) -> tuple[dict[str, Path | None], list[T
         return {"demo:streetnet": None}, [frame.image.to(options.device) for frame in stream], "procedural rain"
     stream = open_files([Path(root) / "camvid" / "video" / "images"], size)
     frames = [stream.read(name).image.to(options.device) for name in stream.names[: options.frames]]
-    return {name: Path(root) / kept if kept else None for name, kept in NETWORKS.items()}, frames, "CamVid's video"
+    chosen = {name: NETWORKS[name] for name in options.networks.split(",")}
+    return {name: Path(root) / kept if kept else None for name, kept in chosen.items()}, frames, "CamVid's video"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ TABLES.
 import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from benchmarks import (
     scale,
     views,
 )
-from benchmarks.committed import RECORDS, ROOT, benchmark_record, markdown_table, plain, plan_records
+from benchmarks.committed import RECORDS, ROOT, benchmark_record, load, markdown_table, plain, plan_records
 from benchmarks.plan_tables import PLAN_TABLES
 from benchmarks.script_tables import demo, export, hostile, layernorm, live, serve
 
@@ -139,10 +139,12 @@ def iteration() -> str:
 
 
 def stream() -> str:
-    """What a frame costs along a video, as a ratio to the source's, one column per network."""
-    found = benchmark_record("performance/stream.json")
-    if found is None:
-        return "not measured"
+    """What a frame costs along a video, as a ratio to the source's, one column per network; a table a record."""
+    found = [load(path) for path in sorted((RECORDS / "performance").glob("stream*.json"))]
+    return "\n\n".join(map(_stream, found)) or "not measured"
+
+
+def _stream(found: Mapping[str, Any]) -> str:
     networks = found["networks"]
     heads = [f"{name}{'' if network['weights'] else ' (random)'}: ms, × source" for name, network in networks.items()]
     cases = next(iter(networks.values()))["rows"]
