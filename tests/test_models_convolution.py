@@ -5,7 +5,8 @@ from copy import deepcopy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from quiet import gradients
+from torch import nn
 
 from allweather import CITYSCAPES, Segmenter
 from allweather.models.convolution import QuietConv2d, _OfInput, adopt_convolutions
@@ -37,15 +38,6 @@ def pair(before: int, after: int, kernel: int, more: dict, moves: bool = False) 
     ours = network[0]
     assert type(ours) is QuietConv2d
     return theirs, ours
-
-
-def gradients(layer: nn.Conv2d, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Output, and the gradients of the input and of the weights under uneven weights."""
-    values = values.detach().clone().requires_grad_()
-    output = layer(values)
-    (output.float() * torch.linspace(-1, 2, output.numel()).view_as(output)).sum().backward()
-    assert values.grad is not None
-    return output.detach(), values.grad, layer.weight.grad
 
 
 @pytest.mark.parametrize("case", CASES + THEIRS, ids=str)

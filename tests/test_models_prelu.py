@@ -5,6 +5,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from quiet import gradients
 from torch import Tensor, nn
 
 from allweather import CITYSCAPES, Segmenter
@@ -25,16 +26,6 @@ def pair(channels: int = 3, moves: bool = False) -> tuple[nn.PReLU, nn.PReLU]:
     ours = network[0]
     assert type(ours) is QuietPReLU
     return theirs, ours
-
-
-def gradients(layer: nn.PReLU, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Output, and the gradients of the input and of the slopes under uneven weights."""
-    values = values.detach().clone().requires_grad_()
-    output = layer(values)
-    weights = torch.linspace(-1, 2, output.numel()).view_as(output)
-    (output.float() * weights).sum().backward()
-    assert values.grad is not None
-    return output.detach(), values.grad, layer.weight.grad
 
 
 @pytest.mark.parametrize(("channels", "shape"), CASES, ids=str)
