@@ -141,6 +141,8 @@ def test_an_update_too_large_is_halved_until_it_may_stand() -> None:
     assert result.decision.kind == "rolled-back" and bias(session) == 0
     result = (session := pushed(1.2 * limit, replace(FIRM, halvings=0)))(image)
     assert result.decision.kind == "rolled-back" and bias(session) == 0
+    session = pushed(1.2 * limit, replace(FIRM, strikes=1))
+    assert {session(image).decision.kind for _ in range(12)} == {"shrunk"}  # what could stand in part is no strike
 
 
 def test_a_method_that_keeps_failing_is_reset_and_rests_ever_longer() -> None:

@@ -124,7 +124,7 @@ def _begun(averaged: Mapping[str, Tensor], first: Mapping[str, Tensor], updates:
         f"{COUNTERS}guard.updates": torch.tensor(updates),
         f"{COUNTERS}guard.counts": torch.tensor([1, 0, 0, 0, 0]),
         f"{COUNTERS}guard.thumbnail": torch.empty(0),
-        f"{COUNTERS}guard.refusals": torch.empty(0, dtype=torch.int64),
+        f"{COUNTERS}guard.strikes": torch.empty(0, dtype=torch.int64),
         f"{COUNTERS}guard.usual": torch.empty(0, dtype=torch.float64),
         f"{COUNTERS}batches": torch.tensor(0),
         f"{COUNTERS}updates": torch.tensor(updates),

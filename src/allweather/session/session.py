@@ -314,15 +314,15 @@ class Session(Streaming, HandsBack):
         if not objection.judged:
             adapted.restore(before)
             return self._unadapted(images), Decision("skipped", objection.reason)
-        if policy.gives_up():
-            adapted.restore(adapted.source)
-            policy.begin_rest()
-            return adapted.predict(images, objection.reference), Decision("reset", objection.reason)
         for _ in range(self.guard.halvings):
             adapted.return_part(policy.good, 0.5)
             prediction = adapted.predict(images)
             if policy.accepts(images, objection.reference, prediction):
                 return prediction, Decision("shrunk", objection.reason)
+        if policy.gives_up():
+            adapted.restore(adapted.source)
+            policy.begin_rest()
+            return adapted.predict(images, objection.reference), Decision("reset", objection.reason)
         adapted.restore(policy.good)
         return adapted.predict_source(images, objection.reference), Decision("rolled-back", objection.reason)
 

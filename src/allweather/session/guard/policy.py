@@ -27,7 +27,7 @@ class _History:
     Attributes:
         interval, wait: updates between comparisons, and until the next one; a batch without any counts as one.
         resting, rests: batches still to be predicted without adapting, and how often that has been begun.
-        refusals: of the last comparisons, 1 for each that refused.
+        strikes: of the last comparisons, 1 for each after which all had to be taken back.
         usual: classes and entropy of the source network's predictions, a moving average; empty before the first.
         same: how many batches in a row have shown what the one before them showed.
         thumbnail: a few pixels of the last batch; empty before the first.
@@ -37,7 +37,7 @@ class _History:
     wait: int = 0
     resting: int = 0
     rests: int = 0
-    refusals: list[int] = field(default_factory=list)
+    strikes: list[int] = field(default_factory=list)
     usual: list[float] = field(default_factory=list)
     same: int = 0
     thumbnail: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -158,8 +158,11 @@ class Policy:
         return self._reason(images, reference, prediction, compare(reference, prediction.plain)) is None
 
     def gives_up(self) -> bool:
-        """Whether refusals have become so frequent along the stream that the source network must come back."""
-        return not self._episodic and sum(self._history.refusals) >= self.guard.strikes
+        """Counts that all of an update is taken back; whether it was once too often, and the source must come back."""
+        if self._episodic:
+            return False
+        self._history.strikes[-1] = 1
+        return sum(self._history.strikes) >= self.guard.strikes
 
     def begin_rest(self) -> None:
         """The source network has come back: some batches pass unadapted, more each time."""
@@ -167,7 +170,7 @@ class Policy:
         self.good = self._adapted.source
         history.resting = self.guard.rest * min(8, 2**history.rests)
         history.rests += 1
-        history.refusals.clear()
+        history.strikes.clear()
 
     def _reason(self, images: Tensor, reference: Tensor, prediction: Prediction, signs: Signs) -> str | None:
         plain = prediction.plain
@@ -201,8 +204,8 @@ class Policy:
         if self._episodic:
             return
         history = self._history
-        history.refusals = [*history.refusals, int(refused)][-_WINDOW:]
-        trusted = calm and not refused and len(history.refusals) > _EARLY
+        history.strikes = [*history.strikes, 0][-_WINDOW:]
+        trusted = calm and not refused and len(history.strikes) > _EARLY
         history.interval = min(2 * history.interval, max(1, self.guard.every)) if trusted else 1
         history.wait = history.interval - 1
         now = summary(reference).tolist()
@@ -216,7 +219,7 @@ class Policy:
                 [history.interval, history.wait, history.resting, history.rests, history.same]
             ),
             "guard.thumbnail": history.thumbnail,
-            "guard.refusals": torch.tensor(history.refusals, dtype=torch.int64),
+            "guard.strikes": torch.tensor(history.strikes, dtype=torch.int64),
             "guard.usual": torch.tensor(history.usual, dtype=torch.float64),
         }
         if self.good is not self._adapted.source:
@@ -244,8 +247,8 @@ class Policy:
         """Takes up what `tensors` gave, once `check` has passed it."""
         self.good = self._adapted.source
         interval, wait, resting, rests, same = (int(value) for value in tensors["guard.counts"])
-        refusals, usual = tensors["guard.refusals"].tolist(), tensors["guard.usual"].tolist()
-        self._history = _History(interval, wait, resting, rests, refusals, usual, same, tensors["guard.thumbnail"])
+        strikes, usual = tensors["guard.strikes"].tolist(), tensors["guard.usual"].tolist()
+        self._history = _History(interval, wait, resting, rests, strikes, usual, same, tensors["guard.thumbnail"])
         if "guard.updates" in tensors:
             own = {name.removeprefix("guard."): tensor for name, tensor in tensors.items()}
             good = {name.removeprefix("good."): tensor for name, tensor in own.items() if name.startswith("good.")}
