@@ -231,15 +231,16 @@ class TogetherSession(Session):
         if worst == UNJUDGED:
             adapted.restore(before)
             return Decision("skipped", reason)
-        if self._any(policy.gives_up()):
-            adapted.restore(adapted.source)
-            policy.begin_rest()
-            return Decision("reset", reason)
         for _ in range(self.guard.halvings):
             adapted.return_part(policy.good, 0.5)
             if not self._any(not self._stands(own)):
                 self._remember_together(own)
                 return Decision("shrunk", reason)
+        own.prediction = None
+        if self._any(own.objection is not None and policy.gives_up()):
+            adapted.restore(adapted.source)
+            policy.begin_rest()
+            return Decision("reset", reason)
         adapted.restore(policy.good)
         own.prediction = None if own.images is None else adapted.predict_source(own.images)
         return Decision("rolled-back", reason)
