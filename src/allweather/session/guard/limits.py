@@ -14,8 +14,8 @@ class Guard:
 
     The guard compares an adapted prediction with the reference: the prediction of the unadapted network for the same
     images, in the same BatchNorm mode. Beyond a limit the session goes part of the way back and is judged again
-    (`shrunk`), then back to the last good state (`rolled-back`), and along a stream, where that becomes frequent, to the
-    source network (`reset`), which predicts for a while without adapting (`resting`).
+    (`shrunk`), then back to the last good state (`rolled-back`), and along a stream, where that becomes frequent, to
+    the source network (`reset`), which predicts for a while without adapting (`resting`).
 
     Cost: methods that return to the source after each batch have the reference for free. Along a stream it is one
     forward pass, after each of the first updates, then after 2, 4, … at most `every`, and at once where a prediction is
@@ -45,8 +45,8 @@ class Guard:
             along a stream; `always`, for single images too.
         every: maximum number of updates along a stream between two comparisons.
         halvings: how often the way back to the last good state is halved before all of it is taken.
-        strikes: number of updates among the last ten compared of which nothing could stand that bring the source network
-            back.
+        strikes: number of updates, among the last ten compared, of which nothing could stand; as many bring the source
+            network back.
         max_repeats: number of equal batches in a row, as of a camera that hangs, after which nothing more is learnt.
         rest: number of batches predicted without adapting after a reset; doubled at each reset, at most eightfold.
 
