@@ -9,8 +9,9 @@ from quiet import gradients
 from torch import nn
 
 from allweather import CITYSCAPES, Segmenter
-from allweather.models.convolution import QuietConv2d, _OfInput, adopt_convolutions
+from allweather.models.convolution import QuietConv2d, _OfInput
 from allweather.models.copying import independent_copy
+from allweather.models.quiet import adopt_quiet_layers
 
 CASES = (  # channels in and out, kernel, and what else the layer is given
     (6, 6, 3, {"groups": 6, "padding": 1}),
@@ -34,7 +35,7 @@ def pair(before: int, after: int, kernel: int, more: dict, moves: bool = False) 
     torch.manual_seed(0)
     theirs = nn.Conv2d(before, after, kernel, **more).requires_grad_(moves)
     network = nn.Sequential(deepcopy(theirs))
-    adopt_convolutions(network)
+    adopt_quiet_layers(network)
     ours = network[0]
     assert type(ours) is QuietConv2d
     return theirs, ours
@@ -95,5 +96,5 @@ def test_a_class_of_its_own_stays() -> None:
         pass
 
     network = nn.Sequential(Other(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1))
-    adopt_convolutions(network)
+    adopt_quiet_layers(network)
     assert [type(layer) for layer in network] == [Other, nn.Conv2d]

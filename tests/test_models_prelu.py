@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from allweather import CITYSCAPES, Segmenter
 from allweather.models.copying import independent_copy
-from allweather.models.prelu import QuietPReLU, adopt_prelus
+from allweather.models.prelu import QuietPReLU
+from allweather.models.quiet import adopt_quiet_layers
 
 CASES = ((1, (2, 3, 5, 4)), (1, (3,)), (3, (2, 3, 5, 4)), (3, (2, 3)), (3, (2, 3, 7)))  # slopes, and an input's shape
 
@@ -22,7 +23,7 @@ def pair(channels: int = 3, moves: bool = False) -> tuple[nn.PReLU, nn.PReLU]:
         theirs.weight.copy_(torch.linspace(-0.5, 1.5, channels) if channels > 1 else torch.tensor([0.25]))
     theirs.requires_grad_(moves)
     network = nn.Sequential(deepcopy(theirs))
-    adopt_prelus(network)
+    adopt_quiet_layers(network)
     ours = network[0]
     assert type(ours) is QuietPReLU
     return theirs, ours
@@ -65,5 +66,5 @@ def test_a_class_of_its_own_stays() -> None:
             return super().forward(input) + 1
 
     network = nn.Sequential(Other())
-    adopt_prelus(network)
+    adopt_quiet_layers(network)
     assert type(network[0]) is Other

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from allweather.export.image_statistics import ImageStatistics, mixed_layers
 from allweather.methods.normalization import TestTimeStatistics
-from allweather.models.convolution import QuietConv2d
 from allweather.models.copying import AdoptedBatchNorm
-from allweather.models.prelu import QuietPReLU
+from allweather.models.quiet import give_back_layer
 from allweather.models.segmenter import Segmenter
 
 Statistics = Literal["image", "stream"]
@@ -69,8 +68,7 @@ def _own(model: Segmenter) -> tuple[nn.Module, str]:
 
 def _give_back(module: nn.Module) -> None:
     """The layer's own class, and its affine values as buffers where they were."""
-    if isinstance(module, (QuietPReLU, QuietConv2d)):
-        module.__class__ = type(module).__mro__[1]  # PyTorch's
+    give_back_layer(module)
     if not isinstance(module, (TestTimeStatistics, AdoptedBatchNorm)):
         return
     if isinstance(module, TestTimeStatistics):

@@ -65,10 +65,3 @@ class _OfInput(torch.autograd.Function):
         around = [far - pad for far, pad in zip(reach, padding, strict=True)]
         found = functional.conv2d(gradient, turned.to(gradient.dtype), None, 1, around, dilation, groups)
         return found, None, None, None
-
-
-def adopt_convolutions(network: nn.Module) -> None:
-    """Makes every grouped Conv2d layer of a session's copy a `QuietConv2d`; parameters and their names stay."""
-    for module in network.modules():
-        if type(module) is nn.Conv2d and module.groups > 1:
-            module.__class__ = QuietConv2d

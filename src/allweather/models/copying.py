@@ -13,9 +13,8 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from allweather.errors import NetworkError
-from allweather.models.convolution import adopt_convolutions
 from allweather.models.norm_layers import has_own_statistics
-from allweather.models.prelu import adopt_prelus
+from allweather.models.quiet import adopt_quiet_layers
 from allweather.models.segmenter import Segmenter
 
 _UNCOPYABLE = (
@@ -61,8 +60,7 @@ def independent_copy(model: Segmenter) -> Segmenter:
     for module in copy.network.modules():
         if has_own_statistics(module):
             _adopt(module)
-    adopt_prelus(copy.network)
-    adopt_convolutions(copy.network)
+    adopt_quiet_layers(copy.network)
     return copy
 
 

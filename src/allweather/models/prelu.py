@@ -33,10 +33,3 @@ class _OfInput(torch.autograd.Function):
         slope = weight.view(1, -1, *(1,) * (input.ndim - 2)) if input.ndim > 1 else weight
         above = torch.ops.aten.threshold_backward(gradient, input, 0)  # vectorised, unlike torch.where
         return (gradient - above).mul_(slope).add_(above), None
-
-
-def adopt_prelus(network: nn.Module) -> None:
-    """Makes every PReLU layer of a session's copy a `QuietPReLU`; parameters and their names stay."""
-    for module in network.modules():
-        if type(module) is nn.PReLU:
-            module.__class__ = QuietPReLU

@@ -161,7 +161,7 @@ class Policy:
         """Counts that all of an update is taken back; whether it was once too often, and the source must come back."""
         if self._episodic:
             return False
-        self._history.strikes[-1] = 1
+        self._history.strikes[-1:] = [1]
         return sum(self._history.strikes) >= self.guard.strikes
 
     def begin_rest(self) -> None:
