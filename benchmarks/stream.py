@@ -51,7 +51,7 @@ NETWORKS = {  # and their weights below ALLWEATHER_ASSETS; random ones take as l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="of CamVid's video")
+    parser.add_argument("--networks", help=f"along CamVid's video alone; {','.join(NETWORKS)} where not given")
     parser.add_argument("--size", default="480x352")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--device", default="cpu")
@@ -108,11 +108,13 @@ def measure(
 def _inputs(options: argparse.Namespace) -> tuple[dict[str, Path | None], list[Tensor], str]:
     root, size = os.environ.get("ALLWEATHER_ASSETS"), parse_size(options.size)
     if root is None:
+        if options.networks:
+            sys.exit("--networks go along CamVid's video: set ALLWEATHER_ASSETS to the folder that holds camvid/.")
         stream = scene_stream("rain", range(options.frames), size or (480, 352))
         return {"demo:streetnet": None}, [frame.image.to(options.device) for frame in stream], "procedural rain"
     stream = open_files([Path(root) / "camvid" / "video" / "images"], size)
     frames = [stream.read(name).image.to(options.device) for name in stream.names[: options.frames]]
-    chosen = {name: NETWORKS[name] for name in options.networks.split(",")}
+    chosen = {name: NETWORKS[name] for name in (options.networks or ",".join(NETWORKS)).split(",")}
     return {name: Path(root) / kept if kept else None for name, kept in chosen.items()}, frames, "CamVid's video"
 
 
