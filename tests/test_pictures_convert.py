@@ -113,7 +113,7 @@ REFUSED = {
     "four channels": (np.zeros((4, 6, 4), np.uint8), r"transparency.*\[\.\.\., :3\]"),
     "four channels first": (torch.zeros(4, 5, 6), r"transparency.*\[\.\.\., :3, :, :\]"),
     "ambiguous": (np.zeros((3, 6, 3), np.uint8), "channels first or last"),
-    "ambiguous batch": (torch.zeros(2, 3, 6, 3), "channels first or last"),
+    "ambiguous batch": (np.zeros((2, 3, 6, 3), np.uint8), "channels first or last"),
     "five dimensions": (torch.zeros(1, 1, 3, 4, 6), r"got shape \(1, 1, 3, 4, 6\)"),
     "no picture": (torch.zeros(0, 3, 4, 6), "at least one image of at least one pixel"),
     "no pixel": (torch.zeros(3, 0, 0), "at least one pixel"),
@@ -157,3 +157,14 @@ def test_one_image_at_the_size_asked_for(tmp_path: Path, kind: str) -> None:
     torch.testing.assert_close(image, aw.read_image(tmp_path / "a.png", (30, 20)), atol=0.02, rtol=0)
     with pytest.raises(AllWeatherError, match="expected one picture, got a batch of 2"):
         aw.read_image(np.stack([smooth, smooth]))
+
+
+@pytest.mark.parametrize("size", [(3, 2), (2, 3), (3, 3), (3, 7)], ids=str)
+def test_a_picture_three_pixels_wide_or_high_is_read_as_it_is(size: tuple[int, int], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    picture.save(tmp_path / "a.png")
+    expected = torch.from_numpy(pixels).movedim(-1, 0) / 255
+    for given in (picture, tmp_path / "a.png", expected):
+        image = read_image(given)
+        assert torch.equal(image, expected) and torch.equal(as_images(image)[0][0], expected)

@@ -26,7 +26,8 @@ def as_images(value: Picture | Sequence[Picture]) -> tuple[Tensor, bool]:
         value: a path; a PIL image (grey becomes three equal channels, transparency is dropped); a uint8 array or
             tensor, H×W×3 or 3×H×W; a float array or tensor in [0, 1] of the same shapes; a batch of those, with one
             more dimension in front; or a list of single pictures of one size. Channels are RGB: BGR cannot be
-            recognised.
+            recognised. A shape that can be read in two ways, such as 3×H×3, has channels first in a tensor, which is
+            PyTorch's order; such an array is refused.
 
     Returns:
         B×3×H×W float32, RGB in [0, 1], on the tensor's device; and whether a single picture came. Numbers that are not
@@ -34,12 +35,12 @@ def as_images(value: Picture | Sequence[Picture]) -> tuple[Tensor, bool]:
 
     Raises:
         ImageError: for a file that cannot be read.
-        InputError: for another type, number of channels or range, a shape that can be read in two ways, no pixel, or
-            pictures of several sizes.
+        InputError: for another type, number of channels or range, an array's shape that can be read in two ways, no
+            pixel, or pictures of several sizes.
     """
     if isinstance(value, list | tuple):
         return _many(value), False
-    pixels = _channels_first(_tensor(value))
+    pixels = _channels_first(_tensor(value), array=isinstance(value, np.ndarray))
     if not pixels.numel():
         raise InputError(f"expected at least one image of at least one pixel, got shape {tuple(pixels.shape)}.")
     single = pixels.ndim == 3
@@ -91,7 +92,7 @@ def _tensor(value: Any) -> Tensor:
     if isinstance(value, str | Path):
         return read_rgb(Path(value))[0]
     if isinstance(value, Image.Image):
-        return torch.from_numpy(np.array(rgb_of(value)))
+        return torch.from_numpy(np.array(rgb_of(value))).movedim(-1, 0)
     if isinstance(value, np.ndarray):
         return _from_array(value)
     if isinstance(value, Tensor):
@@ -112,16 +113,16 @@ def _borrowed(array: np.ndarray) -> bool:
     return not array.flags.writeable or any(stride < 0 for stride in array.strides)
 
 
-def _channels_first(pixels: Tensor) -> Tensor:
-    """3×H×W or B×3×H×W of what came with channels first or last."""
+def _channels_first(pixels: Tensor, *, array: bool) -> Tensor:
+    """3×H×W or B×3×H×W of what came with channels first or last, as an array or not."""
     shape = tuple(pixels.shape)
     if pixels.ndim not in (3, 4):
         grey = " A grey picture needs three equal channels: np.stack([grey] * 3, -1)." if pixels.ndim == 2 else ""
         raise InputError(f"expected {EXPECTED}; got shape {shape}.{grey}")
     first, last = shape[-3] == 3, shape[-1] == 3
-    if first and last:
+    if first and last and array:
         raise InputError(
-            f"shape {shape} can be read with channels first or last. Pass a PIL image, which says what is what."
+            f"shape {shape} can be read with channels first or last. Pass a tensor with channels first, or a PIL image."
         )
     if not first and not last:
         raise InputError(f"expected three channels (RGB): {EXPECTED}; got shape {shape}.{_channel_hint(shape)}")
