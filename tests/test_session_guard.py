@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather import methods
+from allweather.errors import AllWeatherError
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
 from allweather.models.segmenter import Segmenter
@@ -18,7 +19,7 @@ from allweather.session import Decision, Guard, Session
 from allweather.session.guard.signs import Signs, compare, cuts, mirror_change
 
 PATIENT = Guard(  # judges, and accepts
-    min_classes=0, min_entropy=0, max_drift=1, max_disagreement=1, min_kept=-1, tolerance=0, mixing="never"
+    min_classes=0, min_entropy=0, max_drift=1, max_disagreement=1, min_kept=0, tolerance=0, mixing="never"
 )
 FIRM = replace(PATIENT, max_disagreement=0.2, closer_look=1)
 
@@ -116,6 +117,29 @@ def test_decisions_are_read_from_records_of_now_and_of_version_0_1(text: str, de
     assert Decision.read(text) == decision == Decision.read(str(decision))
     with pytest.raises(ValueError, match="expected a decision that begins with one of accepted"):
         Decision.read(f"un{text}")
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_drift": "a"}, r"Guard\.max_drift: expected number, got 'a'"),
+        ({"max_drift": float("nan")}, r"Guard\.max_drift: expected a finite number at least 0 and at most 1, got nan"),
+        ({"min_kept": 2.0}, "min_kept"),
+        ({"tolerance": -1.0}, "tolerance"),
+        ({"halvings": -1}, "halvings"),
+        ({"halvings": True}, "halvings: expected integer, got True"),
+        ({"rest": 2.5}, "rest: expected integer"),
+        ({"strikes": 0}, "strikes"),
+        ({"every": 0}, "every"),
+        ({"max_repeats": 0}, "max_repeats"),
+        ({"enabled": "no"}, "enabled"),
+        ({"mixing": "x"}, r"mixing: expected stream\|always\|never, got 'x'"),
+    ],
+    ids=str,
+)
+def test_a_limit_that_makes_no_sense_is_refused_by_name(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(AllWeatherError, match=message):
+        Guard(**limits)
 
 
 def test_a_constant_image_teaches_nothing() -> None:

@@ -1,11 +1,19 @@
 """The collapse guard's limits: beyond which an update counts as harm."""
 
 from dataclasses import dataclass
-from typing import Literal
+from math import inf
+from typing import Any, Literal
 
+from allweather.methods.option import check_ranges, option
+from allweather.methods.settings import check_types
 from allweather.session.guard.signs import STILL, Signs
 
 Mixing = Literal["stream", "always", "never"]
+
+
+def _from_zero(default: float, to: float = inf) -> Any:
+    """A limit that may be anything from zero to `to`."""
+    return option(default, "", low=0, high=to)
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,9 @@ class Guard:
         max_repeats: number of equal batches in a row, as of a camera that hangs, after which nothing more is learnt.
         rest: number of batches predicted without adapting after a reset; doubled at each reset, at most eightfold.
 
+    Raises:
+        AllWeatherError: for a value of another type, or outside its range.
+
     Example:
         >>> import allweather as aw
         >>> strict = aw.Guard(max_disagreement=0.1, strikes=1)
@@ -57,23 +68,27 @@ class Guard:
     """
 
     enabled: bool = True
-    min_classes: float = 0.8
-    min_entropy: float = 0.5
-    max_drift: float = 0.2
-    max_disagreement: float = 0.3
-    min_kept: float = 0.99
-    tolerance: float = 1.5
-    class_tolerance: float = 1.0
-    closer_look: float = 0.15
-    max_flip: float = 1.25
-    max_ncut: float = 1.15
-    max_mixing: float = 1.2
+    min_classes: float = _from_zero(0.8, to=1)
+    min_entropy: float = _from_zero(0.5, to=1)
+    max_drift: float = _from_zero(0.2, to=1)
+    max_disagreement: float = _from_zero(0.3, to=1)
+    min_kept: float = _from_zero(0.99, to=1)
+    tolerance: float = _from_zero(1.5)
+    class_tolerance: float = _from_zero(1.0)
+    closer_look: float = option(0.15, "", low=-1, high=1)
+    max_flip: float = _from_zero(1.25)
+    max_ncut: float = _from_zero(1.15)
+    max_mixing: float = _from_zero(1.2)
     mixing: Mixing = "never"
-    every: int = 10
-    halvings: int = 2
-    strikes: int = 3
-    max_repeats: int = 20
-    rest: int = 10
+    every: int = option(10, "", low=1)
+    halvings: int = _from_zero(2)
+    strikes: int = option(3, "", low=1)
+    max_repeats: int = option(20, "", low=1)
+    rest: int = _from_zero(10)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, "Guard")
 
     def verdict(self, signs: Signs, noise: Signs = STILL) -> str | None:
         """Why a prediction with these signs must not stand; None when it may as far as they say.
