@@ -161,7 +161,7 @@ def adapt(
     STREAM/NAME. Under torchrun one network learns from the streams of all ranks.
     """
     network = network_options(model_arg, classes, mean, std)
-    check_place(save_session)
+    check_place(save_session, out)
     spread = Spread.asked(workers, ray, streams_by, save_every, threads)
     asked, wanted = frame_size(size, model), parse_scale(scale)
     if scale is not None and wanted != "auto":

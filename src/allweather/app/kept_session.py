@@ -5,18 +5,29 @@ from pathlib import Path
 from typing import Any
 
 from allweather import writing
+from allweather.app.output import OF_RESULTS
 from allweather.errors import AllWeatherError
 from allweather.session import Session
 
 
-def check_place(path: Path | None) -> None:
+def check_place(path: Path | None, out: Path) -> None:
     """Refuses a place where no session could be written, before hours of work.
 
+    Args:
+        path: where it is to be; None for none.
+        out: the folder of the results.
+
     Raises:
-        AllWeatherError: for a folder, or a file in a folder that cannot be made or written.
+        AllWeatherError: for a folder, a place that the results take, or a file in a folder that cannot be made or
+            written.
     """
     if path is None:
         return
+    place, results = path.resolve(), out.resolve()
+    if place == results or (place.is_relative_to(results) and place.relative_to(results).parts[0] in OF_RESULTS):
+        raise AllWeatherError(
+            f"--save-session {path}: the results go there. Name a file of its own, such as {out / 'adapted.session'}."
+        )
     try:
         writing.check_place(path)
     except OSError as error:

@@ -29,7 +29,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 FOR_IMAGES: tuple[Kind, ...] = ("labels", "color", "overlay")
 FOR_VIDEOS: tuple[Kind, ...] = ("video",)
 SUFFIXES: dict[Kind, str] = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # by folder of OUT
-FILM = "overlay.mp4"
+FILM, HEADER, LINES = "overlay.mp4", "record.json", "record.jsonl"
+OF_RESULTS = (*SUFFIXES, FILM, HEADER, LINES)  # names in OUT
 
 
 @dataclass(frozen=True)
@@ -149,11 +150,11 @@ class Output(Closing):
 
     @property
     def _header(self) -> Path:
-        return self.folder / "record.json"
+        return self.folder / HEADER
 
     @property
     def _lines_path(self) -> Path:
-        return self.folder / "record.jsonl"
+        return self.folder / LINES
 
     def _take_over(self, earlier: dict[str, Any], names: Sequence[str]) -> None:
         """Goes on from what an earlier run recorded, in whichever format; a film that is not whole begins anew."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, tell_interrupted
-from allweather.app.output import Kind
+from allweather.app.output import HEADER, LINES, Kind
 from allweather.app.pictures import Makings, Pictures
 from allweather.data.json_lines import each_json_line
 from allweather.runs.decisions import spell
@@ -59,7 +59,7 @@ class Together:
             opened = self._record(out, head, resume, pictures) if ranks.first else nullcontext()
             with opened as record:
                 self._meet(session)
-                done = frozenset(line["name"] for line in each_json_line(out / "record.jsonl") if "failure" not in line)
+                done = frozenset(line["name"] for line in each_json_line(out / LINES) if "failure" not in line)
                 self._meet(session)
                 along = Along(out, pictures, self.save_every, self.size)
                 finished = self._along(session, mine, along, done)
@@ -73,7 +73,7 @@ class Together:
         return SOME_FAILED if ranks.first and failed else DONE
 
     def _record(self, out: Path, head: dict[str, Any], resume: bool, pictures: Pictures) -> MergedRecord:
-        if resume and (out / "record.json").exists():
+        if resume and (out / HEADER).exists():
             gather(out, parts_of(out))
         return MergedRecord(out, head | {"ranks": self.ranks.number}, resume, pictures.is_whole)
 
