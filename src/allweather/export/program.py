@@ -62,9 +62,9 @@ def make_program(model: Segmenter, size: Size | None) -> Program:
         try:
             found = exported.module()(example)
         except (RuntimeError, AssertionError) as error:
-            raise _of_one_size(model.name, error) from error
+            raise _differs(model.name, error, size) from error
         if what := disagreement(found, expected):
-            raise _of_one_size(model.name, what)
+            raise _differs(model.name, what, size)
     return Program(exported, size, checks)
 
 
@@ -115,8 +115,13 @@ def _not_a_graph(name: str, error: BaseException, size: Size | None) -> NetworkE
     return NetworkError(f"{name} cannot become a graph{at} ({_first_line(error)}). Change that line, {other}.")
 
 
-def _of_one_size(name: str, reason: object) -> NetworkError:
+def _differs(name: str, reason: object, size: Size | None) -> NetworkError:
     said = _first_line(reason) if isinstance(reason, BaseException) else reason
+    if size is not None:
+        return NetworkError(
+            f"{name}: the graph predicts otherwise than the network ({said}), as where a forward pass depends on those "
+            "before it. Write NAME.safetensors, which needs no graph."
+        )
     return NetworkError(
         f"{name}: the graph is not right for every size of picture ({said}). Fix the size, size=(width, height) or "
         "--size WIDTHxHEIGHT, or write NAME.safetensors, which needs no graph."
