@@ -162,6 +162,32 @@ def test_a_network_of_one_size_gets_the_default_views_at_that_size(name: str, pr
             torch.testing.assert_close(session(image).logits, other(image).logits)
 
 
+class Narrow(torch.nn.Module):
+    """Takes no picture wider than 50."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[3] > 50:
+            raise ValueError("at most 50 wide")
+        return self.norm(x)
+
+
+@pytest.mark.filterwarnings("ignore:views")
+def test_a_view_that_is_refused_at_one_size_is_taken_at_another() -> None:
+    model = Segmenter.wrap(Narrow().eval(), classes=CLASSES)
+    small, large = frames(1)[0], torch.rand(3, 24, 40)
+    alone, after = (Session(model, methods.make("mall-domain", model=model), guard=FREE) for _ in range(2))
+    plain = Session(
+        model, methods.make("mall-domain", settings={"views": "plain,gamma-mirror"}, model=model), guard=FREE
+    )
+    assert torch.equal(after.predict(large), plain.predict(large))
+    assert torch.equal(after.predict(small), alone.predict(small))
+    assert not torch.equal(alone.predict(small), plain.predict(small))
+
+
 def test_a_scale_that_was_chosen_and_that_a_network_refuses_is_an_error() -> None:
     model, image = Segmenter.wrap(OneSize().eval(), classes=CLASSES), frames(1)[0]
     with pytest.raises(AllWeatherError, match=r"at x2, 64x48 .*views=plain,gamma-mirror leaves that view out"):

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError, InputError, NotFiniteError, SettingsError
+from allweather.errors import AllWeatherError, InputError, NetworkError, NotFiniteError, SettingsError
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import batch_in_parts, moving_statistics, own_statistics, replaces_statistics
 from allweather.methods.option import is_set
@@ -59,7 +59,7 @@ class AdaptedNetwork:
     ) -> None:
         self.method, self.precision = method, precision
         self.updates, self._digest = 0, ""
-        self._at_own_size: dict[View, View] = {}  # scaled views that the network refused, and what it gets instead
+        self._refused: set[tuple[View, torch.Size]] = set()  # scaled views, and the size of images they do not go with
         self._ahead: list[Tensor] = []  # how far the next prediction looks beyond each moved parameter
         with torch.inference_mode(False), torch.enable_grad():
             self.model = independent_copy(model)
@@ -94,7 +94,16 @@ class AdaptedNetwork:
         if self.optimizer is None:
             raise AllWeatherError(f"{self.method.name} returned a loss but make_optimizer returned none.")
         self.forget_gradient()
-        loss.backward()
+        try:
+            loss.backward()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise NetworkError(
+                f"{self.model.name}: no gradient can be taken through the network ({first}). Methods without one adapt "
+                "it as it is: norm, diga, crf."
+            ) from error
         gradients = [p.grad for p in self.state.parameters.values() if p.grad is not None]
         if not gradients:
             return torch.zeros((), dtype=torch.bool, device=loss.device)
@@ -230,10 +239,12 @@ class AdaptedNetwork:
 
     def source_state(self) -> dict[str, Tensor]:
         """The source network's weights and buffers, under the segmenter's keys."""
-        source = {**self.model.state_dict(), **self._own.source}
+        moved = self._own.sources()
         for group, tensors in (("parameters", self.state.parameters), ("buffers", self.state.buffers)):
-            source |= {f"network.{name}": self.source.tensors[f"{group}.{name}"] for name in tensors}
-        return source
+            moved |= {id(tensor): self.source.tensors[f"{group}.{name}"] for name, tensor in tensors.items()}
+        # by the tensor, not by its name: a module that the network has twice has two
+        kept = self.model.state_dict(keep_vars=True).items()
+        return {name: moved.get(id(value), value.detach()) for name, value in kept} | self._own.source
 
     def optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The optimizer's state out of saved tensors.
@@ -260,22 +271,24 @@ class AdaptedNetwork:
 
     def _predict(self, network: Segmenter, images: Tensor, plain: Tensor | None) -> Prediction:
         seen = {} if plain is None else {PLAIN: plain}
-        seen |= self._look_together(network, images, [view for view in self._looks() if view not in seen])
-        for view in self._looks():
+        size = images.shape[2:]
+        seen |= self._look_together(network, images, [view for view in self._looks(size) if view not in seen])
+        for view in self._looks(size):
             if view not in seen:
                 seen |= self._look_at_some_size(network, images, view)
         if len(seen) == 1:
             return self.reported(images, seen[PLAIN], seen)
-        mean = mean_softmax(seen[view] for view in self._looks())
+        mean = mean_softmax(seen[view] for view in self._looks(size))
         return self._refined(images, mean.clamp_min_(torch.finfo(torch.float32).tiny).log_(), seen[PLAIN], seen)
 
     def _refined(self, images: Tensor, logits: Tensor, plain: Tensor, views: Mapping[View, Tensor]) -> Prediction:
         refined = self.method.refine(self.state, images, logits)
         return Prediction(refined.logits, plain, views, refined.output)
 
-    def _looks(self) -> tuple[View, ...]:
-        """The views that the prediction is the mean over: the method's, at the images' size where one was refused."""
-        return tuple(dict.fromkeys(self._at_own_size.get(view, view) for view in self.method.looks))
+    def _looks(self, size: torch.Size) -> tuple[View, ...]:
+        """The views that the prediction of images of a size is the mean over: the method's, unscaled where refused."""
+        views = (replace(view, scale=1.0) if (view, size) in self._refused else view for view in self.method.looks)
+        return tuple(dict.fromkeys(views))
 
     def _look_at_some_size(self, network: Segmenter, images: Tensor, view: View) -> dict[View, Tensor]:
         """The view with its logits; at the images' own size where the network takes no other and nobody asked for it.
@@ -289,7 +302,8 @@ class AdaptedNetwork:
             if view.scale == 1 or is_set(self.method, "views", self.method.views):
                 raise
             warnings.warn(f"{error} It is taken at the images' own size.", stacklevel=2)
-            own = self._at_own_size[view] = replace(view, scale=1.0)
+            own = replace(view, scale=1.0)
+            self._refused.add((view, images.shape[2:]))
             return {own: self._look(network, images, own)} if own != PLAIN else {}
 
     def _look_together(self, network: Segmenter, images: Tensor, views: list[View]) -> dict[View, Tensor]:

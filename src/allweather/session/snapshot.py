@@ -88,6 +88,10 @@ class OwnBuffers:
             else:
                 module._buffers[key] = value.clone()
 
+    def sources(self) -> dict[int, Tensor]:
+        """The source's value of each buffer, by the `id` of the buffer as it is now."""
+        return {id(self._now(name)): value for name, value in self.source.items()}
+
     def _look(self) -> None:
         self.moving |= {
             name for name, mark in self._marks.items() if name not in self.moving and self._mark(name) != mark
