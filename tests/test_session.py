@@ -1,16 +1,16 @@
 """The session: early stopping, guard and rollback, what it refuses, options, and adding a method in one file."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import CLASSES, frames, tiny
-from torch import nn
+from tiny import CLASSES, SIZE, frames, tiny
+from torch import Tensor, nn
 
 from allweather import methods
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, NetworkError
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.stopping import Stopping
@@ -34,6 +34,53 @@ class Toy(GradientMethod):
 @pytest.fixture
 def table_with_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(methods.METHODS, Toy.name, Toy)
+
+
+def test_a_result_keeps_its_picture_whatever_becomes_of_the_callers_memory() -> None:
+    session, camera = Session(tiny("batchnorm"), "norm"), torch.zeros(3, *SIZE)
+    given = [frame.clone() for frame in frames(3)]
+    results = list(session.stream(camera.copy_(frame) for frame in given))
+    for result, frame in zip(results, given, strict=True):
+        assert result.images is not None and torch.equal(result.images, frame)
+
+
+def test_a_frame_at_which_the_network_fails_has_not_been() -> None:
+    class Failing(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[3] == 40:
+                raise RuntimeError("never 40 wide")
+            return cast(Tensor, self.network(x))
+
+    tried, calm = (
+        Session(Segmenter.wrap(Failing(tiny("batchnorm").network), classes=CLASSES), method)
+        for method in [methods.make("mall-domain", "fast")] * 2
+    )
+    for number, frame in enumerate(frames(14)):
+        if number % 3 == 1:
+            with pytest.raises(RuntimeError, match="never 40 wide"):
+                tried(torch.rand(3, 24, 40))
+        mine, other = tried(frame), calm(frame)
+        assert torch.equal(mine.logits, other.logits) and mine.decision == other.decision
+
+
+def test_a_network_without_a_gradient_is_one_word() -> None:
+    class Inplace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.sigmoid(self.norm(x))
+            y += 1  # sigmoid's gradient needs what it gave
+            return y
+
+    model = Segmenter.wrap(Inplace(), classes=CLASSES)
+    with pytest.raises(NetworkError, match=r"no gradient can be taken through the network \(.*inplace"):
+        Session(model, "mall-domain")(frames(1)[0])
 
 
 def test_a_method_is_one_class_and_one_table_line(table_with_toy: None) -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny import frames, tiny
+from tiny import CLASSES, frames, tiny
 from torch import Tensor, nn
 
-from allweather import methods
+from allweather import apply_delta, methods
 from allweather.errors import AllWeatherError, CheckpointError
 from allweather.models.segmenter import Segmenter
 from allweather.session import Guard, Session, Shift
@@ -117,6 +117,43 @@ def test_a_session_of_other_weights_is_refused_by_their_digest(tmp_path: Path) -
     session = Session(other, methods.make("mall-domain", settings={"lr": 1e-3}))
     with pytest.raises(CheckpointError, match="was saved with weights="):
         session.load(path)
+
+
+class Twice(nn.Module):
+    """Has its stem under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.layers = nn.ModuleList([self.stem, nn.Conv2d(8, 3, 1)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("fields", [{}, {"parameters": "all"}, {"bn": "running"}], ids=str)
+def test_a_module_under_two_names_is_one_source(fields: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Twice().eval()
+    model = Segmenter.wrap(network, classes=CLASSES)
+    sessions = [Session(model, methods.make("mall-domain", settings=fields), guard=False) for _ in range(2)]
+    for image in frames(3):
+        sessions[0](image)
+    sessions[0].save(tmp_path / "a.session")
+    sessions[1].load(tmp_path / "a.session")
+    image = frames(1, seed=1)[0]
+    assert torch.equal(sessions[0].predict(image), sessions[1].predict(image))
+    assert not torch.equal(sessions[0].predict(image), Session(model, sessions[0].method).predict(image))
+    sessions[0].export(tmp_path / "a.delta.safetensors")
+    apply_delta(network, tmp_path / "a.delta.safetensors")
+
+
+def test_of_another_method_the_method_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="was saved with name=mall-domain, this session has name=tent"):
+        Session(tiny("batchnorm"), methods.make("tent", settings={"episodic": False})).load(path)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The door: a method at work on a segmenter. Adapts batch by batch, heeds the guard, resets, saves and resumes."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -204,10 +204,12 @@ class Session(Streaming, HandsBack):
             (batch, single), adapted = self._batch(images), self._adapted
             self._averages.discard()
             before = adapted.source if self.method.episodic else adapted.snapshot()
+            go_back = self._way_back()
             try:
                 steps, prediction, decision = self._adapt(batch, before, predict)
-            except BaseException:  # an interruption too must leave the network as it was
+            except BaseException:  # an interruption too must leave everything as it was
                 adapted.restore(before)
+                go_back()
                 raise
             if decision.kind in ("accepted", "shrunk"):
                 self._averages.take()
@@ -330,10 +332,24 @@ class Session(Streaming, HandsBack):
         """The pictures where the network lies, and whether a single one came."""
         images, single = as_images(pictures)
         device = self._adapted.device(images.device)
-        images = images.detach().to(device, torch.float32, copy=images.is_inference())
+        images = images.detach().to(device, torch.float32, copy=True)  # a camera may write the next frame there
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return Batch(images), single
+
+    def _way_back(self) -> Callable[[], None]:
+        """What makes all that is counted along the stream as it is now again."""
+        batches, random, policy = self._batches, self.state.generator.get_state(), self._policy.way_back()
+        detector = None if self._detector is None else self._detector.way_back()
+
+        def go_back() -> None:
+            self._batches = batches
+            self.state.generator.set_state(random)
+            policy()
+            if detector is not None:
+                detector()
+
+        return go_back
 
     def _start(self) -> None:
         """Random numbers and guard as they are before the first image."""

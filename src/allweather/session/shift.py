@@ -1,6 +1,6 @@
 """Shift detection: how far images lie from the source domain, or from a session's first ones, without a label."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import AllWeatherError, unknown
 from allweather.methods.normalization import moments
+from allweather.methods.option import check_ranges, option
+from allweather.methods.settings import check_types
 from allweather.session.adapted import AdaptedNetwork
 
 Reference = Literal["auto", "source", "start"]
@@ -33,13 +35,20 @@ class Shift:
             batches, which count as ordinary. `auto`: `source` where the network has BatchNorm, else `start`.
         start: number of batches that the reference `start` is made of.
         smoothing: share of itself that the distance keeps from batch to batch, 0..1.
+
+    Raises:
+        AllWeatherError: for a value of another type, or outside its range.
     """
 
-    threshold: float = 0.03
-    layers: int = 1
+    threshold: float = option(0.03, "", low=0, high=1)
+    layers: int = option(1, "", low=1)
     reference: Reference = "auto"
-    start: int = 5
-    smoothing: float = 0.5
+    start: int = option(5, "", low=1)
+    smoothing: float = option(0.5, "", low=0, high=1)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_ranges(self, "Shift")
 
 
 class ShiftDetector:
@@ -89,6 +98,15 @@ class ShiftDetector:
         keep = self.shift.smoothing if self.level >= 0 else 0.0
         self.level = keep * self.level + (1 - keep) * distance
         return logits, self.level > self.shift.threshold
+
+    def way_back(self) -> Callable[[], None]:
+        """What makes the detector again as it is now."""
+        seen, level, reference = self._seen, self.level, self._reference
+
+        def go_back() -> None:
+            self._seen, self.level, self._reference = seen, level, reference
+
+        return go_back
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is remembered, by name."""

@@ -13,6 +13,7 @@ from allweather.finite import all_finite
 from allweather.models.digest import digest
 from allweather.writing import whole
 
+_TELLING = ("name", "network", "weights")  # other settings differ because these do
 _IDENTITY, _DIGEST = "allweather.session", "allweather.digest"
 
 
@@ -43,7 +44,7 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
     """
     tensors, metadata = _read(path)
     found = _identity(path, metadata)
-    for key in sorted(identity.keys() | found.keys()):
+    for key in sorted(identity.keys() | found.keys(), key=lambda key: (key not in _TELLING, key)):
         if identity.get(key) != found.get(key):
             raise CheckpointError(
                 f"{path} was saved with {key}={found.get(key)}, this session has {key}={identity.get(key)}. "

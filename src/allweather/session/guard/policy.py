@@ -1,6 +1,7 @@
 """The guard along a stream: when to compare, what counts as harm, and what it remembers of earlier batches."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -74,6 +75,15 @@ class Policy:
         """Before the first image."""
         self._history, self.good = _History(), self._adapted.source
         self._reference: Tensor | None = None  # of the batch at hand, where it was compared
+
+    def way_back(self) -> Callable[[], None]:
+        """What makes the policy again as it is now."""
+        history, good = replace(self._history), self.good
+
+        def go_back() -> None:
+            self._history, self.good = history, good
+
+        return go_back
 
     def is_resting(self) -> bool:
         """Whether this batch is to be predicted without adapting after a reset; counts it."""
@@ -161,7 +171,7 @@ class Policy:
         """Counts that all of an update is taken back; whether it was once too often, and the source must come back."""
         if self._episodic:
             return False
-        self._history.strikes[-1:] = [1]
+        self._history.strikes = [*self._history.strikes[:-1], 1]
         return sum(self._history.strikes) >= self.guard.strikes
 
     def begin_rest(self) -> None:
@@ -170,7 +180,7 @@ class Policy:
         self.good = self._adapted.source
         history.resting = self.guard.rest * min(8, 2**history.rests)
         history.rests += 1
-        history.strikes.clear()
+        history.strikes = []
 
     def _reason(self, images: Tensor, reference: Tensor, prediction: Prediction, signs: Signs) -> str | None:
         plain = prediction.plain
