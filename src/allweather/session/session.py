@@ -1,7 +1,7 @@
 """The door: a method at work on a segmenter. Adapts batch by batch, heeds the guard, resets, saves and resumes."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from allweather.session.snapshot import Snapshot, flatten_optimizer
 from allweather.session.steps import Steps, take_steps, unfit
 from allweather.session.storage import load_session, save_session
 from allweather.session.streaming import Streaming, apart
+from allweather.session.undoing import undone_on_failure
 
 LOG = logging.getLogger(__name__)
 AdaptWhen = Literal["always", "shift"]
@@ -204,13 +205,9 @@ class Session(Streaming, HandsBack):
             (batch, single), adapted = self._batch(images), self._adapted
             self._averages.discard()
             before = adapted.source if self.method.episodic else adapted.snapshot()
-            go_back = self._way_back()
-            try:
+            with undone_on_failure(adapted, before, self._policy, self._detector):
                 steps, prediction, decision = self._adapt(batch, before, predict)
-            except BaseException:  # an interruption too must leave everything as it was
-                adapted.restore(before)
-                go_back()
-                raise
+            self._batches += 1
             if decision.kind in ("accepted", "shrunk"):
                 self._averages.take()
                 adapted.remember(prediction)
@@ -266,12 +263,11 @@ class Session(Streaming, HandsBack):
 
     def _idle(self, images: Tensor) -> Decision | None:
         """Why a batch is predicted without adapting to it; None where it is to be adapted to."""
-        number, self._batches = self._batches, self._batches + 1
         if reason := unfit(images, learns=bool(self.state.tensors())):
             return Decision("skipped", reason)
         if self._policy.is_resting():
             return Decision("resting", "after a reset")
-        if between := number % self.method.adapt_every:
+        if between := self._batches % self.method.adapt_every:
             return Decision("skipped", f"{between} after the batch that was learnt from, of {self.method.adapt_every}")
         return Decision("skipped", "the image stands still") if self._policy.stands_still(images) else None
 
@@ -336,20 +332,6 @@ class Session(Streaming, HandsBack):
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return Batch(images), single
-
-    def _way_back(self) -> Callable[[], None]:
-        """What makes all that is counted along the stream as it is now again."""
-        batches, random, policy = self._batches, self.state.generator.get_state(), self._policy.way_back()
-        detector = None if self._detector is None else self._detector.way_back()
-
-        def go_back() -> None:
-            self._batches = batches
-            self.state.generator.set_state(random)
-            policy()
-            if detector is not None:
-                detector()
-
-        return go_back
 
     def _start(self) -> None:
         """Random numbers and guard as they are before the first image."""
