@@ -47,6 +47,8 @@ class Shift:
     smoothing: float = option(0.5, "", low=0, high=1)
 
     def __post_init__(self) -> None:
+        if self.reference not in get_args(Reference):
+            raise unknown("reference of a shift", self.reference, get_args(Reference))
         check_types(self)
         check_ranges(self, "Shift")
 
@@ -59,8 +61,6 @@ class ShiftDetector:
     """
 
     def __init__(self, shift: Shift, adapted: AdaptedNetwork) -> None:
-        if shift.reference not in get_args(Reference):
-            raise unknown("reference of a shift", shift.reference, get_args(Reference))
         self.shift, self._adapted = shift, adapted
         norms = [m for m in adapted.model.network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
         convolutions = [m for m in adapted.model.network.modules() if isinstance(m, nn.Conv2d)]
