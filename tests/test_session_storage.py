@@ -257,3 +257,17 @@ def test_a_compiled_session_says_why_it_cannot_be_copied() -> None:
     session = session_of(compile=True)
     with pytest.raises(AllWeatherError, match=r"compiled session cannot be copied or pickled\. Use save and load"):
         pickle.dumps(session)
+
+
+def test_a_hook_that_copies_what_is_saved_hides_no_source(tmp_path: Path) -> None:
+    def copying(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+        state.update({name: value.detach().clone() for name, value in state.items()})
+
+    model = tiny("batchnorm")
+    model.network._register_state_dict_hook(copying)
+    sessions = [Session(model, "mall-domain", guard=False) for _ in range(2)]
+    for image in frames(2):
+        sessions[0](image)
+    sessions[0].save(tmp_path / "a.session")
+    sessions[1].load(tmp_path / "a.session")
+    assert torch.equal(sessions[0].predict(frames(1)[0]), sessions[1].predict(frames(1)[0]))

@@ -122,8 +122,10 @@ class Session(Streaming, HandsBack):
         with self._alone():
             before = self._adapted.snapshot()
             batch, single = self._batch(images)
-            logits = self._adapted.predict(batch.images).logits.float()
-            self._adapted.restore_own_buffers(before)
+            try:
+                logits = self._adapted.predict(batch.images).logits.float()
+            finally:
+                self._adapted.restore_own_buffers(before)
         return logits[0] if single else logits
 
     def reset(self) -> None:
