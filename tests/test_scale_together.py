@@ -165,6 +165,19 @@ def test_a_rank_that_leaves_ends_the_others_step_without_a_trace() -> None:
     assert session._batches == 0
 
 
+def test_a_step_that_was_lost_is_not_counted_by_the_guard() -> None:
+    shared, guard = Shared(1), Guard(max_repeats=1)
+    session = TogetherSession(tiny("batchnorm"), method_of(), Threads(0, shared), guard=guard)
+    image = frames(1)[0]
+    shared.leave()
+    for _ in range(3):
+        with pytest.raises(RankLost):
+            session.step(image)
+    alone = TogetherSession(tiny("batchnorm"), method_of(), Alone(0, 1), guard=guard)
+    counted, fresh = session._counters(), alone._counters()
+    assert all(torch.equal(value, fresh[name]) for name, value in counted.items())
+
+
 def test_parameters_that_differ_are_found() -> None:
     shared, said = Shared(2), []
     sessions = [TogetherSession(tiny("batchnorm"), method_of(), Threads(rank, shared)) for rank in range(2)]

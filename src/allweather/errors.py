@@ -53,6 +53,12 @@ class NcutAccuracyWarning(UserWarning):
     """A normalized cut whose operator is further from its definition than asked for."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, at most 160 characters, without its full stop."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line[:160].rstrip(". ") + ("…" if len(line) > 160 else "")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
     """The error for a `name` that is not among the `known` names of a `kind`, nearest spelling first."""
     names = sorted(known)

@@ -36,7 +36,7 @@ SEVERAL_UPDATES = Need(
 
 def option(
     default: Any,
-    help: str,
+    help: str = "",
     *,
     low: float = -inf,
     high: float = inf,
@@ -48,6 +48,7 @@ def option(
     """A hyperparameter: a dataclass field with its default, one line of help, and the values that make sense.
 
     Args:
+        help: empty where the documentation of the whole says it.
         low, high: the smallest and largest value allowed; of each number where the value is a sequence.
         above: a value that must be exceeded.
         needs: the condition under which the field acts; set without it, the field is refused by name.

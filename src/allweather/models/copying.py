@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from allweather.errors import NetworkError
+from allweather.errors import NetworkError, first_line
 from allweather.models.norm_layers import has_own_statistics
 from allweather.models.quiet import adopt_quiet_layers
 from allweather.models.segmenter import Segmenter
@@ -51,7 +51,7 @@ def independent_copy(model: Segmenter) -> Segmenter:
                 copy.float()
     except _UNCOPYABLE as error:
         raise NetworkError(
-            f"{model.name}: a session adapts a copy, and the network cannot be copied ({_first_line(error)}). "
+            f"{model.name}: a session adapts a copy, and the network cannot be copied ({first_line(error)}). "
             "Remove what copy.deepcopy(network) refuses, such as locks, open files and generators."
         ) from error
     for parameter in copy.parameters():
@@ -180,7 +180,3 @@ def _remade(layer: type[nn.Module]) -> AdoptedBatchNorm:
     """An adopted layer without its state, which pickle fills in."""
     adopted = adopted_class(layer)  # type: ignore[arg-type]  # a class is hashable
     return adopted.__new__(adopted)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from allweather.errors import AllWeatherError, SettingsError
-from allweather.models.ecosystems.extras import first_line, optional
+from allweather.errors import AllWeatherError, SettingsError, first_line
+from allweather.models.ecosystems.extras import optional
 from allweather.scale.pool import Event, Pool
 from allweather.scale.task import DONE, FAILED, FATAL, LINES, Do, Message, Talk, Task, attempt
 

@@ -20,6 +20,7 @@ from allweather.session.guard.policy import Objection
 from allweather.session.snapshot import Snapshot
 from allweather.session.steps import Steps, unfit
 from allweather.session.streaming import apart
+from allweather.session.undoing import undone_on_failure
 
 NOTHING, FINE, HARM, UNJUDGED = 0, 1, 2, 3  # what the guard of a rank says of a step; the largest counts
 ELSEWHERE = "agreed on with another rank"
@@ -79,15 +80,11 @@ class TogetherSession(Session):
         """
         started = perf_counter()
         with self._alone():
-            number, before = self._batches, self._adapted.snapshot()
-            own = self._own(image)
+            own, before = self._own(image), self._adapted.snapshot()
             self._averages.discard()
-            try:
+            with undone_on_failure(self._adapted, before, self._policy, self._detector):
                 steps, decision = self._step_together(own, before)
-            except BaseException:
-                self._adapted.restore(before)
-                self._batches = number
-                raise
+            self._batches += 1
         if own.images is None:
             return None
         if decision.kind in ("accepted", "shrunk"):
@@ -120,10 +117,9 @@ class TogetherSession(Session):
 
     def _step_together(self, own: _Own, before: Snapshot) -> tuple[Steps, Decision]:
         """The steps that all ranks make, and what is decided of them; equal on all but for what this rank saw."""
-        number, self._batches = self._batches, self._batches + 1
         if self._policy.is_resting():
             return Steps(), Decision("resting", "after a reset")
-        if between := number % self.method.adapt_every:
+        if between := self._batches % self.method.adapt_every:
             return Steps(), Decision("skipped", f"{between} after the batch that was learnt from")
         if own.learns and own.images is not None and self._policy.stands_still(own.images):
             own.reason = "the image stands still"

@@ -18,8 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from allweather.data.video import Video
-from allweather.errors import InputError
-from allweather.models.ecosystems.extras import first_line
+from allweather.errors import InputError, first_line
 from allweather.pictures.pyav import load_pyav
 from allweather.rgb import rgb_of, to_unit
 from allweather.serve.limits import Limits

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError, InputError, NetworkError, NotFiniteError, SettingsError
+from allweather.errors import AllWeatherError, InputError, NetworkError, NotFiniteError, SettingsError, first_line
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import batch_in_parts, moving_statistics, own_statistics, replaces_statistics
 from allweather.methods.option import is_set
@@ -99,10 +99,9 @@ class AdaptedNetwork:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            first = (str(error).splitlines() or [""])[0]
             raise NetworkError(
-                f"{self.model.name}: no gradient can be taken through the network ({first}). Methods without one adapt "
-                "it as it is: norm, diga, crf."
+                f"{self.model.name}: no gradient can be taken through the network ({first_line(error)}). "
+                "Methods without one adapt it as it is: norm, diga, crf."
             ) from error
         gradients = [p.grad for p in self.state.parameters.values() if p.grad is not None]
         if not gradients:

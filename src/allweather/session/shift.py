@@ -40,11 +40,11 @@ class Shift:
         AllWeatherError: for a value of another type, or outside its range.
     """
 
-    threshold: float = option(0.03, "", low=0, high=1)
-    layers: int = option(1, "", low=1)
+    threshold: float = option(0.03, low=0, high=1)
+    layers: int = option(1, low=1)
     reference: Reference = "auto"
-    start: int = option(5, "", low=1)
-    smoothing: float = option(0.5, "", low=0, high=1)
+    start: int = option(5, low=1)
+    smoothing: float = option(0.5, low=0, high=1)
 
     def __post_init__(self) -> None:
         if self.reference not in get_args(Reference):

@@ -18,9 +18,3 @@ def optional(library: str, extra: str) -> ModuleType:
         raise MissingLibraryError(
             f"{library} is not importable ({error}). Install it with: pip install 'allweather[{extra}]'."
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message, at most 160 characters, without its full stop."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line[:160].rstrip(". ") + ("…" if len(line) > 160 else "")

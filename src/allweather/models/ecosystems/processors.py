@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from allweather.errors import NetworkError
-from allweather.models.ecosystems.extras import first_line, optional
+from allweather.errors import NetworkError, first_line
+from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import Preprocessing
 
 FILES = ("preprocessor_config.json", "processor_config.json")

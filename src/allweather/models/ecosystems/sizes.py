@@ -7,8 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from allweather.errors import InputError
-from allweather.models.ecosystems.extras import first_line
+from allweather.errors import InputError, first_line
 
 LARGEST = 1024  # of the sides that are tried beside those near the image's, in pixels
 Output = TypeVar("Output")

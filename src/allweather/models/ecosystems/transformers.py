@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from allweather.classes import ClassSet
-from allweather.errors import CheckpointError, NetworkError
+from allweather.errors import CheckpointError, NetworkError, first_line
 from allweather.models.checkpoints import load_weights
-from allweather.models.ecosystems.extras import first_line, optional
+from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.masks import MaskLogits, Split
 from allweather.models.ecosystems.naming import Selection, choose
 from allweather.models.ecosystems.processors import preprocessing, reduces_labels

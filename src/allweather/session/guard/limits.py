@@ -13,7 +13,7 @@ Mixing = Literal["stream", "always", "never"]
 
 def _from_zero(default: float, to: float = inf) -> Any:
     """A limit that may be anything from zero to `to`."""
-    return option(default, "", low=0, high=to)
+    return option(default, low=0, high=to)
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,15 @@ class Guard:
     min_kept: float = _from_zero(0.99, to=1)
     tolerance: float = _from_zero(1.5)
     class_tolerance: float = _from_zero(1.0)
-    closer_look: float = option(0.15, "", low=-1, high=1)
+    closer_look: float = option(0.15, low=-1, high=1)
     max_flip: float = _from_zero(1.25)
     max_ncut: float = _from_zero(1.15)
     max_mixing: float = _from_zero(1.2)
     mixing: Mixing = "never"
-    every: int = option(10, "", low=1)
+    every: int = option(10, low=1)
     halvings: int = _from_zero(2)
-    strikes: int = option(3, "", low=1)
-    max_repeats: int = option(20, "", low=1)
+    strikes: int = option(3, low=1)
+    max_repeats: int = option(20, low=1)
     rest: int = _from_zero(10)
 
     def __post_init__(self) -> None:

@@ -216,7 +216,7 @@ class Policy:
         history = self._history
         history.strikes = [*history.strikes, 0][-_WINDOW:]
         trusted = calm and not refused and len(history.strikes) > _EARLY
-        history.interval = min(2 * history.interval, max(1, self.guard.every)) if trusted else 1
+        history.interval = min(2 * history.interval, self.guard.every) if trusted else 1
         history.wait = history.interval - 1
         now = summary(reference).tolist()
         history.usual = [_USUAL * old + (1 - _USUAL) * new for old, new in zip(history.usual or now, now, strict=True)]
