@@ -110,6 +110,21 @@ def test_help_ends_with_a_line_that_runs() -> None:
     assert last.endswith("Example: allweather live drive.mp4 --model demo:streetnet --budget 100ms --out adapted.mp4")
 
 
+def test_ctrl_c_while_the_learner_starts_is_not_lost(clip: Path, tmp_path: Path) -> None:
+    record = tmp_path / "live.jsonl"
+    command = [
+        sys.executable, "-m", "allweather", "live", clip, *MODEL, "--size", "96x64", "--rate", "0.1",
+        "--record", record,
+    ]  # fmt: skip
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=hear_interrupts)
+    while not record.exists():
+        time.sleep(0.001)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in said, said
+    assert not record.exists() or lines_of(record)[-1]["why"] == "interrupted"
+
+
 def test_ctrl_c_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> None:
     record, out = tmp_path / "live.jsonl", tmp_path / "live.mp4"
     command = [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from simulated import picture
 from tiny import CLASSES, tiny
 
@@ -177,3 +178,13 @@ def test_a_session_that_cannot_travel_is_told_to_stay() -> None:
     network = Segmenter.wrap(Local(3, 3, 1), classes=tiny("none").classes)
     with pytest.raises(SettingsError, match=r"cannot be taken to a process of its own .*Learn in a thread"):
         ProcessPupil(Session(network, "source"), 1)
+
+
+def test_layers_that_refuse_to_be_pickled_are_told_to_stay_and_leave_no_record(tmp_path: Path) -> None:
+    layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 3, 1))
+    network = Segmenter.wrap(torch.nn.Sequential(layer, torch.nn.BatchNorm2d(3)).eval(), classes=CLASSES)
+    Image.new("RGB", (32, 24)).save(tmp_path / "a.png")
+    live = Live(tmp_path, Session(network, "mall-domain"), record=tmp_path / "a.jsonl")
+    with pytest.raises(SettingsError, match=r"process of its own \(Serialization of parametrized .*Learn in a thread"):
+        next(iter(live))
+    assert not (tmp_path / "a.jsonl").exists()

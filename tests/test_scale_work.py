@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from many import alone, labels, paint, same, session_of, task_of
 from tiny import tiny
 
@@ -14,6 +15,7 @@ from allweather import methods
 from allweather.app.pictures import Makings
 from allweather.app.spread import stands_alone
 from allweather.errors import AllWeatherError, SettingsError
+from allweather.models import Segmenter
 from allweather.scale.carried import Carried, check_versions
 from allweather.scale.merged import MergedRecord
 from allweather.scale.places import Place
@@ -129,6 +131,9 @@ def test_what_cannot_travel_and_who_cannot_work() -> None:
     model.network.register_forward_hook(lambda *_: None)
     with pytest.raises(SettingsError, match="cannot be taken to other processes"):
         Carried.pack(model, methods.make("tent"), {}, "cpu", 1)
+    layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 3, 1))
+    with pytest.raises(SettingsError, match=r"cannot be taken to other processes \(Serialization of parametrized"):
+        Carried.pack(Segmenter.wrap(layer.eval(), classes=model.classes), methods.make("tent"), {}, "cpu", 1)
     with pytest.raises(AllWeatherError, match=r"a worker has torch .*, this process has 1\.0"):
         check_versions({"torch": "1.0"})
     carried = Carried.pack(tiny("batchnorm"), methods.make("tent"), {}, "cpu", 1)

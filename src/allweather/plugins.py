@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.util
 import logging
+import pickle
 import re
 import sys
 import sysconfig
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
-from allweather.errors import AllWeatherError, SettingsError, unknown
+from allweather.errors import AllWeatherError, SettingsError, first_line, unknown
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -135,6 +136,22 @@ def files_that_ran() -> list[tuple[str, str]]:
     Those that are gone by now are left out: what they made is used where it is, and may not be needed there.
     """
     return [(str(path), module.__name__) for (path, _), module in _files.items() if path.exists()]
+
+
+def pickled(thing: object, what: str, instead: str) -> bytes:
+    """What another process makes the thing from, after `run_again`.
+
+    Args:
+        what: the beginning of the message where that cannot be done.
+        instead: what to do then.
+
+    Raises:
+        SettingsError: for what cannot be pickled, whatever its classes raise.
+    """
+    try:
+        return pickle.dumps(thing)
+    except (pickle.PicklingError, *FAULTS) as error:
+        raise SettingsError(f"{what} ({first_line(error)}). {instead}") from error
 
 
 def run_again(files: list[tuple[str, str]]) -> None:

@@ -125,9 +125,14 @@ class Live:
         reader = Reader(self.source, slot, self.clock, paced=not self.every_frame, tries=self.reconnect)
         record = Record(self.record, self._head())
         beside = not (self.wait or self._nothing)
-        predictor = deepcopy(self.session) if beside else self.session
+        try:
+            predictor = deepcopy(self.session) if beside else self.session
+            learner = self._start_learner(threads) if beside else None
+        except BaseException:
+            record.discard()
+            raise
         run = Run(
-            reader, slot, predictor, self._start_learner(threads) if beside else None, self._nothing,
+            reader, slot, predictor, learner, self._nothing,
             Pace(self.adapt_every, self.budget, self.wait), record, self.totals, self.clock, self.clock.now(),
             self.on_event,
         )  # fmt: skip

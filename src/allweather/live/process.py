@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import AllWeatherError
 from allweather.interrupts import deaf_to_interrupts
 from allweather.live.frame import Learnt
 from allweather.live.learner import LearnerLost, learnt_of, state_after
-from allweather.plugins import FAULTS, files_that_ran, run_again
+from allweather.plugins import FAULTS, files_that_ran, pickled, run_again
 from allweather.session import Session
 from allweather.session.snapshot import Snapshot
 
@@ -42,14 +42,18 @@ class ProcessPupil:
     def __init__(self, session: Session, threads: int) -> None:
         self._session = session
         context = get_context("spawn")
+        refusal = "this session cannot be taken to a process of its own"
+        self._pickled = pickled(session, refusal, "Learn in a thread: learner=thread.")
         self._here, there = context.Pipe()
-        arguments = (there, _pickled(session), files_that_ran(), threads)
+        arguments = (there, files_that_ran(), threads)
         self._process = context.Process(target=serve, args=arguments, name="allweather learner", daemon=True)
         with deaf_to_interrupts():
             self._process.start()
         there.close()
 
     def begin(self) -> None:
+        self._send(self._pickled)  # not with the arguments: starting would wait until all of it is read
+        self._pickled = b""
         self._answer()
 
     def learn(self, index: int, image: Tensor) -> Learnt:
@@ -93,13 +97,13 @@ class ProcessPupil:
         )
 
 
-def serve(connection: Connection, pickled: bytes, files: list[tuple[str, str]], threads: int) -> None:
+def serve(connection: Connection, files: list[tuple[str, str]], threads: int) -> None:
     """What the other process does: a frame comes, an answer goes; None ends it, and so does the other end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that predicts hears it and ends this one
     torch.set_num_threads(threads)
     try:
         run_again(files)
-        session: Session = pickle.loads(pickled)
+        session: Session = pickle.loads(connection.recv())
         if hasattr(os, "nice"):
             os.nice(NICE)  # not before: on a busy machine it would hardly ever start
         connection.send(())
@@ -119,15 +123,6 @@ def _answer_job(connection: Connection, session: Session, index: int, image: Any
     connection.send((learnt_of(index, result, None), None if state is None else state.updates))
     if state is not None:
         connection.send_bytes(save(state.tensors))
-
-
-def _pickled(session: Session) -> bytes:
-    try:
-        return pickle.dumps(session)
-    except (pickle.PicklingError, AttributeError, TypeError, SettingsError) as error:
-        raise SettingsError(
-            f"this session cannot be taken to a process of its own ({error}). Learn in a thread: learner=thread."
-        ) from error
 
 
 def _saved(session: Session) -> bytes:

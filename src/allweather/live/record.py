@@ -57,6 +57,12 @@ class Record:
         if self._file is not None:
             self._file.close()
 
+    def discard(self) -> None:
+        """Leaves no file of a run that never began."""
+        if self._path is not None and self._file is not None:
+            self._file.close()
+            self._path.unlink(missing_ok=True)
+
     def _write(self, kind: str, content: Mapping[str, Any]) -> None:
         if self._file is None or self._file.closed:
             return

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import AllWeatherError, SettingsError, first_line
 from allweather.methods.method import Method
 from allweather.models.segmenter import Segmenter
-from allweather.plugins import files_that_ran, run_again
+from allweather.plugins import FAULTS, files_that_ran, pickled, run_again
 from allweather.runs.record import versions
 from allweather.session import Session
 
@@ -43,13 +43,8 @@ class Carried:
         Raises:
             SettingsError: for a network or a method that cannot be taken to another process.
         """
-        try:
-            content = pickle.dumps((model, method, options))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise SettingsError(
-                f"{model.name} cannot be taken to other processes ({error}). Its class and what it holds must stand at "
-                "the top of a module; or leave --workers out."
-            ) from error
+        instead = "Its class and what it holds must stand at the top of a module; or leave --workers out."
+        content = pickled((model, method, options), f"{model.name} cannot be taken to other processes", instead)
         return cls(content, files_that_ran(), device, threads, versions())
 
     def session(self, index: int) -> Session:
@@ -72,10 +67,11 @@ class Carried:
         try:
             run_again(self.files)
             parts: tuple[Segmenter, Method, dict[str, Any]] = pickle.loads(self.content)
-        except (OSError, ImportError, AttributeError) as error:
+        except FAULTS as error:
             names = ", ".join(Path(path).name for path, _ in self.files) or "the packages that this run uses"
             raise AllWeatherError(
-                f"a worker cannot make the network ({error}). Install {names} on every machine, at the same place."
+                f"a worker cannot make the network ({first_line(error)}). Install {names} on every machine, at the "
+                "same place."
             ) from error
         return parts
 

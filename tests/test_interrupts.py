@@ -1,0 +1,66 @@
+"""Ctrl-C while another process starts: the new one is deaf to it, the caller hears it afterwards."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from allweather.interrupts import deaf_to_interrupts
+
+IS_DEAF = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+
+
+@pytest.fixture(autouse=True)
+def _hearing() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def born_deaf() -> bool:
+    with deaf_to_interrupts():
+        return subprocess.run([sys.executable, "-c", IS_DEAF], capture_output=True, text=True).stdout == "True\n"
+
+
+def test_an_interruption_is_heard_once_the_process_has_started() -> None:
+    reached = []
+
+    def interrupted() -> None:
+        with deaf_to_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert reached and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_no_interruption_is_made_up() -> None:
+    with deaf_to_interrupts():
+        pass
+
+
+def test_a_process_is_born_deaf_in_any_thread() -> None:
+    found = [born_deaf()]
+    thread = threading.Thread(target=lambda: found.append(born_deaf()))
+    thread.start()
+    thread.join()
+    assert found == [True, True]
+
+
+def test_another_thread_that_takes_the_signal_changes_nothing() -> None:
+    busy = threading.Event()
+    thread = threading.Thread(target=busy.wait)
+    thread.start()
+    try:
+        test_an_interruption_is_heard_once_the_process_has_started()
+    finally:
+        busy.set()
+        thread.join()
