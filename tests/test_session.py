@@ -1,5 +1,6 @@
 """The session: early stopping, guard and rollback, what it refuses, options, and adding a method in one file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -67,20 +68,41 @@ def test_a_frame_at_which_the_network_fails_has_not_been() -> None:
         assert torch.equal(mine.logits, other.logits) and mine.decision == other.decision
 
 
-def test_a_network_without_a_gradient_is_one_word() -> None:
-    class Inplace(nn.Module):
+class Refusing(torch.autograd.Function):
+    """An operation whose backward pass was never written."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        raise ValueError("forward only")
+
+
+def written_over(x: Tensor) -> Tensor:
+    y = torch.sigmoid(x)
+    y += 1  # sigmoid's gradient needs what it gave
+    return y
+
+
+@pytest.mark.parametrize("method", ["mall-domain", "sar"])
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [(written_over, "inplace"), (Refusing.apply, "forward only"), (Tensor.detach, "does not require grad")],
+)
+def test_a_network_without_a_gradient_is_one_word(method: str, last: Callable[[Tensor], Tensor], why: str) -> None:
+    class Ungraded(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.norm = nn.BatchNorm2d(3)
 
         def forward(self, x: Tensor) -> Tensor:
-            y = torch.sigmoid(self.norm(x))
-            y += 1  # sigmoid's gradient needs what it gave
-            return y
+            return last(self.norm(x))
 
-    model = Segmenter.wrap(Inplace(), classes=CLASSES)
-    with pytest.raises(NetworkError, match=r"no gradient can be taken through the network \(.*inplace"):
-        Session(model, "mall-domain")(frames(1)[0])
+    session = Session(Segmenter.wrap(Ungraded(), classes=CLASSES), method)
+    with pytest.raises(NetworkError, match=rf"no gradient can be taken through the network \(.*{why}"):
+        session(frames(1)[0])
 
 
 def test_a_method_is_one_class_and_one_table_line(table_with_toy: None) -> None:

@@ -10,6 +10,7 @@ from tiny import CLASSES, TinyNetwork, frames, moved_names, tiny
 from torch import Tensor, nn
 
 from allweather import Segmenter, Session, methods
+from allweather.methods.parameters import with_parameters
 
 
 class OwnNorm(nn.Module):
@@ -61,3 +62,45 @@ def test_frozen_norms_of_another_class_move_and_go_on_in_a_copy(copied: Callable
     other.reset()
     session.reset()
     assert torch.equal(session(images[0]).logits, other(images[0]).logits)
+
+
+class Layers(nn.Module):
+    """A stem and a head in a list; `again` gives the stem a second name."""
+
+    def __init__(self, again: bool) -> None:
+        super().__init__()
+        stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.layers = nn.ModuleList([stem, nn.Conv2d(8, 3, 1)])
+        if again:
+            self.again = stem
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def layers(again: bool) -> Segmenter:
+    torch.manual_seed(0)
+    return Segmenter.wrap(Layers(again).eval(), classes=CLASSES, name="layers")
+
+
+@pytest.mark.parametrize("method", sorted(methods.METHODS))
+def test_a_second_name_of_a_module_changes_nothing(method: str) -> None:
+    one, two = (Session(layers(again), method, guard=False) for again in (False, True))
+    for image in frames(6):
+        assert torch.equal(one(image).logits, two(image).logits)
+    own = dict(two.model.network.named_parameters())
+    assert all(own[name] is parameter for name, parameter in two.state.parameters.items())
+
+
+def test_values_stand_in_for_a_parameter_wherever_it_is() -> None:
+    model, image = tiny("batchnorm"), frames(1)
+    model.network.head[1].weight = model.network.stem[1].weight
+    name, shared = next((n, p) for n, p in model.network.named_parameters() if p is model.network.stem[1].weight)
+    value = shared.detach() * 2
+    found = with_parameters(model, {name: value}, image)
+    assert model.network.head[1].weight is model.network.stem[1].weight is shared
+    with torch.no_grad():
+        shared.copy_(value)
+    assert torch.equal(found, model(image))

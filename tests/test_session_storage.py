@@ -150,6 +150,23 @@ def test_a_module_under_two_names_is_one_source(fields: dict[str, Any], tmp_path
     apply_delta(network, tmp_path / "a.delta.safetensors")
 
 
+def test_a_saved_session_goes_on_bit_for_bit_in_another_order_of_memory(tmp_path: Path) -> None:
+    settings = {"parameters": "all", "lr": 1e-2}
+    sessions = [
+        Session(tiny("batchnorm"), methods.make("mall-domain", settings=settings), guard=False, channels_last=True)
+        for _ in range(2)
+    ]
+    for image in frames(3):
+        sessions[0](image)
+    sessions[0].save(tmp_path / "a.session")
+    sessions[1].load(tmp_path / "a.session")
+    moments = [session._adapted.optimizer.state_dict()["state"] for session in sessions]  # type: ignore[union-attr]
+    for index, entries in moments[0].items():
+        assert all(value.stride() == moments[1][index][key].stride() for key, value in entries.items())
+    for image in frames(4, seed=1):
+        assert torch.equal(sessions[0](image).logits, sessions[1](image).logits)
+
+
 def test_of_another_method_the_method_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="was saved with name=mall-domain, this session has name=tent"):

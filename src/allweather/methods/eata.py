@@ -13,6 +13,7 @@ from allweather.errors import AllWeatherError
 from allweather.methods.eta import Eta
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.option import Need, option
+from allweather.models.gradients import gradients_of
 from allweather.models.segmenter import Segmenter
 from allweather.rgb import EXTENSIONS, ImageError, read_rgb
 
@@ -78,10 +79,8 @@ class Eata(Eta):
         for path in paths:
             logits = model(_image(path).to(device)).float()
             loss = functional.cross_entropy(logits, logits.detach().argmax(1))
-            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            for value, gradient in zip(total.values(), gradients, strict=True):
-                if gradient is not None:
-                    value += gradient.square()
+            for name, gradient in gradients_of(loss, model, parameters).items():
+                total[name] += gradient.square()
         return {name: value / len(paths) for name, value in total.items()}
 
 

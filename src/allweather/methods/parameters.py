@@ -53,8 +53,16 @@ def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn
 def with_parameters(model: Segmenter, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
     """Logits of the network with other values in place of the parameters of those names; differentiable by them."""
     module = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    named = {f"network.{name}": value for name, value in parameters.items()}
-    return cast(Tensor, torch.func.functional_call(module, named, (images,)))
+    own = dict(module.network.named_parameters())
+    values = {id(own[name]): value for name, value in parameters.items()}
+    # each place once: torch would put a replaced value back where one module has two names
+    places = {
+        f"{prefix}.{name}": values[id(parameter)]
+        for prefix, part in module.network.named_modules(prefix="network")
+        for name, parameter in part._parameters.items()
+        if id(parameter) in values
+    }
+    return cast(Tensor, torch.func.functional_call(module, places, (images,), tie_weights=False))
 
 
 def _affine(prefix: str, layer: nn.Module) -> set[str]:

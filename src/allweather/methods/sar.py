@@ -11,6 +11,7 @@ from allweather.methods.losses import pixel_entropy, reliable
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.option import option, where
 from allweather.methods.parameters import with_parameters
+from allweather.models.gradients import gradients_of
 from allweather.models.segmenter import Segmenter
 
 NONE = -1.0  # the average before its first value
@@ -66,7 +67,7 @@ class Sar(GradientMethod):
         entropy = pixel_entropy(logits)
         counts = self._reliable(entropy, logits)
         first = _mean(entropy, counts)
-        uphill = with_parameters(model, self._steepest(state, first), batch.images)
+        uphill = with_parameters(model, self._steepest(model, state, first), batch.images)
         entropy = pixel_entropy(uphill)
         counts = counts & self._reliable(entropy, uphill)
         if not counts.any():
@@ -87,16 +88,11 @@ class Sar(GradientMethod):
     def _reliable(self, entropy: Tensor, logits: Tensor) -> Tensor:
         return reliable(entropy, self.margin, logits.shape[1])
 
-    def _steepest(self, state: State, loss: Tensor) -> dict[str, Tensor]:
+    def _steepest(self, model: Segmenter, state: State, loss: Tensor) -> dict[str, Tensor]:
         """The parameters, one step of length `radius` up the loss."""
-        parameters = list(state.parameters.values())
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        found = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-        length = torch.stack([gradient.norm() for gradient in found]).norm() + 1e-12
-        return {
-            name: p + gradient * (self.radius / length)
-            for (name, p), gradient in zip(state.parameters.items(), found, strict=True)
-        }
+        found = gradients_of(loss, model, state.parameters)
+        length = torch.stack([gradient.norm() for gradient in found.values()]).norm() + 1e-12
+        return {name: p + found[name] * (self.radius / length) for name, p in state.parameters.items()}
 
     def _follow(self, average: Tensor, entropy: Tensor) -> None:
         average.copy_(torch.where(average == NONE, entropy, self.decay * average + (1 - self.decay) * entropy))

@@ -9,13 +9,14 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError, InputError, NetworkError, NotFiniteError, SettingsError, first_line
+from allweather.errors import AllWeatherError, InputError, NotFiniteError, SettingsError
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import batch_in_parts, moving_statistics, own_statistics, replaces_statistics
 from allweather.methods.option import is_set
 from allweather.methods.views import PLAIN, View, mean_softmax, resized
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
+from allweather.models.gradients import gradient_through
 from allweather.models.segmenter import Segmenter
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
 
@@ -94,15 +95,8 @@ class AdaptedNetwork:
         if self.optimizer is None:
             raise AllWeatherError(f"{self.method.name} returned a loss but make_optimizer returned none.")
         self.forget_gradient()
-        try:
+        with gradient_through(self.model):
             loss.backward()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise NetworkError(
-                f"{self.model.name}: no gradient can be taken through the network ({first_line(error)}). "
-                "Methods without one adapt it as it is: norm, diga, crf."
-            ) from error
         gradients = [p.grad for p in self.state.parameters.values() if p.grad is not None]
         if not gradients:
             return torch.zeros((), dtype=torch.bool, device=loss.device)

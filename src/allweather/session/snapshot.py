@@ -141,16 +141,19 @@ def optimizer_state(
             lacks something or has another shape than its parameter.
     """
     groups = optimizer.state_dict()["param_groups"]
-    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if not name.startswith("optimizer."):
             continue
         _, index, key = (*name.split(".", 2), "", "")[:3]
-        if not index.isdecimal() or int(index) >= len(shapes) or not key:
-            raise CheckpointError(f"expected optimizer state of {len(shapes)} parameters, found '{name}'.")
-        if tensor.ndim and tensor.shape != shapes[int(index)]:
-            raise CheckpointError(f"expected {name} of shape {tuple(shapes[int(index)])}, found {tuple(tensor.shape)}.")
+        if not index.isdecimal() or int(index) >= len(moved) or not key:
+            raise CheckpointError(f"expected optimizer state of {len(moved)} parameters, found '{name}'.")
+        parameter = moved[int(index)]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            raise CheckpointError(f"expected {name} of shape {tuple(parameter.shape)}, found {tuple(tensor.shape)}.")
+        if tensor.ndim:  # in its parameter's order of memory, which the last bit of a step depends on
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
     for number, found in state.items():
         if found.keys() != keys:
