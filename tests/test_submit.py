@@ -1,6 +1,7 @@
 """Submissions: each server's names, folders, values and counts; anything else is refused before a byte is written."""
 
 import io
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from allweather.data.datasets.encodings import LABEL_IDS
 from allweather.errors import AllWeatherError
 from allweather.submit import BENCHMARKS, archive, submit
+from allweather.submit.servers import Benchmark
 
 SIZE = (6, 4)
 NAMES = {  # a prediction's path below RUN/labels, and the archive's file
@@ -52,6 +54,14 @@ def test_the_published_counts_and_sizes() -> None:
         "acdc": (2000, (1920, 1080)), "cityscapes": (1525, (2048, 1024)),
         "dark-zurich": (151, (1920, 1080)), "muses": (750, (1920, 1080)),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", BENCHMARKS.values(), ids=lambda entry: entry.name)
+def test_a_wrong_name_is_answered_with_a_right_one(entry: Benchmark, tmp_path: Path) -> None:
+    assert re.fullmatch(entry.pattern, entry.example)
+    predict(tmp_path, "mine")
+    with pytest.raises(AllWeatherError, match=f"expected names like {entry.example}.png"):
+        submit(entry.name, tmp_path, tmp_path / "out.zip")
 
 
 @pytest.mark.parametrize("benchmark", ["acdc", "muses"])

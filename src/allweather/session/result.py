@@ -34,8 +34,7 @@ class Result:
             was minimised).
         decision: what the guard decided, and why. The prediction belongs to the state that it decided on.
         seconds: wall-clock time of the call.
-        images: the input, RGB in [0, 1], 3×H×W or B×3×H×W; it shares memory with a tensor that the caller passed. None
-            where it was not kept.
+        images: the input, RGB in [0, 1], 3×H×W or B×3×H×W; a copy of what was passed. None where it was not kept.
         classes: the network's class set; None where the result was made without one.
     """
 

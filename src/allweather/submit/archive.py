@@ -81,7 +81,7 @@ def _frames(target: Benchmark, files: Mapping[str, Path]) -> dict[str, Path]:
         match = re.fullmatch(target.pattern, Path(name).name)
         if not match:
             raise InputError(
-                f"{path} is no prediction of a test image of {target.name}: expected names like {target.pattern}.png."
+                f"{path} is no prediction of a test image of {target.name}: expected names like {target.example}.png."
             )
         if match["key"] in frames:
             raise InputError(f"{path} and {frames[match['key']]} are predictions of one frame.")

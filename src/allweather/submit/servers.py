@@ -11,6 +11,7 @@ class Benchmark:
     Attributes:
         name: as the command line takes it.
         pattern: of a prediction's file name without suffix; its group `key` names the frame.
+        example: of such a name.
         named: the archive's file name for a frame's key.
         count: images of the test split.
         size: (width, height) of each.
@@ -21,6 +22,7 @@ class Benchmark:
 
     name: str
     pattern: str
+    example: str
     named: str
     count: int
     size: tuple[int, int]
@@ -33,20 +35,20 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     entry.name: entry
     for entry in (
         Benchmark(
-            "acdc", r"(?P<key>\w+_frame_\d{6}_rgb_anon)", "{key}.png", 2000, (1920, 1080),
-            "https://acdc.vision.ee.ethz.ch/submit",
+            "acdc", r"(?P<key>\w+_frame_\d{6}_rgb_anon)", "GOPR0122_frame_000161_rgb_anon", "{key}.png", 2000,
+            (1920, 1080), "https://acdc.vision.ee.ethz.ch/submit",
         ),
         Benchmark(
-            "cityscapes", r"(?P<key>[a-z-]+_\d{6}_\d{6})_leftImg8bit", "{key}_pred_labelIds.png", 1525, (2048, 1024),
-            "https://www.cityscapes-dataset.com/submit", label_ids=True,
+            "cityscapes", r"(?P<key>[a-z-]+_\d{6}_\d{6})_leftImg8bit", "berlin_000000_000019_leftImg8bit",
+            "{key}_pred_labelIds.png", 1525, (2048, 1024), "https://www.cityscapes-dataset.com/submit", label_ids=True,
         ),
         Benchmark(
-            "dark-zurich", r"(?P<key>\w+_frame_\d{6})_rgb_anon", "{key}.png", 151, (1920, 1080),
-            "https://codalab.lisn.upsaclay.fr/competitions/3783", confidence=True,
+            "dark-zurich", r"(?P<key>\w+_frame_\d{6})_rgb_anon", "GP010594_frame_000048_rgb_anon", "{key}.png", 151,
+            (1920, 1080), "https://codalab.lisn.upsaclay.fr/competitions/3783", confidence=True,
         ),
         Benchmark(
-            "muses", r"(?P<key>REC\d{4}_frame_\d{6})_frame_camera", "{key}.png", 750, (1920, 1080),
-            "https://muses.ethz.ch",
+            "muses", r"(?P<key>REC\d{4}_frame_\d{6})_frame_camera", "REC0001_frame_000001_frame_camera", "{key}.png", 750,
+            (1920, 1080), "https://muses.ethz.ch",
         ),
     )
 }  # fmt: skip
