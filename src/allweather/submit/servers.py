@@ -47,8 +47,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             (1920, 1080), "https://codalab.lisn.upsaclay.fr/competitions/3783", confidence=True,
         ),
         Benchmark(
-            "muses", r"(?P<key>REC\d{4}_frame_\d{6})_frame_camera", "REC0001_frame_000001_frame_camera", "{key}.png", 750,
-            (1920, 1080), "https://muses.ethz.ch",
+            "muses", r"(?P<key>REC\d{4}_frame_\d{6})_frame_camera", "REC0001_frame_000001_frame_camera", "{key}.png",
+            750, (1920, 1080), "https://muses.ethz.ch",
         ),
     )
 }  # fmt: skip
