@@ -48,6 +48,7 @@ def test_a_clip_becomes_a_clip_and_a_record(clip: Path, tmp_path: Path) -> None:
     assert "12 frames predicted, 0 dropped, learnt from" in done.stderr and done.stdout == ""
     film = Video(out)
     assert (film.width, film.height, sum(1 for _ in film)) == (128, 64, 12)
+    assert float(film.rate) == 20  # the clip's, whatever predicting it took
     lines = lines_of(record)
     assert [line["kind"] for line in lines] == ["run", *["frame"] * 12, "end"]
     assert lines[0]["model"] == "demo:streetnet" and lines[0]["learner"] == "thread"

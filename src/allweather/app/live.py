@@ -145,7 +145,9 @@ def _watch(running: Live, out: Path | None) -> bool:
             for shown in frames:
                 if out is not None:
                     film = film or open_things.enter_context(_film(out, shown, running.source.rate))
-                    film.write(fitted(shown.overlay(), film.width, film.height), shown.arrival)
+                    # what waits for predictions came at no rate of its own
+                    when = None if running.every_frame else shown.arrival
+                    film.write(fitted(shown.overlay(), film.width, film.height), when)
                 bar.update(task, advance=1 + shown.dropped, rate=_figures(shown, running.totals, bar.tasks[0].speed))
         except KeyboardInterrupt as interruption:
             with suppress(KeyboardInterrupt):
