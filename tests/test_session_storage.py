@@ -15,9 +15,11 @@ from tiny import CLASSES, frames, tiny
 from torch import Tensor, nn
 
 from allweather import apply_delta, methods
+from allweather.classes import ClassSet
 from allweather.errors import AllWeatherError, CheckpointError
-from allweather.models.segmenter import Segmenter
+from allweather.models.segmenter import AdaptationFacts, Preprocessing, Segmenter, Window
 from allweather.session import Guard, Session, Shift
+from allweather.session.saved import open_saved
 
 Tensors = dict[str, Tensor]
 
@@ -186,6 +188,31 @@ def test_of_another_method_the_method_is_named(tmp_path: Path) -> None:
 def test_a_session_with_other_settings_is_refused_by_name(options: Any, word: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"was saved with {word}"):
         session_of(**options).load(saved(tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"preprocessing": Preprocessing(std=(0.25, 0.25, 0.25))}, "preprocessing.std"),
+        ({"preprocessing": Preprocessing(bgr=True)}, "preprocessing.bgr=False"),
+        ({"preprocessing": Preprocessing(size_multiple=8)}, "preprocessing.size_multiple=1"),
+        ({"classes": ClassSet("other", ("c", "b", "a"), CLASSES.colors)}, "classes=a, b, c"),
+        ({"probabilities": True}, "probabilities=False"),
+        ({"window": Window(16, 8)}, "window=None"),
+        ({"facts": AdaptationFacts(bn_share=0.5)}, "bn_share=0.05"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_same_weights_under_another_meaning_are_refused(changed: Any, word: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    model = tiny("batchnorm")
+    for name, value in changed.items():
+        setattr(model, name, value)
+    session = Session(model, methods.make("mall-domain", settings={"lr": 1e-3}))
+    with pytest.raises(CheckpointError, match=f"was saved with {word}"):
+        session.load(path)
+    with pytest.raises(CheckpointError, match=f"was saved with {word}"):
+        open_saved(path, model)
 
 
 def test_shift_detection_with_another_threshold_is_refused_by_name(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from allweather.session.averages import StreamAverages
 from allweather.session.guard import Decision, Guard
 from allweather.session.guard.policy import Objection, Policy
 from allweather.session.handing import HandsBack
+from allweather.session.identity import identity_of
 from allweather.session.result import Result
 from allweather.session.shift import Shift, ShiftDetector
 from allweather.session.snapshot import Snapshot, flatten_optimizer
@@ -34,7 +35,6 @@ from allweather.session.undoing import undone_on_failure
 
 LOG = logging.getLogger(__name__)
 AdaptWhen = Literal["always", "shift"]
-_FORMAT = "3"  # of saved sessions
 
 
 class Session(Streaming, HandsBack):
@@ -345,20 +345,7 @@ class Session(Streaming, HandsBack):
             self._detector.start()
 
     def _identity(self) -> dict[str, str]:
-        """What a saved session must share with the one that loads it."""
-        shift = asdict(self.shift) if self.adapt_when == "shift" else {}
-        return {
-            "format": _FORMAT,
-            "network": self.model.name,
-            "weights": self._adapted.source_digest,
-            "device": self._adapted.device().type,
-            "adapt_when": self.adapt_when,
-            "precision": self.precision,
-            "seed": str(self.seed),
-            **{k: str(v) for k, v in settings_of(self.method).items()},
-            **{f"guard.{k}": str(v) for k, v in asdict(self.guard).items()},
-            **{f"shift.{k}": str(v) for k, v in shift.items()},
-        }
+        return identity_of(self, self._adapted.source_digest)
 
     def _counters(self) -> dict[str, Tensor]:
         shift = {} if self._detector is None else self._detector.tensors()

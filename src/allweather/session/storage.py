@@ -48,7 +48,7 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
         if identity.get(key) != found.get(key):
             raise CheckpointError(
                 f"{path} was saved with {key}={found.get(key)}, this session has {key}={identity.get(key)}. "
-                "Make the session with the same network, weights and settings."
+                "Make the session with the same network, weights, preprocessing and settings."
             )
     _check_digest(path, tensors, metadata)
     for name, tensor in moved.items():
