@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from allweather import Session, load_model, methods
+from allweather import CAMVID11, Session, load_model, methods
 from allweather.data.labelled import LabelledStream, labelled_folders, labelled_scenes
 from allweather.data.labels import mapping_between
 from allweather.models import Segmenter
@@ -71,7 +71,7 @@ def camvid(root: Path, every: int) -> Fleet:
     streams = {}
     for split in ("dusk", "day"):
         folder = root / "camvid" / split
-        whole = labelled_folders(folder / "images", folder / "labels", "camvid11", SIZE)
+        whole = labelled_folders(folder / "images", folder / "labels", CAMVID11, SIZE)
         streams[split] = whole.every(every)
     return Fleet("espnetv2:0.5", root / WEIGHTS, streams)
 

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from allweather import Segmenter, Session, load_model, methods
+from allweather.data.class_files import find_classes
 from allweather.data.labelled import labelled_folders
 from allweather.data.labels import ClassMapping, mapping_between
 from allweather.methods.mall import Mall
@@ -281,7 +282,7 @@ def shots_of(root: Path, streams: str, chosen: slice, model: Segmenter) -> tuple
     shots, mapping = list[Shot](), None
     for stream in streams.split(", "):
         folder, classes = FOLDERS[stream]
-        read = labelled_folders(root / folder / "images", root / folder / "labels", classes, SIZE)
+        read = labelled_folders(root / folder / "images", root / folder / "labels", find_classes(classes), SIZE)
         mapping = mapping_between(model.classes, read.classes)
         shots += [Shot(read.stream.read(name).image, read.truth(name).labels) for name in read.stream.names[chosen]]
     assert mapping is not None

@@ -21,7 +21,7 @@ BELOW = {  # what each room may import, besides itself
     "allocator": set(),
     "errors": set(),
     "finite": set(),
-    "classes": set(),
+    "classes": {"errors"},
     "values": {"errors"},
     "plugins": {"errors"},
     "rgb": {"errors"},

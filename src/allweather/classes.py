@@ -3,26 +3,51 @@
 import re
 from dataclasses import dataclass
 
+from allweather.errors import SettingsError
+
+_BYTE, _VALUES = 256, 65536  # how many values a label file of one byte a pixel can hold, and one of two
+
 
 @dataclass(frozen=True)
 class ClassSet:
     """An ordered set of classes; a label image holds indices into it, or `ignore`.
 
     Attributes:
-        name: how the set is called on the command line.
+        name: how the set is called.
         names: class names in index order.
-        colors: one (red, green, blue) triple in 0..255 per class.
-        ignore: the label value that no metric and no loss counts.
+        colors: one (red, green, blue) triple in 0..255 per class; without any, colors that differ from one to the next.
+        ignore: the label value that no metric and no loss counts; no class's index.
+
+    Raises:
+        SettingsError: for names, colors or an ignored value that would not tell classes apart.
+
+    Example:
+        >>> import allweather as aw
+        >>> aw.ClassSet("yard", ("track", "rail", "person")).ignore
+        255
     """
 
     name: str
     names: tuple[str, ...]
-    colors: tuple[tuple[int, int, int], ...]
+    colors: tuple[tuple[int, int, int], ...] = ()
     ignore: int = 255
 
     def __post_init__(self) -> None:
+        if not self.colors:
+            object.__setattr__(self, "colors", _differing(len(self.names)))
+        if fault := self._fault():
+            raise SettingsError(f"class set '{self.name}': {fault}")
+
+    def _fault(self) -> str | None:
+        if not self.names:
+            return "expected at least one name."
         if len(self.names) != len(self.colors):
-            raise ValueError(f"{self.name}: {len(self.names)} names but {len(self.colors)} colors")
+            return f"{len(self.names)} names but {len(self.colors)} colors: expected one each, or no color at all."
+        if wrong := [color for color in self.colors if len(color) != 3 or not all(0 <= part <= 255 for part in color)]:
+            return f"expected colors as red, green, blue in 0..255, got {wrong[0]}."
+        if not len(self.names) <= self.ignore < _VALUES:
+            return f"ignore: expected a label value of {len(self.names)} or more, no class's index; got {self.ignore}."
+        return None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -110,5 +135,8 @@ def _plain(name: str) -> str:
 
 def numbered(names: tuple[str, ...]) -> ClassSet:
     """A class set for networks whose classes are no known set, with colors that differ from one to the next."""
-    steps = [(67 * i % 256, 131 * i % 256, 197 * i % 256) for i in range(1, len(names) + 1)]
-    return ClassSet("own", names, tuple(steps))
+    return ClassSet("own", names, ignore=_BYTE - 1 if len(names) < _BYTE else _VALUES - 1)
+
+
+def _differing(count: int) -> tuple[tuple[int, int, int], ...]:
+    return tuple((67 * i % 256, 131 * i % 256, 197 * i % 256) for i in range(1, count + 1))

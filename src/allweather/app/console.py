@@ -20,8 +20,8 @@ from rich.progress import (
 )  # fmt: skip
 from rich.table import Table
 
-narration = Console(stderr=True, soft_wrap=True, highlight=False)
-data = Console(soft_wrap=True, highlight=False)
+narration = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+data = Console(soft_wrap=True, highlight=False, emoji=False)
 
 DONE, SOME_FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 

@@ -18,12 +18,17 @@ ModelArguments = Annotated[
     list[str] | None,
     typer.Option("--model-arg", metavar="NAME=VALUE", help="An argument of your own network; repeatable."),
 ]
-Classes = Annotated[str | None, typer.Option(help="Class set of a library's or your own network.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE.toml", help="Class set of a library's or your own network; a file has names of your own."
+    ),
+]
 Channels = Annotated[
     str | None, typer.Option(metavar="R,G,B", help="What your own network expects, for pixels in 0..1.")
 ]
 MethodName = Annotated[str, typer.Option(help="See `allweather list methods`; or your own: mymethod.py:MyMethod.")]
-Preset = Annotated[str, typer.Option(help="recommended, or paper for the settings as published.")]
+Preset = Annotated[str, typer.Option(help="recommended; paper: as published; for MALL also fast and best.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable.")
 ]

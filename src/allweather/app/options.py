@@ -3,7 +3,7 @@
 import re
 from typing import Any, Literal, TypeVar
 
-from allweather.classes import CLASS_SETS
+from allweather.data.class_files import find_classes
 from allweather.errors import SettingsError, unknown
 from allweather.runs.plan import pixels
 from allweather.values import parse_value
@@ -84,11 +84,9 @@ def network_options(
     Raises:
         SettingsError: for an unknown class set, or what is no NAME=VALUE or no three numbers.
     """
-    if classes is not None and classes not in CLASS_SETS:
-        raise unknown("class set", classes, CLASS_SETS)
     options = {
         "arguments": parse_settings(arguments or [], "--model-arg", "NAME"),
-        "classes": classes and CLASS_SETS[classes],
+        "classes": classes and find_classes(classes),
         "mean": mean and parse_value("--mean", mean, tuple[float, float, float]),
         "std": std and parse_value("--std", std, tuple[float, float, float]),
     }

@@ -6,8 +6,12 @@ from typing import Annotated
 import typer
 
 from allweather.app.console import DONE, SOME_FAILED, data, narration, plain, print_json, table, warn
-from allweather.data.labels import find_mapping
+from allweather.app.output import HEADER
+from allweather.classes import CLASS_SETS
+from allweather.data.labels import ClassMapping, find_mapping
 from allweather.data.truth import LabelsAs
+from allweather.errors import InputError
+from allweather.runs.record_file import read_json
 from allweather.scoring.folders import Score, score_folders
 
 
@@ -25,7 +29,13 @@ def score(
             help="Folder of true labels: of the same names, or named as Cityscapes, ACDC, Dark Zurich, BDD100K do.",
         ),
     ],
-    mapping: Annotated[str, typer.Option(help="How predicted classes are compared with true ones.")] = "cityscapes",
+    mapping: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help="How predicted classes are compared with true ones; a file of your own classes: each with itself.",
+        ),
+    ] = "cityscapes",
     labels_as: Annotated[
         LabelsAs | None,
         typer.Option(
@@ -40,6 +50,7 @@ def score(
     The exit status is 1 where a prediction could not be scored or a label has none.
     """
     chosen = find_mapping(mapping)
+    _check_writer(predictions, chosen)
     result = score_folders(predictions, truth, chosen, labels_as)
     summary = result.matrix.summary(chosen.truth.names)
     if json:
@@ -53,6 +64,26 @@ def score(
         _show(result, summary)
     _tell(result)
     raise typer.Exit(DONE if result.complete else SOME_FAILED)
+
+
+def _check_writer(predictions: Path, mapping: ClassMapping) -> None:
+    """Refuses predictions of which their run says that they hold other classes.
+
+    Raises:
+        InputError: naming both class sets.
+    """
+    header = predictions.parent / HEADER
+    model = read_json(header).get("model") if header.is_file() else None
+    if not isinstance(model, dict) or "classes" not in model:
+        return
+    known = CLASS_SETS.get(model["classes"])
+    names = model.get("class_names", [] if known is None else list(known.names))
+    if names and list(mapping.predicted.names) != names:
+        raise InputError(
+            f"{predictions} holds the {len(names)} classes of '{model['classes']}', as {header} says; --mapping "
+            f"{mapping.name} compares the {len(mapping.predicted)} of '{mapping.predicted.name}'. Choose another "
+            "--mapping; for classes of your own, a file with their names: --mapping yard.toml."
+        )
 
 
 def _show(result: Score, summary: dict[str, object]) -> None:

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from allweather.classes import CITYSCAPES, CLASS_SETS, ClassSet
+from allweather.classes import CITYSCAPES, ClassSet
 from allweather.data.datasets.dataset import Dataset
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.data.folder import open_files
-from allweather.data.labels import find_mapping, label_files
+from allweather.data.labels import label_files, mapping_between
 from allweather.data.pairing import pair, scenes
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.data.stream import Frame, Stream
 from allweather.data.truth import TruthReader
 from allweather.data.video import suffixes
 from allweather.data.video_stream import VideoStream
-from allweather.errors import InputError, unknown
+from allweather.errors import InputError
 
 Size = tuple[int, int]  # width, height
 
@@ -90,21 +90,19 @@ class LabelledStream:
         return self
 
 
-def labelled_folders(images: Path, labels: Path, classes: str, size: Size | None = None) -> LabelledStream:
+def labelled_folders(images: Path, labels: Path, classes: ClassSet, size: Size | None = None) -> LabelledStream:
     """A folder of images, or a video, and a folder of label files, paired by their names.
 
     A video's frames are named after their numbers: 000000.png is the label of the first.
 
     Args:
-        classes: name of the class set that the label files hold.
+        classes: what the label files hold.
         size: (width, height) that every frame is resampled to; the truth keeps its own.
 
     Raises:
-        AllWeatherError: for an unknown class set, or folders without images or labels.
+        AllWeatherError: for folders without images or labels.
     """
-    if classes not in CLASS_SETS:
-        raise unknown("class set", classes, CLASS_SETS)
-    mapping, stream = find_mapping(classes), _frames(images, size)
+    mapping, stream = mapping_between(classes, classes), _frames(images, size)
     reader, found = TruthReader(mapping), pair(stream.names, scenes(label_files(labels), labels))[0]
 
     def read(name: str) -> Truth:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
+from allweather.data.class_files import find_classes, is_file
 from allweather.data.folder import natural_key
 from allweather.errors import InputError, SettingsError, unknown
 from allweather.pictures.drawing import colorize, overlay
@@ -71,30 +72,37 @@ MAPPINGS = {
 
 
 def find_mapping(name: str) -> ClassMapping:
-    """The mapping of that name.
+    """The mapping of that name; a file of classes of one's own maps each to itself.
 
     Raises:
-        AllWeatherError: when there is none.
+        AllWeatherError: when there is none, or a file that is none of classes.
     """
+    if is_file(name):
+        classes = find_classes(name)
+        return mapping_between(classes, classes)
     if name not in MAPPINGS:
         raise unknown("mapping", name, MAPPINGS)
     return MAPPINGS[name]
 
 
 def mapping_between(predicted: ClassSet, truth: ClassSet) -> ClassMapping:
-    """The mapping from a network's classes to a dataset's.
+    """The mapping from a network's classes to a dataset's; sets of the same names in one order are one.
 
     Raises:
         AllWeatherError: when no table relates the two.
     """
-    if predicted == truth:
+    if predicted.names == truth.names:
         return ClassMapping(truth.name, predicted, truth, tuple(range(len(truth))))
     for mapping in MAPPINGS.values():
         if (mapping.predicted, mapping.truth) == (predicted, truth):
             return mapping
+    pairs = enumerate(zip(predicted.names, truth.names, strict=False))
+    index, apart = next(((i, pair) for i, pair in pairs if pair[0] != pair[1]), (0, ()))
+    where = f" (class {index} is '{apart[0]}' here, '{apart[1]}' there)" if apart else ""
     raise SettingsError(
-        f"no table says how {predicted.name}'s {len(predicted)} classes count as {truth.name}'s {len(truth)}. "
-        f"Known: {', '.join(MAPPINGS)}."
+        f"no table says how {predicted.name}'s {len(predicted)} classes count as {truth.name}'s {len(truth)}{where}. "
+        f"Known: {', '.join(MAPPINGS)}. Where labels hold {predicted.name}'s own indices, write its names into a file "
+        "and give that: classes = 'yard.toml'."
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from allweather import methods
-from allweather.classes import CLASS_SETS
+from allweather.data.class_files import find_classes
 from allweather.data.images import write_image, write_json
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
@@ -193,7 +193,7 @@ def open_model(entry: PlannedRun) -> Segmenter:
 def chosen_options(spec: ModelSpec) -> dict[str, Any]:
     """What a plan says of a network beside its name and weights, as `load_model` takes it."""
     options = {
-        "classes": spec.classes and CLASS_SETS[spec.classes],
+        "classes": spec.classes and find_classes(spec.classes, spec.folder),
         "mean": spec.mean,
         "std": spec.std,
         "arguments": spec.arguments,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from allweather import methods
-from allweather.classes import CLASS_SETS
+from allweather.data.class_files import find_classes
 from allweather.errors import InputError, SettingsError, unknown
 from allweather.plugins import digest, relative_to
 from allweather.runs.evaluate import Protocol
@@ -40,7 +40,8 @@ class _Named:
     """What a plan names; code of the user's own is sought from the plan's folder.
 
     Attributes:
-        code: sha256 of the user's own file that the name says, '' for other names; the run is another with another.
+        code: sha256 of the user's own file that the name says, and of classes of one's own; '' where there is neither.
+            The run is another with another.
         folder: the plan's, which is no part of what the run is.
     """
 
@@ -59,7 +60,7 @@ class ModelSpec(_Named):
     Attributes:
         name: `scheme:name`, or one of the user's own as `mynets.py:build`, sought from the plan's folder.
         arguments: of the user's own factory.
-        classes: the class set's name, for libraries' and own networks.
+        classes: the class set's name, or a file of classes of one's own, for libraries' and own networks.
         mean, std: three numbers each, for own networks.
     """
 
@@ -73,7 +74,6 @@ class ModelSpec(_Named):
 
     def __post_init__(self) -> None:
         pixels(self.size)
-        _known("class set", (self.classes,) if self.classes else (), tuple(CLASS_SETS))
         for key, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (0, 3):
                 raise SettingsError(f"model '{self.name}' {key}: expected three numbers, got {list(values)}.")
@@ -89,7 +89,7 @@ class StreamSpec(_Named):
         root: the dataset's folder; may contain variables such as ${ROOT}.
         images, labels: folders whose files share names. `images` may be a video; its labels are named after the numbers
             of its frames, 000000.png being the first.
-        classes: name of the class set in `labels`.
+        classes: name of the class set in `labels`, or a file of classes of one's own.
         every: takes only each n-th frame, from 1.
         sequence: pieces that follow each other without a reset: `dataset:split` below `root`, `scenes:WEATHER`, or what
             replaces `{}` in `images` and `labels`.
@@ -248,7 +248,7 @@ def read_plan(path: Path) -> Plan:
     models, streams = _entries(content, "models", ModelSpec), _entries(content, "streams", StreamSpec)
     chosen, run = _entries(content, "methods", MethodSpec), _build(RunSpec, content.get("run", {}), "[run]")
     folder = str(path.parent)
-    models = [replace(spec, folder=folder, code=digest(spec.name, folder)) for spec in models]
+    models = [replace(spec, folder=folder, code=_code_of_model(spec, folder)) for spec in models]
     streams = [replace(spec, folder=folder, code=_code_of_stream(spec, folder)) for spec in streams]
     chosen = [replace(spec, folder=folder, code=digest(spec.name, folder)) for spec in chosen]
     for spec in chosen:
@@ -256,8 +256,23 @@ def read_plan(path: Path) -> Plan:
     return Plan(tuple(_expand(models, streams, chosen, run)))
 
 
+def _code_of_model(spec: ModelSpec, folder: str) -> str:
+    return _joined(digest(spec.name, folder), _digest_of_classes(spec.classes, folder))
+
+
 def _code_of_stream(spec: StreamSpec, folder: str) -> str:
-    return "" if spec.root is None else digest((spec.sequence or (spec.name,))[0], folder)
+    own = "" if spec.root is None else digest((spec.sequence or (spec.name,))[0], folder)
+    return _joined(own, _digest_of_classes(spec.classes, folder))
+
+
+def _joined(*digests: str) -> str:
+    return "+".join(filter(None, digests))
+
+
+def _digest_of_classes(classes: str | None, folder: str) -> str:
+    """Of what a file of one's own says; '' for a name that is known."""
+    found = None if classes is None else find_classes(classes, folder)
+    return "" if found is None or found.name == classes else _digest(asdict(found))
 
 
 def _digest(content: Mapping[str, Any]) -> str:

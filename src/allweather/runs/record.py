@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from allweather.classes import CLASS_SETS
 from allweather.data.stream import Stream
 from allweather.models.segmenter import Segmenter
 from allweather.runs.decisions import describe
@@ -29,11 +30,13 @@ def provenance(session: Session, stream: Stream, protocol: str, batch: int) -> d
 
 
 def describe_model(model: Segmenter) -> dict[str, Any]:
-    """The network's name, classes, preprocessing and weights."""
+    """The network's name, classes and weights; classes of one's own name by name."""
     weights = model.provenance
+    known = CLASS_SETS.get(model.classes.name) == model.classes
     return {
         "name": model.name,
         "classes": model.classes.name,
+        **({} if known else {"class_names": list(model.classes.names)}),
         "bn_share": model.facts.bn_share,
         "weights": None if weights is None else weights.file,
         "sha256": None if weights is None else weights.sha256,

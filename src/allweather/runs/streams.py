@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from allweather.data.class_files import find_classes
 from allweather.data.datasets import find_split
 from allweather.data.labelled import LabelledStream, Size, join, labelled_folders, labelled_scenes, labelled_split
 from allweather.errors import SettingsError
@@ -40,7 +41,7 @@ def _piece(spec: StreamSpec, piece: str, size: Size | None) -> LabelledStream:
         return labelled_scenes(piece.removeprefix(SCENES), _SEEDS, size)
     if spec.images is not None and spec.labels is not None:
         images, labels = (resolve(folder.replace(PIECE, piece)) for folder in (spec.images, spec.labels))
-        return labelled_folders(images, labels, spec.classes, size)
+        return labelled_folders(images, labels, find_classes(spec.classes, spec.folder), size)
     assert spec.root is not None
     dataset, split = find_split(spec.located(piece))
     return labelled_split(dataset, resolve(spec.root), split, size)

@@ -1,0 +1,70 @@
+"""Class sets by name, or one's own out of a TOML file: names in index order, and colors if wanted."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from allweather.classes import CLASS_SETS, ClassSet
+from allweather.errors import InputError, SettingsError, unknown
+
+SUFFIX = ".toml"
+_LARGEST = 255  # ignored value of a label file, which holds a byte a pixel
+
+
+def find_classes(name: str, folder: Path | str = "") -> ClassSet:
+    """The class set of a known name, or of a file of one's own.
+
+    A file has `names = ["track", "rail", …]` in the order of the network's logits; `name`, otherwise the file's own;
+    `ignore`, otherwise 255; and `colors = [[red, green, blue], …]` in 0..255, otherwise some that differ.
+
+    Args:
+        name: `cityscapes`, `camvid11`, or a file as `yard.toml`.
+        folder: where the file is sought.
+
+    Raises:
+        SettingsError: for an unknown name, and for a file whose entries would not tell classes apart.
+        InputError: for a file that cannot be read.
+    """
+    if name in CLASS_SETS:
+        return CLASS_SETS[name]
+    if not is_file(name):
+        raise SettingsError(f"{unknown('class set', name, CLASS_SETS)} Classes of your own stand in a file: yard.toml.")
+    path = Path(folder) / name
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read the class set {path}: {error}.") from error
+    try:
+        return _made(content, path.stem)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def is_file(name: str) -> bool:
+    """Whether a class set is named by its file."""
+    return name.endswith(SUFFIX)
+
+
+def _made(content: dict[str, Any], stem: str) -> ClassSet:
+    for key in content:
+        if key not in ("name", "names", "colors", "ignore"):
+            raise unknown("entry", key, ("name", "names", "colors", "ignore"))
+    names, colors, ignore = content.get("names"), content.get("colors", []), content.get("ignore", 255)
+    name = content.get("name", stem)
+    if not isinstance(name, str) or name in CLASS_SETS:
+        raise SettingsError(f"name: expected a name of its own, got {name!r}.")
+    if not isinstance(names, list) or not all(isinstance(each, str) and each for each in names):
+        raise SettingsError('expected names = ["…", …], in the order of the network\'s logits.')
+    if not isinstance(colors, list) or not all(_is_color(color) for color in colors):
+        raise SettingsError("colors: expected [red, green, blue] for each class, whole numbers in 0..255.")
+    if type(ignore) is not int or ignore > _LARGEST:
+        raise SettingsError(f"ignore: expected a label value up to {_LARGEST}, got {ignore!r}.")
+    triples = tuple((red, green, blue) for red, green, blue in colors)
+    for what, items in (("names", tuple(names)), ("colors", triples)):
+        if doubled := [item for item in items if items.count(item) > 1]:
+            raise SettingsError(f"{what}: {doubled[0]} stands there twice.")
+    return ClassSet(name, tuple(names), triples, ignore)
+
+
+def _is_color(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value)

@@ -1,0 +1,146 @@
+"""Class sets of one's own: what a file may say, what is refused, and the whole way from labels to figures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import allweather
+from PIL import Image
+
+from allweather.classes import CITYSCAPES, ClassSet
+from allweather.data.class_files import find_classes
+from allweather.data.labels import mapping_between
+from allweather.errors import AllWeatherError, SettingsError
+
+NAMES = ("track", "rail", "person", "rest")
+NETS = """
+import torch
+import allweather as aw
+
+
+def plain():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 4, 1))
+
+
+def whole():
+    return aw.Segmenter.wrap(plain(), classes=aw.ClassSet("yard", ("track", "rail", "person", "rest")))
+"""
+PLAN = """
+[[models]]
+name = "nets.py:plain"
+classes = "yard.toml"
+weights = "{weights}"
+
+[[models]]
+name = "nets.py:whole"
+weights = "{weights}"
+
+[[streams]]
+name = "yard"
+images = "{images}"
+labels = "{labels}"
+classes = "yard.toml"
+
+[[methods]]
+name = "source"
+"""
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "yard.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_names_are_enough(tmp_path: Path) -> None:
+    classes = find_classes(written(tmp_path, f"names = {json.dumps(NAMES)}"))
+    assert (classes.name, classes.names, classes.ignore) == ("yard", NAMES, 255)
+    assert len(set(classes.colors)) == 4
+    assert classes == find_classes("yard.toml", tmp_path) == ClassSet("yard", NAMES)
+    assert find_classes("cityscapes") is CITYSCAPES
+
+
+def test_name_colors_and_the_ignored_value_can_be_said(tmp_path: Path) -> None:
+    said = 'name = "shunting"\nnames = ["a", "b"]\ncolors = [[0, 1, 2], [3, 4, 5]]\nignore = 7'
+    assert find_classes(written(tmp_path, said)) == ClassSet("shunting", ("a", "b"), ((0, 1, 2), (3, 4, 5)), 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("names = [", "Invalid value"),
+        ("", "expected names"),
+        ("names = []", "at least one name"),
+        ('names = "a"', "expected names"),
+        ('names = ["a", 1]', "expected names"),
+        ('names = ["a", "a"]', "names: a stands there twice"),
+        ('names = ["a", "b"]\nignore = 1', "no class's index"),
+        ('names = ["a", "b"]\nignore = 256', "up to 255"),
+        ('names = ["a", "b"]\nignore = true', "up to 255"),
+        ('names = ["a", "b"]\ncolors = [[0, 0, 0]]', "2 names but 1 colors"),
+        ('names = ["a", "b"]\ncolors = [[0, 0, 0], [0, 0, 0]]', r"colors: \(0, 0, 0\) stands there twice"),
+        ('names = ["a", "b"]\ncolors = [[0, 0, 0], [0, 0, 256]]', "whole numbers in 0..255"),
+        ('names = ["a", "b"]\ncolours = []', "unknown entry 'colours'. Did you mean 'colors'"),
+        ('name = "cityscapes"\nnames = ["a", "b"]', "expected a name of its own"),
+    ],
+)
+def test_what_would_not_tell_classes_apart_is_refused(text: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(AllWeatherError, match=rf"yard\.toml.*{why}"):
+        find_classes(written(tmp_path, text))
+
+
+def test_an_unknown_name_is_told_of_files() -> None:
+    with pytest.raises(SettingsError, match=r"Known: camvid11, cityscapes\. Classes of your own stand in a file"):
+        find_classes("yards")
+
+
+def test_one_set_under_two_names_is_one(tmp_path: Path) -> None:
+    other = ClassSet("other", NAMES, ignore=9)
+    mapping = mapping_between(ClassSet("yard", NAMES), other)
+    assert mapping.table == (0, 1, 2, 3) and mapping.truth is other
+    with pytest.raises(SettingsError, match=r"class 1 is 'rail' here, 'siding' there"):
+        mapping_between(ClassSet("yard", NAMES), ClassSet("yard", ("track", "siding", "person", "rest")))
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for folder, shape, top in (("frames", (24, 32, 3), 256), ("labels", (24, 32), 4)):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            Image.fromarray(rng.integers(0, top, shape, dtype=np.uint8)).save(tmp_path / folder / f"{number}.png")
+    (tmp_path / "nets.py").write_text(NETS)
+    spaces: dict[str, object] = {}
+    exec(NETS, spaces)
+    torch.save(spaces["plain"]().state_dict(), tmp_path / "yard.pth")  # type: ignore[operator]
+    written(tmp_path, f"names = {json.dumps(NAMES)}")
+    return tmp_path
+
+
+def test_labels_of_one_s_own_are_scored_by_their_names_and_by_no_others(yard: Path) -> None:
+    out = yard / "out"
+    done = allweather(
+        "adapt", yard / "frames", "--model", f"{yard}/nets.py:plain", "--classes", yard / "yard.toml",
+        "--weights", yard / "yard.pth", "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    refused = allweather("score", out / "labels", yard / "labels")
+    assert refused.returncode == 2 and "holds the 4 classes of 'yard'" in refused.stderr
+    scored = allweather("score", out / "labels", yard / "labels", "--mapping", yard / "yard.toml", "--json")
+    assert scored.returncode == 0, scored.stderr
+    assert list(json.loads(scored.stdout)["IoU"]) == list(NAMES)
+
+
+def test_a_plan_seeks_classes_beside_itself_and_runs_again_when_they_change(yard: Path) -> None:
+    places = {"weights": yard / "yard.pth", "images": yard / "frames", "labels": yard / "labels"}
+    (yard / "plan.toml").write_text(PLAN.format(**places))
+    runs = yard / "runs"
+    assert "2 runs done, 0 were there" in allweather("bench", yard / "plan.toml", "--out", runs).stderr
+    figures = [json.loads(path.read_text())["figures"] for path in sorted(runs.glob("*.json"))]
+    assert figures[0]["IoU"] == figures[1]["IoU"] and list(figures[0]["IoU"]) == list(NAMES)
+    assert "0 runs done, 2 were there" in allweather("bench", yard / "plan.toml", "--out", runs).stderr
+    written(yard, f"names = {json.dumps(NAMES)}\nignore = 9")
+    assert "2 runs done, 0 were there" in allweather("bench", yard / "plan.toml", "--out", runs).stderr
