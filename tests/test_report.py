@@ -17,6 +17,7 @@ from allweather.classes import CITYSCAPES
 from allweather.errors import AllWeatherError
 from allweather.report import load_records, write_report
 from allweather.report.collect import against, changes, group_records, source_of
+from allweather.report.compare import compare
 from allweather.report.page import tables_of
 from allweather.report.panels import extremes
 from allweather.report.published import SECTION4, TABLE4, THIRTEEN, Published, published, table4
@@ -75,6 +76,44 @@ def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> N
     shown = " ".join(" ".join(group.setting) for group in groups)
     assert all(word in shown for word in ("at 64×48", ", b", "one frame in 8", "bf16", "cuda"))
     assert source_of(next(group for group in groups if "one frame" in group.where), groups) is None
+
+
+def test_runs_with_other_labels_are_told_apart_and_never_compared() -> None:
+    made = []
+    for key, values in (
+        ("labels", ("a/gt", "b/gt")), ("images", ("a/x", "b/x")), ("root", ("a", "b")), ("code", ("ab" * 32, "cd" * 32))
+    ):  # fmt: skip
+        for value, right in zip(values, (0.5, 0.7), strict=True):
+            pair = [record("source", right), record("norm", right + 0.1)]
+            for one in pair:
+                one["run"]["stream"][key] = value
+            made.append(pair)
+    for first, second in zip(made[::2], made[1::2], strict=True):
+        groups = group_records([*first, *second])
+        assert len({group.setting for group in groups}) == 2 and len({group.where for group in groups}) == 2
+        for group in (group for group in groups if not group.is_source):
+            source = source_of(group, groups)
+            assert source is not None and source.records[0]["run"]["stream"] == group.records[0]["run"]["stream"]
+        lonely = group_records([first[0], second[1]])
+        assert source_of(lonely[0 if lonely[1].is_source else 1], lonely) is None
+        table = next(t for t in tables_of(groups) if "vs source" in t.columns)
+        assert len(table.rows) == 2  # each with a table of its own
+        told = first[0]["run"]["stream"].keys() - {"name", "images"}
+        assert (compare(first[0], second[1])["paired"] is None) == bool(told)
+        assert compare(*first)["paired"]
+    (code, *_) = {group.where for group in groups}
+    assert "code " in code and len(code) < 40
+
+
+def test_networks_of_one_name_are_told_apart_by_whatever_differs() -> None:
+    made = [record("source", 0.5), record("source", 0.6), record("source", 0.7)]
+    for one, more in zip(made, ({"weights": "a/x.pth"}, {"weights": "b/x.pth"}, {"weights": None}), strict=True):
+        one["run"]["model"] |= more
+    names = {group.network for group in group_records(made)}
+    assert names == {"tiny:net, weights a/x.pth", "tiny:net, weights b/x.pth", "tiny:net, weights none"}
+    for one, mean in zip(made, ([0.5], [0.4], [0.4]), strict=True):
+        one["run"]["model"] |= {"mean": mean, "weights": None}
+    assert {group.network for group in group_records(made[:2])} == {"tiny:net, mean [0.5]", "tiny:net, mean [0.4]"}
 
 
 def test_differences_are_paired_by_image(runs: Path) -> None:

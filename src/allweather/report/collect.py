@@ -10,6 +10,7 @@ import numpy as np
 
 from allweather.errors import InputError
 from allweather.methods import METHODS, make
+from allweather.report.apart import told_apart
 from allweather.report.derived import miou_of, with_derived_figures
 from allweather.report.refusals import mark, of_records
 from allweather.runs.decisions import Counts
@@ -33,7 +34,8 @@ class Group:
 
     Attributes:
         stream, model, method, preset, scoring: what was run, as the plan names it.
-        where, network, how: stream, network and protocol for people, with all that tells settings apart.
+        where, network, how: stream, network and protocol for people, with all that tells settings apart: other labels
+            under the stream's name too.
         fields, adapt_when: the method's fields that the plan sets, and when it adapts.
         records: of the runs, at least one.
     """
@@ -54,6 +56,17 @@ class Group:
     def setting(self) -> tuple[str, str, str, str]:
         """What must be equal for two methods to be compared."""
         return self.where, self.network, self.how, self.scoring
+
+    @property
+    def given(self) -> str:
+        """Stream and network, as the records have them whole."""
+        run = self.records[0]["run"]
+        return json.dumps([run["stream"], run["model"]], sort_keys=True)
+
+    @property
+    def thinned(self) -> bool:
+        """Whether only a part of the stream's frames was taken."""
+        return int(self.records[0]["run"]["stream"].get("every", 1)) > 1
 
     @property
     def label(self) -> str:
@@ -195,20 +208,19 @@ def group_records(records: Iterable[Record]) -> list[Group]:
     for record in map(with_derived_figures, records):
         run = {key: value for key, value in record["run"].items() if key not in ("seed", "order")}
         gathered.setdefault(json.dumps(run, sort_keys=True), []).append(record)
-    weights: dict[str, set[str]] = {}
-    for found in gathered.values():
-        model = found[0]["run"]["model"]
-        weights.setdefault(_network(model), set()).add(str(model.get("weights")))
-    groups = [_group(tuple(found), weights) for found in gathered.values()]
+    runs = [found[0]["run"] for found in gathered.values()]
+    places = told_apart([run["stream"] for run in runs], _where)
+    networks = told_apart([run["model"] for run in runs], _network)
+    groups = [
+        _group(tuple(found), place, network)
+        for found, place, network in zip(gathered.values(), places, networks, strict=True)
+    ]
     return sorted(groups, key=_place)
 
 
-def _group(records: tuple[Record, ...], weights: Mapping[str, set[str]]) -> Group:
+def _group(records: tuple[Record, ...], where: str, network: str) -> Group:
     run = records[0]["run"]
     model, stream, method = run["model"], run["stream"], run["method"]
-    network, every = _network(model), stream.get("every", 1)
-    if len(weights[network]) > 1:
-        network += f", {Path(str(model.get('weights'))).stem}"
     extras = (
         f"batch {run['batch']}" if run["batch"] > 1 else "",
         run.get("precision", "float32").removeprefix("float32"),
@@ -220,13 +232,18 @@ def _group(records: tuple[Record, ...], weights: Mapping[str, set[str]]) -> Grou
         method=method["name"],
         preset=method["preset"],
         scoring=run["scoring"],
-        where=stream["name"] + (f", one frame in {every}" if every > 1 else ""),
+        where=where,
         network=network,
         how=", ".join([run["protocol"], *filter(None, extras)]),
         fields=tuple(sorted(method["fields"].items(), key=lambda item: item[0])),
         adapt_when=method.get("adapt_when", "always"),
         records=records,
     )
+
+
+def _where(stream: Mapping[str, Any]) -> str:
+    every = stream.get("every", 1)
+    return f"{stream['name']}" + (f", one frame in {every}" if every > 1 else "")
 
 
 def _network(model: Mapping[str, Any]) -> str:
@@ -246,10 +263,8 @@ def _place(group: Group) -> tuple[Any, ...]:
 
 
 def source_of(group: Group, groups: Iterable[Group]) -> Group | None:
-    """The unadapted network in the same setting; under another protocol it is the same."""
-    kin = [
-        other for other in groups if other.is_source and (other.where, other.network) == (group.where, group.network)
-    ]
+    """The unadapted network on the same frames and labels; under another protocol it is the same."""
+    kin = [other for other in groups if other.is_source and other.given == group.given]
     same = [other for other in kin if other.scoring == group.scoring]
     return next((other for other in same if other.how == group.how), same[0] if same else None)
 

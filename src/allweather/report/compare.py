@@ -7,7 +7,7 @@ import numpy as np
 
 from allweather.report.derived import Record, not_in_truth, with_derived_figures
 from allweather.runs.decisions import decisions_of
-from allweather.runs.summary import image_count, is_summary, paired
+from allweather.runs.summary import image_count, is_summary, paired, same_truth
 from allweather.scoring.intervals import Interval, counts_of, paired_difference
 
 UNCOMPARED = (  # results, or too long to show
@@ -22,7 +22,8 @@ def compare(first: Record, second: Record) -> dict[str, Any]:
     Returns:
         `settings` (dotted key → both values), `figures` (name → both values and second minus first), and `paired`:
         the mIoU difference in points over the images that both hold, with its interval, and the `classes` in their
-        truth, which both means are over; None without such images, and for summaries that do not hold it.
+        truth, which both means are over; None without such images, where the labels of their streams are others, and
+        for summaries that do not hold it.
     """
     first, second = with_derived_figures(first), with_derived_figures(second)
     ours, theirs = (flatten({k: v for k, v in record.items() if k not in UNCOMPARED}) for record in (first, second))
@@ -70,7 +71,7 @@ def _computed(first: Record, second: Record) -> tuple[Interval, int, list[str]] 
     """The difference over the images that both hold, their number, and the classes in their truth."""
     there = {image["name"] for image in second["images"]}
     names = [image["name"] for image in first["images"] if image["name"] in there]
-    if not names or len(first["figures"]["IoU"]) != len(second["figures"]["IoU"]):
+    if not names or len(first["figures"]["IoU"]) != len(second["figures"]["IoU"]) or not same_truth(first, second):
         return None
     ours, theirs = (counts_of(record, names) for record in (first, second))
     every = np.ones((1, len(names)))

@@ -45,7 +45,7 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
         ranked = changes(group, source)
         helped, hurt = extremes(ranked, count)
         for name, change in [*helped, *hurt]:
-            title = f"{group.label} on {group.stream}, {group.model}, {name}: {change:+.1f} points of mIoU"
+            title = f"{group.label} on {group.where}, {group.network}, {name}: {change:+.1f} points of mIoU"
             made[title] = f"<h3>{html.escape(title)}</h3><div class='frames'>{_row(opened, name, before, after)}</div>"
         if ranked:
             made[group.setting[0]] = _key(opened)  # once for a stream, below its last frames

@@ -77,7 +77,7 @@ def published(group: Group) -> Published | None:
     dataset, _, split = group.stream.partition(":")
     part, _, condition = split.partition("/")
     differs = [OTHER_SETTINGS] if not group.is_source and group.preset != "paper" else []
-    differs += ["ours of a part of the frames"] if group.where != group.stream else []
+    differs += ["ours of a part of the frames"] if group.thinned else []
     server = [] if part == "test" else [SERVER]
     if dataset == "acdc" and group.model == R101 and condition in TABLE1.get(group.method, {}):
         return _made(TABLE1[group.method][condition], "Table 1", differs + server + _native(group))

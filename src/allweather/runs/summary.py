@@ -61,9 +61,23 @@ def key_of(record: Record) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
+def same_truth(first: Record, second: Record) -> bool:
+    """Whether two runs were scored with the same labels, of whichever images of them.
+
+    A stream's name says which labels only where no folder and no sequence does; otherwise it is the plan's own word.
+    """
+    return _truth(first["run"]["stream"]) == _truth(second["run"]["stream"])
+
+
+def _truth(stream: Mapping[str, Any]) -> str:
+    told = [stream.get(key) for key in ("labels", "root", "classes", "sequence", "code")]
+    own = stream.get("labels") is not None or stream.get("sequence")
+    return json.dumps([*told, None if own else stream["name"]])
+
+
 def comparable(first: Record, second: Record) -> bool:
-    """Whether two full records hold the same images and classes."""
-    if len(first["figures"]["IoU"]) != len(second["figures"]["IoU"]):
+    """Whether two full records hold the same images, labels and classes."""
+    if len(first["figures"]["IoU"]) != len(second["figures"]["IoU"]) or not same_truth(first, second):
         return False
     return {image["name"] for image in first["images"]} == {image["name"] for image in second["images"]}
 
@@ -75,9 +89,9 @@ def paired_images(first: Record, second: Record) -> Interval:
 
 
 def paired(first: Record, second: Record) -> Interval | None:
-    """As `paired_images`; None where the records' images or classes differ, or neither summary holds it."""
+    """As `paired_images`; None where the records' images, labels or classes differ, or neither summary holds it."""
     if is_summary(first) or is_summary(second):
-        return _kept(first, second)
+        return _kept(first, second) if same_truth(first, second) else None
     return paired_images(first, second) if first["images"] and comparable(first, second) else None
 
 
