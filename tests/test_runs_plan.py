@@ -9,6 +9,7 @@ from typing import Any
 import filelock
 import numpy as np
 import pytest
+from command_line import allweather
 from PIL import Image
 
 from allweather import methods
@@ -20,10 +21,11 @@ from allweather.report.collect import group_records
 from allweather.report.compare import compare, flatten
 from allweather.runs import execute as executor
 from allweather.runs.decisions import decisions_of
-from allweather.runs.execute import execute, make_record
+from allweather.runs.execute import execute, labels_folder, make_record
 from allweather.runs.plan import MethodSpec, Plan, PlannedRun, read_plan
 from allweather.runs.record_file import read_record
 from allweather.runs.streams import open_stream
+from allweather.scale.benching import gather
 from allweather.scoring.confusion import ConfusionMatrix
 
 PLANS = sorted((Path(__file__).parents[1] / "plans").glob("*.toml"))
@@ -316,6 +318,45 @@ def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path) -> No
     (root / "labels" / "2.png").unlink()
     with pytest.raises(AllWeatherError, match=r"1 images have no label, e\.g\. 2"):
         make_record(tiny(root).runs[0])
+
+
+def test_predictions_are_kept_whole_or_not_at_all(root: Path) -> None:
+    plan, out = tiny(root), root / "runs"
+    names = execute(plan, out).done
+    first, second = (labels_folder(out / name) for name in names)
+
+    def interrupt(run: object, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(plan, out, interrupt, keep_labels=True)
+    assert not first.exists() and not list(out.glob(".*.partial"))
+    assert execute(plan, out, keep_labels=True).done == names
+    assert len(list(first.glob("*.png"))) == len(list(second.glob("*.png"))) == FRAMES
+    assert execute(plan, out, keep_labels=True).kept == names
+    (first / "1.png").unlink()  # as earlier versions left it
+    assert execute(plan, out, keep_labels=True).done == names[:1]
+    before = {path: path.stat().st_mtime_ns for path in second.iterdir()}
+    record = read_record(out / names[1])
+    record["session"]["method"]["lr"] = 9.0
+    write_json(out / names[1], record)
+    with pytest.raises(KeyboardInterrupt):
+        execute(plan, out, interrupt)
+    assert {path: path.stat().st_mtime_ns for path in second.iterdir()} == before
+    assert execute(plan, out).done == names[1:]  # made again with the predictions that were kept
+    after = {path: path.stat().st_mtime_ns for path in second.iterdir()}
+    assert after.keys() == before.keys() and all(after[path] > before[path] for path in before)
+
+
+def test_frames_that_are_lost_are_said_whenever_the_record_counts(root: Path) -> None:
+    (root / "images" / "1.png").write_bytes(b"broken")
+    plan, out = tiny(root), root / "runs"
+    for _ in range(2):  # made, then kept
+        result = execute(plan, out)
+        assert {name: list(frames) for name, frames in result.lost.items()} == {run.file: ["1"] for run in plan.runs}
+    assert result.kept and gather({"0": vars(result)}, {}).lost == result.lost
+    for done in (allweather("bench", root / "plan.toml", "--out", place) for place in (root / "new", out)):
+        assert done.returncode == 1 and done.stderr.count("without 1 frames that could not be read or scored: 1 (") == 2
 
 
 def test_labels_of_other_classes_are_refused(root: Path) -> None:

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written under a temporary name, then renamed."""
 
 import os
+import shutil
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -41,6 +42,36 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     except BaseException:
         _discard(temporary)
         raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives the name of a folder to fill; in the end it takes the place of `path`, and of all that stood there.
+
+    Where the block raises, nothing of it is left and `path` is as it was; so too where it makes no folder. One process
+    at a time may be at it: what another left half done is removed.
+
+    Raises:
+        AllWeatherError: when the folder cannot take the place.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            _take_place(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _take_place(made: Path, path: Path) -> None:
+    try:
+        if path.exists():
+            shutil.rmtree(path)
+        made.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def check_place(path: Path) -> None:

@@ -27,6 +27,8 @@ from allweather.scale.engines import Workers as Spread
 from allweather.scale.engines import open_pool, parse_workers
 from allweather.scale.pool import Event
 
+SHOWN = 5  # frames that a warning names
+
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the command line."""
@@ -75,11 +77,18 @@ def bench(
         warn(f"{name} was there, and was made again: since then {', '.join(changed)} has changed")
     for name, reason in result.failed.items():
         warn(f"{name}: {reason}")
+    for name, frames in result.lost.items():
+        shown = ", ".join(list(frames)[:SHOWN]) + (", …" if len(frames) > SHOWN else "")
+        warn(
+            f"{name}: its figures are without {len(frames)} frames that could not be read or scored: {shown} "
+            f"({next(iter(frames.values())).rstrip('.')}). Mend them, delete the record, and start again."
+        )
     narration.print(
         f"{len(result.done)} runs done, {len(result.kept)} were there, {len(result.elsewhere)} run elsewhere, "
         f"{len(result.failed)} failed; records in [bold]{plain(out)}[/]"
     )
-    raise typer.Exit(SOME_FAILED if result.failed or len(ready.runs) < len(grid.runs) else DONE)
+    short = result.failed or result.lost or len(ready.runs) < len(grid.runs)
+    raise typer.Exit(SOME_FAILED if short else DONE)
 
 
 def _spread(

@@ -31,6 +31,7 @@ from allweather.runs.stale import outdated
 from allweather.runs.streams import open_stream
 from allweather.runs.variables import resolve
 from allweather.session import AdaptWhen, Precision, Session
+from allweather.writing import whole_folder
 
 Tick = Callable[[PlannedRun, int, int], None]  # the run, frames done, frames in all
 Finished = Callable[[PlannedRun, Mapping[str, Any]], None]  # the run and its record
@@ -45,6 +46,7 @@ class Executed:
         elsewhere: runs that another process is at.
         outdated: of those done, the ones whose record was there, and which of its settings have changed since.
         failed: why a run could not be made; it has no record and is tried again next time.
+        lost: of those done and kept, the frames that could not be read or scored, each with the reason.
     """
 
     done: list[str] = field(default_factory=list)
@@ -52,6 +54,12 @@ class Executed:
     elsewhere: list[str] = field(default_factory=list)
     outdated: dict[str, list[str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def note_lost(self, entry: PlannedRun, record: Mapping[str, Any]) -> None:
+        """Takes down which frames a record's figures are without."""
+        if record["failures"]:
+            self.lost[entry.file] = dict(record["failures"])
 
 
 def execute(
@@ -70,7 +78,8 @@ def execute(
     Args:
         tick: called after every frame.
         finished: called after every record that is written.
-        keep_labels: the predictions are written too, as PNG files in a folder beside each record.
+        keep_labels: the predictions are written too, as PNG files in a folder beside each record, whole or not at
+            all; where there is such a folder, a record that is made again fills it again.
         network: keeps what is loaded for a later call too.
 
     Raises:
@@ -84,15 +93,19 @@ def execute(
             with filelock.FileLock(out / f".{entry.file}.lock").acquire(timeout=0):
                 record = _record_of(entry, path)
                 changed = [] if record is None else network.changed(record, entry)
-                if record is not None and not changed and (labels.is_dir() or not keep_labels):
+                if record is not None and not changed and (not keep_labels or _holds_all(labels, record)):
                     result.kept.append(entry.file)
+                    result.note_lost(entry, record)
                     continue
+                keep = keep_labels or labels.is_dir()  # predictions of another record must not stand beside this one
                 try:
-                    made = make_record(entry, tick, labels if keep_labels else None, network.of(entry))
+                    with whole_folder(labels) as folder:
+                        made = make_record(entry, tick, folder if keep else None, network.of(entry))
                 except AllWeatherError as error:
                     result.failed[entry.file] = str(error)
                     continue
                 write_json(path, made)
+                result.note_lost(entry, made)
                 finished(entry, made)
                 result.done.append(entry.file)
                 if changed:
@@ -121,6 +134,11 @@ class LoadedNetwork:
             return outdated(record, entry, self.of(entry))
         except AllWeatherError:
             return []
+
+
+def _holds_all(labels: Path, record: Mapping[str, Any]) -> bool:
+    """Whether the predictions of a record's frames are there; a summary does not name its frames."""
+    return labels.is_dir() and all((labels / f"{image['name']}.png").is_file() for image in record.get("images", ()))
 
 
 def labels_folder(record: Path) -> Path:

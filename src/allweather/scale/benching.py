@@ -83,4 +83,5 @@ def gather(results: dict[str, Message], given_up: dict[str, str]) -> Executed:
         whole.elsewhere += one.elsewhere
         whole.outdated |= one.outdated
         whole.failed |= one.failed
+        whole.lost |= one.lost
     return whole
