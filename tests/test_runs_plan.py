@@ -56,6 +56,8 @@ name = "tent"
 fields = {{ lr = 0.01, episodic = false }}
 """
 
+FOLDERS = 'images = "${TINY_ROOT}/images"\nlabels = "${TINY_ROOT}/labels"'
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -119,6 +121,22 @@ def test_the_plans_that_come_along_can_be_read(path: Path) -> None:
         ('labels = "${TINY_ROOT}/labels"', "", "either root, or both images and labels"),
         ('name = "tiny"', "", "[[streams]]: name is missing"),
         ("[run]", "[run", "cannot read the plan"),
+        ("[run]", "[[run]]", "run: expected one table [run], got [{"),
+        ("[run]", '[run]\ndevice = "foo"', "device: expected a device such as cpu, cuda or cuda:1, got 'foo'"),
+        ("[run]", '[run]\ndevice = "cuda:-1"', "got 'cuda:-1'"),
+        ("[run]", '[run]\nprecision = "float99"', "unknown precision 'float99'"),
+        ("[run]", "[run]\nbatch = 99999999999999999999", "[run] batch: expected a finite number below 2^63"),
+        ("seeds = [0]\norders", "seeds = [-1]\norders", "seeds: expected 0 or more, got -1"),
+        ('seeds = [0]\norders = ["natural"]\n\n', "seeds = [-2]\n\n", "seeds: expected 0 or more, got -2"),
+        ('size = "64x48"', 'weights = ""', "[[models]] weights: expected a value, got an empty text"),
+        ('size = "64x48"', "arguments = {n = 2020-01-01}", "[[models]] arguments n: expected text, a number"),
+        ('size = "64x48"', "arguments = {n = [inf]}", "[[models]] arguments n: expected a finite number"),
+        ("lr = 0.01", "lr = inf", "[[methods]] fields lr: expected a finite number"),
+        ('"demo:streetnet"', '"demo:streetnets"', "unknown model 'demo:streetnets'"),
+        (FOLDERS, 'root = "x"', "unknown dataset 'tiny'"),
+        (f'"tiny"\n{FOLDERS}', '"acdc:fog"\nroot = "${{NOWHERE}}"', "unknown split of acdc 'fog'"),
+        (f'"tiny"\n{FOLDERS}', '"t"\nroot = "x"\nsequence = ["acdc:val/fog", "acdc:x"]', "unknown split of acdc 'x'"),
+        (f'"tiny"\n{FOLDERS}', '"scenes:frogs"', "'frogs'"),
     ],
 )
 def test_mistakes_in_a_plan_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -129,6 +147,31 @@ def test_mistakes_in_a_plan_are_named(tmp_path: Path, old: str, new: str, said: 
     with pytest.raises(AllWeatherError) as caught:
         read_plan(path)
     assert said in str(caught.value)
+
+
+def test_a_run_that_is_no_table_is_named(tmp_path: Path) -> None:
+    path = write_plan(tmp_path)
+    path.write_text("run = 5\n" + path.read_text().partition("\n\n")[2])
+    with pytest.raises(SettingsError, match=r"run: expected one table \[run\], got 5"):
+        read_plan(path)
+
+
+def test_a_device_that_is_not_here_fails_its_run_alone(root: Path) -> None:
+    path = write_plan(root)
+    for device in ("cuda:99", "meta"):
+        path.write_text(write_plan(root).read_text().replace("[run]", f'[run]\ndevice = "{device}"'))
+        plan = read_plan(path)
+        assert all(f"device {device}: " in why for why in execute(plan, root / "runs").failed.values())
+        with pytest.raises(SettingsError, match=f"device {device}: "):
+            make_record(plan.runs[0])
+
+
+def test_a_long_name_has_a_record_too(root: Path) -> None:
+    path = write_plan(root)
+    path.write_text(path.read_text().replace('"tiny"', f'"{"long" * 100}"'))
+    plan = read_plan(path)
+    result = execute(plan, root / "runs", keep_labels=True)
+    assert len(set(result.done)) == 2 and execute(plan, root / "runs").kept == result.done
 
 
 def test_a_plan_takes_labels_by_their_publishers_names(root: Path) -> None:

@@ -17,7 +17,7 @@ from allweather.data.class_files import find_classes
 from allweather.data.images import write_image, write_json
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
-from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.errors import AllWeatherError, InputError, SettingsError, first_line
 from allweather.methods.views import passes_of
 from allweather.models import load_model
 from allweather.models.segmenter import Segmenter
@@ -161,8 +161,8 @@ def make_record(
     Raises:
         AllWeatherError: when model, stream, method or their classes do not fit, or no frame can be read.
     """
-    reset_peak(entry.device)
     model = model or open_model(entry)
+    reset_peak(entry.device)
     session, labelled = open_session(entry, model), open_stream(entry)
     mapping = mapping_between(model.classes, labelled.classes)
     keep = None if labels is None else partial(_write_labels, labels)
@@ -205,7 +205,13 @@ def open_model(entry: PlannedRun) -> Segmenter:
             )
         except UserWarning as warning:
             raise SettingsError(f"{warning}; a plan needs weights for every network.") from warning
-    return model.to(torch.device(entry.device))
+    try:
+        torch.zeros(1, device=entry.device).item()  # fails where nothing can be computed, such as meta
+        return model.to(torch.device(entry.device))
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(
+            f"device {entry.device}: {first_line(error)}. Choose another in [run], or a machine that has it."
+        ) from error
 
 
 def chosen_options(spec: ModelSpec) -> dict[str, Any]:

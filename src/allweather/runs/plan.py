@@ -15,13 +15,14 @@ from allweather.data.class_files import find_classes
 from allweather.errors import InputError, SettingsError, unknown
 from allweather.plugins import digest, relative_to
 from allweather.runs.evaluate import Protocol
-from allweather.session import AdaptWhen
+from allweather.runs.plan_checks import SCENES, check_device, check_network, check_pieces, check_seeds, check_values
+from allweather.session import AdaptWhen, Precision
 from allweather.values import parse_value
 
 ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
 SCORINGS = ("native", "1024x512")
 SECTIONS = ("models", "streams", "methods", "run")
-SCENES = "scenes:"
+LONGEST = 230  # characters of a file's name before its digest; with that, a lock's name is one that file systems take
 PIECE = "{}"  # in folders of a sequence, where the piece's name goes
 FIELDS = Mapping[str, Any]
 OWN = {"own": True}  # of fields that say where code of the user's own is; no key of a plan sets them
@@ -140,6 +141,7 @@ class MethodSpec(_Named):
     def __post_init__(self) -> None:
         _known("order", self.orders, ORDERS)
         _known("adapt_when", (self.adapt_when,), get_args(AdaptWhen))
+        check_seeds(self.seeds)
         if any(":" in str(view) for view in _listed(self.fields.get("views", ()))):
             raise SettingsError(
                 f"method '{self.name}' views: a plan's records cannot say what a function of your own is. Write a "
@@ -163,6 +165,9 @@ class RunSpec:
         _known("order", self.orders, ORDERS)
         _known("protocol", self.protocol, get_args(Protocol))
         _known("scoring", (self.scoring,), SCORINGS)
+        _known("precision", (self.precision,), get_args(Precision))
+        check_seeds(self.seeds)
+        check_device(self.device)
         if self.batch < 1:
             raise SettingsError(f"[run] batch: expected at least 1, got {self.batch}.")
 
@@ -222,7 +227,7 @@ class PlannedRun:
         content = self.content
         for part in LATER:
             content[part].pop("code", None)
-        return f"{plain}-{_digest(content)[:8]}.json"
+        return f"{plain[:LONGEST]}-{_digest(content)[:8]}.json"
 
 
 @dataclass(frozen=True)
@@ -246,11 +251,20 @@ def read_plan(path: Path) -> Plan:
         if key not in SECTIONS:
             raise unknown("section of a plan", key, SECTIONS)
     models, streams = _entries(content, "models", ModelSpec), _entries(content, "streams", StreamSpec)
-    chosen, run = _entries(content, "methods", MethodSpec), _build(RunSpec, content.get("run", {}), "[run]")
+    chosen, shared = _entries(content, "methods", MethodSpec), content.get("run", {})
+    if not isinstance(shared, dict):
+        raise SettingsError(f"run: expected one table [run], got {shared!r:.60}.")
+    run = _build(RunSpec, shared, "[run]")
     folder = str(path.parent)
     models = [replace(spec, folder=folder, code=_code_of_model(spec, folder)) for spec in models]
     streams = [replace(spec, folder=folder, code=_code_of_stream(spec, folder)) for spec in streams]
     chosen = [replace(spec, folder=folder, code=digest(spec.name, folder)) for spec in chosen]
+    for network in models:
+        check_network(network.located(network.name))
+    for stream in streams:
+        if stream.images is None:
+            pieces = stream.sequence or (stream.name,)
+            check_pieces(map(stream.located, pieces), procedural=stream.procedural)
     for spec in chosen:
         methods.make(spec.located(spec.name), spec.preset, spec.fields)  # a misspelt field must not wait for the run
     return Plan(tuple(_expand(models, streams, chosen, run)))
@@ -348,6 +362,7 @@ def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
 
 def _typed(value: Any, expected: Any, where: str) -> Any:
     """A TOML value as a key's type; a table stays as it is, its fields are the method's or the network's to check."""
+    check_values(where, value)
     if expected == FIELDS:
         if not isinstance(value, dict):
             raise SettingsError(f"{where}: expected a table, got {value!r}.")

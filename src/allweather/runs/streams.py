@@ -8,7 +8,8 @@ from allweather.data.class_files import find_classes
 from allweather.data.datasets import find_split
 from allweather.data.labelled import LabelledStream, Size, join, labelled_folders, labelled_scenes, labelled_split
 from allweather.errors import SettingsError
-from allweather.runs.plan import PIECE, SCENES, PlannedRun, StreamSpec, pixels
+from allweather.runs.plan import PIECE, PlannedRun, StreamSpec, pixels
+from allweather.runs.plan_checks import SCENES
 from allweather.runs.variables import resolve
 
 _SEEDS = range(500_000, 500_024)  # none of them trained or tuned anything
