@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,36 +10,45 @@ from typing import Any, NoReturn
 from allweather.data.json_lines import read_json_lines
 from allweather.errors import AllWeatherError, InputError
 from allweather.runs.decisions import decisions_of
-from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Each, Maybe, check, check_depth
+from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Count, Each, Maybe, check, check_depth
 from allweather.runs.summary import is_summary
 
 SETTING = (*SCALAR, list)
+TEXT = (str, *OR_NONE)
 IMAGE = {
-    "decision": Maybe(str), "reason": Maybe(str), "iterations": Maybe(int), "seconds": Maybe(NUMBER),
+    "decision": Maybe(str), "reason": Maybe(str), "iterations": Maybe(Count), "seconds": Maybe(NUMBER),
     "stop": Maybe(str),
 }  # fmt: skip
 SCORED = {
-    **IMAGE, "name": str, "mIoU": (*NUMBER, *OR_NONE), "intersection": [int], "union": [int],
-    "ncut": Maybe(NUMBER), "only_predicted": Maybe([int]),
+    **IMAGE, "name": str, "mIoU": (*NUMBER, *OR_NONE), "intersection": [Count], "union": [Count],
+    "ncut": Maybe(NUMBER), "only_predicted": Maybe([Count]),
 }  # fmt: skip
 FIGURES = {
     "mIoU": NUMBER, "IoU": Each((*NUMBER, *OR_NONE)), "interval": [NUMBER], "calibration_error": Maybe(NUMBER),
-    "mUIoU": Maybe((*NUMBER, *OR_NONE)), "ncut": Maybe(NUMBER), "ncut_before": Maybe(NUMBER), "images": Maybe(int),
+    "mUIoU": Maybe((*NUMBER, *OR_NONE)), "ncut": Maybe(NUMBER), "ncut_before": Maybe(NUMBER), "images": Maybe(Count),
     "mIoU_truth": Maybe((*NUMBER, *OR_NONE)), "not_in_truth": Maybe([str]),
 }  # fmt: skip
 HARM = {
-    "source": str, "runs": [str], "images": int, "lost": int, "mean": (*NUMBER, *OR_NONE), "hurt": Each(NUMBER),
+    "source": str, "runs": [str], "images": Count, "lost": Count, "mean": (*NUMBER, *OR_NONE), "hurt": Each(NUMBER),
     "helped": Each(NUMBER),
 }  # fmt: skip
 SUMMARY = {
-    "images": int, "interval": [NUMBER], "means": Each(NUMBER), "stops": Each(int), "decisions": Each(Each(int)),
+    "images": Count, "interval": [NUMBER], "means": Each(NUMBER), "stops": Each(Count), "decisions": Each(Each(Count)),
     "paired": Each([NUMBER]), "reliability": {"confidence": [NUMBER], "accuracy": [NUMBER]}, "harm": Maybe(HARM),
 }  # fmt: skip
 RUN = {
-    "model": {"name": str, "size": Maybe((str, *OR_NONE)), "weights": Maybe((str, *OR_NONE))},
-    "stream": {"name": str, "every": Maybe(int)},
-    "method": {"name": str, "preset": str, "fields": Each(SETTING), "adapt_when": Maybe(str)},
-    "protocol": str, "scoring": str, "order": str, "seed": int, "batch": int, "device": Maybe(str),
+    "model": {
+        "name": str, "size": Maybe(TEXT), "weights": Maybe(TEXT), "arguments": Maybe(Each(SETTING)),
+        "classes": Maybe(TEXT), "mean": Maybe([NUMBER]), "std": Maybe([NUMBER]), "code": Maybe(str),
+    },
+    "stream": {
+        "name": str, "root": Maybe(TEXT), "images": Maybe(TEXT), "labels": Maybe(TEXT), "classes": Maybe(str),
+        "every": Maybe(Count), "sequence": Maybe([str]), "rounds": Maybe(Count), "code": Maybe(str),
+    },
+    "method": {
+        "name": str, "preset": str, "fields": Each(SETTING), "adapt_when": Maybe(str), "code": Maybe(str),
+    },
+    "protocol": str, "scoring": str, "order": str, "seed": int, "batch": Count, "device": Maybe(str),
     "precision": Maybe(str),
 }  # fmt: skip
 RECORD = {
@@ -47,10 +57,10 @@ RECORD = {
     "model": {"name": str, "weights": (str, *OR_NONE), "sha256": (str, *OR_NONE)},
     "session": Maybe({"method": Each(SETTING), "guard": Each(SETTING)}),
     "parts": Maybe(Each({"mIoU": (*NUMBER, *OR_NONE), "mIoU_truth": Maybe((*NUMBER, *OR_NONE))})),
-    "confusion": Maybe([[int]]),
+    "confusion": Maybe([[Count]]),
     "reliability": Maybe([{"confidence": NUMBER, "accuracy": NUMBER}]),
     "resolution": Maybe({"stored": [str], "input": [str], "scored": [str]}),
-    "versions": {"machine": str}, "frames": int, "order_hash": str, "prediction": str, "views": Maybe(int),
+    "versions": {"machine": str}, "frames": Count, "order_hash": str, "prediction": str, "views": Maybe(Count),
     "passes": Maybe(NUMBER),
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe((*NUMBER, *OR_NONE)), "finished": Maybe(str),
 }  # fmt: skip
@@ -79,6 +89,7 @@ def checked_record(record: dict[str, Any], path: Path) -> dict[str, Any]:
     """
     try:
         check(record, RECORD)
+        _check_views(record)
         _check_confusion(record)
         _check_summary(record) if is_summary(record) else _check_images(record)
         _check_parts(record)
@@ -165,6 +176,13 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
 
 
+def _check_views(record: dict[str, Any]) -> None:
+    """A list of views names them; other methods have a number of that name."""
+    views = record.get("session", {"method": {}})["method"].get("views")
+    if isinstance(views, list):
+        check(views, [str], "session.method.views")
+
+
 def _check_confusion(record: dict[str, Any]) -> None:
     """The confusion matrix is of the classes that the figures name."""
     classes = len(record["figures"]["IoU"])
@@ -180,9 +198,15 @@ def _check_images(record: dict[str, Any]) -> None:
     classes, images = len(record["figures"]["IoU"]), record.get("images", [])
     if not images:
         raise InputError("images: expected at least one, got none.")
+    for name, times in Counter(image["name"] for image in images).items():
+        if times > 1:
+            raise InputError(f"images: expected each name once, got {name!r} {times} times.")
     for index, image in enumerate(images):
         for key in ("intersection", "union"):
             _check_length(image[key], classes, f"images.{index}.{key}")
+        for right, all_of_it in zip(image["intersection"], image["union"], strict=True):
+            if right > all_of_it:
+                raise InputError(f"images.{index}: {right} pixels are in an intersection whose union has {all_of_it}.")
         if not all(0 <= number < classes for number in image.get("only_predicted", [])):
             raise InputError(f"images.{index}.only_predicted: expected numbers of classes, 0 to {classes - 1}.")
 

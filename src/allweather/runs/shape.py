@@ -23,6 +23,10 @@ class Maybe:
     shape: Any
 
 
+class Count:
+    """A whole number from 0; the class itself is the shape."""
+
+
 @dataclass(frozen=True)
 class Each:
     """An object with any names, whose values share a shape."""
@@ -34,8 +38,8 @@ def check(content: Any, shape: Any, where: str = "") -> None:
     """Refuses content of another shape.
 
     Args:
-        shape: a type or tuple of types; `[shape]` for lists; names → shapes for objects, which may hold others too; or
-            `Each` for objects of any names.
+        shape: a type or tuple of types, or `Count`; `[shape]` for lists; names → shapes for objects, which may hold
+            others too; or `Each` for objects of any names.
         where: dotted path to the content.
 
     Raises:
@@ -47,6 +51,9 @@ def check(content: Any, shape: Any, where: str = "") -> None:
     elif isinstance(shape, Each):
         for name, value in _typed(content, (dict,), where).items():
             check(value, shape.shape, _join(where, name))
+    elif shape is Count:
+        if _typed(content, (int,), where) < 0:
+            raise InputError(f"{where}: expected a whole number from 0, got {content}.")
     elif isinstance(shape, Mapping):
         _check_names(_typed(content, (dict,), where), shape, where)
     else:
