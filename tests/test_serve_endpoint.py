@@ -226,6 +226,12 @@ def test_hostile_uploads_are_refused_and_logged(
         ({"stream": "../x"}, "expected 1 to 64 letters"),
         ({"answer": "exe"}, "unknown answer"),
         ({"weights": "x"}, "unknown field"),
+        ({"method": ["source", "norm"]}, "method: expected once, came 2 times"),
+        ({"preset": ["paper", "paper"]}, "preset: expected once, came 2 times"),
+        ({"stream": ["a", ""]}, "stream: expected once, came 2 times"),
+        ({"network": ["", ""]}, "network: expected once, came 2 times"),
+        ({"answer": ["png", "json", "png"]}, "answer: expected once, came 3 times"),
+        ({"image": "text"}, "image: expected once, came 2 times"),
     ],
 )
 def test_settings_that_are_not_allowed(fields: dict[str, Any], message: str, served: TestClient) -> None:

@@ -212,6 +212,8 @@ async def _asked(form: FormData, method: str) -> tuple[bytes, str, Wanted, str |
     for field in form:
         if field not in ("image", *FIELDS):
             raise unknown("field of /v1/predict", field[:60], ["image", *FIELDS])
+        if field != "set" and (times := len(form.getlist(field))) > 1:
+            raise SettingsError(f"{field}: expected once, came {times} times. Only set may be given several times.")
     texts = {field: value for field in FIELDS if isinstance(value := form.get(field), str) and value}
     answer = texts.get("answer", "png")
     if answer not in ("png", "json"):
