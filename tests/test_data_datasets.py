@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Done, allweather
 from PIL import Image
 from typer.testing import CliRunner
 
 from allweather.app.verbs import make_app
-from allweather.data.datasets import DATASETS, check, find_dataset, list_datasets
+from allweather.data.datasets import DATASETS, Dataset, Split, check, find_dataset, list_datasets
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.errors import AllWeatherError
 
@@ -316,6 +317,51 @@ def test_an_image_that_a_list_names_must_be_there(tmp_path: Path) -> None:
         dataset.samples(tmp_path)
     told = CliRunner().invoke(make_app("data"), ["data", "check", "foggy-driving-dense", "--root", str(tmp_path)])
     assert "test: 1 images that its list names are not there" in told.stderr
+
+
+def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
+    plant(tmp_path, TREES["foggy-driving-dense"])
+    dataset = Dataset("d", "D", "https://d", "none", {"val": Split(("leftImg8bit/*/*/*.png",), listed="lists/val.txt")})
+    assert check(dataset, tmp_path)["unlisted"] == {"val": {"list": "lists/val.txt", "images": 3}}
+    (tmp_path / "ds.py").write_text(OWN_DATASET.format('images=("leftImg8bit/*/*/*.png",), listed="lists/val.txt"'))
+    told = data_check(tmp_path)
+    assert told.returncode == 0 and "val: its list lists/val.txt is not there; 3 images count" in told.stderr
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/val.txt").write_text("leftImg8bit/test/web/web_a_10_leftImg8bit.png\n")
+    assert check(dataset, tmp_path)["unlisted"] == {} and "is not there" not in data_check(tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ('images=("*.png",), labels=(("(", "x"),)', "Split.labels: expected rules (regular expression, what it becom"),
+        ('images=("*.png",), labels=((r"a", r"\\3"),)', "invalid group reference 3"),
+        ('images=("*.png",), invalid=((r"a", r"\\g<no>"),)', "Split.invalid: expected rules"),
+        ('images=("*.png",), moved=("image",)', "Split.moved: expected rules"),
+        (
+            'images=("/data/*.png",)',
+            "Split.images: expected patterns such as */*.png below the root, got '/data/*.png'",
+        ),
+        ('images=("",)', "got ''"),
+        ('images="*.png"', "Split.images: expected a tuple of them, got '*.png'. Write ('*.png',)"),
+        ('images=(), listed="/lists/val.txt"', "Split.listed: expected a file below the root"),
+    ],
+)
+def test_a_split_of_ones_own_that_cannot_be_sought_is_one_line(tmp_path: Path, fields: str, said: str) -> None:
+    (tmp_path / "ds.py").write_text(OWN_DATASET.format(fields))
+    told = data_check(tmp_path)
+    assert told.returncode == 2 and said in told.stderr, told.stderr
+
+
+OWN_DATASET = """from allweather.data.datasets import Dataset, Split
+
+def Mine():
+    return Dataset("m", "M", "https://m", "none", {{"val": Split({})}})
+"""
+
+
+def data_check(folder: Path) -> Done:
+    return allweather("data", "check", f"{folder / 'ds.py'}:Mine", "--root", folder)
 
 
 def test_the_two_versions_of_the_night_labels_are_kept_apart(tmp_path: Path) -> None:

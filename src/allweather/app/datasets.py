@@ -48,6 +48,8 @@ def check(
         narration.print(f"{plain(found['title'])} is offered at {found['publisher']} ({found['terms']})")
     for split, absent in found["absent"].items():
         warn(f"{split}: {absent['images']} images that its list names are not there, e.g. {absent['first']}")
+    for split, fallen in found["unlisted"].items():
+        warn(f"{split}: its list {fallen['list']} is not there; {fallen['images']} images count that it may leave out")
     for split, numbers in found["differing"].items():
         warn(f"{split} holds {numbers['found']} images; {numbers['published']} are published")
     for split, absent in found["unlabelled"].items():

@@ -13,7 +13,8 @@ def check(dataset: Dataset, root: Path) -> dict[str, Any]:
     Returns:
         `splits` (images found, by split), `published` (where that number is certain), `missing` (splits without a
         single image, with what was looked for), `absent` (images that a list names and that are not there, with one
-        name), `differing` (splits whose number is not the published one),
+        name), `unlisted` (splits whose list is not there, by which every image of their patterns counts: the list and
+        the images), `differing` (splits whose number is not the published one),
         `unlabelled` (images of labelled splits whose label file is absent, with one name), `publisher`, `terms`,
         `notes`.
 
@@ -32,6 +33,7 @@ def check(dataset: Dataset, root: Path) -> dict[str, Any]:
         "published": {name: split.count for name, split in dataset.splits.items() if split.count is not None},
         "missing": {name: _sought(split) for name, split in dataset.splits.items() if not found[name]},
         "absent": _absent(dataset, root),
+        "unlisted": _unlisted(dataset, root, found),
         "differing": _differing(dataset, found),
         "unlabelled": _unlabelled(dataset, found),
         "publisher": dataset.publisher,
@@ -47,6 +49,15 @@ def _sought(split: Split) -> list[str]:
 def _absent(dataset: Dataset, root: Path) -> dict[str, dict[str, Any]]:
     absent = {name: dataset.absent(root, split) for name, split in dataset.splits.items()}
     return {name: {"images": len(names), "first": names[0]} for name, names in absent.items() if names}
+
+
+def _unlisted(dataset: Dataset, root: Path, found: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
+    """A release in which the patterns give as many as are published needs no list."""
+    return {
+        name: {"list": split.listed, "images": len(found[name])}
+        for name, split in dataset.splits.items()
+        if split.listed and len(found[name]) not in (0, split.count) and dataset.list_file(root, split) is None
+    }
 
 
 def _differing(dataset: Dataset, found: dict[str, list[Sample]]) -> dict[str, dict[str, int]]:

@@ -1,9 +1,11 @@
 """What a dataset on disk is: splits found by its publisher's names, each image with its label, in a defined order."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from allweather.classes import CITYSCAPES, ClassSet
 from allweather.data.datasets.encodings import train_ids
 from allweather.data.folder import natural_key, read_frame
 from allweather.data.stream import Frame, Stream
-from allweather.errors import InputError, unknown
+from allweather.errors import InputError, SettingsError, first_line, unknown
 
 Rule = tuple[str, str]  # a regular expression over an image's path below the root, and what it becomes
 Decoder = Callable[[Path], np.ndarray]  # a label file → H×W class indices, −1 where nothing counts
@@ -38,6 +40,40 @@ class Split:
     moved: tuple[Rule, ...] = ()
     only_labelled: bool = False
     count: int | None = None
+
+    def __post_init__(self) -> None:
+        for kind in ("labels", "invalid", "moved"):
+            for rule in _several(kind, getattr(self, kind)):
+                _check_rule(kind, rule)
+        for pattern in _several("images", self.images):
+            _check_pattern(pattern)
+        if self.listed is not None and Path(self.listed).is_absolute():
+            raise SettingsError(f"Split.listed: expected a file below the root, got {self.listed}. Leave out the root.")
+
+
+def _several(kind: str, given: Any) -> tuple[Any, ...]:
+    if not isinstance(given, tuple | list):
+        raise SettingsError(f"Split.{kind}: expected a tuple of them, got {given!r}. Write ({given!r},).")
+    return tuple(given)
+
+
+def _check_rule(kind: str, rule: Any) -> None:
+    try:
+        pattern, replacement = rule
+        re.subn(pattern, replacement, "")
+    except (re.error, IndexError, TypeError, ValueError) as error:  # IndexError: a group that has no such name
+        raise SettingsError(
+            f"Split.{kind}: expected rules (regular expression, what it becomes), got {rule!r}: {first_line(error)}."
+        ) from error
+
+
+def _check_pattern(pattern: Any) -> None:
+    try:
+        next(Path(os.devnull).glob(pattern), None)
+    except (AttributeError, IndexError, NotImplementedError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f"Split.images: expected patterns such as */*.png below the root, got {pattern!r}: {first_line(error)}."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -187,11 +223,16 @@ class Dataset:
 
     def _listed(self, root: Path, split: Split) -> list[str]:
         """The lines of the split's list, without repetitions; none where it has no list or the file is not there."""
-        for base in self._bases(root):
-            if split.listed and (base / split.listed).is_file():
-                lines = (line.strip() for line in (base / split.listed).read_text().splitlines())
-                return list(dict.fromkeys(line.removeprefix("./") for line in lines if line))
-        return []
+        path = self.list_file(root, split)
+        if path is None:
+            return []
+        lines = (line.strip() for line in path.read_text().splitlines())
+        return list(dict.fromkeys(line.removeprefix("./") for line in lines if line))
+
+    def list_file(self, root: Path, split: Split) -> Path | None:
+        """The list of `split` below `root`; None where it has none or the file is not there."""
+        paths = [base / split.listed for base in self._bases(root)] if split.listed else []
+        return next((path for path in paths if path.is_file()), None)
 
 
 def _existing(line: str, moved: tuple[Rule, ...], bases: list[Path]) -> tuple[str, Path | None]:
