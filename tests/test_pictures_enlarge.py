@@ -58,7 +58,8 @@ def test_labels_are_the_first_largest_of_the_rows_enlarged_bilinearly(fault: flo
     rows = logits[:, above] * (1 - share[:, None]) + logits[:, below] * share[:, None]
     expected = functional.interpolate(rows[None].contiguous(), (61, 90), mode="bilinear")[0]
     assert torch.equal(logits_at(logits, (61, 90)).nan_to_num(7e7), expected.nan_to_num(7e7))
-    assert (labels_at(logits, (90, 61)) == expected.argmax(0).numpy()).all()
+    if fault == 0:  # NaN is no class: test_not_finite.py
+        assert (labels_at(logits, (90, 61)) == expected.argmax(0).numpy()).all()
 
 
 def test_a_size_that_is_right_already_is_kept() -> None:

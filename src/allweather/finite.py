@@ -1,4 +1,7 @@
-"""Whether all numbers of a tensor are finite, without a pass per question."""
+"""Numbers that are not finite: whether a tensor holds any, without a pass per question, and what JSON says of them."""
+
+from collections.abc import Iterable
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -13,3 +16,8 @@ def all_finite(values: Tensor) -> Tensor:
         return torch.ones((), dtype=torch.bool, device=values.device)
     low, high = torch.aminmax(values)
     return low.isfinite() & high.isfinite()
+
+
+def or_none(values: Iterable[float]) -> list[float | None]:
+    """The numbers as JSON can hold them: None for those that are not finite."""
+    return [value if isfinite(value) else None for value in values]

@@ -154,8 +154,8 @@ def adapt(
     """Adapt a network to images or a video without labels, and write its predictions.
 
     Writes OUT/labels/NAME.png (trainIds, at the image's own size), OUT/color/NAME.png and OUT/overlay/NAME.jpg; of a
-    video OUT/overlay.mp4; and OUT/record.json, OUT/record.jsonl. An image that cannot be read is named and skipped; the
-    exit status is then 1.
+    video OUT/overlay.mp4; and OUT/record.json, OUT/record.jsonl. An image that cannot be read, or whose prediction is
+    not finite, is named and skipped; the exit status is then 1.
 
     With --workers, --ray or --streams-by every INPUT is a stream with a session of its own, and outputs are named
     STREAM/NAME. Under torchrun one network learns from the streams of all ranks.
@@ -242,4 +242,4 @@ def _tell(folder: Output, stream: Stream, damage: str | None) -> None:
     if damage:
         warn(f"{damage}.")
     if folder.failures:
-        warn(f"{len(folder.failures)} images could not be read: {', '.join(list(folder.failures)[:5])}")
+        warn(f"{len(folder.failures)} images have no prediction: {', '.join(list(folder.failures)[:5])}")

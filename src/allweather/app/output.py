@@ -16,6 +16,7 @@ from allweather.app.reel import Reel
 from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json
 from allweather.data.json_lines import JsonLines, encode_line
+from allweather.finite import or_none
 from allweather.pictures.writing import write_image
 from allweather.runs.decisions import decisions_of
 from allweather.runs.evaluate import Outcome
@@ -184,7 +185,7 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
     if result is None:
         return {}
     return {
-        "losses": [round(loss, 6) for loss in result.losses],
-        "watched": [round(loss, 6) for loss in result.watched],
+        "losses": or_none(round(loss, 6) for loss in result.losses),
+        "watched": or_none(round(loss, 6) for loss in result.watched),
         **describe_result(result),
     }

@@ -13,6 +13,7 @@ from allweather.app.drawn import Drawn, overlay_at, shrunk
 from allweather.app.options import parse_names
 from allweather.data import Stream, VideoStream
 from allweather.errors import SettingsError
+from allweather.finite import all_finite
 from allweather.pictures.film import Film
 from allweather.pictures.panels import side_by_side
 from allweather.pictures.pyav import load_pyav
@@ -43,14 +44,16 @@ class Reel:
     def picture(self, drawn: Drawn, source: Tensor | None) -> np.ndarray:
         """The panels of one frame, H×W×3 uint8; `source` are the source network's logits, C×h×w, where shown."""
         picture = shrunk(drawn.picture, WIDEST // len(self.panels))
-        shown = {"input": picture}
+        shown, captions = {"input": picture}, {panel: str(panel) for panel in self.panels}
         if "adapted" in self.panels:
             own = picture.shape == drawn.picture.shape
             shown["adapted"] = drawn.overlay if own else overlay_at(picture, drawn.logits, drawn.classes)
         if "source" in self.panels and source is not None:
-            shown["source"] = overlay_at(picture, source, drawn.classes)
-        captions = self.panels if len(self.panels) > 1 else ("",)
-        return side_by_side([shown[panel] for panel in self.panels], captions)
+            known = all_finite(source)
+            shown["source"] = overlay_at(picture, source, drawn.classes) if known else np.zeros_like(picture)
+            captions["source"] = "source" if known else "source: not finite"
+        named = [captions[panel] if len(self.panels) > 1 else "" for panel in self.panels]
+        return side_by_side([shown[panel] for panel in self.panels], named)
 
     def add(self, picture: np.ndarray) -> None:
         """Adds a picture; one of another size than the first is fitted into that.

@@ -1,16 +1,16 @@
 """What live gives: predicted frames, what was learnt from some of them, and what happened to the stream."""
 
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
 
 from allweather.data.stream import Frame
+from allweather.finite import or_none
 from allweather.session import Decision, Result
 from allweather.session.snapshot import Snapshot
 
-EventKind = Literal["unreadable", "lost", "back", "gave-up", "size", "damaged", "learner"]
+EventKind = Literal["unreadable", "not-finite", "lost", "back", "gave-up", "size", "damaged", "learner"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,10 @@ class Event:
     """Something other than a frame.
 
     Attributes:
-        kind: `unreadable`, a picture that cannot be read; `lost`, the stream broke off and is tried again; `back`, it
-            came back; `gave-up`, it did not; `size`, frames have another size from here on; `damaged`, a file was not
-            whole; `learner`, learning ended before the stream.
+        kind: `unreadable`, a picture that cannot be read; `not-finite`, a picture that the network gives no finite
+            numbers for; `lost`, the stream broke off and is tried again; `back`, it came back; `gave-up`, it did not;
+            `size`, frames have another size from here on; `damaged`, a file was not whole; `learner`, learning ended
+            before the stream.
         text: what happened, in words.
         seconds: when, counted from the beginning.
     """
@@ -60,7 +61,7 @@ class Learnt:
             "decision": self.decision.kind,
             **reason,
             "iterations": self.iterations,
-            "losses": [round(loss, 6) if isfinite(loss) else None for loss in self.losses],
+            "losses": or_none(round(loss, 6) for loss in self.losses),
             "learnt_in": round(self.seconds, 6),
         }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from allweather.data.stream import Frame
+from allweather.finite import all_finite
 from allweather.live.clock import Clock
 from allweather.live.devices import OwnStream, device_of
 from allweather.live.frame import Event, EventKind, Learnt, LiveFrame
@@ -50,6 +51,7 @@ class Run:
         self._stream = OwnStream(device_of(self.predictor), first=True)
         self._served: Snapshot | None = None  # kept until the next one: on a GPU it may still be being copied
         self._states, self._shown = 0, -1  # handed over; the index of the last frame predicted
+        self._failed = 0  # frames since then that have no prediction
         self._last: float | None = None
         self._size: tuple[int, int] | None = None
 
@@ -78,7 +80,7 @@ class Run:
             self.on_event(event)
 
     def _show(self, arrived: Arrived) -> LiveFrame | None:
-        """The prediction of a frame; None where it has become too old to be shown."""
+        """The prediction of a frame; None where it has become too old to be shown, or is not finite."""
         self._take_news()
         started = self.clock.now()
         age, budget = started - arrived.at, self.pace.budget
@@ -90,10 +92,14 @@ class Run:
             result, learnt = self._predict(arrived.index, frame.image)
         ended = self.clock.now()
         self._measure(started, ended, busy, learnt)
+        if not all_finite(result.logits):
+            self._failed += 1
+            self.notify("not-finite", f"{self.reader.source.label}, {frame.name}: the network gives no finite numbers")
+            return None
         why = "" if learnt is not None else self._offer(arrived.index, frame.image)
         shown = LiveFrame(
             arrived.index, frame, result, arrived.at - self.begun, age, ended - arrived.at,
-            arrived.index - self._shown - 1,            self._states, why,
+            arrived.index - self._shown - 1 - self._failed, self._states, why,
         )  # fmt: skip
         self._tell(shown, learnt)
         return shown
@@ -163,7 +169,7 @@ class Run:
 
     def _tell(self, shown: LiveFrame, learnt: Learnt | None) -> None:
         self._look_at_size(shown.frame, shown.index)
-        self._shown = shown.index
+        self._shown, self._failed = shown.index, 0
         self.totals.show(shown)
         self.totals.arrived = self.slot.arrived
         if learnt is not None:
@@ -181,7 +187,7 @@ class Run:
         """Ends reader, learner and record; the caller's session has what was learnt."""
         self.slot.close()
         self.totals.arrived = self.slot.arrived
-        self.totals.dropped += self.slot.arrived - self._shown - 1
+        self.totals.dropped += self.slot.arrived - self._shown - 1 - self._failed
         try:
             if self.learner is not None:
                 for learnt in self.learner.close():

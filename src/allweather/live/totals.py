@@ -37,7 +37,7 @@ class Totals:
 
     Attributes:
         predicted, dropped, learnt: frames.
-        arrived: frames that came: at the end those predicted and those dropped.
+        arrived: frames that came: at the end those predicted, those dropped, and those of the event `not-finite`.
         states: how many states were handed over.
         decisions: of the frames learnt from, by kind.
         events: by kind.

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from allweather.errors import NotFiniteError
+from allweather.finite import all_finite
+
 STRIPE = 1 << 20  # logits of one stripe, all classes together
 
 
@@ -34,7 +37,11 @@ def labels_at(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     """Class of each pixel, H×W, of logits C×h×w enlarged bilinearly to (width, height).
 
     uint8; uint16 where there are more than 256 classes.
+
+    Raises:
+        NotFiniteError: for logits of which no class can be told.
     """
+    _check_finite(logits)
     labels = torch.empty(size[1], size[0], dtype=_holding(logits), device=logits.device)
     for rows, part in stripes(logits, (size[1], size[0])):
         labels[rows] = part.max(0)[1]  # as argmax(0), in a ninth of its time
@@ -44,7 +51,12 @@ def labels_at(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 @torch.no_grad()
 def classify(logits: Tensor, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence (float32) and class of each pixel, H×W each, of logits C×h×w enlarged bilinearly to (H, W)."""
+    """Confidence (float32) and class of each pixel, H×W each, of logits C×h×w enlarged bilinearly to (H, W).
+
+    Raises:
+        NotFiniteError: as `labels_at`.
+    """
+    _check_finite(logits)
     height, width = shape
     labels = torch.empty(height, width, dtype=_holding(logits), device=logits.device)
     confidence = torch.empty(height, width, device=logits.device)
@@ -55,12 +67,26 @@ def classify(logits: Tensor, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarr
 
 @torch.no_grad()
 def confidence_at(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """The largest probability of each pixel, uint16 H×W, 0..65535 for 0..1, of logits enlarged to (width, height)."""
+    """The largest probability of each pixel, uint16 H×W, 0..65535 for 0..1, of logits enlarged to (width, height).
+
+    Raises:
+        NotFiniteError: as `labels_at`.
+    """
+    _check_finite(logits)
     width, height = size
     grey = np.empty((height, width), np.uint16)
     for rows, part in stripes(logits, (height, width)):
         grey[rows] = (part.softmax(0).amax(0) * 65535).round().cpu().numpy()
     return grey
+
+
+def _check_finite(logits: Tensor) -> None:
+    """Refuses what would come out as class 0, or as any other by chance."""
+    if not all_finite(logits):
+        raise NotFiniteError(
+            "expected a prediction of finite logits, got NaN or infinite ones. Look at the weights, and try float32 in "
+            "place of bf16, and the network as it came: method source."
+        )
 
 
 def _holding(logits: Tensor) -> torch.dtype:

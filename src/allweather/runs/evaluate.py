@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal, get_args
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from allweather.data.stream import Frame, Stream
 from allweather.errors import unknown
+from allweather.finite import all_finite
 from allweather.rgb import ImageError
 from allweather.session import Result, Session
 
@@ -22,7 +24,8 @@ class Outcome:
 
     Attributes:
         name: the frame's.
-        frame, logits: the frame and its C×H×W prediction; None where the frame could not be read.
+        frame, logits: the frame and its C×H×W prediction; None where the frame could not be read, or
+            the prediction is not finite.
         result: what the session said of the frame's batch; None where it only predicted or could not read.
         failure: why there is no prediction.
     """
@@ -32,6 +35,14 @@ class Outcome:
     logits: Tensor | None = None
     result: Result | None = None
     failure: str | None = None
+
+    @classmethod
+    def of(cls, frame: Frame, logits: Tensor, result: Result | None = None) -> "Outcome":
+        """The frame with its prediction C×H×W; a failure where that is not finite, as no class can be told of it."""
+        if all_finite(logits):
+            return cls(frame.name, frame, logits, result)
+        reason = f" ({result.decision.reason})" if result is not None and result.decision.reason else ""
+        return cls(frame.name, failure=f"{frame.name}: the network gives no finite numbers for it{reason}")
 
 
 def run(
@@ -65,7 +76,7 @@ def run(
     for name in stream.names:
         if name not in skip:
             frame = _read(stream, name)
-            yield frame if isinstance(frame, Outcome) else Outcome(name, frame, session.predict(frame.image))
+            yield frame if isinstance(frame, Outcome) else Outcome.of(frame, session.predict(frame.image))
 
 
 def groups(session: Session, stream: Stream, batch: int, skip: frozenset[str] = frozenset()) -> Iterator[list[Outcome]]:
@@ -81,7 +92,7 @@ def groups(session: Session, stream: Stream, batch: int, skip: frozenset[str] = 
         good = [frame for frame in frames if isinstance(frame, Frame)]
         result = session(torch.stack([frame.image for frame in good])) if good else None
         logits = iter(result.logits if result else ())
-        yield [item if isinstance(item, Outcome) else Outcome(item.name, item, next(logits), result) for item in frames]
+        yield [item if isinstance(item, Outcome) else Outcome.of(item, next(logits), result) for item in frames]
 
 
 def _passes(session: Session, stream: Stream, batch: int) -> None:
@@ -92,7 +103,7 @@ def _passes(session: Session, stream: Stream, batch: int) -> None:
         for frames in _batches(stream, batch):
             good = [frame.image for frame in frames if isinstance(frame, Frame)]
             if good:
-                watched += session.adapt(torch.stack(good)).watched[:1]
+                watched += filter(isfinite, session.adapt(torch.stack(good)).watched[:1])
         if not watched:
             return
         losses.append(sum(watched) / len(watched))

@@ -25,8 +25,8 @@ SCORED = {
 }  # fmt: skip
 FIGURES = {
     "mIoU": NUMBER, "IoU": Each((*NUMBER, *OR_NONE)), "interval": [NUMBER], "calibration_error": Maybe(NUMBER),
-    "mUIoU": Maybe((*NUMBER, *OR_NONE)), "ncut": Maybe(NUMBER), "ncut_before": Maybe(NUMBER), "images": Maybe(Count),
-    "mIoU_truth": Maybe((*NUMBER, *OR_NONE)), "not_in_truth": Maybe([str]),
+    "mUIoU": Maybe((*NUMBER, *OR_NONE)), "ncut": Maybe(NUMBER), "ncut_before": Maybe((*NUMBER, *OR_NONE)),
+    "images": Maybe(Count), "mIoU_truth": Maybe((*NUMBER, *OR_NONE)), "not_in_truth": Maybe([str]),
 }  # fmt: skip
 HARM = {
     "source": str, "runs": [str], "images": Count, "lost": Count, "mean": (*NUMBER, *OR_NONE), "hurt": Each(NUMBER),

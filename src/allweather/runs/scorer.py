@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from allweather.data.labelled import LabelledStream, Truth
 from allweather.data.labels import ClassMapping
+from allweather.finite import or_none
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 from allweather.pictures.enlarge import classify
@@ -49,7 +50,7 @@ class Scorer:
         self._sizes: dict[str, set[tuple[int, int]]] = {"stored": set(), "input": set(), "scored": set()}
 
     def add(self, outcome: Outcome) -> None:
-        """Scores one frame at its truth's size; one that cannot be read or scored is listed with the reason."""
+        """Scores one frame at its truth's size; one without a prediction, or that cannot be scored, is listed."""
         if outcome.frame is None or outcome.logits is None:
             self.failures[outcome.name] = outcome.failure or "no prediction"
             return
@@ -97,8 +98,7 @@ class Scorer:
                 "level": interval.level,
                 **{name: figure for meter in self.meters for name, figure in meter.figures().items()},
                 "images": len(self.images),
-                "ncut_before": round(float(np.mean([entry["ncut_before"] for entry in self.images])), 5),
-                "ncut": round(float(np.mean([entry["ncut"] for entry in self.images])), 5),
+                **{name: _mean([entry[name] for entry in self.images]) for name in ("ncut_before", "ncut")},
             },
             "resolution": {
                 kind: [f"{width}x{height}" for width, height in sorted(found)] for kind, found in self._sizes.items()
@@ -116,16 +116,25 @@ class Scorer:
 
 
 @torch.no_grad()
-def cuts_of(image: Tensor, logits: tuple[Tensor, Tensor]) -> dict[str, float]:
-    """The normalized cut before and after adaptation, in the affinity that every record uses; all at one size."""
+def cuts_of(image: Tensor, logits: tuple[Tensor, Tensor]) -> dict[str, float | None]:
+    """The normalized cut before and after adaptation, in the affinity that every record uses; all at one size.
+
+    None for a prediction that is not finite, as the network's before adaptation may be.
+    """
     size = [max(1, round(side * SCALE)) for side in logits[1].shape[1:]]
     picture = functional.interpolate(image[None].to(logits[1].device), size, mode="bilinear", antialias=True)
     affinity = Affinity.from_image(picture, sigma_rgb=SIGMA_RGB, sigma_xy=SIGMA_XY * SCALE)
-    found = {}
+    found: dict[str, float | None] = {}
     for name, prediction in zip(("ncut_before", "ncut"), logits, strict=True):
         scores = functional.interpolate(prediction[None].float(), size, mode="bilinear").softmax(1)
-        found[name] = round(float(affinity.normalized_cut(scores)), 5)
+        (found[name],) = or_none([round(float(affinity.normalized_cut(scores)), 5)])
     return found
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Over the frames that have a value; None where none has."""
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 5) if known else None
 
 
 def _scores(image: ConfusionMatrix) -> dict[str, Any]:
@@ -142,5 +151,5 @@ def _adaptation(outcome: Outcome) -> dict[str, Any]:
     result = outcome.result
     if result is None:
         return {}
-    watched = [round(result.watched[0], 6), round(result.watched[-1], 6)] if result.watched else None
+    watched = or_none(round(result.watched[end], 6) for end in (0, -1)) if result.watched else None
     return ({} if watched is None else {"watched": watched}) | describe_result(result)

@@ -141,7 +141,7 @@ def _one(session: TogetherSession, stream: Stream, source: Source, step: int) ->
         session.step(None)
         return Outcome(name, failure=str(error))
     result = session.step(frame.image)
-    return None if result is None else Outcome(name, frame, result.logits, result)
+    return None if result is None else Outcome.of(frame, result.logits, result)
 
 
 def _save(session: TogetherSession, place: Place, written: "Behind[Outcome, Line]", step: int) -> None:

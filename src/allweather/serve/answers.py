@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from allweather.classes import ClassSet
+from allweather.finite import or_none
 from allweather.pictures.drawing import palette_of
 from allweather.pictures.enlarge import labels_at
 from allweather.pictures.writing import encode_image
@@ -13,7 +14,11 @@ from allweather.session import Result
 
 
 def labels_of(result: Result, size: tuple[int, int]) -> np.ndarray:
-    """The classes of a single picture at (width, height), H×W."""
+    """The classes of a single picture at (width, height), H×W.
+
+    Raises:
+        NotFiniteError: where no class can be told.
+    """
     return np.asarray(labels_at(result.logits, size))
 
 
@@ -36,7 +41,7 @@ def facts(result: Result) -> dict[str, Any]:
         "decision": result.decision.kind,
         "reason": result.decision.reason,
         "iterations": result.iterations,
-        "losses": list(result.losses),
+        "losses": or_none(result.losses),
         "stop": result.stop,
         "seconds": round(result.seconds, 4),
     }

@@ -78,7 +78,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
             409: "The stream began with other settings.",
             413: "Too many bytes or pixels.",
             415: "Not a picture alone.",
-            422: "A damaged picture, or a setting that is not allowed.",
+            422: "A damaged picture, one without a finite prediction, or a setting that is not allowed.",
             429: "Too much is waiting, or too many streams: try again.",
             503: "The server is being stopped.",
         }.items()

@@ -9,9 +9,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
+from math import isfinite
 from typing import Literal
 
-from allweather.errors import InputError
+from allweather.errors import InputError, NotFiniteError
+from allweather.finite import all_finite
 from allweather.methods import settings_of
 from allweather.methods.method import Method
 from allweather.serve.answers import label_png, labels_of
@@ -190,6 +192,8 @@ class Visitor:
         self._sources = {index: source}  # of one picture, the one that is shown
         adapted = session(image)
         self.decided.append((self._count, adapted.decision.kind))
+        if not (all_finite(source.logits) and all_finite(adapted.logits)):
+            raise NotFiniteError(f"{picture.name}: the network gives no finite numbers for it. Leave it out.")
         self.shown = Seen(picture, source, adapted, self._count)
         if len(pictures) > 1 and adapted.classes is not None:
             self.kept[f"{index:04d}.png"] = label_png(labels_of(adapted, picture.size), adapted.classes)
@@ -197,6 +201,8 @@ class Visitor:
 
     def _see(self, ncut: float, entropy: float) -> None:
         self._count += 1
+        if not (isfinite(ncut) and isfinite(entropy)):
+            return
         self.points.append(Point(self._count, ncut, entropy))
         if len(self.points) > MOST_POINTS:
             self.points = self.points[-MOST_POINTS:]
