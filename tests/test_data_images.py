@@ -1,15 +1,16 @@
 """Reading images of every awkward kind, and writing files whole or not at all."""
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from allweather.data.images import read_labels, write_image, write_json
-from allweather.rgb import ImageError, read_rgb
+from allweather.rgb import ImageError, read_rgb, read_upright
 
 GREY8 = np.array([[0, 128, 255]], np.uint8)
 SAVED = {  # what is stored, and the red channel that reading it must give
@@ -59,6 +60,33 @@ def test_the_orientation_tag_is_followed(tmp_path: Path) -> None:
     image.save(tmp_path / "o.jpg", exif=exif)
     pixels, stored = read_rgb(tmp_path / "o.jpg")
     assert pixels.shape == (3, 8, 4) and stored == (4, 8)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("exif", [b"XXgarbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_a_damaged_orientation_tag_is_ignored(tmp_path: Path, exif: bytes, suffix: str) -> None:
+    Image.new("RGB", (8, 4), "gray").save(tmp_path / f"x{suffix}", exif=exif)
+    assert read_rgb(tmp_path / f"x{suffix}")[0].shape == (3, 4, 8)
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_every_orientation_is_as_pillow_has_it(tmp_path: Path, turned: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 8, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = turned
+    image.save(tmp_path / "o.png", exif=exif)
+    with Image.open(tmp_path / "o.png") as stored:
+        upright = np.asarray(ImageOps.exif_transpose(stored))
+    assert (np.asarray(read_upright(tmp_path / "o.png")) == upright).all()
+
+
+def test_whatever_a_reader_raises_is_of_that_file_alone(tmp_path: Path) -> None:
+    header = b"DDS " + struct.pack("<7I", 124, 0x1007, 4, 4, 0, 0, 0) + bytes(44) + struct.pack("<2I", 32, 4)
+    (tmp_path / "x.png").write_bytes(header + b"ZZZZ" + bytes(200))
+    for read in (read_rgb, read_labels):
+        with pytest.raises(ImageError, match=r"x\.png: not a readable image"):
+            read(tmp_path / "x.png")
 
 
 def test_resampling_keeps_the_stored_size(tmp_path: Path) -> None:

@@ -183,3 +183,36 @@ def test_merging_from_the_command_line(inputs: list[Path], tmp_path: Path) -> No
     assert done.returncode == 0 and "40.0%" in done.stderr and "of 2 sessions with 15 updates" in done.stderr
     after = ("--from-session", tmp_path / "merged.safetensors", "--write", "labels")
     assert allweather("adapt", inputs[0], *MODEL, "--out", tmp_path / "after", *after).returncode == 0
+
+
+STUMBLING = """
+import torch
+from torch import nn
+
+class Stumbling(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.inner = nn.Conv2d(3, 19, 1)
+
+    def forward(self, x):
+        if x.amin() > 1.5:
+            raise RuntimeError("the sun is in my eyes")
+        return self.inner(x)
+"""
+
+
+@pytest.mark.usefixtures("own_imports")
+def test_a_stream_that_is_given_up_is_not_counted_as_whole(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(STUMBLING)
+    for name, value in (("dull", 90), ("bright", 250)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.new("RGB", (16, 16), (value, value, value - number)).save(tmp_path / name / f"{number}.png")
+    done = allweather(
+        "adapt", tmp_path / "dull", tmp_path / "bright", "--model", f"{tmp_path}/net.py:Stumbling", "--classes",
+        "cityscapes", "--method", "source", "--workers", "2", "--write", "labels", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "was given up" in done.stderr and "the sun is in my eyes" in done.stderr
+    assert "2 of 4 images of 2 streams" in done.stderr

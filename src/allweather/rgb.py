@@ -1,18 +1,29 @@
 """Image files of any kind as RGB in [0, 1]; what cannot be read is named."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from allweather.errors import InputError
+from allweather.errors import InputError, first_line
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 HIGHEST = 1.5  # resampling overshoots [0, 1] a little; bytes go far beyond
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
+TURNS = {  # what makes the picture upright, by that tag
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+DAMAGE = (  # what Pillow raises for a file that is not as it should be, its readers for other formats included
+    OSError, ValueError, SyntaxError, ImportError, EOFError, RuntimeError, LookupError, TypeError, AttributeError,
+    ArithmeticError, AssertionError, struct.error, zlib.error, Image.DecompressionBombError, Warning,
+)  # fmt: skip
 
 
 class ImageError(InputError):
@@ -50,11 +61,20 @@ def rgb_of(image: Image.Image, name: str = "the picture") -> Image.Image:
     Raises:
         ImageError: for floats that are not in [0, 1]; `name` is for the message.
     """
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+    turn = TURNS.get(_orientation(image))
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_eight_bits(np.asarray(image), name))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the camera was held; 1, upright, where nothing that can be read says so."""
+    try:
+        said = image.getexif().get(ORIENTATION, 1)
+    except DAMAGE:
+        return 1
+    return said if isinstance(said, int) else 1
 
 
 def to_unit(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
@@ -74,7 +94,7 @@ def open_image(path: Path) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(path.read_bytes()))  # no file stays open when decoding fails
         image.load()
-    except (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise ImageError(f"{path}: not a readable image ({_reason(path, error)}).") from error
     return image
 
@@ -84,7 +104,7 @@ def _reason(path: Path, error: Exception) -> str:
         return "it is empty"
     if isinstance(error, UnidentifiedImageError | ImportError):  # other libraries replace Image.open and try plugins
         return "of no known format"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+    return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
 
 
 def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:

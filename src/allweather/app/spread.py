@@ -127,7 +127,7 @@ class Spread:
                     tell_interrupted(len(record.done))
                     return INTERRUPTED
             record.finish({"given_up": conducted.given_up, "taken_up_again": conducted.again})
-        _tell(record, conducted, len(self.sources))
+        _tell(record, conducted, self.sources)
         return SOME_FAILED if record.failures or conducted.given_up else DONE
 
     def _task(self, makings: Makings, pictures: Pictures, token: str) -> Adapting:
@@ -238,12 +238,12 @@ def _token(folder: Path) -> Iterator[str]:
         path.unlink(missing_ok=True)
 
 
-def _tell(record: MergedRecord, conducted: Conducted, streams: int) -> None:
+def _tell(record: MergedRecord, conducted: Conducted, sources: list[Source]) -> None:
     decided = spell(record.decisions)
     again = f", {conducted.again} times taken up again" if conducted.again else ""
-    total = len(record.done) + len(record.failures)
+    total = sum(map(len, sources))
     narration.print(
-        f"{len(record.done)} of {total} images of {streams} streams in [bold]{plain(record.folder)}[/]"
+        f"{len(record.done)} of {total} images of {len(sources)} streams in [bold]{plain(record.folder)}[/]"
         + (f", {decided}" if decided else "") + again
     )  # fmt: skip
     for title, reason in conducted.given_up.items():

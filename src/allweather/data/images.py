@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from allweather.pictures.writing import write_image
-from allweather.rgb import ImageError, open_image
+from allweather.rgb import DAMAGE, ImageError, open_image
 from allweather.writing import write_bytes
 
 __all__ = ["INDEX_MODES", "encode_json", "indices_of", "read_labels", "spell_json", "write_image", "write_json"]
@@ -37,7 +37,7 @@ def is_whole(path: Path) -> bool:
             return content.startswith(b"\xff\xd8") and content.endswith(b"\xff\xd9")
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             image.verify()  # every part's checksum, to the end
-    except (OSError, SyntaxError):
+    except DAMAGE:
         return False
     return True
 

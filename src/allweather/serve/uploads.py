@@ -20,7 +20,7 @@ from torch import Tensor
 from allweather.data.video import Video
 from allweather.errors import InputError, first_line
 from allweather.pictures.pyav import load_pyav
-from allweather.rgb import rgb_of, to_unit
+from allweather.rgb import DAMAGE, rgb_of, to_unit
 from allweather.serve.limits import Limits
 
 LOG = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # no format whose reade
 CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 _CONTAINER = re.compile(rb"....(?:ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3", re.S)  # MP4 and MOV, Matroska and WebM
 _FOREIGN = re.compile(rb"<script|<\?php|<!doctype html|%PDF-[12]\.", re.I)
-_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 Reason = Literal["name", "bytes", "pixels", "format", "foreign", "damaged", "folder"]
 
 
@@ -109,7 +108,7 @@ def read_picture(content: bytes, limits: Limits, name: str = "the picture") -> I
         raise UploadError("format", f"{name} is no picture: expected {', '.join(FORMATS)}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UploadError("pixels", f"{name} has too many pixels: expected at most {limits.pixels}.") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UploadError("damaged", f"{name} cannot be read: {first_line(error)}. Save it again.") from error
 
 
