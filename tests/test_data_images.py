@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageOps
 
 from allweather.data.images import read_labels, write_image, write_json
-from allweather.rgb import ImageError, read_rgb, read_upright
+from allweather.pictures.convert import read_image
+from allweather.rgb import ImageError, read_rgb, read_upright, rgb_of
 
 GREY8 = np.array([[0, 128, 255]], np.uint8)
 SAVED = {  # what is stored, and the red channel that reading it must give
@@ -60,6 +61,40 @@ def test_the_orientation_tag_is_followed(tmp_path: Path) -> None:
     image.save(tmp_path / "o.jpg", exif=exif)
     pixels, stored = read_rgb(tmp_path / "o.jpg")
     assert pixels.shape == (3, 8, 4) and stored == (4, 8)
+
+
+UNKNOWN = {  # numbers of which nothing says what is white
+    "int32": (np.array([[0, 128, 255]], np.int32), r"got whole numbers 0\.\.255 of unknown range"),
+    "deep int32": (np.array([[0, 128, 65535]], np.int32), "0..65535 of unknown range. Save bytes"),
+    "normalised": (np.array([[-2, 0, 1.4]], np.float32), r"grey floats in \[0, 1\], got -2\.\.1\.4, of unknown range"),
+    "bytes as floats": (np.array([[0, 128, 255]], np.float32), "got 0..255, of unknown range"),
+    "NaN": (np.array([[0, np.nan, 1]], np.float32), "got NaN or infinite ones"),
+    "infinite": (np.array([[0, -np.inf, 1]], np.float32), "got NaN or infinite ones"),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_unknown_ranges_are_refused(tmp_path: Path, kind: str) -> None:
+    values, said = UNKNOWN[kind]
+    image = Image.fromarray(values)
+    image.save(tmp_path / "x.tif")
+    for picture in (tmp_path / "x.tif", image):
+        with pytest.raises(ImageError, match=said):
+            read_image(picture)
+
+
+@pytest.mark.parametrize("format", ["PNG", "PPM"])
+def test_older_pillows_give_sixteen_bits_as_mode_i(format: str) -> None:
+    image = Image.fromarray(np.array([[0, 32896, 65535]], np.int32))
+    image.format = format
+    assert np.asarray(rgb_of(image))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.pgm", "big.tif"])
+def test_sixteen_bits_are_known(tmp_path: Path, name: str) -> None:
+    values = np.array([[0, 32896, 65535]], ">u2" if name == "big.tif" else "<u2")
+    Image.fromarray(values).save(tmp_path / name)
+    assert np.asarray(read_upright(tmp_path / name))[0, :, 0].tolist() == [0, 128, 255]
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

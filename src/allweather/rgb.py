@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 from allweather.errors import InputError, first_line
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-HIGHEST = 1.5  # resampling overshoots [0, 1] a little; bytes go far beyond
+LOWEST, HIGHEST = -0.1, 1.5  # resampling overshoots [0, 1] a little; normalised values and bytes go far beyond
+DEEP_GREY = ("PNG", "PPM")  # formats of which older Pillows give 16 bits as mode I; of others it is 32 bits, or signed
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 TURNS = {  # what makes the picture upright, by that tag
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -50,7 +52,7 @@ def read_upright(path: Path) -> Image.Image:
     """The image as 8-bit RGB, upright.
 
     Raises:
-        ImageError: for a file that is missing, empty, truncated or no image, or floats that are not in [0, 1].
+        ImageError: as `open_image` and `rgb_of`.
     """
     return rgb_of(open_image(path), str(path))
 
@@ -59,8 +61,10 @@ def rgb_of(image: Image.Image, name: str = "the picture") -> Image.Image:
     """Any PIL image as 8-bit RGB, upright; itself where it is that already.
 
     Raises:
-        ImageError: for floats that are not in [0, 1]; `name` is for the message.
+        ImageError: for numbers of unknown range: floats that are not in [0, 1], and integers of more than 16 bits;
+            `name` is for the message.
     """
+    _check_depth(image, name)
     turn = TURNS.get(_orientation(image))
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith(("I", "F")):
@@ -110,7 +114,28 @@ def _reason(path: Path, error: Exception) -> str:
 def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
     """16-bit grey values, or floats in [0, 1], as uint8."""
     floats = values.dtype.kind == "f"
-    if floats and values.max(initial=0) > HIGHEST:
-        raise ImageError(f"{name}: expected grey floats in [0, 1], got up to {values.max():.3g}, of unknown range.")
+    if floats and values.size:
+        _check_floats(float(values.min()), float(values.max()), name)
     top = 1.0 if floats else 65535.0
     return np.clip(values.astype(np.float64) * (255 / top), 0, 255).round().astype(np.uint8)
+
+
+def _check_floats(low: float, high: float, name: str) -> None:
+    """Refuses floats whose range is not [0, 1]; NaN is both their lowest and their highest."""
+    if not (isfinite(low) and isfinite(high)):
+        raise ImageError(f"{name}: expected grey floats in [0, 1], got NaN or infinite ones. Replace them first.")
+    if low < LOWEST or high > HIGHEST:
+        raise ImageError(
+            f"{name}: expected grey floats in [0, 1], got {low:.3g}..{high:.3g}, of unknown range. Bring them to "
+            "[0, 1], or save bytes."
+        )
+
+
+def _check_depth(image: Image.Image, name: str) -> None:
+    """Refuses whole numbers of other depths, whose range nothing says."""
+    if image.mode == "I" and image.format not in DEEP_GREY:
+        low, high = image.getextrema()
+        raise ImageError(
+            f"{name}: expected grey of 8 or 16 bits, got whole numbers {low}..{high} of unknown range. "
+            "Save bytes, 0..255, or 16 bits, 0..65535: Image.fromarray(values.astype(np.uint8))."
+        )

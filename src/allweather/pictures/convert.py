@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.errors import InputError
-from allweather.rgb import HIGHEST, read_rgb, rgb_of, to_unit
+from allweather.rgb import HIGHEST, LOWEST, read_rgb, rgb_of, to_unit
 
 Picture: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
-LOWEST = -0.1  # resampling undershoots 0 a little; normalised values go far beyond
 EXPECTED = "a path, a PIL image, an H×W×3 uint8 array, or RGB floats in [0, 1] of 3×H×W or B×3×H×W"
 
 
