@@ -95,3 +95,54 @@ def test_the_table_says_what_its_means_are_over(tmp_path: Path) -> None:
     shown = " ".join(allweather("score", tmp_path / "p", tmp_path / "t").stdout.split())
     assert "mIoU, official: the 3 classes true or predicted 50.00" in shown
     assert "mIoU, the 2 classes in the truth 75.00" in shown
+
+
+COLORED = Image.fromarray(IDS[:, ::-1].copy() - np.uint8(7))
+COLORED.putpalette(np.array([CITYSCAPES.colors[1], CITYSCAPES.colors[0]], np.uint8).ravel().tolist())
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("a_labelIds", IDS), ("a_gtFine_labelIds", IDS), ("labelIds/a", IDS), ("a_color", COLORS), ("a", COLORS)],
+)
+def test_predictions_are_read_as_their_names_say(tmp_path: Path, name: str, values: np.ndarray) -> None:
+    write(tmp_path / "p" / f"{name}.png", values)
+    write(tmp_path / "t" / "a_gtFine_labelIds.png", IDS)
+    done = allweather("score", tmp_path / "p", tmp_path / "t", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["mIoU"] == 100
+    assert "predictions read: 1 as" in done.stderr
+
+
+def test_a_prediction_in_two_encodings_counts_once(tmp_path: Path) -> None:
+    write(tmp_path / "p" / "a_labelIds.png", IDS)
+    write(tmp_path / "p" / "a_labelTrainIds.png", PREDICTED)
+    write(tmp_path / "t" / "a.png", TRAIN)
+    summary = json.loads(allweather("score", tmp_path / "p", tmp_path / "t", "--json").stdout)
+    assert (summary["images"], summary["pixels"], summary["mIoU"]) == (1, 4, HANDMADE)
+    assert summary["predictions_as"] == {"trainIds": 1}
+
+
+def test_predictions_that_could_be_two_things_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "t" / "a.png", TRAIN)
+    write(tmp_path / "p" / "a.png", IDS + np.uint8(17))
+    done = allweather("score", tmp_path / "p", tmp_path / "t")
+    assert done.returncode == 2 and "Nothing was scored: name it NAME_labelIds.png." in done.stderr
+    COLORED.save(tmp_path / "p" / "a.png")
+    done = allweather("score", tmp_path / "p", tmp_path / "t")
+    assert done.returncode == 2 and "its palette's colors and its indices say different classes" in done.stderr
+
+
+def test_label_ids_are_cityscapes_whatever_a_name_says(tmp_path: Path) -> None:
+    write(tmp_path / "t" / "a.png", PREDICTED)
+    write(tmp_path / "p" / "a_labelIds.png", PREDICTED)
+    done = allweather("score", tmp_path / "p", tmp_path / "t", "--mapping", "camvid11")
+    assert done.returncode == 2 and "its name says labelIds, which are Cityscapes'; camvid11 has none" in done.stderr
+
+
+def test_no_pixel_that_counts_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "p" / "a.png", PREDICTED)
+    write(tmp_path / "t" / "a.png", np.full_like(TRAIN, 255))
+    done = allweather("score", tmp_path / "p", tmp_path / "t")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "no pixel could be scored: every pixel of the 1 labels" in done.stderr

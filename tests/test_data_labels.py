@@ -31,7 +31,7 @@ def test_every_mapping_covers_its_sets(mapping: object) -> None:
 
 def test_ignored_values_become_no_class() -> None:
     mapping = find_mapping("cityscapes-camvid11")
-    assert mapping.predictions(np.array([0, 255]), HERE).tolist() == [3, -1]
+    assert mapping.counted_as(np.array([0, -1])).tolist() == [3, -1]
     assert mapping.labels(np.array([10, 11]), HERE).tolist() == [10, -1]
 
 

@@ -402,6 +402,13 @@ def test_frames_that_are_lost_are_said_whenever_the_record_counts(root: Path) ->
         assert done.returncode == 1 and done.stderr.count("without 1 frames that could not be read or scored: 1 (") == 2
 
 
+def test_labels_without_a_pixel_that_counts_are_a_reason(root: Path) -> None:
+    for path in (root / "labels").iterdir():
+        Image.fromarray(np.full((60, 80), 255, np.uint8)).save(path)
+    failed = execute(tiny(root), root / "runs").failed
+    assert all("scored; every pixel of every label is to be ignored" in reason for reason in failed.values()) and failed
+
+
 def test_labels_of_other_classes_are_refused(root: Path) -> None:
     path = write_plan(root)
     path.write_text(path.read_text().replace("${TINY_ROOT}/labels", '${TINY_ROOT}/labels"\nclasses = "camvid11', 1))

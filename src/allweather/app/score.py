@@ -57,7 +57,8 @@ def score(
         print_json(
             {
                 **summary, "images": len(result.images), "labels": result.labels, "labels_as": result.read_as,
-                "mapping": mapping, "failed": result.failed, "without_prediction": len(result.without_prediction),
+                "predictions_as": result.predictions_as, "mapping": mapping, "failed": result.failed,
+                "without_prediction": len(result.without_prediction),
             }
         )  # fmt: skip
     else:
@@ -109,9 +110,10 @@ def _figure(value: object) -> str:
 
 def _tell(result: Score) -> None:
     """What was read how, and what is missing."""
-    if set(result.read_as) - {"trainIds"}:
-        read = ", ".join(f"{count} as {encoding}" for encoding, count in result.read_as.items())
-        narration.print(plain(f"label files read: {read}"))
+    for what, ways in (("label files", result.read_as), ("predictions", result.predictions_as)):
+        if set(ways) - {"trainIds"}:
+            read = ", ".join(f"{count} as {encoding}" for encoding, count in ways.items())
+            narration.print(plain(f"{what} read: {read}"))
     for name, reason in result.failed.items():
         warn(f"{name}: {reason}")
     if result.without_prediction:

@@ -33,16 +33,9 @@ class ClassMapping:
     truth: ClassSet
     table: tuple[int, ...]
 
-    def predictions(self, labels: np.ndarray, path: Path) -> np.ndarray:
-        """Predicted labels as indices of the true set; `ignore` of the predicted set stays no class at all (−1).
-
-        Raises:
-            ImageError: for a value that is no class of the predicted set.
-        """
-        table = np.full(256, -2, np.int16)
-        table[: len(self.table)] = self.table
-        table[self.predicted.ignore] = -1
-        return _lookup(labels, table, path, self.predicted)
+    def counted_as(self, predicted: np.ndarray) -> np.ndarray:
+        """Classes of the predicted set as those of the true set that they count as; −1, no class, stays it."""
+        return np.array([*self.table, -1], np.int16)[predicted]
 
     def labels(self, labels: np.ndarray, path: Path) -> np.ndarray:
         """True labels, −1 where they are to be ignored.

@@ -1,4 +1,4 @@
-"""Reading true labels in whatever way their publisher writes classes, and no guess where two ways fit."""
+"""Reading labels, true or predicted, in whatever way they hold classes, and no guess where two ways fit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from allweather.rgb import ImageError, open_image
 
 Encoding = Literal["trainIds", "labelIds", "colors"]
 LabelsAs = Literal["trainIds", "labelIds", "colors", "auto"]
+NAMED: dict[Encoding, str] = {"trainIds": "labelTrainIds", "labelIds": "labelIds", "colors": "color"}  # by names
 ONLY_LABEL_IDS = frozenset({*range(19, 34), -1, 65535})  # values that labelIds have and trainIds have not
 
 CITYSCAPES_VOID = (  # unlabeled, dynamic, ground, parking, rail track, guard rail, bridge, tunnel, caravan, trailer
@@ -43,9 +44,10 @@ class TruthReader:
     """Reads label files of one class set.
 
     Attributes:
-        mapping: whose true classes the files hold.
+        mapping: whose true classes the files hold; of predictions one from their classes to themselves.
         labels_as: how they hold them; None as each file's name says, class indices where it says nothing; `auto` the
             same, but refuses where the name says nothing and both trainIds and labelIds are possible.
+        predicted: whether the files are predictions, whose names alone say it.
 
     Raises:
         SettingsError: for an unknown `labels_as`, or labelIds of a set that has none.
@@ -53,6 +55,7 @@ class TruthReader:
 
     mapping: ClassMapping
     labels_as: LabelsAs | None = None
+    predicted: bool = False
 
     def __post_init__(self) -> None:
         if self.labels_as not in (None, *get_args(LabelsAs)):
@@ -61,7 +64,7 @@ class TruthReader:
             raise SettingsError(f"labelIds are Cityscapes'; {self.mapping.truth.name} has none.")
 
     def read(self, path: Path, said: Encoding | None = None) -> tuple[np.ndarray, Encoding]:
-        """The true class of each pixel, H×W, −1 where none counts, and how the file held it.
+        """The class of each pixel, H×W, −1 where there is none, and how the file held it.
 
         Args:
             said: what the file's name says.
@@ -73,7 +76,7 @@ class TruthReader:
         image = open_image(path)
         encoding = self._encoding(image, path, said)
         if encoding == "colors":
-            return _from_colors(image, path, self.mapping.truth), encoding
+            return _from_colors(image, path, self.mapping.truth, self._say("trainIds", "labelIds")), encoding
         values = indices_of(_one_channel(image), path)
         if encoding == "labelIds":
             return label_ids_of(values, path), encoding
@@ -84,12 +87,17 @@ class TruthReader:
     def _encoding(self, image: Image.Image, path: Path, said: Encoding | None) -> Encoding:
         if self.labels_as is not None and self.labels_as != "auto":
             return self.labels_as
+        if said == "labelIds" and self.mapping.truth != CITYSCAPES:
+            raise InputError(
+                f"{path}: its name says labelIds, which are Cityscapes'; {self.mapping.truth.name} has none: "
+                f"{self._say('trainIds')}"
+            )
         if said is not None:
             return said
         if image.mode not in INDEX_MODES:
             return "colors"
         if image.mode == "P":
-            _check_palette(image, path, self.mapping.truth)
+            _check_palette(image, path, self.mapping.truth, self._say("colors", "trainIds"))
         if self.labels_as == "auto" and self.mapping.truth == CITYSCAPES:
             raise InputError(
                 f"{path}: its name does not say whether it holds trainIds or labelIds, and numbers alone cannot. Say "
@@ -103,8 +111,14 @@ class TruthReader:
         if self.mapping.truth == CITYSCAPES and found and found <= ONLY_LABEL_IDS:
             raise InputError(
                 f"{path} holds {', '.join(map(str, sorted(found)[:5]))}: labelIds have that and trainIds have not, and "
-                "its name says neither. Nothing was scored: say --labels-as labelIds."
+                f"its name says neither. Nothing was scored: {self._say('labelIds')}"
             )
+
+    def _say(self, *encodings: Encoding) -> str:
+        """How to say what the files hold."""
+        if self.predicted:
+            return f"name it {' or '.join(f'NAME_{NAMED[encoding]}.png' for encoding in encodings)}."
+        return f"say {' or '.join(f'--labels-as {encoding}' for encoding in encodings)}."
 
 
 def _one_channel(image: Image.Image) -> Image.Image:
@@ -127,8 +141,11 @@ def _colors_of(classes: ClassSet) -> Mapping[tuple[int, int, int], int]:
     return dict.fromkeys(void, -1) | known
 
 
-def _from_colors(image: Image.Image, path: Path, classes: ClassSet) -> np.ndarray:
-    """Classes by color; Cityscapes' pole groups and licence plates share the colors of poles and cars."""
+def _from_colors(image: Image.Image, path: Path, classes: ClassSet, say: str) -> np.ndarray:
+    """Classes by color; Cityscapes' pole groups and licence plates share the colors of poles and cars.
+
+    `say` is the way out for indices.
+    """
     if image.mode not in ("RGB", "RGBA", "P"):
         raise ImageError(f"{path}: expected a color for each class, got an image of mode {image.mode}.")
     pixels = np.asarray(image.convert("RGB"))
@@ -140,13 +157,13 @@ def _from_colors(image: Image.Image, path: Path, classes: ClassSet) -> np.ndarra
     wrong = codes[keys[place] != codes]
     if wrong.size:
         found = ", ".join(str((int(c) >> 16, int(c) >> 8 & 255, int(c) & 255)) for c in np.unique(wrong)[:3])
-        hint = " All three channels are equal: say --labels-as trainIds or labelIds." if _is_grey(pixels) else ""
+        hint = f" All three channels are equal: {say}" if _is_grey(pixels) else ""
         raise ImageError(f"{path}: {found} are no colors of {classes.name}'s classes.{hint}")
     return values[place]
 
 
-def _check_palette(image: Image.Image, path: Path, classes: ClassSet) -> None:
-    """Refuses a palette image whose colors are all classes', but of others than its indices say."""
+def _check_palette(image: Image.Image, path: Path, classes: ClassSet, say: str) -> None:
+    """Refuses a palette image whose colors are all classes', but of others than its indices say; `say`: the way out."""
     palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     used = [index for index in np.unique(np.asarray(image)).tolist() if index < len(palette)]
     known = _colors_of(classes)
@@ -155,7 +172,4 @@ def _check_palette(image: Image.Image, path: Path, classes: ClassSet) -> None:
         return  # a palette for the eye
     indexed = {index: index if index < len(classes) else -1 for index in used}
     if said != indexed and set(said.values()) != {-1}:
-        raise InputError(
-            f"{path}: its palette's colors and its indices say different classes. Say --labels-as colors or "
-            "--labels-as trainIds."
-        )
+        raise InputError(f"{path}: its palette's colors and its indices say different classes: {say}")

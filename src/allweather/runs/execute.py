@@ -173,7 +173,8 @@ def make_record(
         scorer.add(outcome)
         tick(entry, done, len(labelled.stream))
     if not scorer.matrix.counts.any():
-        raise InputError(f"{entry.title}: no pixel could be scored; {next(iter(scorer.failures.values()), '')}")
+        reason = next(iter(scorer.failures.values()), "every pixel of every label is to be ignored")
+        raise InputError(f"{entry.title}: no pixel could be scored; {reason}")
     return {
         **_head(entry, session, labelled, protocol),
         **scorer.content(),
