@@ -114,6 +114,14 @@ def test_predictions_are_read_as_their_names_say(tmp_path: Path, name: str, valu
     assert "predictions read: 1 as" in done.stderr
 
 
+def test_a_prediction_may_be_named_after_an_image_in_color(tmp_path: Path) -> None:
+    write(tmp_path / "p" / "000123_color.png", PREDICTED)
+    write(tmp_path / "t" / "000123.png", TRAIN)
+    done = allweather("score", tmp_path / "p", tmp_path / "t", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["mIoU"] == HANDMADE
+
+
 def test_a_prediction_in_two_encodings_counts_once(tmp_path: Path) -> None:
     write(tmp_path / "p" / "a_labelIds.png", IDS)
     write(tmp_path / "p" / "a_labelTrainIds.png", PREDICTED)
