@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from allweather.finite import all_finite
+from allweather.finite import all_finite, or_none
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -18,3 +18,7 @@ def test_one_number_is_enough(dtype: torch.dtype, bad: float, place: int) -> Non
 
 def test_none_at_all_are_finite() -> None:
     assert all_finite(torch.empty(0, 3))
+
+
+def test_what_json_cannot_hold_is_none() -> None:
+    assert or_none(iter([1.5, float("nan"), float("inf"), 0])) == [1.5, None, None, 0]

@@ -1,6 +1,8 @@
 """A frame that the network gives no finite numbers for is a failure with a name, and no labels of it are written."""
 
 import json
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ from command_line import allweather
 from PIL import Image
 from serving import encoded
 
-from allweather import Segmenter, Session
+from allweather import Segmenter, Session, methods
 from allweather.classes import CITYSCAPES
+from allweather.data.stream import Frame
 from allweather.errors import NotFiniteError
 from allweather.pictures.enlarge import classify, confidence_at, labels_at
 from allweather.runs.record_file import read_record
@@ -199,6 +202,40 @@ def test_the_endpoint_answers_with_an_error(folder: Path, answer: str) -> None:
             status[name] = said.status_code
             assert name != "b" or "finite" in said.json()["error"]
     assert status == {"a": 200, "b": 422, "c": 200}
+
+
+def test_losses_in_an_answer_are_null_where_they_are_not_finite() -> None:
+    pytest.importorskip("gradio", reason="the extra web")
+    from allweather.serve.answers import facts
+
+    result = replace(Session(blinded(), "source")(torch.rand(3, 16, 16)), losses=(0.5, float("nan")))
+    assert json.loads(json.dumps(facts(result), allow_nan=False))["losses"] == [0.5, None]
+
+
+def test_the_page_says_which_picture(folder: Path) -> None:
+    pytest.importorskip("gradio", reason="the extra web")
+    from allweather.serve.networks import as_network
+    from allweather.serve.uploads import Held
+    from allweather.serve.visitor import Visitor
+
+    visitor, pixels = Visitor(), np.asarray(Image.open(folder / "frames" / "b.png"))
+    visitor.hold([Held("b.png", pixels, (48, 32))])
+    visitor.prepare(as_network(blinded(), None), methods.make("tent"))
+    with pytest.raises(NotFiniteError, match=r"b\.png: the network gives no finite numbers"):
+        visitor._step(0)
+    assert visitor.shown is None and not visitor.kept and not visitor.points
+
+
+def test_a_film_shows_black_where_only_the_source_is_not_finite(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra video")
+    from allweather.app.drawn import Drawn
+    from allweather.app.reel import Reel
+
+    frame = Frame("a", torch.full((3, 32, 48), 0.5), (48, 32))
+    reel = Reel(tmp_path / "x.mp4", ("input", "source"), Fraction(10))
+    shown = reel.picture(Drawn(frame, torch.rand(19, 32, 48), CITYSCAPES), torch.full((19, 32, 48), torch.nan))
+    input_panel, source_panel = shown[-32:, :48], shown[-32:, -48:]
+    assert input_panel[-8:].min() > 100 and source_panel[-8:].max() == 0
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
