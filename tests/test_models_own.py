@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import allweather as aw
@@ -16,6 +17,7 @@ from allweather import methods
 from allweather.data.datasets import find_dataset
 from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
 from allweather.methods.tent import Tent
+from allweather.models.catalogue import convert
 
 SOURCE = """
 from enum import Enum
@@ -82,6 +84,20 @@ def test_a_class_with_a_checkpoint_and_its_own_normalisation(nets: str, tmp_path
     torch.save({"a": print}, tmp_path / "code.pth")
     with pytest.raises(CheckpointError, match="refused"):
         aw.load_model(f"{nets}:Net", tmp_path / "code.pth")
+
+
+def test_a_conversion_holds_the_tensors_that_were_loaded(nets: str, tmp_path: Path) -> None:
+    """Not those of the largest mapping in the file, as a discriminator trained beside it."""
+    network = aw.load_model(f"{nets}:fixed").network
+    state = {key: value.half() if key == "0.weight" else value for key, value in network.state_dict().items()}
+    other = {f"conv{index}.weight": torch.zeros(1) for index in range(40)}
+    torch.save({"netD": other, "netG": state}, tmp_path / "both.pth")
+    provenance = convert(f"{nets}:fixed", tmp_path / "both.pth", tmp_path / "one.safetensors")
+    assert provenance.nesting == "netG"
+    written = load_file(tmp_path / "one.safetensors")
+    assert written.keys() == state.keys() and written["0.weight"].dtype == torch.float16
+    assert all(torch.equal(written[key], value) for key, value in state.items())
+    aw.load_model(f"{nets}:fixed", tmp_path / "one.safetensors")
 
 
 def test_weights_that_a_factory_loads_are_known_by_their_digest(nets: str) -> None:

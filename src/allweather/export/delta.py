@@ -13,9 +13,8 @@ from allweather.errors import CheckpointError, NetworkError
 from allweather.export.deployment import Deployment, base_digest, tensors_of
 from allweather.export.files import finished
 from allweather.export.image_statistics import ImageStatistics
-from allweather.export.ordinary import own_network
 from allweather.models.digest import digest
-from allweather.models.segmenter import Segmenter
+from allweather.models.segmenter import Segmenter, own_network
 
 ABOUT, CONTENT, DELTA = "allweather", "allweather.digest", "allweather.delta"
 
@@ -66,7 +65,7 @@ def apply_delta(network: nn.Module, file: Path | str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise NetworkError(f"apply_delta: expected a torch.nn.Module, got {type(network).__name__}.")
     moved, about = read_delta(Path(file))
-    own = own_network(network) if isinstance(network, Segmenter) else network
+    own = own_network(network)[0] if isinstance(network, Segmenter) else network
     own = getattr(own, "_orig_mod", own)  # what torch.compile wraps
     _check_base(own, moved, about, Path(file))
     layers = {name: own.get_submodule(name) for name in about.get("shares", {})}

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from allweather.errors import NetworkError
 from allweather.export.image_statistics import shares_of
-from allweather.export.ordinary import own_network
 from allweather.models.digest import digest
-from allweather.models.segmenter import Segmenter
+from allweather.models.segmenter import Segmenter, own_network
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Deployment:
     @property
     def network(self) -> nn.Module:
         """The user's own network."""
-        return own_network(self.model)
+        return own_network(self.model)[0]
 
     def state(self) -> dict[str, Tensor]:
         """The own network's state dict, no two tensors in one memory.

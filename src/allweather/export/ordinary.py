@@ -11,11 +11,10 @@ from allweather.export.image_statistics import ImageStatistics, mixed_layers
 from allweather.methods.normalization import TestTimeStatistics
 from allweather.models.copying import AdoptedBatchNorm
 from allweather.models.quiet import give_back_layer
-from allweather.models.segmenter import Segmenter
+from allweather.models.segmenter import Segmenter, own_network
 
 Statistics = Literal["image", "stream"]
 Averages = Mapping[str, tuple[Tensor, Tensor]]
-_WRAPPERS = "allweather.models.ecosystems."  # what gives a library's network the form of a Segmenter's
 _LEFT = ("mode", "share", "moving", "seen", "fixed")  # attributes of adopted layers
 
 
@@ -48,22 +47,10 @@ def ordinary(model: Segmenter, values: Mapping[str, Tensor], statistics: Statist
     return copy.to(memory_format=torch.contiguous_format)
 
 
-def own_network(model: Segmenter) -> nn.Module:
-    """The user's own network within a segmenter: without the form that an adapter of a library gave it."""
-    return _own(model)[0]
-
-
 def own_keys(model: Segmenter, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A segmenter's state dict as the own network's."""
-    network, prefix = _own(model)
+    network, prefix = own_network(model)
     return {key: state[prefix + key] for key in network.state_dict()}
-
-
-def _own(model: Segmenter) -> tuple[nn.Module, str]:
-    network, prefix = model.network, "network."
-    while type(network).__module__.startswith(_WRAPPERS):
-        network, prefix = cast(nn.Module, network.network), prefix + "network."
-    return network, prefix
 
 
 def _give_back(module: nn.Module) -> None:

@@ -17,13 +17,13 @@ from allweather.models.checkpoints import (
     check_digest,
     fitting_tensors,
     load_weights,
-    read_state_dict,
+    taken_tensors,
     write_tensors,
 )
 from allweather.models.entry import Entry
 from allweather.models.norm_layers import count_norms
 from allweather.models.own import NETWORKS, Triple, build_own, find_maker
-from allweather.models.segmenter import Provenance, Segmenter
+from allweather.models.segmenter import Provenance, Segmenter, own_network
 from allweather.plugins import find_place, installed, without_name
 
 FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that hold its networks
@@ -147,10 +147,9 @@ def convert(
         AllWeatherError: as `load_model`, or when `out` cannot be written.
     """
     if is_own(name) or _split(name)[0] in ECOSYSTEMS:
-        loaded = load_model(name, checkpoint, arguments=arguments, sha256=sha256).provenance
-        tensors, provenance = read_state_dict(checkpoint)
-        provenance = loaded or provenance
-        tensors = {key: value for key, value in tensors.items() if key not in provenance.dropped}
+        model = load_model(name, checkpoint, arguments=arguments, sha256=sha256)
+        tensors = taken_tensors(own_network(model)[0], checkpoint, name=model.name)
+        provenance = model.provenance or Provenance(checkpoint.name, check_digest(checkpoint))
     else:
         entry = find_entry(name)
         with torch.device("meta"):

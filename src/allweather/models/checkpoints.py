@@ -96,6 +96,19 @@ def fitting_tensors(
     return kept, Provenance(path.name, digest, nesting, prefix, dropped)
 
 
+def taken_tensors(network: nn.Module, path: Path, *, name: str) -> dict[str, Tensor]:
+    """The tensors of the file that `load_weights` gave to `network`, as they are, under names that it takes again.
+
+    Raises:
+        AllWeatherError: as `fitting_tensors`.
+    """
+    stored, expected = _stored(path), network.state_dict()
+    sets, _ = complete_sets(stored, expected)
+    if not sets:  # under a publisher's names, which the network's library translates
+        return unwrapped(stored)[0]
+    return {key: one.value for key, one in _chosen(sets, expected, path, name).tensors.items()}
+
+
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Provenance]:
     """The tensors of a checkpoint, out of their nesting and without a wrapper's prefix, and where they came from.
 

@@ -14,6 +14,7 @@ from allweather.models.outputs import Output, check_scale, find_logits
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_ADAPTERS = "allweather.models.ecosystems."  # what gives a library's network the form of a Segmenter's
 _LARGEST = 1.5  # of a mean or standard deviation of values in [0, 1]
 
 
@@ -320,6 +321,15 @@ class Segmenter(nn.Module):
             self._checked = True
         logits = logits[:, : len(self.classes)] if self.extra_logits else logits
         return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self.probabilities else logits
+
+
+def own_network(model: Segmenter) -> tuple[nn.Module, str]:
+    """The user's own network within a segmenter, without the form that an adapter of a library gave it, and the prefix
+    of its keys in the segmenter's state dict."""
+    network, prefix = model.network, "network."
+    while type(network).__module__.startswith(_ADAPTERS):
+        network, prefix = cast(nn.Module, network.network), prefix + "network."
+    return network, prefix
 
 
 def _precision(network: nn.Module, otherwise: torch.dtype) -> torch.dtype:

@@ -12,11 +12,11 @@ from torch import nn
 
 from allweather.errors import SettingsError, unknown
 from allweather.export.deployment import Deployment, apart
-from allweather.export.ordinary import Averages, Statistics, ordinary, own_keys, own_network
+from allweather.export.ordinary import Averages, Statistics, ordinary, own_keys
 from allweather.methods.method import Batch, Method, State
 from allweather.methods.normalization import moving_statistics
 from allweather.methods.parameters import with_parameters
-from allweather.models.segmenter import Segmenter
+from allweather.models.segmenter import Segmenter, own_network
 from allweather.pictures.convert import Picture
 from allweather.session.adapted import AdaptedNetwork
 from allweather.session.averages import StreamAverages
@@ -45,7 +45,7 @@ class HandsBack(ABC):
         Raises:
             SettingsError: for a method that predicts with more than its network, and for `stream` without a stream.
         """
-        return own_network(self._deployment(statistics, frames).model)
+        return own_network(self._deployment(statistics, frames).model)[0]
 
     def export(
         self,
