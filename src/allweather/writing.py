@@ -4,13 +4,13 @@ import os
 import shutil
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, SettingsError
 
 ADVICE = (
     "What was written before is complete; make room or choose another folder, then run again with --resume, where the "
@@ -85,6 +85,25 @@ def check_place(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(None, "the folder is not yours to write in")
+
+
+def check_apart(out: Path, read: Iterable[Path | None]) -> None:
+    """Refuses an output in the place of a file that it is made from, by whatever names the two go.
+
+    Args:
+        read: the files; None for one that was not given.
+
+    Raises:
+        SettingsError: naming the file.
+    """
+    for path in read:
+        if path is not None and _is_one(out, path):
+            raise SettingsError(f"{out} would replace {path}, which it is made from. Name another file to write.")
+
+
+def _is_one(first: Path, second: Path) -> bool:
+    there = first.exists() and second.exists()
+    return first.resolve() == second.resolve() or (there and first.samefile(second))
 
 
 class Closing(ABC):

@@ -30,7 +30,7 @@ from allweather.app.flags import (
 from allweather.app.kept_session import check_place, go_on_from
 from allweather.app.opening import frame_size, open_inputs, open_network, readable, scaled, tell_scale
 from allweather.app.options import network_options, parse_scale, parse_settings
-from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, parse_kinds
+from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, check_results, parse_kinds
 from allweather.app.pictures import Makings
 from allweather.app.reel import open_reel
 from allweather.app.spread import Spread
@@ -161,7 +161,8 @@ def adapt(
     STREAM/NAME. Under torchrun one network learns from the streams of all ranks.
     """
     network = network_options(model_arg, classes, mean, std)
-    check_place(save_session, out)
+    check_place(save_session, out, (weights, from_session, *(inputs or [])))
+    check_results(out)
     spread = Spread.asked(workers, ray, streams_by, save_every, threads)
     asked, wanted = frame_size(size, model), parse_scale(scale)
     if scale is not None and wanted != "auto":

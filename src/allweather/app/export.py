@@ -19,6 +19,7 @@ from allweather.export import Statistics
 from allweather.export.write import check
 from allweather.models.catalogue import published_size
 from allweather.session.saved import open_saved, saved_device
+from allweather.writing import check_apart
 
 
 def register(app: typer.Typer) -> None:
@@ -76,6 +77,7 @@ def export(
     """
     fixed = parse_size(size)
     check(out, fixed, opset)
+    check_apart(out, (session, weights, *(frames or [])))
     if frames and statistics == "image":
         raise SettingsError("--frames: only --statistics stream averages over pictures. Leave one of them out.")
     device = saved_device(session)

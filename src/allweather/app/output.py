@@ -16,6 +16,7 @@ from allweather.app.reel import Reel
 from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json
 from allweather.data.json_lines import JsonLines, encode_line
+from allweather.errors import AllWeatherError
 from allweather.finite import or_none
 from allweather.pictures.writing import write_image
 from allweather.runs.decisions import decisions_of
@@ -168,6 +169,24 @@ class Output(Closing):
 
     def _place(self, kind: Kind, name: str) -> Path:
         return self.folder / kind / f"{name}.{SUFFIXES[kind]}"
+
+
+def check_results(folder: Path) -> None:
+    """Refuses a folder in which pictures of another origin have the results' places: inputs, or labels of theirs.
+
+    Raises:
+        AllWeatherError: naming the first.
+    """
+    taken = next((folder / name for name in (*SUFFIXES, FILM) if _has_content(folder / name)), None)
+    if taken is not None and not (folder / HEADER).exists():  # in this order: another rank may be at work
+        raise AllWeatherError(
+            f"{taken} is there already, and {folder} holds no {HEADER} of a run that wrote it: results would replace "
+            "it. Choose another --out."
+        )
+
+
+def _has_content(place: Path) -> bool:
+    return any(place.iterdir()) if place.is_dir() else place.exists()
 
 
 def parse_kinds(text: str | None, usual: Sequence[Kind], confidence: bool = False) -> tuple[Kind, ...]:

@@ -25,6 +25,7 @@ from allweather.models.norm_layers import count_norms
 from allweather.models.own import NETWORKS, Triple, build_own, find_maker
 from allweather.models.segmenter import Provenance, Segmenter, own_network
 from allweather.plugins import find_place, installed, without_name
+from allweather.writing import check_apart
 
 FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that hold its networks
     "adaptsegnet": ("deeplabv2",),
@@ -140,12 +141,17 @@ def convert(
 ) -> Provenance:
     """Writes the checkpoint of the network `name` as safetensors: each tensor as it is, in the dtype it has.
 
-    A second file that belongs to it (DANNet's) is converted beside `out`. What `load_model` makes of `out` equals what
-    it makes of `checkpoint`; where it came from is kept in the file's metadata.
+    `out` ends in .safetensors: by that it is read again. A second file that belongs to it (DANNet's) is converted
+    beside it. What `load_model` makes of `out` equals what it makes of `checkpoint`; where it came from is kept in the
+    file's metadata.
 
     Raises:
-        AllWeatherError: as `load_model`, or when `out` cannot be written.
+        AllWeatherError: as `load_model`; for an `out` of another suffix, that is the checkpoint, or cannot be written.
     """
+    if out.suffix.lower() != ".safetensors":
+        raise SettingsError(f"{out}: a conversion writes safetensors. Name it {out.with_suffix('.safetensors')}.")
+    for made in (out, _enhancers(out)):
+        check_apart(made, (checkpoint, _enhancers(checkpoint)))
     if is_own(name) or _split(name)[0] in ECOSYSTEMS:
         model = load_model(name, checkpoint, arguments=arguments, sha256=sha256)
         tensors = taken_tensors(own_network(model)[0], checkpoint, name=model.name)

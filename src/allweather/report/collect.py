@@ -193,10 +193,19 @@ def load_records(folder: Path) -> list[Record]:
     Raises:
         InputError: when there is none, or a file is damaged or no record.
     """
+    return [read_record(path) for path in record_files(folder)]
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The files that `load_records` reads.
+
+    Raises:
+        InputError: when there is none.
+    """
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if not paths:
         raise InputError(f"no record (.json) in {folder}: expected the folder that `allweather bench --out` wrote.")
-    return [read_record(path) for path in paths]
+    return paths
 
 
 def group_records(records: Iterable[Record]) -> list[Group]:

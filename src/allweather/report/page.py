@@ -7,13 +7,13 @@ from typing import Literal, get_args
 
 from allweather.errors import unknown
 from allweather.report import figures
-from allweather.report.collect import Group, Record, group_records, load_records
+from allweather.report.collect import Group, Record, group_records, load_records, record_files
 from allweather.report.panels import panels
 from allweather.report.provenance import provenance_tables, timing_table
 from allweather.report.table import Table
 from allweather.report.tables import harm_tables, result_tables
 from allweather.report.verdict import verdicts
-from allweather.writing import write_bytes
+from allweather.writing import check_apart, write_bytes
 
 Format = Literal["html", "md", "csv", "latex"]
 STYLE = """
@@ -76,10 +76,11 @@ def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0
         frames: number of frames that the page shows of those that each method helped most, and of those it hurt most.
 
     Raises:
-        AllWeatherError: for a folder without records, an unknown form, or a file that cannot be written.
+        AllWeatherError: for a folder without records, an unknown form, or a file that cannot be written or is a record.
     """
     if form not in get_args(Format):
         raise unknown("format", form, get_args(Format))
+    check_apart(out, record_files(folder))
     records = load_records(folder)
     groups = group_records(records)
     if form == "html":

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from allweather.errors import CheckpointError, SettingsError
 from allweather.session.storage import read_saved, save_session
+from allweather.writing import check_apart
 
 MAY_DIFFER = ("seed",)  # the rest of what sessions say of themselves is one thing for all
 PARAMETERS, BUFFERS, MEMORY, OWN, COUNTERS = "parameters.", "buffers.", "memory.", "own.", "counters."
@@ -45,12 +46,13 @@ def merge(paths: Sequence[Path], out: Path) -> Merged:
     Raises:
         CheckpointError: for a file that is none or damaged, one of another base or with other settings, and for
             sessions that hold more than moved parameters.
-        SettingsError: for fewer than two files, or one that is given twice.
+        SettingsError: for fewer than two files, one that is given twice, or an `out` that is one of them.
     """
     if len(paths) < 2:
         raise SettingsError(f"merge: expected at least two sessions, got {len(paths)}.")
     if len({path.resolve() for path in paths}) < len(paths):
         raise SettingsError("merge: a session is given twice, and would count twice. Name each once.")
+    check_apart(out, paths)
     found = {path: read_saved(path) for path in paths}
     identity = _common({path: about for path, (_, about) in found.items()})
     tensors = {path: held for path, (held, _) in found.items()}

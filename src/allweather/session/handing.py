@@ -16,10 +16,12 @@ from allweather.export.ordinary import Averages, Statistics, ordinary, own_keys
 from allweather.methods.method import Batch, Method, State
 from allweather.methods.normalization import moving_statistics
 from allweather.methods.parameters import with_parameters
+from allweather.models.checkpoints import check_digest
 from allweather.models.segmenter import Segmenter, own_network
 from allweather.pictures.convert import Picture
 from allweather.session.adapted import AdaptedNetwork
 from allweather.session.averages import StreamAverages
+from allweather.session.storage import holds_session
 
 
 class HandsBack(ABC):
@@ -73,7 +75,8 @@ class HandsBack(ABC):
             opset: of ONNX, 18 to 23; None is 18.
 
         Raises:
-            SettingsError: for another suffix, for a setting that the format does not have, and as `network`.
+            SettingsError: for another suffix, for a setting that the format does not have, for a file that is a saved
+                session or the network's own checkpoint, and as `network`.
             NetworkError: for a network that cannot become a graph (the message names the line or operation), or whose
                 graph predicts differently.
             MissingLibraryError: for `.onnx` without the extra `onnx`.
@@ -83,6 +86,7 @@ class HandsBack(ABC):
 
         path = Path(path)
         kind = check(path, size, opset)
+        self._check_replaced(path)
         if statistics is None:
             statistics = "stream" if kind == ".safetensors" else "image"
         write(self._deployment(statistics, frames), path, size, opset)
@@ -145,6 +149,14 @@ class HandsBack(ABC):
             model = ordinary(self.model, values, statistics, averages)
             base = own_keys(model, self._adapted.source_state())
             return Deployment(model, apart(base), self._about(statistics))
+
+    def _check_replaced(self, path: Path) -> None:
+        """Refuses to write over what an export is made from."""
+        if holds_session(path):
+            raise SettingsError(f"{path} is a saved session, which an export would replace. Name another file.")
+        whence = self.model.provenance
+        if whence and path.name == whence.file and path.is_file() and check_digest(path) == whence.sha256:
+            raise SettingsError(f"{path} is the checkpoint of {self.model.name}. Name another file to write.")
 
     def _check_method(self) -> None:
         if self.method.episodic and self.state.parameters:

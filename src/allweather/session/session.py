@@ -140,7 +140,7 @@ class Session(Streaming, HandsBack):
         The file appears whole or not at all.
 
         Raises:
-            CheckpointError: when the file cannot be written.
+            CheckpointError: when the file cannot be written, or would replace one that holds no session.
         """
         with self._alone():
             adapted = self._adapted

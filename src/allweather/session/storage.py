@@ -21,8 +21,9 @@ def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[st
     """Writes the file whole or not at all; missing folders are made.
 
     Raises:
-        CheckpointError: when it cannot be written.
+        CheckpointError: when it cannot be written, or would replace a file that holds no session.
     """
+    check_replaceable(path)
     tensors = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
     metadata = {_IDENTITY: json.dumps(identity), _DIGEST: digest(tensors)}
     try:
@@ -30,6 +31,27 @@ def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[st
             save_file(tensors, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the session to {path}: {error}.") from error
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuses to put a session in the place of weights, pictures or whatever else is there.
+
+    Raises:
+        CheckpointError: for a file with anything but a session in it.
+    """
+    if path.is_file() and path.stat().st_size and not holds_session(path):
+        raise CheckpointError(
+            f"{path} is there already, and no session: saving one would replace it. Name another file, or remove it."
+        )
+
+
+def holds_session(path: Path) -> bool:
+    """Whether there is a file that `save_session` wrote; its tensors are not looked at."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _IDENTITY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
 
 
 def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str, str]) -> dict[str, Tensor]:

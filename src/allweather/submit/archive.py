@@ -14,7 +14,7 @@ from allweather.classes import CITYSCAPES
 from allweather.data.datasets.encodings import to_label_ids
 from allweather.data.images import read_labels
 from allweather.data.labels import label_files
-from allweather.errors import AllWeatherError, InputError, unknown
+from allweather.errors import AllWeatherError, InputError, SettingsError, unknown
 from allweather.rgb import ImageError
 from allweather.submit.servers import BENCHMARKS, Benchmark
 from allweather.writing import write_bytes
@@ -51,14 +51,16 @@ def submit(benchmark: str, run: Path, out: Path) -> Submission:
     Args:
         benchmark: a key of `BENCHMARKS`.
         run: the folder that `allweather adapt --out` wrote.
-        out: the archive to write.
+        out: the archive to write, a .zip.
 
     Raises:
-        AllWeatherError: for an unknown benchmark, or when names, sizes, values or counts are not what the server takes;
-            everything wrong is counted, the first is named.
+        AllWeatherError: for an unknown benchmark, another suffix, or when names, sizes, values or counts are not what
+            the server takes; everything wrong is counted, the first is named.
     """
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
+    if out.suffix.lower() != ".zip":
+        raise SettingsError(f"{out}: servers take a zip archive. Name it {out.with_suffix('.zip')}.")
     target = BENCHMARKS[benchmark]
     folder, sure = run / "labels", run / "confidence"
     if not folder.is_dir():

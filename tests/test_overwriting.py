@@ -1,0 +1,140 @@
+"""No verb and no function writes over what it reads, or puts a file of another kind in the place of one."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import MODEL, allweather
+from PIL import Image
+from tiny import frames, tiny
+
+from allweather import load_model, methods
+from allweather.errors import AllWeatherError, SettingsError
+from allweather.models.catalogue import convert, find_entry
+from allweather.report import write_report
+from allweather.scale.fleet import merge
+from allweather.session import Session
+from allweather.submit import submit
+from allweather.writing import check_apart
+
+SAME = ("--from-session", "s.safetensors", "--save-session", "s.safetensors")
+
+
+def saved(path: Path, seed: int = 0) -> Path:
+    session = Session(tiny("batchnorm"), methods.make("mall-domain"))
+    session(frames(1, seed)[0])
+    session.save(path)
+    return path
+
+
+def weights(path: Path) -> Path:
+    torch.save(load_model("demo:streetnet").network.state_dict(), path)
+    return path
+
+
+CASES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "convert": ("w.safetensors", lambda w: convert("demo:streetnet", w, w)),
+    "convert by another way": (
+        "w.safetensors",
+        lambda w: convert("demo:streetnet", w, w.parent / ".." / w.parent.name / w.name),
+    ),
+    "convert to a .pth": ("w.pth", lambda w: convert("demo:streetnet", w, w)),
+    "convert a network of two files": (
+        "a_light.safetensors",
+        lambda w: convert("dannet:deeplab", w, w.with_name("a.safetensors")),
+    ),
+    "save over weights": ("w.pth", saved),
+    "merge": ("a", lambda a: merge([a, saved(a.with_name("b"), 1)], a)),
+    "merge over weights": (
+        "w.pth",
+        lambda w: merge([saved(w.with_name("a")), saved(w.with_name("b"), 1)], w),
+    ),
+    "export over a session": ("a.safetensors", lambda a: Session(tiny("batchnorm"), "norm").export(a)),
+    "report": ("run.json", lambda record: write_report(record.parent, record)),
+    "submit": ("labels.png", lambda path: submit("acdc", path.parent, path)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_functions_refuse(case: str, tmp_path: Path) -> None:
+    name, call = CASES[case]
+    path = tmp_path / name
+    if name.startswith("a") and not name.startswith("a_"):
+        saved(path)
+    else:
+        path.write_bytes(b"of before")
+    before = path.read_bytes()
+    with pytest.raises(AllWeatherError, match="Name "):
+        call(path)
+    assert path.read_bytes() == before
+
+
+def test_an_export_does_not_replace_the_networks_checkpoint(tmp_path: Path) -> None:
+    packaged, path = find_entry("demo:streetnet").packaged, tmp_path / "w.safetensors"
+    assert packaged
+    path.write_bytes(packaged.read_bytes())
+    session = Session(load_model("demo:streetnet", path), "source")
+    with pytest.raises(SettingsError, match="is the checkpoint of demo:streetnet"):
+        session.export(path, statistics="image")
+    assert path.read_bytes() == packaged.read_bytes()
+    session.export(tmp_path / "other.safetensors", statistics="image")
+    session.export(tmp_path / "other.safetensors", statistics="image")  # an export may be written again
+
+
+def test_a_session_is_saved_again_under_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    saved(saved(tmp_path / "a"), seed=1)
+
+
+def test_links_are_seen_through(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    (tmp_path / "soft").symlink_to(path)
+    os.link(path, tmp_path / "hard")
+    for name in ("soft", "hard"):
+        with pytest.raises(SettingsError, match="would replace"):
+            check_apart(tmp_path / name, (None, path))
+    check_apart(tmp_path / "b", (None, path))
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with weights, a session and two frames."""
+    monkeypatch.chdir(tmp_path)
+    weights(tmp_path / "w.pth")
+    saved(tmp_path / "s.safetensors")
+    (tmp_path / "data" / "color").mkdir(parents=True)
+    for name in "ab":
+        Image.new("RGB", (32, 32)).save(tmp_path / "data" / "color" / f"{name}.png")
+    return tmp_path
+
+
+COMMANDS = {
+    "convert": (("convert", "w.pth", *MODEL, "--out", "w.pth"), "w.pth"),
+    "export": (("export", "s.safetensors", *MODEL, "--out", "s.safetensors"), "s.safetensors"),
+    "merge": (("merge", "s.safetensors", "w.pth", "--out", "s.safetensors"), "s.safetensors"),
+    "a session over weights": (
+        ("adapt", "data/color", *MODEL, "--weights", "w.pth", "--save-session", "w.pth", "--out", "o"),
+        "w.pth",
+    ),
+    "a session over a frame": (
+        ("adapt", "data/color", *MODEL, "--save-session", "data/color/a.png", "--out", "o"),
+        "data/color/a.png",
+    ),
+    "a session over the one before": (
+        ("adapt", "data/color", *MODEL, *SAME, "--out", "o"),
+        "s.safetensors",
+    ),
+    "results over the frames": (("adapt", "data/color", *MODEL, "--out", "data"), "data/color/a.png"),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_verbs_refuse(case: str, lab: Path) -> None:
+    command, kept = COMMANDS[case]
+    before = (lab / kept).read_bytes()
+    done = allweather(*command)
+    assert (done.returncode == 2 and "replace" in done.stderr) or "a conversion writes safetensors" in done.stderr
+    assert (lab / kept).read_bytes() == before and not (lab / "o").exists()
