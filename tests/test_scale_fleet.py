@@ -1,11 +1,14 @@
 """Sessions of a fleet merged: the weighted mean of what moved, a session that goes on, and what is refused."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import frames, tiny
 
@@ -13,6 +16,7 @@ from allweather import methods
 from allweather.errors import AllWeatherError
 from allweather.scale.fleet import merge
 from allweather.session import Session
+from allweather.session.storage import save_session
 
 
 def saved(path: Path, count: int, seed: int, method: str = "mall-domain", model: Any = None, **fields: Any) -> Path:
@@ -50,8 +54,18 @@ def test_a_merged_session_goes_on_and_falls_back_to_the_average(tmp_path: Path) 
     assert session._adapted.updates == 0
 
 
+def reseeded(path: Path) -> Path:
+    """A session that has drawn other random numbers, as one of another stream has."""
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["allweather.session"])
+    tensors = load_file(path)
+    tensors["counters.random"][0] ^= 1
+    save_session(path, tensors, about)
+    return path
+
+
 def test_equal_sessions_merge_to_themselves(tmp_path: Path) -> None:
-    paths = [saved(tmp_path / "a", 2, 0), saved(tmp_path / "b", 2, 0)]
+    paths = [saved(tmp_path / "a", 2, 0), reseeded(saved(tmp_path / "b", 2, 0))]
     assert merge(paths, tmp_path / "m").apart == 0
     a, m = load_file(paths[0]), load_file(tmp_path / "m")
     assert all(torch.equal(a[name], m[name]) for name in a if name.startswith("parameters."))
@@ -72,6 +86,10 @@ def damaged(path: Path) -> Path:
 BAD: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
     "one": (lambda at: [saved(at / "a", 1, 0)], "at least two sessions, got 1"),
     "twice": (lambda at: [saved(at / "a", 1, 0), at / "a"], "given twice"),
+    "a copy": (
+        lambda at: [saved(at / "a", 1, 0), shutil.copy(at / "a", at / "b")],
+        "a and .*b hold one session, which would count twice",
+    ),
     "another base": (
         lambda at: [saved(at / "a", 1, 0), saved(at / "b", 1, 0, model=other_weights())],
         "is of another base, .*Only sessions of one network, its weights",

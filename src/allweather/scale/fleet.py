@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from allweather.errors import CheckpointError, SettingsError
+from allweather.models.digest import digest
 from allweather.session.storage import read_saved, save_session
 from allweather.writing import check_apart
 
@@ -46,7 +47,8 @@ def merge(paths: Sequence[Path], out: Path) -> Merged:
     Raises:
         CheckpointError: for a file that is none or damaged, one of another base or with other settings, and for
             sessions that hold more than moved parameters.
-        SettingsError: for fewer than two files, one that is given twice, or an `out` that is one of them.
+        SettingsError: for fewer than two files, a session that is given twice, be it as a copy, or an `out` that is one
+            of them.
     """
     if len(paths) < 2:
         raise SettingsError(f"merge: expected at least two sessions, got {len(paths)}.")
@@ -62,6 +64,7 @@ def merge(paths: Sequence[Path], out: Path) -> Merged:
     total = sum(updates.values())
     if not total:
         raise CheckpointError("merge: none of these sessions has made an update that stood: there is nothing to merge.")
+    _check_once({path: held for path, held in tensors.items() if updates[path]})
     shares = {path: number / total for path, number in updates.items()}
     averaged = _average(tensors, shares)
     save_session(out, _begun(averaged, tensors[paths[0]], max(updates.values())), identity)
@@ -96,6 +99,17 @@ def _check_held(path: Path, tensors: Mapping[str, Tensor]) -> None:
         )
     if not any(name.startswith(PARAMETERS) for name in tensors):
         raise CheckpointError(f"{path} has moved no parameter: there is nothing to merge.")
+
+
+def _check_once(tensors: Mapping[Path, Mapping[str, Tensor]]) -> None:
+    """Refuses a session that is there under two names: all that it holds is equal, random numbers and guard too."""
+    seen: dict[str, Path] = {}
+    for path, held in tensors.items():
+        first = seen.setdefault(digest(held), path)
+        if first is not path:
+            raise SettingsError(
+                f"merge: {first} and {path} hold one session, which would count twice. Name one of them."
+            )
 
 
 def _average(tensors: Mapping[Path, Mapping[str, Tensor]], shares: Mapping[Path, float]) -> dict[str, Tensor]:
