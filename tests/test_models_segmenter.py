@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from allweather import CITYSCAPES, Segmenter, list_models, load_model
-from allweather.errors import AllWeatherError, NetworkError
+from allweather.errors import AllWeatherError, InputError, NetworkError
 from allweather.models.catalogue import find_entry
 from allweather.models.segmenter import Preprocessing
 
@@ -158,6 +158,17 @@ def test_what_holds_no_logits_is_named(form: str) -> None:
     make, output, message = REFUSED[form]
     with pytest.raises(AllWeatherError, match=message):
         Segmenter.wrap(Answer(make), output=output)(torch.rand(1, 3, 4, 4))
+
+
+def test_an_output_or_a_batch_without_pixels_is_said_to_be_empty() -> None:
+    for probabilities in (False, True):
+        flat = Segmenter.wrap(Answer(lambda main, aux: main[:, :, :0]), probabilities=probabilities)
+        with pytest.raises(NetworkError, match=r"gives an empty output, 1×19×0×4 of float32"):
+            flat(torch.rand(1, 3, 4, 4))
+    model = Segmenter.wrap(Answer(lambda main, aux: main))
+    model(torch.rand(1, 3, 4, 4))
+    with pytest.raises(InputError, match=r"expected images with pixels, got none in \(0, 3, 4, 4\)"):
+        model(torch.rand(0, 3, 4, 4))
 
 
 def test_a_softmax_is_taken_on_request() -> None:

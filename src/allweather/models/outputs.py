@@ -50,6 +50,19 @@ def find_logits(returned: Any, output: Output | None, channels: int, name: str) 
     )
 
 
+def check_filled(logits: Tensor, name: str) -> None:
+    """Refuses an output without a pixel.
+
+    Raises:
+        NetworkError: saying its shape.
+    """
+    if not logits.numel():
+        raise NetworkError(
+            f"{name}: the network gives an empty output, {_described(logits)}. Give it larger images: of these, its "
+            "strides leave no pixel."
+        )
+
+
 def check_scale(logits: Tensor, probabilities: bool, name: str) -> None:
     """Refuses probabilities where logits are expected, and the reverse.
 

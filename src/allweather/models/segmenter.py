@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import InputError, NetworkError, SettingsError
-from allweather.models.outputs import Output, check_scale, find_logits
+from allweather.models.outputs import Output, check_filled, check_scale, find_logits
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -280,6 +280,8 @@ class Segmenter(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise InputError(f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}.")
+        if not (torch.compiler.is_compiling() or images.numel()):
+            raise InputError(f"{self.name}: expected images with pixels, got none in {tuple(images.shape)}.")
         if self.window and max(images.shape[-2:]) > self.window.size:
             return self._slide(images, self.window)
         return self._whole(images)
@@ -316,9 +318,11 @@ class Segmenter(nn.Module):
     def _logits(self, returned: Any) -> Tensor:
         """The logits of the classes within whatever the network returned."""
         logits = find_logits(returned, self.output, len(self.classes) + self.extra_logits, self.name)
-        if not (self._checked or torch.compiler.is_compiling()):
-            check_scale(logits.detach(), self.probabilities, self.name)
-            self._checked = True
+        if not torch.compiler.is_compiling():
+            check_filled(logits, self.name)
+            if not self._checked:
+                check_scale(logits.detach(), self.probabilities, self.name)
+                self._checked = True
         logits = logits[:, : len(self.classes)] if self.extra_logits else logits
         return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self.probabilities else logits
 
