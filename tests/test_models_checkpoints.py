@@ -253,6 +253,34 @@ def test_a_file_that_is_too_large_is_not_even_hashed(tmp_path: Path) -> None:
         load_weights(Small(), tmp_path / "w.pth", name="small")
 
 
+def test_a_flipped_byte_in_a_tensor_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(state(), path)
+    whole = bytearray(path.read_bytes())
+    place = whole.index(state()["0.weight"].numpy().tobytes())
+    whole[place] ^= 1  # the lowest bit of a number: nothing else tells
+    path.write_bytes(whole)
+    with pytest.raises(CheckpointError, match=r"not a readable torch checkpoint .*Bad CRC-32.*Fetch it again"):
+        load_weights(network(), path, name="tiny")
+
+
+def test_an_archive_that_torch_wrote_without_sums_loads(tmp_path: Path) -> None:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state(), tmp_path / "w.pth")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    load_weights(network(), tmp_path / "w.pth", name="tiny")
+
+
+def test_a_suffix_in_capitals_says_the_same(tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "W.SAFETENSORS")
+    load_weights(network(), tmp_path / "W.SAFETENSORS", name="tiny")
+    with pytest.raises(SettingsError, match="is a checkpoint's name"):
+        load_model("W.PTH")
+
+
 def damaged(kind: str, path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(state(), buffer)

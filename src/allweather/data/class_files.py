@@ -42,7 +42,7 @@ def find_classes(name: str, folder: Path | str = "") -> ClassSet:
 
 def is_file(name: str) -> bool:
     """Whether a class set is named by its file."""
-    return name.endswith(SUFFIX)
+    return name.lower().endswith(SUFFIX)
 
 
 def _made(content: dict[str, Any], stem: str) -> ClassSet:

@@ -286,7 +286,7 @@ def _no_name(given: object) -> SettingsError:
 def _without_scheme(name: str) -> SettingsError:
     if nameless := without_name(name, NETWORKS):
         return nameless
-    if name.endswith((".pth", ".pt", ".tar", ".ckpt", ".safetensors", ".bin", ".mat")):
+    if name.lower().endswith((".pth", ".pt", ".tar", ".ckpt", ".safetensors", ".bin", ".mat")):
         return SettingsError(
             f"'{name}' is a checkpoint's name; say which network it belongs to: SCHEME:NAME, with the file as weights "
             f"(--weights {name}, or load_model('SCHEME:NAME', weights='{name}'))."

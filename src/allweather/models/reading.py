@@ -1,11 +1,12 @@
 """Checkpoint files of every format as plain data: nothing in them is run, and none takes more memory than its size."""
 
+import io
 import pickle
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,7 @@ from allweather.models.pickles import Contents, inspect, stand_ins
 
 _HEADER_LIMIT = 100 << 20  # bytes; safetensors' own limit
 _SIZE_LIMIT = 16 << 30  # bytes; several times the largest network for segmentation
+_PIECE = 1 << 20  # bytes
 _SCRIPTED = "__torch__."  # opens the names of what TorchScript compiled
 _LEGACY_PICKLES = 5  # that open a checkpoint of torch before 1.6: magic, version, system, content, keys of storages
 _DAMAGE = (
@@ -39,9 +41,10 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
         raise CheckpointError(f"{path} is empty. Fetch the checkpoint again.")
     if head.lstrip()[:1] == b"<":
         raise CheckpointError(f"{path} is a web page, not a checkpoint: the download was refused. Fetch it again.")
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
         return _read_safetensors(path, head)
-    if path.suffix == ".mat":
+    if suffix == ".mat":
         return read_matlab(path)
     return _read_torch(path)
 
@@ -59,6 +62,33 @@ def check_size(path: Path) -> None:
         raise CheckpointError(
             f"{path} has {size:,} bytes; expected at most {_SIZE_LIMIT:,}. Export the state dict alone."
         )
+
+
+def check_sums(path: Path) -> None:
+    """Refuses a zip archive of torch of which a member is not what was written; torch reads it without a look.
+
+    Raises:
+        CheckpointError: naming the member.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in filter(lambda member: member.CRC, archive.infolist()):
+                with archive.open(member) as file:
+                    while file.read(_PIECE):  # the sum is compared at the end
+                        pass
+    except _DAMAGE as error:
+        raise CheckpointError(_unreadable(path, "torch checkpoint", error)) from error
+
+
+def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    """A member to read; without a look at its sum where that is 0, as torch writes it when told to leave sums out."""
+    if member.CRC:
+        return archive.open(member)
+    del member.CRC
+    with archive.open(member) as file:
+        return io.BytesIO(file.read())  # without a sum the file itself cannot seek
 
 
 def _read_safetensors(path: Path, head: bytes) -> dict[str, Tensor]:
@@ -87,6 +117,7 @@ def _read_torch(path: Path) -> Mapping[Any, Any]:
         raise CheckpointError(_unreadable(path, "torch checkpoint", error)) from error
     if strange is not None:
         raise CheckpointError(_refused(path, strange))
+    check_sums(path)
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: expected a mapping of names to tensors, found {type(loaded).__name__}.")
     return loaded
@@ -113,9 +144,9 @@ def _pickles(path: Path) -> Iterator[Contents]:
         unpacked, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
         if unpacked > size:
             raise ValueError(f"{size:,} bytes that claim to unpack to {unpacked:,}")
-        for name in archive.namelist():
-            if name.endswith("data.pkl"):
-                with archive.open(name) as file:
+        for member in archive.infolist():
+            if member.filename.endswith("data.pkl"):
+                with _opened(archive, member) as file:
                     yield inspect(file)
 
 

@@ -20,6 +20,7 @@ from allweather.models.checkpoints import check_digest, load_weights
 from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.naming import Selection, choose
 from allweather.models.ecosystems.sizes import Sizes
+from allweather.models.reading import check_sums
 from allweather.models.segmenter import Preprocessing, Provenance, Segmenter
 
 GREY = 114 / 255  # what the library pads with
@@ -71,7 +72,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     """
     tasks = _tasks()
     label = f"ultralytics:{name}"
-    if name.endswith(".pt"):
+    if name.lower().endswith(".pt"):
         if weights is not None:
             raise SettingsError(f"{label} holds a network and its weights. Leave out the other weights, {weights}.")
         network, provenance = _read(tasks, Path(name))
@@ -132,7 +133,7 @@ def _named(tasks: Any, name: str, weights: Path | None, classes: ClassSet | None
     known = _known(tasks)
     if name not in known:
         raise unknown("semantic network of ultralytics", name, known)
-    trained, provenance = _read(tasks, weights) if weights and weights.suffix == ".pt" else (None, None)
+    trained, provenance = _read(tasks, weights) if weights and weights.suffix.lower() == ".pt" else (None, None)
     names = (classes or CITYSCAPES).names if trained is None else _names(trained)
     network = tasks.SemanticSegmentationModel(tasks.yaml_model_load(f"{name}.yaml"), nc=len(names), verbose=False)
     network.names = dict(enumerate(names))
@@ -167,6 +168,7 @@ def _read(tasks: Any, file: Path) -> tuple[Any, Provenance | None]:
         CheckpointError: when there is no such file, it cannot be read without running code, or it is of another task.
     """
     digest = check_digest(file)
+    check_sums(file)
     allowed = torch.serialization.get_safe_globals()
     try:
         checkpoint, _ = tasks.torch_safe_load(file, safe_only=True)
