@@ -120,6 +120,38 @@ def test_a_run_is_not_resumed_with_other_code(lab: Path) -> None:
     assert done.returncode == 2 and "another run: code differ" in done.stderr
 
 
+NO_GO = {
+    "a condition": ("assert image.shape[2] == 512", "AssertionError: no message"),
+    "an index": ("return [][1]", "IndexError: list index out of range"),
+    "a layer": ("return nn.Conv2d(5, 19, 1)(image)", "RuntimeError: "),
+}
+
+
+@pytest.mark.parametrize("case", NO_GO)
+def test_a_network_that_fails_on_a_picture_is_named(case: str, lab: Path) -> None:
+    body, said = NO_GO[case]
+    (lab / "no_go.py").write_text(
+        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
+        f"    def forward(self, image):\n        {body}\n        return image\n"
+        "def build():\n    return Net()\n"
+        "def meta():\n    with torch.device('meta'):\n        return nn.Conv2d(3, 19, 1)\n"
+    )
+    command = ("adapt", lab.parent / "frames", "--out", lab / "out", "--method", "source")
+    done = allweather(*command, "--model", f"{lab}/no_go.py:build")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"the network no_go.py:build failed: no_go.py, line 5: {said}" in done.stderr
+    done = allweather(*command, "--model", f"{lab}/no_go.py:meta")
+    assert done.returncode == 2 and "no_go.py:meta gives a network without values: weight lies on" in done.stderr
+
+
+def test_a_method_that_fails_is_told_by_its_line(lab: Path) -> None:
+    (lab / "mymethod.py").write_text(METHOD + "    def objective(self, *given):\n        return [][1]\n")
+    command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:fixed", "--out", lab / "out")
+    done = allweather(*command, "--method", f"{lab}/mymethod.py:Mine")
+    assert done.returncode == 2 and "your own code failed: mymethod.py, line" in done.stderr
+    assert "IndexError: list index out of range" in done.stderr
+
+
 def test_random_weights_of_an_own_network_are_those_of_the_seed(lab: Path) -> None:
     labels = []
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -9,7 +9,8 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
@@ -28,6 +29,7 @@ FAULTS = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError,
     SyntaxError, TypeError, ValueError, AllWeatherError,
 )  # fmt: skip
+_WHOSE = "failed within: "  # opens the note of `told_as`
 _IDENTIFIER = r"[^\W\d]\w*"
 _PLACE = re.compile(rf"(?P<source>.+\.py|{_IDENTIFIER}(?:\.{_IDENTIFIER})*):(?P<name>{_IDENTIFIER})")
 _files: dict[tuple[Path, str], ModuleType] = {}  # files that have run, by path and digest
@@ -104,6 +106,30 @@ def guarded(label: str, kind: Kind, call: Callable[[], T]) -> T:
         raise
     except FAULTS as error:
         raise kind.error(f"{label} cannot be used as a {kind.word}: {_where(error)}.") from error
+
+
+@contextmanager
+def told_as(name: str) -> Iterator[None]:
+    """What fails inside goes on its way, with a note of whose code it was, for `own_fault`."""
+    try:
+        yield
+    except FAULTS as error:
+        if not isinstance(error, AllWeatherError):
+            error.add_note(f"{_WHOSE}{name}")
+        raise
+
+
+def own_fault(error: BaseException) -> str | None:
+    """Whose code failed, where and why, in a line; None where it is neither noted by `told_as` nor in a file that ran.
+
+    A message alone does not tell a fault of the user's own code from one of this package.
+    """
+    noted = [note.removeprefix(_WHOSE) for note in getattr(error, "__notes__", ()) if note.startswith(_WHOSE)]
+    ran = {str(path) for path, _ in _files}
+    inside = any(frame.filename in ran for frame in traceback.extract_tb(error.__traceback__))
+    if not (noted or inside):
+        return None
+    return f"{noted[0] if noted else 'your own code'} failed: {_where(error)}."
 
 
 def digest(text: str, folder: Path | str = "") -> str:

@@ -47,6 +47,7 @@ def _run() -> None:
         from allweather.app.console import USER_MISTAKE, complain
         from allweather.app.verbs import make_app, named_verb
         from allweather.errors import AllWeatherError
+        from allweather.plugins import FAULTS, own_fault
     keep_freed_memory()
     try:
         with _ended_at_once():
@@ -61,6 +62,12 @@ def _run() -> None:
     except OSError as error:
         complain(f"{error.filename or 'standard output'}: {error.strerror or error}.")
         _silence_stdout()
+        sys.exit(USER_MISTAKE)
+    except FAULTS as error:
+        said = own_fault(error)
+        if said is None:
+            raise
+        complain(said)
         sys.exit(USER_MISTAKE)
 
 

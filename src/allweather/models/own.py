@@ -61,7 +61,9 @@ def build_own(
     values = parse_arguments(label, maker, arguments or {})
 
     def call() -> Segmenter:
-        return _segmenter(label, guarded(label, NETWORKS, lambda: maker(**values)), classes, mean, std)
+        made = _segmenter(label, guarded(label, NETWORKS, lambda: maker(**values)), classes, mean, std)
+        _check_values(label, made)
+        return made
 
     before = torch.get_rng_state()
     model = call()
@@ -134,6 +136,16 @@ def _segmenter(label: str, made: Any, classes: ClassSet | None, mean: Triple | N
     return Segmenter.wrap(
         made, classes=classes or CITYSCAPES, mean=mean or IMAGENET_MEAN, std=std or IMAGENET_STD, name=label
     ).eval()
+
+
+def _check_values(label: str, model: Segmenter) -> None:
+    """Refuses a network on the meta device, which a checkpoint would not fill either."""
+    empty = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    if empty:
+        raise NetworkError(
+            f"{label} gives a network without values: {empty[0].removeprefix('network.')} lies on the meta device. "
+            "Make it on the CPU, or give it values with to_empty(device='cpu') and load_state_dict."
+        )
 
 
 def _again(call: Callable[[], Segmenter]) -> Segmenter:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import InputError, NetworkError, SettingsError
 from allweather.models.outputs import Output, check_filled, check_scale, find_logits
+from allweather.plugins import told_as
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -310,7 +311,12 @@ class Segmenter(nn.Module):
         seen = self.preprocessing.apply(images).to(precision)
         if self.enhancer is not None:
             seen = seen + self.enhancer(seen)
-        logits = self._logits(self.network(seen))
+        if torch.compiler.is_compiling():
+            returned = self.network(seen)
+        else:
+            with told_as(f"the network {self.name}"):
+                returned = self.network(seen)
+        logits = self._logits(returned)
         if precision != images.dtype:
             logits = logits.to(images.dtype)
         return self.preprocessing.restore(logits, (images.shape[-2], images.shape[-1]))
