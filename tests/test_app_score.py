@@ -153,4 +153,4 @@ def test_no_pixel_that_counts_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "t" / "a.png", np.full_like(TRAIN, 255))
     done = allweather("score", tmp_path / "p", tmp_path / "t")
     assert done.returncode == 2 and done.stdout == ""
-    assert "no pixel could be scored: every pixel of the 1 labels" in done.stderr
+    assert "no pixel could be scored: every pixel of 1 labels" in done.stderr

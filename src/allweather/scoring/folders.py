@@ -54,7 +54,8 @@ def score_folders(predictions: Path, truth: Path, mapping: ClassMapping, labels_
 
     Raises:
         AllWeatherError: for a folder that does not exist or has no label image, names that never meet, files of which
-            it cannot be known how they hold classes, or where no pixel counts.
+            it cannot be known how they hold classes, or of which no pixel
+            counts.
     """
     for folder in (predictions, truth):
         if not folder.is_dir():
@@ -81,18 +82,17 @@ def score_folders(predictions: Path, truth: Path, mapping: ClassMapping, labels_
         matrix, scored[name] = matrix + image, image.mean_iou
         predictions_as[ways[0]] += 1
         read_as[ways[1]] += 1
-    if not matrix.counts.any():
-        raise InputError(f"no pixel could be scored: {next(iter(failed.values()), '') or _nothing(truth, len(scored))}")
+    if scored and not matrix.counts.any():
+        raise InputError(
+            f"no pixel could be scored: every pixel of {len(scored)} labels in {truth} is to be ignored. Is it the "
+            "right folder?"
+        )
     answered = {scene.name for scene in found.values()}
     missing = tuple(scene.name for scene in labelled if scene.name not in answered)
     return Score(
         matrix, tuple(scored), tuple(scored.values()), failed, missing, len(labelled), dict(read_as),
         dict(predictions_as),
     )  # fmt: skip
-
-
-def _nothing(truth: Path, labels: int) -> str:
-    return f"every pixel of the {labels} labels in {truth} is to be ignored. Is it the right folder?"
 
 
 def _chosen(files: Mapping[str, Path], folder: Path) -> dict[str, tuple[Path, Encoding | None]]:
