@@ -145,7 +145,7 @@ def test_bench_lists_it_among_the_failures(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(folder)
     (folder / "plan.toml").write_text(PLAN)
     done = allweather("bench", folder / "plan.toml", "--out", folder / "runs")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     (path,) = (folder / "runs").glob("*.json")
     record = read_record(path)
     assert "b: the network gives no finite numbers" in record["failures"]["b"]
@@ -160,7 +160,7 @@ def test_the_cut_before_is_unknown_where_only_adaptation_gives_numbers(
     (folder / "net.py").write_text(NET.replace("    return Blinded()", spoilt))
     (folder / "plan.toml").write_text(PLAN.replace('"norm"', '"tent"\npreset = "paper"'))
     done = allweather("bench", folder / "plan.toml", "--out", folder / "runs")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     record = read_record(next((folder / "runs").glob("*.json")))
     assert record["figures"]["ncut_before"] is None and record["figures"]["ncut"] > 0
 

@@ -66,13 +66,14 @@ def same_truth(first: Record, second: Record) -> bool:
 
     A stream's name says which labels only where no folder and no sequence does; otherwise it is the plan's own word.
     """
-    return _truth(first["run"]["stream"]) == _truth(second["run"]["stream"])
+    ours, theirs = (record.get("run", {}).get("stream", {}) for record in (first, second))
+    return _truth(ours) == _truth(theirs)
 
 
 def _truth(stream: Mapping[str, Any]) -> str:
     told = [stream.get(key) for key in ("labels", "root", "classes", "sequence", "code")]
     own = stream.get("labels") is not None or stream.get("sequence")
-    return json.dumps([*told, None if own else stream["name"]])
+    return json.dumps([*told, None if own else stream.get("name")])
 
 
 def comparable(first: Record, second: Record) -> bool:
