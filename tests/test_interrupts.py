@@ -44,7 +44,9 @@ def test_an_interruption_is_heard_once_the_process_has_started() -> None:
 
 def test_no_interruption_is_made_up() -> None:
     with deaf_to_interrupts():
-        pass
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_process_is_born_deaf_in_any_thread() -> None:

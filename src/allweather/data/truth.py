@@ -92,9 +92,8 @@ class TruthReader:
                 f"{path}: its name says labelIds, which are Cityscapes'; {self.mapping.truth.name} has none: "
                 f"{self._say('trainIds')}"
             )
-        named_after_image = (
-            self.predicted and said == "colors" and image.mode in INDEX_MODES
-        )  # cameras write a_color.png
+        # cameras write a_color.png
+        named_after_image = self.predicted and said == "colors" and image.mode in INDEX_MODES
         if said is not None and not named_after_image:
             return said
         if image.mode not in INDEX_MODES:

@@ -65,7 +65,7 @@ def apply_delta(network: nn.Module, file: Path | str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise NetworkError(f"apply_delta: expected a torch.nn.Module, got {type(network).__name__}.")
     moved, about = read_delta(Path(file))
-    own = own_network(network)[0] if isinstance(network, Segmenter) else network
+    own = own_network(network) if isinstance(network, Segmenter) else network
     own = getattr(own, "_orig_mod", own)  # what torch.compile wraps
     _check_base(own, moved, about, Path(file))
     layers = {name: own.get_submodule(name) for name in about.get("shares", {})}

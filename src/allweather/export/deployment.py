@@ -30,7 +30,7 @@ class Deployment:
     @property
     def network(self) -> nn.Module:
         """The user's own network."""
-        return own_network(self.model)[0]
+        return own_network(self.model)
 
     def state(self) -> dict[str, Tensor]:
         """The own network's state dict, no two tensors in one memory.

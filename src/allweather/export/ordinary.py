@@ -11,7 +11,7 @@ from allweather.export.image_statistics import ImageStatistics, mixed_layers
 from allweather.methods.normalization import TestTimeStatistics
 from allweather.models.copying import AdoptedBatchNorm
 from allweather.models.quiet import give_back_layer
-from allweather.models.segmenter import Segmenter, own_network
+from allweather.models.segmenter import Segmenter, own_place
 
 Statistics = Literal["image", "stream"]
 Averages = Mapping[str, tuple[Tensor, Tensor]]
@@ -49,7 +49,7 @@ def ordinary(model: Segmenter, values: Mapping[str, Tensor], statistics: Statist
 
 def own_keys(model: Segmenter, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A segmenter's state dict as the own network's."""
-    network, prefix = own_network(model)
+    network, prefix = own_place(model)
     return {key: state[prefix + key] for key in network.state_dict()}
 
 

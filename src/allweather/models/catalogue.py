@@ -154,7 +154,7 @@ def convert(
         check_apart(made, (checkpoint, _enhancers(checkpoint)))
     if is_own(name) or _split(name)[0] in ECOSYSTEMS:
         model = load_model(name, checkpoint, arguments=arguments, sha256=sha256)
-        tensors = taken_tensors(own_network(model)[0], checkpoint, name=model.name)
+        tensors = taken_tensors(own_network(model), checkpoint, name=model.name)
         provenance = model.provenance or Provenance(checkpoint.name, check_digest(checkpoint))
     else:
         entry = find_entry(name)

@@ -21,7 +21,7 @@ def gradient_through(model: Segmenter) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
+    except torch.OutOfMemoryError:
         raise
     except FAULTS as error:
         raise NetworkError(

@@ -333,9 +333,13 @@ class Segmenter(nn.Module):
         return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self.probabilities else logits
 
 
-def own_network(model: Segmenter) -> tuple[nn.Module, str]:
-    """The user's own network within a segmenter, without the form that an adapter of a library gave it, and the prefix
-    of its keys in the segmenter's state dict."""
+def own_network(model: Segmenter) -> nn.Module:
+    """The user's own network within a segmenter: without the form that an adapter of a library gave it."""
+    return own_place(model)[0]
+
+
+def own_place(model: Segmenter) -> tuple[nn.Module, str]:
+    """The user's own network, and the prefix of its keys in the segmenter's state dict."""
     network, prefix = model.network, "network."
     while type(network).__module__.startswith(_ADAPTERS):
         network, prefix = cast(nn.Module, network.network), prefix + "network."

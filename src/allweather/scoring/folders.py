@@ -54,8 +54,7 @@ def score_folders(predictions: Path, truth: Path, mapping: ClassMapping, labels_
 
     Raises:
         AllWeatherError: for a folder that does not exist or has no label image, names that never meet, files of which
-            it cannot be known how they hold classes, or of which no pixel
-            counts.
+            it cannot be known how they hold classes, or of which no pixel counts.
     """
     for folder in (predictions, truth):
         if not folder.is_dir():

@@ -47,7 +47,7 @@ class HandsBack(ABC):
         Raises:
             SettingsError: for a method that predicts with more than its network, and for `stream` without a stream.
         """
-        return own_network(self._deployment(statistics, frames).model)[0]
+        return own_network(self._deployment(statistics, frames).model)
 
     def export(
         self,

@@ -1,32 +1,30 @@
 """What a saved session must share with the one that loads it, in words."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import Any
 
-from allweather.methods.settings import settings_of
 from allweather.models.segmenter import Segmenter
-
-if TYPE_CHECKING:
-    from allweather.session.session import Session
+from allweather.session.adapted import AdaptedNetwork
 
 _FORMAT = "4"  # of saved sessions
 
 
-def identity_of(session: "Session", weights: str) -> dict[str, str]:
-    """Setting by setting; `weights` is the source network's digest."""
-    shift = asdict(session.shift) if session.adapt_when == "shift" else {}
+def identity_of(settings: Mapping[str, Any], adapted: AdaptedNetwork) -> dict[str, str]:
+    """The network and its meaning, and `Session.settings` one by one; but for those that change no state."""
     return {
         "format": _FORMAT,
-        "network": session.model.name,
-        "weights": weights,
-        "device": next((p.device.type for p in session.model.parameters()), "cpu"),
-        "adapt_when": session.adapt_when,
-        "precision": session.precision,
-        "seed": str(session.seed),
-        **_meaning(session.model),
-        **{k: str(v) for k, v in settings_of(session.method).items()},
-        **{f"guard.{k}": str(v) for k, v in asdict(session.guard).items()},
-        **{f"shift.{k}": str(v) for k, v in shift.items()},
+        "network": adapted.model.name,
+        "weights": adapted.source_digest,
+        "device": adapted.device().type,
+        **{name: str(settings[name]) for name in ("adapt_when", "precision", "seed")},
+        **_meaning(adapted.model),
+        **{name: str(value) for name, value in settings["method"].items()},
+        **{
+            f"{group}.{name}": str(value)
+            for group in ("guard", "shift")
+            for name, value in settings.get(group, {}).items()
+        },
     }
 
 

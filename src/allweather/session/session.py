@@ -345,7 +345,7 @@ class Session(Streaming, HandsBack):
             self._detector.start()
 
     def _identity(self) -> dict[str, str]:
-        return identity_of(self, self._adapted.source_digest)
+        return identity_of(self.settings(), self._adapted)
 
     def _counters(self) -> dict[str, Tensor]:
         shift = {} if self._detector is None else self._detector.tensors()
