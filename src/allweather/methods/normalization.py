@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import AllWeatherError
@@ -16,6 +17,7 @@ from allweather.models.segmenter import Segmenter
 
 BNMode = Literal["source", "mixed", "batch", "running", "train"]
 _CANCELS = 64.0  # squared mean over variance beyond which float32 loses more than two of its seven digits
+_WHOLE = 1 << 14  # numbers that float32 sums in one go; more of them, row by row
 SHARED = where(bn=("mixed", "running", "train"))  # the modes in which a share of the batch's statistics is taken
 
 
@@ -169,6 +171,9 @@ class TestTimeStatistics(_BatchNorm):
 
     def _with_statistics(self, input: Tensor, mean: Tensor | None, var: Tensor | None) -> Tensor:
         """The layer's own forward under other statistics; None for both means the input's own."""
+        if type(self).forward_of_layer is _BatchNorm.forward and not self.training:
+            own = mean is None
+            return functional.batch_norm(input, mean, var, self.weight, self.bias, own, 0.0, self.eps)
         kept = self.running_mean, self.running_var
         self.running_mean, self.running_var = mean, var
         try:
@@ -213,8 +218,8 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
         var, mean = torch.var_mean(values, axes, correction=0)
         return mean, var
     mean, square = values.mean(axes), _mean_square(values)
-    var = square - mean.square()
-    if (cancels := mean.square() > _CANCELS * var).any():
+    var = torch.addcmul(square, mean, mean, value=-1)
+    if (cancels := square > (1 + _CANCELS) * var).any():
         few = values[:, cancels]
         var[cancels] = _mean_square(few - mean[cancels].view(1, -1, *(1 for _ in axes[1:])))
     return mean, var
@@ -222,9 +227,11 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mean_square(values: Tensor) -> Tensor:
     """Per channel of B×C×…, C numbers."""
-    flat = values.reshape(*values.shape[:2], -1)
-    with torch.autocast(values.device.type, enabled=False):  # vecdot would take the squares in bfloat16
-        return torch.linalg.vecdot(flat, flat).sum(0) / (values.numel() // values.shape[1])
+    values = values if values.ndim > 2 else values[..., None]
+    whole = values[0, 0].numel() <= _WHOLE
+    lengths = torch.linalg.vector_norm(values, dim=tuple(range(2, values.ndim)) if whole else -1)
+    axes = [axis for axis in range(lengths.ndim) if axis != 1]
+    return lengths.square_().sum(axes) / (values.numel() // values.shape[1])
 
 
 def _adopt(module: _BatchNorm) -> TestTimeStatistics:
