@@ -135,6 +135,14 @@ def test_odd_but_readable_images_are_adapted(frames: Path) -> None:
     assert len(list((frames / "out" / "labels").iterdir())) == 5
 
 
+def test_a_stream_of_dim_pictures_is_warned_of_once(frames: Path) -> None:
+    for number in range(3):
+        Image.fromarray(np.full((20, 30), 100 * number, np.uint16)).save(frames / "images" / f"frame{number}.png")
+    done = in_a_process("adapt", frames / "images", *MODEL, "--method", "source", "--out", frames / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("warning: 16-bit grey") == 1 and "rgb.py" not in done.stderr
+
+
 MISTAKES = [
     (("--method", "malldomain"), "Did you mean 'mall-domain'"),
     (("--preset", "papers"), "Did you mean 'paper'"),

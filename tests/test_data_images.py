@@ -2,6 +2,7 @@
 
 import json
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,14 @@ def test_sixteen_bits_are_known(tmp_path: Path, name: str) -> None:
     values = np.array([[0, 32896, 65535]], ">u2" if name == "big.tif" else "<u2")
     Image.fromarray(values).save(tmp_path / name)
     assert np.asarray(read_upright(tmp_path / name))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(("highest", "warned"), [(255, True), (4095, True), (16383, True), (16384, False), (0, False)])
+def test_a_cameras_fewer_bits_in_sixteen_are_warned_of(tmp_path: Path, highest: int, warned: bool) -> None:
+    Image.fromarray(np.array([[0, highest]], "<u2")).save(tmp_path / "x.png")
+    with pytest.warns(UserWarning, match="12 bits, save values · 16") if warned else nullcontext():
+        read = read_upright(tmp_path / "x.png")
+    assert np.asarray(read)[0, 1, 0] == round(highest / 257)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

@@ -104,7 +104,7 @@ def test_moments_far_from_zero_keep_their_digits(layout: torch.memory_format, si
     exact = values.double()
     mean, var = moments(values)
     torch.testing.assert_close(mean.double(), exact.mean((0, 2, 3)), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(var.double(), exact.var((0, 2, 3), correction=0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(var.double(), exact.var((0, 2, 3), correction=0), rtol=4e-5, atol=0)
 
 
 def test_moments_of_a_constant_of_vectors_and_of_no_number() -> None:

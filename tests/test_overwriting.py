@@ -30,6 +30,7 @@ def saved(path: Path, seed: int = 0) -> Path:
 
 
 def weights(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
     torch.save(load_model("demo:streetnet").network.state_dict(), path)
     return path
 
@@ -106,6 +107,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     weights(tmp_path / "w.pth")
     saved(tmp_path / "s.safetensors")
+    weights(tmp_path / "net" / "model.safetensors")
     (tmp_path / "data" / "color").mkdir(parents=True)
     for name in "ab":
         Image.new("RGB", (32, 32)).save(tmp_path / "data" / "color" / f"{name}.png")
@@ -115,6 +117,10 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 COMMANDS = {
     "convert": (("convert", "w.pth", *MODEL, "--out", "w.pth"), "w.pth"),
     "export": (("export", "s.safetensors", *MODEL, "--out", "s.safetensors"), "s.safetensors"),
+    "export into a network's folder": (
+        ("export", "s.safetensors", "--model", "transformers:net", "--out", "net/model.safetensors"),
+        "net/model.safetensors",
+    ),
     "merge": (("merge", "s.safetensors", "w.pth", "--out", "s.safetensors"), "s.safetensors"),
     "a session over weights": (
         ("adapt", "data/color", *MODEL, "--weights", "w.pth", "--save-session", "w.pth", "--out", "o"),

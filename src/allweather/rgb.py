@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from math import isfinite
 from pathlib import Path
@@ -16,6 +17,8 @@ from allweather.errors import InputError, first_line
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 LOWEST, HIGHEST = -0.1, 1.5  # resampling overshoots [0, 1] a little; normalised values and bytes go far beyond
 DEEP_GREY = ("PNG", "PPM")  # formats of which older Pillows give 16 bits as mode I; of others it is 32 bits, or signed
+DEEP_TOP = 65535  # what 16 bits hold
+UNUSED_FROM = 1 << 14  # a picture of 16 bits with nothing from here on looks like a camera's 10, 12 or 14 bits
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 TURNS = {  # what makes the picture upright, by that tag
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -112,11 +115,17 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
-    """16-bit grey values, or floats in [0, 1], as uint8."""
+    """16-bit grey values, or floats in [0, 1], as uint8; those of a camera of fewer bits are warned of."""
     floats = values.dtype.kind == "f"
     if floats and values.size:
         _check_floats(float(values.min()), float(values.max()), name)
-    top = 1.0 if floats else 65535.0
+    if not floats and 0 < values.max(initial=0) < UNUSED_FROM:
+        warnings.warn(
+            f"16-bit grey with no value above {UNUSED_FROM - 1} is read with {DEEP_TOP} as white, so nearly black. If "
+            "the camera gives 12 bits, save values · 16; if it gives 14, values · 4.",
+            stacklevel=2,
+        )  # of one text, so that a stream of them is told once
+    top = 1.0 if floats else float(DEEP_TOP)
     return np.clip(values.astype(np.float64) * (255 / top), 0, 255).round().astype(np.uint8)
 
 

@@ -44,11 +44,12 @@ def _ended_at_once() -> Iterator[None]:
 def _run() -> None:
     with _ended_at_once():
         from allweather.allocator import keep_freed_memory
-        from allweather.app.console import USER_MISTAKE, complain
+        from allweather.app.console import USER_MISTAKE, complain, narrate_warnings
         from allweather.app.verbs import make_app, named_verb
         from allweather.errors import AllWeatherError
         from allweather.plugins import FAULTS, own_fault
     keep_freed_memory()
+    narrate_warnings()
     try:
         with _ended_at_once():
             app = make_app(named_verb(sys.argv[1:]))

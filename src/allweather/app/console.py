@@ -3,8 +3,9 @@
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import typer
 from rich.console import Console
@@ -19,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 from rich.table import Table
+
+from allweather import errors
 
 narration = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 data = Console(soft_wrap=True, highlight=False, emoji=False)
@@ -80,6 +83,19 @@ def complain(message: str) -> None:
 def warn(message: str) -> None:
     """A line of narration that wants attention."""
     narration.print(f"[yellow]warning:[/] {plain(message)}")
+
+
+def narrate_warnings() -> None:
+    """From now on what libraries warn their users of is narration; other warnings keep the interpreter's form."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if category is UserWarning or category.__module__ == errors.__name__:
+            warn(str(message))
+        else:
+            shown(message, category, *rest, **more)
+
+    warnings.showwarning = cast(Any, show)
 
 
 def hear(level: int) -> None:

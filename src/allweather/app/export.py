@@ -77,7 +77,7 @@ def export(
     """
     fixed = parse_size(size)
     check(out, fixed, opset)
-    check_apart(out, (session, weights, *(frames or [])))
+    check_apart(out, (session, weights, *(frames or []), *_folder_of(model)))
     if frames and statistics == "image":
         raise SettingsError("--frames: only --statistics stream averages over pictures. Leave one of them out.")
     device = saved_device(session)
@@ -90,3 +90,9 @@ def export(
     chosen: Statistics | None = statistics or ("stream" if frames else None)
     opened.export(out, statistics=chosen, frames=pictures, size=fixed, opset=opset)
     narration.print(f"[bold]{plain(out)}[/]: {plain(opened.method.name)} on {plain(opened.model.name)}, checked")
+
+
+def _folder_of(model: str) -> list[Path]:
+    """The files of a network that is read from a folder, transformers:FOLDER."""
+    library, _, place = model.partition(":")
+    return list(Path(place).iterdir()) if library == "transformers" and Path(place).is_dir() else []

@@ -228,7 +228,7 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
 def _mean_square(values: Tensor) -> Tensor:
     """Per channel of B×C×…, C numbers."""
     values = values if values.ndim > 2 else values[..., None]
-    whole = values[0, 0].numel() <= _WHOLE
+    whole = values.is_contiguous() and values[0, 0].numel() <= _WHOLE
     lengths = torch.linalg.vector_norm(values, dim=tuple(range(2, values.ndim)) if whole else -1)
     axes = [axis for axis in range(lengths.ndim) if axis != 1]
     return lengths.square_().sum(axes) / (values.numel() // values.shape[1])
