@@ -69,9 +69,8 @@ def run_ranks(
     """Every rank's session after its steps, and its results."""
     shared = Shared(len(steps))
     method, found, failed = options.pop("method", method_of()), [[] for _ in steps], []
-    sessions = [
-        TogetherSession(tiny("batchnorm"), method, Threads(rank, shared), **options) for rank in range(len(steps))
-    ]
+    model = options.pop("model", None) or tiny("batchnorm")
+    sessions = [TogetherSession(model, method, Threads(rank, shared), **options) for rank in range(len(steps))]
 
     def along(rank: int) -> None:
         try:
@@ -131,6 +130,17 @@ def test_ranks_stay_equal_whatever_frames_each_of_them_has() -> None:
     sessions, found = run_ranks([[broken], [frames(1)[0]]])
     assert found[0][0] is not None and found[0][0].decision.reason == "the image is not finite"
     assert same_state(*sessions) and sessions[0]._adapted.updates == 1
+
+
+def test_a_frame_that_the_network_has_no_numbers_for_moves_no_rank() -> None:
+    model, (dark, bright) = tiny("batchnorm"), (frames(1)[0] * 0.5, frames(1, seed=2)[0] * 0.1 + 0.9)
+    limit = (model.preprocessing.apply(torch.full((1, 3, 1, 1), 0.8))).max()
+    model.network.register_forward_hook(lambda _, given, out: out / (given[0].mean() < limit))
+    sessions, found = run_ranks([[dark, bright, dark], [dark, dark, dark]], model=model)
+    assert same_state(*sessions) and sessions[0]._adapted.updates == 3
+    blind, seeing = found[0][1], found[1][1]
+    assert blind is not None and seeing is not None and not blind.logits.isfinite().all()
+    assert blind.decision.kind == "skipped" and seeing.logits.isfinite().all()
 
 
 def test_the_update_is_that_of_the_mean_gradient() -> None:
