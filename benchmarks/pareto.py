@@ -8,6 +8,7 @@ the method's default adds what it costs. Gain is mIoU over the source's. Writes 
 
 from dataclasses import dataclass
 
+from allweather import methods
 from allweather.report.collect import Group, group_records
 from benchmarks.carry_over import VIEWS
 from benchmarks.committed import ROOT, markdown_table, plan_records
@@ -19,6 +20,7 @@ _TICKS = (1, 2, 4, 8, 16, 32, 64)
 _LOWEST = -1.0  # of the axis
 _BESIDE = {tuple(VIEWS[1:]): "MALL's view"}  # how the legend calls views beside the plain one
 _FRONT, _OTHER = "#0a5dc2", "#6b717b"
+_LEGEND = ((0.06, "right"), (0.1, "left"), (0.84, "right"), (1.0, "right"))  # where its columns are, and end
 FIGURE = ROOT / "docs" / "gain-and-cost.svg"
 
 
@@ -64,6 +66,11 @@ def listed() -> str:
     return markdown_table(["no cheaper setting gains more", "forward passes per frame", "mIoU over the source"], rows)
 
 
+def row(number: int, point: Point) -> tuple[str, str, str, str]:
+    """A line of the legend."""
+    return str(number), point.label, f"{point.cost:.1f}", f"{point.gain:+.2f}"
+
+
 def draw() -> None:
     """Writes the figure."""
     import matplotlib
@@ -83,8 +90,8 @@ def draw() -> None:
             str(number), (point.cost, max(point.gain, _LOWEST)), ha="center", va="center", color="white", fontsize=5.5,
             zorder=4,
         )  # fmt: skip
-        text = f"{number:2}  {point.label:26} {point.cost:5.1f} {point.gain:+6.2f}"
-        legend.text(0, 1 - number / (len(found) + 1), text, color=color, fontsize=6.5, family="monospace")
+        for text, (place, side) in zip(row(number, point), _LEGEND, strict=True):
+            legend.text(place, 1 - number / (len(found) + 1), text, ha=side, color=color, fontsize=6.5)
     axes.set_xscale("log", base=2)
     axes.set_xticks(_TICKS, [str(tick) for tick in _TICKS])
     axes.set_xlabel("cost of a frame, in forward passes of the source network")
@@ -97,8 +104,8 @@ def draw() -> None:
 
 def _name(group: Group) -> str:
     preset = "" if group.preset == "recommended" or group.method == "source" else f" ({group.preset})"
-    told = group.older or dict(group.fields).keys() & {"mirror", "views"}
-    views = f" + {_BESIDE.get(group.views[1:], ', '.join(group.views[1:]))}" if told and group.views[1:] else ""
+    told = group.views[1:] and group.views != tuple(methods.make(group.method, group.preset).views)
+    views = f" + {_BESIDE.get(group.views[1:], ', '.join(group.views[1:]))}" if told else ""
     return f"{group.method}{preset}{views}"
 
 

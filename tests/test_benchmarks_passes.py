@@ -1,5 +1,7 @@
 """The table of passes: what the record says of a method is what it does, on another network too."""
 
+from xml.etree import ElementTree
+
 import pytest
 import torch
 from tiny import frames, tiny
@@ -7,6 +9,7 @@ from tiny import frames, tiny
 from allweather import Guard
 from allweather.models.segmenter import Segmenter
 from benchmarks.committed import benchmark_record
+from benchmarks.pareto import FIGURE, points, row
 from benchmarks.passes import BACKWARD, GUARDING, LEARNING, PREDICTING, count, every_preset
 
 RECORD = benchmark_record("performance/passes.json") or {"rows": {}}
@@ -35,3 +38,9 @@ def test_a_method_makes_the_passes_that_the_record_says(name: str, preset: str) 
     for part in (LEARNING, BACKWARD, PREDICTING):
         assert part in free or found[part] == pytest.approx(recorded[part], abs=0.01), part
     assert found[GUARDING] == 0
+
+
+def test_the_figure_of_gain_and_cost_is_of_todays_records() -> None:
+    drawn = {text.text for text in ElementTree.parse(FIGURE).iter("{http://www.w3.org/2000/svg}text")}
+    rows = [row(number, point) for number, point in enumerate(points(), 1)]
+    assert len(rows) > 20 and {cell for cells in rows for cell in cells} <= drawn
