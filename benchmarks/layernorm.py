@@ -33,6 +33,7 @@ from benchmarks.committed import hand_out
 SIZE = (240, 176)  # width, height of training and adaptation
 VOID = 11
 VIEWS = {"views": ("plain", "gamma-mirror-x1.5")}  # MALL's, for every rival too
+MIRROR = {"views": ("plain", "mirror")}  # none enlarged
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "source": ("source", {}),
     "source, MALL's views": ("source", VIEWS),
@@ -44,6 +45,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "mall-domain, not scaled": ("mall-domain", {"lr": 3e-4, "vector_rate": 0.0}),
     "mall-sample, more": ("mall-sample", {"lr": 3e-2}),
     "mall-domain, more": ("mall-domain", {"lr": 3e-3}),
+    "mirror: source": ("source", MIRROR),
+    "mirror: infomax lr 0.01": ("infomax", {"lr": 1e-2, **MIRROR}),
+    "mirror: mall-sample": ("mall-sample", MIRROR),
+    "mirror: mall-domain": ("mall-domain", MIRROR),
 }
 
 

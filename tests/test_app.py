@@ -135,6 +135,22 @@ def test_odd_but_readable_images_are_adapted(frames: Path) -> None:
     assert len(list((frames / "out" / "labels").iterdir())) == 5
 
 
+@pytest.mark.parametrize("out", ["images", "images/deep/out"])
+def test_results_do_not_become_the_next_runs_frames(frames: Path, out: str) -> None:
+    done = allweather("adapt", frames / "images", *MODEL, "--out", frames / out)
+    assert done.returncode == 2 and "Choose an --out beside it" in done.stderr
+    assert {path.suffix for path in (frames / "images").iterdir()} == {".png"}
+
+
+@pytest.mark.parametrize(
+    "options", [("--film-rate", "5"), ("--panels", "input"), ("--threads", "4"), ("--save-every", "3")]
+)
+def test_options_that_would_do_nothing_are_refused(frames: Path, options: tuple[str, ...]) -> None:
+    done = allweather("adapt", frames / "images", *MODEL, "--out", frames / "out", *options)
+    assert done.returncode == 2 and options[0] in done.stderr and "leave them out" in done.stderr
+    assert not (frames / "out").exists()
+
+
 def test_a_stream_of_dim_pictures_is_warned_of_once(frames: Path) -> None:
     for number in range(3):
         Image.fromarray(np.full((20, 30), 100 * number, np.uint16)).save(frames / "images" / f"frame{number}.png")

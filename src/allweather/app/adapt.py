@@ -116,7 +116,7 @@ def adapt(
         typer.Option(
             metavar="KIND,…",
             help="What to write: labels, color, overlay, confidence (16-bit grey PNG, 0..65535 = 0..1), video. "
-            "Default: labels,color,overlay; of a video: video.",
+            "Default: labels,color,overlay; of a video alone: video.",
         ),
     ] = None,
     panels: Annotated[
@@ -162,7 +162,7 @@ def adapt(
     """
     network = network_options(model_arg, classes, mean, std)
     check_place(save_session, out, (weights, from_session, *(inputs or [])))
-    check_results(out)
+    check_results(out, [] if dataset else inputs or [])
     spread = Spread.asked(workers, ray, streams_by, save_every, threads)
     asked, wanted = frame_size(size, model), parse_scale(scale)
     if scale is not None and wanted != "auto":
@@ -172,6 +172,8 @@ def adapt(
     else:
         stream = spread.open(inputs or [], dataset, asked, film=panels or film_rate)
     kinds = parse_kinds(write, FOR_VIDEOS if isinstance(stream, VideoStream) else FOR_IMAGES, confidence)
+    if (panels or film_rate) and spread is None and "video" not in kinds:
+        raise SettingsError("--panels and --film-rate are of a film: add video to --write, or leave them out.")
     chosen = partial(methods.make, method, preset, parse_settings(setting or []))
     chosen()  # a misspelt method must not wait for a checkpoint
     here = device if spread is None else spread.device(device)

@@ -1,7 +1,7 @@
 """The output folder of `allweather adapt`: pictures, film and record, complete after every image."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -171,12 +171,22 @@ class Output(Closing):
         return self.folder / kind / f"{name}.{SUFFIXES[kind]}"
 
 
-def check_results(folder: Path) -> None:
+def check_results(folder: Path, searched: Iterable[Path]) -> None:
     """Refuses a folder in which pictures of another origin have the results' places: inputs, or labels of theirs.
+
+    Args:
+        searched: the inputs. In a folder of them, searched to the bottom, results would be the next run's frames.
 
     Raises:
         AllWeatherError: naming the first.
     """
+    place = folder.resolve()
+    for given in searched:
+        if given.is_dir() and place.is_relative_to(given.resolve()):
+            raise AllWeatherError(
+                f"--out {folder} lies in {given}, all of whose pictures are frames: the next run would take these "
+                "results for frames too. Choose an --out beside it."
+            )
     taken = next((folder / name for name in (*SUFFIXES, FILM) if _has_content(folder / name)), None)
     if taken is not None and not (folder / HEADER).exists():  # in this order: another rank may be at work
         raise AllWeatherError(

@@ -34,7 +34,7 @@ from allweather.scale.merged import MergedRecord
 from allweather.scale.places import Place
 from allweather.scale.ranks import Ranks, launched
 from allweather.scale.streams import Source, joined, split
-from allweather.scale.work import Adapting, Line, Stretch
+from allweather.scale.work import SAVE_EVERY, Adapting, Line, Stretch
 
 CHUNK = 16  # frames that a worker takes at a time where each stands alone
 SHOWN = 5  # names in a message
@@ -72,6 +72,11 @@ class Spread:
         """
         ranks = launched()
         if workers is None and ray is None and by is None and ranks is None:
+            if (save_every, threads) != (SAVE_EVERY, 1):
+                raise SettingsError(
+                    "--save-every and --threads are of many streams: give --workers, --ray or --streams-by too, or "
+                    "leave them out. A single stream takes the threads that OMP_NUM_THREADS says."
+                )
             return None
         if ranks is not None and (workers or ray):
             raise SettingsError("under torchrun every rank is a worker: leave out --workers and --ray.")
