@@ -31,6 +31,25 @@ def test_it_serves_until_it_is_asked_to_stop_and_saves_its_streams(tmp_path: Pat
     assert left == {"sessions"}, "nothing else is left on the disk"
 
 
+def test_a_place_where_streams_could_not_be_saved_is_said_before_it_serves(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "sessions"):
+        done = allweather("serve", "--sessions", place, "--port", 0)
+        assert done.returncode == 2 and f"--sessions {place}: streams cannot be saved there" in done.stderr
+
+
+def test_a_stream_that_cannot_be_saved_at_the_stop_gives_status_one(tmp_path: Path) -> None:
+    with server("--sessions", tmp_path / "sessions") as running:
+        assert not list((tmp_path / "sessions").iterdir()), "the check leaves nothing"
+        files = {"image": ("a.png", encoded(picture()))}
+        httpx.post(f"{running.address}/v1/predict", files=files, data={"stream": "a"}, timeout=60).raise_for_status()
+        (tmp_path / "sessions").rmdir()
+        (tmp_path / "sessions").write_text("")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 1
+    assert "could not be saved" in "".join(running.said)
+
+
 def test_beyond_this_machine_it_says_the_token(tmp_path: Path) -> None:
     with server("--host", "0.0.0.0") as running:
         port = running.address.rsplit(":", 1)[1]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from allweather import serve as room
-from allweather.app.console import narration, plain
+from allweather.app.console import SOME_FAILED, narration, plain
 from allweather.app.flags import (
     Channels,
     Classes,
@@ -72,7 +72,8 @@ def serve(
     """Serve a page to see adaptation at work, and an HTTP endpoint: POST /v1/predict, /docs, /metrics.
 
     The token comes from the variable ALLWEATHER_TOKEN; beyond this machine one is made where it is not set, and said
-    here. Ctrl-C or SIGTERM ends it: requests that were taken are answered, and streams are saved with --sessions.
+    here. Ctrl-C or SIGTERM ends it: requests that were taken are answered, and streams are saved with --sessions;
+    the status is 1 where one could not be.
     """
     room.check_libraries()
     from allweather.serve.assembly import build
@@ -93,6 +94,8 @@ def serve(
         workers=workers,
     )  # fmt: skip
     run(app, host, port, partial(_tell, token))
+    if app.state.serving.unsaved:
+        raise typer.Exit(SOME_FAILED)
 
 
 def typed_limits(pairs: list[str] | None) -> dict[str, Any]:

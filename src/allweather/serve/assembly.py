@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -35,7 +36,11 @@ OFTEN = 30.0  # seconds between two looks for what nobody uses any more, at most
 
 @dataclass
 class Serving:
-    """The parts of a running server, which share networks and threads."""
+    """The parts of a running server, which share networks and threads.
+
+    Attributes:
+        unsaved: streams that could not be saved at its end.
+    """
 
     networks: Networks
     limits: Limits
@@ -44,6 +49,7 @@ class Serving:
     streams: Streams
     visitors: Visitors
     metrics: Metrics
+    unsaved: int = 0
 
     def sweep(self) -> None:
         """Frees what nobody has used for a while."""
@@ -54,8 +60,9 @@ class Serving:
         """Ends the page's runs, finishes the requests that were taken, and saves the streams."""
         self.visitors.leave_all()
         self.pool.close()
-        self.streams.save_all()
-        LOG.info("stopped; %s", "streams are saved" if self.streams.folder else "streams are forgotten")
+        self.unsaved = self.streams.save_all()
+        saved = f"{self.unsaved} streams are lost" if self.unsaved else "streams are saved"
+        LOG.info("stopped; %s", saved if self.streams.folder else "streams are forgotten")
 
 
 def build(
@@ -84,6 +91,7 @@ def build(
     choose_method(method, "recommended", {}, None, limits)  # a misspelt one must not wait for a visitor
     networks = Networks(offers, allowed)
     networks.get()
+    _check_place(sessions)
     pool = Pool(workers, limits.waiting)
     streams, visitors = Streams(networks, pool, limits, sessions), Visitors(limits)
     metrics = Metrics(lambda: pool.admitted, lambda: len(streams), lambda: len(visitors))
@@ -108,6 +116,24 @@ def build(
     )
     mount_page(app, networks, visitors, pool, limits, metrics, method)
     return app
+
+
+def _check_place(sessions: Path | None) -> None:
+    """Refuses a folder that streams could not be saved in, before they have learnt anything; a missing one is made.
+
+    Raises:
+        SettingsError: for a file, or a folder that cannot be made or written.
+    """
+    if sessions is None:
+        return
+    try:
+        sessions.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=sessions) as probe:
+            probe.write(b"0")
+    except OSError as error:
+        raise SettingsError(
+            f"--sessions {sessions}: streams cannot be saved there ({error.strerror or error}). Name a folder of yours."
+        ) from error
 
 
 def _lifespan(serving: Serving) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

@@ -130,11 +130,10 @@ class Streams:
             for name in [name for name, stream in self._streams.items() if stream.used < before and not stream.busy]:
                 self._put_away(name)
 
-    def save_all(self) -> None:
-        """Puts every stream away; for the end, when nothing is running any more."""
+    def save_all(self) -> int:
+        """Puts every stream away, and says how many could not be saved; for the end, when nothing runs any more."""
         with self._lock:
-            for name in list(self._streams):
-                self._put_away(name)
+            return sum(not self._put_away(name) for name in list(self._streams))
 
     def _work(self, stream: Stream, name: str | None, read: Callable[[Network], Tensor]) -> Result:
         """One picture's turn, in the stream's own lane."""
@@ -207,14 +206,16 @@ class Streams:
             )
         self._put_away(idle[0][1])
 
-    def _put_away(self, name: str) -> None:
-        stream, path = self._streams[name], self._path(name)
+    def _put_away(self, name: str) -> bool:
+        """Frees a stream; False where its session should have been saved and could not be."""
+        stream, path = self._streams.pop(name), self._path(name)
         if path is not None and stream.session is not None:
             try:
                 stream.session.save(path)
             except CheckpointError as error:
                 LOG.error("stream %s could not be saved: %s", name, error)
-        del self._streams[name]
+                return False
+        return True
 
     def _forget(self, name: str, stream: Stream) -> None:
         with self._lock:
