@@ -47,6 +47,23 @@ def test_a_standard_output_that_is_full_ends_with_two(form: tuple[str, ...]) -> 
     assert done.stderr.startswith("error: standard output")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_standard_output_without_our_letters_is_written_all_the_same(encoding: str) -> None:
+    command = [sys.executable, "-m", "allweather", "list", "methods"]
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"mall-domain" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell's way to close a stream")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed_are_no_mistake(closed: str) -> None:
+    script = f'"{sys.executable}" -m allweather list datasets {closed}'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 REAL = {"source": 47.85, "norm": 51.15}  # mIoU in % over every tenth frame
 
 

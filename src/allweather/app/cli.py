@@ -1,5 +1,6 @@
 """The `allweather` command: one place where errors and interruptions become messages and statuses."""
 
+import io
 import os
 import signal
 import sys
@@ -15,9 +16,28 @@ def main() -> None:
     An interruption ends with 130, while libraries are still being imported as well as later.
     """
     try:
+        _open_closed()
+        _take_any_text()
         _run()
     except KeyboardInterrupt:
         _end(signal.SIGINT, None)
+
+
+def _open_closed() -> None:
+    """Lets a standard stream that was closed, as by `>&-` or cron, lead nowhere, here and in processes of its own."""
+    if sys.__stdin__ is None or sys.stdout is None or sys.stderr is None:
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # or the first file that is written would be stdout
+            os.set_inheritable(number, True)
+        os.close(number)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the interpreter
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def _take_any_text() -> None:
+    """Where an encoding lacks a letter, a '?' is better than no output."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")
 
 
 def _end(number: int, frame: FrameType | None) -> None:
