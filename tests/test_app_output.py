@@ -12,7 +12,9 @@ from command_line import ENVIRONMENT, MODEL, allweather
 from PIL import Image
 from reference_fixtures import assets
 
+import allweather as aw
 from allweather import rgb
+from allweather.app import demo
 from allweather.runs.record_file import read_adapted
 
 
@@ -62,6 +64,24 @@ def test_standard_streams_that_are_closed_are_no_mistake(closed: str) -> None:
     script = f'"{sys.executable}" -m allweather list datasets {closed}'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_demo_looks_at_its_folder_before_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(demo, "load_model", lambda name: pytest.fail("it began to work"))
+    done = allweather("demo", "--out", tmp_path / "file")
+    assert done.returncode == 2 and f"cannot write {tmp_path / 'file'}" in done.stderr
+    assert "Name another place" in done.stderr and "--resume" not in done.stderr
+
+
+def test_the_demo_prints_its_table_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise aw.AllWeatherError("cannot write")
+
+    monkeypatch.setattr(demo, "write_json", full)
+    monkeypatch.setattr(demo, "METHODS", ("source",))
+    done = allweather("demo", "--out", tmp_path, "--frames", 1)
+    assert done.returncode == 2 and "mIoU in %" in done.stdout
 
 
 REAL = {"source": 47.85, "norm": 51.15}  # mIoU in % over every tenth frame

@@ -1,5 +1,6 @@
 """Every kind of file that the package writes appears whole or not at all."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from allweather.models.checkpoints import write_tensors
 from allweather.models.segmenter import Provenance
 from allweather.pictures.writing import write_image
 from allweather.session.storage import save_session
-from allweather.writing import whole, write_bytes
+from allweather.writing import unwritable, whole, write_bytes
 
 TENSORS = {"a": torch.ones(3)}
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -52,6 +53,22 @@ def test_missing_folders_are_made_and_a_file_in_their_place_is_said(tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(AllWeatherError, match="cannot write"):
         WRITERS[kind](tmp_path / "file" / "out.png")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EFBIG, "make room"),
+        (errno.EEXIST, "Name another place"),
+        (errno.EACCES, "Name another place"),
+    ],
+)
+def test_room_is_asked_for_where_there_is_none(number: int, advice: str) -> None:
+    said = str(unwritable(Path("out"), OSError(number, "reason")))
+    assert "reason" in said and advice in said
+    assert ("--resume" in said) == (advice == "make room")
 
 
 @pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])

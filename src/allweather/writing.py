@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: written under a temporary name, then renamed."""
 
+import errno
 import os
 import shutil
 import threading
@@ -12,6 +13,7 @@ from typing import Self
 
 from allweather.errors import AllWeatherError, SettingsError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ADVICE = (
     "What was written before is complete; make room or choose another folder, then run again with --resume, where the "
     "verb has it."
@@ -144,8 +146,9 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> AllWeatherError:
-    """The error for an output that takes no more."""
-    return AllWeatherError(f"cannot write {path}: {error.strerror or error}. {ADVICE}")
+    """The error for an output that takes no more, or a place that takes none."""
+    advice = ADVICE if error.errno in FULL else "Name another place, in a folder of yours."
+    return AllWeatherError(f"cannot write {path}: {error.strerror or error}. {advice}")
 
 
 def _discard(path: Path) -> None:

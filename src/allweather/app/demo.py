@@ -21,6 +21,7 @@ from allweather.models import Segmenter, load_model
 from allweather.runs.decisions import count
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision, Session
+from allweather.writing import check_place, unwritable
 
 METHODS = ("source", "tent", "mall-sample", "mall-domain")
 FIRST = 300_000  # seeds of the demo's scenes: none of them trained or tuned anything
@@ -51,6 +52,7 @@ def demo(
 
     Prints mIoU per weather and method and writes OUT/panels.png (input, source, adapted, truth) and OUT/demo.json.
     """
+    _make_folder(out)
     seeds = range(FIRST + 1000 * seed, FIRST + 1000 * seed + frames)
     model = load_model("demo:streetnet")
     truths = [scene_labels(str(seed)) for seed in seeds]  # the same in every weather
@@ -68,15 +70,23 @@ def demo(
     decisions = {
         name: count(each for where in CONDITIONS for each in trials[where, name].decisions) for name in METHODS
     }
-    write_json(
-        out / "demo.json", {"frames": frames, "first_seed": seeds.start, "mIoU": figures, "decisions": decisions}
-    )
-    write_image(out / "panels.png", panels(trials, seeds[-1], model.classes))
     if json:
         print_json(figures)
     else:
         show(figures)
+    write_json(
+        out / "demo.json", {"frames": frames, "first_seed": seeds.start, "mIoU": figures, "decisions": decisions}
+    )
+    write_image(out / "panels.png", panels(trials, seeds[-1], model.classes))
     narration.print(f"picture: [bold]{plain(out / 'panels.png')}[/]   figures: {plain(out / 'demo.json')}")
+
+
+def _make_folder(out: Path) -> None:
+    """Before minutes of work, not after them."""
+    try:
+        check_place(out / "demo.json")
+    except OSError as error:
+        raise unwritable(out, error) from error
 
 
 def run(model: Segmenter, name: str, scenes: list[Frame], truths: list[np.ndarray]) -> Trial:
