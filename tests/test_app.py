@@ -425,7 +425,13 @@ def test_a_plan_makes_records_that_compare(frames: Path) -> None:
     assert "2 were there" in allweather(*command).stderr
     found = json.loads(allweather("compare", first, second, "--json").stdout)
     assert any("method" in key for key in found["settings"])
-    assert allweather("compare", first, second).returncode == 0
+    told = allweather("compare", first, second).stdout
+    assert f"A: {first}\nB: {second}\n" in told
+    assert [line.split() for line in told.splitlines() if line.startswith("figure ")] == [
+        ["figure", "A", "B", "difference"]
+    ]
+    alike = allweather("compare", first, first).stdout
+    assert "settings: nothing differs\nfigures: nothing differs\n" in alike and "difference" not in alike
     assert allweather("bench", frames / "absent.toml", "--out", frames / "runs").returncode == 2
 
 

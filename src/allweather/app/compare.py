@@ -1,12 +1,12 @@
 """`allweather compare`: what two records differ in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from allweather.app.console import data, print_json, table
+from allweather.app.console import data, plain, print_json, table
 from allweather.report.compare import compare as compare_records
 from allweather.runs.record_file import read_record
 
@@ -31,12 +31,18 @@ def compare(
     if json:
         print_json(found)
         return
+    data.print(f"A: {plain(first)}\nB: {plain(second)}")
     settings = [(key, *map(str, values)) for key, values in found["settings"].items()]
-    data.print(table("settings that differ", ("setting", first.stem, second.stem), settings, numbers_from=3))
+    _show("settings that differ", ("setting", "A", "B"), settings, numbers_from=3)
     figures = [(key, *map(_figure, values)) for key, values in found["figures"].items()]
     title = "figures; mIoU: official, over classes true or predicted; mIoU_truth: over classes in the truth"
-    data.print(table(title, ("figure", first.stem, second.stem, "difference"), figures))
+    _show(title, ("figure", "A", "B", "difference"), figures)
     data.print(_paired(found["paired"]) if found["paired"] else UNPAIRED)
+
+
+def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> None:
+    kind = title.split()[0].rstrip(";")
+    data.print(table(title, columns, rows, numbers_from) if rows else f"{kind}: nothing differs")
 
 
 def _paired(found: Mapping[str, Any]) -> str:
