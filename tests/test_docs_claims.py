@@ -8,7 +8,7 @@ import pytest
 
 from allweather.data.datasets import DATASETS
 from allweather.methods import METHODS, describe_fields
-from allweather.models.catalogue import all_entries
+from allweather.models.catalogue import ECOSYSTEMS, all_entries, list_models
 from allweather.runs.plan import read_plan
 from allweather.runs.summary import is_summary
 from benchmarks.committed import plan_files, plan_records
@@ -39,6 +39,10 @@ def test_numbers_of_networks_methods_and_datasets() -> None:
     networks = [entry for entry in all_entries() if entry.packaged is None and entry.segments]
     assert f"Networks by name, {in_words(len(networks))} and the demo's" in changelog
     assert f"**{in_words(len(networks)).capitalize()} networks by name**" in readme
+    libraries, helpers = len(ECOSYSTEMS), [entry.name for entry in all_entries() if not entry.segments]
+    assert helpers == ["dannet:lightnet"] and len(list_models()) == len(networks) + 2 + libraries
+    assert f"`doctor` count {in_words(len(list_models()))}: these, the demo's, DANNet's relighting network" in readme
+    assert f"and the {in_words(libraries)} libraries." in readme
     assert f"Layouts of {in_words(len(DATASETS))} datasets" in changelog
     assert all(f"`{name}`" in readme for name in METHODS)
     cases = json.loads((KEPT / "fidelity.json").read_text())["rows"]
