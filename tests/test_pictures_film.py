@@ -1,12 +1,15 @@
 """Films: sizes, rates and colors as asked for; they play whatever ended them; panels side by side."""
 
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from clips import noise, scene
@@ -106,6 +109,40 @@ def test_what_is_on_the_disk_plays_at_any_time(suffix: str, tmp_path: Path) -> N
         copy.write_bytes((tmp_path / f"a{suffix}").read_bytes())  # what a killed process leaves
     assert 75 <= len(list(Video(copy))) < 120
     assert len(list(Video(tmp_path / f"a{suffix}"))) == 120
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[3])
+from clips import noise
+from allweather.pictures import Film
+film = Film(sys.argv[1], 10, 64, 48)
+for pixels in noise(int(sys.argv[2])):
+    film.write(pixels)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("frames", [12, 25])
+def test_a_process_that_ends_loses_at_most_a_second_and_a_frame(suffix: str, frames: int, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    subprocess.run([sys.executable, "-c", KILLED, path, str(frames), Path(__file__).parent], check=True)
+    assert frames - 10 - 1 <= len(list(Video(path))) <= frames
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_any_player_starts_it_at_zero_and_shows_its_last_frame(suffix: str, tmp_path: Path) -> None:
+    times = [0.0, 0.3, 0.6, 0.9, 1.2]
+    with Film(tmp_path / f"a{suffix}", 10, 64, 48) as open_film:
+        for pixels, seconds in zip(scene(5), times, strict=True):
+            open_film.write(pixels, seconds)
+    with av.open(tmp_path / f"a{suffix}") as container:
+        (stream,) = container.streams.video
+        shown = [float(packet.pts * packet.time_base) for packet in container.demux(stream) if packet.pts is not None]
+        # FFmpeg tells no start of so short an .mkv without B-frames
+        assert not container.start_time and not stream.start_time and (suffix == ".mkv" or stream.start_time == 0)
+        assert shown == pytest.approx(times, abs=2e-3) and container.duration / 1e6 >= times[-1]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that the build of PyAV has is taken
-OPTIONS = {"libx264": {"preset": "veryfast", "crf": "18"}, "mpeg4": {"flags": "+qscale", "global_quality": "354"}}
+OPTIONS = {  # no frame is held back: none shown late, none lost with the process
+    "libx264": {"preset": "veryfast", "tune": "zerolatency", "crf": "18"},
+    "mpeg4": {"flags": "+qscale", "global_quality": "354"},
+}  # fmt: skip
 BOXES = {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "min_frag_duration": "500000"}  # microseconds
 FORMATS = {  # by suffix: the container, and pieces of about a second
     ".mp4": ("mp4", BOXES), ".m4v": ("mp4", BOXES), ".mov": ("mov", BOXES),
@@ -33,8 +36,8 @@ CLOCK = 60_000  # ticks a second, at most, unless the rate itself has more; MPEG
 class Film(Closing):
     """A video file under its final name that grows as frames come.
 
-    It is written in pieces of about a second, each complete: if the process ends, the pieces so far play. Closing joins
-    them into an ordinary file. A film without frames leaves no file.
+    It is written in pieces of a second, each complete: if the process ends, all plays but the piece begun last, at most
+    a second and a frame. Closing joins them into an ordinary file. A film without frames leaves no file.
 
     Args:
         path: ends in .mp4, .m4v, .mov or .mkv. Its folder is made; an older file of that name is replaced.
