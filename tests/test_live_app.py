@@ -104,6 +104,23 @@ def test_a_mistake_is_one_line_and_status_two(clip: Path, arguments: list[str], 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "same.mp4", "--record", "same.mp4"], "--out and --record are both same.mp4: the film would replace"),
+        (["--out", "same.mp4", "--record", "deep/../same.mp4"], "--out and --record are both same.mp4"),
+        (["--record", "-"], "--record -: expected a file's name"),
+    ],
+)
+def test_files_that_cannot_hold_what_is_written_are_refused(
+    clip: Path, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = allweather("live", clip, *QUICK, *arguments)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_ends_with_a_line_that_runs() -> None:
     done = allweather("live", "--help")
     assert done.returncode == 0

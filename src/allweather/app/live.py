@@ -108,7 +108,7 @@ def live(
     Predictions are of the frame as it is; --set views=plain,mirror or --preset best average several views of it.
     Ctrl-C ends a camera or stream. The exit status is 1 where pictures could not be read or a stream was lost.
     """
-    _check_out(out)
+    _check_files(out, record)
     chosen = frame_size(size, model)
     opened = open_source(source, chosen, play_rate, parse_seconds("--stall", stall))
     limit = None if budget is None else parse_seconds("--budget", budget)
@@ -167,12 +167,16 @@ def _figures(shown: LiveFrame, totals: Totals, speed: float | None) -> str:
     return f"{rate(speed)} · {1000 * shown.latency:.0f} ms · dropped {totals.dropped} · learnt {totals.learnt}"
 
 
-def _check_out(out: Path | None) -> None:
-    """Refuses a film before anything is loaded."""
+def _check_files(out: Path | None, record: Path | None) -> None:
+    """Refuses a film or a record before anything is loaded."""
+    if record is not None and str(record) == "-":
+        raise SettingsError("--record -: expected a file's name; a record cannot go to the standard output.")
     if out is None:
         return
     if out.suffix.lower() not in FORMATS:
         raise SettingsError(f"--out {out}: expected a video's name ending in {', '.join(FORMATS)}.")
+    if record is not None and out.resolve() == record.resolve():
+        raise SettingsError(f"--out and --record are both {out}: the film would replace the record. Choose two names.")
     if out.exists():
         raise AllWeatherError(f"{out} exists already. Choose another --out, or remove it first.")
 
