@@ -175,6 +175,14 @@ def test_a_server_that_says_nothing_is_refused(served: Callable[[Serve], str]) -
         play(served(lambda handler: time.sleep(5)), stall=0.3)
 
 
+def test_a_camera_that_never_answers_is_no_unknown_format() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        started = time.monotonic()
+        with pytest.raises(InputError, match=r"rtsp://.*: no answer within 0\.4 s"):
+            play(f"rtsp://127.0.0.1:{deaf.getsockname()[1]}/street", stall=0.4)
+    assert time.monotonic() - started < 5
+
+
 def test_a_file_plays_at_its_rate_or_another(tmp_path: Path) -> None:
     path = str(clip(tmp_path / "clip.mp4"))
     for rate, seconds in ((None, 7 / 50), (20.0, 7 / 20)):
@@ -302,6 +310,8 @@ def test_a_camera_gives_upright_colors_and_is_released(monkeypatch: pytest.Monke
     ("name", "said"),
     [
         ("camera:3", r"camera:3: no such camera: there is no .*video3. Cameras here: .*video0, .*video7"),
+        (
+        ),
         ("camera:7", "another program may be using it"),
         ("camera:", "expected a number, as in camera:0"),
     ],

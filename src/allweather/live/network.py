@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
+from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -44,11 +45,11 @@ class NetworkSource(Source):
         load_pyav()
 
     def connect(self) -> Iterator[Shot]:
-        av = load_pyav()
+        av, begun = load_pyav(), monotonic()
         try:
             container = av.open(self._address, timeout=(self._stall, self._stall), options=NO_DELAY)
         except (av.FFmpegError, UnicodeError, ValueError) as error:
-            raise InputError(f"{self.label}: {self._why(error)}.") from error
+            raise InputError(f"{self.label}: {self._why(error, monotonic() - begun)}.") from error
         if not container.streams.video:
             container.close()
             raise InputError(f"{self.label}: expected a stream with pictures, there is none in it.")
@@ -79,9 +80,10 @@ class NetworkSource(Source):
         except ValueError as error:
             raise InputError(f"{self.label}: {error}; expected a multiple of 90°.") from error
 
-    def _why(self, error: Exception) -> str:
+    def _why(self, error: Exception, waited: float) -> str:
         said = getattr(error, "strerror", None) or str(error)
-        if "Immediate exit" in said:
+        silent = said.startswith("Invalid data") and waited >= self._stall  # so the RTSP demuxer says it
+        if "Immediate exit" in said or silent:
             return f"no answer within {self._stall:g} s"
         if said == "Input/output error":
             return "cannot be reached (no such host, or it does not answer)"
