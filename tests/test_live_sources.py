@@ -311,6 +311,8 @@ def test_a_camera_gives_upright_colors_and_is_released(monkeypatch: pytest.Monke
     [
         ("camera:3", r"camera:3: no such camera: there is no .*video3. Cameras here: .*video0, .*video7"),
         (
+            "camera:x",
+            r"camera:x: no such camera: there is no x. Expected camera:NUMBER, or camera: and a device's path",
         ),
         ("camera:7", "another program may be using it"),
         ("camera:", "expected a number, as in camera:0"),

@@ -65,7 +65,8 @@ class CameraSource(Source):
         device = DEVICES / f"video{self._which}" if self._which.isdecimal() else Path(self._which)
         if not device.exists():
             there = ", ".join(sorted(str(path) for path in DEVICES.glob("video*"))) or "none"
-            raise InputError(f"{self.label}: no such camera: there is no {device}. Cameras here: {there}.")
+            hint = "" if self._which.isdecimal() else " Expected camera:NUMBER, or camera: and a device's path."
+            raise InputError(f"{self.label}: no such camera: there is no {device}.{hint} Cameras here: {there}.")
 
 
 def load_opencv() -> Any:
