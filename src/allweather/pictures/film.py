@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that the build of PyAV has is taken
 OPTIONS = {  # no frame is held back: none shown late, none lost with the process
-    "libx264": {"preset": "veryfast", "tune": "zerolatency", "crf": "18"},
+    "libx264": {"preset": "veryfast", "tune": "zerolatency", "crf": "20"},
     "mpeg4": {"flags": "+qscale", "global_quality": "354"},
 }  # fmt: skip
 BOXES = {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "min_frag_duration": "500000"}  # microseconds
