@@ -115,6 +115,24 @@ def test_crf_smooths_within_a_region_and_keeps_its_border() -> None:
     assert clean > 0.99
 
 
+def test_diga_keeps_its_prototypes_in_float32_where_the_network_runs_in_bf16() -> None:
+    model, images = tiny("batchnorm"), frames(3)
+    settings = {"threshold": 0.0}
+    session = Session(model, methods.make("diga", settings=settings, model=model), precision="bf16")
+    found = [session(image).logits for image in images][-1]
+    assert session.state.memory["prototypes"].dtype == torch.float32
+    exact = run("diga", images[:2], **settings)(images[2]).logits
+    assert (found.argmax(0) == exact.argmax(0)).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("name", ["mall-domain", "eata", "cotta", "rotta"])
+@pytest.mark.filterwarnings("ignore:eata")
+def test_a_momentum_may_be_a_whole_number(name: str) -> None:
+    kind = type(methods.make(name))
+    session = Session(tiny("batchnorm"), kind(momentum=0), guard=Guard(enabled=False))  # type: ignore[call-arg]
+    assert session(frames(1)[0]).decision.kind == "accepted"
+
+
 def test_diga_remembers_prototypes_along_the_stream() -> None:
     session = run("diga", frames(3), threshold=0.0)
     prototypes = session.state.memory["prototypes"]

@@ -134,21 +134,24 @@ def test_a_view_of_ones_own_is_a_function(tmp_path: Path) -> None:
 
 
 class OneSize(torch.nn.Module):
-    """A network with a weight for every place, as of position embeddings."""
+    """A network with a weight for every place, as of position embeddings; it may say so itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, asserts: bool = False) -> None:
         super().__init__()
+        self.asserts = asserts
         self.places = torch.nn.Parameter(torch.zeros(3, 24, 32))
         self.norm = torch.nn.BatchNorm2d(3)
 
     def forward(self, x: Tensor) -> Tensor:
+        assert not self.asserts or x.shape[2:] == self.places.shape[1:], "input size does not match"
         return self.norm(x) + self.places
 
 
 @pytest.mark.parametrize("name", ["mall-sample", "mall-domain"])
 @pytest.mark.parametrize("preset", ["recommended", "best"])
-def test_a_network_of_one_size_gets_the_default_views_at_that_size(name: str, preset: str) -> None:
-    model, images = Segmenter.wrap(OneSize().eval(), classes=CLASSES), frames(3)
+@pytest.mark.parametrize("asserts", [False, True])
+def test_a_network_of_one_size_gets_the_default_views_at_that_size(name: str, preset: str, asserts: bool) -> None:
+    model, images = Segmenter.wrap(OneSize(asserts).eval(), classes=CLASSES), frames(3)
     session = Session(model, methods.make(name, preset, model=model), guard=FREE)
     with pytest.warns(UserWarning, match=r"at x1\.5, 48x36 .* taken at the images' own size") as told:
         first = session(images[0])

@@ -91,6 +91,12 @@ class Found:
     aux: Tensor
 
 
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    logits: Tensor
+    aux: Tensor
+
+
 Pair = collections.namedtuple("Pair", ["aux", "main"])
 TAKEN: dict[str, tuple[Callable[[Tensor, Tensor], Any], Any]] = {  # what a network returns, and `output`
     "a tuple with features": (lambda main, aux: (torch.zeros(1, 7, 4, 4), main, torch.zeros(1, 19)), None),
@@ -105,6 +111,8 @@ TAKEN: dict[str, tuple[Callable[[Tensor, Tensor], Any], Any]] = {  # what a netw
     "a key": (lambda main, aux: {"aux": aux, "main": main}, "main"),
     "a number as key": (lambda main, aux: {8: aux, 4: main}, 4),
     "an attribute of a dataclass": (Found, "main"),
+    "a dataclass with slots": (Slotted, None),
+    "an attribute of a dataclass with slots": (Slotted, "logits"),
     "a field of a named tuple": (lambda main, aux: Pair(aux, main), "main"),
     "a key beside `out`": (lambda main, aux: {"out": aux, "main": main}, "main"),
     "a function": (lambda main, aux: ([aux, [main]], 3), lambda returned: returned[0][1][0]),
@@ -135,7 +143,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Any], Any, str]] = {
     "an absent index": (lambda main, aux: (aux, main), 2, "output=2 is not in .* tuple with 0: "),
     "an absent attribute": (Found, "logits", "output='logits' is not in .* Found with 'main'"),
     "an index of a tensor": (lambda main, aux: main, 0, "returns one tensor. Leave `output` out"),
-    "a strange output": (lambda main, aux: (aux, main), 1.5, "an index, a key or a function, got 1.5"),
+    "a strange output": (lambda main, aux: (aux, main), 1.5, "an index, a key, an attribute or a function, got 1.5"),
     "an entry that does not fit": (lambda main, aux: (main, main[:, :5]), 1, "the network gives 5"),
     "a function's nonsense": (lambda main, aux: main, lambda returned: None, "got NoneType"),
     "labels": (lambda main, aux: main.argmax(1), None, r"map of labels \(1×4×4 of int64\)"),
@@ -194,6 +202,12 @@ def test_logits_where_a_softmax_was_promised_are_refused() -> None:
         ({"std": (1.0, 0.0, 1.0)}, "std and value_range above 0"),
         ({"mean": (0.5, 0.5)}, "three channels"),
         ({"value_range": 0}, "value_range above 0"),
+        ({"mean": (0.5, 0.5, 0.5), "value_range": 255}, "multiply by 255, or leave"),
+        ({"mean": (float("nan"),) * 3}, "three channels"),
+        ({"value_range": float("nan")}, "value_range above 0"),
+        ({"mean": 0.5}, "mean: expected three numbers, one per channel, got 0.5"),
+        ({"size_multiple": 0}, "size_multiple: expected a whole number of at least 1, got 0"),
+        ({"size_multiple": 2.5}, "size_multiple: expected a whole number"),
     ],
 )
 def test_a_normalisation_on_another_scale_is_refused(options: dict[str, Any], message: str) -> None:
@@ -209,6 +223,8 @@ def test_a_normalisation_on_another_scale_is_refused(options: dict[str, Any], me
         ({"value_range": 255, "mean": (123.675, 116.28, 103.53), "std": [58.395, 57.12, 57.375]}, 0.0655022),
         ({"value_range": 255, "mean": (0, 0, 0), "std": (1, 1, 1)}, 127.5),
         ({"mean": torch.tensor([0.5, 0.5, 0.5]), "std": (0.5, 0.5, 0.5)}, 0.0),
+        ({"bgr": True}, (0.5 - 0.406) / 0.225),  # blue comes first, and blue's numbers
+        ({"bgr": True, "mean": (0.1, 0.2, 0.3), "std": (1, 1, 1)}, 0.4),
     ],
 )
 def test_the_value_range_scales_pixels_and_the_default_normalisation(options: dict[str, Any], expected: float) -> None:

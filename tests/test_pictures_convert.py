@@ -122,6 +122,10 @@ REFUSED = {
     "a batch in a list": ([UNIT[None]], "a batch inside it"),
     "numbers": ([0.1, 0.2], "got float"),
     "nothing": (None, "got NoneType"),
+    "sparse": (UNIT.to_sparse(), "got one of layout torch.sparse_coo"),
+    "on meta": (torch.zeros(3, 4, 6, device="meta"), "which has no values"),
+    "wide floats": (np.zeros((4, 6, 3), np.longdouble), "got an array of"),
+    "masked": (np.ma.array(BYTES, mask=BYTES > 3), "Fill them first"),
     "texts": (np.array(["a"]), "got an array of <U1"),
     "a frame": (aw.Frame("a", UNIT, (6, 4)), r"Pass its `\.image`"),
 }

@@ -98,7 +98,8 @@ class Diga(Method):
         members = functional.one_hot(labels, probabilities.shape[1]).movedim(3, 1)
         members = members * (confidence >= self.threshold)[:, None]
         count = members.sum((0, 2, 3))
-        return torch.einsum("bchw,bfhw->cf", members.to(features), features) / count.clamp_min(1)[:, None]
+        with torch.autocast(features.device.type, enabled=False):  # einsum would round what goes on along the stream
+            return torch.einsum("bchw,bfhw->cf", members.to(features), features) / count.clamp_min(1)[:, None]
 
     def _classify(self, features: Tensor, own: Tensor, stream: Tensor) -> Tensor:
         """B×C×H×W, probabilities by both kinds of prototypes; the image's own count where there are any."""
@@ -112,7 +113,8 @@ class Diga(Method):
     def _by(self, features: Tensor, prototypes: Tensor) -> Tensor:
         """B×C×H×W, softmax of the similarities to prototypes C×F; 0 for classes that have none."""
         if self.similarity == "cosine":
-            similar = torch.einsum("bfhw,cf->bchw", features, functional.normalize(prototypes, dim=1))
+            with torch.autocast(features.device.type, enabled=False):
+                similar = torch.einsum("bfhw,cf->bchw", features, functional.normalize(prototypes, dim=1))
         else:
             pixels = features.movedim(1, 3)  # B×H×W×F
             apart = torch.cdist(pixels.flatten(1, 2), prototypes, compute_mode="donot_use_mm_for_euclid_dist")

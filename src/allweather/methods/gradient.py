@@ -48,7 +48,7 @@ class GradientMethod(Adaptation):
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "sgd":
             return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        betas = (self.momentum, 0.999)
+        betas = (float(self.momentum), 0.999)
         return torch.optim.Adam(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay, fused=True)
 
     def learning_rate(self, update: int) -> float:

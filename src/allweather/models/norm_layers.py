@@ -20,7 +20,7 @@ def is_norm_layer(module: nn.Module) -> bool:
     That form is BatchNorm's statistics, or a name with "norm" in it and no parameters but scales and shifts, one
     number per channel each. Layers that TorchScript compiled are told by it too, as their classes are gone.
     """
-    if isinstance(module, NORM_LAYERS) or has_own_statistics(module):
+    if isinstance(module, NORM_LAYERS) or _holds_statistics(module):
         return True
     own = dict(module.named_parameters(recurse=False))
     if not own or not own.keys() <= AFFINE or len(own) != len(list(module.parameters())):
@@ -30,8 +30,17 @@ def is_norm_layer(module: nn.Module) -> bool:
 
 
 def has_own_statistics(module: nn.Module) -> bool:
-    """Whether the module is a BatchNorm of a class that is not PyTorch's, such as one whose affine part is frozen."""
-    if isinstance(module, (*NORM_LAYERS, ScriptModule)):
+    """Whether the module is a BatchNorm of a class that is not PyTorch's, such as one whose affine part is frozen.
+
+    What only holds the tensors is none, as in an exported program, whose graph calls no layer.
+    """
+    if isinstance(module, NORM_LAYERS) or not _holds_statistics(module):
+        return False
+    return type(module).forward is not nn.Module.forward
+
+
+def _holds_statistics(module: nn.Module) -> bool:
+    if isinstance(module, ScriptModule):
         return False
     buffers = dict(module.named_buffers(recurse=False))
     mean, var = (buffers.get(name) for name in STATISTICS)

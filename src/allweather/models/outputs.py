@@ -1,6 +1,7 @@
 """The logits within whatever a network returns, and what is refused because it holds none."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def find_logits(returned: Any, output: Output | None, channels: int, name: str) 
         )
     raise NetworkError(
         f"{name}: expected logits B×{channels}×h×w from the network, got {_described(returned)}. Say where they are: "
-        "Segmenter.wrap(network, output=…), an index, a key, or a function of what the network returns."
+        "Segmenter.wrap(network, output=…), an index, a key or attribute, or a function of what the network returns."
     )
 
 
@@ -88,7 +89,7 @@ def check_scale(logits: Tensor, probabilities: bool, name: str) -> None:
 
 def _named(returned: Any, output: Output, name: str) -> Any:
     if isinstance(output, bool) or not (isinstance(output, (int, str)) or callable(output)):
-        raise SettingsError(f"{name}: output is an index, a key or a function, got {output!r}.")
+        raise SettingsError(f"{name}: output is an index, a key, an attribute or a function, got {output!r}.")
     if isinstance(returned, Tensor) and not callable(output):
         raise SettingsError(f"{name}: output={output!r}, but the network returns one tensor. Leave `output` out.")
     if callable(output):
@@ -132,6 +133,8 @@ def _entries(returned: Any) -> dict[Any, Any]:
         return dict(returned)
     if isinstance(returned, (tuple, list)):
         return dict(enumerate(returned))
+    if is_dataclass(returned):  # one with __slots__ has no vars
+        return {field.name: getattr(returned, field.name) for field in fields(returned)}
     return dict(vars(returned)) if hasattr(returned, "__dict__") and not isinstance(returned, Tensor) else {}
 
 

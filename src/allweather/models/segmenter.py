@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any, cast
 
 import torch
@@ -47,11 +48,14 @@ class Preprocessing:
     logit_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0 or self.value_range <= 0:
+        numbers = *self.mean, *self.std, self.value_range
+        if len(numbers) != 7 or len(self.std) != 3 or min(numbers[3:]) <= 0 or not all(map(isfinite, numbers)):
             raise SettingsError(
                 f"expected mean and std of three channels, std and value_range above 0; got mean={self.mean}, "
                 f"std={self.std}, value_range={self.value_range}."
             )
+        if not isinstance(self.size_multiple, int) or self.size_multiple < 1:
+            raise SettingsError(f"size_multiple: expected a whole number of at least 1, got {self.size_multiple!r}.")
         if self.value_range <= 1 and max(map(abs, (*self.mean, *self.std))) > _LARGEST:
             raise SettingsError(
                 f"expected mean and std on the [0, 1] scale, got mean={self.mean}, std={self.std}: divide by 255, or "
@@ -225,7 +229,7 @@ class Segmenter(nn.Module):
             network: any `nn.Module` that returns logits B×C×h×w, at any size.
             classes: the class set, in the order of the logits; a `ClassSet`.
             mean, std: three numbers, in the channel order that the network sees, on the scale of `value_range`;
-                ImageNet's where None.
+                ImageNet's where None, in that order too.
             value_range: 1 for a network trained on values in [0, 1], 255 for one trained on bytes.
             bgr: whether the network sees blue first.
             size_multiple: height and width are padded to a multiple of this, by repeating edge pixels.
@@ -250,15 +254,16 @@ class Segmenter(nn.Module):
                 f"expected a network, an instance of torch.nn.Module, got {network!r}. For a class, call it first."
             )
         preprocessing = Preprocessing(
-            mean=_scaled(mean, IMAGENET_MEAN, value_range),
-            std=_scaled(std, IMAGENET_STD, value_range),
+            mean=_scaled("mean", mean, IMAGENET_MEAN, value_range, bgr),
+            std=_scaled("std", std, IMAGENET_STD, value_range, bgr),
             value_range=value_range,
             bgr=bgr,
             size_multiple=size_multiple,
             align_corners=align_corners,
             probabilities=probabilities,
         )
-        if value_range > _LARGEST and 0 < max(preprocessing.mean) <= 1 and max(preprocessing.std) <= 1:
+        small = mean is not None and 0 < max(preprocessing.mean) <= 1
+        if value_range > _LARGEST and small and (std is None or max(preprocessing.std) <= 1):
             raise SettingsError(
                 f"expected mean and std on the scale 0..{value_range:g}, got mean={preprocessing.mean}, "
                 f"std={preprocessing.std}: multiply by {value_range:g}, or leave value_range out."
@@ -352,7 +357,12 @@ def _precision(network: nn.Module, otherwise: torch.dtype) -> torch.dtype:
 
 
 def _scaled(
-    given: Sequence[float] | None, imagenet: tuple[float, float, float], value_range: float
+    what: str, given: Sequence[float] | None, imagenet: tuple[float, float, float], value_range: float, bgr: bool
 ) -> tuple[float, float, float]:
-    values = [value * value_range for value in imagenet] if given is None else [float(value) for value in given]
-    return cast(tuple[float, float, float], tuple(values))
+    """The numbers given, or ImageNet's on the scale and in the order that the network sees."""
+    if given is None:
+        return cast(tuple[float, float, float], tuple(v * value_range for v in (imagenet[::-1] if bgr else imagenet)))
+    try:
+        return cast(tuple[float, float, float], tuple(float(value) for value in given))
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{what}: expected three numbers, one per channel, got {given!r}.") from error

@@ -95,13 +95,18 @@ def _tensor(value: Any) -> Tensor:
     if isinstance(value, np.ndarray):
         return _from_array(value)
     if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_meta:
+            kind = "a tensor on meta, which has no values" if value.is_meta else f"one of layout {value.layout}"
+            raise InputError(f"expected {EXPECTED}; got {kind}.")
         return value
     inner = f" Pass its `.image`: {type(value).__name__} is no picture itself." if hasattr(value, "image") else ""
     raise InputError(f"expected {EXPECTED}, or a list of pictures; got {type(value).__name__}.{inner}")
 
 
 def _from_array(array: np.ndarray) -> Tensor:
-    if array.dtype.kind not in "uifb":
+    if np.ma.is_masked(array):
+        raise InputError(f"expected {EXPECTED}; got an array with masked values. Fill them first: array.filled(0).")
+    if array.dtype.kind not in "uifb" or array.dtype.itemsize > 8:
         raise InputError(f"expected {EXPECTED}; got an array of {array.dtype}.")
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     return torch.from_numpy(np.array(native) if _borrowed(native) else native)

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError, InputError, NotFiniteError, SettingsError
+from allweather.errors import AllWeatherError, InputError, NotFiniteError, SettingsError, first_line
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import batch_in_parts, moving_statistics, own_statistics, replaces_statistics
 from allweather.methods.option import is_set
@@ -325,12 +325,13 @@ class AdaptedNetwork:
             seen = view.of(images)
             try:
                 return view.back(predict(seen), images.shape[2:])
-            except (RuntimeError, ValueError, InputError) as error:
+            except (RuntimeError, ValueError, AssertionError, InputError) as error:
                 if view.scale == 1 or isinstance(error, NotFiniteError):
                     raise
                 height, width = seen.shape[2:]
                 raise SettingsError(
-                    f"views: the network does not take the image at x{view.scale:g}, {width}x{height} ({error}); "
+                    f"views: the network does not take the image at x{view.scale:g}, {width}x{height} "
+                    f"({first_line(error)}); "
                     "views=plain,gamma-mirror leaves that view out."
                 ) from error
 

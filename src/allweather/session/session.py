@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
+from torch.jit import ScriptModule
 
 from allweather.errors import CheckpointError, NotFiniteError, SettingsError, unknown
 from allweather.finite import all_finite
@@ -195,6 +196,8 @@ class Session(Streaming, HandsBack):
     def __getstate__(self) -> dict[str, Any]:
         if self.compile:
             raise SettingsError("a compiled session cannot be copied or pickled. Use save and load, or compile=False.")
+        if any(isinstance(module, ScriptModule) for module in self.model.modules()):
+            raise SettingsError("a session of a TorchScript network cannot be copied or pickled. Use save and load.")
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
