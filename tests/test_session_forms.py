@@ -9,7 +9,8 @@ import torch
 from tiny import CLASSES, TinyNetwork, frames, moved_names, tiny
 from torch import Tensor, nn
 
-from allweather import Segmenter, Session, methods
+from allweather import Segmenter, Session, load_model, methods
+from allweather.data.scenes import render
 from allweather.methods.parameters import with_parameters
 
 
@@ -104,3 +105,11 @@ def test_values_stand_in_for_a_parameter_wherever_it_is() -> None:
     with torch.no_grad():
         shared.copy_(value)
     assert torch.equal(found, model(image))
+
+
+def test_pixels_give_the_same_bits_in_whatever_layout_they_lie() -> None:
+    model, image = load_model("demo:streetnet"), render(1, "fog", (128, 64)).image()
+    first, last = (Session(model, methods.make("mall-domain")) for _ in range(2))
+    for _ in range(2):
+        pixels = image.movedim(0, -1).contiguous().numpy()
+        assert torch.equal(first(image).logits, last(pixels).logits)

@@ -334,9 +334,8 @@ class Session(Streaming, HandsBack):
         images, single = as_images(pictures)
         device = self._adapted.device(images.device)
         images = images.detach().to(device, torch.float32, copy=True)  # a camera may write the next frame there
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images), single
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format  # whatever the caller's was
+        return Batch(images.contiguous(memory_format=layout)), single
 
     def _start(self) -> None:
         """Random numbers and guard as they are before the first image."""
