@@ -95,7 +95,9 @@ def test_frames_are_resampled_as_the_authors_do_unless_told(
         raise AllWeatherError("far enough")
 
     monkeypatch.setattr(opening, "open_files", far_enough)
-    monkeypatch.setattr("sys.argv", ["allweather", "adapt", ".", "--model", "dannet:pspnet", "--out", "o", *options])
+    monkeypatch.setattr(
+        "sys.argv", ["allweather", "adapt", "frames", "--model", "dannet:pspnet", "--out", "o", *options]
+    )
     with pytest.raises(SystemExit):
         main()
     assert asked == [expected]
