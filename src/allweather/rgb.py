@@ -125,7 +125,7 @@ def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
             "the camera gives 12 bits, save values · 16; if it gives 14, values · 4.",
             stacklevel=2,
         )  # of one text, so that a stream of them is told once
-    top = 1.0 if floats else float(DEEP_TOP)
+    top = 1 if floats else DEEP_TOP
     return np.clip(values.astype(np.float64) * (255 / top), 0, 255).round().astype(np.uint8)
 
 

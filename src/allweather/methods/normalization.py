@@ -1,6 +1,6 @@
 """BatchNorm statistics at test time: the source's, the test images', a mixture, or a running average."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any, ClassVar, Literal, cast
@@ -113,7 +113,7 @@ class TestTimeStatistics(_BatchNorm):
     mode: BNMode
     share: float
     moving: bool
-    forward_of_layer: ClassVar[Callable[..., Tensor]]  # the forward of the class that was adopted
+    ordinary: ClassVar[bool]  # whether the forward of the class that was adopted is PyTorch's own
     parts: int = 1
     seen: tuple[Tensor, Tensor] | None  # mean and variance of the first batch since they were last taken, while moving
 
@@ -141,7 +141,7 @@ class TestTimeStatistics(_BatchNorm):
 
     def _by_this_batch(self, input: Tensor) -> Tensor:
         """Normalised by the input's own statistics, through which its gradient goes."""
-        quick = type(self).forward_of_layer is _BatchNorm.forward and _OfBatch.takes(input)
+        quick = self.ordinary and _OfBatch.takes(input)
         if quick or (self.moving and self.seen is None):
             seen = moments(input.detach().to(cast(Tensor, self.running_mean).dtype))
             if self.moving and self.seen is None:
@@ -171,7 +171,7 @@ class TestTimeStatistics(_BatchNorm):
 
     def _with_statistics(self, input: Tensor, mean: Tensor | None, var: Tensor | None) -> Tensor:
         """The layer's own forward under other statistics; None for both means the input's own."""
-        if type(self).forward_of_layer is _BatchNorm.forward and not self.training:
+        if self.ordinary and not self.training:
             own = mean is None
             return functional.batch_norm(input, mean, var, self.weight, self.bias, own, 0.0, self.eps)
         kept = self.running_mean, self.running_var
@@ -251,4 +251,6 @@ def _rebuilt(layer: type[nn.Module]) -> nn.Module:
 
 @cache
 def _adopted_class(layer: type[_BatchNorm]) -> type[_BatchNorm]:
-    return type(f"TestTime{layer.__name__}", (TestTimeStatistics, layer), {"forward_of_layer": layer.forward})
+    return type(
+        f"TestTime{layer.__name__}", (TestTimeStatistics, layer), {"ordinary": layer.forward is _BatchNorm.forward}
+    )

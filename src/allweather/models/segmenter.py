@@ -48,8 +48,9 @@ class Preprocessing:
     logit_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        numbers = *self.mean, *self.std, self.value_range
-        if len(numbers) != 7 or len(self.std) != 3 or min(numbers[3:]) <= 0 or not all(map(isfinite, numbers)):
+        above, numbers = (*self.std, self.value_range), (*self.mean, *self.std, self.value_range)
+        three = len(self.mean) == len(self.std) == 3
+        if not three or min(above) <= 0 or not all(map(isfinite, numbers)):
             raise SettingsError(
                 f"expected mean and std of three channels, std and value_range above 0; got mean={self.mean}, "
                 f"std={self.std}, value_range={self.value_range}."

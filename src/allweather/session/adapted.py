@@ -331,8 +331,7 @@ class AdaptedNetwork:
                 height, width = seen.shape[2:]
                 raise SettingsError(
                     f"views: the network does not take the image at x{view.scale:g}, {width}x{height} "
-                    f"({first_line(error)}); "
-                    "views=plain,gamma-mirror leaves that view out."
+                    f"({first_line(error)}); views=plain,gamma-mirror leaves that view out."
                 ) from error
 
     @contextmanager
