@@ -4,14 +4,15 @@
 
 Every frame is a scene of its own. Six kinds of weather come up, are strongest half-way and go again, a hundred frames
 each; that makes a pass, and five passes follow each other. Every method predicts the plain view (others cost much and
-move nothing); those that could return to the source after each image do not. Networks already in the file are kept.
+move nothing); those that could return to the source after each image do not. What the file holds already is kept, so a
+run that stopped goes on with the method that was under way.
 """
 
 import argparse
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,42 +59,43 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    torch.manual_seed(0)
-    kept = json.loads(options.json.read_text())["networks"] if options.json and options.json.exists() else {}
+    kept = _read_kept(options.json, options.frames)
     for name in options.networks.split(","):
-        if name not in kept:
-            kept[name] = measure(name, options.methods.split(","), options.frames)
-        head = {"benchmark": "long-stream", "frames": options.frames, "pass": PASS, "versions": versions()}
-        hand_out(spell_lines({**head, "networks": kept}), options.json)
+        for label in options.methods.split(","):
+            if label not in kept.setdefault(name, {}):
+                kept[name][label] = measure(name, label, options.frames)
+                kept[name] = {method: kept[name][method] for method in METHODS if method in kept[name]}
+                head = {"benchmark": "long-stream", "frames": options.frames, "pass": PASS, "versions": versions()}
+                hand_out(spell_lines({**head, "networks": kept}), options.json)
 
 
-def measure(name: str, chosen: Sequence[str], frames: int) -> dict[str, Any]:
-    """mIoU in % over each pass, for each method, and the decisions."""
+def _read_kept(path: Path | None, frames: int) -> dict[str, dict[str, Any]]:
+    """What the file holds by network and method."""
+    if path is None or not path.exists():
+        return {}
+    record = json.loads(path.read_text())
+    if record["frames"] != frames:
+        raise SystemExit(f"{path} holds streams of {record['frames']} frames, not {frames}: name another file.")
+    found: dict[str, dict[str, Any]] = record["networks"]
+    return found
+
+
+def measure(name: str, label: str, frames: int) -> dict[str, Any]:
+    """The method's mIoU in % over each pass, and its decisions."""
+    torch.manual_seed(0)
     weights = NETWORKS[name]
     path = None if weights is None else Path(os.environ["ALLWEATHER_ASSETS"]) / "weights" / weights
     model = load_model(name, weights=path)
-    sessions = {label: Session(model, methods.make(label, settings=METHODS[label], model=model)) for label in chosen}
-    matrices = {label: [ConfusionMatrix(len(CITYSCAPES)) for _ in range(0, frames, PASS)] for label in chosen}
-    decisions: dict[str, list[Decision]] = {label: [] for label in chosen}
+    session = Session(model, methods.make(label, settings=METHODS[label], model=model))
+    matrices = [ConfusionMatrix(len(CITYSCAPES)) for _ in range(0, frames, PASS)]
+    decisions: list[Decision] = []
     for number, (image, truth) in enumerate(drive(frames)):
-        for label, session in sessions.items():
-            result = session(image)
-            decisions[label].append(result.decision)
-            matrices[label][number // PASS].update(labels_at(result.logits, SIZE).astype(int), truth)
+        result = session(image)
+        decisions.append(result.decision)
+        matrices[number // PASS].update(labels_at(result.logits, SIZE).astype(int), truth)
         if number % 100 == 99:
-            print(
-                name,
-                number + 1,
-                {label: round(100 * found[number // PASS].mean_iou, 1) for label, found in matrices.items()},
-                flush=True,
-            )
-    return {
-        label: {
-            "mIoU": [round(100 * matrix.mean_iou, 2) for matrix in matrices[label]],
-            "decisions": count(decisions[label]),
-        }
-        for label in chosen
-    }
+            print(name, label, number + 1, round(100 * matrices[number // PASS].mean_iou, 1), flush=True)
+    return {"mIoU": [round(100 * matrix.mean_iou, 2) for matrix in matrices], "decisions": count(decisions)}
 
 
 def drive(frames: int) -> Iterator[tuple[Tensor, np.ndarray]]:

@@ -1,5 +1,8 @@
 """The long stream: weather that comes and goes, one confusion matrix a pass, and what its table says of decay."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -31,10 +34,36 @@ def test_weather_is_strongest_half_way_and_every_frame_is_a_scene_of_its_own(mon
 def test_a_pass_has_a_figure_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_stream, "SIZE", (64, 32))
     monkeypatch.setattr(long_stream, "PASS", 2)
-    found = long_stream.measure("demo:streetnet", ["source", "mall-domain"], 4)
+    found = {label: long_stream.measure("demo:streetnet", label, 4) for label in ("source", "mall-domain")}
     assert {label: len(row["mIoU"]) for label, row in found.items()} == {"source": 2, "mall-domain": 2}
     assert all(0 < value <= 100 for row in found.values() for value in row["mIoU"])
     assert sum(found["mall-domain"]["decisions"].values()) == 4
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def measure(name: str, label: str, frames: int) -> dict[str, object]:
+        asked.append(label)
+        if label == "cotta":
+            raise KeyboardInterrupt
+        return {"mIoU": [1.0], "decisions": {}}
+
+    kept = tmp_path / "long.json"
+    arguments = ["long_stream", "--networks", "demo:streetnet", "--frames", "600", "--json", str(kept)]
+    monkeypatch.setattr(long_stream, "measure", measure)
+    monkeypatch.setattr("sys.argv", arguments)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            long_stream.main()
+    assert asked == ["source", "tent", "cotta", "cotta"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--methods", "mall-domain,rotta"])
+    long_stream.main()
+    found = json.loads(kept.read_text())["networks"]["demo:streetnet"]
+    assert list(found) == ["source", "tent", "rotta", "mall-domain"]
+    monkeypatch.setattr("sys.argv", ["long_stream", "--frames", "1200", "--json", str(kept)])
+    with pytest.raises(SystemExit, match="holds streams of 600 frames, not 1200"):
+        long_stream.main()
 
 
 def test_the_table_tells_gains_and_what_the_last_pass_lost(monkeypatch: pytest.MonkeyPatch) -> None:
