@@ -19,6 +19,7 @@ from serving import encoded
 from tiny import frames, tiny
 
 from allweather import methods
+from allweather.errors import CheckpointError
 from allweather.models.segmenter import Segmenter
 from allweather.serve import Limits, application
 from allweather.session import Session
@@ -139,6 +140,29 @@ def test_what_nobody_uses_is_freed() -> None:
         threading.Event().wait(0.1)
         serving.sweep()
         assert len(serving.streams) == 0
+
+
+def test_a_stream_that_cannot_be_saved_is_not_put_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: Session, path: Path) -> None:
+        raise CheckpointError(f"{path} cannot be written: no space left.")
+
+    whole = alone(PICTURES[:4])
+    with client(limits=Limits(streams=1, idle=0.05), sessions=tmp_path) as served:
+        serving = served.app.state.serving  # type: ignore[attr-defined]
+        ask(served, PICTURES[0], stream="old")
+        with monkeypatch.context() as patched:
+            patched.setattr(Session, "save", full)
+            threading.Event().wait(0.1)
+            serving.sweep()
+            refused = ask(served, PICTURES[0], stream="new")
+            assert refused.status_code == 429 and "cannot be saved" in refused.json()["error"]
+            assert "no space left" in caplog.text
+            for number in (1, 2):
+                assert np.array_equal(labels(ask(served, PICTURES[number], stream="old")), whole[number])
+        assert ask(served, PICTURES[0], stream="new").status_code == 200
+        assert np.array_equal(labels(ask(served, PICTURES[3], stream="old")), whole[3])
 
 
 def test_too_much_at_once_is_answered_429() -> None:

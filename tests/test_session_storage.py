@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from allweather import apply_delta, methods
 from allweather.classes import ClassSet
 from allweather.errors import AllWeatherError, CheckpointError
+from allweather.methods.option import option
+from allweather.methods.tent import Tent
 from allweather.models.segmenter import AdaptationFacts, Preprocessing, Segmenter, Window
 from allweather.session import Guard, Session, Shift
 from allweather.session.saved import open_saved
@@ -213,6 +216,22 @@ def test_the_same_weights_under_another_meaning_are_refused(changed: Any, word: 
         session.load(path)
     with pytest.raises(CheckpointError, match=f"was saved with {word}"):
         open_saved(path, model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windowed(Tent):
+    window: int = option(8, "frames that it looks back", low=1)
+
+
+def test_a_field_named_as_a_networks_fact_hides_neither(tmp_path: Path) -> None:
+    model, cut = tiny("batchnorm"), tiny("batchnorm")
+    cut.window = Window(48, 24)
+    Session(model, Windowed()).save(tmp_path / "s.safetensors")
+    Session(model, Windowed()).load(tmp_path / "s.safetensors")
+    with pytest.raises(CheckpointError, match=r"method\.window=8, this session has method\.window=9"):
+        Session(model, Windowed(window=9)).load(tmp_path / "s.safetensors")
+    with pytest.raises(CheckpointError, match="saved with window=None"):
+        Session(cut, Windowed()).load(tmp_path / "s.safetensors")
 
 
 def test_shift_detection_with_another_threshold_is_refused_by_name(tmp_path: Path) -> None:

@@ -204,17 +204,23 @@ class Streams:
                 f"{self.limits.streams} streams have a session already. Remove one (DELETE /v1/streams/NAME), or wait "
                 f"until one has been idle for {self.limits.idle:g} seconds."
             )
-        self._put_away(idle[0][1])
+        if not self._put_away(idle[0][1]):
+            raise BusyError(
+                f"{self.limits.streams} streams have a session already, and the one that has been idle longest cannot "
+                f"be saved to make room: see the server's log. Remove one (DELETE /v1/streams/NAME)."
+            )
 
     def _put_away(self, name: str) -> bool:
-        """Frees a stream; False where its session should have been saved and could not be."""
-        stream, path = self._streams.pop(name), self._path(name)
+        """Frees a stream; one that should be saved and cannot be stays, and says so."""
+        stream, path = self._streams[name], self._path(name)
         if path is not None and stream.session is not None:
             try:
                 stream.session.save(path)
             except CheckpointError as error:
                 LOG.error("stream %s could not be saved: %s", name, error)
+                stream.used = self._clock()  # tried again when it has been idle for as long once more
                 return False
+        del self._streams[name]
         return True
 
     def _forget(self, name: str, stream: Stream) -> None:

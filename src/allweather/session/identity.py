@@ -12,14 +12,19 @@ _FORMAT = "4"  # of saved sessions
 
 def identity_of(settings: Mapping[str, Any], adapted: AdaptedNetwork) -> dict[str, str]:
     """The network and its meaning, and `Session.settings` one by one; but for those that change no state."""
-    return {
+    found = {
         "format": _FORMAT,
         "network": adapted.model.name,
         "weights": adapted.source_digest,
         "device": adapted.device().type,
         **{name: str(settings[name]) for name in ("adapt_when", "precision", "seed")},
         **_meaning(adapted.model),
-        **{name: str(value) for name, value in settings["method"].items()},
+    }
+    # a field of somebody's own method may bear one of these names
+    method = {f"method.{name}" if name in found else name: str(value) for name, value in settings["method"].items()}
+    return {
+        **found,
+        **method,
         **{
             f"{group}.{name}": str(value)
             for group in ("guard", "shift")
