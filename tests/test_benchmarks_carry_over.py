@@ -69,6 +69,9 @@ def test_tables_tell_confirming_networks_apart(found: list[dict[str, Any]]) -> N
     leads = carry_over.leads(found)
     assert "mall-domain over mall-domain ncut_weight=0" in leads and "mall-sample over mall-domain" not in leads
     assert len(carry_over.every_cell(found).splitlines()) == 2 + len(found)
+    for cell, lead in zip(found, ([-0.5, -1.0, 0.1], [-0.5, -1.0, 0.4]), strict=True):  # −1.0 + 2 · 0.4 is over −0.3
+        cell["leads"]["mall-sample"]["tent"] = lead
+    assert "| mall-sample over tent | -0.50 | -1.00 ± 0.21 | -0.50 | 2 of 2 (1) |" in carry_over.leads(found)
 
 
 def test_parts_are_ordered_by_what_the_whole_gives_over_the_rest() -> None:
