@@ -182,14 +182,18 @@ def adapt_io() -> str:
     if found is None:
         return "not measured"
     heads = ["network", "input and output", "one after another", "adapt"]
-    lines = [f"| method | {' | '.join(heads)} | over the larger part | peak, MiB |", "|---" * (len(heads) + 3) + "|"]
+    lines = [
+        f"| method | {' | '.join(heads)} | over the larger part | peak above its start, MiB |",
+        "|---" * (len(heads) + 3) + "|",
+    ]
     for name, row in found["rows"].items():
         times = " | ".join(f"{row['ms_per_frame'][head.replace(' ', '_')]:.0f}" for head in heads)
         lines.append(f"| {name} | {times} | {row['over_larger']:.2f}× | {row['peak_mib']} |")
     about = (
-        f"Milliseconds per frame: {found['frames']} frames of {found['stored']}, {found['model']} at {found['size']}, "
+        f"Milliseconds per frame: {found['frames']} frames of {found['stored']}, {found['model']} at {found['size']}"
     )
-    return "\n".join([*lines, "", f"{about}{found['versions']['machine']} each for network and files."])
+    peak = "The peak is what came beyond what the process held when the row began; rows follow each other in it."
+    return "\n".join([*lines, "", f"{about}, {found['versions']['machine']} each for network and files. {peak}"])
 
 
 def all_methods() -> str:

@@ -17,7 +17,7 @@ from command_line import Done, allweather
 from allweather.app.verbs import make_app
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = ("allweather", "python", "pip", "make", ".venv/bin/pip", "curl", "uvicorn")
+PROGRAMS = ("allweather", "python", "pip", "make", "curl", "uvicorn", "source")
 SHOWN = ("text", "bibtex", "{toctree}", "{include}", "{eval-rst}", "{command-line}")  # kinds of blocks that run nothing
 
 
@@ -126,11 +126,11 @@ def _command_faults(line: str, files: dict[str, str]) -> Iterator[str]:
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         yield from (f"{line}: no such target" for word in arguments if "=" not in word and word not in targets)
-    elif program.endswith("pip"):
+    elif program == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         named = [extra for group in re.findall(r"\[([\w,-]+)\]", line) for extra in group.split(",")]
         yield from (f"{line}: no such extra '{extra}'" for extra in named if extra not in extras)
-    elif program in ("curl", "uvicorn"):
+    elif program in ("curl", "uvicorn", "source"):
         return  # of others
     elif arguments[0] == "-m":
         place = ROOT / f"{arguments[1].replace('.', '/')}.py"
