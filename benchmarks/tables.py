@@ -87,7 +87,9 @@ def ncut() -> str:
     heads = ["pixels", "threads", "", "make it, ms", "filter alone, ms", "loss and gradient, ms", "gradient error"]
     rows = [_ncut_cells(row, found["versions"]["machine"]) for row in found["rows"]]
     exponents = ", ".join(f"{name} {value:.2f}" for name, value in found["slopes"].items())
-    said = f"Exponent of time in pixels: {exponents}. {found['versions']['machine']}."
+    said = (
+        f"Exponent of time in pixels: {exponents}. Calls of over 3 s were timed once. {found['versions']['machine']}."
+    )
     return "\n\n".join([markdown_table([*heads, "peak over the scores, making / step"], rows), *_paired(found), said])
 
 

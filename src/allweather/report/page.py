@@ -59,7 +59,9 @@ figure svg { width: 100%; height: auto; background: #fff; border-radius: 3px; di
 @media print {
   :root { color-scheme: light; } body { font-size: 10.5pt; max-width: none; padding: 0; } nav { display: none; }
   .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: .12rem .3rem; }
-  th:first-child, td:first-child { position: static; min-width: 0; }
+  th:first-child, td:first-child { position: static; min-width: 4.5rem; }
+  thead .n { white-space: normal; }
+  .key i { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   h2, h3, thead { break-after: avoid; } figure, tr { break-inside: avoid; } .figures figure { width: 47%; }
 }
 """
