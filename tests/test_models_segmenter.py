@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from allweather import CITYSCAPES, Segmenter, list_models, load_model
-from allweather.errors import AllWeatherError, InputError, NetworkError
+from allweather import CITYSCAPES, Segmenter, Session, list_models, load_model
+from allweather.errors import AllWeatherError, InputError, NetworkError, SettingsError
 from allweather.models.catalogue import find_entry
-from allweather.models.segmenter import Preprocessing
+from allweather.models.segmenter import AdaptationFacts, Preprocessing, Window
 
 
 class Seen(nn.Module):
@@ -71,6 +71,98 @@ def test_extra_logits_are_dropped() -> None:
 def test_what_does_not_fit_is_named(network: nn.Module, images: Tensor, message: str) -> None:
     with pytest.raises(AllWeatherError, match=message):
         Segmenter.wrap(network)(images)
+
+
+UNIT = torch.linspace(0, 1, 192).view(1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ((UNIT * 255).byte(), r"in floating point, got torch.uint8. Bytes are: images.float\(\) / 255"),
+        ((UNIT * 255).long(), "in floating point, got torch.int64"),
+        (UNIT > 0.5, "in floating point, got torch.bool"),
+        (UNIT.cfloat(), "in floating point, got torch.complex64"),
+        (UNIT.numpy(), "as a tensor, got ndarray"),
+        ([UNIT], "as a tensor, got list"),
+        (UNIT * 255, r"got 0\.\.255, which looks like 0\.\.255: divide by 255\.$"),
+        ((UNIT - 0.5) / 0.25, "look normalised already"),
+    ],
+)
+def test_what_are_no_floats_of_the_unit_range_is_refused(images: Any, message: str) -> None:
+    model = Segmenter.wrap(Seen())
+    for _ in range(2):
+        with pytest.raises(InputError, match=message):
+            model(images)
+    assert not model.network.input.numel(), "the network never saw them"
+    assert model(UNIT).shape == (1, 19, 8, 8)
+
+
+def test_pixels_are_looked_at_in_the_first_call_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Tensor] = []
+    model = Segmenter.wrap(nn.Conv2d(3, 19, 1))
+    plain = torch.aminmax
+    monkeypatch.setattr(torch, "aminmax", lambda values: looks.append(values) or plain(values))
+    for _ in range(3):
+        model(UNIT)
+    assert len(looks) == 1
+
+
+FORMS: dict[str, tuple[Callable[[Segmenter], Any], str]] = {  # of a network that normalises pixels itself
+    "itself": (lambda model: model, "a Segmenter already: use it as it is"),
+    "compiled": (lambda model: torch.compile(model, backend="eager"), "within torch.compile or DataParallel"),
+    "data parallel": (nn.DataParallel, "within torch.compile or DataParallel"),
+    "traced": (lambda model: torch.jit.trace(model, UNIT, check_trace=False), "traced or exported"),
+    "exported": (lambda model: torch.export.export(model, (UNIT,)).module(), "traced or exported"),
+    "a program": (lambda model: torch.export.export(model, (UNIT,)), "expected a network, an instance of torch.nn"),
+    "a session": (lambda model: Session(model, "source"), "got Session.* Pass the module itself"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("form", FORMS)
+def test_a_segmenter_is_not_wrapped_again(form: str) -> None:
+    make, message = FORMS[form]
+    made = make(Segmenter.wrap(nn.Conv2d(3, 19, 1)).eval())
+    for take in (Segmenter, Segmenter.wrap):
+        with pytest.raises(NetworkError, match=message):
+            take(made)
+    if form not in ("itself", "a program", "a session"):
+        with pytest.raises(NetworkError, match=f"Session: expected a Segmenter, got a .*{message}"):
+            Session(made, "source")
+
+
+def test_a_network_of_several_segmenters_is_a_network() -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(Segmenter.wrap(nn.Conv2d(3, 19, 1)) for _ in range(2))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.stack([part(images) for part in self.parts]).mean(0)
+
+    network = Mean()
+    model = Segmenter.wrap(network, mean=(0.0,) * 3, std=(1.0,) * 3)
+    torch.testing.assert_close(model(UNIT), network(UNIT))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AdaptationFacts(bn_share=-1), "AdaptationFacts.bn_share: expected a number at least 0 and at most 1"),
+        (lambda: AdaptationFacts(bn_share=5), "bn_share: .* got 5"),
+        (lambda: AdaptationFacts(bn_share="x"), "bn_share: .* got 'x'"),
+        (lambda: AdaptationFacts(bn_share=float("nan")), "bn_share: .* got nan"),
+        (lambda: AdaptationFacts(frozen_affine="no"), "frozen_affine: expected True or False"),
+        (lambda: Window(8, 0), "Window.stride: expected a whole number at least 1, got 0"),
+        (lambda: Preprocessing(input_scale=0), "input_scale: expected a number above 0, got 0"),
+        (lambda: Preprocessing(logit_weights=("a",)), "logit_weights: expected a number, got 'a'"),
+        (lambda: Preprocessing(mean=5), "mean: expected 3 numbers, got 5"),
+    ],
+)
+def test_facts_of_a_network_that_make_no_sense_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make()
 
 
 class Answer(nn.Module):
@@ -199,15 +291,21 @@ def test_logits_where_a_softmax_was_promised_are_refused() -> None:
         ({"mean": (123.7, 116.3, 103.5)}, "divide by 255, or pass value_range=255"),
         ({"mean": (0, 0, 0), "std": (57.0, 57.0, 57.0)}, "divide by 255, or pass value_range=255"),
         ({"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "value_range": 255}, "multiply by 255, or leave"),
-        ({"std": (1.0, 0.0, 1.0)}, "std and value_range above 0"),
-        ({"mean": (0.5, 0.5)}, "three channels"),
-        ({"value_range": 0}, "value_range above 0"),
+        ({"std": (1.0, 0.0, 1.0)}, "std: expected a number above 0, got 0.0"),
+        ({"mean": (0.5, 0.5)}, "mean: expected 3 numbers"),
+        ({"value_range": 0}, "value_range: expected a number above 0, got 0"),
+        ({"value_range": "255"}, "value_range: expected a number above 0, got '255'"),
         ({"mean": (0.5, 0.5, 0.5), "value_range": 255}, "multiply by 255, or leave"),
-        ({"mean": (float("nan"),) * 3}, "three channels"),
-        ({"value_range": float("nan")}, "value_range above 0"),
+        ({"mean": (float("nan"),) * 3}, "mean: expected a number, got nan"),
+        ({"value_range": float("nan")}, "value_range: expected a number above 0"),
         ({"mean": 0.5}, "mean: expected three numbers, one per channel, got 0.5"),
-        ({"size_multiple": 0}, "size_multiple: expected a whole number of at least 1, got 0"),
+        ({"size_multiple": 0}, "size_multiple: expected a whole number at least 1, got 0"),
         ({"size_multiple": 2.5}, "size_multiple: expected a whole number"),
+        ({"size_multiple": True}, "size_multiple: expected a whole number"),
+        ({"align_corners": 1}, "align_corners: expected True or False, got 1"),
+        ({"bgr": "no"}, "bgr: expected True or False, got 'no'"),
+        ({"extra_logits": -1}, "extra_logits: expected a whole number at least 0, got -1"),
+        ({"extra_logits": "1"}, "extra_logits: expected a whole number"),
     ],
 )
 def test_a_normalisation_on_another_scale_is_refused(options: dict[str, Any], message: str) -> None:
@@ -260,6 +358,12 @@ def test_unknown_models_are_answered_with_the_nearest(name: str, message: str) -
     with pytest.raises(AllWeatherError) as error:
         load_model(name)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("weights", [5, True, b"w.pth"])
+def test_weights_are_a_file(weights: Any) -> None:
+    with pytest.raises(SettingsError, match="weights: expected a checkpoint's path, got"):
+        load_model("demo:streetnet", weights)
 
 
 def test_a_network_without_weights_warns() -> None:

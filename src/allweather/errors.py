@@ -59,9 +59,9 @@ def first_line(error: BaseException) -> str:
     return line[:160].rstrip(". ") + ("…" if len(line) > 160 else "")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
+def unknown(kind: str, name: object, known: Iterable[str]) -> SettingsError:
     """The error for a `name` that is not among the `known` names of a `kind`, nearest spelling first."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.4)
+    near = get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return SettingsError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}.")

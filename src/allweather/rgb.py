@@ -114,6 +114,28 @@ def _reason(path: Path, error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
 
 
+def check_unit_range(low: float, high: float, where: str = "", *, bytes_too: bool = False) -> None:
+    """Refuses RGB floats whose lowest and highest value are not in [0, 1], a little apart; not finite ones pass.
+
+    Args:
+        where: what the message begins with.
+        bytes_too: whether uint8 would do as well.
+
+    Raises:
+        InputError: saying what they look like.
+    """
+    expected = f"{where}expected RGB floats in [0, 1], got {low:.3g}..{high:.3g}"
+    if isfinite(low) and low < min(LOWEST, LOWEST * high):
+        raise InputError(
+            f"{expected}: these look normalised already. Pass the picture as it is; a network's own mean and standard "
+            "deviation are applied for you."
+        )
+    if isfinite(high) and high > HIGHEST:
+        shallow = f"0..255: divide by 255{', or pass it as uint8' if bytes_too else ''}"
+        deep = "0..65535: divide by 65535" if high > 255 else shallow
+        raise InputError(f"{expected}, which looks like {deep}.")
+
+
 def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
     """16-bit grey values, or floats in [0, 1], as uint8; those of a camera of fewer bits are warned of."""
     floats = values.dtype.kind == "f"

@@ -1,8 +1,9 @@
-"""Text as the values of a type, for arguments given on the command line or in a plan; nothing is ever evaluated."""
+"""Values as they are asked for: text as a type's, of a command line or a plan, never evaluated; numbers in a range."""
 
 from collections.abc import Callable
 from enum import Enum
-from math import isnan
+from math import inf, isfinite, isnan
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -42,6 +43,62 @@ def spell_type(kind: Any) -> str:
 def alternatives(kind: Any) -> tuple[Any, ...]:
     """The types of a union, or the one type."""
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def check_number(
+    where: str, value: Any, *, whole: bool = False, low: float = -inf, high: float = inf, above: float = -inf,
+    below: float = inf,
+) -> None:  # fmt: skip
+    """Refuses what is no finite number of a range; true and false are none.
+
+    Args:
+        where: what the value is for, as messages call it.
+        whole: whether only whole numbers will do, as integers.
+        low, high: the smallest and largest value allowed.
+        above, below: values that are not reached.
+
+    Raises:
+        SettingsError: naming `where`, the range and the value.
+    """
+    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not number or not in_range(value, low, high, above, below):
+        kind = "a whole number" if whole else "a number"
+        raise SettingsError(f"{where}: expected {kind}{spell_range(low, high, above, below)}, got {value!r}.")
+
+
+def check_numbers(where: str, values: Any, count: int | None = None, *, above: float = -inf) -> None:
+    """Refuses what is no tuple or list of finite numbers above a value, or not `count` of them.
+
+    Raises:
+        SettingsError: naming `where`, what was expected and what came.
+    """
+    wanted = "numbers" if count is None else f"{count} numbers"
+    if not isinstance(values, _LISTS) or count not in (None, len(values)):
+        raise SettingsError(f"{where}: expected {wanted}, got {values!r}.")
+    for value in values:
+        check_number(where, value, above=above)
+
+
+def check_flag(where: str, value: Any) -> None:
+    """Refuses anything but True and False.
+
+    Raises:
+        SettingsError: naming `where` and the value.
+    """
+    if not isinstance(value, bool):
+        raise SettingsError(f"{where}: expected True or False, got {value!r}.")
+
+
+def in_range(number: float, low: float, high: float, above: float, below: float = inf) -> bool:
+    """Whether the number is finite and within the bounds, `above` and `below` left out."""
+    return isfinite(number) and low <= number <= high and (above == -inf or number > above) and number < below
+
+
+def spell_range(low: float, high: float, above: float, below: float = inf) -> str:
+    """The bounds in words that follow `a number`; empty where there are none."""
+    bounds = (("above", above), ("at least", low), ("at most", high), ("below", below))
+    parts = [f"{word} {bound:g}" for word, bound in bounds if isfinite(bound)]
+    return f" {' and '.join(parts)}" if parts else ""
 
 
 def _spell(kind: Any) -> str:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 from allweather.errors import AllWeatherError
+from allweather.values import in_range, spell_range
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,12 @@ def check_ranges(holder: Any, name: str) -> None:
         AllWeatherError: naming the first field whose value does not fit.
     """
     for entry in fields(holder):
-        value = getattr(holder, entry.name)
+        value, bounds = getattr(holder, entry.name), _bounds(entry.metadata)
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, (int, float)) and not isinstance(number, bool) and not _fits(number, entry.metadata):
-                raise AllWeatherError(f"{name}.{entry.name}: expected {_range(entry.metadata)}, got {spell(value)}.")
+            if isinstance(number, (int, float)) and not isinstance(number, bool) and not in_range(number, *bounds):
+                raise AllWeatherError(
+                    f"{name}.{entry.name}: expected a finite number{spell_range(*bounds)}, got {spell(value)}."
+                )
 
 
 def check_needs(method: Any) -> None:
@@ -108,13 +111,6 @@ def spell(value: Any) -> str:
     return ",".join(map(spell, value)) if isinstance(value, tuple) else str(value)
 
 
-def _fits(number: float, limits: Any) -> bool:
-    low, high, above = limits.get("low", -inf), limits.get("high", inf), limits.get("above", -inf)
-    return isfinite(number) and low <= number <= high and (above == -inf or number > above)
-
-
-def _range(limits: Any) -> str:
-    low, high, above = limits.get("low", -inf), limits.get("high", inf), limits.get("above", -inf)
-    parts = [f"above {above:g}" if above > -inf else "", f"at least {low:g}" if low > -inf else ""]
-    parts += [f"at most {high:g}" if high < inf else ""]
-    return "a finite number " + " and ".join(part for part in parts if part) if any(parts) else "a finite number"
+def _bounds(limits: Any) -> tuple[float, float, float]:
+    """`low`, `high` and `above` of a field's metadata."""
+    return limits.get("low", -inf), limits.get("high", inf), limits.get("above", -inf)

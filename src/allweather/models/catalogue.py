@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
@@ -98,6 +99,8 @@ def load_model(
     """
     if not isinstance(name, str):
         raise _no_name(name)
+    if weights is not None and not isinstance(weights, str | PathLike):
+        raise SettingsError(f"{name}: weights: expected a checkpoint's path, got {weights!r:.80}.")
     path = None if weights is None else Path(weights)
     if sha256 is not None:
         if path is None:

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from allweather.errors import NetworkError, first_line
+from allweather.models.inputs import unwrapped
 from allweather.models.norm_layers import has_own_statistics
 from allweather.models.quiet import adopt_quiet_layers
 from allweather.models.segmenter import Segmenter
@@ -45,7 +46,7 @@ def independent_copy(model: Segmenter) -> Segmenter:
     memo: dict[int, Any] = {}
     try:
         with torch.inference_mode(False), torch.no_grad(), _PlainTensors(single=_is_other_precision(model)) as plain:
-            memo[id(model.network)] = deepcopy(_unwrapped(model.network), memo)
+            memo[id(model.network)] = deepcopy(unwrapped(model.network), memo)
             copy = deepcopy(model, memo).eval()
             if plain.single:
                 copy.float()
@@ -143,17 +144,6 @@ def _check_values(model: Segmenter) -> None:
 
 def _is_other_precision(model: Segmenter) -> bool:
     return any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in model.parameters())
-
-
-def _unwrapped(network: nn.Module) -> nn.Module:
-    """The network that torch.compile or data parallelism wraps."""
-    while True:
-        if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            network = network.module
-        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
-            network = inner
-        else:
-            return network
 
 
 def _adopt(module: nn.Module) -> None:

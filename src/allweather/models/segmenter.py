@@ -1,8 +1,7 @@
 """The Segmenter contract: a network that takes RGB in [0, 1] and gives logits at the input's size."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import isfinite
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -11,8 +10,10 @@ from torch.nn import functional
 
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import InputError, NetworkError, SettingsError
+from allweather.models.inputs import check_images, check_network, check_pixels
 from allweather.models.outputs import Output, check_filled, check_scale, find_logits
 from allweather.plugins import told_as
+from allweather.values import check_flag, check_number, check_numbers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,15 +49,14 @@ class Preprocessing:
     logit_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        above, numbers = (*self.std, self.value_range), (*self.mean, *self.std, self.value_range)
-        three = len(self.mean) == len(self.std) == 3
-        if not three or min(above) <= 0 or not all(map(isfinite, numbers)):
-            raise SettingsError(
-                f"expected mean and std of three channels, std and value_range above 0; got mean={self.mean}, "
-                f"std={self.std}, value_range={self.value_range}."
-            )
-        if not isinstance(self.size_multiple, int) or self.size_multiple < 1:
-            raise SettingsError(f"size_multiple: expected a whole number of at least 1, got {self.size_multiple!r}.")
+        for name in ("bgr", "align_corners", "probabilities"):
+            check_flag(name, getattr(self, name))
+        for name in ("value_range", "input_scale"):
+            check_number(name, getattr(self, name), above=0)
+        check_number("size_multiple", self.size_multiple, whole=True, low=1)
+        check_numbers("mean", self.mean, 3)
+        check_numbers("std", self.std, 3, above=0)
+        check_numbers("logit_weights", self.logit_weights)
         if self.value_range <= 1 and max(map(abs, (*self.mean, *self.std))) > _LARGEST:
             raise SettingsError(
                 f"expected mean and std on the [0, 1] scale, got mean={self.mean}, std={self.std}: divide by 255, or "
@@ -80,11 +80,13 @@ class Preprocessing:
     def restore(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Network logits B×C×h×w of a padded input back to B×C×`size`, padding cut off."""
         if self.logit_weights:
-            weighted = logits * logits.new_tensor(self.logit_weights).view(1, -1, 1, 1)
-            return replace(self, logit_weights=()).restore(weighted, size)
-        if self.probabilities:
-            restored = replace(self, probabilities=False).restore(logits.softmax(1), size)
-            return restored.clamp_min(torch.finfo(restored.dtype).tiny).log()
+            logits = logits * logits.new_tensor(self.logit_weights).view(1, -1, 1, 1)
+        if not self.probabilities:
+            return self._enlarged(logits, size)
+        restored = self._enlarged(logits.softmax(1), size)
+        return restored.clamp_min(torch.finfo(restored.dtype).tiny).log()
+
+    def _enlarged(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         scaled = [max(1, int(side * self.input_scale)) for side in size]
         padded = [side + -side % self.size_multiple for side in scaled]
         if list(logits.shape[-2:]) != padded:
@@ -107,6 +109,10 @@ class Window:
 
     size: int
     stride: int
+
+    def __post_init__(self) -> None:
+        for name in ("size", "stride"):
+            check_number(f"Window.{name}", getattr(self, name), whole=True, low=1)
 
     def starts(self, length: int) -> list[int]:
         """Where windows begin along a side of `length` pixels; the last one ends with the side."""
@@ -148,6 +154,10 @@ class AdaptationFacts:
     frozen_affine: bool = False
     recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_number("AdaptationFacts.bn_share", self.bn_share, low=0, high=1)
+        check_flag("AdaptationFacts.frozen_affine", self.frozen_affine)
+
 
 class Segmenter(nn.Module):
     """A segmentation network with its preprocessing and class names.
@@ -171,7 +181,7 @@ class Segmenter(nn.Module):
             probabilities are refused at the first call.
 
     Raises:
-        NetworkError: for classes that are no `ClassSet`.
+        NetworkError: for classes that are no `ClassSet`, and a network that is none, or a Segmenter already.
     """
 
     def __init__(
@@ -190,6 +200,9 @@ class Segmenter(nn.Module):
         probabilities: bool = False,
     ) -> None:
         super().__init__()
+        check_network(network, Segmenter)
+        check_number("extra_logits", extra_logits, whole=True, low=0)
+        check_flag("probabilities", probabilities)
         if not isinstance(classes, ClassSet):
             raise NetworkError(
                 f"{name}: expected classes as a ClassSet, such as allweather.CITYSCAPES, got {classes!r:.80}."
@@ -205,7 +218,7 @@ class Segmenter(nn.Module):
         self.provenance = provenance
         self.output = output
         self.probabilities = probabilities
-        self._checked = False  # whether an output was seen to be what `probabilities` says
+        self._checked = False  # whether pixels were seen to be in [0, 1], and an output what `probabilities` says
 
     @classmethod
     def wrap(
@@ -241,7 +254,8 @@ class Segmenter(nn.Module):
             probabilities: True where the network returns a softmax; it is upsampled before its logarithm is taken.
 
         Raises:
-            AllWeatherError: for what is no module, and for a mean or std that is not on the scale of `value_range`.
+            AllWeatherError: for what is no module, a Segmenter in any form, and a mean or std that is not on the scale
+                of `value_range`.
 
         Example:
             >>> import allweather as aw, torch
@@ -250,10 +264,7 @@ class Segmenter(nn.Module):
             >>> model(torch.rand(1, 3, 8, 16)).shape
             torch.Size([1, 19, 8, 16])
         """
-        if not isinstance(network, nn.Module):
-            raise NetworkError(
-                f"expected a network, an instance of torch.nn.Module, got {network!r}. For a class, call it first."
-            )
+        check_number("value_range", value_range, above=0)
         preprocessing = Preprocessing(
             mean=_scaled("mean", mean, IMAGENET_MEAN, value_range, bgr),
             std=_scaled("std", std, IMAGENET_STD, value_range, bgr),
@@ -280,15 +291,20 @@ class Segmenter(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB images B×3×H×W in [0, 1] to logits B×C×H×W.
+        """RGB images B×3×H×W in [0, 1], floats, to logits B×C×H×W.
+
+        Values are looked at in the first call alone, so that no later one waits for the device; a Session looks at all.
 
         Raises:
-            AllWeatherError: for another input shape, or an output without the expected class count.
+            AllWeatherError: for another shape or type, first images of another range, or an output without the expected
+                class count.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise InputError(f"{self.name}: expected images B×3×H×W (RGB in [0, 1]), got {tuple(images.shape)}.")
-        if not (torch.compiler.is_compiling() or images.numel()):
-            raise InputError(f"{self.name}: expected images with pixels, got none in {tuple(images.shape)}.")
+        check_images(images, self.name)
+        if not torch.compiler.is_compiling():
+            if not images.numel():
+                raise InputError(f"{self.name}: expected images with pixels, got none in {tuple(images.shape)}.")
+            if not self._checked:
+                check_pixels(images, self.name)
         if self.window and max(images.shape[-2:]) > self.window.size:
             return self._slide(images, self.window)
         return self._whole(images)

@@ -1,7 +1,6 @@
 """Any picture (file, PIL image, array, tensor, or a list of them) as RGB floats in [0, 1], or one clear refusal."""
 
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.errors import InputError
-from allweather.rgb import HIGHEST, LOWEST, read_rgb, rgb_of, to_unit
+from allweather.rgb import check_unit_range, read_rgb, rgb_of, to_unit
 
 Picture: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 EXPECTED = "a path, a PIL image, an H×W×3 uint8 array, or RGB floats in [0, 1] of 3×H×W or B×3×H×W"
@@ -152,16 +151,5 @@ def _in_unit_range(images: Tensor) -> Tensor:
             "bytes with .astype(np.uint8) or .to(torch.uint8)."
         )
     low, high = (float(value) for value in torch.aminmax(images.detach()))
-    if isfinite(low) and low < min(LOWEST, LOWEST * high):
-        raise InputError(
-            f"expected RGB floats in [0, 1], got {low:.3g}..{high:.3g}: these look normalised already. Pass the "
-            "picture as it is; the network's own mean and standard deviation are applied for you."
-        )
-    if isfinite(high) and high > HIGHEST:
-        _refuse_high(low, high)
+    check_unit_range(low, high, bytes_too=True)
     return images.to(torch.float32)
-
-
-def _refuse_high(low: float, high: float) -> None:
-    deep = "0..65535: divide by 65535" if high > 255 else "0..255: divide by 255, or pass it as uint8"
-    raise InputError(f"expected RGB floats in [0, 1], got {low:.3g}..{high:.3g}, which looks like {deep}.")

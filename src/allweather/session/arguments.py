@@ -7,6 +7,7 @@ from torch import nn
 from allweather import methods
 from allweather.errors import NetworkError, SettingsError
 from allweather.methods.method import Method
+from allweather.models.inputs import segmenter_in
 from allweather.models.segmenter import Segmenter
 from allweather.session.guard import Guard
 
@@ -19,6 +20,8 @@ def check_method(model: Any, method: Any) -> Method:
         SettingsError: when `method` is neither a method nor a name.
     """
     if not isinstance(model, Segmenter):
+        if isinstance(model, nn.Module) and (form := segmenter_in(model, Segmenter)):
+            raise NetworkError(f"Session: expected a Segmenter, got {form}.")
         what = "the network" if isinstance(model, nn.Module) else f"a {type(model).__name__}"
         raise NetworkError(
             f"Session: expected a Segmenter, got {what} itself. "
