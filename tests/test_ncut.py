@@ -393,10 +393,33 @@ def test_the_space_factor_of_one_axis(pixels: int, sigma: float) -> None:
     [
         ({"image": torch.rand(1, 4, 8, 9)}, "expected images B×3×H×W"),
         ({"image": torch.zeros(1, 3, 8, 9, dtype=torch.uint8)}, "expected images B×3×H×W"),
-        ({"sigma_rgb": 0.0}, "sigma_rgb: expected a positive number"),
-        ({"sigma_xy": float("nan")}, "sigma_xy: expected a positive number"),
-        ({"rank": 0}, "rank: expected 'auto' or a positive integer"),
+        ({"image": np.zeros((1, 3, 8, 9))}, "got ndarray"),
+        ({"image": torch.zeros(0, 3, 8, 9)}, "with pixels"),
+        (
+            {"image": torch.linspace(0, 255, 216).view(1, 3, 8, 9)},
+            "got 0..255, which looks like 0..255: divide by 255.",
+        ),
+        ({"image": torch.linspace(-2, 2, 216).view(1, 3, 8, 9)}, "look normalised already"),
+        ({"sigma_rgb": 0.0}, "sigma_rgb: expected a number above 0"),
+        ({"sigma_xy": float("nan")}, "sigma_xy: expected a number above 0"),
+        ({"sigma_xy": "10"}, "sigma_xy: expected a number above 0, got '10'"),
+        ({"sigma_features": True}, "sigma_features: expected a number above 0, got True"),
+        ({"rank": 0}, "rank (or 'auto'): expected a whole number at least 1, got 0"),
+        ({"rank": True}, "rank (or 'auto'): expected a whole number at least 1, got True"),
+        ({"rank": "all"}, "rank (or 'auto'): expected a whole number at least 1, got 'all'"),
+        ({"max_rank": 2.5}, "max_rank: expected a whole number"),
+        ({"error": "x"}, "error: expected a number at least 0 and below 1, got 'x'"),
+        ({"error": 1}, "error: expected a number at least 0 and below 1, got 1"),
+        ({"error": -0.1}, "error: expected a number"),
+        ({"warn_above": "x"}, "warn_above: expected a number at least 0"),
         ({"mask": torch.ones(8, 8)}, "mask: expected the image's 8×9"),
+        ({"mask": torch.ones(2, 8, 9)}, "mask: expected the image's 8×9 pixels, H×W or 1×H×W; got (2, 8, 9)"),
+        ({"mask": np.ones((8, 9))}, "mask: expected the image's 8×9"),
+        ({"features": torch.ones(2, 4, 8, 9)}, "features: expected 1×F×8×9"),
+        ({"features": torch.ones(4, 8, 9)}, "features: expected 1×F×8×9"),
+        ({"features": [1.0]}, "features: expected 1×F×8×9"),
+        ({"features": torch.full((1, 4, 8, 9), float("inf"))}, "finite"),
+        ({"implementation": 5}, "unknown implementation '5'"),
         ({"implementation": "densse"}, "Did you mean 'dense'"),
         ({"image": torch.full((1, 3, 8, 9), float("nan"))}, "finite"),
         ({"image": torch.rand(1, 3, 200, 200), "implementation": "dense"}, "Use implementation='lowrank'"),
@@ -413,8 +436,24 @@ def test_scores_of_another_grid_or_weights_of_another_count_are_named() -> None:
     affinity = Affinity.from_image(torch.rand(1, 3, 8, 9))
     with pytest.raises(AllWeatherError, match="expected scores 1×C×8×9"):
         affinity.normalized_cut(torch.rand(1, 4, 9, 8))
-    with pytest.raises(AllWeatherError, match="expected 4 numbers, one per class"):
-        affinity.normalized_cut(torch.rand(1, 4, 8, 9), torch.ones(3))
+    for scores in (torch.ones(1, 4, 8, 9, dtype=torch.int64), np.ones((1, 4, 8, 9)), [1.0]):
+        for take in (affinity.normalized_cut, affinity.terms, affinity.apply):
+            with pytest.raises(AllWeatherError, match="expected scores 1×C×8×9, floats"):
+                take(scores)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "weights", [torch.ones(3), torch.ones(3, 4), torch.ones(1, 4), torch.ones(()), torch.ones(2, 1, 4), [1.0] * 4]
+)
+def test_weights_of_another_shape_are_named(weights: object) -> None:
+    affinity = Affinity.from_image(torch.rand(2, 3, 8, 9))
+    with pytest.raises(AllWeatherError, match="class_weights: expected 4 numbers, one per class, or 2×4"):
+        affinity.normalized_cut(torch.rand(2, 4, 8, 9), weights)  # type: ignore[arg-type]
+
+
+def test_weights_that_are_not_finite_give_a_loss_that_is_not() -> None:
+    affinity, weights = Affinity.from_image(torch.rand(1, 3, 8, 9)), torch.tensor([1, 1, 1, float("nan")])
+    assert affinity.normalized_cut(torch.rand(1, 4, 8, 9), weights).isnan()
 
 
 @pytest.mark.parametrize("size", [(1024, 2048), (1024, 64), (512, 1024), (720, 1280), (176, 240), (40, 9000)])

@@ -2,17 +2,19 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal, get_args
+from math import isfinite
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from allweather.errors import InputError, NcutAccuracyWarning, NotFiniteError, SettingsError, unknown
-from allweather.finite import all_finite
+from allweather.errors import InputError, NcutAccuracyWarning, NotFiniteError, unknown
 from allweather.ncut.dense import dense_affinity, dense_terms
 from allweather.ncut.landmarks import choose_columns
 from allweather.ncut.lowrank import Factors, factorise
 from allweather.ncut.operators import ncut_filter, ncut_terms
+from allweather.rgb import check_unit_range
+from allweather.values import check_number
 
 Implementation = Literal["auto", "dense", "lowrank"]
 Reduction = Literal["mean", "sum", "none"]
@@ -93,22 +95,22 @@ class Affinity:
             warn_above: the estimated error above which an `NcutAccuracyWarning` says so where `rank` is `auto`.
 
         Raises:
-            AllWeatherError: for shapes that do not fit, a σ or rank that is not positive, values that are not finite,
-                an unknown implementation, or an image too large for `dense`.
+            AllWeatherError: for shapes that do not fit, a σ or rank that is not positive, an `error` outside [0, 1),
+                pixels outside [0, 1], values that are not finite, an unknown implementation, or an image too large for
+                `dense`.
         """
         if implementation not in get_args(Implementation):
             raise unknown("implementation", implementation, get_args(Implementation))
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
-        _check(
-            image,
-            mask,
-            features,
-            {"sigma_rgb": sigma_rgb, "sigma_xy": sigma_xy, "sigma_features": sigma_features},
-        )
-        for number in (max_rank, 1 if rank == "auto" else rank):
-            if not isinstance(number, int) or number < 1:
-                raise SettingsError(f"rank: expected 'auto' or a positive integer, got {number!r}.")
+        for name, width in (("sigma_rgb", sigma_rgb), ("sigma_xy", sigma_xy), ("sigma_features", sigma_features)):
+            check_number(name, width, above=0)
+        check_number("error", error, low=0, below=1)
+        check_number("warn_above", warn_above, low=0)
+        check_number("max_rank", max_rank, whole=True, low=1)
+        if rank != "auto":
+            check_number("rank (or 'auto')", rank, whole=True, low=1)
+        _check(image, mask, features)
         batch, _, height, width = image.shape
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             kind = image.dtype if image.dtype == torch.float64 else torch.float32
@@ -166,16 +168,24 @@ class Affinity:
 
         Args:
             scores: B×C×H×W, any floating type; sums are taken in float32 (float64 for float64 images).
-            class_weights: w, C or B×C; 1 where None.
+            class_weights: w, C or B×C; 1 where None. Weights that are not finite give a loss that is not, as scores do.
             reduction: over the images: `mean`, `sum`, or `none` for one number each.
+
+        Raises:
+            AllWeatherError: for scores or weights of another shape, and an unknown reduction.
         """
         if reduction not in get_args(Reduction):
             raise unknown("reduction", reduction, get_args(Reduction))
         terms = self.terms(scores)
         if class_weights is not None:
-            if class_weights.shape[-1] != terms.shape[1]:
+            batch, classes = terms.shape
+            if not isinstance(class_weights, Tensor) or tuple(class_weights.shape) not in (
+                (classes,),
+                (batch, classes),
+            ):
                 raise InputError(
-                    f"class_weights: expected {terms.shape[1]} numbers, one per class, got {list(class_weights.shape)}."
+                    f"class_weights: expected {classes} numbers, one per class, or {batch}×{classes}, one per image "
+                    f"and class, as a tensor; got {_described(class_weights)}."
                 )
             terms = terms * class_weights.to(terms)
         losses = terms.sum(1)
@@ -185,9 +195,10 @@ class Affinity:
 
     def _fits(self, scores: Tensor) -> None:
         batch, height, width = self.counts.shape
-        if scores.ndim != 4 or (scores.shape[0], *scores.shape[2:]) != (batch, height, width):
+        fits = isinstance(scores, Tensor) and scores.ndim == 4 and scores.is_floating_point()
+        if not fits or (scores.shape[0], *scores.shape[2:]) != (batch, height, width):
             raise InputError(
-                f"expected scores {batch}×C×{height}×{width}, on the grid of the image, got {tuple(scores.shape)}."
+                f"expected scores {batch}×C×{height}×{width}, floats on the image's grid; got {_described(scores)}."
             )
 
 
@@ -212,7 +223,7 @@ def normalized_cut(
         scores: S, B×C×H×W, usually a softmax.
         image: B×3×H×W, RGB in [0, 1].
         sigma_rgb, sigma_xy, mask, rank, implementation: see `Affinity.from_image`.
-        class_weights: w, C or B×C numbers; 1 where None.
+        class_weights: w, C or B×C numbers; 1 where None. Some that are not finite give a loss that is not.
         reduction: over the images: `mean`, `sum`, or `none` for one number each.
 
     Returns:
@@ -251,15 +262,42 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
-def _check(image: Tensor, mask: Tensor | None, features: Tensor | None, widths: dict[str, float]) -> None:
-    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point() or not image.numel():
-        raise InputError(f"expected images B×3×H×W, RGB floats in [0, 1]; got {tuple(image.shape)} of {image.dtype}.")
-    for name, width in widths.items():
-        if not 0 < width < float("inf"):
-            raise SettingsError(f"{name}: expected a positive number, got {width}.")
-    size = tuple(image.shape[2:])
-    for name, other in (("mask", mask), ("features", features)):
-        if other is not None and tuple(other.shape[-2:]) != size:
-            raise InputError(f"{name}: expected the image's {size[0]}×{size[1]} pixels, got {tuple(other.shape)}.")
-    if not all(all_finite(values) for values in (image, features) if values is not None):
+def _check(image: Any, mask: Any, features: Any) -> None:
+    """Refuses what is no batch of RGB images in [0, 1], or does not lie on its grid; reads two numbers of each."""
+    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        raise InputError(f"expected images B×3×H×W, RGB floats in [0, 1]; got {_described(image)}.")
+    if not image.numel():
+        raise InputError(f"expected images B×3×H×W with pixels, got {_described(image)}.")
+    batch, _, height, width = image.shape
+    grid = (height, width)
+    if mask is not None and (
+        not isinstance(mask, Tensor) or tuple(mask.shape) not in (grid, (1, *grid), (batch, *grid))
+    ):
+        raise InputError(
+            f"mask: expected the image's {height}×{width} pixels, H×W or {batch}×H×W; got {_described(mask)}."
+        )
+    if features is not None and not _is_beside(features, image):
+        raise InputError(
+            f"features: expected {batch}×F×{height}×{width}, on the image's grid; got {_described(features)}."
+        )
+    low, high = _extremes(image)
+    if not (isfinite(low) and isfinite(high)) or not (features is None or all(map(isfinite, _extremes(features)))):
         raise NotFiniteError("the affinity needs finite pixels and features, and some are NaN or infinite.")
+    check_unit_range(low, high, "the affinity: ")
+
+
+def _is_beside(features: Any, image: Tensor) -> bool:
+    """Whether they are B×F×H×W, of the image's B, H and W."""
+    if not isinstance(features, Tensor) or features.ndim != 4 or features.is_complex():
+        return False
+    return (features.shape[0], *features.shape[2:]) == (image.shape[0], *image.shape[2:])
+
+
+def _extremes(values: Tensor) -> list[float]:
+    """The lowest and the highest value, both NaN where any is; read in one go."""
+    found: list[float] = torch.stack(torch.aminmax(values.detach())).tolist() if values.numel() else [0.0, 0.0]
+    return found
+
+
+def _described(value: Any) -> str:
+    return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
