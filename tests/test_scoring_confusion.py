@@ -1,12 +1,14 @@
 """Metrics against brute force and torchmetrics; splitting, shuffling and merging change nothing."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, InputError
 from allweather.scoring import confusion as metrics
 from allweather.scoring.confusion import ConfusionMatrix
 
@@ -133,3 +135,13 @@ def test_the_mean_is_over_the_stream_not_over_images() -> None:
 def test_wrong_shapes_and_values_are_refused(predicted: list[int], truth: list[int]) -> None:
     with pytest.raises(AllWeatherError, match="expected"):
         ConfusionMatrix(2).update(np.array(predicted), np.array(truth))
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array([0.7]), np.array([np.nan]), np.array([0], object), torch.zeros(1, dtype=torch.int64), [0]]
+)
+def test_what_is_no_array_of_whole_numbers_is_refused(labels: Any) -> None:
+    right = np.array([0])
+    for predicted, truth, name in ((labels, right, "predicted"), (right, labels, "true")):
+        with pytest.raises(InputError, match=f"expected {name} labels as an array of integers, got "):
+            ConfusionMatrix(2).update(predicted, truth)

@@ -6,7 +6,7 @@ import torch
 
 from allweather.classes import CITYSCAPES
 from allweather.data.labelled import Truth
-from allweather.errors import AllWeatherError, InputError
+from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.report.compare import compare
 from allweather.scoring import METERS
 from allweather.scoring import confusion as metrics
@@ -179,6 +179,42 @@ def test_pairs_must_match() -> None:
         ImageCounts(np.zeros((0, 3)), np.zeros((0, 3)))
 
 
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (([[3, 1]], [[2, 1]]), "as many right pixels as true or predicted ones at most"),
+        (([[-1, 1]], [[2, 1]]), "none below 0"),
+        (([[np.nan, 1]], [[2, 1]]), "none below 0"),
+        (([[1, 1]], [[2, 1]], [True]), r"got \(1, 2\) and \(1, 2\) and \(1,\)"),
+        (([[1, 1]], [[2, 1]], [[1, 1]]), "truth as booleans, got int64"),
+    ],
+)
+def test_counts_that_no_image_has_are_refused(arrays: tuple, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ImageCounts(*map(np.array, arrays))
+    with pytest.raises(InputError, match="as arrays N×C, got list"):
+        ImageCounts(*arrays)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"level": -1}, "level: expected a number above 0 and below 1, got -1"),
+        ({"level": 95}, "level: .* got 95"),
+        ({"level": "0.9"}, "level: .* got '0.9'"),
+        ({"resamples": 0}, "resamples: expected a whole number at least 1, got 0"),
+        ({"resamples": 1.5}, "resamples: .* got 1.5"),
+        ({"seed": -1}, "seed: expected a whole number at least 0, got -1"),
+        ({"convention": "truht"}, "Did you mean 'truth'"),
+    ],
+)
+def test_an_interval_of_settings_that_make_no_sense_is_refused(settings: dict, message: str) -> None:
+    made = counts(matrices(3, 0.5))
+    for take in (lambda: bootstrap(made, **settings), lambda: paired_difference(made, made, **settings)):
+        with pytest.raises(SettingsError, match=message):
+            take()
+
+
 @pytest.mark.slow
 def test_calibration_error_equals_brute_force_and_torchmetrics() -> None:
     oracle = pytest.importorskip("torchmetrics.functional.classification")
@@ -209,8 +245,35 @@ def test_calibration_merges_and_knows_its_limits() -> None:
     assert whole.diagram() == parts.diagram() and sum(row["pixels"] for row in whole.diagram()) == 3
     perfect = reliability_of(Reliability(), np.ones(9), np.zeros(9, int), np.zeros(9, int))
     assert perfect.expected_calibration_error == 0 and np.isnan(Reliability().expected_calibration_error)
-    with pytest.raises(AllWeatherError, match="confidence in"):
-        reliability_of(Reliability(), np.array([1.5]), np.array([0]), np.array([0]))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 2.0, 50.0, -0.5])
+@pytest.mark.parametrize("make", [Reliability, lambda: UncertaintyAwareIou(CLASSES)])
+def test_a_frame_of_impossible_confidence_counts_in_no_part(  # type: ignore[no-untyped-def]
+    make, wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "CHUNK", 2)
+    meter, labels = make(), np.zeros(5, int)
+    sure = np.array([0.5, 0.5, 0.5, 0.5, wrong])
+    with pytest.raises(InputError, match=r"confidence in \[0, 1\]"):
+        meter.update(Prediction(labels, sure), Truth(labels, np.zeros(5, bool)))
+    assert meter.figures() == {}
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "message"),
+    [
+        ([0, -2], [0, 0], r"predicted labels in -1..2, got -2..0"),
+        ([0, 3], [0, 0], r"predicted labels in -1..2, got 0..3"),
+        ([0, 0], [0, 255], r"true labels in -1..2, got 0..255"),
+        ([0, 0.7], [0, 0], "predicted labels as an array of integers, got one of float64"),
+    ],
+)
+def test_labels_out_of_range_are_refused_beside_a_mask(predicted: list, truth: list, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        uncertainty_of(
+            UncertaintyAwareIou(CLASSES), np.array(predicted), np.ones(2), np.array(truth), np.zeros(2, bool)
+        )
 
 
 def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +305,7 @@ def brute_uiou(predicted, confidence, truth, invalid, threshold):  # type: ignor
 
 def test_uiou_equals_brute_force() -> None:
     rng = np.random.default_rng(1)
-    predicted, truth = rng.integers(0, CLASSES, 300), rng.integers(-1, CLASSES, 300)
+    predicted, truth = rng.integers(-1, CLASSES, 300), rng.integers(-1, CLASSES, 300)
     confidence, invalid = rng.random(300), rng.random(300) < 0.3
     thresholds = np.array([0.0, 0.25, 0.5, 1.0])
     metric = UncertaintyAwareIou(CLASSES, thresholds)
@@ -265,3 +328,5 @@ def test_silence_on_invalid_pixels_is_rewarded() -> None:
     assert honest.uiou[0, 0] == 1 and blind.uiou[0, 0] == 0.5
     with pytest.raises(AllWeatherError, match="ascending"):
         UncertaintyAwareIou(2, np.array([0.5, 0.1]))
+    with pytest.raises(AllWeatherError, match="ascending"):
+        UncertaintyAwareIou(2, np.array([0.5, np.nan]))

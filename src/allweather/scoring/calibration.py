@@ -5,9 +5,8 @@ from typing import Any, Self
 import numpy as np
 
 from allweather.data.labelled import Truth
-from allweather.errors import InputError
 from allweather.scoring.confusion import chunks, ratio
-from allweather.scoring.meter import Meter, Prediction, check_shapes
+from allweather.scoring.meter import Meter, Prediction, check_confidence, check_shapes
 
 
 class Reliability(Meter):
@@ -28,6 +27,7 @@ class Reliability(Meter):
             InputError: for shapes that differ or confidence outside [0, 1].
         """
         check_shapes(prediction, truth)
+        check_confidence(prediction.confidence)
         for part in chunks(prediction.confidence, prediction.labels, truth.labels):
             self._count(*part)
         return self
@@ -43,8 +43,6 @@ class Reliability(Meter):
     def _count(self, confidence: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> None:
         counted = truth >= 0
         sure = confidence[counted].astype(np.float64)
-        if sure.size and not (sure.min() >= 0 and sure.max() <= 1 + 1e-6):
-            raise InputError(f"expected confidence in [0, 1], got {sure.min()}..{sure.max()}.")
         bins = len(self.pixels)
         index = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
         self.pixels += np.bincount(index, minlength=bins)

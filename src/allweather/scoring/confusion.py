@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,15 +34,12 @@ class ConfusionMatrix:
         """Counts one image: integer arrays of one shape, −1 for no class. Returns itself.
 
         Raises:
-            AllWeatherError: for shapes that differ or values outside −1..C−1.
+            AllWeatherError: for shapes that differ, what is no array of whole numbers, or values outside −1..C−1.
         """
+        for name, values in (("predicted", predicted), ("true", truth)):
+            check_labels(name, values, self.classes)
         if predicted.shape != truth.shape:
             raise InputError(f"expected labels of one shape, got {predicted.shape} and {truth.shape}.")
-        for name, values in (("predicted", predicted), ("true", truth)):
-            if values.size and (values.min() < -1 or values.max() >= self.classes):
-                raise InputError(
-                    f"expected {name} labels in -1..{self.classes - 1}, got {values.min()}..{values.max()}."
-                )
         for part in chunks(predicted, truth):
             self._count(*part)
         return self
@@ -129,6 +127,19 @@ class ConfusionMatrix:
             "IoU": {name: _percent(value) for name, value in zip(names, self.iou.tolist(), strict=True)},
             "pixels": int(self.counts.sum()),
         }
+
+
+def check_labels(name: str, values: Any, classes: int) -> None:
+    """Refuses what is no array of whole numbers in −1..C−1; `name` is for the message.
+
+    Raises:
+        InputError: saying what came.
+    """
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iub":
+        what = f"one of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise InputError(f"expected {name} labels as an array of integers, got {what}.")
+    if values.size and (values.min() < -1 or values.max() >= classes):
+        raise InputError(f"expected {name} labels in -1..{classes - 1}, got {values.min()}..{values.max()}.")
 
 
 def chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:

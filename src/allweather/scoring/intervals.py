@@ -8,6 +8,7 @@ import numpy as np
 
 from allweather.errors import InputError, unknown
 from allweather.scoring.confusion import ratio
+from allweather.values import check_number
 
 Convention = Literal["truth", "official"]
 
@@ -37,10 +38,18 @@ class ImageCounts:
     truth: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.intersection.shape != self.union.shape or self.union.ndim != 2 or not len(self.union):
+        arrays = [self.intersection, self.union, *([] if self.truth is None else [self.truth])]
+        if not all(isinstance(array, np.ndarray) for array in arrays):
             raise InputError(
-                f"expected counts N×C of at least one image, got {self.intersection.shape} and {self.union.shape}."
+                f"expected counts as arrays N×C, got {', '.join(type(array).__name__ for array in arrays)}."
             )
+        if len({array.shape for array in arrays}) > 1 or self.union.ndim != 2 or not len(self.union):
+            shapes = " and ".join(str(array.shape) for array in arrays)
+            raise InputError(f"expected counts N×C of at least one image, got {shapes}.")
+        if self.truth is not None and self.truth.dtype != bool:
+            raise InputError(f"expected truth as booleans, got {self.truth.dtype}.")
+        if not ((self.intersection >= 0) & (self.intersection <= self.union)).all():
+            raise InputError("expected as many right pixels as true or predicted ones at most, and none below 0.")
 
     def classes(self, weights: np.ndarray) -> np.ndarray:
         """The classes in the truth of R resamples, R×C booleans; weights R×N say how often each image counts.
@@ -99,10 +108,14 @@ def bootstrap(
     """mIoU in [0, 1] over all images together, with its interval over images.
 
     Args:
+        level: the share of resamples within the interval, between 0 and 1.
         convention: `truth`, over the classes in the truth of each resample; or `official`, over those true or
             predicted in it.
+
+    Raises:
+        SettingsError: for a level, a number of resamples, a seed or a convention that makes no sense.
     """
-    _check(convention)
+    _check(convention, level, resamples, seed)
     images = len(counts.union)
 
     def mean(weights: np.ndarray) -> np.ndarray:
@@ -127,9 +140,9 @@ def paired_difference(
             each mean over the classes true or predicted by its own method.
 
     Raises:
-        AllWeatherError: when they do not hold the same number of images and classes.
+        AllWeatherError: when they do not hold the same number of images and classes, and as `bootstrap`.
     """
-    _check(convention)
+    _check(convention, level, resamples, seed)
     if first.union.shape != second.union.shape:
         raise InputError(
             f"a paired difference needs the same images and classes, got {first.union.shape} and {second.union.shape}."
@@ -148,9 +161,12 @@ def _in_truth(record: Mapping[str, Any], classes: int) -> np.ndarray:
     return np.array(record["confusion"]).sum(1) > 0 if "confusion" in record else np.ones(classes, bool)
 
 
-def _check(convention: str) -> None:
+def _check(convention: str, level: float, resamples: int, seed: int) -> None:
     if convention not in get_args(Convention):
         raise unknown("convention", convention, get_args(Convention))
+    check_number("level", level, above=0, below=1)
+    check_number("resamples", resamples, whole=True, low=1)
+    check_number("seed", seed, whole=True, low=0)
 
 
 def _resample(images: int, resamples: int, seed: int) -> np.ndarray:

@@ -43,6 +43,16 @@ class Meter(ABC):
         return {}
 
 
+def check_confidence(values: np.ndarray) -> None:
+    """Refuses confidences outside [0, 1], a rounding apart, and NaN.
+
+    Raises:
+        InputError: saying between which values they lie.
+    """
+    if values.size and not (values.min() >= 0 and values.max() <= 1 + 1e-6):
+        raise InputError(f"expected confidence in [0, 1], got {values.min()}..{values.max()}.")
+
+
 def check_shapes(prediction: Prediction, truth: Truth) -> None:
     """Refuses arrays of different shapes.
 
