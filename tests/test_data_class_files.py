@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from command_line import allweather
 from PIL import Image
 
-from allweather.classes import CITYSCAPES, ClassSet
+from allweather.classes import CITYSCAPES, ClassSet, numbered
 from allweather.data.class_files import find_classes
 from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError, SettingsError
@@ -90,6 +91,45 @@ def test_name_colors_and_the_ignored_value_can_be_said(tmp_path: Path) -> None:
 def test_what_would_not_tell_classes_apart_is_refused(text: str, why: str, tmp_path: Path) -> None:
     with pytest.raises(AllWeatherError, match=rf"yard\.toml.*{why}"):
         find_classes(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"names": ("a", "a")}, "names that differ, got 'a' twice"),
+        ({"names": ("a", "")}, "text that is not empty, got ''"),
+        ({"names": ("a", " ")}, "text that is not empty, got ' '"),
+        ({"names": ("a", 1)}, "text that is not empty, got 1"),
+        ({"names": "abc"}, "a tuple of text, got 'abc'"),
+        ({"names": 5}, "a tuple of text, got 5"),
+        ({"names": ()}, "at least one name"),
+        ({"ignore": 255.0}, "ignore: expected a label value of 2 or more, no class's index; got 255.0"),
+        ({"ignore": "255"}, "ignore: .* got '255'"),
+        ({"names": ("a",), "ignore": True}, "ignore: .* got True"),
+        ({"colors": ((0, 0, 0), (1.5, 0, 0))}, r"whole numbers in 0..255, got \(1.5, 0, 0\)"),
+        ({"colors": ("red", "blue")}, "whole numbers in 0..255, got 'red'"),
+        ({"colors": (("r", "g", "b"),) * 2}, "whole numbers in 0..255"),
+        ({"colors": (1, 2)}, "whole numbers in 0..255, got 1"),
+        ({"colors": "rg"}, "a tuple of .*got 'rg'"),
+        ({"colors": np.zeros((2, 3), np.uint8)}, "a tuple of "),
+    ],
+)
+def test_a_class_set_that_would_not_tell_classes_apart_is_refused(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(SettingsError, match=f"class set 'yard': .*{why}"):
+        ClassSet("yard", **({"names": ("a", "b")} | given))
+
+
+def test_lists_and_numpys_integers_make_the_same_class_set() -> None:
+    palette = [list(row) for row in np.array([[1, 2, 3], [4, 5, 6]], np.uint8)]
+    listed = ClassSet("yard", ["a", "b"], palette, np.int64(255))  # type: ignore[arg-type]
+    assert listed == ClassSet("yard", ("a", "b"), ((1, 2, 3), (4, 5, 6)))
+    assert json.dumps([listed.colors, listed.ignore]) and hash(listed)
+
+
+def test_a_network_may_call_several_classes_the_same() -> None:
+    names = ("N/A", "road", "N/A", "", "N/A 2", " ")
+    own = numbered(names).names
+    assert own == ("N/A", "road", "N/A 2'", "3", "N/A 2", "5") and numbered(own).names == own
 
 
 def test_an_unknown_name_is_told_of_files() -> None:

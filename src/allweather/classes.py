@@ -1,11 +1,26 @@
 """Class sets: the names, order and palette of what a network can say about a pixel, and classes matched by name."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 from allweather.errors import SettingsError
 
 _BYTE, _VALUES = 256, 65536  # how many values a label file of one byte a pixel can hold, and one of two
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_color(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(_is_whole(part) and 0 <= part <= 255 for part in value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -14,12 +29,13 @@ class ClassSet:
 
     Attributes:
         name: how the set is called.
-        names: class names in index order.
+        names: class names in index order, no two the same; a list becomes a tuple.
         colors: one (red, green, blue) triple in 0..255 per class; without any, colors that differ from one to the next.
         ignore: the label value that no metric and no loss counts; no class's index.
 
     Raises:
-        SettingsError: for names, colors or an ignored value that would not tell classes apart.
+        SettingsError: for names that would not tell classes apart, colors that are none, and an ignored value that is
+            none or a class's index.
 
     Example:
         >>> import allweather as aw
@@ -33,20 +49,40 @@ class ClassSet:
     ignore: int = 255
 
     def __post_init__(self) -> None:
-        if not self.colors:
-            object.__setattr__(self, "colors", _differing(len(self.names)))
-        if fault := self._fault():
+        if isinstance(self.names, list):
+            object.__setattr__(self, "names", tuple(self.names))
+        if fault := self._fault_of_names():
             raise SettingsError(f"class set '{self.name}': {fault}")
+        if isinstance(self.colors, list):
+            object.__setattr__(self, "colors", tuple(map(_as_tuple, self.colors)))
+        if isinstance(self.colors, tuple) and not self.colors:
+            object.__setattr__(self, "colors", _differing(len(self.names)))
+        if fault := self._fault_of_values():
+            raise SettingsError(f"class set '{self.name}': {fault}")
+        object.__setattr__(self, "colors", tuple(tuple(map(int, color)) for color in self.colors))
+        object.__setattr__(self, "ignore", int(self.ignore))  # NumPy's integers would not go into JSON
 
-    def _fault(self) -> str | None:
+    def _fault_of_names(self) -> str | None:
+        if not isinstance(self.names, tuple):
+            return f"expected names as a tuple of text, got {self.names!r}."
         if not self.names:
             return "expected at least one name."
+        if wrong := [name for name in self.names if not isinstance(name, str) or not name.strip()]:
+            return f"expected names as text that is not empty, got {wrong[0]!r}."
+        if twice := [name for name, count in Counter(self.names).items() if count > 1]:
+            return f"expected names that differ, got {twice[0]!r} twice."
+        return None
+
+    def _fault_of_values(self) -> str | None:
+        if not isinstance(self.colors, tuple):
+            return f"expected colors as a tuple of (red, green, blue), got {self.colors!r}."
         if len(self.names) != len(self.colors):
             return f"{len(self.names)} names but {len(self.colors)} colors: expected one each, or no color at all."
-        if wrong := [color for color in self.colors if len(color) != 3 or not all(0 <= part <= 255 for part in color)]:
-            return f"expected colors as red, green, blue in 0..255, got {wrong[0]}."
-        if not len(self.names) <= self.ignore < _VALUES:
-            return f"ignore: expected a label value of {len(self.names)} or more, no class's index; got {self.ignore}."
+        if wrong := [color for color in self.colors if not _is_color(color)]:
+            return f"expected colors as red, green, blue, whole numbers in 0..255, got {wrong[0]!r}."
+        if not _is_whole(self.ignore) or not len(self.names) <= self.ignore < _VALUES:
+            wanted = f"a label value of {len(self.names)} or more, no class's index"
+            return f"ignore: expected {wanted}; got {self.ignore!r}."
         return None
 
     def __len__(self) -> int:
@@ -134,8 +170,17 @@ def _plain(name: str) -> str:
 
 
 def numbered(names: tuple[str, ...]) -> ClassSet:
-    """A class set for networks whose classes are no known set, with colors that differ from one to the next."""
-    return ClassSet("own", names, ignore=_BYTE - 1 if len(names) < _BYTE else _VALUES - 1)
+    """A class set for networks whose classes are no known set, with colors that differ from one to the next.
+
+    A name that stands there again, or that is empty, gets its index: a network may have several that it calls `N/A`.
+    """
+    own: list[str] = []
+    for index, name in enumerate(names):
+        new = name if name.strip() and name not in own else f"{name} {index}".strip()
+        while new in own or (new != name and new in names):
+            new += "'"
+        own.append(new)
+    return ClassSet("own", tuple(own), ignore=_BYTE - 1 if len(names) < _BYTE else _VALUES - 1)
 
 
 def _differing(count: int) -> tuple[tuple[int, int, int], ...]:
