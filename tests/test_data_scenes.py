@@ -1,15 +1,17 @@
 """Procedural scenes: repeatable, labelled truthfully, weather that changes the light alone and follows its laws."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from allweather.data.labelled import labelled_scenes
 from allweather.data.scenes import FAR, SKY, render, scene_labels, scene_stream
 from allweather.data.stream import Frame
 from allweather.data.weather import ADVERSE, CONDITIONS, fog
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, SettingsError
 
 SIZE = (96, 64)
 SEEDS = range(12)
@@ -140,6 +142,31 @@ def test_the_labels_of_a_frame_are_those_of_its_scene(condition: str) -> None:
 def test_another_order_has_another_hash() -> None:
     first, again, other = (scene_stream("fog", seeds, SIZE) for seeds in (range(3), range(3), range(1, 4)))
     assert first.order_hash == again.order_hash != other.order_hash
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strength": float("nan")}, "strength: expected a number at least 0, got nan"),
+        ({"strength": float("inf")}, "strength: .* got inf"),
+        ({"strength": -1}, "strength: .* got -1"),
+        ({"strength": "1"}, "strength: .* got '1'"),
+        ({"seed": -1}, "seed: expected a whole number at least 0, got -1"),
+        ({"size": (0, 5)}, "size: expected a whole number above 0, got 0"),
+        ({"size": 5}, "size: expected 2 numbers, got 5"),
+    ],
+)
+def test_a_scene_of_settings_that_make_no_sense_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        render(**({"seed": 0, "condition": "fog", "size": (32, 16)} | settings))
+
+
+@pytest.mark.parametrize("step", [-1, 0, 1.5, "2", True])
+def test_a_step_along_a_stream_is_a_whole_number(step: Any) -> None:
+    labelled = labelled_scenes("fog", range(5), (32, 16))
+    with pytest.raises(SettingsError, match="every: expected a whole number at least 1, got "):
+        labelled.every(step)
+    assert labelled.every(2).stream.names == ("0", "2", "4")
 
 
 @pytest.mark.parametrize("ask", [lambda: render(0, "fogg", SIZE), lambda: scene_stream("fogg", range(1))])

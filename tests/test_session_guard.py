@@ -130,6 +130,7 @@ def test_decisions_are_read_from_records_of_now_and_of_version_0_1(text: str, de
         ({"halvings": True}, "halvings: expected integer, got True"),
         ({"rest": 2.5}, "rest: expected integer"),
         ({"strikes": 0}, "strikes"),
+        ({"strikes": 11}, r"strikes: expected a finite number at least 1 and at most 10, got 11"),
         ({"every": 0}, "every"),
         ({"max_repeats": 0}, "max_repeats"),
         ({"enabled": "no"}, "enabled"),

@@ -19,6 +19,7 @@ from allweather.data.truth import TruthReader
 from allweather.data.video import suffixes
 from allweather.data.video_stream import VideoStream
 from allweather.errors import InputError
+from allweather.values import check_number
 
 Size = tuple[int, int]  # width, height
 
@@ -68,7 +69,12 @@ class LabelledStream:
         return self.read_truth(name)
 
     def every(self, step: int) -> "LabelledStream":
-        """Each `step`-th frame, from the first on."""
+        """Each `step`-th frame, from the first on.
+
+        Raises:
+            SettingsError: for a step that is no whole number of at least 1.
+        """
+        check_number("every", step, whole=True, low=1)
         return self.reordered(range(0, len(self.stream), step))
 
     def reordered(self, order: Sequence[int]) -> "LabelledStream":

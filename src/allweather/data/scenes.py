@@ -13,6 +13,7 @@ from allweather.data.stream import Frame, Stream
 from allweather.data.street_objects import draw_objects
 from allweather.data.weather import CONDITIONS
 from allweather.errors import unknown
+from allweather.values import check_number, check_numbers
 
 SIZE = (256, 128)  # width, height
 FAR = 300.0  # metres; the depth of the sky
@@ -70,13 +71,16 @@ def render(seed: int, condition: str = "clear", size: tuple[int, int] = SIZE, st
 
     Args:
         condition: a key of `weather.CONDITIONS`.
-        strength: of the weather; 1 is the recorded setting, 0 is clear.
+        strength: of the weather, at least 0; 1 is the recorded setting, 0 is clear.
 
     Raises:
-        AllWeatherError: for an unknown condition.
+        AllWeatherError: for an unknown condition, and a seed, size or strength that makes no sense.
     """
     if condition not in CONDITIONS:
         raise unknown("condition", condition, CONDITIONS)
+    check_number("seed", seed, whole=True, low=0)
+    check_number("strength", strength, low=0)
+    check_numbers("size", size, 2, whole=True, above=0)
     rng = np.random.default_rng([seed, 1])
     camera = _camera(rng, size)
     scene = _street(camera, rng)

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from allweather.classes import ClassSet
+from allweather.values import check_number
 
 STRIPE = 1 << 18  # pixels of one stripe
 
@@ -24,7 +25,12 @@ def overlay(image: np.ndarray, labels: np.ndarray, classes: ClassSet, opacity: f
 
 
 def blend(image: np.ndarray, colors: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """`colors` over the image, both H×W×3 uint8, in whole numbers, halves rounded up."""
+    """`colors` over the image, both H×W×3 uint8, in whole numbers, halves rounded up.
+
+    Raises:
+        SettingsError: for an `opacity` outside [0, 1].
+    """
+    check_number("opacity", opacity, low=0, high=1)
     mixed = np.empty_like(image)
     share = np.uint16(round(256 * opacity))
     height = max(1, STRIPE // max(1, image.shape[1]))

@@ -64,11 +64,9 @@ class Result:
             opacity: of the colors, in [0, 1].
 
         Raises:
-            InputError: where the result has no classes or no image, for a picture that cannot be read, or an
-                opacity outside [0, 1].
+            InputError: where the result has no classes or no image, or for a picture that cannot be read.
+            SettingsError: for an opacity outside [0, 1].
         """
-        if not 0 <= opacity <= 1:
-            raise InputError(f"expected an opacity in [0, 1], got {opacity}.")
         classes, single = self._classes(), self.logits.ndim == 3
         if image is not None:
             return _drawn_over(self._single("overlay(image)"), read_image(image), classes, opacity)

@@ -9,6 +9,7 @@ from allweather.methods.settings import check_types
 from allweather.session.guard.signs import STILL, Signs
 
 Mixing = Literal["stream", "always", "never"]
+WINDOW = 10  # comparisons that strikes are counted among
 
 
 def _from_zero(default: float, to: float = inf) -> Any:
@@ -53,8 +54,8 @@ class Guard:
             along a stream; `always`, for single images too.
         every: maximum number of updates along a stream between two comparisons.
         halvings: how often the way back to the last good state is halved before all of it is taken.
-        strikes: number of updates, among the last ten compared, of which nothing could stand; as many bring the source
-            network back.
+        strikes: number of updates, among the last ten compared, of which nothing could stand, 1..10; as many bring the
+            source network back.
         max_repeats: number of equal batches in a row, as of a camera that hangs, after which nothing more is learnt.
         rest: number of batches predicted without adapting after a reset; doubled at each reset, at most eightfold.
 
@@ -82,7 +83,7 @@ class Guard:
     mixing: Mixing = "never"
     every: int = option(10, low=1)
     halvings: int = _from_zero(2)
-    strikes: int = option(3, low=1)
+    strikes: int = option(3, low=1, high=WINDOW)
     max_repeats: int = option(20, low=1)
     rest: int = _from_zero(10)
 

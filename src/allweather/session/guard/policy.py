@@ -10,11 +10,10 @@ from allweather.errors import CheckpointError
 from allweather.finite import all_finite
 from allweather.methods.views import MIRROR, SOURCE, SOURCE_MIRROR
 from allweather.session.adapted import AdaptedNetwork, Prediction
-from allweather.session.guard.limits import Guard
+from allweather.session.guard.limits import WINDOW, Guard
 from allweather.session.guard.signs import Signs, changed_labels, compare, cuts, mirror_change, summary
 from allweather.session.snapshot import Snapshot, flatten_optimizer
 
-_WINDOW = 10  # comparisons that strikes are counted among
 _STILL = 0.5 / 255  # mean change of a few pixels under which a batch shows what the last one showed
 _EARLY = 5  # comparisons of a fresh adaptation that follow each other closely
 _LEAST_CHANGE = 0.005  # share of labels; less change under mirroring than this is no measure
@@ -214,7 +213,7 @@ class Policy:
         if self._episodic:
             return
         history = self._history
-        history.strikes = [*history.strikes, 0][-_WINDOW:]
+        history.strikes = [*history.strikes, 0][-WINDOW:]
         trusted = calm and not refused and len(history.strikes) > _EARLY
         history.interval = min(2 * history.interval, self.guard.every) if trusted else 1
         history.wait = history.interval - 1
