@@ -3,7 +3,8 @@
 import json
 import os
 import signal
-from dataclasses import replace
+import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from PIL import Image
 
 from allweather.app.pictures import Pictures
 from allweather.errors import AllWeatherError
+from allweather.scale import processes
+from allweather.scale.conduct import Conductor
 from allweather.scale.merged import MergedRecord
 from allweather.scale.processes import ProcessPool
 from allweather.scale.streams import split
+from allweather.scale.task import Do, Message, Talk
 from allweather.scale.work import Line
 
 COUNTS = {"fog": 5, "rain": 7, "snow": 4, "night": 6, "overcast": 3, "clear": 5}
@@ -109,3 +113,34 @@ def test_workers_that_never_begin_end_the_run(inputs: list[Path], tmp_path: Path
     ):
         conduct(pool, split(inputs), record, False)
     assert not pool.pids
+
+
+@dataclass(frozen=True)
+class Named:
+    """A job that is nothing but its title."""
+
+    title: str
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A task whose worker ends, some time after it has said so, with each job that is called bad."""
+
+    def open(self, index: int) -> Do:
+        return self.do
+
+    def do(self, job: Named, talk: Talk) -> Message:
+        if job.title.startswith("bad"):
+            threading.Timer(0.5, lambda: None).start()  # which the interpreter waits for when it ends
+            raise ValueError("my bug")
+        return {}
+
+
+def test_a_worker_that_is_about_to_end_gets_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is given up has the reason of its own fault, what is not at fault is done, however many end at once."""
+    monkeypatch.setattr(processes, "BIRTHS", 1)
+    jobs = [Named("bad-0"), Named("bad-1"), Named("good")]
+    with ProcessPool(Faulty(), 2) as pool:
+        done = Conductor(pool, lambda lines: None, lambda job, refused: job, retries=0).run(jobs)
+    assert done.given_up == {"bad-0": "ValueError: my bug", "bad-1": "ValueError: my bug"}
+    assert done.results == {"good": {}} and not done.again

@@ -1,5 +1,6 @@
 """A worker's stretch in this process: where it goes on, what it says, what it refuses; and who may stand alone."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,15 @@ from allweather.app.pictures import Makings
 from allweather.app.spread import stands_alone
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.models import Segmenter
+from allweather.runs.plan import read_plan
+from allweather.scale.benching import Benching, OneRun
 from allweather.scale.carried import Carried, check_versions
 from allweather.scale.merged import MergedRecord
 from allweather.scale.places import Place
 from allweather.scale.streams import split
 from allweather.scale.task import BEGUN, FAILED, FATAL, LINES, Message, attempt
 from allweather.scale.work import Stretch
+from allweather.writing import unwritable
 
 
 class Heard:
@@ -105,6 +109,24 @@ def test_what_ends_a_job(
     (source,) = split(inputs)
     ended = attempt(task_of(tmp_path, "mall-domain", write).open(0), Stretch(source, True), Heard())
     assert said in ended.message[kind] and ended.usable == usable
+
+
+PLAN = """
+models = [{ name = "demo:streetnet", size = "64x48" }]
+streams = [{ name = "scenes:fog", every = 24 }]
+methods = [{ name = "source" }]
+"""
+
+
+def test_a_full_disk_is_met_by_every_run_of_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(path: Path, content: object) -> None:
+        raise unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
+
+    (tmp_path / "plan.toml").write_text(PLAN)
+    (job,) = map(OneRun, read_plan(tmp_path / "plan.toml").runs)
+    monkeypatch.setattr("allweather.runs.execute.write_json", no_room)
+    ended = attempt(Benching.here(tmp_path / "out", False, 1).open(0), job, Heard())
+    assert "No space left on device" in ended.message[FATAL] and "the same command again" in ended.message[FATAL]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from allweather.errors import AllWeatherError, SettingsError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ADVICE = (
-    "What was written before is complete; make room or choose another folder, then run again with --resume, where the "
-    "verb has it."
+    "What was written before is complete: make room and give the same command again (`adapt` with --resume), or choose "
+    "another folder."
 )
 
 

@@ -10,7 +10,7 @@ from allweather.runs.execute import Executed, LoadedNetwork, execute
 from allweather.runs.plan import Plan, PlannedRun
 from allweather.runs.record import versions
 from allweather.scale.carried import check_versions
-from allweather.scale.task import Do, Message, Talk
+from allweather.scale.task import Do, Fatal, Message, Talk
 
 TICK, RECORD = "tick", "record"  # frames done of a run; what its record says
 EVERY = 20  # frames between two ticks
@@ -68,7 +68,10 @@ class Benching:
                 talk.say({RECORD: record})
 
             plan = Plan((job.entry,))
-            return vars(execute(plan, self.out, tick, finished, keep_labels=self.labels, network=network))
+            try:
+                return vars(execute(plan, self.out, tick, finished, keep_labels=self.labels, network=network))
+            except AllWeatherError as error:  # what one run alone meets is in what `execute` gives
+                raise Fatal(str(error)) from error
 
         return do
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from allweather.errors import AllWeatherError
 from allweather.scale.pool import Event, Pool
-from allweather.scale.task import BEGUN, DONE, FAILED, FATAL, LINES
+from allweather.scale.task import BEGUN, DONE, FAILED, FATAL, LINES, SURE
 from allweather.scale.work import Line
 
 LOG = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Conductor:
             self._attempts.pop(event.job.title, None)
             self.result.results[event.job.title] = message[DONE]
         elif FAILED in message:
-            self._failed(event.job, message[FAILED], sure=bool(message.get("sure")))
+            self._failed(event.job, message[FAILED], sure=bool(message.get(SURE)))
         else:
             self._hear(event)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from allweather.errors import AllWeatherError, SettingsError, first_line
 from allweather.models.ecosystems.extras import optional
 from allweather.scale.pool import Event, Pool
-from allweather.scale.task import DONE, FAILED, FATAL, LINES, Do, Message, Talk, Task, attempt
+from allweather.scale.task import DONE, FAILED, FATAL, LINES, SURE, Do, Message, Talk, Task, attempt
 
 if TYPE_CHECKING:
     from allweather.scale.engines import Workers
@@ -116,7 +116,7 @@ class RayPool(Pool):
             message = {FAILED: f"the actor ended by itself ({first_line(error)})"}
         except self._ray.exceptions.RayError as error:
             message = {FATAL: f"an actor cannot work: {_reason(error)}"}
-        if DONE in message or "sure" in message:
+        if DONE in message or SURE in message:
             del self._at[said]
             self._resting.append(actor)
         elif FAILED in message or FATAL in message:

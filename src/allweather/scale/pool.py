@@ -31,7 +31,7 @@ class Pool(ABC):
     @property
     @abstractmethod
     def busy(self) -> int:
-        """How many jobs are at work."""
+        """How many workers cannot take a job yet: they are at one, or end and are being replaced."""
 
     @abstractmethod
     def begin(self, job: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from allweather.errors import AllWeatherError
 from allweather.interrupts import deaf_to_interrupts
 from allweather.scale.pool import Event, Pool
-from allweather.scale.task import DONE, FAILED, FATAL, Message, Task, attempt
+from allweather.scale.task import DONE, FAILED, FATAL, SURE, Message, Task, attempt
 
 READY, STOP = "ready", "stop"
 AT_THE_END = 5.0  # seconds that a worker has to end by itself
@@ -22,11 +22,18 @@ BIRTHS = 3  # workers in a row that end before they are ready
 
 @dataclass
 class _Process:
-    """One worker: its process, the way to it, and what it is at."""
+    """One worker: its process, the way to it, what it is at, and whether it has begun and is about to end."""
 
     process: BaseProcess
     connection: Connection
     job: Any = None
+    ready: bool = False
+    leaving: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it would take a job; one that is about to end would take it along."""
+        return self.job is None and not self.leaving
 
 
 class ProcessPool(Pool):
@@ -52,7 +59,7 @@ class ProcessPool(Pool):
 
     @property
     def idle(self) -> int:
-        return sum(worker.job is None for worker in self._workers)
+        return sum(worker.idle for worker in self._workers)
 
     @property
     def busy(self) -> int:
@@ -64,7 +71,7 @@ class ProcessPool(Pool):
         return [worker.process.pid or 0 for worker in self._workers]
 
     def begin(self, job: Any) -> None:
-        worker = next(worker for worker in self._workers if worker.job is None)
+        worker = next(worker for worker in self._workers if worker.idle)
         worker.job = job
         try:
             worker.connection.send(job)
@@ -112,9 +119,9 @@ class ProcessPool(Pool):
     def _heard(self, worker: _Process, message: Message) -> Event:
         job = worker.job
         if READY in message:
-            self._stillborn = 0
+            self._stillborn, worker.ready = 0, True
         if DONE in message or FAILED in message or FATAL in message:
-            worker.job = None
+            worker.job, worker.leaving = None, FAILED in message and SURE not in message
         return Event(None if READY in message else job, message)
 
     def _lost(self, worker: _Process) -> Event:
@@ -122,7 +129,7 @@ class ProcessPool(Pool):
         worker.process.join(AT_THE_END)
         worker.connection.close()
         self._workers.remove(worker)
-        self._stillborn += 1
+        self._stillborn += not worker.ready
         reason = f"the worker ended by itself ({ending(worker.process.exitcode)})"
         if self._stillborn > BIRTHS:
             return Event(None, {FATAL: f"{reason}, and {BIRTHS} before it, none of them ready to work."})

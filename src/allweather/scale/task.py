@@ -9,6 +9,7 @@ from allweather.plugins import FAULTS
 
 Message = Mapping[str, Any]  # what a worker says of its job: plain values, by kind
 FAILED, DONE, FATAL = "failed", "done", "fatal"  # the kinds that end a job; the last one ends everything
+SURE = "sure"  # beside `failed`: another attempt would end alike, and the worker stays; without it the worker ends
 BEGUN, LINES = "begun", "lines"  # a frame that is about to be read; frames that are on the disk, as lines of the record
 
 
@@ -63,7 +64,7 @@ def attempt(do: Do, job: Any, talk: Talk) -> Ended:
     except Fatal as error:
         return Ended({FATAL: str(error)})
     except AllWeatherError as error:
-        return Ended({FAILED: str(error), "sure": True})
+        return Ended({FAILED: str(error), SURE: True})
     except MemoryError as error:
         return Ended({FAILED: f"out of memory ({error or 'nothing left'}). {LESS}"}, usable=False)
     except FAULTS as error:
