@@ -11,7 +11,7 @@ from tiny import CLASSES, SIZE, frames, tiny
 from torch import Tensor, nn
 
 from allweather import methods
-from allweather.errors import AllWeatherError, NetworkError
+from allweather.errors import AllWeatherError, NetworkError, SettingsError
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.stopping import Stopping
@@ -103,6 +103,37 @@ def test_a_network_without_a_gradient_is_one_word(method: str, last: Callable[[T
     session = Session(Segmenter.wrap(Ungraded(), classes=CLASSES), method)
     with pytest.raises(NetworkError, match=rf"no gradient can be taken through the network \(.*{why}"):
         session(frames(1)[0])
+
+
+AMISS: dict[str, tuple[str, Callable[[Tensor], Any], str]] = {
+    "nothing": ("objective", lambda x: None, r"toy: objective must give Objective\(logits, loss\), got None"),
+    "a tensor": ("objective", lambda x: x, r"Objective\(logits, loss\), got 1×3×24×32"),
+    "classes": ("objective", lambda x: Objective(x[:, :2], x.mean()), "here 1×3×24×32; got 1×2×24×32"),
+    "another grid": ("objective", lambda x: Objective(x[..., :9], x.mean()), "here 1×3×24×32; got 1×3×24×9"),
+    "labels": ("objective", lambda x: Objective(x.argmax(1)), "got 1×24×32 int64"),
+    "a loss per class": ("objective", lambda x: Objective(x, x.mean((2, 3))), "as loss one number, .* got 1×3"),
+    "a float": ("objective", lambda x: Objective(x, cast(Any, 0.5)), "as loss one number, .* got a float"),
+    "watched": ("objective", lambda x: Objective(x, x.mean(), x.mean((1, 2, 3))), "as watched one number, .* got 1"),
+    "a prediction": ("predict", lambda x: x[:, :, 0], "toy: predict must give logits B×C×H×W"),
+    "no prediction": ("predict", lambda x: None, "toy: predict must .* got None"),
+    "refined": ("refine", lambda x: x, r"toy: refine must give Refined\(logits\), got 1×3×24×32"),
+}
+
+
+@pytest.mark.parametrize("case", AMISS)
+def test_what_a_method_gives_is_said_where_it_is_not_what_was_expected(case: str) -> None:
+    what, give, said = AMISS[case]
+
+    class Amiss(Toy):
+        pass
+
+    def given(self: Toy, model: Any, state: Any, images: Any) -> Any:
+        logits = images if what == "refine" else model(getattr(images, "images", images))
+        return give(logits)
+
+    setattr(Amiss, what, given)
+    with pytest.raises(SettingsError, match=said):
+        Session(tiny("batchnorm"), Amiss())(frames(1)[0])
 
 
 def test_a_method_is_one_class_and_one_table_line(table_with_toy: None) -> None:

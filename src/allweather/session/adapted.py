@@ -18,6 +18,7 @@ from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
 from allweather.models.gradients import gradient_through
 from allweather.models.segmenter import Segmenter
+from allweather.session.given import checked_logits, checked_objective, checked_refined
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
 
 Precision = Literal["float32", "bf16"]
@@ -80,10 +81,14 @@ class AdaptedNetwork:
         """One forward pass of the method, running statistics moving.
 
         Its logits have the size of `batch`, which `at_adapt_scale` may have reduced.
+
+        Raises:
+            SettingsError: where the method gives something else.
         """
         self._ahead = []
         with moving_statistics(self.model), self._autocast():
-            return self.method.objective(self.network, self.state, batch)
+            made = self.method.objective(self.network, self.state, batch)
+        return checked_objective(made, self.method, batch.images, len(self.model.classes))
 
     def at_adapt_scale(self, batch: Batch) -> Batch:
         """The batch at the size that the method learns from."""
@@ -172,7 +177,7 @@ class AdaptedNetwork:
     def source_logits(self, images: Tensor) -> Tensor:
         """The plain part of `predict_source`, B×C×H×W."""
         with self._as_source(), self._autocast():
-            return self.method.predict(self.model, self.state, images)
+            return self._by_method(self.model, images)
 
     @torch.no_grad()
     def predict_unmixed(self, images: Tensor) -> Tensor:
@@ -277,6 +282,7 @@ class AdaptedNetwork:
 
     def _refined(self, images: Tensor, logits: Tensor, plain: Tensor, views: Mapping[View, Tensor]) -> Prediction:
         refined = self.method.refine(self.state, images, logits)
+        checked_refined(refined, self.method, images, len(self.model.classes))
         return Prediction(refined.logits, plain, views, refined.output)
 
     def _looks(self, size: torch.Size) -> tuple[View, ...]:
@@ -313,15 +319,20 @@ class AdaptedNetwork:
             parts = network(torch.cat([view.of(images) for view in same])).chunk(len(same))
         return {view: view.back(part, images.shape[2:]) for view, part in zip(same, parts, strict=True)}
 
+    def _by_method(self, network: Segmenter, images: Tensor) -> Tensor:
+        """What the method predicts by one of the two networks."""
+        made = self.method.predict(network, self.state, images)
+        return checked_logits(made, f"{self.method.name}: predict", images, len(self.model.classes))
+
     def _look(self, network: Segmenter, images: Tensor, view: View) -> Tensor:
         """Logits B×C×H×W of one view of the images, on their grid."""
 
         def predict(images: Tensor) -> Tensor:
-            return self.model(images) if view.source else self.method.predict(network, self.state, images)
+            return self.model(images) if view.source else self._by_method(network, images)
 
         with self._unmixed_source() if view.source else nullcontext(), self._autocast():
             if view.own is not None:
-                return _checked(view.own(predict, images), images)
+                return checked_logits(view.own(predict, images), "views: a function", images)
             seen = view.of(images)
             try:
                 return view.back(predict(seen), images.shape[2:])
@@ -371,18 +382,6 @@ class AdaptedNetwork:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device().type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
-
-
-def _checked(logits: object, images: Tensor) -> Tensor:
-    """What a user's own view gave, if it is logits on the images' grid."""
-    expected = (len(images), *images.shape[2:])
-    if isinstance(logits, Tensor) and logits.ndim == 4 and (len(logits), *logits.shape[2:]) == expected:
-        return logits
-    got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-    raise SettingsError(
-        f"views: a function must give logits B×C×H×W on the images' own grid, here {expected[0]}×C×{expected[1]}×"
-        f"{expected[2]}; got {got}."
-    )
 
 
 def _scale(parameter: Tensor) -> float:
