@@ -98,9 +98,11 @@ def test_a_plan_s_files_lie_beside_it_and_what_changes_is_made_again(lab: Path) 
     assert "2 runs done" in done.stderr and "running" in done.stderr
     assert "2 were there" in allweather(*command).stderr
     (lab / "mymethod.py").write_text(METHOD + "# another thought\n")
-    assert "1 runs done, 1 were there" in allweather(*command).stderr
+    told = allweather(*command).stderr
+    assert "1 runs done, 1 were there" in told and "then run.method.code (mymethod.py:Mine) has changed. Plans" in told
     (lab / "mynets.py").write_text(NETS + "# another thought\n")
-    assert "2 runs done, 0 were there" in allweather(*command).stderr
+    told = allweather(*command).stderr
+    assert "2 runs done, 0 were there" in told and told.count("run.model.code (mynets.py:fixed) has changed") == 2
     assert len(list((lab / "runs").glob("*.json"))) == 2
     assert allweather("report", lab / "runs", "--out", lab / "r.md", "--format", "md").returncode == 0
     (lab / "mynets.py").unlink()
@@ -150,6 +152,16 @@ def test_a_method_that_fails_is_told_by_its_line(lab: Path) -> None:
     done = allweather(*command, "--method", f"{lab}/mymethod.py:Mine")
     assert done.returncode == 2 and "your own code failed: mymethod.py, line" in done.stderr
     assert "IndexError: list index out of range" in done.stderr
+
+
+def test_a_method_that_fails_in_a_plan_fails_its_run_alone(lab: Path) -> None:
+    (lab / "mymethod.py").write_text(METHOD + "    def objective(self, *given):\n        return [][1]\n")
+    (lab / "plan.toml").write_text((lab / "plan.toml").read_text() + '[[methods]]\nname = "norm"\n')
+    for made in ("2 runs done, 0 were there", "0 runs done, 2 were there"):
+        done = allweather("bench", lab / "plan.toml", "--out", lab / "runs")
+        assert done.returncode == 1 and f"{made}, 0 run elsewhere, 1 failed" in done.stderr
+        assert "-mymethod.py-mine-" in done.stderr and "Traceback" not in done.stderr
+        assert "your own code failed: mymethod.py, line 9: IndexError: list index out of range." in done.stderr
 
 
 def test_random_weights_of_an_own_network_are_those_of_the_seed(lab: Path) -> None:

@@ -1,6 +1,7 @@
 """Plans: what they expand to, what they refuse, and records that are whole, resumed and never made twice."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from allweather.report.collect import group_records
 from allweather.report.compare import compare, flatten
 from allweather.runs import execute as executor
 from allweather.runs.decisions import decisions_of
-from allweather.runs.execute import execute, labels_folder, make_record
+from allweather.runs.execute import LoadedNetwork, execute, labels_folder, make_record
 from allweather.runs.plan import MethodSpec, Plan, PlannedRun, read_plan
 from allweather.runs.record_file import read_record
 from allweather.runs.streams import open_stream
@@ -352,6 +353,49 @@ def test_one_run_that_fails_does_not_stop_the_others(root: Path, monkeypatch: py
     monkeypatch.setattr(executor, "load_model", once)
     result = execute(plan, out)
     assert list(result.failed.values()) == ["no such network"] and len(result.done) == 1
+
+
+class Strange(Exception):
+    """An error as code of the user's own may have it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TypeError("a bug"), r"a fault of allweather's own, .*test_runs_plan.py, line \d+: TypeError: a bug\."),
+        (Strange("odd"), r"line \d+: Strange: odd\."),
+        (MemoryError("9 TiB"), r"^out of memory \(9 TiB\)\. A smaller size or batch takes less\.$"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "^out of memory .* A smaller size"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_run_raises_the_others_are_made(
+    error: Exception, said: str, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, out = tiny(root), root / "runs"
+
+    def broken(run: PlannedRun, *rest: object) -> dict[str, Any]:
+        if run.method.name == "source":
+            raise error
+        return make_record(run)
+
+    monkeypatch.setattr(executor, "make_record", broken)
+    for _ in range(2):
+        result = execute(plan, out)
+        assert list(result.failed) == [plan.runs[0].file] and result.done + result.kept == [plan.runs[1].file]
+        assert re.search(said, result.failed[plan.runs[0].file])
+    assert ("Traceback" in caplog.text) == ("fault of allweather's" in result.failed[plan.runs[0].file])
+    with pytest.raises(type(error)):  # a worker is to end, for nobody knows what state it is in
+        execute(plan, out, network=LoadedNetwork())
+
+
+def test_a_full_disk_ends_them_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> dict[str, Any]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(executor, "make_record", full)
+    with pytest.raises(OSError, match="No space left"):
+        execute(tiny(root), root / "runs")
 
 
 def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path) -> None:

@@ -105,7 +105,7 @@ def guarded(label: str, kind: Kind, call: Callable[[], T]) -> T:
     except AllWeatherError:
         raise
     except FAULTS as error:
-        raise kind.error(f"{label} cannot be used as a {kind.word}: {_where(error)}.") from error
+        raise kind.error(f"{label} cannot be used as a {kind.word}: {where(error)}.") from error
 
 
 @contextmanager
@@ -129,7 +129,18 @@ def own_fault(error: BaseException) -> str | None:
     inside = any(frame.filename in ran for frame in traceback.extract_tb(error.__traceback__))
     if not (noted or inside):
         return None
-    return f"{noted[0] if noted else 'your own code'} failed: {_where(error)}."
+    return f"{noted[0] if noted else 'your own code'} failed: {where(error)}."
+
+
+def where(error: BaseException) -> str:
+    """File, line and reason of an error; the innermost place that is no library's, where there is one."""
+    reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".rstrip(".")
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    libraries = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {reason}" if own else reason
 
 
 def digest(text: str, folder: Path | str = "") -> str:
@@ -280,14 +291,3 @@ def _public(module: ModuleType) -> list[str]:
     """Names that the module itself defines, or whatever it has where it defines none."""
     own = [n for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
     return [name for name in own or vars(module) if not name.startswith("_")]
-
-
-def _where(error: BaseException) -> str:
-    """File, line and reason of an error in code of the user's own."""
-    reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".rstrip(".")
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{Path(error.filename).name}, line {error.lineno}: {type(error).__name__}: {error.msg}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    libraries = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
-    own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
-    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {reason}" if own else reason

@@ -74,7 +74,9 @@ def bench(
         narration.print(f"interrupted: finished runs are in {plain(out)}; the same command does the rest.")
         raise typer.Exit(INTERRUPTED) from None
     for name, changed in result.outdated.items():
-        warn(f"{name} was there, and was made again: since then {', '.join(changed)} has changed")
+        shared = any(".code" in each for each in changed)
+        apart = ". Plans whose own files share a name need an --out each, or one replaces the other's record"
+        warn(f"{name} was there, and was made again: since then {', '.join(changed)} has changed{apart * shared}")
     for name, reason in result.failed.items():
         warn(f"{name}: {reason}")
     for name, frames in result.lost.items():

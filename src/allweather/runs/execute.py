@@ -22,12 +22,13 @@ from allweather.methods.views import passes_of
 from allweather.models import load_model
 from allweather.models.segmenter import Segmenter
 from allweather.runs.evaluate import Protocol, run
+from allweather.runs.faults import is_full, why
 from allweather.runs.memory import peak_memory, reset_peak
 from allweather.runs.plan import ModelSpec, Plan, PlannedRun
 from allweather.runs.record import provenance
 from allweather.runs.record_file import read_record
 from allweather.runs.scorer import Scorer
-from allweather.runs.stale import outdated
+from allweather.runs.stale import other_code, outdated
 from allweather.runs.streams import open_stream
 from allweather.runs.variables import resolve
 from allweather.session import AdaptWhen, Precision, Session
@@ -73,36 +74,41 @@ def execute(
 ) -> Executed:
     """Makes every record of the plan that is not in `out` yet; a run that cannot be made does not stop the others.
 
-    A record whose settings or weights are no longer what its run would use today is made again.
+    A record whose settings, weights or own code are no longer what its run would use today is made again.
 
     Args:
         tick: called after every frame.
         finished: called after every record that is written.
         keep_labels: the predictions are written too, as PNG files in a folder beside each record, whole or not at
             all; where there is such a folder, a record that is made again fills it again.
-        network: keeps what is loaded for a later call too.
+        network: keeps what is loaded for a later call too. Only who calls again can say whether the process is still
+            fit for it, so that what is raised and is no AllWeatherError then goes on its way.
 
     Raises:
         AllWeatherError: when `out` cannot be written.
     """
-    result, network = Executed(), network or LoadedNetwork()
+    result, last = Executed(), network is None
+    network = network or LoadedNetwork()
     _make_folder(out)
     for entry in plan.runs:
         path, labels = out / entry.file, labels_folder(out / entry.file)
         try:
             with filelock.FileLock(out / f".{entry.file}.lock").acquire(timeout=0):
-                record = _record_of(entry, path)
-                changed = [] if record is None else network.changed(record, entry)
-                if record is not None and not changed and (not keep_labels or _holds_all(labels, record)):
-                    result.kept.append(entry.file)
-                    result.note_lost(entry, record)
-                    continue
-                keep = keep_labels or labels.is_dir()  # predictions of another record must not stand beside this one
+                record = _record_at(path)
                 try:
+                    same = record.get("identity") == entry.identity
+                    changed = network.changed(record, entry) if same else other_code(record, entry)
+                    if same and not changed and (not keep_labels or _holds_all(labels, record)):
+                        result.kept.append(entry.file)
+                        result.note_lost(entry, record)
+                        continue
+                    keep = keep_labels or labels.is_dir()  # another record's predictions must not stand beside this one
                     with whole_folder(labels) as folder:
                         made = make_record(entry, tick, folder if keep else None, network.of(entry))
-                except AllWeatherError as error:
-                    result.failed[entry.file] = str(error)
+                except Exception as error:  # whatever code of the user's own raises
+                    if is_full(error) or not (last or isinstance(error, AllWeatherError)):
+                        raise
+                    result.failed[entry.file] = why(entry.file, error)
                     continue
                 write_json(path, made)
                 result.note_lost(entry, made)
@@ -252,13 +258,12 @@ def _head(entry: PlannedRun, session: Session, labelled: LabelledStream, protoco
     }
 
 
-def _record_of(entry: PlannedRun, path: Path) -> dict[str, Any] | None:
-    """The run's record if there is a whole one."""
+def _record_at(path: Path) -> dict[str, Any]:
+    """The record that is there if it is whole, of whichever run; empty otherwise."""
     try:
-        record = read_record(path) if path.exists() else {}
+        return read_record(path) if path.exists() else {}
     except AllWeatherError:
-        return None
-    return record if record.get("identity") == entry.identity else None
+        return {}
 
 
 def _make_folder(out: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from allweather import methods
 from allweather.methods.method import Method
 from allweather.models.segmenter import Segmenter
-from allweather.runs.plan import PlannedRun
+from allweather.runs.plan import LATER, PlannedRun
 from allweather.runs.summary import per_image
 from allweather.session.guard import Guard
 
@@ -31,6 +31,20 @@ def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> 
         "model": {"sha256": None if weights is None else weights.sha256},
     }
     return _differing(_filled(record, method), json.loads(json.dumps(now)), "")
+
+
+def other_code(record: Mapping[str, Any], entry: PlannedRun) -> list[str]:
+    """Which code of the user's own differs from a record's, as dotted keys with its name; nothing for another run's."""
+    before, now = record.get("run", {}), json.loads(json.dumps(entry.content))
+    differing = [part for part in LATER if before.get(part, {}).get("code") != now[part].get("code")]
+    if before != {**now, **{part: _with_code_of(now[part], before.get(part, {})) for part in differing}}:
+        return []
+    return [f"run.{part}.code ({now[part]['name']})" for part in differing]
+
+
+def _with_code_of(part: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    bare = {key: value for key, value in part.items() if key != "code"}
+    return {**bare, "code": other["code"]} if "code" in other else bare
 
 
 def _filled(record: Mapping[str, Any], method: Method) -> dict[str, Any]:
