@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from allweather.allocator import _VARIABLES, keep_freed_memory
+from allweather.allocator import _VARIABLES, give_back_freed_memory, keep_freed_memory
 
 PROGRAM = """
 import resource, sys, torch
@@ -52,9 +52,31 @@ def test_processes_of_the_command_keep_theirs_too() -> None:
     assert set(_VARIABLES.values()) <= set(ran("kept", program))
 
 
+@GLIBC
+def test_what_a_thread_has_freed_goes_back_to_the_system() -> None:
+    program = """
+import threading
+from allweather.allocator import give_back_freed_memory, keep_freed_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+def work():
+    kept = [b"x" * 100_000 for _ in range(1000)]
+    last.append(b"x" * 1000)  # holds the heap's end
+keep_freed_memory()
+last = []
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+before = resident()
+print(give_back_freed_memory(), before - resident())
+"""
+    given_back, count = ran("", program)
+    assert given_back == "True" and int(count) > 50_000_000
+
+
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*_VARIABLES.values(), "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    assert keep_freed_memory() is False
+    assert keep_freed_memory() is False and give_back_freed_memory() is False
     assert not any(name in os.environ for name in _VARIABLES.values())

@@ -40,7 +40,9 @@ BELOW = {  # what each room may import, besides itself
         "errors", "finite", "interrupts", "plugins", "classes", "rgb", "pictures", "models", "methods", "session",
         "data",
     },
-    "serve": {"errors", "finite", "classes", "rgb", "pictures", "models", "methods", "ncut", "session", "data"},
+    "serve": {
+        "allocator", "errors", "finite", "classes", "rgb", "pictures", "models", "methods", "ncut", "session", "data",
+    },
     "scoring": {"errors", "values", "classes", "rgb", "pictures", "data"},
     "runs": SHARED | {"scoring"},
     "report": SHARED | {"scoring", "runs"},

@@ -1,7 +1,9 @@
 """`allweather serve` as a user starts it: where it is, what it says, and how it ends."""
 
+import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +31,23 @@ def test_it_serves_until_it_is_asked_to_stop_and_saves_its_streams(tmp_path: Pat
     assert len(list(sessions.glob("*.safetensors"))) == 1
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")}  # torch's own
     assert left == {"sessions"}, "nothing else is left on the disk"
+
+
+def test_an_application_of_ones_own_leaves_nothing_on_the_disk_either(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import allweather as aw\napp = aw.serve.application(aw.load_model('demo:streetnet'))\n"
+    )
+    (tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    with process.stderr:
+        assert any("running on" in line for line in process.stderr)
+        assert list((tmp_path / "temporary").glob("allweather-serve-*"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
+    assert not list((tmp_path / "temporary").glob("allweather-serve-*"))
 
 
 def test_a_place_where_streams_could_not_be_saved_is_said_before_it_serves(tmp_path: Path) -> None:

@@ -21,11 +21,14 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
-    with server() as one:
+    folder = tmp_path_factory.mktemp("server")
+    with server(TMPDIR=str(folder)) as one:
         yield one
+        left = [path for path in folder.glob("allweather-serve-*/*") if path.is_file()]
+        assert not left, "an upload leaves nothing behind while the server runs"
 
 
 @pytest.fixture(params=SCREENS)
@@ -103,6 +106,11 @@ def test_a_long_run_is_paused_goes_on_and_is_cancelled(page: Any, tmp_path: Path
     held = points(page)
     page.wait_for_timeout(600)
     assert points(page) == held, "a paused run stands still"
+    page.get_by_role("tab", name="Files").click()
+    page.set_input_files("#files input[type=file]", {"name": "x.png", "mimeType": "image/png", "buffer": NIGHT})
+    page.wait_for_selector("#notice [role=alert]")
+    page.wait_for_timeout(600)
+    assert "a run is going on" in page.inner_text("#notice") and "Paused" in page.inner_text("#status")
     shoot(page, tmp_path, "paused")
     page.click("#pause")
     page.wait_for_function(f"+document.querySelector('.aw-curves').dataset.points > {held}")
@@ -116,8 +124,24 @@ def test_what_is_no_picture_is_refused_in_words(page: Any) -> None:
     page.set_input_files(
         "#files input[type=file]", {"name": "x.png", "mimeType": "image/png", "buffer": b"<svg onload='alert(1)'/>"}
     )
-    page.wait_for_selector("#status [role=alert]")
-    assert "x.png is no picture: expected PNG" in page.inner_text("#status")
+    page.wait_for_selector("#notice [role=alert]")
+    assert "x.png is no picture: expected PNG" in page.inner_text("#notice")
+
+
+def test_a_server_that_ends_is_noticed() -> None:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    with server() as one, playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(one.address)
+        page.wait_for_selector("#start")
+        page.wait_for_timeout(500)
+        assert not page.is_visible("#lost")
+        one.process.terminate()
+        page.wait_for_selector("#lost", timeout=20_000)
+        assert "The server has ended" in page.inner_text("#lost") and not page.is_visible("#status")
+        browser.close()
 
 
 NIGHT = encoded(picture(3, "night", (256, 128)))

@@ -102,7 +102,8 @@ def test_a_stream_keeps_its_settings_until_it_is_removed(served: TestClient) -> 
     other = ask(served, PICTURES[0], stream="kept", method="source", set=[])
     assert other.status_code == 409 and "DELETE /v1/streams/kept" in other.json()["error"]
     assert served.delete("/v1/streams/kept").status_code == 200
-    assert served.delete("/v1/streams/kept").status_code == 404
+    gone = served.delete("/v1/streams/kept")
+    assert gone.status_code == 404 and gone.json() == {"error": "there is no such stream"}
     assert ask(served, PICTURES[0], stream="kept", method="source", set=[]).status_code == 200
 
 
@@ -133,13 +134,16 @@ def test_as_many_streams_as_may_be_and_no_more(tmp_path: Path) -> None:
             assert all(np.array_equal(one, other) for one, other in zip(so_far, alone(PICTURES[:3]), strict=True))
 
 
-def test_what_nobody_uses_is_freed() -> None:
+def test_what_nobody_uses_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     with client(limits=Limits(idle=0.05)) as served:
         serving = served.app.state.serving  # type: ignore[attr-defined]
         ask(served, PICTURES[0], stream="old")
         threading.Event().wait(0.1)
+        given_back = []
+        monkeypatch.setattr("allweather.serve.assembly.give_back_freed_memory", lambda: given_back.append(1))
         serving.sweep()
-        assert len(serving.streams) == 0
+        serving.sweep()
+        assert len(serving.streams) == 0 and given_back == [1], "once, where something was freed"
 
 
 def test_a_stream_that_cannot_be_saved_is_not_put_away(
@@ -243,6 +247,7 @@ def test_hostile_uploads_are_refused_and_logged(
         ({"set": ["views=plain,x4.0"]}, "views of at most 8 forward passes"),
         ({"method": "cotta", "set": ["scales=100,1"]}, "scales of at most 2"),
         ({"method": "eata", "set": ["source_images=/etc"]}, "does not allow (--allow-dir)"),
+        ({"method": "tent", "set": ["source_images=/etc"]}, "unknown field of tent 'source_images'"),
         ({"set": ["parameters=" + "*a" * 200]}, "at most 200 characters"),
         ({"set": ["lr=__import__('os')"]}, "expected number"),
         ({"set": ["lr"]}, "expected FIELD=VALUE"),
@@ -292,6 +297,27 @@ def test_a_body_that_is_no_form_or_too_long(served: TestClient) -> None:
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 
 
+def test_another_way_to_ask_and_what_is_not_there_are_answered_as_errors(served: TestClient) -> None:
+    for ask_so in (served.get, served.put):
+        answer = ask_so("/v1/predict")
+        assert (
+            answer.status_code == 405
+            and answer.headers["allow"] == "POST"
+            and "expected POST" in answer.json()["error"]
+        )
+    assert served.post("/v1/health").headers["allow"] == "GET"
+    for path in ("/v1/nothing", "/take/key/labels.png", "/see/key/picture.jpg"):
+        answer = served.get(path)
+        assert answer.status_code == 404 and set(answer.json()) == {"error"}, path
+
+
+def test_the_page_offers_no_code() -> None:
+    from allweather.serve.fields import rows
+
+    (views,) = [row for row in rows("mall-domain", "recommended", MODEL) if row.name == "views"]
+    assert "FILE.py" not in views.help and "x0.5" in views.help
+
+
 def test_health_metrics_and_the_api_page(served: TestClient) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -309,4 +335,4 @@ def test_health_metrics_and_the_api_page(served: TestClient) -> None:
     page = served.get("/docs").text
     assert "swagger" in page and "http://" not in page.replace("http://localhost", "") and "https://" not in page
     described = served.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]
-    assert set(described["responses"]) >= {"200", "409", "413", "415", "422", "429"}
+    assert set(described["responses"]) >= {"200", "403", "409", "413", "421", "415", "422", "429"}

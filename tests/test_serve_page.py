@@ -19,13 +19,13 @@ from allweather.serve.limits import Limits
 from allweather.serve.networks import Network, as_network
 from allweather.serve.pool import BusyError, Lane, Pool, StoppingError
 from allweather.serve.uploads import Held, UploadError
-from allweather.serve.visitor import Visitor, Visitors, restart
+from allweather.serve.visitor import Point, Visitor, Visitors, restart
 from allweather.session import Session
 
 MODEL = tiny("batchnorm")
 NETWORK: Network = as_network(MODEL, None)
 PICTURES = [
-    Held(f"frame {number}", np.asarray((frame * 255).to(torch.uint8).permute(1, 2, 0)), (32, 24))
+    Held(f"f{number}.png", np.asarray((frame * 255).to(torch.uint8).permute(1, 2, 0)), (32, 24), f"f{number}")
     for number, frame in enumerate(frames(5))
 ]
 
@@ -155,6 +155,60 @@ def test_visitors_are_bounded_and_freed() -> None:
     assert len(here) == 0
 
 
+def test_idle_time_counts_from_the_end_of_a_run_and_downloads_are_use(pool: Pool) -> None:
+    now = [0.0]
+    here = Visitors(Limits(idle=10), clock=lambda: now[0])
+    one = here.of("a")
+    one.hold(PICTURES)
+    one.prepare(NETWORK, method())
+
+    async def long() -> None:
+        async for _ in one.run(pool, 1):
+            if one.stage == "running":
+                now[0] += 100
+                here.sweep()
+
+    asyncio.run(long())
+    ended = now[0]
+    assert one.stage == "done" and one.used == ended and len(one.kept) == len(PICTURES)
+    for since in (9, 18, 27):
+        now[0] = ended + since
+        here.sweep()
+        assert here.by_key(one.key) is one, "asked for again within the idle time"
+    now[0] = ended + 38
+    assert here.sweep() == 1 and not one.pictures and here.sweep() == 0
+
+
+def test_a_paused_run_ends_after_its_idle_time_with_a_sentence(pool: Pool) -> None:
+    now = [0.0]
+    here = Visitors(Limits(idle=10), clock=lambda: now[0])
+    one = here.of("a")
+    one.hold(PICTURES)
+    one.prepare(NETWORK, method())
+
+    async def paused() -> None:
+        async for _ in one.run(pool, 1):
+            if one.done == 2 and one.stage == "running":
+                here.of("a").pause(True)
+                now[0] = 9
+                here.sweep()
+                assert one.at_work and one.pictures, "kept for as long as a run that has ended"
+                now[0] = 20
+                here.sweep()
+
+    with pytest.raises(InputError, match=r"paused for 10 seconds and more: it has ended.*Choose them again"):
+        asyncio.run(paused())
+    assert not one.at_work and len(here) == 0
+
+
+def test_those_who_left_count_as_freed() -> None:
+    here = Visitors(Limits())
+    here.of("a")
+    here.leave("a")
+    here.leave("a")
+    assert (here.sweep(), here.sweep()) == (1, 0)
+
+
 def test_a_lane_keeps_its_order_and_lanes_take_turns() -> None:
     done: list[str] = []
     pool = Pool(1, 4)
@@ -176,12 +230,12 @@ def test_a_lane_keeps_its_order_and_lanes_take_turns() -> None:
         pool.submit(gate, hold.wait)
 
 
-def upload(folder: Path, name: str, content: bytes) -> Path:
-    """A file as the page's library lays it down: in a folder of its own."""
+def upload(folder: Path, name: str, content: bytes) -> tuple[str, Path]:
+    """A file as the page's library lays it down: in a folder of its own; with its name."""
     path = folder / str(len(list(folder.iterdir()))) / name
     path.parent.mkdir()
     path.write_bytes(content)
-    return path
+    return name, path
 
 
 def test_uploads_are_read_in_natural_order_and_removed(tmp_path: Path) -> None:
@@ -202,7 +256,7 @@ def test_an_upload_elsewhere_is_neither_read_nor_removed(tmp_path: Path) -> None
     other = tmp_path / "other.png"
     other.write_bytes(encoded(picture()))
     with pytest.raises(SettingsError, match="inside the folder"):
-        from_uploads([other], tmp_path / "uploads", Limits(), None)
+        from_uploads([("other.png", other)], tmp_path / "uploads", Limits(), None)
     assert other.exists()
 
 
@@ -214,16 +268,22 @@ def test_clips_give_their_first_frames_and_playlists_are_refused(tmp_path: Path)
     clip(tmp_path / "made.mp4", scene(8, (96, 64)))
     content = (tmp_path / "made.mp4").read_bytes()
     (tmp_path / "made.mp4").unlink()
-    held, _ = from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(pictures=5), None)
-    assert [each.name for each in held] == [f"frame {number}" for number in range(5)]
+    held, said = from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(pictures=5), None)
+    assert [each.name for each in held] == [f"frame {number} of a.mp4" for number in range(5)]
+    assert [each.label for each in held] == [f"{number:06d}" for number in range(5)]
+    assert said == ["only the first 5 frames of a.mp4 are kept."]
+    assert not from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(pictures=8), None)[1]
+    held, said = from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(held_bytes=60_000), None)
+    assert len(held) == 3 and said == ["only the first 3 frames of a.mp4 are kept: more take over 60000 bytes."]
     playlist = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"
     for name, evil, message in (
         ("a.mp4", playlist, "is no clip"),
         ("a.mkv", b"ffconcat version 1.0\nfile /etc/passwd\n", "is no clip"),
-        ("a.mov", content[:300], "cannot be read|not a readable video"),
+        ("a.mov", content[:300], r"^a\.mov: not a readable video \(its index is missing"),
     ):
-        with pytest.raises(UploadError, match=message):
+        with pytest.raises(UploadError, match=message) as refused:
             from_uploads([upload(tmp_path, name, evil)], tmp_path, Limits(), None)
+        assert str(tmp_path) not in str(refused.value)
     with pytest.raises(UploadError, match="expected at most 100 pixels"):
         from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(clip_pixels=100), None)
 
@@ -232,8 +292,36 @@ def test_what_a_visitor_holds_is_bounded(tmp_path: Path) -> None:
     from allweather.serve.pictures import from_uploads
 
     paths = [upload(tmp_path, f"{number}.png", encoded(picture(number))) for number in range(4)]
-    held, refused = from_uploads(paths, tmp_path, Limits(pictures=3, held_bytes=30_000), None)
-    assert len(held) == 2 and "only the first 2 pictures are kept" in refused[0]
+    held, said = from_uploads(paths, tmp_path, Limits(pictures=3, held_bytes=40_000), None)
+    assert len(held) == 2 and "only the first 2 pictures are kept" in said[0] and "3 of 4 files" in said[1]
+
+
+def test_labels_are_called_as_adapt_calls_them(tmp_path: Path) -> None:
+    from clips import clip, scene
+
+    from allweather.serve.pictures import from_folder, from_uploads
+
+    clip(tmp_path / "made.mp4", scene(2, (96, 64)))
+    film = (tmp_path / "made.mp4").read_bytes()
+    (tmp_path / "made.mp4").unlink()
+    images = {"a.png": "PNG", "a.jpg": "JPEG", "b (1) #.png": "PNG", "..png": "PNG"}
+    given = [upload(tmp_path, name, encoded(picture(), kind)) for name, kind in images.items()]
+    given += [upload(tmp_path, name, film) for name in ("a.mp4", "...mp4")]
+    held, _ = from_uploads(given, tmp_path, Limits(), None)
+    labels = {f"{each.name} {each.label}" for each in held}
+    assert {"a.png a_png", "a.jpg a_jpg", "b (1) #.png b (1) #"} <= labels
+    assert {"frame 1 of a.mp4 a_mp4/000001", "frame 0 of ...mp4 file_mp4/000000"} <= labels, labels
+    assert len({each.label for each in held}) == len(held) == 8 and not any(".." in each.label for each in held)
+    doubles, _ = from_uploads(
+        [upload(tmp_path, "a.png", encoded(picture(n))) for n in (1, 2)], tmp_path, Limits(), None
+    )
+    assert len({each.label for each in doubles}) == 2
+
+    for name in ("below/a.png", "a.png", "a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture()).save(tmp_path / name)
+    found, _ = from_folder(tmp_path, ".", Limits(), None)
+    assert [each.label for each in found] == ["a_jpg", "a_png", "below/a"]
 
 
 def test_what_is_drawn_names_every_class_and_decision(pool: Pool) -> None:
@@ -249,6 +337,8 @@ def test_what_is_drawn_names_every_class_and_decision(pool: Pool) -> None:
     assert 'data-points="5"' in drawn and len(re.findall("<circle", drawn)) == 10
     shares = [float(text) for text in re.findall(r"([\d.]+) %", legend(one.shown))]
     assert sum(shares) == pytest.approx(200, abs=0.5) and any(name in legend(one.shown) for name in CLASSES.names)
+    close = [Point(number, 16.9 + number / 1000, 0.5) for number in range(4)]
+    assert re.findall('text-anchor="end">([^<]+)</text>', curves(close, ())) == ["16.903", "16.9", "3", "0.5", "3"]
     assert f"/see/{one.key}/adapted.jpg" in compare(one) and 'type="range"' in compare(one)
 
 
@@ -275,7 +365,7 @@ def test_what_is_taken_home(pool: Pool) -> None:
     labels = Image.open(io.BytesIO(served.get(f"/take/{one.key}/labels.png").content))
     assert one.shown is not None and np.array_equal(np.asarray(labels), one.shown.adapted.labels.numpy())
     archive = zipfile.ZipFile(io.BytesIO(served.get(f"/take/{one.key}/labels.zip").content))
-    assert len(archive.namelist()) == len(PICTURES)
+    assert archive.namelist() == [f"f{number}.png" for number in range(5)]
     assert load(served.get(f"/take/{one.key}/adapted.safetensors").content).keys() == MODEL.network.state_dict().keys()
     assert served.get(f"/see/{one.key}/adapted.jpg").headers["content-type"] == "image/jpeg"
     assert served.get("/take/another/labels.png").status_code == 404

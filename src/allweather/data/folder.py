@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,6 +76,13 @@ def suffixed(path: Path) -> str:
     return path.suffix.replace(".", "_")
 
 
+def told_apart(entries: Sequence[tuple[str, Path]]) -> list[str]:
+    """A unique name for each (name, file): its own where no other has it, else with the file's suffix."""
+    count = Counter(name for name, _ in entries)
+    taken = {name for name in count if count[name] == 1}
+    return [name if count[name] == 1 else _untaken(name, suffixed(path), taken) for name, path in entries]
+
+
 def _images(given: Path) -> list[tuple[str, Found]]:
     """The images of one input with their names, before twins are told apart."""
     if given.is_dir():
@@ -102,13 +110,8 @@ def _named(entries: Sequence[tuple[str, Found]]) -> dict[str, Found]:
         groups.setdefault(name, []).append(entry.path)
     for name, paths in groups.items():
         _check_twins(name, paths)
-    taken = {name for name, paths in groups.items() if len(paths) == 1}
-    named: dict[str, Found] = {}
-    for name, entry in entries:
-        if len(groups[name]) > 1:
-            name = _untaken(name, suffixed(entry.path), taken)
-        named[name] = entry
-    return named
+    names = told_apart([(name, entry.path) for name, entry in entries])
+    return dict(zip(names, (entry for _, entry in entries), strict=True))
 
 
 def _check_twins(name: str, paths: Sequence[Path]) -> None:

@@ -28,6 +28,7 @@ NAMES = (
     "mirror-x1.5",
     "gamma-mirror-x1.5",
 )
+OR_OWN = ", or FILE.py:FUNCTION"  # of the help of the field; not everybody may name one
 _OWN = Kind("view", "allweather.views", SettingsError, "myviews.py:turned")
 _SCALE = re.compile(r"x(\d+(?:\.\d+)?)")
 _SCALES = (0.25, 4.0)
@@ -78,7 +79,7 @@ SOURCE, SOURCE_MIRROR = View(source=True), View(source=True, mirror=True)
 
 def views_option(*default: str) -> Any:
     """The field `views` of a method: what its prediction is the mean over."""
-    text = f"predict the mean over these views of the image: {', '.join(NAMES)}, other scales x0.5, or FILE.py:FUNCTION"
+    text = f"predict the mean over these views of the image: {', '.join(NAMES)}, other scales x0.5{OR_OWN}"
     return option(default or ("plain",), text)
 
 

@@ -77,7 +77,7 @@ def check_libraries() -> None:
     Raises:
         MissingLibraryError: with the command that installs them.
     """
-    from allweather.serve.uploads import uploads_folder
+    from allweather.serve.uploads_folder import uploads_folder
 
     uploads_folder()
     for library in LIBRARIES:

@@ -11,12 +11,14 @@ from tempfile import NamedTemporaryFile
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
 
+from allweather.allocator import give_back_freed_memory
 from allweather.errors import SettingsError
 from allweather.serve.access import Gate, choose_token, is_loopback
 from allweather.serve.choosing import choose_method
 from allweather.serve.downloads import make_downloads
-from allweather.serve.endpoint import make_router
+from allweather.serve.endpoint import make_router, refuse
 from allweather.serve.limits import Limits
 from allweather.serve.metrics import Metrics
 from allweather.serve.networks import Networks, Offer
@@ -24,7 +26,7 @@ from allweather.serve.page import mount_page
 from allweather.serve.payloads import LocalFiles
 from allweather.serve.pool import Pool
 from allweather.serve.streams import Streams
-from allweather.serve.uploads import uploads_folder
+from allweather.serve.uploads_folder import uploads_folder, uploads_here
 from allweather.serve.visitor import Visitors
 
 LOG = logging.getLogger(__name__)
@@ -52,9 +54,9 @@ class Serving:
     unsaved: int = 0
 
     def sweep(self) -> None:
-        """Frees what nobody has used for a while."""
-        self.streams.sweep()
-        self.visitors.sweep()
+        """Frees what nobody has used for a while, and gives the memory of all that was freed back to the system."""
+        if self.streams.sweep() + self.visitors.sweep():
+            give_back_freed_memory()
 
     def end(self) -> None:
         """Ends the page's runs, finishes the requests that were taken, and saves the streams."""
@@ -105,6 +107,7 @@ def build(
         lifespan=_lifespan(serving),
     )
     app.state.serving = serving
+    app.add_exception_handler(HTTPException, refuse)
     app.include_router(make_router(streams, limits, metrics, method))
     app.include_router(make_downloads(visitors))
     app.add_middleware(LocalFiles, folder=uploads_folder())  # inside the gate, which comes last
@@ -139,12 +142,13 @@ def _check_place(sessions: Path | None) -> None:
 def _lifespan(serving: Serving) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lives(app: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(_sweep(serving))
-        yield
-        sweeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeping
-        await asyncio.to_thread(serving.end)
+        with uploads_here():
+            sweeping = asyncio.create_task(_sweep(serving))
+            yield
+            sweeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeping
+            await asyncio.to_thread(serving.end)
 
     return lives
 

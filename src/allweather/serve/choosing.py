@@ -1,6 +1,7 @@
 """What a visitor may choose of a method: names of the catalogue and values, never code, paths, or work without end."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,11 @@ def choose_method(
     """
     if name not in METHODS:  # nothing of a visitor's is ever imported
         raise unknown("method", name[:LONGEST], METHODS)
-    known = METHODS[name]
-    texts = {field: _checked(name, field, value, allowed) for field, value in settings.items()}
+    known: type[Any] = METHODS[name]
+    there = {field.name for field in fields(known)}  # whatever else is named, `make` refuses unread
+    texts = {
+        field: _checked(name, field, value, allowed) if field in there else value for field, value in settings.items()
+    }
     made = methods.make(name, preset, texts, model=model)
     for field in methods.describe_fields(known):
         _check_cost(name, field, getattr(made, field), limits)

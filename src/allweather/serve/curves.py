@@ -7,6 +7,7 @@ from allweather.serve.visitor import Point
 from allweather.session.guard import KINDS
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 400, 170, 52, 12, 26, 12
+CHARACTER = 8  # of the width, one digit at the largest size that the page draws
 STRIP = 14  # of the height, above the axis, for the decisions
 SHAPES = {  # told apart by shape as well as by color
     "accepted": ("#15803d", "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0"),
@@ -38,12 +39,14 @@ def _chart(
 ) -> str:
     values = [value(point) for point in points]
     low, high = min(values), max(values)
+    named = {high: _told_apart(high, low), low: _told_apart(low, high)}
+    left = max(LEFT, 8 + CHARACTER * max(map(len, named.values())))
     room = (high - low) or max(abs(high), 1e-6) * 0.1
     low, high = low - 0.08 * room, high + 0.08 * room
     first, last = points[0].number, max(points[-1].number, points[0].number + 1)
 
     def x(number: float) -> float:
-        return LEFT + (number - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+        return left + (number - first) / (last - first) * (WIDTH - left - RIGHT)
 
     def y(height: float) -> float:
         return TOP + (high - height) / (high - low) * (HEIGHT - TOP - BOTTOM - STRIP)
@@ -60,20 +63,26 @@ def _chart(
     marks = "".join(_mark(kind, x(number), HEIGHT - BOTTOM - 7) for number, kind in decided if number >= first)
     said = f"{title}: {values[0]:.4g} at first, {values[-1]:.4g} after {len(values)} forward passes"
     ends = "".join(
-        f'<text x="{LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{v:.3g}</text>' for v in {max(values), min(values)}
+        f'<text x="{left - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{text}</text>' for v, text in named.items()
     )
     numbers = (
-        f'<text x="{LEFT}" y="{HEIGHT - 8}">{first}</text>'
+        f'<text x="{left}" y="{HEIGHT - 8}">{first}</text>'
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{points[-1].number}</text>'
-        f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 8}" text-anchor="middle">forward passes</text>'
+        f'<text x="{(left + WIDTH) / 2}" y="{HEIGHT - 8}" text-anchor="middle">forward passes</text>'
     )
     return (
         f'<figure><figcaption>{title} <b style="color:{color}">{values[-1]:.4g}</b></figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">'
-        f'<path class="aw-axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>{ends}{numbers}'
+        f'<path class="aw-axis" d="M{left} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>{ends}{numbers}'
         f'<g fill="{color}" stroke="{color}"><polyline fill="none" stroke-width="2" points="{line}"/>{dots}</g>'
         f"{marks}</svg></figure>"
     )
+
+
+def _told_apart(value: float, other: float) -> str:
+    """The value with three digits, or as many as it takes to read otherwise than the other."""
+    digits = next((n for n in range(3, 17) if value == other or f"{value:.{n}g}" != f"{other:.{n}g}"), 17)
+    return f"{value:.{digits}g}"
 
 
 def _mark(kind: str, x: float, y: float) -> str:

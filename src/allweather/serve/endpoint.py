@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 from torch import Tensor
 
 from allweather.errors import AllWeatherError, InputError, SettingsError, unknown
@@ -26,6 +27,7 @@ from allweather.serve.uploads import UploadError, check_name, hold, read_picture
 from allweather.session import Result
 
 LOG = logging.getLogger(__name__)
+EVERY = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 FIELDS = ("method", "preset", "set", "stream", "network", "answer")
 UPLOADS = {"bytes": 413, "pixels": 413, "format": 415, "foreign": 415, "damaged": 422, "name": 400, "folder": 400}
 ERRORS: dict[type[AllWeatherError], int] = {
@@ -74,10 +76,12 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         for status, text in {
             400: "No such request.",
             401: "The token is missing or wrong.",
+            403: "A page of another site asked.",
             408: "The request took too long to arrive.",
             409: "The stream began with other settings.",
             413: "Too many bytes or pixels.",
             415: "Not a picture alone.",
+            421: "The server is not called by that name.",
             422: "A damaged picture, one without a finite prediction, or a setting that is not allowed.",
             429: "Too much is waiting, or too many streams: try again.",
             503: "The server is being stopped.",
@@ -127,7 +131,24 @@ def make_router(streams: Streams, limits: Limits, metrics: Metrics, method: str)
         """Counters as Prometheus reads them."""
         return Response(metrics.text(), media_type=metrics.content_type)
 
+    @router.api_route("/v1/{rest:path}", methods=EVERY, include_in_schema=False)
+    async def other(request: Request) -> None:  # the page, which takes all that is left, knows nothing of these
+        known = [route for route in router.routes if isinstance(route, Route)]
+        partly = [route for route in known if route.matches(request.scope)[0] is Match.PARTIAL]
+        if not partly:
+            raise HTTPException(404, "there is no such thing here: see /docs")
+        allowed = ", ".join(sorted({method for route in partly for method in route.methods or ()}))
+        raise HTTPException(405, f"expected {allowed}, got {request.method}", {"allow": allowed})
+
     return router
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """The answer to an HTTPException, as those of `/v1/predict` are."""
+    assert isinstance(error, HTTPException)
+    answer = failure(error.status_code, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def _answered(request: Request, streams: Streams, limits: Limits, metrics: Metrics, method: str) -> Response:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from allweather import methods
 from allweather.methods import METHODS
 from allweather.methods.option import spell
+from allweather.methods.views import OR_OWN
 from allweather.models.segmenter import Segmenter
 
 
@@ -52,4 +53,4 @@ def changed(shown: Sequence[Row], texts: Sequence[str]) -> Mapping[str, str]:
 
 def _help(about: Mapping[str, object]) -> str:
     needs = f"; needs {about['needs']}" if "needs" in about else ""
-    return f"{about['help']} ({about['type']}{needs})"
+    return f"{str(about['help']).removesuffix(OR_OWN)} ({about['type']}{needs})"  # visitors name no code

@@ -26,7 +26,7 @@ from allweather.serve.networks import Network, Networks, catalogue
 from allweather.serve.pictures import from_folder, from_scenes, from_uploads
 from allweather.serve.pool import Pool
 from allweather.serve.style import CSS, SCRIPT, theme
-from allweather.serve.uploads import uploads_folder
+from allweather.serve.uploads_folder import uploads_folder
 from allweather.serve.visitor import Visitor, Visitors, restart
 
 HEAD = "Adapts a segmentation network to the weather in your picture, without labels, and shows what changes."
@@ -111,6 +111,7 @@ class Page:
             self.pause = gr.Button("Pause", elem_id="pause", size="md", min_width=60, interactive=False)
             self.cancel = gr.Button("Cancel", elem_id="cancel", size="md", min_width=60, interactive=False)
             self.reset = gr.Button("Reset", elem_id="reset", size="md", min_width=60)
+        self.notice = gr.HTML("", elem_id="notice")
         self.status = gr.HTML(_status(None), elem_id="status")
         self.compared = gr.HTML(compare(None), elem_id="compare")
         self.take = gr.HTML("", elem_id="take")
@@ -123,12 +124,24 @@ class Page:
     # What happens
 
     def _events(self, blocks: gr.Blocks) -> None:
-        shown = [self.status, self.compared, self.take, self.drawn, self.classes, self.start, self.pause, self.cancel]
+        shown = [
+            self.notice,
+            self.status,
+            self.compared,
+            self.take,
+            self.drawn,
+            self.classes,
+            self.start,
+            self.pause,
+            self.cancel,
+        ]
         network = self._network_inputs()
         held = [*shown, self.passes, self.files]
         shown_work = PRIVATE | {"show_progress": "minimal", "show_progress_on": self.status}
         for event, component in ((self.files.upload, self.files), (self.folder.upload, self.folder)):
-            event(self._upload, [component, *network], held, concurrency_limit=4, **shown_work)
+            event(  # as they came: the library makes an empty file for each, and drops their names
+                self._upload, [component, *network], held, preprocess=False, concurrency_limit=4, **shown_work
+            )
         scene = [self.weather, self.strength, self.seed, self.count]
         self.make.click(self._scene, [*scene, *network], held, concurrency_limit=4, **shown_work)
         self.strength.release(self._scene, [*scene, *network], held, concurrency_limit=4, **shown_work)
@@ -162,10 +175,10 @@ class Page:
         """How many inputs say which network."""
         return 1 if self.networks.allowed is None else 3
 
-    def _upload(self, request: gr.Request, paths: list[str] | None, *network: str) -> list[Any]:
-        """Reads what was uploaded, and removes it."""
-        read = partial(from_uploads, [Path(path) for path in paths or ()], uploads_folder(), self.limits)
-        return self._hold(read, network, request)
+    def _upload(self, request: gr.Request, files: Any, *network: Any) -> list[Any]:
+        """Reads what was uploaded, and removes it; whatever JSON a browser sent comes here unchecked."""
+        read = partial(from_uploads, _named(files), uploads_folder(), self.limits)
+        return self._hold(read, tuple(each if isinstance(each, str) else "" for each in network), request)
 
     def _scene(
         self, request: gr.Request, weather: str, strength: float, seed: float, count: float, *network: str
@@ -181,13 +194,13 @@ class Page:
         visitor: Visitor | None = None
         try:
             visitor = self.visitors.of(str(request.session_hash))
-            pictures, refused = read(size=self._chosen_network(*network).size)
+            pictures, left_out = read(size=self._chosen_network(*network).size)
             visitor.hold(pictures)
         except AllWeatherError as error:
             self.metrics.refused.labels(getattr(error, "reason", "other")).inc()
             return [*self._view(visitor, str(error)), gr.skip(), None]
         passes = min(USUAL_PASSES if len(pictures) == 1 else 1, self.limits.passes)
-        return [*self._view(visitor, " ".join(refused)), gr.update(value=passes), None]
+        return [*self._view(visitor, " ".join(left_out)), gr.update(value=passes), None]
 
     def _method(self, name: str, *network: str) -> list[Any]:
         preset = gr.update(choices=fields.presets(name), value="recommended")
@@ -215,7 +228,7 @@ class Page:
             last = -1
             async with aclosing(visitor.run(self.pool, min(max(1, int(passes)), self.limits.passes))) as signs:
                 async for _ in signs:
-                    yield self._view(visitor, picture=visitor.version != last)
+                    yield self._view(visitor, "" if last < 0 else None, picture=visitor.version != last)
                     last = visitor.version
         except AllWeatherError as error:
             yield self._view(visitor, str(error))
@@ -235,19 +248,25 @@ class Page:
     async def _reset(self, request: gr.Request) -> list[Any]:
         visitor = self.visitors.of(str(request.session_hash))
         await restart(visitor)
-        return self._view(visitor)
+        return self._view(visitor, "")
 
     def _leave(self, request: gr.Request) -> None:
         self.visitors.leave(str(request.session_hash))
 
-    def _view(self, visitor: Visitor | None, error: str = "", picture: bool = True) -> list[Any]:
-        """What every part of the page shows of a visitor."""
+    def _view(self, visitor: Visitor | None, notice: str | None = None, picture: bool = True) -> list[Any]:
+        """What every part of the page shows of a visitor.
+
+        Args:
+            notice: what went wrong or was left out, empty for nothing; None lets stand what was said last.
+        """
+        said = gr.skip() if notice is None else _notice(notice)
         if visitor is None:
-            return [_status(None, error), *[gr.skip()] * 7]
+            return [said, *[gr.skip()] * 8]
         work = visitor.at_work
         pause = gr.update(interactive=work, value="Go on" if visitor.stage == "paused" else "Pause")
         return [
-            _status(visitor, error),
+            said,
+            _status(visitor),
             compare(visitor) if picture else gr.skip(),
             _take(visitor),
             curves(visitor.points, visitor.decided),
@@ -258,10 +277,20 @@ class Page:
         ]
 
 
-def _status(visitor: Visitor | None, error: str = "") -> str:
-    """HTML: where the run stands, or what went wrong."""
-    if error:
-        return f'<div class="aw-status aw-bad" role="alert">{escape(error)}</div>'
+def _named(files: Any) -> list[tuple[str, Path]]:
+    """Uploaded files, each with the name that it has where it comes from."""
+    found = [each for each in (files if isinstance(files, list) else [files]) if isinstance(each, dict)]
+    paths = [(each.get("orig_name"), Path(str(each.get("path")))) for each in found]
+    return [(name if isinstance(name, str) and name else path.name, path) for name, path in paths]
+
+
+def _notice(text: str) -> str:
+    """HTML: what went wrong, or was left out."""
+    return f'<div class="aw-status aw-bad" role="alert">{escape(text)}</div>' if text else ""
+
+
+def _status(visitor: Visitor | None) -> str:
+    """HTML: where the run stands."""
     said = "Choose a picture, a clip or a scene, then press Start." if visitor is None else _stage(visitor)
     bar = ""
     if visitor is not None and visitor.total:

@@ -2,44 +2,72 @@
 
 import logging
 import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from allweather.data.folder import natural_key
+from allweather.data.folder import named_files, natural_key, told_apart
 from allweather.data.scenes import SIZE, render
 from allweather.errors import InputError, SettingsError
-from allweather.pictures.walk import files_below
-from allweather.rgb import EXTENSIONS
+from allweather.pictures.walk import Found
 from allweather.serve.access import inside
 from allweather.serve.limits import Limits
-from allweather.serve.uploads import Held, bytes_of, hold, read_picture, read_uploads
+from allweather.serve.uploads import CLIPS, Held, UploadError, check_name, read_clip, read_file
 
 LOG = logging.getLogger(__name__)
 MOST_SCENES = 30
-Found = tuple[list[Held], list[str]]
+Read = tuple[list[Held], list[str]]
 
 
-def from_uploads(paths: list[Path], folder: Path, limits: Limits, size: tuple[int, int] | None) -> Found:
-    """Pictures of uploaded files, and what was refused, in words; the files are removed, whatever came of them.
+@dataclass(frozen=True)
+class _File:
+    """A file whose pictures are wanted.
+
+    Attributes:
+        name: that messages call it by.
+        label: unique among the files, without suffix.
+        where: gives its path, or refuses.
+    """
+
+    name: str
+    label: str
+    where: Callable[[], Path]
+
+    @property
+    def is_clip(self) -> bool:
+        return self.name.lower().endswith(CLIPS)
+
+
+def from_uploads(files: Sequence[tuple[str, Path]], folder: Path, limits: Limits, size: tuple[int, int] | None) -> Read:
+    """Pictures of uploaded files, and what was left out, in words; the files are removed, whatever came of them.
 
     Args:
+        files: each with the name that the visitor's browser gave it.
         folder: the one that uploads lie in; a file elsewhere is neither read nor removed.
 
     Raises:
         InputError: for a file that is no upload, or where none could be used.
     """
-    inner = [inside(folder, str(path)) for path in paths]
+    inner = sorted(((name, inside(folder, str(path))) for name, path in files), key=lambda each: natural_key(each[0]))
+    labels = told_apart([(Path(name).stem.strip(".") or "file", Path(name)) for name, _ in inner])  # no .. in a ZIP
+    named = zip(inner, labels, strict=True)
     try:
-        named = [(path.name, path) for path in sorted(inner, key=lambda path: natural_key(path.name))]
-        return read_uploads(named, size, limits)
+        return _read([_File(name, label, partial(_checked, name, path)) for (name, path), label in named], limits, size)
     finally:
-        for path in inner:
+        for _, path in inner:
             shutil.rmtree(path.parent, ignore_errors=True) if path.parent != folder.resolve() else path.unlink()
 
 
-def from_scenes(weather: str, strength: float, seed: int, count: int, size: tuple[int, int] | None) -> Found:
+def _checked(name: str, path: Path) -> Path:
+    check_name(name)
+    return path
+
+
+def from_scenes(weather: str, strength: float, seed: int, count: int, size: tuple[int, int] | None) -> Read:
     """Procedural scenes of consecutive numbers in a weather.
 
     Raises:
@@ -51,7 +79,7 @@ def from_scenes(weather: str, strength: float, seed: int, count: int, size: tupl
     return [_drawn(scene.rgb, f"scene {seed + index}") for index, scene in enumerate(scenes)], []
 
 
-def from_folder(allowed: Path | None, relative: str, limits: Limits, size: tuple[int, int] | None) -> Found:
+def from_folder(allowed: Path | None, relative: str, limits: Limits, size: tuple[int, int] | None) -> Read:
     """Pictures of a folder of the server, in natural order, as many as are kept.
 
     Raises:
@@ -62,23 +90,65 @@ def from_folder(allowed: Path | None, relative: str, limits: Limits, size: tuple
     folder = inside(allowed, relative)
     if not folder.is_dir():
         raise SettingsError(f"{relative[:200]!r}: expected a folder.")
-    found = sorted(files_below(folder, EXTENSIONS), key=lambda each: natural_key(each.path.name))
+    try:
+        found = named_files([folder])
+    except InputError as error:
+        raise InputError(str(error).replace(str(folder), repr(relative[:200]))) from error
+    names = {label: each.path.relative_to(folder).as_posix() for label, each in found.items()}
+    files = [
+        _File(names[label], label, partial(_allowed, allowed, each, names[label])) for label, each in found.items()
+    ]
+    return _read(files, limits, size)
+
+
+def _allowed(allowed: Path, found: Found, name: str) -> Path:
+    """The file's path, links followed."""
+    if found.fault is not None and found.path.exists():
+        raise InputError(f"{name} cannot be read ({found.fault}).")
+    return inside(allowed, found.path.relative_to(allowed.resolve()).as_posix())
+
+
+def _read(files: Sequence[_File], limits: Limits, size: tuple[int, int] | None) -> Read:
+    """Pictures of files and frames of clips, as many as are kept, and what was left out, in words.
+
+    Raises:
+        UploadError: where nothing is left.
+    """
     held: list[Held] = []
-    refused: list[str] = []
-    for each in found[: limits.pictures]:
+    said: list[str] = []
+    room = limits.held_bytes
+    for file in files[: limits.pictures]:
+        path: Path | None = None
         try:
-            relative_path = each.path.relative_to(allowed.resolve()).as_posix()
-            content = inside(allowed, relative_path).read_bytes()  # a link may lead outside
-            held.append(hold(read_picture(content, limits, each.path.name), each.path.name, size, limits))
+            path = file.where()
+            for picture in _pictures(file, path, size, limits, said.append, len(files) == 1):
+                room -= picture.pixels.nbytes
+                if room < 0:
+                    break
+                held.append(picture)
         except (InputError, SettingsError) as error:
-            refused.append(str(error))
-        if bytes_of(held) > limits.held_bytes:
+            LOG.warning("refused an upload: %s", error)
+            said.append(str(error) if path is None else str(error).replace(str(path), file.name))
+        if room < 0:
+            what = f"frames of {file.name}" if file.is_clip and len(files) == 1 else "pictures"
+            said.append(f"only the first {len(held)} {what} are kept: more take over {limits.held_bytes} bytes.")
             break
+    if len(files) > limits.pictures:
+        said.append(f"only the first {limits.pictures} of {len(files)} files are kept.")
     if not held:
-        raise InputError(f"no picture in {relative[:200]!r} can be used. {' '.join(refused[:3])}")
-    return held, refused
+        raise UploadError("format", " ".join(said[:3]) or "expected a picture, pictures, or a clip.")
+    return held, said
+
+
+def _pictures(
+    file: _File, path: Path, size: tuple[int, int] | None, limits: Limits, say: Callable[[str], None], alone: bool
+) -> Iterable[Held]:
+    """The picture of a file, or the frames of a clip, called by their numbers where there is no other file."""
+    if file.is_clip:
+        return read_clip(path, file.name, size, limits, say, "" if alone else f"{file.label}/")
+    return [read_file(path, file.name, size, limits, file.label)]
 
 
 def _drawn(rgb: np.ndarray, name: str) -> Held:
     pixels = np.round(rgb * 255).astype(np.uint8)
-    return Held(name, np.array(Image.fromarray(pixels)), (pixels.shape[1], pixels.shape[0]))
+    return Held(name, np.array(Image.fromarray(pixels)), (pixels.shape[1], pixels.shape[0]), name)

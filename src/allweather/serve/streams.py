@@ -123,12 +123,16 @@ class Streams:
                 path.unlink(missing_ok=True)
         return known or kept
 
-    def sweep(self) -> None:
-        """Frees streams that nobody has used for a while; where there is a folder, they go on from there."""
+    def sweep(self) -> int:
+        """Frees streams that nobody has used for a while; where there is a folder, they go on from there.
+
+        Returns:
+            How many were freed.
+        """
         with self._lock:
             before = self._clock() - self.limits.idle
-            for name in [name for name, stream in self._streams.items() if stream.used < before and not stream.busy]:
-                self._put_away(name)
+            old = [name for name, stream in self._streams.items() if stream.used < before and not stream.busy]
+            return sum(self._put_away(name) for name in old)
 
     def save_all(self) -> int:
         """Puts every stream away, and says how many could not be saved; for the end, when nothing runs any more."""

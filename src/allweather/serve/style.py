@@ -28,6 +28,8 @@ CSS = """
 .aw-note { margin: 4px 0; color: var(--body-text-color); }
 .aw-status { padding: 8px 12px; border-radius: 8px; border: 1px solid var(--border-color-primary);
   color: var(--body-text-color); }
+#lost { position: sticky; top: 0; z-index: 10; margin: 8px; background: var(--body-background-fill); }
+.aw-lost #status { display: none; }
 .aw-status.aw-bad { border: 2px solid #b91c1c; }
 .aw-status progress::-webkit-progress-bar { background: #cbd5e1; border-radius: 5px; }
 .aw-status progress::-webkit-progress-value { background: #1d4ed8; border-radius: 5px; }
@@ -63,11 +65,25 @@ CSS = """
 """
 
 # The library's drop zone is called otherwise than it reads; without a name of its own it is called as it reads.
+# And where the server ends, the page would go on saying that it adapts.
 SCRIPT = """() => {
   const mend = () => document.querySelectorAll("button.upload-container[aria-label]")
     .forEach((button) => button.removeAttribute("aria-label"));
   mend();
   new MutationObserver(mend).observe(document.body, {childList: true, subtree: true});
+  const said = Object.assign(document.createElement("div"), {id: "lost", className: "aw-status aw-bad", hidden: true});
+  said.setAttribute("role", "alert");
+  document.body.prepend(said);
+  const look = async () => {
+    const lost = !(await fetch("/v1/health", {cache: "no-store"}).then(() => true, () => false));
+    if (lost === said.hidden) {
+      said.textContent = lost ? "The server has ended, or cannot be reached: nothing on this page goes on." : "";
+      said.hidden = !lost;
+      document.body.classList.toggle("aw-lost", lost);
+    }
+    setTimeout(look, 2000);
+  };
+  look();
 }"""
 
 

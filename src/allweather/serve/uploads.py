@@ -1,49 +1,30 @@
 """What visitors send, checked as data before anything is made of it: names, bytes, formats, pixels."""
 
 import io
-import logging
-import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from math import sqrt
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from allweather.data.refused import why_unopened
 from allweather.data.video import Video
 from allweather.errors import InputError, first_line
 from allweather.pictures.pyav import load_pyav
 from allweather.rgb import DAMAGE, rgb_of, to_unit
 from allweather.serve.limits import Limits
 
-LOG = logging.getLogger(__name__)
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # no format whose reader starts a program, as that of EPS
 CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 _CONTAINER = re.compile(rb"....(?:ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3", re.S)  # MP4 and MOV, Matroska and WebM
 _FOREIGN = re.compile(rb"<script|<\?php|<!doctype html|%PDF-[12]\.", re.I)
 Reason = Literal["name", "bytes", "pixels", "format", "foreign", "damaged", "folder"]
-
-
-@cache
-def uploads_folder() -> Path:
-    """Where the page's uploads lie until they are read; one per process, gone with it.
-
-    The page's library makes folders there when it is imported, so this must be called before.
-    """
-    folder = TemporaryDirectory(prefix="allweather-serve-")
-    _kept.append(folder)
-    os.environ["GRADIO_TEMP_DIR"] = folder.name
-    return Path(folder.name)
-
-
-_kept: list["TemporaryDirectory[str]"] = []
 
 
 class UploadError(InputError):
@@ -66,11 +47,13 @@ class Held:
         name: what the page calls it.
         pixels: H×W×3 uint8 at the size that the network is given.
         size: (width, height) of the picture as it came.
+        label: what its label image is called, without suffix: as `allweather adapt` calls it.
     """
 
     name: str
     pixels: np.ndarray = field(repr=False)
     size: tuple[int, int]
+    label: str = ""
 
     @property
     def image(self) -> Tensor:
@@ -112,11 +95,11 @@ def read_picture(content: bytes, limits: Limits, name: str = "the picture") -> I
         raise UploadError("damaged", f"{name} cannot be read: {first_line(error)}. Save it again.") from error
 
 
-def hold(image: Image.Image, name: str, size: tuple[int, int] | None, limits: Limits) -> Held:
+def hold(image: Image.Image, name: str, size: tuple[int, int] | None, limits: Limits, label: str = "") -> Held:
     """The picture at the size that the network is given."""
     wanted = network_size(image.size, size, limits)
     small = image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
-    return Held(name, np.array(small), image.size)
+    return Held(name, np.array(small), image.size, label)
 
 
 def network_size(stored: tuple[int, int], size: tuple[int, int] | None, limits: Limits) -> tuple[int, int]:
@@ -127,8 +110,15 @@ def network_size(stored: tuple[int, int], size: tuple[int, int] | None, limits: 
     return max(16, round(stored[0] * share)), max(16, round(stored[1] * share))
 
 
-def read_clip(path: Path, size: tuple[int, int] | None, limits: Limits) -> Iterator[Held]:
+def read_clip(
+    path: Path, name: str, size: tuple[int, int] | None, limits: Limits, say: Callable[[str], None], above: str = ""
+) -> Iterator[Held]:
     """The first frames of a clip, as many as are kept; the file may be removed when they have been read.
+
+    Args:
+        name: that messages call it by.
+        say: told in words what of it is left out.
+        above: what stands before the frames' numbers in their labels' names.
 
     Raises:
         UploadError: for another format than MP4, MOV, Matroska and WebM, and for frames of too many pixels.
@@ -138,58 +128,32 @@ def read_clip(path: Path, size: tuple[int, int] | None, limits: Limits) -> Itera
     with path.open("rb") as file:
         start = file.read(16)
     if not _CONTAINER.match(start):  # a playlist in a clip's clothes would name other files
-        raise UploadError("format", f"{path.name} is no clip: expected {', '.join(CLIPS)}.")
-    _check_frames(path, limits)
-    held = 0
-    for frame in Video(path):
-        picture = hold(Image.fromarray(frame.pixels), f"frame {frame.index}", size, limits)
-        held += picture.pixels.nbytes
-        if frame.index >= limits.pictures or held > limits.held_bytes:
+        raise UploadError("format", f"{name} is no clip: expected {', '.join(CLIPS)}.")
+    _check_frames(path, name, limits)
+    video = Video(path)
+    for frame in video:
+        if frame.index >= limits.pictures:
+            say(f"only the first {limits.pictures} frames of {name} are kept.")
             return
-        yield picture
+        image = Image.fromarray(frame.pixels)
+        yield hold(image, f"frame {frame.index} of {name}", size, limits, f"{above}{frame.index:06d}")
+    if video.damage:
+        say(f"{name}: {video.damage}.")
 
 
-def read_uploads(
-    paths: list[tuple[str, Path]], size: tuple[int, int] | None, limits: Limits
-) -> tuple[list[Held], list[str]]:
-    """Pictures of files by their names, as many as are kept, and what was refused of them, in words.
-
-    A single clip gives its frames. A file that is refused leaves the others as they are.
+def read_file(path: Path, name: str, size: tuple[int, int] | None, limits: Limits, label: str) -> Held:
+    """The picture of a file.
 
     Raises:
-        UploadError: where nothing is left.
+        UploadError: as `read_picture`.
     """
-    held: list[Held] = []
-    refused: list[str] = []
-    for name, path in paths[: limits.pictures]:
-        try:
-            check_name(name)
-            if path.suffix.lower() in CLIPS:
-                held += read_clip(path, size, limits)
-            else:
-                held.append(hold(read_picture(_bounded(path, limits, name), limits, name), name, size, limits))
-        except InputError as error:
-            LOG.warning("refused an upload: %s", error)
-            refused.append(str(error).replace(str(path), name))
-        if bytes_of(held) > limits.held_bytes:
-            refused.append(f"only the first {len(held)} pictures are kept: more than {limits.held_bytes} bytes.")
-            break
-    if len(paths) > limits.pictures:
-        refused.append(f"only the first {limits.pictures} of {len(paths)} files are kept.")
-    if not held:
-        raise UploadError("format", " ".join(refused[:3]) or "expected a picture, pictures, or a clip.")
-    return held, refused
-
-
-def bytes_of(held: list[Held]) -> int:
-    """What pictures take in memory."""
-    return sum(picture.pixels.nbytes for picture in held)
-
-
-def _bounded(path: Path, limits: Limits, name: str) -> bytes:
-    if (count := path.stat().st_size) > limits.picture_bytes:
-        raise UploadError("bytes", f"{name} has {count} bytes: expected at most {limits.picture_bytes}.")
-    return path.read_bytes()
+    try:
+        if (count := path.stat().st_size) > limits.picture_bytes:
+            raise UploadError("bytes", f"{name} has {count} bytes: expected at most {limits.picture_bytes}.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UploadError("damaged", f"{name} cannot be read ({error.strerror or error}).") from error
+    return hold(read_picture(content, limits, name), name, size, limits, label)
 
 
 def _check_pixels(size: tuple[int, int], most: int, name: str) -> None:
@@ -205,13 +169,13 @@ def _check_alone(content: bytes, name: str) -> None:
         raise UploadError("foreign", f"{name} is a picture and {kind} at once. Save the picture alone.")
 
 
-def _check_frames(path: Path, limits: Limits) -> None:
+def _check_frames(path: Path, name: str, limits: Limits) -> None:
     """Reads what the clip says of its frames' size; no frame is decoded."""
     av = load_pyav()
     try:
         with av.open(f"file:{path}") as container:
             sizes = [(stream.width, stream.height) for stream in container.streams.video]
     except (av.FFmpegError, UnicodeError) as error:
-        raise UploadError("damaged", f"{path.name} cannot be read: {first_line(error)}.") from error
+        raise UploadError("damaged", f"{name}: not a readable video ({why_unopened(path, error)}).") from error
     for size in sizes:
-        _check_pixels(size, limits.clip_pixels, path.name)
+        _check_pixels(size, limits.clip_pixels, name)

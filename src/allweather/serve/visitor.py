@@ -64,16 +64,21 @@ class Visitor:
     """All that the server holds of one visitor.
 
     Attributes:
+        clock: seconds, as of `Visitors`.
+        used: when something was last asked for, or a run last went on.
+        ended: why the server let everything go; empty while it has not.
         key: a secret name, under which the visitor's browser fetches what it downloads.
         stage: what the page shows.
         decided: kinds of decisions, each with the number of the point that it came after.
         done, total: pictures of the run, every pass counted.
-        kept: label images of all pictures by name, as PNG files, where there are several.
+        kept: label images of all pictures by file name, as PNG files, where there are several.
         choice: what the session was made for.
         version: counts what there is to see, so that browsers ask again.
     """
 
+    clock: Callable[[], float] = time.monotonic
     used: float = 0.0
+    ended: str = ""
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     stage: Stage = "empty"
     pictures: list[Held] = field(default_factory=list)
@@ -91,6 +96,10 @@ class Visitor:
     _stop: threading.Event = field(default_factory=threading.Event)
     _sources: dict[int, Result] = field(default_factory=dict)
     _count: int = 0
+
+    def touch(self) -> None:
+        """Begins the idle time anew."""
+        self.used = self.clock()
 
     @property
     def at_work(self) -> bool:
@@ -135,38 +144,50 @@ class Visitor:
         """Adapts to the pictures, `passes` times over, and gives a sign whenever there is something new to show.
 
         Raises:
-            InputError: without pictures, or while a run is going on.
+            InputError: without pictures, while a run is going on, or where the server has ended this one.
             AllWeatherError: what the session raises; what was learnt before stays.
         """
         self._check_still()
         if not self.pictures or self.session is None:
             raise InputError("choose a picture, pictures, a clip or a scene first.")
         self._stop.clear()
-        self.stage, self.done, self.total = "running", 0, passes * len(self.pictures)
+        count = len(self.pictures)
+        self.stage, self.done, self.total = "running", 0, passes * count
         try:
             for number in range(self.total):
                 while self._waits():
                     await asyncio.sleep(TICK)
                     yield
-                async with aclosing(self._watch(pool, partial(self._step, number % len(self.pictures)))) as signs:
+                async with aclosing(self._watch(pool, partial(self._step, number % count))) as signs:
                     async for _ in signs:
                         yield
                 self.done = number + 1
                 yield
-            self.stage = "done"
+            self._end("done")
         except CancelledError:
-            self.stage = "cancelled"
+            self._end("cancelled")
         finally:
             if self.at_work:  # an error, or a visitor who has left
                 self._stop.set()
-                self.stage = "cancelled"
+                self._end("cancelled")
+        if self.ended:
+            raise InputError(self.ended)
         yield
 
-    def free(self) -> None:
-        """Ends the run, and lets go of everything."""
+    def free(self, why: str) -> None:
+        """Ends the run, and lets go of everything.
+
+        Args:
+            why: what a page that still shows the run says.
+        """
+        self.ended = why
         self._stop.set()
         self.pictures, self.session, self.network, self.shown, self._sources = [], None, None, None, {}
-        self.kept, self.points, self.decided = {}, [], []
+        self.kept, self.points, self.decided, self.done, self.total = {}, [], [], 0, 0
+
+    def _end(self, stage: Literal["done", "cancelled"]) -> None:
+        self.touch()  # before the stage: a run that goes on is not looked at
+        self.stage = "empty" if self.ended else stage
 
     def _waits(self) -> bool:
         return self.stage == "paused" and not self._stop.is_set()
@@ -196,7 +217,7 @@ class Visitor:
             raise NotFiniteError(f"{picture.name}: the network gives no finite numbers for it. Leave it out.")
         self.shown = Seen(picture, source, adapted, self._count)
         if len(pictures) > 1 and adapted.classes is not None:
-            self.kept[f"{index:04d}.png"] = label_png(labels_of(adapted, picture.size), adapted.classes)
+            self.kept[f"{picture.label}.png"] = label_png(labels_of(adapted, picture.size), adapted.classes)
         self.version += 1
 
     def _see(self, ncut: float, entropy: float) -> None:
@@ -209,7 +230,7 @@ class Visitor:
 
     def _check_still(self) -> None:
         if self.at_work:
-            raise InputError("a run is going on. Cancel it first.")
+            raise InputError("a run is going on. Wait until it has ended, or cancel it, and try again.")
 
 
 class Visitors:
@@ -223,6 +244,7 @@ class Visitors:
         self.limits, self._clock = limits, clock
         self._visitors: dict[str, Visitor] = {}
         self._lock = threading.Lock()
+        self._freed = 0
 
     def __len__(self) -> int:
         return len(self._visitors)
@@ -238,35 +260,51 @@ class Visitors:
             if visitor is None:
                 if len(self._visitors) >= self.limits.visitors:
                     raise BusyError(f"{self.limits.visitors} visitors are here already. Try again in some minutes.")
-                visitor = self._visitors[name] = Visitor()
-            visitor.used = self._clock()
+                visitor = self._visitors[name] = Visitor(self._clock)
+            visitor.touch()
             return visitor
 
     def by_key(self, key: str) -> Visitor | None:
-        """The visitor with that secret name."""
+        """The visitor with that secret name, who uses what is there by asking for it."""
+        asked = key.encode()
         with self._lock:
-            known, asked = list(self._visitors.values()), key.encode()
-        return next((one for one in known if secrets.compare_digest(one.key.encode(), asked)), None)
+            for one in self._visitors.values():
+                if secrets.compare_digest(one.key.encode(), asked):
+                    one.touch()
+                    return one
+        return None
 
-    def leave(self, name: str) -> None:
+    def leave(self, name: str, why: str = "the page was closed.") -> None:
         """Frees a visitor who has gone."""
         with self._lock:
             visitor = self._visitors.pop(name, None)
+            self._freed += visitor is not None
         if visitor is not None:
-            visitor.free()
+            visitor.free(why)
 
-    def sweep(self) -> None:
-        """Frees visitors who have done nothing for a while, and whose run has ended."""
+    def sweep(self) -> int:
+        """Frees visitors who have done nothing for a while, and whose run has ended or is paused.
+
+        Returns:
+            How many were freed since the last time, those who left among them.
+        """
+        idle = self.limits.idle
         with self._lock:
-            before = self._clock() - self.limits.idle
+            before = self._clock() - idle
             old = [name for name, one in self._visitors.items() if one.used < before and one.stage != "running"]
-        for name in old:
-            self.leave(name)
+            gone = [self._visitors.pop(name) for name in old]
+            freed, self._freed = self._freed + len(gone), 0
+        for visitor in gone:
+            visitor.free(
+                f"the run was paused for {idle:g} seconds and more: it has ended, and its pictures are "
+                "no longer here. Choose them again, and press Start."
+            )
+        return freed
 
     def leave_all(self) -> None:
         """Frees all of them."""
         for name in list(self._visitors):
-            self.leave(name)
+            self.leave(name, "the server is being stopped.")
 
 
 async def restart(visitor: Visitor) -> None:
