@@ -14,8 +14,8 @@ PACKAGE = ROOT / "src" / "allweather"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_TEXT = 4_000_000  # bytes of all that is kept and can be read, records of results included
 SHARED = {
-    "errors", "finite", "values", "plugins", "classes", "rgb", "writing", "pictures", "ncut", "models", "methods",
-    "export", "session", "data",
+    "errors", "finite", "values", "plugins", "classes", "rgb", "sizes", "writing", "pictures", "ncut", "models",
+    "methods", "export", "session", "data",
 }  # fmt: skip
 BELOW = {  # what each room may import, besides itself
     "allocator": set(),
@@ -25,23 +25,26 @@ BELOW = {  # what each room may import, besides itself
     "values": {"errors"},
     "plugins": {"errors"},
     "rgb": {"errors"},
+    "sizes": {"errors"},
     "writing": {"errors"},
     "interrupts": set(),
-    "pictures": {"errors", "finite", "values", "classes", "rgb", "writing"},
+    "pictures": {"errors", "finite", "values", "classes", "rgb", "sizes", "writing"},
     "ncut": {"errors", "finite", "values", "rgb"},
     "models": {"errors", "finite", "values", "plugins", "classes", "rgb", "writing"},
     "methods": {"errors", "finite", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
-    "export": {"errors", "finite", "classes", "writing", "models", "methods"},
+    "export": {"errors", "finite", "classes", "sizes", "writing", "models", "methods"},
     "session": {
-        "errors", "finite", "values", "classes", "rgb", "writing", "pictures", "models", "methods", "ncut", "export",
+        "errors", "finite", "values", "classes", "rgb", "sizes", "writing", "pictures", "models", "methods", "ncut",
+        "export",
     },
-    "data": {"errors", "values", "plugins", "classes", "rgb", "writing", "pictures"},
+    "data": {"errors", "values", "plugins", "classes", "rgb", "sizes", "writing", "pictures"},
     "live": {
-        "errors", "finite", "interrupts", "plugins", "classes", "rgb", "pictures", "models", "methods", "session",
-        "data",
+        "errors", "finite", "interrupts", "plugins", "classes", "rgb", "sizes", "pictures", "models", "methods",
+        "session", "data",
     },
     "serve": {
-        "allocator", "errors", "finite", "classes", "rgb", "pictures", "models", "methods", "ncut", "session", "data",
+        "allocator", "errors", "finite", "classes", "rgb", "sizes", "pictures", "models", "methods", "ncut", "session",
+        "data",
     },
     "scoring": {"errors", "values", "classes", "rgb", "pictures", "data"},
     "runs": SHARED | {"scoring"},

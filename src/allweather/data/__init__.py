@@ -19,7 +19,8 @@ def load_stream(kind: str, path: Path | str, size: tuple[int, int] | None = None
         size: (width, height) that every frame is resampled to; None keeps each one's own.
 
     Raises:
-        AllWeatherError: for an unknown kind, a path without images, or code of your own that fails.
+        AllWeatherError: for an unknown kind, a size that is none, a path without images, or code of your own that
+            fails.
         ImageError: for a video that cannot be read.
         MissingLibraryError: for a video without PyAV, which reads them.
     """

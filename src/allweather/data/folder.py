@@ -12,6 +12,7 @@ from allweather.data.stream import Frame, Stream
 from allweather.errors import InputError
 from allweather.pictures.walk import Found, files_below, look
 from allweather.rgb import EXTENSIONS, ImageError, read_upright, to_unit
+from allweather.sizes import check_asked
 
 
 def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None) -> Stream:
@@ -27,8 +28,9 @@ def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None
 
     Raises:
         InputError: for an input that does not exist, no image at all, or two frames of one name.
+        SettingsError: for a size that is none.
     """
-    files = named_files(inputs)
+    size, files = check_asked(size), named_files(inputs)
 
     def read(name: str) -> Frame:
         found = files[name]

@@ -19,6 +19,7 @@ from allweather.data.truth import TruthReader
 from allweather.data.video import suffixes
 from allweather.data.video_stream import VideoStream
 from allweather.errors import InputError
+from allweather.sizes import check_asked, check_size
 from allweather.values import check_number
 
 Size = tuple[int, int]  # width, height
@@ -37,7 +38,12 @@ class Truth:
     invalid: np.ndarray | None = None
 
     def resized(self, size: Size) -> "Truth":
-        """The same at (width, height), by nearest neighbour."""
+        """The same at (width, height), by nearest neighbour.
+
+        Raises:
+            SettingsError: for a size that is none.
+        """
+        size = check_size(size)
         invalid = None if self.invalid is None else _nearest(self.invalid, size) == 1
         return Truth(_nearest(self.labels, size), invalid)
 
@@ -82,7 +88,12 @@ class LabelledStream:
         return replace(self, stream=self.stream.reordered(order))
 
     def scored_at(self, size: Size) -> "LabelledStream":
-        """The same frames with their truth at (width, height)."""
+        """The same frames with their truth at (width, height).
+
+        Raises:
+            SettingsError: for a size that is none.
+        """
+        size = check_size(size)
         return replace(self, read_truth=lambda name: self.read_truth(name).resized(size))
 
     def checked(self, title: str) -> "LabelledStream":
@@ -137,10 +148,11 @@ def labelled_scenes(weather: str, seeds: range, size: Size | None = None) -> Lab
     Raises:
         AllWeatherError: for an unknown weather.
     """
-    stream = scene_stream(weather, seeds, size or SIZE)
+    asked = check_asked(size) or SIZE
+    stream = scene_stream(weather, seeds, asked)
 
     def read(name: str) -> Truth:
-        return Truth(scene_labels(name, size or SIZE).astype(np.int64))
+        return Truth(scene_labels(name, asked).astype(np.int64))
 
     return LabelledStream(stream, CITYSCAPES, read, frozenset(stream.names))
 

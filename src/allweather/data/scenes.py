@@ -13,7 +13,8 @@ from allweather.data.stream import Frame, Stream
 from allweather.data.street_objects import draw_objects
 from allweather.data.weather import CONDITIONS
 from allweather.errors import unknown
-from allweather.values import check_number, check_numbers
+from allweather.sizes import check_size
+from allweather.values import check_number
 
 SIZE = (256, 128)  # width, height
 FAR = 300.0  # metres; the depth of the sky
@@ -80,7 +81,7 @@ def render(seed: int, condition: str = "clear", size: tuple[int, int] = SIZE, st
         raise unknown("condition", condition, CONDITIONS)
     check_number("seed", seed, whole=True, low=0)
     check_number("strength", strength, low=0)
-    check_numbers("size", size, 2, whole=True, above=0)
+    size = check_size(size)
     rng = np.random.default_rng([seed, 1])
     camera = _camera(rng, size)
     scene = _street(camera, rng)
@@ -95,10 +96,11 @@ def scene_stream(condition: str, seeds: range, size: tuple[int, int] = SIZE) -> 
     """The frames of `seeds` under `condition`, without labels; `scene_labels` has those.
 
     Raises:
-        AllWeatherError: for an unknown condition.
+        AllWeatherError: for an unknown condition, or a size that is none.
     """
     if condition not in CONDITIONS:
         raise unknown("condition", condition, CONDITIONS)
+    size = check_size(size)
 
     def read(name: str) -> Frame:
         return Frame(name, render(int(name), condition, size).image(), size)

@@ -16,6 +16,7 @@ from allweather.data.stream import Frame, Stream
 from allweather.data.video import Video
 from allweather.pictures.pyav import load_pyav
 from allweather.rgb import ImageError, to_unit
+from allweather.sizes import check_asked
 
 if TYPE_CHECKING:
     from av import VideoFrame as Decoded
@@ -40,10 +41,11 @@ class VideoStream(Stream):
 
     Raises:
         ImageError, MissingLibraryError: as `Video`.
+        SettingsError: for a size that is none.
     """
 
     def __init__(self, path: Path | str, size: tuple[int, int] | None = None) -> None:
-        self.video = Video(path)
+        size, self.video = check_asked(size), Video(path)
         reader = _Reader(self.video)
         self.damage = reader.damage
 

@@ -16,6 +16,7 @@ from allweather.export.files import check_place, finished, kind_of
 from allweather.export.graph import INPUT, OUTPUT
 from allweather.export.onnx import check_opset, write_onnx
 from allweather.export.program import Program, Size, disagreement, make_program
+from allweather.sizes import check_asked
 
 GRAPHS = (".pt2", ".onnx")
 OPSET = 18
@@ -25,9 +26,10 @@ def check(path: Path, size: Size | None, opset: int | None) -> str:
     """The kind of file; refuses what does not go together before any work.
 
     Raises:
-        AllWeatherError: for another suffix, or a setting that this kind of file does not have.
+        AllWeatherError: for another suffix, a setting that this kind of file does not have, or a size that is none.
     """
     kind = kind_of(path)
+    check_asked(size)
     check_place(path)
     if size is not None and kind not in GRAPHS:
         raise SettingsError(f"{path}: only a graph (.pt2, .onnx) has a size. Leave `size` out.")

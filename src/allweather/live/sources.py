@@ -14,6 +14,7 @@ from allweather.data import Video, open_files
 from allweather.data.stream import Frame
 from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.rgb import EXTENSIONS, ImageError, to_unit
+from allweather.sizes import check_asked
 
 FOLDER_RATE = 10.0  # pictures per second of a folder, which says nothing
 Size = tuple[int, int] | None
@@ -129,9 +130,10 @@ def open_source(name: str, size: Size = None, rate: float | None = None, stall: 
 
     Raises:
         InputError: when there is no such thing, or it cannot be read.
-        SettingsError: for a rate or stall that is not above 0.
+        SettingsError: for a size that is none, or a rate or stall that is not above 0.
         MissingLibraryError: when the library that reads it is not installed.
     """
+    size = check_asked(size)
     for setting, value in (("rate", rate), ("stall", stall)):
         check_positive(setting, value)
     from allweather.live.camera import CameraSource

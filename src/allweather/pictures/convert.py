@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from allweather.errors import InputError
 from allweather.rgb import check_unit_range, read_rgb, rgb_of, to_unit
+from allweather.sizes import check_asked
 
 Picture: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 EXPECTED = "a path, a PIL image, an H×W×3 uint8 array, or RGB floats in [0, 1] of 3×H×W or B×3×H×W"
@@ -55,7 +56,9 @@ def read_image(picture: Picture, size: tuple[int, int] | None = None) -> Tensor:
     Raises:
         ImageError: for a file that cannot be read.
         InputError: for anything that is not one RGB picture.
+        SettingsError: for a size that is none.
     """
+    size = check_asked(size)
     if isinstance(picture, str | Path):
         return read_rgb(Path(picture), size)[0]
     if isinstance(picture, Image.Image):

@@ -17,6 +17,7 @@ from allweather.plugins import digest, relative_to
 from allweather.runs.evaluate import Protocol
 from allweather.runs.plan_checks import SCENES, check_device, check_network, check_pieces, check_seeds, check_values
 from allweather.session import AdaptWhen, Precision
+from allweather.sizes import check_size
 from allweather.values import parse_value
 
 ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
@@ -301,10 +302,10 @@ def pixels(size: str | None) -> tuple[int, int] | None:
     """
     if size is None:
         return None
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)
+    match = re.fullmatch(r"([1-9]\d{,9})x([1-9]\d{,9})", size)
     if not match:
         raise SettingsError(f"size: expected WIDTHxHEIGHT, got '{size}'.")
-    return int(match[1]), int(match[2])
+    return check_size((int(match[1]), int(match[2])))
 
 
 def _expand(

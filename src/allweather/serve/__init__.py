@@ -46,7 +46,8 @@ def application(
 
     Raises:
         MissingLibraryError: without the extra `web`.
-        SettingsError: for an unknown method, a token that is too short or lacks beyond this machine, or no folder.
+        SettingsError: for an unknown method, a size that is none, a token that is too short or lacks beyond this
+            machine, or no folder.
 
     Example:
         >>> import allweather as aw

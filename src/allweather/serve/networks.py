@@ -13,6 +13,7 @@ from allweather.models import Segmenter, load_model
 from allweather.models.catalogue import all_entries, published_size
 from allweather.serve.access import inside
 from allweather.session import Session
+from allweather.sizes import check_asked
 
 SHIPPED = "demo:streetnet"
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt", ".mat")
@@ -150,6 +151,7 @@ def given(networks: Segmenter | Mapping[str, Segmenter], size: tuple[int, int] |
     named = {networks.name: networks} if isinstance(networks, Segmenter) else networks
     if not isinstance(named, Mapping) or not all(isinstance(model, Segmenter) for model in named.values()):
         raise SettingsError("serve: expected a Segmenter, or Segmenters by name, as allweather.load_model gives them.")
+    size = check_asked(size)
     return [Offer(name, partial(_itself, model), size) for name, model in named.items()]
 
 

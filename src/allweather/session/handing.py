@@ -75,8 +75,8 @@ class HandsBack(ABC):
             opset: of ONNX, 18 to 23; None is 18.
 
         Raises:
-            SettingsError: for another suffix, for a setting that the format does not have, for a file that is a saved
-                session or the network's own checkpoint, and as `network`.
+            SettingsError: for another suffix, for a setting that the format does not have, for a size that is none, for
+                a file that is a saved session or the network's own checkpoint, and as `network`.
             NetworkError: for a network that cannot become a graph (the message names the line or operation), or whose
                 graph predicts differently.
             MissingLibraryError: for `.onnx` without the extra `onnx`.

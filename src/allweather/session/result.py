@@ -16,6 +16,7 @@ from allweather.pictures.drawing import colorize, overlay, palette_of
 from allweather.pictures.enlarge import labels_at
 from allweather.pictures.writing import write_image
 from allweather.session.guard import Decision
+from allweather.sizes import check_asked
 
 Drawn = Literal["labels", "color", "overlay"]
 JPEG = (".jpg", ".jpeg")
@@ -86,9 +87,11 @@ class Result:
             size: (width, height) to enlarge the prediction to, such as the photograph's own; None keeps the logits'.
 
         Raises:
-            InputError: for a batch, another suffix, an unknown kind, or a file that cannot be written.
+            InputError: for a batch, or another suffix.
+            SettingsError: for an unknown kind, or a size that is none.
+            AllWeatherError: for a file that cannot be written.
         """
-        path = Path(path)
+        path, size = Path(path), check_asked(size)
         if kind not in get_args(Drawn):
             raise unknown("kind of picture", kind, get_args(Drawn))
         if path.suffix.lower() not in (".png", *(JPEG if kind != "labels" else ())):

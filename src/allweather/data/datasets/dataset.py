@@ -14,6 +14,7 @@ from allweather.data.datasets.encodings import train_ids
 from allweather.data.folder import natural_key, read_frame
 from allweather.data.stream import Frame, Stream
 from allweather.errors import InputError, SettingsError, first_line, unknown
+from allweather.sizes import check_asked
 
 Rule = tuple[str, str]  # a regular expression over an image's path below the root, and what it becomes
 Decoder = Callable[[Path], np.ndarray]  # a label file → H×W class indices, −1 where nothing counts
@@ -197,8 +198,9 @@ class Dataset:
             size: (width, height) in pixels that every frame is resampled to; None keeps each frame's size.
 
         Raises:
-            AllWeatherError: when nothing is found.
+            AllWeatherError: when nothing is found, and for a size that is none.
         """
+        size = check_asked(size)
         images = {sample.name: sample.image for sample in self.samples(root, split)}
 
         def read(name: str) -> Frame:
