@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,30 @@ def test_a_rank_that_is_killed_ends_the_run_in_seconds_and_it_goes_on_from_there
     totals = json.loads((out / "record.json").read_text())["totals"]
     assert totals["failures"] == 0 and len(totals["digest"]) == 64
     assert sorted(path.name for path in (out / "sessions").iterdir()) == ["together.safetensors"]
+
+
+def test_torchrun_starts_again_after_a_rank_that_dies_and_not_for_a_frame_that_cannot_be_read(
+    inputs: list[Path], tmp_path: Path
+) -> None:
+    out, folders = tmp_path / "out", [shutil.copytree(folder, tmp_path / folder.name) for folder in inputs]
+    torn = folders[1] / "001.png"
+    torn.write_bytes(torn.read_bytes()[:100])
+    process = start([*TORCHRUN[:3], "--max-restarts", "3", *TORCHRUN[3:]], *folders, "--out", out, *SLOWLY)
+    wait_until(lambda: lines(out / "record.rank-1.jsonl") >= 3, process)
+    os.kill(rank(process, 1), signal.SIGKILL)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0 and said.count("another rank has ended") == said.count("failed (exitcode:") == 1, (
+        said
+    )
+    assert "001.png: not a readable image" in said and "1 images have no prediction: snow/001" in said
+    assert "14 of 15 images of 2 ranks" in said and "exit status 0" in said
+
+
+def test_ranks_that_find_a_run_say_so_once(inputs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text("{}")
+    process = start(TORCHRUN, *inputs, "--out", tmp_path)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode != 0 and said.count("error: ") == 1 and "already holds a run" in said, said
 
 
 PLAN = """

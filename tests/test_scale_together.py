@@ -236,4 +236,5 @@ def test_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
         launched()
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "TORCHELASTIC_RESTART_COUNT": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert launched() == Ranks(3, 4, 1, 2) and Ranks(3, 4, 1).device("cuda") == "cuda:1"
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    assert launched() == Ranks(3, 4, 1, 2, 3) and Ranks(3, 4, 1).device("cuda") == "cuda:1"

@@ -9,7 +9,16 @@ import typer
 
 from allweather import methods
 from allweather.app.adapting import adapt_along
-from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, tell_interrupted, warn
+from allweather.app.console import (
+    DONE,
+    INTERRUPTED,
+    SOME_FAILED,
+    narration,
+    plain,
+    tell_failures,
+    tell_interrupted,
+    warn,
+)
 from allweather.app.flags import (
     Channels,
     Classes,
@@ -245,4 +254,4 @@ def _tell(folder: Output, stream: Stream, damage: str | None) -> None:
     if damage:
         warn(f"{damage}.")
     if folder.failures:
-        warn(f"{len(folder.failures)} images have no prediction: {', '.join(list(folder.failures)[:5])}")
+        tell_failures(folder.failures)

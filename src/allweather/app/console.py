@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import typer
@@ -27,6 +27,7 @@ narration = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 data = Console(soft_wrap=True, highlight=False, emoji=False)
 
 DONE, SOME_FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+SHOWN = 5  # names in a message
 
 
 def progress() -> Progress:
@@ -55,6 +56,11 @@ def rate(task_speed: float | None) -> str:
 def tell_interrupted(images: int) -> None:
     """Says what an interrupted run has done, and how to go on."""
     narration.print(f"interrupted: {images} images are complete; add --resume for the rest.")
+
+
+def tell_failures(names: Collection[str]) -> None:
+    """Names the first images that have no prediction."""
+    warn(f"{len(names)} images have no prediction: {', '.join(list(names)[:SHOWN])}{', …' * (len(names) > SHOWN)}")
 
 
 def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:

@@ -17,6 +17,7 @@ from allweather.app.console import (
     plain,
     progress,
     rate,
+    tell_failures,
     tell_interrupted,
     warn,
 )  # fmt: skip
@@ -37,7 +38,6 @@ from allweather.scale.streams import Source, joined, split
 from allweather.scale.work import SAVE_EVERY, Adapting, Line, Stretch
 
 CHUNK = 16  # frames that a worker takes at a time where each stands alone
-SHOWN = 5  # names in a message
 
 
 @dataclass
@@ -254,4 +254,4 @@ def _tell(record: MergedRecord, conducted: Conducted, sources: list[Source]) -> 
     for title, reason in conducted.given_up.items():
         warn(f"{title} was given up: {reason}")
     if record.failures:
-        warn(f"{len(record.failures)} images have no prediction: {', '.join(list(record.failures)[:SHOWN])}")
+        tell_failures(record.failures)

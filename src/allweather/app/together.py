@@ -1,16 +1,30 @@
 """`allweather adapt` under torchrun: one network learns on all ranks, and the first one keeps the record."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 
-from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, rate, tell_interrupted
+from allweather.app.console import (
+    DONE,
+    INTERRUPTED,
+    SOME_FAILED,
+    USER_MISTAKE,
+    narration,
+    plain,
+    progress,
+    rate,
+    tell_failures,
+    tell_interrupted,
+    warn,
+)
 from allweather.app.output import HEADER, LINES, Kind
 from allweather.app.pictures import Makings, Pictures
 from allweather.data.json_lines import each_json_line
+from allweather.errors import AllWeatherError
 from allweather.runs.decisions import spell
 from allweather.scale.merged import MergedRecord, gather
 from allweather.scale.ranked import Along, check_options, go_along, parts_of, share
@@ -56,9 +70,7 @@ class Together:
         pictures = Pictures(out.absolute(), kinds)
         with ranks.joined(device):
             resume = resume or ranks.restarts > 0
-            opened = self._record(out, head, resume, pictures) if ranks.first else nullcontext()
-            with opened as record:
-                self._meet(session)
+            with self._record(out, head, resume, pictures, session) as record:
                 done = frozenset(line["name"] for line in each_json_line(out / LINES) if "failure" not in line)
                 self._meet(session)
                 along = Along(out, pictures, self.save_every, self.size)
@@ -70,16 +82,33 @@ class Together:
             session.save(save_session)
         if not finished:
             return INTERRUPTED
-        return SOME_FAILED if ranks.first and failed else DONE
+        return SOME_FAILED if ranks.first and failed and not ranks.most else DONE
 
-    def _record(self, out: Path, head: dict[str, Any], resume: bool, pictures: Pictures) -> MergedRecord:
-        if resume and (out / HEADER).exists():
-            gather(out, parts_of(out))
-        return MergedRecord(out, head | {"ranks": self.ranks.number}, resume, pictures.is_whole)
+    def _record(
+        self, out: Path, head: dict[str, Any], resume: bool, pictures: Pictures, session: TogetherSession
+    ) -> AbstractContextManager[MergedRecord | None]:
+        """The first rank's record, once all ranks know that it is open; nothing on the others.
 
-    def _meet(self, session: TogetherSession) -> None:
-        """Waits for all ranks."""
-        self.ranks.largest(0.0, session._adapted.device())
+        Raises:
+            AllWeatherError: on the first rank, where it cannot be opened.
+            Exit: on the others then: one says why.
+        """
+        record: AbstractContextManager[MergedRecord | None] = nullcontext()
+        fault = None
+        if self.ranks.first:
+            try:
+                if resume and (out / HEADER).exists():
+                    gather(out, parts_of(out))
+                record = MergedRecord(out, head | {"ranks": self.ranks.number}, resume, pictures.is_whole)
+            except AllWeatherError as error:
+                fault = error
+        if self._meet(session, fault is not None):
+            raise fault or typer.Exit(USER_MISTAKE)
+        return record
+
+    def _meet(self, session: TogetherSession, fault: bool = False) -> bool:
+        """Waits for all ranks; whether one of them has met a fault."""
+        return self.ranks.largest(float(fault), session._adapted.device()) > 0
 
     def _along(self, session: TogetherSession, mine: Source, along: Along, done: frozenset[str]) -> bool:
         if not self.ranks.first:
@@ -97,7 +126,8 @@ class Together:
     def _close(self, record: MergedRecord, out: Path, session: TogetherSession, finished: bool) -> bool:
         """Gathers all ranks' lines; whether a frame has no prediction."""
         for part in parts_of(out):
-            record.keep(each_json_line(part))
+            for name in record.keep(each_json_line(part)):
+                warn(record.failures[name])
             part.unlink()
         total = sum(map(len, self.sources))
         if not finished:
@@ -110,4 +140,8 @@ class Together:
             f"{len(record.done)} of {total} images of {self.ranks.number} ranks in [bold]{plain(out)}[/]"
             + (f", {decided}" if decided else "")
         )
+        if record.failures:
+            tell_failures(record.failures)
+            if self.ranks.most:
+                narration.print("all else is done: exit status 0, for torchrun --max-restarts begins anew after 1.")
         return bool(record.failures)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 EXTRA = "scale"
 ANSWERS = 5.0  # seconds that an address has to answer
+TOKEN = (
+    "Where it says InvalidAuthToken, the cluster wants a token: give `ray start` and this command RAY_AUTH_MODE=token and "
+    "the same RAY_AUTH_TOKEN, or both RAY_AUTH_MODE=disabled."
+)
 WAITING = 4  # batches on their way to each worker of ray.data: back pressure
 
 
@@ -44,9 +48,10 @@ def connect(workers: "Workers") -> ModuleType:
             ray.init(address="local", num_cpus=workers.number and workers.number * workers.threads, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise AllWeatherError(
-            f"--ray {address}: {first_line(error)}. Start a cluster with `ray start --head`, or use --ray local."
+            f"--ray {address}: {first_line(error)}. Start a cluster with `ray start --head`, or use --ray local. "
+            f"{TOKEN}"
         ) from error
     return ray
 

@@ -103,6 +103,8 @@ def go_along(
             Behind(lambda outcome: along.write(outcome, session.model.classes), keep, THREADS)
         )
         step = start = place.load(session)
+        for lost in _passed(source, start, done, along.size):
+            written.put(lost, 0)
         try:
             for step in range(start, steps):
                 if ranks.largest(float(asked()), device):
@@ -142,6 +144,21 @@ def _one(session: TogetherSession, stream: Stream, source: Source, step: int) ->
         return Outcome(name, failure=str(error))
     result = session.step(frame.image)
     return None if result is None else Outcome.of(frame, result.logits, result)
+
+
+def _passed(source: Source, start: int, done: frozenset[str], size: tuple[int, int] | None) -> Iterator[Outcome]:
+    """Why frames that the session went past have no prediction."""
+    missing = [name for name in source.names[:start] if name not in done]
+    if not missing:
+        return
+    stream = source.open(size)
+    for name in missing:
+        reason = f"{name}: what was written of it is lost, and the session is past it; another --out begins anew"
+        try:
+            stream.read(name)
+        except ImageError as error:
+            reason = str(error)
+        yield Outcome(name, failure=reason)
 
 
 def _save(session: TogetherSession, place: Place, written: "Behind[Outcome, Line]", step: int) -> None:

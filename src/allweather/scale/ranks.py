@@ -9,6 +9,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.models.digest import digest
@@ -28,12 +30,14 @@ class Ranks:
         rank, number: this one's, and how many there are.
         local: its number on this machine.
         restarts: how often torchrun has started all of them again.
+        most: how often it would: after any exit status but 0.
     """
 
     rank: int
     number: int
     local: int = 0
     restarts: int = 0
+    most: int = 0
 
     @property
     def first(self) -> bool:
@@ -55,7 +59,11 @@ class Ranks:
         try:
             if cuda:
                 torch.cuda.set_device(device)
-            dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
+            store, _, _ = next(rendezvous("env://", self.rank, self.number, timeout=PATIENCE))
+            store = PrefixStore(f"attempt {self.restarts}", store)  # one store may serve all: addresses of the dead
+            dist.init_process_group(
+                "nccl" if cuda else "gloo", timeout=PATIENCE, store=store, rank=self.rank, world_size=self.number
+            )
         except (RuntimeError, ValueError) as error:
             raise AllWeatherError(f"the ranks do not find each other: {str(error).splitlines()[0]}") from error
         try:
@@ -112,6 +120,9 @@ def launched() -> Ranks | None:
         return None
     try:
         rank, number, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        return Ranks(rank, number, local, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+        restarts, most = (
+            int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS")
+        )
+        return Ranks(rank, number, local, restarts, most)
     except (KeyError, ValueError) as error:
         raise SettingsError(f"TORCHELASTIC_RUN_ID is set, but not all that torchrun sets ({error}).") from error
