@@ -98,6 +98,22 @@ def test_an_address_that_nobody_answers_at_is_said_in_seconds() -> None:
         _check_address("cluster")
 
 
+def test_a_cluster_that_does_not_let_us_in_is_one_line_that_says_how(
+    ray_here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from allweather.scale.on_ray import connect
+
+    def refuse(**options: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.2:6379.\nand more")
+
+    monkeypatch.setattr(ray_here, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_here, "init", refuse)
+    with pytest.raises(
+        AllWeatherError, match=r"^--ray auto: Failed to connect.*ray start --head.*the same RAY_AUTH_TOKEN"
+    ):
+        connect(Workers(2, 1, "auto"))
+
+
 def test_a_worker_that_does_not_see_the_folder_says_so(inputs: list[Path], tmp_path: Path) -> None:
     from allweather.scale.on_ray import RayPool
 

@@ -2,18 +2,20 @@
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from many import paint
 from tiny import frames, tiny
 from torch import Tensor
 
 from allweather import methods
 from allweather.errors import AllWeatherError, SettingsError
-from allweather.scale.ranked import share
+from allweather.scale.ranked import _passed, share
 from allweather.scale.ranks import RankLost, Ranks, launched
-from allweather.scale.streams import Source
+from allweather.scale.streams import Source, split
 from allweather.scale.together import TogetherSession
 from allweather.session import Guard, Result, Session
 
@@ -226,6 +228,16 @@ def test_streams_are_dealt_out() -> None:
     ]
     with pytest.raises(SettingsError, match="3 streams for 4 ranks"):
         share(three, Ranks(0, 4))
+
+
+def test_frames_that_a_resumed_session_is_past_keep_their_failures(tmp_path: Path) -> None:
+    (folder,) = paint(tmp_path, {"fog": 4})
+    (folder / "001.png").write_bytes(b"torn")
+    (source,) = split([folder])
+    passed = list(_passed(source, 3, frozenset({"fog/000"}), None))
+    assert [each.name for each in passed] == ["fog/001", "fog/002"]
+    assert "not a readable image" in str(passed[0].failure) and "the session is past it" in str(passed[1].failure)
+    assert not list(_passed(source, 3, frozenset(source.names[:3]), None))
 
 
 def test_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:

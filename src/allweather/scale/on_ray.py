@@ -23,8 +23,8 @@ LOG = logging.getLogger(__name__)
 EXTRA = "scale"
 ANSWERS = 5.0  # seconds that an address has to answer
 TOKEN = (
-    "Where it says InvalidAuthToken, the cluster wants a token: give `ray start` and this command RAY_AUTH_MODE=token and "
-    "the same RAY_AUTH_TOKEN, or both RAY_AUTH_MODE=disabled."
+    "Where it says InvalidAuthToken, the cluster wants a token: give `ray start` and this command RAY_AUTH_MODE=token "
+    "and the same RAY_AUTH_TOKEN, or both RAY_AUTH_MODE=disabled."
 )
 WAITING = 4  # batches on their way to each worker of ray.data: back pressure
 
