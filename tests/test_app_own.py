@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_line import allweather
 from pages import run_page
 from PIL import Image
+from torch import nn
 
 from allweather.data.scenes import render
 
@@ -108,6 +110,31 @@ def test_a_plan_s_files_lie_beside_it_and_what_changes_is_made_again(lab: Path) 
     (lab / "mynets.py").unlink()
     assert allweather("report", lab / "runs", "--out", lab / "r.md", "--format", "md").returncode == 0
     assert "cannot read" in allweather(*command).stderr
+
+
+def test_a_plan_s_paths_are_sought_from_its_folder_alone(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 19, 1))
+    torch.save(network.state_dict(), lab / "w.pth")
+    plan = PLAN.replace("{0}/", "").replace(':fixed"', ':build"\nweights = "w.pth"')
+    (lab / "plan.toml").write_text(plan)
+    command = ("bench", "lab/plan.toml", "--out", "runs")
+    done = allweather(*command)
+    assert done.returncode == 1 and "2 failed" in done.stderr
+    here = "for 2 runs; it is there from the current folder"
+    assert f"(a plan's paths are sought from its folder): lab/frames, {here} lab/labels, {here} " in done.stderr
+    for place in ("frames", "labels"):
+        (lab.parent / place).rename(lab / place)
+    done = allweather(*command)
+    assert done.returncode == 0 and "not there" not in done.stderr, done.stderr
+    monkeypatch.chdir(lab)
+    assert "2 were there" in allweather("bench", "plan.toml", "--out", "../runs").stderr
+    for place in ("frames", "labels"):
+        (lab / place).rename(lab.parent / place)
+    (lab / "plan.toml").write_text(plan.replace('"frames"\nl', '"~/frames"\nl').replace('"labels"', '"${HERE}/labels"'))
+    monkeypatch.setenv("HOME", str(lab.parent))
+    monkeypatch.setenv("HERE", "..")  # as a shell has it: from the current folder
+    monkeypatch.chdir(lab.parent / "roads")
+    assert "2 runs done" in allweather("bench", "../lab/plan.toml", "--out", "../again").stderr
 
 
 def test_a_run_is_not_resumed_with_other_code(lab: Path) -> None:

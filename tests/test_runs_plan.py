@@ -138,6 +138,9 @@ def test_the_plans_that_come_along_can_be_read(path: Path) -> None:
         (f'"tiny"\n{FOLDERS}', '"acdc:fog"\nroot = "${{NOWHERE}}"', "unknown split of acdc 'fog'"),
         (f'"tiny"\n{FOLDERS}', '"t"\nroot = "x"\nsequence = ["acdc:val/fog", "acdc:x"]', "unknown split of acdc 'x'"),
         (f'"tiny"\n{FOLDERS}', '"scenes:frogs"', "'frogs'"),
+        ('name = "tent"', 'name = "a\\u0000.py:X"', "[[methods]] name: expected text without a NUL character"),
+        ("/images", "/a\\u0000b", "[[streams]] images: expected text without a NUL character"),
+        ("lr = 0.01", 'parameters = ["a\\u0000"]', "[[methods]] fields parameters: expected text without a NUL"),
     ],
 )
 def test_mistakes_in_a_plan_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -20,7 +20,7 @@ from allweather.errors import SettingsError
 from allweather.runs.decisions import decisions_of, spell
 from allweather.runs.execute import Executed, Finished, execute
 from allweather.runs.plan import Plan, PlannedRun, read_plan
-from allweather.runs.variables import needed, unset_variables
+from allweather.runs.variables import absent_paths, needed, unset_variables
 from allweather.scale.benching import RECORD, Benching, OneRun, gather
 from allweather.scale.conduct import Conductor
 from allweather.scale.engines import Workers as Spread
@@ -51,6 +51,7 @@ def bench(
     """Run a plan: one JSON record per run, written whole; start it again, or several times at once, to go on."""
     grid = read_plan(plan)
     ready = _ready(grid, plan)
+    _tell_absent([run for run in ready.runs if not (out / run.file).exists()])
     spread = None if workers is None and ray is None else parse_workers(workers, ray, threads)
     try:
         with progress() as bar:
@@ -113,6 +114,13 @@ def _spread(
         conductor = Conductor(pool, lambda lines: None, lambda job, refused: job, hear)
         conducted = conductor.run(OneRun(run) for run in ready.runs)
     return gather(conducted.results, conducted.given_up)
+
+
+def _tell_absent(runs: list[PlannedRun]) -> None:
+    """Names all files and folders that runs without a record would not find, before the first of them."""
+    if absent := absent_paths(runs):
+        told = "\n".join(f"  {each}" for each in absent)
+        warn(f"not there, so that runs that need them will fail (a plan's paths are sought from its folder):\n{told}")
 
 
 def _ready(grid: Plan, path: Path) -> Plan:

@@ -125,13 +125,14 @@ class LoadedNetwork:
     """The network of the run at hand, loaded once for all runs in a row that share it; sessions work on copies."""
 
     def __init__(self) -> None:
-        self._key: tuple[ModelSpec, str] | None = None
+        self._key: tuple[ModelSpec, str, str] | None = None
         self._model: Segmenter | None = None
 
     def of(self, entry: PlannedRun) -> Segmenter:
-        if self._model is None or self._key != (entry.model, entry.device):
+        key = entry.model, entry.model.folder, entry.device  # models of one spelling differ from folder to folder
+        if self._model is None or self._key != key:
             self._model = None  # two networks at once may not fit
-            self._model, self._key = open_model(entry), (entry.model, entry.device)
+            self._model, self._key = open_model(entry), key
         return self._model
 
     def changed(self, record: Mapping[str, Any], entry: PlannedRun) -> list[str]:
@@ -207,7 +208,7 @@ def open_model(entry: PlannedRun) -> Segmenter:
         try:
             model = load_model(
                 spec.located(spec.name),
-                None if spec.weights is None else resolve(spec.weights),
+                None if spec.weights is None else resolve(spec.weights, spec.folder),
                 **chosen_options(spec),
             )
         except UserWarning as warning:

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class _Named:
-    """What a plan names; code of the user's own is sought from the plan's folder.
+    """What a plan names; its paths, those of code of the user's own too, are sought from the plan's folder.
 
     Attributes:
         code: sha256 of the user's own file that the name says, and of classes of one's own; '' where there is neither.
@@ -60,7 +60,7 @@ class ModelSpec(_Named):
     """A network of a plan: its name, checkpoint (variables like ${ROOT} allowed) and input size.
 
     Attributes:
-        name: `scheme:name`, or one of the user's own as `mynets.py:build`, sought from the plan's folder.
+        name: `scheme:name`, or one of the user's own as `mynets.py:build`.
         arguments: of the user's own factory.
         classes: the class set's name, or a file of classes of one's own, for libraries' and own networks.
         mean, std: three numbers each, for own networks.
@@ -86,8 +86,8 @@ class StreamSpec(_Named):
     """Frames with labels: a split of a dataset, a folder of images and one of labels, or a sequence of such pieces.
 
     Attributes:
-        name: `dataset` or `dataset:split`, where the dataset may be your own (`mydata.py:MyDataset:split`, relative to
-            the plan's folder); `scenes:WEATHER` for procedural scenes; or any name beside `images` and `labels`.
+        name: `dataset` or `dataset:split`, where the dataset may be your own (`mydata.py:MyDataset:split`);
+            `scenes:WEATHER` for procedural scenes; or any name beside `images` and `labels`.
         root: the dataset's folder; may contain variables such as ${ROOT}.
         images, labels: folders whose files share names. `images` may be a video; its labels are named after the numbers
             of its frames, 000000.png being the first.
@@ -128,7 +128,7 @@ class MethodSpec(_Named):
     """A method with preset and fields; `seeds` and `orders` take the place of the plan's where given.
 
     Attributes:
-        name: of the table, or one's own as `mymethod.py:MyMethod`, sought from the plan's folder.
+        name: of the table, or one's own as `mymethod.py:MyMethod`.
         adapt_when: `always`, or `shift`: frames that the source network knows are predicted by it, unadapted.
     """
 

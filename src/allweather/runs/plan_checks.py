@@ -16,7 +16,7 @@ SCENES = "scenes:"
 
 
 def check_values(where: str, value: Any) -> None:
-    """Refuses what a record could not hold or nobody can mean: dates, numbers without end, empty text.
+    """Refuses what a record could not hold or nobody can mean: dates, numbers without end, text that names nothing.
 
     Args:
         value: as TOML gives it; a table holds the fields of a method or the arguments of a network.
@@ -30,6 +30,10 @@ def check_values(where: str, value: Any) -> None:
             check_values(f"{where} {name}" if isinstance(value, dict) else where, each)
     elif value == "":
         raise SettingsError(f"{where}: expected a value, got an empty text. Leave the key out, or say which.")
+    elif isinstance(value, str) and "\0" in value:
+        raise SettingsError(
+            f"{where}: expected text without a NUL character, which no name or path has, got {value!r}."
+        )
     elif isinstance(value, int | float) and not (isfinite(value) and abs(value) < LARGEST):
         raise SettingsError(f"{where}: expected a finite number below 2^63, got {value}.")
     elif not isinstance(value, str | int | float):

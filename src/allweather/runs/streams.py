@@ -41,11 +41,11 @@ def _piece(spec: StreamSpec, piece: str, size: Size | None) -> LabelledStream:
     if spec.procedural:
         return labelled_scenes(piece.removeprefix(SCENES), _SEEDS, size)
     if spec.images is not None and spec.labels is not None:
-        images, labels = (resolve(folder.replace(PIECE, piece)) for folder in (spec.images, spec.labels))
+        images, labels = (resolve(each.replace(PIECE, piece), spec.folder) for each in (spec.images, spec.labels))
         return labelled_folders(images, labels, find_classes(spec.classes, spec.folder), size)
     assert spec.root is not None
     dataset, split = find_split(spec.located(piece))
-    return labelled_split(dataset, resolve(spec.root), split, size)
+    return labelled_split(dataset, resolve(spec.root, spec.folder), split, size)
 
 
 def _parts(spec: StreamSpec) -> Iterator[tuple[str, str]]:

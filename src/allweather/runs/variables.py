@@ -1,15 +1,16 @@
-"""The variables of a plan, such as ${ROOT}: filled in from the environment, and what each has to hold."""
+"""The paths of a plan: where they are sought, variables such as ${ROOT} in them, and which of them are not there."""
 
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from allweather.data.datasets import DATASETS
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.models.catalogue import find_entry
-from allweather.runs.plan import ModelSpec, PlannedRun, StreamSpec
+from allweather.runs.plan import PIECE, ModelSpec, PlannedRun, StreamSpec
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SHOWN = 4  # things that a variable has to hold, in its message
@@ -35,20 +36,43 @@ class Unset:
         return f"{self.name}, for {self.runs} run{'s' if self.runs > 1 else ''}: {shown}{more}"
 
 
-def resolve(text: str) -> Path:
-    """The path with variables like ${ROOT} filled in from the environment.
+@dataclass(frozen=True)
+class Absent:
+    """A file or folder that runs read and that is not there.
+
+    Attributes:
+        path: where it was sought.
+        runs: how many read it.
+        here: whether it is there from the current folder, where plans do not seek.
+    """
+
+    path: Path
+    runs: int
+    here: bool
+
+    def __str__(self) -> str:
+        here = "; it is there from the current folder" if self.here else ""
+        return f"{self.path}, for {self.runs} run{'s' if self.runs > 1 else ''}{here}"
+
+
+def resolve(text: str, folder: Path | str = "") -> Path:
+    """The path with variables like ${ROOT} filled in from the environment, and `~` at its beginning.
+
+    Args:
+        folder: the plan's, from which a path is sought; one that begins with a variable is as the variable has it.
 
     Raises:
         SettingsError: when one of them is not set.
     """
     for name in _missing(text):
         raise SettingsError(f"{text}: the variable {name} is not set. Set it to the folder that holds the data.")
-    return Path(_VARIABLE.sub(lambda match: os.environ[match[1]], text))
+    filled = os.path.expanduser(_VARIABLE.sub(lambda match: os.environ[match[1]], text))
+    return Path(filled) if _VARIABLE.match(text) else Path(folder) / filled
 
 
 def needed(run: PlannedRun) -> set[str]:
     """Names of the variables that a run needs and that are not set."""
-    return {name for text, _ in _uses(run) for name in _missing(text)}
+    return {name for text, _, _ in _uses(run) for name in _missing(text)}
 
 
 def unset_variables(runs: tuple[PlannedRun, ...]) -> list[Unset]:
@@ -56,7 +80,7 @@ def unset_variables(runs: tuple[PlannedRun, ...]) -> list[Unset]:
     holds: dict[str, dict[str, None]] = {}
     counts: dict[str, int] = {}
     for run in runs:
-        for text, what in _uses(run):
+        for text, _, what in _uses(run):
             for name in _missing(text):
                 rest = text.replace(f"${{{name}}}", "").lstrip("/")
                 holds.setdefault(name, {})[" ".join(filter(None, (rest, what)))] = None
@@ -65,19 +89,33 @@ def unset_variables(runs: tuple[PlannedRun, ...]) -> list[Unset]:
     return [Unset(name, tuple(found), counts[name]) for name, found in holds.items()]
 
 
+def absent_paths(runs: Iterable[PlannedRun]) -> list[Absent]:
+    """What runs read and is not there, each once; where variables are not set, nothing can be said."""
+    found: dict[Path, bool] = {}
+    counts: Counter[Path] = Counter()
+    for run in runs:
+        sought = {resolve(text, folder): text for text, folder, _ in _uses(run) if not _missing(text)}
+        absent = {path: text for path, text in sought.items() if not os.path.exists(path)}
+        found |= {path: os.path.exists(resolve(text)) for path, text in absent.items()}
+        counts.update(list(absent))
+    return [Absent(path, counts[path], here) for path, here in found.items()]
+
+
 def _missing(text: str) -> list[str]:
     return [name for name in dict.fromkeys(_VARIABLE.findall(text)) if name not in os.environ]
 
 
-def _uses(run: PlannedRun) -> Iterator[tuple[str, str]]:
-    """Each path of a run that may hold variables, and what lies there."""
-    if run.model.weights is not None:
-        yield run.model.weights, _checkpoint(run.model)
-    if run.stream.root is not None:
-        yield run.stream.root, _root(run.stream)
-    for path in (run.stream.images, run.stream.labels):
+def _uses(run: PlannedRun) -> Iterator[tuple[str, str, str]]:
+    """Each path of a run that may hold variables, the plan's folder, and what lies there."""
+    model, stream = run.model, run.stream
+    if model.weights is not None:
+        yield model.weights, model.folder, _checkpoint(model)
+    if stream.root is not None:
+        yield stream.root, stream.folder, _root(stream)
+    for path in (stream.images, stream.labels):
         if path is not None:
-            yield path, _folder(run.stream)
+            for each in dict.fromkeys(path.replace(PIECE, piece) for piece in stream.sequence or ("",)):
+                yield each, stream.folder, _folder(stream)
 
 
 def _checkpoint(model: ModelSpec) -> str:
