@@ -126,8 +126,13 @@ def test_a_plan_s_paths_are_sought_from_its_folder_alone(lab: Path, monkeypatch:
         (lab.parent / place).rename(lab / place)
     done = allweather(*command)
     assert done.returncode == 0 and "not there" not in done.stderr, done.stderr
+    assert "2 runs done" in allweather(*command, "--labels").stderr
+    report = ("report", lab.parent / "runs", "--out", lab / "r.html", "--frames", 1)
+    done = allweather(*report)
+    assert done.returncode == 2 and "names frames, labels as its plan does: start the report in" in done.stderr
     monkeypatch.chdir(lab)
     assert "2 were there" in allweather("bench", "plan.toml", "--out", "../runs").stderr
+    assert allweather(*report).returncode == 0
     for place in ("frames", "labels"):
         (lab / place).rename(lab.parent / place)
     (lab / "plan.toml").write_text(plan.replace('"frames"\nl', '"~/frames"\nl').replace('"labels"', '"${HERE}/labels"'))

@@ -17,7 +17,7 @@ from allweather import methods
 from allweather.data import open_files
 from allweather.data.folder import natural_key
 from allweather.data.images import write_json
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.report.collect import group_records
 from allweather.report.compare import compare, flatten
 from allweather.runs import execute as executor
@@ -367,6 +367,7 @@ class Strange(Exception):
     [
         (TypeError("a bug"), r"a fault of allweather's own, .*test_runs_plan.py, line \d+: TypeError: a bug\."),
         (Strange("odd"), r"line \d+: Strange: odd\."),
+        (PermissionError(13, "Permission denied", "frames"), r"^frames: Permission denied\.$"),
         (MemoryError("9 TiB"), r"^out of memory \(9 TiB\)\. A smaller size or batch takes less\.$"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "^out of memory .* A smaller size"),
     ],
@@ -407,6 +408,9 @@ def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path) -> No
     assert list(record["failures"]) == ["1"] and record["figures"]["images"] == FRAMES - 1
     (root / "labels" / "2.png").unlink()
     with pytest.raises(AllWeatherError, match=r"1 images have no label, e\.g\. 2"):
+        make_record(tiny(root).runs[0])
+    shutil.rmtree(root / "labels")
+    with pytest.raises(InputError, match=r"no such folder: .*labels\. Expected one with label images"):
         make_record(tiny(root).runs[0])
 
 

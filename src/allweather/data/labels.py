@@ -118,8 +118,10 @@ def label_files(folder: Path) -> dict[str, Path]:
     A broken link is among them: reading it says so.
 
     Raises:
-        AllWeatherError: when the folder has none, or holds a folder that cannot be opened.
+        AllWeatherError: when there is no such folder, or it has none, or holds a folder that cannot be opened.
     """
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}. Expected one with label images (.png).")
     found = list(files_below(folder, (".png",)))
     shut = next((entry for entry in found if entry.fault and entry.path.suffix.lower() != ".png"), None)
     if shut:

@@ -41,7 +41,7 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
         before, after = _labels(folder, source.records[0]), _labels(folder, group.records[0])
         if before is None or after is None:
             continue
-        opened = open_stream(_run(group.records[0]))
+        opened = _opened(_run(group.records[0]))
         ranked = changes(group, source)
         helped, hurt = extremes(ranked, count)
         for name, change in [*helped, *hurt]:
@@ -54,6 +54,19 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
             f"no run in {folder} kept its predictions. Run the plan with --labels, the source among its methods."
         )
     return made
+
+
+def _opened(run: PlannedRun) -> LabelledStream:
+    """The frames of a run; a record does not say in which folder its plan was."""
+    try:
+        return open_stream(run)
+    except InputError as error:
+        paths = [path for path in (run.stream.root, run.stream.images, run.stream.labels) if path]
+        if all(path.startswith(("/", "~", "${")) for path in paths):
+            raise
+        raise InputError(
+            f"{error} A record names {', '.join(paths)} as its plan does: start the report in the plan's folder."
+        ) from error
 
 
 def _key(opened: LabelledStream) -> str:

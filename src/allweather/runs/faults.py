@@ -32,6 +32,8 @@ def why(name: str, error: BaseException) -> str:
         return f"{own or f'out of memory ({first_line(error)}).'} {_LESS}"
     if own is not None:
         return own
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror or error}."
     LOG.error("%s: %s", name, "".join(traceback.format_exception(error)).rstrip())
     return f"a fault of allweather's own, whose traceback is logged: please report it. {where(error)}."
 
