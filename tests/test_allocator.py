@@ -60,10 +60,10 @@ from allweather.allocator import give_back_freed_memory, keep_freed_memory
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 def work():
-    kept = [b"x" * 100_000 for _ in range(1000)]
-    last.append(b"x" * 1000)  # holds the heap's end
+    blocks = [b"x" * 100_000 for _ in range(1000)]
+    kept.extend(blocks[::50])  # what lies before a block in use is not given back otherwise
 keep_freed_memory()
-last = []
+kept = []
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
