@@ -29,7 +29,7 @@ CSS = """
 .aw-status { padding: 8px 12px; border-radius: 8px; border: 1px solid var(--border-color-primary);
   color: var(--body-text-color); }
 #lost { position: sticky; top: 0; z-index: 10; margin: 8px; background: var(--body-background-fill); }
-.aw-lost #status { display: none; }
+.aw-lost #status, #notice:not(:has([role=alert])) { display: none; }
 .aw-status.aw-bad { border: 2px solid #b91c1c; }
 .aw-status progress::-webkit-progress-bar { background: #cbd5e1; border-radius: 5px; }
 .aw-status progress::-webkit-progress-value { background: #1d4ed8; border-radius: 5px; }
