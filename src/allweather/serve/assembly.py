@@ -42,6 +42,7 @@ class Serving:
 
     Attributes:
         unsaved: streams that could not be saved at its end.
+        freed_before: whether the last sweep freed anything.
     """
 
     networks: Networks
@@ -52,11 +53,14 @@ class Serving:
     visitors: Visitors
     metrics: Metrics
     unsaved: int = 0
+    freed_before: bool = False
 
     def sweep(self) -> None:
         """Frees what nobody has used for a while, and gives the memory of all that was freed back to the system."""
-        if self.streams.sweep() + self.visitors.sweep():
+        freed = self.streams.sweep() + self.visitors.sweep() > 0
+        if freed or self.freed_before:  # the first time a thread may still have held some of it
             give_back_freed_memory()
+        self.freed_before = freed
 
     def end(self) -> None:
         """Ends the page's runs, finishes the requests that were taken, and saves the streams."""
