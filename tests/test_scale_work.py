@@ -17,6 +17,7 @@ from allweather.app.pictures import Makings
 from allweather.app.spread import stands_alone
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.models import Segmenter
+from allweather.plugins import told_as
 from allweather.runs.plan import read_plan
 from allweather.scale.benching import Benching, OneRun
 from allweather.scale.carried import Carried, check_versions
@@ -99,9 +100,23 @@ def out_of_memory(outcome: Any, classes: Any) -> dict[str, Any]:
     raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
 
+def mistake(outcome: Any, classes: Any) -> dict[str, Any]:
+    raise ValueError("a mistake")
+
+
+def own_mistake(outcome: Any, classes: Any) -> dict[str, Any]:
+    with told_as("mine"):
+        return mistake(outcome, classes)
+
+
 @pytest.mark.parametrize(
     ("write", "kind", "said", "usable"),
-    [(full, FATAL, "No space left", True), (out_of_memory, FAILED, "Fewer --workers, or a smaller --size", False)],
+    [
+        (full, FATAL, "No space left", True),
+        (out_of_memory, FAILED, "Fewer --workers, or a smaller --size", False),
+        (own_mistake, FAILED, "mine failed: test_scale_work.py, line", True),
+        (mistake, FAILED, "ValueError: a mistake", False),
+    ],
 )
 def test_what_ends_a_job(
     write: Callable[..., Any], kind: str, said: str, usable: bool, inputs: list[Path], tmp_path: Path

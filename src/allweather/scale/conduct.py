@@ -141,7 +141,7 @@ class Conductor:
                 del self._attempts[job.title]
                 self.result.given_up[job.title] = reason
                 return
-        LOG.warning("%s: %s; it is taken up again where it was left", job.title, reason)
+        LOG.warning("%s: %s; it is taken up again where it was left", job.title, reason.rstrip("."))
         self.result.again += 1
         self._waiting.append(self._again(job, attempts.refused))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from allweather.errors import AllWeatherError
-from allweather.plugins import FAULTS
+from allweather.plugins import FAULTS, own_fault
 
 Message = Mapping[str, Any]  # what a worker says of its job: plain values, by kind
 FAILED, DONE, FATAL = "failed", "done", "fatal"  # the kinds that end a job; the last one ends everything
@@ -58,7 +58,7 @@ class Ended:
 
 
 def attempt(do: Do, job: Any, talk: Talk) -> Ended:
-    """Does one job; what goes wrong becomes its last message. After what is no error of ours the worker is to go."""
+    """Does one job; what goes wrong becomes its last message. After a fault of nobody we know the worker is to go."""
     try:
         return Ended({DONE: do(job, talk)})
     except Fatal as error:
@@ -70,6 +70,8 @@ def attempt(do: Do, job: Any, talk: Talk) -> Ended:
     except FAULTS as error:
         said = str(error).strip() or type(error).__name__
         memory = f" {LESS}" if "memory" in said.lower() else ""
+        if (own := own_fault(error)) is not None and not memory:
+            return Ended({FAILED: own, SURE: True})  # as one process goes on after it
         return Ended({FAILED: f"{type(error).__name__}: {said.splitlines()[0]}{memory}"}, usable=False)
 
 
