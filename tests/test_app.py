@@ -171,6 +171,8 @@ MISTAKES = [
     (("--device", "tpu"), "--device tpu"),
     (("--device", "meta"), "--device meta"),
     (("--protocol", "offline"), "offline"),
+    (("--seed", "99999999999999999999999"), "seed: expected an integer of"),
+    (("--workers", "1", "--threads", "99999999999999999999999"), "equal to 1024"),
 ]
 
 
@@ -365,11 +367,12 @@ def test_a_disk_that_is_full_loses_nothing(frames: Path) -> None:
     assert not list((frames / "out").rglob("*.partial"))
 
 
-def test_an_output_that_is_a_file_is_refused(frames: Path) -> None:
+@pytest.mark.parametrize("out", ["out", "out/deep"])
+def test_an_output_that_is_a_file_is_refused_before_a_network_is_loaded(frames: Path, out: str) -> None:
     (frames / "out").write_text("in the way")
-    done = allweather("adapt", frames / "images", *MODEL, "--out", frames / "out")
+    done = allweather("adapt", frames / "images", "--model", "no:such", "--out", frames / out)
     assert done.returncode == 2
-    assert "cannot write" in done.stderr
+    assert "cannot write" in done.stderr and "'out' is a file" in done.stderr and "no:such" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", [pytest.param("models", marks=pytest.mark.slow), "methods", "datasets"])

@@ -14,7 +14,7 @@ from tiny import frames, tiny
 from torch import Tensor
 
 from allweather import methods
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, SettingsError
 from allweather.session import Guard, Session
 
 # what makes a method learn from noise within three frames, so that its fields can be seen at work
@@ -251,10 +251,30 @@ def test_a_method_without_presets_has_none_but_recommended(monkeypatch: pytest.M
         methods.make("bare", "paper")
 
 
-@pytest.mark.parametrize("guard", ["off", 0, 1.0, {}])
-def test_a_guard_of_another_type_is_refused(guard: Any) -> None:
-    with pytest.raises(AllWeatherError, match="expected a Guard, or False"):
-        Session(tiny("batchnorm"), methods.Tent(), guard=guard)
+WRONG: list[tuple[dict[str, Any], str]] = [
+    *(({"guard": guard}, "expected a Guard, or False") for guard in ("off", 0, 1.0, {})),
+    *(
+        ({"seed": seed}, r"seed: expected an integer of −2\^63 to 2\^64 − 1, got")
+        for seed in (2**64, 2**70, -(2**63) - 1, 1.0, "1", True)
+    ),
+    *(({"compile": value}, "Session.compile: expected True or False, got") for value in ("no", 1, None)),
+    *(({"channels_last": value}, "Session.channels_last: expected True or False, got") for value in ("no", 0)),
+    *(({"shift": shift}, "Session.shift: expected a Shift") for shift in (3, 0, False, "start", {})),
+    ({"shift": 3, "adapt_when": "shift"}, "Session.shift: expected a Shift"),
+    *(({"precision": value}, "unknown precision") for value in (3, None, ["bf16"])),
+    *(({"adapt_when": value}, "unknown adapt_when") for value in (3, None)),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), WRONG, ids=[str(options) for options, _ in WRONG])
+def test_a_session_of_another_types_setting_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Session(tiny("batchnorm"), methods.Tent(), **options)
+
+
+@pytest.mark.parametrize("seed", [-(2**63), -1, 2**64 - 1])
+def test_every_seed_that_a_generator_takes_is_taken(seed: int) -> None:
+    assert Session(tiny("batchnorm"), methods.Tent(), seed=seed).seed == seed
 
 
 def test_a_guard_can_be_switched_off_in_a_word() -> None:

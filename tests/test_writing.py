@@ -14,7 +14,7 @@ from allweather.models.checkpoints import write_tensors
 from allweather.models.segmenter import Provenance
 from allweather.pictures.writing import write_image
 from allweather.session.storage import save_session
-from allweather.writing import unwritable, whole, write_bytes
+from allweather.writing import check_folder, unwritable, whole, write_bytes
 
 TENSORS = {"a": torch.ones(3)}
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -53,6 +53,27 @@ def test_missing_folders_are_made_and_a_file_in_their_place_is_said(tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(AllWeatherError, match="cannot write"):
         WRITERS[kind](tmp_path / "file" / "out.png")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("place", [".", "", "/", "deep"])
+def test_a_folder_in_the_files_place_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(AllWeatherError, match=r"cannot write .*Is a directory"):
+        WRITERS[kind](Path(place))
+    assert [path.name for path in tmp_path.rglob("*")] == ["deep"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/out", "file/deep/out"])
+def test_a_folder_that_cannot_be_is_refused_and_none_is_made(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="'file' is a file"):
+        check_folder(tmp_path / place)
+    check_folder(tmp_path / "new" / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
 
 
 @pytest.mark.parametrize(

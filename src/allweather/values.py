@@ -10,6 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from allweather.errors import SettingsError
 
+MOST_THREADS = 1024  # of one operation, far beyond any use; torch itself fails from 2^31 on
+
 _NO = object()  # no value of the type
 _WORDS = {NoneType: "none", int: "integer", float: "number", bool: "true|false", str: "text", Path: "path"}
 _LISTS = (tuple, list)

@@ -31,8 +31,10 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
             milliseconds. Without it the file may come out empty.
 
     Raises:
-        OSError: when the folder or the file cannot be written.
+        OSError: when the folder or the file cannot be written, and for a folder.
     """
+    if not path.name or path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
@@ -87,6 +89,19 @@ def check_place(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(None, "the folder is not yours to write in")
+
+
+def check_folder(path: Path) -> None:
+    """Refuses a folder that could not be made or written, before any work; none is made.
+
+    Raises:
+        OSError: for a file in its place or on the way to it, and for a folder that takes nothing.
+    """
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"'{there.name}' is a file")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(errno.EACCES, f"the folder {there.name} is not yours to write in")
 
 
 def check_apart(out: Path, read: Iterable[Path | None]) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from allweather.values import MOST_THREADS
+
 ModelName = Annotated[
     str,
     typer.Option(help="The network, as SCHEME:NAME (see `allweather list models`), or your own: mynets.py:build."),
@@ -40,5 +42,5 @@ RayAddress = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Let Ray run the workers: HOST:PORT of a cluster, auto, or local."),
 ]
-Threads = Annotated[int, typer.Option(min=1, metavar="N", help="torch's threads in each worker.")]
+Threads = Annotated[int, typer.Option(min=1, max=MOST_THREADS, metavar="N", help="torch's threads in each worker.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, …")]

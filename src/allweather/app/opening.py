@@ -20,6 +20,7 @@ from allweather.models import Segmenter, load_model
 from allweather.models.catalogue import published_size
 from allweather.rgb import ImageError
 from allweather.session import ScaleAdvice, Session
+from allweather.session.arguments import check_seed
 
 
 def open_session(
@@ -61,6 +62,7 @@ def open_network(
     seed: int = 0,
 ) -> Segmenter:
     """The network that the options describe, on its device; as `open_session`."""
+    check_seed(seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if random_weights:

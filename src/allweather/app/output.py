@@ -24,7 +24,7 @@ from allweather.runs.evaluate import Outcome
 from allweather.runs.overlap import bytes_of
 from allweather.runs.record import describe_result
 from allweather.runs.record_file import check_same_run, holds_run, read_adapted
-from allweather.writing import Closing, write_bytes
+from allweather.writing import Closing, check_folder, unwritable, write_bytes
 
 Kind = Literal["labels", "color", "overlay", "confidence", "video"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -172,7 +172,9 @@ class Output(Closing):
 
 
 def check_results(folder: Path, searched: Iterable[Path]) -> None:
-    """Refuses a folder in which pictures of another origin have the results' places: inputs, or labels of theirs.
+    """Refuses a folder that cannot be written, or in which pictures of another origin have the results' places.
+
+    Those are inputs, or labels of theirs.
 
     Args:
         searched: the inputs. In a folder of them, searched to the bottom, results would be the next run's frames.
@@ -180,6 +182,10 @@ def check_results(folder: Path, searched: Iterable[Path]) -> None:
     Raises:
         AllWeatherError: naming the first.
     """
+    try:
+        check_folder(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     place = folder.resolve()
     for given in searched:
         if given.is_dir() and place.is_relative_to(given.resolve()):

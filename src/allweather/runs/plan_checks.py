@@ -44,11 +44,11 @@ def check_seeds(seeds: Iterable[int]) -> None:
     """Refuses seeds that no generator takes.
 
     Raises:
-        SettingsError: for a negative one.
+        SettingsError: for a negative one, or one of more than 63 bits.
     """
     for seed in seeds:
-        if seed < 0:
-            raise SettingsError(f"seeds: expected 0 or more, got {seed}.")
+        if not 0 <= seed < LARGEST:
+            raise SettingsError(f"seeds: expected 0 or more, and below 2^63; got {seed}.")
 
 
 def check_device(name: str) -> None:

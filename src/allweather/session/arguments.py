@@ -10,6 +10,9 @@ from allweather.methods.method import Method
 from allweather.models.inputs import segmenter_in
 from allweather.models.segmenter import Segmenter
 from allweather.session.guard import Guard
+from allweather.session.shift import Shift
+
+_LOWEST, _HIGHEST = -(2**63), 2**64 - 1  # seeds that torch's generators take
 
 
 def check_method(model: Any, method: Any) -> Method:
@@ -42,11 +45,35 @@ def check_seed(seed: Any) -> int:
     """The seed.
 
     Raises:
-        SettingsError: when it is no integer.
+        SettingsError: when it is no integer, or one that no generator takes.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise SettingsError(f"Session.seed: expected an integer, got {seed!r}.")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not _LOWEST <= seed <= _HIGHEST:
+        raise SettingsError(f"seed: expected an integer of −2^63 to 2^64 − 1, got {seed!r:.60}.")
     return seed
+
+
+def check_switch(name: str, value: Any) -> bool:
+    """What is on or off.
+
+    Raises:
+        SettingsError: when it is neither.
+    """
+    if not isinstance(value, bool):
+        raise SettingsError(f"Session.{name}: expected True or False, got {value!r:.60}.")
+    return value
+
+
+def check_shift(shift: Any) -> Shift:
+    """What counts as a shift; its defaults for None.
+
+    Raises:
+        SettingsError: for anything else.
+    """
+    if shift is None or isinstance(shift, Shift):
+        return shift or Shift()
+    raise SettingsError(
+        f"Session.shift: expected a Shift, such as allweather.session.Shift(threshold=0.05); got {shift!r:.60}."
+    )
 
 
 def check_guard(guard: Any) -> Guard:

@@ -20,7 +20,7 @@ from allweather.methods.settings import settings_of
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
 from allweather.session.adapted import AdaptedNetwork, Precision, Prediction
-from allweather.session.arguments import check_guard, check_method, check_seed
+from allweather.session.arguments import check_guard, check_method, check_seed, check_shift, check_switch
 from allweather.session.averages import StreamAverages
 from allweather.session.guard import Decision, Guard
 from allweather.session.guard.policy import Objection, Policy
@@ -88,13 +88,14 @@ class Session(Streaming, HandsBack):
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
         self.method, self.seed, self.guard = check_method(model, method), check_seed(seed), check_guard(guard)
-        self.precision, self.compile, self.channels_last = precision, compile, channels_last
+        self.precision, self.adapt_when, self.shift = precision, adapt_when, check_shift(shift)
+        self.compile = check_switch("compile", compile)
+        self.channels_last = check_switch("channels_last", channels_last)
         self._adapted = AdaptedNetwork(
             model, self.method, precision=precision, compile=compile, channels_last=channels_last
         )
         self.model, self.state = self._adapted.model, self._adapted.state
         self._policy, self._averages = Policy(self.guard, self._adapted), StreamAverages(self.model.network)
-        self.adapt_when, self.shift = adapt_when, shift or Shift()
         self._detector = ShiftDetector(self.shift, self._adapted) if adapt_when == "shift" else None
         self._lock = RLock()
         self._start()
