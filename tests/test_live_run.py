@@ -316,7 +316,21 @@ def test_predictions_go_on_without_a_learner_that_was_lost(
     [
         ({"budget": 0}, "live: expected a budget above 0, got 0"),
         ({"budget": float("nan")}, "live: expected a budget above 0, got nan"),
+        ({"budget": "0.5"}, "live: expected a budget above 0, got '0.5', no number"),
+        ({"budget": True}, "live: expected a budget above 0, got True, no number"),
+        ({"rate": "10"}, "live: expected a rate above 0, got '10'"),
+        ({"stall": "x"}, "live: expected a stall above 0, got 'x'"),
         ({"adapt_every": 0}, "Live.adapt_every: expected a whole number above 0 or 'auto', got 0"),
+        ({"adapt_every": True}, "Live.adapt_every: expected a whole number above 0 or 'auto', got True"),
+        *(({"reconnect": tries}, "Live.reconnect: expected a whole number of at least 0") for tries in (-1, "8", 2.5)),
+        *(
+            ({"threads": threads}, r"Live.threads: expected \(of the predictor, of the learner\)")
+            for threads in ((0, 0), (1, -1), 2, (1,), (1, 1, 1), "21", (10**12, 1), (True, 1))
+        ),
+        ({"wait": "no"}, "Live.wait: expected True or False, got 'no'"),
+        ({"every_frame": 1}, "Live.every_frame: expected True or False, got 1"),
+        ({"on_event": 3}, "Live.on_event: expected a function of an event, got 3"),
+        ({"record": 3}, "Live.record: expected a file's name, got 3"),
         ({"learner": "gpu"}, "unknown learner 'gpu'"),
         ({"every_frame": True}, "scripted does not wait"),
     ],
@@ -324,6 +338,17 @@ def test_predictions_go_on_without_a_learner_that_was_lost(
 def test_settings_out_of_range_are_refused(clock: SimulatedClock, options: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         Live(Scripted(clock, [0.1]), session_of(), clock=clock, **options)
+
+
+@pytest.mark.parametrize("session", [None, 3, lambda: session_of().model], ids=["none", "number", "network"])
+def test_what_adapts_is_a_session(clock: SimulatedClock, session: Any) -> None:
+    with pytest.raises(SettingsError, match=r"Live: expected a Session.*; got (None|one of type \w+)"):
+        Live(Scripted(clock, [0.1]), session() if callable(session) else session, clock=clock)
+
+
+def test_an_empty_text_is_no_source(clock: SimulatedClock) -> None:
+    with pytest.raises(InputError, match="got an empty text. '.' is the working folder"):
+        Live("", session_of(), clock=clock)
 
 
 @pytest.mark.parametrize("name", methods.METHODS)

@@ -10,6 +10,14 @@ from typing import Any, Literal, get_args
 import torch
 
 from allweather.errors import SettingsError, unknown
+from allweather.live.arguments import (
+    check_every,
+    check_reconnect,
+    check_record,
+    check_session,
+    check_switch,
+    check_threads,
+)  # fmt: skip
 from allweather.live.clock import Clock
 from allweather.live.devices import device_of, split_threads, thread_count
 from allweather.live.frame import Event, LiveFrame
@@ -23,6 +31,7 @@ from allweather.live.slot import Slot
 from allweather.live.sources import Source, check_positive, open_source
 from allweather.live.totals import Totals
 from allweather.session import Session
+from allweather.sizes import check_asked
 
 Where = Literal["auto", "process", "thread"]
 
@@ -95,12 +104,16 @@ class Live:
     ) -> None:
         if learner not in get_args(Where):
             raise unknown("learner", learner, get_args(Where))
-        check_positive("budget", budget)
-        if adapt_every != "auto" and not (isinstance(adapt_every, int) and adapt_every > 0):
-            raise SettingsError(f"Live.adapt_every: expected a whole number above 0 or 'auto', got {adapt_every!r}.")
-        self.session, self.budget, self.adapt_every, self.wait = session, budget, adapt_every, wait
-        self.reconnect, self.record, self.learner = reconnect, None if record is None else Path(record), learner
-        self.threads, self.on_event, self.clock = threads, on_event, clock or Clock()
+        for name, value in (("budget", budget), ("rate", rate), ("stall", stall)):
+            check_positive(name, value)
+        check_asked(size)
+        if on_event is not None and not callable(on_event):
+            raise SettingsError(f"Live.on_event: expected a function of an event, got {on_event!r:.60}.")
+        self.session, self.budget, self.adapt_every = check_session(session), budget, check_every(adapt_every)
+        self.wait, every_frame = check_switch("wait", wait), check_switch("every_frame", every_frame)
+        self.reconnect, self.threads = check_reconnect(reconnect), check_threads(threads)
+        self.record, self.learner = check_record(record), learner
+        self.on_event, self.clock = on_event, clock or Clock()
         self._nothing = _nothing_to_learn(session, wait)
         self.source = source if isinstance(source, Source) else open_source(str(source), size, rate, stall)
         self.every_frame = every_frame or (wait and budget is None and not self.source.endless)

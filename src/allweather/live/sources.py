@@ -5,7 +5,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -110,14 +112,17 @@ def frame_of(name: str, pixels: np.ndarray, size: Size, path: Path | None = None
     return Frame(name, made, image.size, path, pixels if resampled else None)
 
 
-def check_positive(name: str, value: float | None) -> None:
-    """Refuses a time or rate that is not above 0.
+def check_positive(name: str, value: Any) -> None:
+    """Refuses a time or rate that is no number above 0; None passes.
 
     Raises:
         SettingsError: naming it.
     """
-    if value is not None and not value > 0:
-        raise SettingsError(f"live: expected a {name} above 0, got {value}.")
+    if value is None:
+        return
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not float(value) > 0:
+        raise SettingsError(f"live: expected a {name} above 0, got {value!r:.60}{'' if number else ', no number'}.")
 
 
 def open_source(name: str, size: Size = None, rate: float | None = None, stall: float = 30.0) -> Source:
@@ -147,6 +152,11 @@ def open_source(name: str, size: Size = None, rate: float | None = None, stall: 
             raise InputError(f"{name}: expected an address that begins with {', '.join(SCHEMES)}, got {scheme[1]}.")
         return NetworkSource(name, size, stall)
     path = Path(name)
+    if not name:
+        raise InputError(
+            "expected a video file, a folder of images, camera:0 or an address, got an empty text. '.' is the working "
+            "folder."
+        )
     if path.is_dir() or path.suffix.lower() in EXTENSIONS:
         return FolderSource(path, size, rate)
     if not path.exists():

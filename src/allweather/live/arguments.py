@@ -1,0 +1,93 @@
+"""What a live run may be made of, or one clear word about what came instead."""
+
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal
+
+from allweather.errors import SettingsError
+from allweather.models import Segmenter
+from allweather.session import Session
+from allweather.values import MOST_THREADS
+
+
+def check_session(session: Any) -> Session:
+    """What adapts.
+
+    Raises:
+        SettingsError: for anything but a session.
+    """
+    if isinstance(session, Session):
+        return session
+    hint = ', such as allweather.Session(model, "mall-domain")' if isinstance(session, Segmenter) else ""
+    raise SettingsError(f"Live: expected a Session{hint}; got {_kind(session)}.")
+
+
+def check_every(adapt_every: Any) -> int | Literal["auto"]:
+    """From which frames to learn.
+
+    Raises:
+        SettingsError: for anything but a whole number above 0 or `auto`.
+    """
+    if adapt_every == "auto":
+        return "auto"
+    if not _is_whole(adapt_every, 1):
+        raise SettingsError(f"Live.adapt_every: expected a whole number above 0 or 'auto', got {adapt_every!r:.60}.")
+    return int(adapt_every)
+
+
+def check_reconnect(reconnect: Any) -> int:
+    """Attempts to connect again.
+
+    Raises:
+        SettingsError: for anything but a whole number from 0 on.
+    """
+    if not _is_whole(reconnect, 0):
+        raise SettingsError(f"Live.reconnect: expected a whole number of at least 0, got {reconnect!r:.60}.")
+    return int(reconnect)
+
+
+def check_threads(threads: Any) -> tuple[int, int] | None:
+    """Of predictor and learner; None where that is left to the run.
+
+    Raises:
+        SettingsError: for anything but two whole numbers of 1 to 1024.
+    """
+    if threads is None:
+        return None
+    both = tuple(threads) if isinstance(threads, tuple | list) else ()
+    if len(both) != 2 or not all(_is_whole(number, 1) and number <= MOST_THREADS for number in both):
+        raise SettingsError(
+            f"Live.threads: expected (of the predictor, of the learner), two whole numbers of 1 to {MOST_THREADS} such "
+            f"as (3, 1); got {threads!r:.60}."
+        )
+    return int(both[0]), int(both[1])
+
+
+def check_switch(name: str, value: Any) -> bool:
+    """What is on or off.
+
+    Raises:
+        SettingsError: when it is neither.
+    """
+    if not isinstance(value, bool):
+        raise SettingsError(f"Live.{name}: expected True or False, got {value!r:.60}.")
+    return value
+
+
+def check_record(record: Any) -> Path | None:
+    """The file to write.
+
+    Raises:
+        SettingsError: for anything but its name.
+    """
+    if record is None or isinstance(record, str | Path):
+        return None if record is None else Path(record)
+    raise SettingsError(f"Live.record: expected a file's name, got {record!r:.60}.")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"one of type {type(value).__name__}"
