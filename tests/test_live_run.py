@@ -347,7 +347,7 @@ def test_what_adapts_is_a_session(clock: SimulatedClock, session: Any) -> None:
 
 
 def test_an_empty_text_is_no_source(clock: SimulatedClock) -> None:
-    with pytest.raises(InputError, match="got an empty text. '.' is the working folder"):
+    with pytest.raises(InputError, match=r"got an empty text\. '\.' is the working folder"):
         Live("", session_of(), clock=clock)
 
 

@@ -1,7 +1,7 @@
 """Every hyperparameter acts or is refused by name, and every value is checked; run over the whole table of methods."""
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from math import inf
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from allweather import methods
 from allweather.errors import AllWeatherError, SettingsError
+from allweather.methods.option import option
 from allweather.session import Guard, Session
 
 # what makes a method learn from noise within three frames, so that its fields can be seen at work
@@ -205,18 +206,49 @@ def test_a_value_that_could_not_act_or_is_out_of_range_is_named(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": "1"}, "tent.lr: expected number, got '1'."),
+        ({"lr": "1"}, "tent.lr: expected number, got '1'. Write lr=1.0."),
         ({"episodic": 1}, "tent.episodic: expected true|false, got 1."),
         ({"iterations": 2.0}, "tent.iterations: expected integer, got 2.0."),
         ({"iterations": True}, "tent.iterations: expected integer, got True."),
         ({"bn": "mix"}, "tent.bn: expected source|mixed|batch|running|train, got 'mix'."),
-        ({"share": "none"}, "tent.share: expected number|none, got 'none'."),
+        ({"share": "none"}, "tent.share: expected number|none, got 'none'. Write share=None."),
+        (
+            {"views": "plain,mirror"},
+            "tent.views: expected a tuple of text or functions, got 'plain,mirror'. Write views=('plain', 'mirror').",
+        ),
+        ({"views": ["plain"]}, "expected a tuple of text or functions, got ['plain']. Write views=('plain',)."),
     ],
 )
 def test_the_constructor_converts_nothing(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(AllWeatherError) as error:
         methods.Tent(**settings)
     assert message in str(error.value)
+
+
+SEVERAL = [
+    (name, field) for name, method in methods.METHODS.items() for field, kind in get_type_hints(method).items()
+    if get_origin(kind) is tuple or any(get_origin(option) is tuple for option in get_args(kind))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "field"), SEVERAL)
+def test_a_field_of_several_values_takes_a_tuple_of_one_at_least(name: str, field: str) -> None:
+    for made in (methods.METHODS[name], lambda **values: methods.make(name, settings=values)):
+        with pytest.raises(AllWeatherError, match=rf"{name}\.{field}: expected at least one value, got none"):
+            made(**{field: ()})
+    for text in ("0.5,1", ["0.5", "1"]):
+        with pytest.raises(AllWeatherError, match=rf"{name}\.{field}: expected .*a tuple of .*\. Write {field}=\("):
+            methods.METHODS[name](**{field: text})
+    with pytest.raises(AllWeatherError, match=rf"{name}\.{field}: expected .*a tuple of .*, got 3\.$"):
+        methods.METHODS[name](**{field: 3})
+
+
+def test_a_field_may_be_empty_where_its_default_is() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Marked(methods.Tent):
+        marks: tuple[float, ...] = option((), "numbers")
+
+    assert Marked().marks == Marked(marks=()).marks == ()
 
 
 @pytest.mark.parametrize(

@@ -35,14 +35,14 @@ def test_a_name_is_a_view(name: str) -> None:
     ("names", "message"),
     [
         (("mirror",), "expected plain among them"),
-        ((), "expected plain among them.*got none"),
+        ((), "expected at least one value, got none"),
         (("plain", "miror"), "Did you mean 'mirror'"),
         (("plain", "mirror", "mirror"), "mirror is named twice"),
         (("plain", "x9"), "a scale of 0.25 to 4 other than 1, got 9"),
         (("plain", "x1"), "other than 1"),
         (("plain", "mirror-plain"), "unknown view 'mirror-plain'"),
         (("plain", "mirror-mirror"), "unknown view 'mirror-mirror'"),
-        (("plain", 3), "expected values separated by commas"),
+        (("plain", 3), r"expected (values separated by commas|a tuple of text or functions).*, got \('plain', 3\)"),
     ],
 )
 def test_what_is_no_list_of_views_is_refused(names: tuple[str, ...], message: str) -> None:

@@ -16,6 +16,7 @@ _NO = object()  # no value of the type
 _WORDS = {NoneType: "none", int: "integer", float: "number", bool: "true|false", str: "text", Path: "path"}
 _LISTS = (tuple, list)
 _FUNCTION = "a function"  # which no text gives
+_MANY = {"number": "numbers", "integer": "integers", f"{_FUNCTION}|text": "text or functions"}
 
 
 def parse_value(where: str, value: Any, kind: Any) -> Any:
@@ -37,9 +38,13 @@ def parse_value(where: str, value: Any, kind: Any) -> Any:
     raise SettingsError(f"{where}: expected {spell_type(kind)}, got {value!r}.")
 
 
-def spell_type(kind: Any) -> str:
-    """The type in words, as messages have it."""
-    return "|".join(_spell(option) for option in alternatives(kind))
+def spell_type(kind: Any, *, ready: bool = False) -> str:
+    """The type in words, as messages have it.
+
+    Args:
+        ready: of a value of Python, where several are a tuple; else of text, where commas separate them.
+    """
+    return "|".join(_spell(option, ready) for option in alternatives(kind))
 
 
 def alternatives(kind: Any) -> tuple[Any, ...]:
@@ -105,7 +110,7 @@ def spell_range(low: float, high: float, above: float, below: float = inf) -> st
     return f" {' and '.join(parts)}" if parts else ""
 
 
-def _spell(kind: Any) -> str:
+def _spell(kind: Any, ready: bool = False) -> str:
     if get_origin(kind) is Literal:
         return "|".join(str(choice) for choice in get_args(kind))
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -114,6 +119,9 @@ def _spell(kind: Any) -> str:
         items = get_args(kind)
         count = "" if kind in _LISTS or get_origin(kind) is list or items[-1] is Ellipsis else f"{len(items)} "
         words = sorted({spell_type(item) for item in items if item is not Ellipsis})
+        if ready:
+            several = [_MANY.get(word, word) for word in words]
+            return f"a {(get_origin(kind) or kind).__name__} of {count}{', '.join(several) or 'values'}"
         words = [word.removeprefix(f"{_FUNCTION}|") for word in words]
         if words in (["number"], ["integer"]):
             return f"{count}{words[0]}s separated by commas"

@@ -61,13 +61,17 @@ def option(
 
 
 def check_ranges(holder: Any, name: str) -> None:
-    """Refuses numbers outside the ranges that the fields of the dataclass `holder` declare.
+    """Refuses numbers outside the ranges that the fields of the dataclass `holder` declare, and tuples of nothing.
+
+    A tuple may be empty where the field's default is.
 
     Raises:
         AllWeatherError: naming the first field whose value does not fit.
     """
     for entry in fields(holder):
         value, bounds = getattr(holder, entry.name), _bounds(entry.metadata)
+        if value == () and entry.default != ():
+            raise AllWeatherError(f"{name}.{entry.name}: expected at least one value, got none.")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, (int, float)) and not isinstance(number, bool) and not in_range(number, *bounds):
                 raise AllWeatherError(

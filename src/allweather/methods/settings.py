@@ -42,7 +42,8 @@ def check_types(holder: Any) -> None:
     for field in fields(holder):
         value, kind = getattr(holder, field.name), hints[field.name]
         if not any(_is(value, option) for option in alternatives(kind)):
-            raise AllWeatherError(f"{name}.{field.name}: expected {spell_type(kind)}, got {value!r}.")
+            wanted, hint = spell_type(kind, ready=True), _hint(field.name, value, kind)
+            raise AllWeatherError(f"{name}.{field.name}: expected {wanted}, got {value!r}.{hint}")
 
 
 def parse_settings(method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +59,16 @@ def parse_settings(method: type[Any], settings: Mapping[str, Any]) -> dict[str, 
         if name not in known:
             raise unknown(f"field of {method.name}", name, known)
     return {name: parse_value(f"{method.name}.{name}", value, hints[name]) for name, value in settings.items()}
+
+
+def _hint(name: str, value: Any, kind: Any) -> str:
+    """How to write a value that was given as text, or as a list; nothing where it is neither."""
+    if not isinstance(value, str | list):
+        return ""
+    try:
+        return f" Write {name}={parse_value(name, value, kind)!r}."
+    except SettingsError:
+        return ""
 
 
 def _with_views(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
