@@ -105,6 +105,15 @@ def test_frames_given_stand_in_for_the_stream() -> None:
     assert unseen._averages.count == 0
 
 
+@pytest.mark.parametrize("given", [[], (), iter(())], ids=["list", "tuple", "iterator"])
+def test_frames_that_are_none_are_said(tmp_path: Path, given: Any) -> None:
+    session = Session(tiny("batchnorm"), "mall-domain", guard=False)
+    session(frames(1)[0])
+    with pytest.raises(SettingsError, match="mall-domain, frames: expected at least one picture"):
+        session.export(tmp_path / "a.safetensors", frames=given)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("bn", ["running", "source", "batch"])
 def test_other_statistics_are_those_of_the_session(bn: str) -> None:
     model = tiny("batchnorm")
