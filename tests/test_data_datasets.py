@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 from allweather.app.verbs import make_app
 from allweather.data.datasets import DATASETS, Dataset, Split, check, find_dataset, list_datasets
 from allweather.data.datasets.encodings import invalid_mask
-from allweather.errors import AllWeatherError
+from allweather.data.labelled import labelled_split
+from allweather.errors import AllWeatherError, SettingsError
 
 TRAIN = [0, 18, 255]  # what a file of trainIds holds
 IDS = [7, 33, 0]  # the same in labelIds
@@ -397,3 +399,31 @@ def test_unknown_names_are_named() -> None:
         find_dataset("darkzurich")
     with pytest.raises(AllWeatherError, match="unknown split of acdc 'val/fogg'"):
         find_dataset("acdc").samples(Path(), "val/fogg")
+
+
+@pytest.mark.parametrize("given", ["camvid:val", "camvid", find_dataset("camvid")], ids=["split", "name", "dataset"])
+@pytest.mark.parametrize("folder", [str, Path])
+def test_a_labelled_split_is_named_as_elsewhere(tmp_path: Path, given: str | Dataset, folder: type) -> None:
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(placed(tmp_path / "val" / "a.png"))
+    Image.fromarray(np.full((4, 6), 3, np.uint8)).save(placed(tmp_path / "valannot" / "a.png"))
+    found = labelled_split(given, folder(tmp_path), None if given == "camvid:val" else "val")
+    assert found.stream.names == ("val/a",) and (found.truth("val/a").labels == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "split", "said"),
+    [
+        ("camvids", None, "unknown dataset 'camvids'. Did you mean 'camvid'"),
+        ("camvid:vall", None, "unknown split of camvid 'vall'"),
+        ("camvid:val", "test", "camvid:val says which split, and so does split='test'"),
+        (3, None, "dataset: expected a Dataset or its name, such as 'camvid:val', got 3"),
+    ],
+)
+def test_a_labelled_split_of_no_dataset_is_refused(tmp_path: Path, given: Any, split: str | None, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        labelled_split(given, tmp_path, split)
+
+
+def placed(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

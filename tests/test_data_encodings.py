@@ -10,8 +10,7 @@ from PIL import Image
 from allweather.classes import CITYSCAPES
 from allweather.data.datasets import find_dataset, mapillary, wilddash2
 from allweather.data.datasets.encodings import LABEL_IDS, invalid_mask, label_ids, to_label_ids, train_ids
-from allweather.errors import AllWeatherError
-from allweather.rgb import ImageError
+from allweather.errors import AllWeatherError, ImageError
 
 
 def save(path: Path, values: np.ndarray) -> Path:

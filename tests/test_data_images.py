@@ -11,8 +11,9 @@ import torch
 from PIL import Image, ImageOps
 
 from allweather.data.images import read_labels, write_image, write_json
+from allweather.errors import ImageError
 from allweather.pictures.convert import read_image
-from allweather.rgb import ImageError, read_rgb, read_upright, rgb_of
+from allweather.rgb import read_rgb, read_upright, rgb_of
 
 GREY8 = np.array([[0, 128, 255]], np.uint8)
 SAVED = {  # what is stored, and the red channel that reading it must give

@@ -7,8 +7,7 @@ import pytest
 
 from allweather.classes import CAMVID11, CITYSCAPES, CLASS_SETS
 from allweather.data.labels import MAPPINGS, colorize, find_mapping, label_files, overlay
-from allweather.errors import AllWeatherError
-from allweather.rgb import ImageError
+from allweather.errors import AllWeatherError, ImageError
 
 HERE = Path("x.png")
 EQUIVALENT = {  # names of the one set, names of the other

@@ -1,18 +1,19 @@
 """Labels found by publishers' names, and read in the encoding they are in; what could be two things is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from allweather.classes import CAMVID11, CITYSCAPES
+from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
 from allweather.data.datasets.encodings import LABEL_IDS
+from allweather.data.labelled import labelled_folders
 from allweather.data.labels import find_mapping
 from allweather.data.pairing import pair, scenes
 from allweather.data.truth import CAMVID_COLORS, TruthReader
-from allweather.errors import AllWeatherError
-from allweather.rgb import ImageError
+from allweather.errors import AllWeatherError, ImageError, SettingsError
 
 CITY = "frankfurt_000000_000294"
 PAIRS = {  # prediction, and the label file that answers it
@@ -223,3 +224,29 @@ def test_one_file_that_is_wrong_is_no_reason_to_stop(tmp_path: Path) -> None:
 def test_label_ids_are_cityscapes() -> None:
     with pytest.raises(AllWeatherError, match="camvid11 has none"):
         TruthReader(find_mapping("camvid11"), "labelIds")
+
+
+@pytest.mark.parametrize("classes", ["cityscapes", CITYSCAPES, "yard.toml", Path("yard.toml")], ids=str)
+@pytest.mark.parametrize("folder", [str, Path])
+def test_labelled_folders_are_named_as_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: ClassSet | str, folder: type
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yard.toml").write_text('names = ["a", "b", "c", "d"]')
+    for name, pixels in (("images", np.zeros((4, 6, 3), np.uint8)), ("labels", np.full((4, 6), 3, np.uint8))):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "a.png")
+    found = labelled_folders(folder("images"), folder(tmp_path / "labels"), classes)
+    assert found.stream.names == ("a",) and (found.truth("a").labels == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ("cityscape", "unknown class set 'cityscape'. Did you mean 'cityscapes'"),
+        (19, "expected a ClassSet or its name"),
+    ],
+)
+def test_labelled_folders_of_no_class_set_are_refused(tmp_path: Path, classes: Any, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        labelled_folders(tmp_path, tmp_path, classes)

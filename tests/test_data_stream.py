@@ -3,16 +3,19 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import allweather as aw
 from allweather.app.drawn import picture_of
 from allweather.data import load_stream, open_files
 from allweather.data.folder import natural_key
-from allweather.errors import AllWeatherError
-from allweather.rgb import ImageError
+from allweather.data.labelled import labelled_scenes
+from allweather.errors import AllWeatherError, ImageError
+from allweather.runs.overlap import Ahead
 
 
 def paint(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
@@ -168,6 +171,26 @@ def test_a_corrupt_frame_raises_where_it_stands(tmp_path: Path) -> None:
 def test_nothing_to_read_is_said(tmp_path: Path, path: str, said: str) -> None:
     with pytest.raises(AllWeatherError, match=said):
         open_files([tmp_path / path])
+
+
+@pytest.mark.parametrize("name", ["c", "2", "", 3, None])
+def test_a_name_that_no_frame_has_is_said(tmp_path: Path, name: Any) -> None:
+    for each in ("0", "1"):
+        paint(tmp_path / f"{each}.png")
+    folder, scenes = open_files([tmp_path]), labelled_scenes("fog", range(2))
+    with Ahead(folder, 1) as ahead:
+        for stream in (folder, scenes.stream, ahead):
+            with pytest.raises(ImageError, match=r"no frame of this stream is named .*Its 2 names: '0', '1'\."):
+                stream.read(name)
+    with pytest.raises(ImageError, match=r"no frame with a truth is named .*Its 2 names: '0', '1'\."):
+        scenes.truth(name)
+    with pytest.raises(ImageError, match=r"Its 1 names: '1'\."):
+        folder.reordered([1]).read("0")
+
+
+def test_of_many_names_some_are_said() -> None:
+    with pytest.raises(aw.ImageError, match=r"Its 9 names: '0', '1', '2', …\."):
+        labelled_scenes("fog", range(9)).stream.read("9")
 
 
 def test_an_unknown_kind_is_named() -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 import allweather as aw
 from allweather.data import Video, load_stream
 from allweather.data.video import suffixes
-from allweather.rgb import ImageError
+from allweather.errors import ImageError
 
 LOSSLESS = [
     ("a.mkv", "ffv1", "bgr0", {}),

@@ -13,9 +13,9 @@ HEAVY = (
 )  # fmt: skip
 PUBLIC = {
     "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "CheckpointError", "ClassSet", "Frame", "Guard",
-    "InputError", "Live", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session", "SettingsError",
-    "__version__", "advise_scale", "apply_delta", "from_hub", "keep_freed_memory", "list_models", "load_model",
-    "load_stream", "methods", "normalized_cut", "read_image",
+    "ImageError", "InputError", "Live", "MissingLibraryError", "NetworkError", "Result", "Segmenter", "Session",
+    "SettingsError", "__version__", "advise_scale", "apply_delta", "from_hub", "keep_freed_memory", "list_models",
+    "load_model", "load_stream", "methods", "normalized_cut", "read_image",
 }  # fmt: skip
 
 

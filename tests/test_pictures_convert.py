@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 
 import allweather as aw
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, ImageError
 from allweather.pictures import as_images, read_image
-from allweather.rgb import ImageError
 
 BYTES = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)  # H×W×3
 FLOATS = BYTES.transpose(2, 0, 1).astype(np.float32) / np.float32(255)  # 3×H×W

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from allweather.data.stream import Frame, Stream
-from allweather.rgb import ImageError
+from allweather.errors import ImageError
 from allweather.runs import overlap
 from allweather.runs.overlap import Ahead, Behind
 

@@ -10,8 +10,7 @@ from clips import clip, scene
 from PIL import Image
 
 from allweather.data import load_stream
-from allweather.errors import AllWeatherError
-from allweather.rgb import ImageError
+from allweather.errors import AllWeatherError, ImageError
 from allweather.scale.engines import Workers, parse_workers
 from allweather.scale.streams import joined, split
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from allweather.errors import (
         AllWeatherError,
         CheckpointError,
+        ImageError,
         InputError,
         MissingLibraryError,
         NetworkError,
@@ -35,6 +36,7 @@ __all__ = [
     "ClassSet",
     "Frame",
     "Guard",
+    "ImageError",
     "InputError",
     "Live",
     "MissingLibraryError",
@@ -64,7 +66,8 @@ _HOMES = {
     "classes": ("CAMVID11", "CITYSCAPES", "ClassSet"),
     "data": ("Frame", "load_stream"),
     "errors": (
-        "AllWeatherError", "CheckpointError", "InputError", "MissingLibraryError", "NetworkError", "SettingsError",
+        "AllWeatherError", "CheckpointError", "ImageError", "InputError", "MissingLibraryError", "NetworkError",
+        "SettingsError",
     ),
     "export": ("apply_delta", "from_hub"),
     "live": ("Live",),

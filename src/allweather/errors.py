@@ -2,7 +2,7 @@
 
 AllWeatherError                 any of those below, and an output that cannot be written
 ├── InputError                  pictures, labels, tensors, datasets, plans, records: missing, damaged, of another shape
-│   ├── rgb.ImageError          one picture or label file that cannot be read; the others of its stream can
+│   ├── ImageError              one picture or label file that cannot be read; the others of its stream can
 │   └── NotFiniteError          pixels, features or logits with NaN or infinite values
 ├── CheckpointError             weights or a saved session: missing, damaged, refused, or of another network
 ├── NetworkError                a network that cannot be built, or does not give what adaptation needs
@@ -20,6 +20,10 @@ class AllWeatherError(Exception):
 
 class InputError(AllWeatherError):
     """Data that cannot be used: a picture, label, tensor, dataset, plan or record."""
+
+
+class ImageError(InputError):
+    """One image, video or label file that cannot be read; the others of its stream can."""
 
 
 class NotFiniteError(InputError):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from allweather.errors import InputError, first_line
+from allweather.errors import ImageError, first_line
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 LOWEST, HIGHEST = -0.1, 1.5  # resampling overshoots [0, 1] a little; normalised values and bytes go far beyond
@@ -29,10 +29,6 @@ DAMAGE = (  # what Pillow raises for a file that is not as it should be, its rea
     OSError, ValueError, SyntaxError, ImportError, EOFError, RuntimeError, LookupError, TypeError, AttributeError,
     ArithmeticError, AssertionError, struct.error, zlib.error, Image.DecompressionBombError, Warning,
 )  # fmt: skip
-
-
-class ImageError(InputError):
-    """One image cannot be read; the others of its stream can."""
 
 
 def read_rgb(path: Path, size: tuple[int, int] | None = None) -> tuple[Tensor, tuple[int, int]]:

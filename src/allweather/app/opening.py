@@ -15,10 +15,9 @@ from allweather.app.options import parse_size
 from allweather.data import Stream, VideoStream, load_stream
 from allweather.data.folder import open_files
 from allweather.data.video import suffixes
-from allweather.errors import CheckpointError, InputError, RandomWeightsWarning, SettingsError
+from allweather.errors import CheckpointError, ImageError, InputError, RandomWeightsWarning, SettingsError
 from allweather.models import Segmenter, load_model
 from allweather.models.catalogue import published_size
-from allweather.rgb import ImageError
 from allweather.session import ScaleAdvice, Session
 from allweather.session.arguments import check_seed
 

@@ -25,8 +25,7 @@ from allweather.app.output import Kind
 from allweather.app.pictures import Makings, Pictures
 from allweather.app.together import Together
 from allweather.data import Stream
-from allweather.errors import SettingsError
-from allweather.rgb import ImageError
+from allweather.errors import ImageError, SettingsError
 from allweather.runs.decisions import spell
 from allweather.scale.carried import Carried
 from allweather.scale.conduct import Conducted, Conductor

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from allweather.data.stream import Frame, Stream
-from allweather.errors import InputError
+from allweather.errors import ImageError, InputError
 from allweather.pictures.walk import Found, files_below, look
-from allweather.rgb import EXTENSIONS, ImageError, read_upright, to_unit
+from allweather.rgb import EXTENSIONS, read_upright, to_unit
 from allweather.sizes import check_asked
 
 

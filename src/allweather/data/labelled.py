@@ -3,22 +3,25 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from allweather.classes import CITYSCAPES, ClassSet
+from allweather.data.class_files import find_classes
+from allweather.data.datasets import find_split
 from allweather.data.datasets.dataset import Dataset
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.data.folder import open_files
 from allweather.data.labels import label_files, mapping_between
 from allweather.data.pairing import pair, scenes
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
-from allweather.data.stream import Frame, Stream
+from allweather.data.stream import Frame, Stream, no_frame
 from allweather.data.truth import TruthReader
 from allweather.data.video import suffixes
 from allweather.data.video_stream import VideoStream
-from allweather.errors import InputError
+from allweather.errors import InputError, SettingsError
 from allweather.sizes import check_asked, check_size
 from allweather.values import check_number
 
@@ -70,8 +73,10 @@ class LabelledStream:
         """The truth of the frame of that name.
 
         Raises:
-            ImageError: when it cannot be read.
+            ImageError: when it cannot be read, or no frame of that name has a truth.
         """
+        if name not in self.known:
+            raise no_frame(name, sorted(self.known), "frame with a truth")
         return self.read_truth(name)
 
     def every(self, step: int) -> "LabelledStream":
@@ -107,18 +112,22 @@ class LabelledStream:
         return self
 
 
-def labelled_folders(images: Path, labels: Path, classes: ClassSet, size: Size | None = None) -> LabelledStream:
+def labelled_folders(
+    images: Path | str, labels: Path | str, classes: ClassSet | str, size: Size | None = None
+) -> LabelledStream:
     """A folder of images, or a video, and a folder of label files, paired by their names.
 
     A video's frames are named after their numbers: 000000.png is the label of the first.
 
     Args:
-        classes: what the label files hold.
+        classes: what the label files hold: a class set, or what `find_classes` knows it by, such as `cityscapes` or
+            `yard.toml`.
         size: (width, height) that every frame is resampled to; the truth keeps its own.
 
     Raises:
-        AllWeatherError: for folders without images or labels.
+        AllWeatherError: for folders without images or labels, or classes that are not known.
     """
+    images, labels, classes = Path(images), Path(labels), _class_set(classes)
     mapping, stream = mapping_between(classes, classes), _frames(images, size)
     reader, found = TruthReader(mapping), pair(stream.names, scenes(label_files(labels), labels))[0]
 
@@ -126,6 +135,14 @@ def labelled_folders(images: Path, labels: Path, classes: ClassSet, size: Size |
         return Truth(reader.read(*found[name].choose(None))[0])
 
     return LabelledStream(stream, mapping.truth, read, frozenset(found))
+
+
+def _class_set(classes: Any) -> ClassSet:
+    if isinstance(classes, ClassSet):
+        return classes
+    if not isinstance(classes, str | Path):
+        raise SettingsError(f"classes: expected a ClassSet or its name, such as 'cityscapes', got {classes!r:.60}.")
+    return find_classes(str(classes))
 
 
 def _frames(path: Path, size: Size | None) -> Stream:
@@ -157,12 +174,21 @@ def labelled_scenes(weather: str, seeds: range, size: Size | None = None) -> Lab
     return LabelledStream(stream, CITYSCAPES, read, frozenset(stream.names))
 
 
-def labelled_split(dataset: Dataset, root: Path, split: str | None, size: Size | None = None) -> LabelledStream:
+def labelled_split(
+    dataset: Dataset | str, root: Path | str, split: str | None = None, size: Size | None = None
+) -> LabelledStream:
     """A dataset's split with its labels, and its masks of what cannot be seen.
 
+    Args:
+        dataset: the dataset, or `NAME` or `NAME:SPLIT` as `find_split` takes them.
+        root: the dataset's folder.
+        split: None is the one that the name says, or else the default one.
+        size: (width, height) that every frame is resampled to; the truth keeps its own.
+
     Raises:
-        AllWeatherError: when nothing is found.
+        AllWeatherError: for an unknown name, two splits at once, or when nothing is found.
     """
+    (dataset, split), root = _dataset(dataset, split), Path(root)
     decode, samples = dataset.decoder(root), {sample.name: sample for sample in dataset.samples(root, split)}
 
     def read(name: str) -> Truth:
@@ -172,6 +198,17 @@ def labelled_split(dataset: Dataset, root: Path, split: str | None, size: Size |
 
     known = frozenset(name for name, sample in samples.items() if sample.label)
     return LabelledStream(dataset.stream(root, split, size), dataset.classes, read, known)
+
+
+def _dataset(dataset: Any, split: str | None) -> tuple[Dataset, str | None]:
+    if isinstance(dataset, Dataset):
+        return dataset, split
+    if not isinstance(dataset, str):
+        raise SettingsError(f"dataset: expected a Dataset or its name, such as 'camvid:val', got {dataset!r:.60}.")
+    found, said = find_split(dataset)
+    if said is not None and split is not None and said != split:
+        raise SettingsError(f"{dataset} says which split, and so does split={split!r}. Leave one of them out.")
+    return found, said if split is None else split
 
 
 def join(pieces: Mapping[str, LabelledStream]) -> LabelledStream:

@@ -8,10 +8,9 @@ import numpy as np
 from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
 from allweather.data.class_files import find_classes, is_file
 from allweather.data.folder import natural_key
-from allweather.errors import InputError, SettingsError, unknown
+from allweather.errors import ImageError, InputError, SettingsError, unknown
 from allweather.pictures.drawing import colorize, overlay
 from allweather.pictures.walk import files_below
-from allweather.rgb import ImageError
 
 __all__ = [
     "MAPPINGS", "ClassMapping", "colorize", "find_mapping", "label_files", "mapping_between", "overlay",

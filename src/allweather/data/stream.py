@@ -1,12 +1,14 @@
 """Frames in an order: what adaptation sees of a dataset, which is images and never a label."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
+
+from allweather.errors import ImageError
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Stream:
     def __init__(self, names: Sequence[str], read: Callable[[str], Frame], order: Sequence[int] | None = None) -> None:
         self._read = read
         self.names = tuple(names if order is None else (names[index] for index in order))
+        self._known = frozenset(self.names)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -52,8 +55,10 @@ class Stream:
         """The frame of that name.
 
         Raises:
-            ImageError: when it cannot be read.
+            ImageError: when it cannot be read, or no frame of this stream has the name.
         """
+        if name not in self._known:
+            raise no_frame(name, self.names)
         return self._read(name)
 
     def reordered(self, order: Sequence[int]) -> "Stream":
@@ -67,3 +72,10 @@ class Stream:
         A name that is not UTF-8 counts with the bytes it has on the disk.
         """
         return hashlib.sha256("\n".join(self.names).encode(errors="surrogateescape")).hexdigest()
+
+
+def no_frame(name: object, names: Collection[str], what: str = "frame of this stream") -> ImageError:
+    """The error for a `name` that is not among the `names` of a stream."""
+    shown = [repr(each) for each, _ in zip(names, range(3), strict=False)]
+    known = f"{', '.join(shown)}{', …' if len(names) > len(shown) else ''}" if shown else "none"
+    return ImageError(f"no {what} is named {name!r:.200}. Its {len(names)} names: {known}.")

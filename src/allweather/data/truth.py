@@ -12,8 +12,8 @@ from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
 from allweather.data.datasets.encodings import label_ids_of
 from allweather.data.images import INDEX_MODES, indices_of
 from allweather.data.labels import ClassMapping
-from allweather.errors import InputError, SettingsError, unknown
-from allweather.rgb import ImageError, open_image
+from allweather.errors import ImageError, InputError, SettingsError, unknown
+from allweather.rgb import open_image
 
 Encoding = Literal["trainIds", "labelIds", "colors"]
 LabelsAs = Literal["trainIds", "labelIds", "colors", "auto"]

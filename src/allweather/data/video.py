@@ -15,8 +15,8 @@ import numpy as np
 
 from allweather.data.decoding import Losses, decoded_frames, upright
 from allweather.data.refused import codec_name, why_unopened
+from allweather.errors import ImageError
 from allweather.pictures.pyav import load_pyav
-from allweather.rgb import ImageError
 
 if TYPE_CHECKING:
     from av import VideoFrame as Decoded

@@ -14,8 +14,9 @@ from PIL import Image
 from allweather.data.decoding import Losses, decoded_frames, read_packets
 from allweather.data.stream import Frame, Stream
 from allweather.data.video import Video
+from allweather.errors import ImageError
 from allweather.pictures.pyav import load_pyav
-from allweather.rgb import ImageError, to_unit
+from allweather.rgb import to_unit
 from allweather.sizes import check_asked
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from allweather.data import Video, open_files
 from allweather.data.stream import Frame
-from allweather.errors import AllWeatherError, InputError, SettingsError
-from allweather.rgb import EXTENSIONS, ImageError, to_unit
+from allweather.errors import AllWeatherError, ImageError, InputError, SettingsError
+from allweather.rgb import EXTENSIONS, to_unit
 from allweather.sizes import check_asked
 
 FOLDER_RATE = 10.0  # pictures per second of a folder, which says nothing

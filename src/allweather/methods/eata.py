@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, ImageError
 from allweather.methods.eta import Eta
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.option import Need, option
 from allweather.models.gradients import gradients_of
 from allweather.models.segmenter import Segmenter
-from allweather.rgb import EXTENSIONS, ImageError, read_rgb
+from allweather.rgb import EXTENSIONS, read_rgb
 
 _IMAGES = Need("source_images", lambda method: method.source_images is not None)
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from allweather.data.stream import Frame, Stream
-from allweather.errors import unknown
+from allweather.errors import ImageError, unknown
 from allweather.finite import all_finite
-from allweather.rgb import ImageError
 from allweather.session import Result, Session
 
 Protocol = Literal["online", "transductive"]

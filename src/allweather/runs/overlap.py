@@ -9,7 +9,7 @@ from typing import Generic, Self, TypeVar
 
 import torch
 
-from allweather.data.stream import Frame, Stream
+from allweather.data.stream import Frame, Stream, no_frame
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -42,8 +42,10 @@ class Ahead(Stream):
         """The frame of that name; those after it are begun.
 
         Raises:
-            ImageError: when it cannot be read.
+            ImageError: when it cannot be read, or no frame of this stream has the name.
         """
+        if name not in self._places:
+            raise no_frame(name, self.names)
         place = self._places[name]
         wanted = self.names[place : place + 1 + self._depth]
         self._coming = {each: self._coming.get(each) or self._begin(each) for each in wanted}

@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from allweather.data.labelled import LabelledStream, Truth
 from allweather.data.labels import ClassMapping
+from allweather.errors import ImageError
 from allweather.finite import or_none
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 from allweather.pictures.enlarge import classify
-from allweather.rgb import ImageError
 from allweather.runs.decisions import decisions_of
 from allweather.runs.evaluate import Outcome
 from allweather.runs.record import describe_result

@@ -9,8 +9,7 @@ from pathlib import Path
 from allweather.classes import ClassSet
 from allweather.data.json_lines import JsonLines
 from allweather.data.stream import Stream
-from allweather.errors import SettingsError
-from allweather.rgb import ImageError
+from allweather.errors import ImageError, SettingsError
 from allweather.runs.evaluate import Outcome
 from allweather.runs.overlap import Ahead, Behind, bytes_of
 from allweather.scale.places import Place

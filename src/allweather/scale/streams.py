@@ -11,8 +11,7 @@ from allweather.data.folder import named_files, read_frame
 from allweather.data.stream import Frame, Stream
 from allweather.data.video import suffixes
 from allweather.data.video_stream import VideoStream
-from allweather.errors import InputError, SettingsError
-from allweather.rgb import ImageError
+from allweather.errors import ImageError, InputError, SettingsError
 
 COLUMNS = ("stream", "path")  # of a manifest
 

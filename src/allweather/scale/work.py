@@ -8,8 +8,7 @@ from typing import Any
 
 from allweather.classes import ClassSet
 from allweather.data.stream import Frame, Stream
-from allweather.errors import AllWeatherError
-from allweather.rgb import ImageError
+from allweather.errors import AllWeatherError, ImageError
 from allweather.runs.evaluate import Outcome, Protocol, groups, run
 from allweather.runs.overlap import Ahead, Behind, bytes_of
 from allweather.scale.carried import Carried

@@ -10,8 +10,7 @@ import numpy as np
 from allweather.data.labels import ClassMapping, label_files, mapping_between
 from allweather.data.pairing import Scene, pair, scenes
 from allweather.data.truth import Encoding, LabelsAs, TruthReader
-from allweather.errors import InputError
-from allweather.rgb import ImageError
+from allweather.errors import ImageError, InputError
 from allweather.scoring.confusion import ConfusionMatrix
 
 

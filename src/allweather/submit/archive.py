@@ -14,8 +14,7 @@ from allweather.classes import CITYSCAPES
 from allweather.data.datasets.encodings import to_label_ids
 from allweather.data.images import read_labels
 from allweather.data.labels import label_files
-from allweather.errors import AllWeatherError, InputError, SettingsError, unknown
-from allweather.rgb import ImageError
+from allweather.errors import AllWeatherError, ImageError, InputError, SettingsError, unknown
 from allweather.submit.servers import BENCHMARKS, Benchmark
 from allweather.writing import write_bytes
 

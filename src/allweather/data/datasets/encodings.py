@@ -6,7 +6,7 @@ import numpy as np
 
 from allweather.classes import CITYSCAPES
 from allweather.data.images import read_labels
-from allweather.rgb import ImageError
+from allweather.errors import ImageError
 
 IGNORED = 255
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of trainIds 0..18

@@ -7,8 +7,8 @@ import numpy as np
 
 from allweather.classes import CITYSCAPES
 from allweather.data.datasets.dataset import Dataset, Decoder, Split
-from allweather.errors import InputError
-from allweather.rgb import ImageError, read_rgb
+from allweather.errors import ImageError, InputError
+from allweather.rgb import read_rgb
 
 COUNTED_AS = {  # categories beyond the Cityscapes names, by the class they are scored as
     "traffic sign front": "traffic sign", "traffic sign frame": "pole", "utility pole": "pole", "on rails": "train",
