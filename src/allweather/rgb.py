@@ -12,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from allweather.errors import ImageError, first_line
+from allweather.errors import ImageError, InputError, first_line
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 LOWEST, HIGHEST = -0.1, 1.5  # resampling overshoots [0, 1] a little; normalised values and bytes go far beyond
