@@ -112,6 +112,13 @@ def test_weights_that_a_factory_loads_are_known_by_their_digest(nets: str) -> No
     assert model.provenance is None
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64 - 1])
+def test_random_weights_are_told_whatever_the_seed(nets: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    with pytest.warns(UserWarning, match="randomly initialised"):
+        aw.load_model(f"{nets}:Net")
+
+
 def test_a_segmenter_says_everything_itself(nets: str) -> None:
     with pytest.warns(UserWarning, match="randomly initialised"):
         model = aw.load_model(f"{nets}:segmenter", arguments={"kind": "large"})
