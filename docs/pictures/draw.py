@@ -26,7 +26,19 @@ FLOORS = (  # top to bottom; on one floor imports point to the right
     (
         "below everything",
         "#ececec",
-        ("pictures", "allocator", "interrupts", "plugins", "values", "writing", "rgb", "finite", "classes", "errors"),
+        (
+            "pictures",
+            "allocator",
+            "interrupts",
+            "plugins",
+            "values",
+            "writing",
+            "rgb",
+            "sizes",
+            "finite",
+            "classes",
+            "errors",
+        ),
     ),
 )
 
