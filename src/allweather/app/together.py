@@ -90,8 +90,7 @@ class Together:
         """The first rank's record, once all ranks know that it is open; nothing on the others.
 
         Raises:
-            AllWeatherError: on the first rank, where it cannot be opened.
-            Exit: on the others then: one says why.
+            AllWeatherError: on the first rank, where it cannot be opened; the others end in silence, for one says why.
         """
         record: AbstractContextManager[MergedRecord | None] = nullcontext()
         fault = None
