@@ -114,7 +114,7 @@ def own_mistake(outcome: Any, classes: Any) -> dict[str, Any]:
     [
         (full, FATAL, "No space left", True),
         (out_of_memory, FAILED, "Fewer --workers, or a smaller --size", False),
-        (own_mistake, FAILED, "mine failed: test_scale_work.py, line", True),
+        (own_mistake, FAILED, "mine failed: test_scale_work.py, line", False),
         (mistake, FAILED, "ValueError: a mistake", False),
     ],
 )

@@ -71,7 +71,7 @@ def attempt(do: Do, job: Any, talk: Talk) -> Ended:
         said = str(error).strip() or type(error).__name__
         memory = f" {LESS}" if "memory" in said.lower() else ""
         if (own := own_fault(error)) is not None and not memory:
-            return Ended({FAILED: own, SURE: True})  # as one process goes on after it
+            return Ended({FAILED: own}, usable=False)
         return Ended({FAILED: f"{type(error).__name__}: {said.splitlines()[0]}{memory}"}, usable=False)
 
 
