@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from many import paint, same
 from PIL import Image
 
 from allweather.data.json_lines import read_json_lines
+from allweather.scale.conduct import Conducted, Conductor
 
 COUNTS = {"fog": 6, "snow": 9}
 ADAPT = [sys.executable, "-m", "allweather", "adapt"]
@@ -228,7 +229,7 @@ class Stumbling(nn.Module):
 
 
 @pytest.mark.usefixtures("own_imports")
-def test_a_stream_that_is_given_up_is_not_counted_as_whole(tmp_path: Path) -> None:
+def test_frames_on_which_a_network_stumbles_are_named(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(STUMBLING)
     for name, value in (("dull", 90), ("bright", 250)):
         (tmp_path / name).mkdir()
@@ -239,6 +240,30 @@ def test_a_stream_that_is_given_up_is_not_counted_as_whole(tmp_path: Path) -> No
         "cityscapes", "--method", "source", "--workers", "2", "--write", "labels", "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
+    assert "2 images have no prediction: bright/0, bright/1" in done.stderr
     assert "the sun is in my eyes" in done.stderr
-    assert "was given up" in done.stderr or "2 images have no prediction: bright/0, bright/1" in done.stderr
     assert "2 of 4 images of 2 streams" in done.stderr
+
+
+def test_a_stream_that_is_given_up_is_not_counted_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No frame is at fault, as where every worker ends before it begins one."""
+    for name in ("dull", "bright"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (32, 16), (90, 90, 90)).save(tmp_path / name / "0.png")
+    run = Conductor.run
+
+    def without_one(self: Conductor, jobs: Iterable[Any]) -> Conducted:
+        kept = list(jobs)
+        left = [job for job in kept if "bright" in job.title]
+        conducted = run(self, [job for job in kept if job not in left])
+        conducted.given_up.update({job.title: "the sun is in my eyes" for job in left})
+        return conducted
+
+    monkeypatch.setattr(Conductor, "run", without_one)
+    done = allweather(
+        "adapt", tmp_path / "dull", tmp_path / "bright", *MODEL, "--method", "source", "--workers", "2", "--write",
+        "labels", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "was given up" in done.stderr and "the sun is in my eyes" in done.stderr
+    assert "1 of 2 images of 2 streams" in done.stderr

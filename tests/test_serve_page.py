@@ -155,12 +155,18 @@ def test_visitors_are_bounded_and_freed() -> None:
     assert len(here) == 0
 
 
-def test_idle_time_counts_from_the_end_of_a_run_and_downloads_are_use(pool: Pool) -> None:
+def ready() -> tuple[list[float], Visitors, Visitor]:
+    """The time, which the test moves, and a visitor with pictures and a method who may be idle for ten seconds."""
     now = [0.0]
     here = Visitors(Limits(idle=10), clock=lambda: now[0])
     one = here.of("a")
     one.hold(PICTURES)
     one.prepare(NETWORK, method())
+    return now, here, one
+
+
+def test_idle_time_counts_from_the_end_of_a_run_and_downloads_are_use(pool: Pool) -> None:
+    now, here, one = ready()
 
     async def long() -> None:
         async for _ in one.run(pool, 1):
@@ -180,11 +186,7 @@ def test_idle_time_counts_from_the_end_of_a_run_and_downloads_are_use(pool: Pool
 
 
 def test_a_paused_run_ends_after_its_idle_time_with_a_sentence(pool: Pool) -> None:
-    now = [0.0]
-    here = Visitors(Limits(idle=10), clock=lambda: now[0])
-    one = here.of("a")
-    one.hold(PICTURES)
-    one.prepare(NETWORK, method())
+    now, here, one = ready()
 
     async def paused() -> None:
         async for _ in one.run(pool, 1):

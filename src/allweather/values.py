@@ -95,7 +95,7 @@ def check_flag(where: str, value: Any) -> None:
         SettingsError: naming `where` and the value.
     """
     if not isinstance(value, bool):
-        raise SettingsError(f"{where}: expected True or False, got {value!r}.")
+        raise SettingsError(f"{where}: expected True or False, got {value!r:.60}.")
 
 
 def in_range(number: float, low: float, high: float, above: float, below: float = inf) -> bool:

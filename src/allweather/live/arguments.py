@@ -63,17 +63,6 @@ def check_threads(threads: Any) -> tuple[int, int] | None:
     return int(both[0]), int(both[1])
 
 
-def check_switch(name: str, value: Any) -> bool:
-    """What is on or off.
-
-    Raises:
-        SettingsError: when it is neither.
-    """
-    if not isinstance(value, bool):
-        raise SettingsError(f"Live.{name}: expected True or False, got {value!r:.60}.")
-    return value
-
-
 def check_record(record: Any) -> Path | None:
     """The file to write.
 

@@ -15,7 +15,6 @@ from allweather.live.arguments import (
     check_reconnect,
     check_record,
     check_session,
-    check_switch,
     check_threads,
 )  # fmt: skip
 from allweather.live.clock import Clock
@@ -32,6 +31,7 @@ from allweather.live.sources import Source, check_positive, open_source
 from allweather.live.totals import Totals
 from allweather.session import Session
 from allweather.sizes import check_asked
+from allweather.values import check_flag
 
 Where = Literal["auto", "process", "thread"]
 
@@ -110,7 +110,9 @@ class Live:
         if on_event is not None and not callable(on_event):
             raise SettingsError(f"Live.on_event: expected a function of an event, got {on_event!r:.60}.")
         self.session, self.budget, self.adapt_every = check_session(session), budget, check_every(adapt_every)
-        self.wait, every_frame = check_switch("wait", wait), check_switch("every_frame", every_frame)
+        for name, switch in (("wait", wait), ("every_frame", every_frame)):
+            check_flag(f"Live.{name}", switch)
+        self.wait = wait
         self.reconnect, self.threads = check_reconnect(reconnect), check_threads(threads)
         self.record, self.learner = check_record(record), learner
         self.on_event, self.clock = on_event, clock or Clock()

@@ -52,17 +52,6 @@ def check_seed(seed: Any) -> int:
     return seed
 
 
-def check_switch(name: str, value: Any) -> bool:
-    """What is on or off.
-
-    Raises:
-        SettingsError: when it is neither.
-    """
-    if not isinstance(value, bool):
-        raise SettingsError(f"Session.{name}: expected True or False, got {value!r:.60}.")
-    return value
-
-
 def check_shift(shift: Any) -> Shift:
     """What counts as a shift; its defaults for None.
 

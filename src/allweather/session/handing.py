@@ -173,10 +173,10 @@ class HandsBack(ABC):
             return {}
         if frames is not None:
             averages = self._look_at(frames)
-        if frames is not None and not averages.count:
-            raise SettingsError(
-                f"{self.method.name}, frames: expected at least one picture to take the statistics from, got none."
-            )
+            if not averages.count:
+                raise SettingsError(
+                    f"{self.method.name}, frames: expected at least one picture to take the statistics from, got none."
+                )
         if not averages.count:
             raise SettingsError(
                 f"{self.method.name}: no statistics of a stream were gathered in this session. Pass pictures to take "

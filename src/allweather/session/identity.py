@@ -22,15 +22,10 @@ def identity_of(settings: Mapping[str, Any], adapted: AdaptedNetwork) -> dict[st
     }
     # a field of somebody's own method may bear one of these names
     method = {f"method.{name}" if name in found else name: str(value) for name, value in settings["method"].items()}
-    return {
-        **found,
-        **method,
-        **{
-            f"{group}.{name}": str(value)
-            for group in ("guard", "shift")
-            for name, value in settings.get(group, {}).items()
-        },
+    limits = {
+        f"{group}.{name}": str(value) for group in ("guard", "shift") for name, value in settings.get(group, {}).items()
     }
+    return {**found, **method, **limits}
 
 
 def _meaning(model: Segmenter) -> dict[str, str]:

@@ -20,7 +20,7 @@ from allweather.methods.settings import settings_of
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
 from allweather.session.adapted import AdaptedNetwork, Precision, Prediction
-from allweather.session.arguments import check_guard, check_method, check_seed, check_shift, check_switch
+from allweather.session.arguments import check_guard, check_method, check_seed, check_shift
 from allweather.session.averages import StreamAverages
 from allweather.session.guard import Decision, Guard
 from allweather.session.guard.policy import Objection, Policy
@@ -33,6 +33,7 @@ from allweather.session.steps import Steps, take_steps, unfit
 from allweather.session.storage import load_session, save_session
 from allweather.session.streaming import Streaming, apart
 from allweather.session.undoing import undone_on_failure
+from allweather.values import check_flag
 
 LOG = logging.getLogger(__name__)
 AdaptWhen = Literal["always", "shift"]
@@ -89,8 +90,9 @@ class Session(Streaming, HandsBack):
             raise unknown("precision", precision, get_args(Precision))
         self.method, self.seed, self.guard = check_method(model, method), check_seed(seed), check_guard(guard)
         self.precision, self.adapt_when, self.shift = precision, adapt_when, check_shift(shift)
-        self.compile = check_switch("compile", compile)
-        self.channels_last = check_switch("channels_last", channels_last)
+        for name, value in (("compile", compile), ("channels_last", channels_last)):
+            check_flag(f"Session.{name}", value)
+        self.compile, self.channels_last = compile, channels_last
         self._adapted = AdaptedNetwork(
             model, self.method, precision=precision, compile=compile, channels_last=channels_last
         )
