@@ -18,6 +18,14 @@ def all_finite(values: Tensor) -> Tensor:
     return low.isfinite() & high.isfinite()
 
 
+def extremes(values: Tensor) -> tuple[float, float]:
+    """The lowest and the highest value, both NaN where any is, read in one go; 0 and 0 of none at all."""
+    if not values.numel():
+        return 0.0, 0.0
+    low, high = torch.stack(torch.aminmax(values.detach())).tolist()
+    return low, high
+
+
 def or_none(values: Iterable[float]) -> list[float | None]:
     """The numbers as JSON can hold them: None for those that are not finite."""
     return [value if isfinite(value) else None for value in values]

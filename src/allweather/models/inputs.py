@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from allweather.errors import InputError, NetworkError
+from allweather.finite import extremes
 from allweather.rgb import check_unit_range
 
 _EXPORTED = ("allweather.models.segmenter.Segmenter", "allweather.export.graph.Graph")  # as torch.export names them
@@ -73,8 +74,7 @@ def check_pixels(images: Tensor, name: str) -> None:
     Raises:
         InputError: saying what came.
     """
-    low, high = torch.stack(torch.aminmax(images.detach())).tolist()
-    check_unit_range(low, high, f"{name}: ")
+    check_unit_range(*extremes(images), f"{name}: ")
 
 
 def _is_exported(network: fx.GraphModule) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from allweather.errors import NetworkError, SettingsError
+from allweather.finite import extremes
 
 Output = int | str | Callable[[Any], Any]
 KEYS = ("out", "logits")  # where torchvision and transformers put them
@@ -80,7 +81,7 @@ def check_scale(logits: Tensor, probabilities: bool, name: str) -> None:
             "Return what comes before it, or pass Segmenter.wrap(network, probabilities=True): the logarithm is taken."
         )
     if probabilities and not normalised:
-        low, high = (float(value) for value in logits.aminmax())
+        low, high = extremes(logits)
         raise NetworkError(
             f"{name}: expected probabilities that sum to 1 over the classes, as probabilities=True says; the network "
             f"gives values from {low:.3g} to {high:.3g}. Leave it out for logits."

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from allweather.errors import InputError, NcutAccuracyWarning, NotFiniteError, unknown
+from allweather.finite import extremes
 from allweather.ncut.dense import dense_affinity, dense_terms
 from allweather.ncut.landmarks import choose_columns
 from allweather.ncut.lowrank import Factors, factorise
@@ -280,8 +281,8 @@ def _check(image: Any, mask: Any, features: Any) -> None:
         raise InputError(
             f"features: expected {batch}×F×{height}×{width}, on the image's grid; got {_described(features)}."
         )
-    low, high = _extremes(image)
-    if not (isfinite(low) and isfinite(high)) or not (features is None or all(map(isfinite, _extremes(features)))):
+    low, high = extremes(image)
+    if not (isfinite(low) and isfinite(high)) or not (features is None or all(map(isfinite, extremes(features)))):
         raise NotFiniteError("the affinity needs finite pixels and features, and some are NaN or infinite.")
     check_unit_range(low, high, "the affinity: ")
 
@@ -291,12 +292,6 @@ def _is_beside(features: Any, image: Tensor) -> bool:
     if not isinstance(features, Tensor) or features.ndim != 4 or features.is_complex():
         return False
     return (features.shape[0], *features.shape[2:]) == (image.shape[0], *image.shape[2:])
-
-
-def _extremes(values: Tensor) -> list[float]:
-    """The lowest and the highest value, both NaN where any is; read in one go."""
-    found: list[float] = torch.stack(torch.aminmax(values.detach())).tolist() if values.numel() else [0.0, 0.0]
-    return found
 
 
 def _described(value: Any) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.errors import InputError
+from allweather.finite import extremes
 from allweather.rgb import check_unit_range, read_rgb, rgb_of, to_unit
 from allweather.sizes import check_asked
 
@@ -153,6 +154,5 @@ def _in_unit_range(images: Tensor) -> Tensor:
             f"expected uint8, or floats in [0, 1]; got {images.dtype}, whose range cannot be known.{deep} Convert "
             "bytes with .astype(np.uint8) or .to(torch.uint8)."
         )
-    low, high = (float(value) for value in torch.aminmax(images.detach()))
-    check_unit_range(low, high, bytes_too=True)
+    check_unit_range(*extremes(images), bytes_too=True)
     return images.to(torch.float32)
