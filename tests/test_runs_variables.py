@@ -7,6 +7,11 @@ import pytest
 from command_line import allweather
 from PIL import Image
 
+from allweather.models import load_model
+from allweather.runs.plan import PlannedRun, read_plan
+from allweather.runs.stale import outdated
+from allweather.runs.variables import absent_paths, make_method, unset_variables
+
 PLANS = Path(__file__).parents[1] / "plans"
 NAMES = ("ACDC", "C_DRIVING", "DARK_ZURICH", "FOGGY_DRIVING", "FOGGY_ZURICH", "NIGHTTIME_DRIVING", "WEIGHTS")
 
@@ -59,3 +64,26 @@ def test_runs_that_have_theirs_are_made_and_the_others_wait(tmp_path: Path, monk
     monkeypatch.setenv("THERE", str(tmp_path))
     again = allweather("bench", tmp_path / "plan.toml", "--out", tmp_path / "runs")
     assert again.returncode == 0 and "not set" not in again.stderr
+
+
+def test_paths_among_fields_of_a_method_are_sought_as_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(source: str) -> PlannedRun:
+        text = '[[models]]\nname = "demo:streetnet"\n[[streams]]\nname = "scenes:fog"\n[[methods]]\nname = "eata"\n'
+        (tmp_path / "plan.toml").write_text(f'{text}fields = {{ source_images = "{source}" }}\n')
+        return read_plan(tmp_path / "plan.toml").runs[0]
+
+    model = load_model("demo:streetnet")
+    (tmp_path / "source").mkdir()
+    run = written("source")
+    assert make_method(run.method, model).source_images == str(tmp_path / "source")
+    assert run.content["method"]["fields"] == {"source_images": "source"}, "the run is the same from every folder"
+    assert not absent_paths([run])
+    record = {"session": {"method": {"source_images": "source", "lr": 7.0}}, "model": {}, "images": []}
+    assert outdated(record, run, model) == ["session.method.lr"]
+    run = written("${THERE}/source")
+    assert [unset.name for unset in unset_variables((run,))] == ["THERE"]
+    monkeypatch.setenv("THERE", str(tmp_path / "none"))
+    assert [absent.path for absent in absent_paths([run])] == [tmp_path / "none" / "source"]
+    assert make_method(written("none").method, model).source_images is None

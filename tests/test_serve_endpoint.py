@@ -20,6 +20,7 @@ from tiny import frames, tiny
 
 from allweather import methods
 from allweather.errors import CheckpointError
+from allweather.methods.settings import path_fields
 from allweather.models.segmenter import Segmenter
 from allweather.serve import Limits, application
 from allweather.session import Session
@@ -273,8 +274,8 @@ def test_every_number_that_costs_work_is_bounded_and_every_text_is_known() -> No
     """A field that is added must be put on one of the lists of `serve/choosing.py`."""
     from allweather.serve import choosing
 
-    texts = {"parameters", "views", *choosing.PATHS}
     for method in methods.METHODS.values():
+        texts = {"parameters", "views", *path_fields(method)}
         for field, about in methods.describe_fields(method).items():
             if "text" in about["type"]:
                 assert field in texts, f"{method.name}.{field} may hold any text"

@@ -31,6 +31,11 @@ def describe_fields(method: type[Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def path_fields(method: type[Any]) -> set[str]:
+    """The hyperparameters of a `method` class that name files or folders."""
+    return {field.name for field in fields(method) if field.metadata.get("path")}
+
+
 def check_types(holder: Any) -> None:
     """Refuses values that are not of the type their field of the dataclass `holder` declares; nothing is converted.
 

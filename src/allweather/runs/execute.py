@@ -12,7 +12,6 @@ import filelock
 import numpy as np
 import torch
 
-from allweather import methods
 from allweather.data.class_files import find_classes
 from allweather.data.images import write_image, write_json
 from allweather.data.labelled import LabelledStream
@@ -30,7 +29,7 @@ from allweather.runs.record_file import read_record
 from allweather.runs.scorer import Scorer
 from allweather.runs.stale import other_code, outdated
 from allweather.runs.streams import open_stream
-from allweather.runs.variables import resolve
+from allweather.runs.variables import make_method, resolve
 from allweather.session import AdaptWhen, Precision, Session
 from allweather.writing import whole_folder
 
@@ -239,9 +238,7 @@ def open_session(entry: PlannedRun, model: Segmenter) -> Session:
     Raises:
         AllWeatherError: when the method cannot work on the network.
     """
-    method = methods.make(
-        entry.method.located(entry.method.name), entry.method.preset, entry.method.fields, model=model
-    )
+    method = make_method(entry.method, model)
     when = cast(AdaptWhen, entry.method.adapt_when)
     return Session(model, method, seed=entry.seed, precision=cast(Precision, entry.precision), adapt_when=when)
 

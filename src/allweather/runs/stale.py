@@ -7,9 +7,11 @@ from typing import Any
 
 from allweather import methods
 from allweather.methods.method import Method
+from allweather.methods.settings import path_fields
 from allweather.models.segmenter import Segmenter
 from allweather.runs.plan import LATER, PlannedRun
 from allweather.runs.summary import per_image
+from allweather.runs.variables import make_method
 from allweather.session.guard import Guard
 
 
@@ -20,14 +22,14 @@ def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> 
     default does what nothing did before (`option(absent=…)`). Nor does the guard where nothing was updated, for then it
     had nothing to judge.
     """
-    method = methods.make(
-        entry.method.located(entry.method.name), entry.method.preset, entry.method.fields, model=model
-    )
+    method = make_method(entry.method, model)
     weights = model.provenance
     updated = any(per_image(record, "iterations"))
     guard = {"guard": asdict(Guard())} if updated or not method.episodic else {}
+    moved = path_fields(type(method))  # what a plan says of those is in its run; here they are as found from somewhere
+    settings = {name: value for name, value in methods.settings_of(method).items() if name not in moved}
     now = {
-        "session": {"method": methods.settings_of(method), **guard},
+        "session": {"method": settings, **guard},
         "model": {"sha256": None if weights is None else weights.sha256},
     }
     return _differing(_filled(record, method), json.loads(json.dumps(now)), "")

@@ -7,10 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from allweather import methods
 from allweather.data.datasets import DATASETS
 from allweather.errors import AllWeatherError, SettingsError
+from allweather.methods import METHODS, Method
+from allweather.methods.own import find_method
+from allweather.methods.settings import path_fields
 from allweather.models.catalogue import find_entry
-from allweather.runs.plan import PIECE, ModelSpec, PlannedRun, StreamSpec
+from allweather.models.segmenter import Segmenter
+from allweather.runs.plan import PIECE, MethodSpec, ModelSpec, PlannedRun, StreamSpec
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SHOWN = 4  # things that a variable has to hold, in its message
@@ -70,6 +75,16 @@ def resolve(text: str, folder: Path | str = "") -> Path:
     return Path(filled) if _VARIABLE.match(text) else Path(folder) / filled
 
 
+def make_method(spec: MethodSpec, model: Segmenter) -> Method:
+    """A plan's method as it suits the network; paths among its fields are sought as those of networks are.
+
+    Raises:
+        AllWeatherError: for an unknown method, preset or field, or a value its type does not allow.
+    """
+    found = {field: str(resolve(text, spec.folder)) for field, text in _paths(spec)}
+    return methods.make(spec.located(spec.name), spec.preset, {**spec.fields, **found}, model=model)
+
+
 def needed(run: PlannedRun) -> set[str]:
     """Names of the variables that a run needs and that are not set."""
     return {name for text, _, _ in _uses(run) for name in _missing(text)}
@@ -112,10 +127,18 @@ def _uses(run: PlannedRun) -> Iterator[tuple[str, str, str]]:
         yield model.weights, model.folder, _checkpoint(model)
     if stream.root is not None:
         yield stream.root, stream.folder, _root(stream)
+    for field, path in _paths(run.method):
+        yield path, run.method.folder, f"({run.method.name}'s {field})"
     for path in (stream.images, stream.labels):
         if path is not None:
             for each in dict.fromkeys(path.replace(PIECE, piece) for piece in stream.sequence or ("",)):
                 yield each, stream.folder, _folder(stream)
+
+
+def _paths(spec: MethodSpec) -> list[tuple[str, str]]:
+    """The method's fields that name a file or folder, each with what it names."""
+    names = path_fields(find_method(spec.located(spec.name), METHODS))
+    return [(name, str(value)) for name, value in spec.fields.items() if name in names and value != "none"]
 
 
 def _checkpoint(model: ModelSpec) -> str:

@@ -8,12 +8,12 @@ from typing import Any
 from allweather import methods
 from allweather.errors import SettingsError, unknown
 from allweather.methods import METHODS, Method
+from allweather.methods.settings import path_fields
 from allweather.methods.views import parse_views, passes_of
 from allweather.models.segmenter import Segmenter
 from allweather.serve.access import inside
 from allweather.serve.limits import Limits
 
-PATHS = ("source_images",)  # fields that name files of the server
 FREE = (  # whole numbers that cost nothing, however large they are
     "adapt_every", "every", "horizon", "source_count", "stop_patience",
 )  # fmt: skip
@@ -59,7 +59,7 @@ def _checked(name: str, field: str, value: str, allowed: Path | None) -> str:
         raise SettingsError(f"{name}.{field[:LONGEST]}: expected no ':', which names code; visitors name none.")
     if len(value) > LONGEST:
         raise SettingsError(f"{name}.{field[:LONGEST]}: expected at most {LONGEST} characters, got {len(value)}.")
-    if field not in PATHS or value == "none":
+    if field not in path_fields(METHODS[name]) or value == "none":
         return value
     if allowed is None:
         raise SettingsError(f"{name}.{field} names a folder of this server, which it does not allow (--allow-dir).")
