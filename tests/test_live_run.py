@@ -333,6 +333,8 @@ def test_predictions_go_on_without_a_learner_that_was_lost(
         ({"record": 3}, "Live.record: expected a file's name, got 3"),
         ({"learner": "gpu"}, "unknown learner 'gpu'"),
         ({"every_frame": True}, "scripted does not wait"),
+        ({"size": (64, 32)}, "Live.size: Scripted is a Source, whose size is set where it is made"),
+        ({"rate": 5.0}, "Live.rate: Scripted is a Source"),
     ],
 )
 def test_settings_out_of_range_are_refused(clock: SimulatedClock, options: dict[str, Any], said: str) -> None:

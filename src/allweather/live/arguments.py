@@ -63,6 +63,19 @@ def check_threads(threads: Any) -> tuple[int, int] | None:
     return int(both[0]), int(both[1])
 
 
+def check_own(source: Any, **given: Any) -> None:
+    """Settings that a source opened before has already.
+
+    Raises:
+        SettingsError: for one that is given.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise SettingsError(
+                f"Live.{name}: {type(source).__name__} is a Source, whose {name} is set where it is made. Leave it out."
+            )
+
+
 def check_record(record: Any) -> Path | None:
     """The file to write.
 

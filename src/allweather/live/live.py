@@ -12,6 +12,7 @@ import torch
 from allweather.errors import SettingsError, unknown
 from allweather.live.arguments import (
     check_every,
+    check_own,
     check_reconnect,
     check_record,
     check_session,
@@ -117,6 +118,8 @@ class Live:
         self.record, self.learner = check_record(record), learner
         self.on_event, self.clock = on_event, clock or Clock()
         self._nothing = _nothing_to_learn(session, wait)
+        if isinstance(source, Source):
+            check_own(source, size=size, rate=rate)
         self.source = source if isinstance(source, Source) else open_source(str(source), size, rate, stall)
         self.every_frame = every_frame or (wait and budget is None and not self.source.endless)
         if every_frame and self.source.endless:
