@@ -33,7 +33,7 @@ from benchmarks.stream import TWO_VIEWS
 
 SIZE = (240, 176)  # width, height of training and adaptation
 VOID = 11
-VIEWS = {"views": ("plain", "gamma-mirror-x1.5")}  # MALL's, for every rival too
+VIEWS = {"views": methods.MallDomain().views}  # for every rival too
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "source": ("source", {}),
     "source, MALL's views": ("source", VIEWS),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from allweather.app.drawn import Drawn, overlay_at, shrunk
@@ -15,7 +14,7 @@ from allweather.data import Stream, VideoStream
 from allweather.errors import SettingsError
 from allweather.finite import all_finite
 from allweather.pictures.film import Film
-from allweather.pictures.panels import side_by_side
+from allweather.pictures.panels import fitted, side_by_side
 from allweather.pictures.pyav import load_pyav
 
 Panel = Literal["input", "source", "adapted"]
@@ -63,7 +62,7 @@ class Reel:
         """
         if self._film is None:
             self._film = Film(self._path, self._rate, picture.shape[1], picture.shape[0])
-        self._film.write(_fitted(picture, self._film.width, self._film.height))
+        self._film.write(fitted(picture, self._film.width, self._film.height))
 
     def close(self) -> None:
         """Makes an ordinary file of what was added."""
@@ -93,15 +92,3 @@ def parse_panels(text: str | None, method: str) -> tuple[Panel, ...]:
     if text is None:
         return ("input", "source") if method == "source" else PANELS
     return parse_names("--panels", "panel", text, PANELS)
-
-
-def _fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The picture itself, or as large as fits in the middle of black."""
-    if picture.shape[:2] == (height, width):
-        return picture
-    scale = min(width / picture.shape[1], height / picture.shape[0])
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    canvas = Image.new("RGB", (width, height))
-    inside = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
-    canvas.paste(inside, ((width - size[0]) // 2, (height - size[1]) // 2))
-    return np.asarray(canvas)

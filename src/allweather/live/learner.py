@@ -129,12 +129,6 @@ class Learner:
             error, self._error = self._error, None
         return error
 
-    def wait_ready(self) -> bool:
-        """Waits until it can learn; whether it can."""
-        with self._changed:
-            self._clock.wait(self._changed, lambda: self._ready or self._ended)
-            return not self._ended
-
     def close(self) -> list[Learnt]:
         """Ends what it is at, and leaves in the caller's session what was learnt; the last news.
 

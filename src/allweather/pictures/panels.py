@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from allweather.errors import InputError
 
@@ -33,11 +33,15 @@ def side_by_side(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> np.
 
 
 def fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The picture H×W×3 uint8 at another size: as large as fits, the rest dark."""
-    image = Image.fromarray(picture)
-    if image.size == (width, height):
+    """The picture H×W×3 uint8 at another size: as large as fits, a pixel at least, the rest dark."""
+    if picture.shape[:2] == (height, width):
         return picture
-    return np.asarray(ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, PAPER))
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    canvas = Image.new("RGB", (width, height), PAPER)
+    inside = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+    canvas.paste(inside, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return np.asarray(canvas)
 
 
 def _height(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> int:
