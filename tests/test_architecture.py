@@ -49,7 +49,7 @@ BELOW = {  # what each room may import, besides itself
     "scoring": {"errors", "values", "classes", "rgb", "pictures", "data"},
     "runs": SHARED | {"scoring"},
     "report": SHARED | {"scoring", "runs"},
-    "submit": {"errors", "classes", "rgb", "writing", "pictures", "data"},
+    "submit": {"errors", "classes", "rgb", "writing", "pictures", "data", "runs"},
     "scale": SHARED | {"interrupts", "runs"},
     "app": SHARED | {"allocator", "interrupts", "live", "serve", "scoring", "runs", "scale", "report", "submit"},
 }  # fmt: skip

@@ -16,7 +16,8 @@ from allweather.app.verbs import make_app
 from allweather.data.datasets import DATASETS, Dataset, Split, check, find_dataset, list_datasets
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.data.labelled import labelled_split
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.writing import place_below
 
 TRAIN = [0, 18, 255]  # what a file of trainIds holds
 IDS = [7, 33, 0]  # the same in labelIds
@@ -331,6 +332,44 @@ def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists/val.txt").write_text("leftImg8bit/test/web/web_a_10_leftImg8bit.png\n")
     assert check(dataset, tmp_path)["unlisted"] == {} and "is not there" not in data_check(tmp_path).stderr
+
+
+def test_images_outside_the_root_are_refused_and_nothing_is_written_beside_them(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    place.mkdir()
+    for path in (tmp_path / "f0.png", place / "f1.png"):
+        Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(path)
+    before = (tmp_path / "f0.png").read_bytes()
+    for line, split in (
+        (str(tmp_path / "f0.png"), Split((), listed="list.txt")),
+        ("../f0.png", Split((), listed="list.txt")),
+        ("f9.png", Split((), listed="list.txt", moved=(("f9", "../f0"),))),
+        ("", Split(("../*.png",))),
+    ):
+        (place / "list.txt").write_text(f"{line}\n")
+        with pytest.raises(InputError, match=r"D: expected images below .*data, got .*f0\.png\. Leave out the root"):
+            Dataset("d", "D", "https://d", "none", {"val": split}).samples(place)
+    with pytest.raises(InputError, match="expected a frame's name that stays below"):
+        place_below(tmp_path / "labels", f"{tmp_path / 'f0'}.png")
+    assert (tmp_path / "f0.png").read_bytes() == before
+
+
+def test_twins_that_differ_in_their_suffix_are_two_frames(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b.png"):
+        Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / name)
+    dataset = Dataset("d", "D", "https://d", "none", {"val": Split(("*",))})
+    assert sorted(dataset.stream(tmp_path).names) == ["a_jpg", "a_png", "b"]
+    assert check(dataset, tmp_path)["splits"] == {"val": 3}
+
+
+def test_vistas_labels_are_of_the_version_that_their_folder_below_the_root_names(tmp_path: Path) -> None:
+    root = tmp_path / "v2.0"
+    plant(root, TREES["mapillary-vistas"])
+    dataset = find_dataset("mapillary-vistas")
+    for split in ("val", "val/v2.0"):
+        (sample,) = dataset.samples(root, split)
+        assert sample.label is not None
+        assert dataset.decoder(root)(sample.label)[0].tolist() == [0, 18, -1], split
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,19 @@ def test_counts_and_doubles_are_checked(tmp_path: Path) -> None:
         submit("acdc", other, tmp_path / "x.zip")
 
 
+def test_predictions_of_other_classes_and_eight_bits_of_confidence_are_refused(tmp_path: Path) -> None:
+    name = NAMES["dark-zurich"][0]
+    predict(tmp_path, name)
+    (tmp_path / "record.json").write_text('{"model": {"classes": "camvid11"}}')
+    with pytest.raises(AllWeatherError, match=r"holds the classes of 'camvid11'.*takes Cityscapes' 19"):
+        submit("dark-zurich", tmp_path, tmp_path / "x.zip")
+    (tmp_path / "record.json").write_text('{"model": {"classes": "cityscapes"}}')
+    predict(tmp_path, name, np.full((SIZE[1], SIZE[0]), 255, np.uint8), "confidence")
+    with pytest.raises(AllWeatherError, match=r"expected 16-bit grey, 0\.\.65535 for 0..1, got 8 bits a pixel"):
+        submit("dark-zurich", tmp_path, tmp_path / "x.zip")
+    assert not (tmp_path / "x.zip").exists()
+
+
 def test_unknown_benchmarks_and_empty_runs_are_said(tmp_path: Path) -> None:
     with pytest.raises(AllWeatherError, match="Did you mean 'acdc'"):
         submit("acd", tmp_path, tmp_path / "x.zip")

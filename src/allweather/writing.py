@@ -7,11 +7,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
 
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import AllWeatherError, InputError, SettingsError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ADVICE = (
@@ -76,6 +76,23 @@ def _take_place(made: Path, path: Path) -> None:
         made.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def stays_below(name: str) -> bool:
+    """Whether a path, taken from a folder, stays below it."""
+    path = PurePath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def place_below(folder: Path, name: str) -> Path:
+    """Where a result of that name is written.
+
+    Raises:
+        InputError: for a name that leaves the folder, where a file of the user's own may stand.
+    """
+    if not stays_below(name):
+        raise InputError(f"expected a frame's name that stays below {folder}, got '{name}'.")
+    return folder / name
 
 
 def check_place(path: Path) -> None:

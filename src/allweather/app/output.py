@@ -23,15 +23,15 @@ from allweather.runs.decisions import decisions_of
 from allweather.runs.evaluate import Outcome
 from allweather.runs.overlap import bytes_of
 from allweather.runs.record import describe_result
-from allweather.runs.record_file import check_same_run, holds_run, read_adapted
-from allweather.writing import Closing, check_folder, unwritable, write_bytes
+from allweather.runs.record_file import HEADER, check_same_run, holds_run, read_adapted
+from allweather.writing import Closing, check_folder, place_below, unwritable, write_bytes
 
 Kind = Literal["labels", "color", "overlay", "confidence", "video"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FOR_IMAGES: tuple[Kind, ...] = ("labels", "color", "overlay")
 FOR_VIDEOS: tuple[Kind, ...] = ("video",)
 SUFFIXES: dict[Kind, str] = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # by folder of OUT
-FILM, HEADER, LINES = "overlay.mp4", "record.json", "record.jsonl"
+FILM, LINES = "overlay.mp4", "record.jsonl"
 OF_RESULTS = (*SUFFIXES, FILM, HEADER, LINES)  # names in OUT
 
 
@@ -168,7 +168,7 @@ class Output(Closing):
             self.images = {}
 
     def _place(self, kind: Kind, name: str) -> Path:
-        return self.folder / kind / f"{name}.{SUFFIXES[kind]}"
+        return place_below(self.folder / kind, f"{name}.{SUFFIXES[kind]}")
 
 
 def check_results(folder: Path, searched: Iterable[Path]) -> None:

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from allweather.app.console import DONE, SOME_FAILED, data, narration, plain, print_json, table, warn
-from allweather.app.output import HEADER
-from allweather.classes import CLASS_SETS
 from allweather.data.labels import ClassMapping, find_mapping
 from allweather.data.truth import LabelsAs
 from allweather.errors import InputError
-from allweather.runs.record_file import read_json
+from allweather.runs.record_file import HEADER, written_classes
 from allweather.scoring.folders import Score, score_folders
 
 
@@ -73,31 +72,26 @@ def _check_writer(predictions: Path, mapping: ClassMapping) -> None:
     Raises:
         InputError: naming both class sets.
     """
-    header = predictions.parent / HEADER
-    model = read_json(header).get("model") if header.is_file() else None
-    if not isinstance(model, dict) or "classes" not in model:
-        return
-    known = CLASS_SETS.get(model["classes"])
-    names = model.get("class_names", [] if known is None else list(known.names))
-    if names and list(mapping.predicted.names) != names:
+    written = written_classes(predictions)
+    if written is not None and list(mapping.predicted.names) != written[1]:
         raise InputError(
-            f"{predictions} holds the {len(names)} classes of '{model['classes']}', as {header} says; --mapping "
-            f"{mapping.name} compares the {len(mapping.predicted)} of '{mapping.predicted.name}'. Choose another "
-            "--mapping; for classes of your own, a file with their names: --mapping yard.toml."
+            f"{predictions} holds the {len(written[1])} classes of '{written[0]}', as {HEADER} beside it says; "
+            f"--mapping {mapping.name} compares the {len(mapping.predicted)} of '{mapping.predicted.name}'. Choose "
+            "another --mapping; for classes of your own, a file with their names: --mapping yard.toml."
         )
 
 
 def _show(result: Score, summary: dict[str, object]) -> None:
     per_class = summary["IoU"]
     assert isinstance(per_class, dict)
-    rows = [(name, _figure(value)) for name, value in per_class.items()]
+    rows: list[tuple[str, str | Text]] = [(name, _figure(value)) for name, value in per_class.items()]
     official, in_truth = result.matrix.counted, result.matrix.in_truth
     rows += [("", "")]
     if (official == in_truth).all():
-        rows += [(f"mIoU, the {in_truth.sum()} classes in the truth", f"[bold]{_figure(summary['mIoU'])}[/]")]
+        rows += [(f"mIoU, the {in_truth.sum()} classes in the truth", Text(_figure(summary["mIoU"]), "bold"))]
     else:
         rows += [
-            (f"mIoU, official: the {official.sum()} classes true or predicted", f"[bold]{_figure(summary['mIoU'])}[/]"),
+            (f"mIoU, official: the {official.sum()} classes true or predicted", Text(_figure(summary["mIoU"]), "bold")),
             (f"mIoU, the {in_truth.sum()} classes in the truth", _figure(summary["mIoU_truth"])),
         ]
     rows += [("pixel accuracy", _figure(summary["pixel_accuracy"]))]

@@ -117,7 +117,8 @@ def label_files(folder: Path) -> dict[str, Path]:
     A broken link is among them: reading it says so.
 
     Raises:
-        AllWeatherError: when there is no such folder, or it has none, or holds a folder that cannot be opened.
+        AllWeatherError: when there is no such folder, or it has none, or holds a folder that cannot be opened, or two
+            that differ in the writing of their suffix alone.
     """
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder}. Expected one with label images (.png).")
@@ -125,7 +126,12 @@ def label_files(folder: Path) -> dict[str, Path]:
     shut = next((entry for entry in found if entry.fault and entry.path.suffix.lower() != ".png"), None)
     if shut:
         raise InputError(f"{shut.path}: {shut.fault}.")
-    files = {entry.path.relative_to(folder).with_suffix("").as_posix(): entry.path for entry in found}
+    files: dict[str, Path] = {}
+    for entry in found:
+        name = entry.path.relative_to(folder).with_suffix("").as_posix()
+        if name in files:
+            raise InputError(f"{files[name]} and {entry.path.name} would be labels of one picture. Keep one of them.")
+        files[name] = entry.path
     if not files:
         raise InputError(f"no label image (.png) in {folder}.")
     return dict(sorted(files.items(), key=lambda item: natural_key(item[0])))

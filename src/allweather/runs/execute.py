@@ -31,7 +31,7 @@ from allweather.runs.stale import other_code, outdated
 from allweather.runs.streams import open_stream
 from allweather.runs.variables import make_method, resolve
 from allweather.session import AdaptWhen, Precision, Session
-from allweather.writing import whole_folder
+from allweather.writing import place_below, whole_folder
 
 Tick = Callable[[PlannedRun, int, int], None]  # the run, frames done, frames in all
 Finished = Callable[[PlannedRun, Mapping[str, Any]], None]  # the run and its record
@@ -190,7 +190,7 @@ def make_record(
 
 
 def _write_labels(folder: Path, name: str, predicted: np.ndarray) -> None:
-    path = folder / f"{name}.png"
+    path = place_below(folder, f"{name}.png")
     _make_folder(path.parent)
     write_image(path, predicted.astype(np.uint8))
 

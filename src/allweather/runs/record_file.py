@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from allweather.classes import CLASS_SETS
 from allweather.data.json_lines import read_json_lines
 from allweather.errors import AllWeatherError, InputError
 from allweather.runs.decisions import decisions_of
 from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Count, Each, Maybe, check, check_depth
 from allweather.runs.summary import is_summary
 
+HEADER = "record.json"  # of `adapt`, beside the folders of its results
+
 SETTING = (*SCALAR, list)
+ENDS = (*NUMBER, *OR_NONE)  # of an interval, which a single frame has not
 TEXT = (str, *OR_NONE)
 IMAGE = {
     "decision": Maybe(str), "reason": Maybe(str), "iterations": Maybe(Count), "seconds": Maybe(NUMBER),
@@ -24,7 +28,7 @@ SCORED = {
     "ncut": Maybe(NUMBER), "only_predicted": Maybe([Count]),
 }  # fmt: skip
 FIGURES = {
-    "mIoU": NUMBER, "IoU": Each((*NUMBER, *OR_NONE)), "interval": [NUMBER], "calibration_error": Maybe(NUMBER),
+    "mIoU": NUMBER, "IoU": Each((*NUMBER, *OR_NONE)), "interval": [ENDS], "calibration_error": Maybe(NUMBER),
     "mUIoU": Maybe((*NUMBER, *OR_NONE)), "ncut": Maybe(NUMBER), "ncut_before": Maybe((*NUMBER, *OR_NONE)),
     "images": Maybe(Count), "mIoU_truth": Maybe((*NUMBER, *OR_NONE)), "not_in_truth": Maybe([str]),
 }  # fmt: skip
@@ -33,8 +37,8 @@ HARM = {
     "helped": Each(NUMBER),
 }  # fmt: skip
 SUMMARY = {
-    "images": Count, "interval": [NUMBER], "means": Each(NUMBER), "stops": Each(Count), "decisions": Each(Each(Count)),
-    "paired": Each([NUMBER]), "reliability": {"confidence": [NUMBER], "accuracy": [NUMBER]}, "harm": Maybe(HARM),
+    "images": Count, "interval": [ENDS], "means": Each(NUMBER), "stops": Each(Count), "decisions": Each(Each(Count)),
+    "paired": Each([ENDS]), "reliability": {"confidence": [NUMBER], "accuracy": [NUMBER]}, "harm": Maybe(HARM),
 }  # fmt: skip
 RUN = {
     "model": {
@@ -170,6 +174,23 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, InputError) as error:
         raise InputError(f"{path} is not a readable record ({error}).") from error
     return content
+
+
+def written_classes(labels: Path) -> tuple[str, list[str]] | None:
+    """The name and the classes of the set that a folder of predicted labels holds, as the record beside it says.
+
+    None where there is no record, or it names no set that is known or spelt.
+
+    Raises:
+        InputError: for a record that cannot be read.
+    """
+    header = labels.absolute().parent / HEADER
+    model = read_json(header).get("model") if header.is_file() else None
+    if not isinstance(model, dict) or not isinstance(model.get("classes"), str):
+        return None
+    known = CLASS_SETS.get(model["classes"])
+    names = model.get("class_names", [] if known is None else list(known.names))
+    return (model["classes"], names) if names else None
 
 
 def _refuse(constant: str) -> NoReturn:

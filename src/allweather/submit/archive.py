@@ -15,6 +15,7 @@ from allweather.data.datasets.encodings import to_label_ids
 from allweather.data.images import read_labels
 from allweather.data.labels import label_files
 from allweather.errors import AllWeatherError, ImageError, InputError, SettingsError, unknown
+from allweather.runs.record_file import written_classes
 from allweather.submit.servers import BENCHMARKS, Benchmark
 from allweather.writing import write_bytes
 
@@ -53,8 +54,8 @@ def submit(benchmark: str, run: Path, out: Path) -> Submission:
         out: the archive to write, a .zip.
 
     Raises:
-        AllWeatherError: for an unknown benchmark, another suffix, or when names, sizes, values or counts are not what
-            the server takes; everything wrong is counted, the first is named.
+        AllWeatherError: for an unknown benchmark, another suffix, predictions of other classes, or when names, sizes,
+            values or counts are not what the server takes; everything wrong is counted, the first is named.
     """
     if benchmark not in BENCHMARKS:
         raise unknown("benchmark", benchmark, BENCHMARKS)
@@ -64,6 +65,11 @@ def submit(benchmark: str, run: Path, out: Path) -> Submission:
     folder, sure = run / "labels", run / "confidence"
     if not folder.is_dir():
         raise InputError(f"{run} holds no labels/: expected the output folder of `allweather adapt`.")
+    if (written := written_classes(folder)) is not None and tuple(written[1]) != CITYSCAPES.names:
+        raise InputError(
+            f"{folder} holds the classes of '{written[0]}', as the record beside it says; {target.name} takes "
+            "Cityscapes' 19. Adapt a network of those."
+        )
     frames = _frames(target, label_files(folder))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -113,6 +119,8 @@ def _checked(target: Benchmark, path: Path) -> np.ndarray:
 
 def _confidence(target: Benchmark, path: Path) -> np.ndarray:
     values = _sized(target, path, read_labels)
+    if values.dtype == np.int16:  # as `read_labels` gives eight bits
+        raise InputError(f"{path}: expected 16-bit grey, 0..65535 for 0..1, got 8 bits a pixel.")
     if values.min() < 0 or values.max() > 65535:
         raise InputError(f"{path}: expected 0..65535, got {values.min()}..{values.max()}.")
     return values

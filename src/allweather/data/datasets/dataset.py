@@ -11,10 +11,11 @@ import numpy as np
 
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.data.datasets.encodings import train_ids
-from allweather.data.folder import natural_key, read_frame
+from allweather.data.folder import natural_key, read_frame, told_apart
 from allweather.data.stream import Frame, Stream
 from allweather.errors import InputError, SettingsError, first_line, unknown
 from allweather.sizes import check_asked
+from allweather.writing import stays_below
 
 Rule = tuple[str, str]  # a regular expression over an image's path below the root, and what it becomes
 Decoder = Callable[[Path], np.ndarray]  # a label file → H×W class indices, −1 where nothing counts
@@ -82,7 +83,7 @@ class Sample:
     """One image of a split.
 
     Attributes:
-        name: path below the root, without suffix.
+        name: path below the root, without suffix; with it, as `a_png`, where two differ in nothing else.
         image: the file.
         label: the file of its label; None where there is none.
         invalid: the file of its mask of pixels whose class cannot be seen; None where there is none.
@@ -168,19 +169,27 @@ class Dataset:
         return ""
 
     def find(self, root: Path, split: Split) -> list[Sample]:
-        """The images of `split` below `root` that exist, with their label files; an empty list where there are none."""
+        """The images of `split` below `root` that exist, with their label files; an empty list where there are none.
+
+        Raises:
+            InputError: for an image that a list or a rule names outside `root`: results would be written beside it.
+        """
         bases = self._bases(root)
         listed = {line: _existing(line, split.moved, bases) for line in self._listed(root, split)}
         paths = {relative: path for relative, path in listed.values() if path is not None}
         paths = paths if listed else self._globbed(root, split.images)
+        for relative in paths:
+            if not stays_below(relative):
+                raise InputError(f"{self.title}: expected images below {root}, got {relative}. Leave out the root.")
+        names = told_apart([(Path(relative).with_suffix("").as_posix(), path) for relative, path in paths.items()])
         found = [
             Sample(
-                name=Path(relative).with_suffix("").as_posix(),
+                name=name,
                 image=path,
                 label=_counterpart(relative, split.labels, bases),
                 invalid=_counterpart(relative, split.invalid, bases),
             )
-            for relative, path in paths.items()
+            for name, (relative, path) in zip(names, paths.items(), strict=True)
         ]
         return [sample for sample in found if sample.label is not None or not split.only_labelled]
 

@@ -40,7 +40,7 @@ def decoder(root: Path) -> Decoder:
     tables: dict[str, dict[int, int]] = {}
 
     def decode(path: Path) -> np.ndarray:
-        version = "v2.0" if "v2.0" in path.parts else "v1.2"
+        version = "v2.0" if "v2.0" in path.relative_to(root).parts else "v1.2"
         if version not in tables:
             tables[version] = _table(root, version)
         return lookup(read_labels(path), tables[version], path, f"Vistas {version}")
