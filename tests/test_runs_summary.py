@@ -192,7 +192,11 @@ def test_a_run_whose_summary_is_there_is_not_made_again(tmp_path: Path) -> None:
         (("summary", "interval"), [1.0], "summary.interval: expected 2 numbers, got 1"),
         (("summary", "images"), 0, "summary.images: expected at least one"),
         (("summary", "paired"), {"a": [1, 2]}, "summary.paired.a: expected 3 numbers, got 2"),
-        (("summary", "paired"), {"a": ["x"]}, "summary.paired.a.0: expected a whole number or a number, got 'x'"),
+        (
+            ("summary", "paired"),
+            {"a": ["x"]},
+            "summary.paired.a.0: expected a whole number or a number or null, got 'x'",
+        ),
         (("summary", "decisions"), {"": {"shrunk": "x"}}, "summary.decisions..shrunk: expected a whole number"),
         (("summary", "reliability", "accuracy"), [], "summary.reliability.accuracy: expected 1 numbers, got 0"),
         (("summary", "harm"), {"lost": 1}, "summary.harm.source is missing"),

@@ -12,7 +12,14 @@ from allweather.scoring import METERS
 from allweather.scoring import confusion as metrics
 from allweather.scoring.calibration import Reliability
 from allweather.scoring.confusion import ConfusionMatrix
-from allweather.scoring.intervals import ImageCounts, bootstrap, counts_of, image_differences, paired_difference
+from allweather.scoring.intervals import (
+    ImageCounts,
+    bootstrap,
+    counts_of,
+    frames_of,
+    image_differences,
+    paired_difference,
+)
 from allweather.scoring.meter import Prediction
 from allweather.scoring.uncertainty import UncertaintyAwareIou
 
@@ -53,6 +60,36 @@ def matrices(images: int, right: float, seed: int = 0) -> list[ConfusionMatrix]:
 
 def counts(made: list[ConfusionMatrix]) -> ImageCounts:
     return ImageCounts(np.array([m.intersection for m in made]), np.array([m.union for m in made]))
+
+
+def test_frames_that_came_again_are_no_further_evidence() -> None:
+    made, better = matrices(12, 0.7), matrices(12, 0.8, 1)
+
+    def repeated(given: list[ConfusionMatrix], times: int) -> ImageCounts:
+        once = counts(given * times)
+        return ImageCounts(once.intersection, once.union, frames=np.tile(np.arange(len(given)), times))
+
+    once, again = bootstrap(counts(made)), bootstrap(repeated(made, 10))
+    assert [again.value, again.low, again.high] == pytest.approx([once.value, once.low, once.high])
+    once, again = (paired_difference(*map(take, (made, better))) for take in (counts, lambda m: repeated(m, 10)))
+    assert [again.value, again.low, again.high] == pytest.approx([once.value, once.low, once.high])
+    assert bootstrap(counts(made * 10)).low > again.low, "which images that are all others would not give"
+    with pytest.raises(InputError, match=r"expected a frame's number for each of 12 images, got \(3,\)"):
+        ImageCounts(counts(made).intersection, counts(made).union, frames=np.arange(3))
+
+
+def test_a_frame_of_another_round_is_known_by_its_name() -> None:
+    parts = ["01/day", "01/day-2", "01/night-1", "02/day", "02/day-2", "02/night-1"]
+    names = [f"{part}/{name}" for part in parts for name in ("a", "b/c")]
+    found = frames_of(names, parts)
+    assert found.tolist() == [0, 1, 0, 1, 2, 3] * 2
+    assert frames_of(["01/day/a", "02/day/a"], []).tolist() == [0, 1], "names of a stream that is no sequence"
+
+
+def test_one_frame_has_no_interval() -> None:
+    one = counts(matrices(1, 0.7))
+    assert bootstrap(one).value > 0 and np.isnan([bootstrap(one).low, bootstrap(one).high]).all()
+    assert np.isnan(paired_difference(one, one).low) and paired_difference(one, one).value == 0
 
 
 def test_the_value_is_the_streams_and_the_interval_holds_it() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from allweather.finite import or_none
 from allweather.report.derived import Record, not_in_truth, with_derived_figures
 from allweather.runs.decisions import decisions_of
 from allweather.runs.summary import image_count, is_summary, paired, same_truth
@@ -21,9 +22,9 @@ def compare(first: Record, second: Record) -> dict[str, Any]:
 
     Returns:
         `settings` (dotted key → both values), `figures` (name → both values and second minus first), and `paired`:
-        the mIoU difference in points over the images that both hold, with its interval, and the `classes` in their
-        truth, which both means are over; None without such images, where the labels of their streams are others, and
-        for summaries that do not hold it.
+        the mIoU difference in points over the images that both hold, with its interval (ends of None where the images
+        are one frame), and the `classes` in their truth, which both means are over; None without such images, where the
+        labels of their streams are others, and for summaries that do not hold it.
     """
     first, second = with_derived_figures(first), with_derived_figures(second)
     ours, theirs = (flatten({k: v for k, v in record.items() if k not in UNCOMPARED}) for record in (first, second))
@@ -63,7 +64,7 @@ def _paired(first: Record, second: Record) -> dict[str, Any] | None:
     if found is None:
         return None
     interval, images, classes = found
-    low, value, high = (round(100 * figure, 2) for figure in (interval.low, interval.value, interval.high))
+    low, value, high = or_none(round(100 * figure, 2) for figure in (interval.low, interval.value, interval.high))
     return {"mIoU": value, "interval": [low, high], "level": interval.level, "images": images, "classes": classes}
 
 

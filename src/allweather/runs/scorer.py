@@ -20,7 +20,7 @@ from allweather.runs.evaluate import Outcome
 from allweather.runs.record import describe_result
 from allweather.scoring import METERS
 from allweather.scoring.confusion import ConfusionMatrix
-from allweather.scoring.intervals import ImageCounts, bootstrap
+from allweather.scoring.intervals import ImageCounts, bootstrap, frames_of
 from allweather.scoring.meter import Prediction
 
 SCALE, SIGMA_RGB, SIGMA_XY = 0.5, 15.0, 100.0  # of the cut that every record holds, whatever its method minimised
@@ -89,12 +89,14 @@ class Scorer:
     def content(self) -> dict[str, Any]:
         """The figures, ready for JSON, percentages where a name says mIoU or IoU."""
         names = self._mapping.truth.names
-        counts = ImageCounts(*(np.array([entry[key] for entry in self.images]) for key in ("intersection", "union")))
+        intersection, union = (np.array([entry[key] for entry in self.images]) for key in ("intersection", "union"))
+        frames = frames_of([entry["name"] for entry in self.images], self.parts)
+        counts = ImageCounts(intersection, union, frames=frames)
         interval = bootstrap(counts, convention="official")
         content: dict[str, Any] = {
             "figures": {
                 **self.matrix.summary(names),
-                "interval": [round(100 * interval.low, 2), round(100 * interval.high, 2)],
+                "interval": or_none([round(100 * interval.low, 2), round(100 * interval.high, 2)]),
                 "level": interval.level,
                 **{name: figure for meter in self.meters for name, figure in meter.figures().items()},
                 "images": len(self.images),

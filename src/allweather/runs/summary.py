@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from allweather.finite import or_none
 from allweather.runs.decisions import decisions_of
 from allweather.scoring.intervals import Interval, bootstrap, counts_of, paired_difference
 
@@ -37,7 +38,7 @@ def summarize(record: Record, others: Iterable[Record], harm: Mapping[str, Any] 
     rivals = [other for other in others if other is not record and comparable(other, record)]
     summary = {
         "images": len(names),
-        "interval": [_short(interval.low), _short(interval.high)],
+        "interval": _short([interval.low, interval.high]),
         "means": _means(record["images"]),
         "stops": dict(stops_of(record)),
         "decisions": {part: _met(record, part) for part in ("", *(f"{p}/" for p in record.get("parts", {})))},
@@ -103,9 +104,9 @@ def _kept(first: Record, second: Record) -> Interval | None:
         for holder, other in ((second, first), (first, second))
     )
     if forward is not None:
-        value, low, high = forward
+        value, low, high = _known(forward)
     elif backward is not None:
-        value, high, low = (-number for number in backward)
+        value, high, low = (-number for number in _known(backward))
     else:
         return None
     return Interval(value, low, high, LEVEL)
@@ -114,7 +115,7 @@ def _kept(first: Record, second: Record) -> Interval | None:
 def interval_of(record: Record) -> tuple[float, float]:
     """The 95 % interval over images of the mIoU over the classes in the truth, in [0, 1]."""
     if is_summary(record):
-        low, high = record["summary"]["interval"]
+        low, high = _known(record["summary"]["interval"])
         return low, high
     found = bootstrap(counts_of(record, [image["name"] for image in record["images"]]))
     return found.low, found.high
@@ -161,12 +162,17 @@ def _totals(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _means(images: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     found = {key: [image[key] for image in images if key in image] for key in AVERAGED}
-    return {key: _short(float(np.mean(values))) for key, values in found.items() if values}
+    return {key: round(float(np.mean(values)), DIGITS) for key, values in found.items() if values}
 
 
-def _spelt(interval: Interval) -> list[float]:
-    return [_short(interval.value), _short(interval.low), _short(interval.high)]
+def _spelt(interval: Interval) -> list[float | None]:
+    return _short([interval.value, interval.low, interval.high])
 
 
-def _short(value: float) -> float:
-    return round(value, DIGITS)
+def _short(values: Iterable[float]) -> list[float | None]:
+    return or_none(round(value, DIGITS) for value in values)
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    """Numbers with NaN for those that are none."""
+    return [np.nan if value is None else value for value in values]

@@ -127,8 +127,8 @@ def _uses(run: PlannedRun) -> Iterator[tuple[str, str, str]]:
         yield model.weights, model.folder, _checkpoint(model)
     if stream.root is not None:
         yield stream.root, stream.folder, _root(stream)
-    for field, path in _paths(run.method):
-        yield path, run.method.folder, f"({run.method.name}'s {field})"
+    for field, named in _paths(run.method):
+        yield named, run.method.folder, f"({run.method.name}'s {field})"
     for path in (stream.images, stream.labels):
         if path is not None:
             for each in dict.fromkeys(path.replace(PIECE, piece) for piece in stream.sequence or ("",)):

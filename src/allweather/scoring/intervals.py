@@ -1,6 +1,7 @@
 """Bootstrap intervals over images: of one mIoU, and of the difference of two methods over one set of classes."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -15,7 +16,10 @@ Convention = Literal["truth", "official"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its percentile interval (Efron, 1979), in the figure's own unit."""
+    """A figure with its percentile interval (Efron, 1979), in the figure's own unit.
+
+    `low` and `high` are NaN where fewer than two frames were scored: one says nothing of how much others differ.
+    """
 
     value: float
     low: float
@@ -31,11 +35,14 @@ class ImageCounts:
         intersection: right pixels.
         union: pixels true or predicted.
         truth: whether the class has a true pixel in the image; None where that was not recorded.
+        frames: N numbers, equal where images are one frame that came again, which is no further evidence; None where
+            each is another.
     """
 
     intersection: np.ndarray
     union: np.ndarray
     truth: np.ndarray | None = None
+    frames: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         arrays = [self.intersection, self.union, *([] if self.truth is None else [self.truth])]
@@ -48,6 +55,9 @@ class ImageCounts:
             raise InputError(f"expected counts N×C of at least one image, got {shapes}.")
         if self.truth is not None and self.truth.dtype != bool:
             raise InputError(f"expected truth as booleans, got {self.truth.dtype}.")
+        if self.frames is not None and self.frames.shape != self.union.shape[:1]:
+            shape = self.frames.shape
+            raise InputError(f"expected a frame's number for each of {len(self.union)} images, got {shape}.")
         if not ((self.intersection >= 0) & (self.intersection <= self.union)).all():
             raise InputError("expected as many right pixels as true or predicted ones at most, and none below 0.")
 
@@ -85,16 +95,39 @@ def counts_of(record: Mapping[str, Any], names: Sequence[str]) -> ImageCounts:
     """The counts of a record's images, in the order of `names`.
 
     Records that do not say what each image's truth holds are read without the classes that their whole truth has not.
+    Frames of a sequence that came in several rounds are known by their names.
     """
+    frames = frames_of(names, record.get("parts", ()))
     by_name = {image["name"]: image for image in record["images"]}
     images = [by_name[name] for name in names]
     intersection, union = (np.array([image[key] for image in images]) for key in ("intersection", "union"))
     if any("only_predicted" not in image for image in images):
-        return ImageCounts(intersection, union * _in_truth(record, union.shape[1]))
+        return ImageCounts(intersection, union * _in_truth(record, union.shape[1]), frames=frames)
     truth = union > 0
     for row, image in zip(truth, images, strict=True):
         row[image["only_predicted"]] = False
-    return ImageCounts(intersection, union, truth)
+    return ImageCounts(intersection, union, truth, frames)
+
+
+def frames_of(names: Sequence[str], parts: Collection[str]) -> np.ndarray:
+    """N numbers, equal for images of a sequence that are one frame: ROUND/PIECE/NAME in another round.
+
+    Args:
+        names: of the images.
+        parts: ROUND/PIECE of the sequence, where a piece that comes again within a round is PIECE-2, PIECE-3, …; none
+            where the images are no sequence.
+    """
+    known: dict[str, int] = {}
+    return np.array([known.setdefault(_in_any_round(name, parts), len(known)) for name in names])
+
+
+def _in_any_round(name: str, parts: Collection[str]) -> str:
+    part = next((name[: end.start()] for end in re.finditer("/", name) if name[: end.start()] in parts), "")
+    if not part:
+        return name
+    again = re.fullmatch(r"(.+)-\d+", part)
+    piece = again[1] if again and again[1] in parts else part
+    return f"{piece.partition('/')[2]}{name[len(part) :]}"
 
 
 def bootstrap(
@@ -116,12 +149,12 @@ def bootstrap(
         SettingsError: for a level, a number of resamples, a seed or a convention that makes no sense.
     """
     _check(convention, level, resamples, seed)
-    images = len(counts.union)
 
     def mean(weights: np.ndarray) -> np.ndarray:
         return counts.mean_iou(weights, counts.classes(weights) if convention == "truth" else None)
 
-    return _interval(float(mean(np.ones((1, images)))[0]), mean(_resample(images, resamples, seed)), level)
+    whole, drawn = np.ones((1, len(counts.union))), _resample(counts, resamples, seed)
+    return _interval(float(mean(whole)[0]), None if drawn is None else mean(drawn), level)
 
 
 def paired_difference(
@@ -152,8 +185,8 @@ def paired_difference(
         both = first.classes(weights) & second.classes(weights) if convention == "truth" else None
         return second.mean_iou(weights, both) - first.mean_iou(weights, both)
 
-    whole, drawn = np.ones((1, len(first.union))), _resample(len(first.union), resamples, seed)
-    return _interval(float(difference(whole)[0]), difference(drawn), level)
+    whole, drawn = np.ones((1, len(first.union))), _resample(first, resamples, seed)
+    return _interval(float(difference(whole)[0]), None if drawn is None else difference(drawn), level)
 
 
 def _in_truth(record: Mapping[str, Any], classes: int) -> np.ndarray:
@@ -169,10 +202,17 @@ def _check(convention: str, level: float, resamples: int, seed: int) -> None:
     check_number("seed", seed, whole=True, low=0)
 
 
-def _resample(images: int, resamples: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), resamples)
+def _resample(counts: ImageCounts, resamples: int, seed: int) -> np.ndarray | None:
+    """How often each image counts, R×N: all images of a frame as often as the frame was drawn; None of one frame."""
+    _, frames = np.unique(np.arange(len(counts.union)) if counts.frames is None else counts.frames, return_inverse=True)
+    number = int(frames.max()) + 1
+    if number < 2:
+        return None
+    return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), resamples)[:, frames]
 
 
-def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
+def _interval(value: float, drawn: np.ndarray | None, level: float) -> Interval:
+    if drawn is None:
+        return Interval(value, np.nan, np.nan, level)
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), level)
