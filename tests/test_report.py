@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from allweather.app.verbs import make_app
 from allweather.classes import CITYSCAPES
 from allweather.errors import AllWeatherError
-from allweather.report import load_records, write_report
+from allweather.report import figures, load_records, write_report
 from allweather.report.collect import against, changes, group_records, source_of
 from allweather.report.compare import compare
 from allweather.report.page import tables_of
@@ -28,6 +29,7 @@ from allweather.report.verdict import verdicts
 from allweather.runs.execute import execute
 from allweather.runs.plan import MethodSpec, ModelSpec, PlannedRun, StreamSpec, read_plan
 from allweather.runs.streams import open_stream
+from allweather.runs.summary import summarize
 from allweather.scoring.confusion import ConfusionMatrix
 
 R101 = "deeplabv3plus:resnet101-os16"
@@ -60,6 +62,72 @@ def test_a_list_of_views_is_told_as_people_write_it(tmp_path: Path) -> None:
     told = {"views": ["plain", "gamma-mirror-x1.5"], "lr": 1e-4}
     (group,) = group_records(load_records(save(tmp_path, record("norm", 0.5, fields=told))))
     assert group.label == "norm: lr 0.0001, views plain,gamma-mirror-x1.5"
+
+
+def test_settings_that_differ_in_their_rule_alone_have_labels_and_rows_of_their_own() -> None:
+    made = [record("source", 0.5, stream=stream) for stream in ("a", "b")]
+    for tolerance, right in ((0.9, 0.6), (0.0, 0.7)):
+        told = {"iterations": 6, "stop_tolerance": tolerance}
+        made += [record("mall-domain", right, fields=told, stream=stream) for stream in ("a", "b")]
+    groups = group_records(made)
+    labels = {f"mall-domain: stopped, at most 6, stop_tolerance {value}" for value in (0.9, 0.0)}
+    assert {group.label for group in groups} == labels | {"source"}
+    conditions = tables_of(groups)[0]
+    assert {row[1] for row in conditions.rows} == labels | {"source"} and len(conditions.rows) == 3
+    assert not figures.curves(groups) and not verdicts(groups), "no number of iterations is fixed"
+
+
+def test_updates_of_a_method_without_a_rule_are_a_setting_like_others() -> None:
+    made = [record("tent", 0.6, fields={"iterations": count}) for count in (1, 3)]
+    groups = group_records([record("source", 0.5), *made, record("tent", 0.9, fields={"iterations": 1, "lr": 0.05})])
+    shown = ["source", "tent: 1 update", "tent: 1 update, lr 0.05", "tent: 3 updates"]
+    assert sorted(group.label for group in groups) == shown
+    (harm,) = (table for table in tables_of(groups) if table.title.startswith("IoU of each class"))
+    assert sorted(row[1] for row in harm.rows) == shown, "none is left out as a point of a curve"
+    assert not verdicts(groups)
+
+
+def test_curves_of_other_settings_are_curves_of_their_own() -> None:
+    def run(right: float, **told: Any) -> dict[str, Any]:
+        return record("mall-sample", right, fields=told)
+
+    points = [run(right, iterations=k, **FREE) for k, right in ((1, 0.6), (9, 0.5))]
+    others = [run(right, iterations=k, lr=0.05, **FREE) for k, right in ((1, 0.9), (9, 0.8))]
+    texts = verdicts(group_records([*points, *others, run(0.6, iterations=40), run(0.8, iterations=40, lr=0.05)]))
+    best = {text.split(" on ")[0]: float(re.findall(r"curve's best \((\S+) at 1;", text)[0]) for text in texts}
+    assert best.keys() == {"mall-sample", "mall-sample: lr 0.05"}
+    assert best["mall-sample: lr 0.05"] > best["mall-sample"] + 20
+    ruled = run(0.6, iterations=40)
+    for image in ruled["images"]:
+        del image["iterations"]
+    (text,) = verdicts(group_records([*points, ruled]))
+    assert "do not say after how many iterations" in text
+
+
+def test_one_frame_is_shown_without_intervals(tmp_path: Path) -> None:
+    made = [record("source", 0.5), record("norm", 0.8)]
+    for one in made:
+        one["images"], one["figures"]["interval"] = one["images"][:1], [None, None]
+    for shown in (load_records(save(tmp_path / "full", *made)), [summarize(one, made) for one in made]):
+        groups = group_records(shown)
+        table = next(table for table in tables_of(groups) if "vs source" in table.columns)
+        columns = [table.columns.index(name) for name in ("95 % paired", "95 % of images")]
+        assert all(row[column] is None for row in table.rows for column in columns)
+        assert figures.gains(groups)
+        assert compare(*shown)["paired"]["interval"] == [None, None]
+    told = CliRunner().invoke(make_app("compare"), ["compare", *map(str, sorted((tmp_path / "full").iterdir()))])
+    assert told.exit_code == 0 and "one frame alone, no interval" in told.stdout
+
+
+def test_the_source_is_the_network_as_it_came() -> None:
+    viewed = record("source", 0.7, fields={"views": ["plain", "mirror"]})
+    groups = group_records([viewed, record("norm", 0.8), record("source", 0.5)])
+    assert [group.label for group in groups] == ["source", "source: views plain,mirror", "norm"]
+    assert all(source_of(group, groups) is groups[0] for group in groups)
+    table = next(table for table in tables_of(groups) if "vs source" in table.columns)
+    gains = {row[1]: row[3] for row in table.rows}
+    assert gains["source"] is None and float(gains["source: views plain,mirror"]) > 0
+    assert source_of(groups[2], groups[1:]) is None
 
 
 def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> None:

@@ -1,15 +1,16 @@
 """Records read from a folder and grouped by what they measured."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from allweather.errors import InputError
-from allweather.methods import METHODS, make
+from allweather.methods import METHODS, describe_fields, make
 from allweather.report.apart import told_apart
 from allweather.report.derived import miou_of, with_derived_figures
 from allweather.report.refusals import mark, of_records
@@ -38,6 +39,8 @@ class Group:
             under the stream's name too.
         fields, adapt_when: the method's fields that the plan sets, and when it adapts.
         records: of the runs, at least one.
+        label: the method as tables show it, the same for equal settings only.
+        on_curve: whether runs of it with other numbers of iterations, or until the rule stops them, are there too.
     """
 
     stream: str
@@ -51,6 +54,8 @@ class Group:
     fields: tuple[tuple[str, Any], ...]
     adapt_when: str
     records: tuple[Record, ...]
+    label: str = ""
+    on_curve: bool = False
 
     @property
     def setting(self) -> tuple[str, str, str, str]:
@@ -69,34 +74,36 @@ class Group:
         return int(self.records[0]["run"]["stream"].get("every", 1)) > 1
 
     @property
-    def label(self) -> str:
-        """The method as tables show it."""
+    def series(self) -> str:
+        """The method and its fields, but for how many iterations it makes."""
+        return self._spelt([])
+
+    @property
+    def short(self) -> str:
+        """The method without how its rule is set, which other settings may share."""
+        if (most := self._whole("iterations")) is None:
+            return self.series
+        updates = f"{most} update{'s' if most > 1 else ''}"
+        return self._spelt([updates if self._fixed is not None else f"stopped, at most {most}"])
+
+    def _spelt(self, first: list[str]) -> str:
         preset = "" if self.preset == "recommended" or self.method == "source" else f" ({_preset(self)})"
         shown = [f"{k} {_short(v)}" for k, v in self.fields if not k.startswith("stop_") and k != "iterations"]
-        if (most := self._whole("iterations")) is not None:
-            shown.insert(
-                0,
-                f"{most} update{'s' if most > 1 else ''}"
-                if self.free_iterations is not None
-                else f"stopped, at most {most}",
-            )
-        shown += self.older
-        shown += ["only on a shift"] if self.adapt_when == "shift" else []
+        shown = first + shown + self.older + (["only on a shift"] if self.adapt_when == "shift" else [])
         return f"{self.method}{preset}{': ' if shown else ''}{', '.join(shown)}"
 
     @property
     def views(self) -> tuple[str, ...]:
         """What the predictions were the mean over, as the first record says."""
-        settings = self.records[0].get("session", {}).get("method", {})
-        views = settings.get("views")
+        views = self.settings.get("views")
         if isinstance(views, list):
             return tuple(views)
-        return ("plain", "mirror") if settings.get("mirror") else ("plain",)  # as older records say it
+        return ("plain", "mirror") if self.settings.get("mirror") else ("plain",)  # as older records say it
 
     @property
     def older(self) -> list[str]:
         """How the records predict otherwise than the preset does today, where the plan leaves that to the preset."""
-        settings = self.records[0].get("session", {}).get("method", {})
+        settings = self.settings
         if self.method not in METHODS:
             return []
         today, named, found = make(self.method, self.preset), dict(self.fields).keys(), []
@@ -110,13 +117,31 @@ class Group:
 
     @property
     def is_source(self) -> bool:
-        return self.method == "source"
+        """Whether it is the network as it came; with fields, such as views, it is a method like others."""
+        return self.method == "source" and not self.fields and self.adapt_when == "always"
+
+    @property
+    def ruled(self) -> bool:
+        """Whether the method has a rule that can end its iterations."""
+        known = describe_fields(METHODS[self.method]).keys() if self.method in METHODS else set()
+        return any(name.startswith("stop_") for name in known | self.settings.keys())
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All fields of the method as the first record has them; none in records of before they were recorded."""
+        found: Mapping[str, Any] = self.records[0].get("session", {}).get("method", {})
+        return found
 
     @property
     def free_iterations(self) -> int | None:
-        """Iterations per batch where the plan fixes them and switches early stopping off."""
+        """Iterations per batch of a point of a curve; None of what tables show on its own."""
+        return self._fixed if self.on_curve else None
+
+    @property
+    def _fixed(self) -> int | None:
+        """Iterations per batch where the plan sets them and nothing ends them early."""
         most, patience = self._whole("iterations"), self._whole("stop_patience")
-        free = most == 1 or (patience is not None and patience >= FREE_RUNNING)  # a single one cannot stop early
+        free = most == 1 or not self.ruled or (patience is not None and patience >= FREE_RUNNING)
         return most if free else None
 
     def _whole(self, field: str) -> int | None:
@@ -224,7 +249,24 @@ def group_records(records: Iterable[Record]) -> list[Group]:
         _group(tuple(found), place, network)
         for found, place, network in zip(gathered.values(), places, networks, strict=True)
     ]
-    return sorted(groups, key=_place)
+    return sorted(_labelled(groups), key=_place)
+
+
+def _labelled(groups: Sequence[Group]) -> list[Group]:
+    """The groups with labels that tell settings apart, and what is part of a curve marked as such."""
+    runs = Counter((group.setting, group.series) for group in groups if group.ruled and group._whole("iterations"))
+    marked = [replace(group, on_curve=group.ruled and runs[group.setting, group.series] > 1) for group in groups]
+    hidden: dict[str, set[str]] = {}
+    for group in marked:
+        hidden.setdefault(group.short, set()).update(dict(group.fields))
+    labels = told_apart([_told(group, hidden[group.short]) for group in marked], lambda spec: str(spec["label"]))
+    return [replace(group, label=label) for group, label in zip(marked, labels, strict=True)]
+
+
+def _told(group: Group, names: Iterable[str]) -> dict[str, Any]:
+    """What a setting is: its label and code of the user's own, and fields by name, as set or as in effect."""
+    code, given = group.records[0]["run"]["method"].get("code", ""), dict(group.fields)
+    return {"label": group.short, "code": code, **{name: given.get(name, group.settings.get(name)) for name in names}}
 
 
 def _group(records: tuple[Record, ...], where: str, network: str) -> Group:
@@ -267,8 +309,8 @@ def _network(model: Mapping[str, Any]) -> str:
 def _place(group: Group) -> tuple[Any, ...]:
     known = list(METHODS)
     method = known.index(group.method) if group.method in known else len(known)
-    ruled = group.free_iterations is None
-    return group.setting, method, group.preset != "recommended", ruled, group.free_iterations or 0, repr(group.fields)
+    ruled, fixed = group.free_iterations is None, group.free_iterations or 0
+    return group.setting, method, group.preset != "recommended", ruled, fixed, bool(group.fields), repr(group.fields)
 
 
 def source_of(group: Group, groups: Iterable[Group]) -> Group | None:

@@ -43,16 +43,21 @@ def curves(groups: Sequence[Group]) -> dict[str, str]:
 
 def by_iterations(
     groups: Sequence[Group],
-) -> dict[tuple[tuple[str, str, str, str], str], tuple[list[Group], Group | None, Group | None]]:
-    """(setting, method) → runs of fixed numbers of iterations in ascending order, the run that stops, the source."""
+) -> dict[tuple[tuple[str, str, str, str], str], tuple[list[Group], list[Group], Group | None]]:
+    """(setting, method) → runs of fixed numbers of iterations in ascending order, those that stop, the source.
+
+    A method has its other fields beside its name where there are several curves of it.
+    """
     free = [group for group in groups if group.free_iterations is not None]
     made = {}
-    for setting, method in dict.fromkeys((group.setting, group.method) for group in free):
-        kin = [group for group in groups if (group.setting, group.method) == (setting, method)]
+    for setting, method in dict.fromkeys((group.setting, group.series) for group in free):
+        kin = [group for group in groups if group.on_curve and (group.setting, group.series) == (setting, method)]
         points = [group for group in kin if group.free_iterations is not None]
         points.sort(key=lambda group: group.free_iterations or 0)
-        stopped = (group for group in kin if group.free_iterations is None and "iterations" in dict(group.fields))
-        made[setting, method] = points, next(stopped, None), source_of(points[0], groups)
+        stopped = [group for group in kin if group.free_iterations is None]
+        name = kin[0].method
+        others = {group.series for group in free if (group.setting, group.method) == (setting, name)} - {method}
+        made[setting, method if others else name] = points, stopped, source_of(points[0], groups)
     return made
 
 
@@ -82,7 +87,7 @@ def _gains(shown: Sequence[tuple[str, Any]]) -> str:
     return _svg(figure)
 
 
-def _curve(points: Sequence[Group], ruled: Group | None) -> str:
+def _curve(points: Sequence[Group], ruled: Sequence[Group]) -> str:
     pyplot = _pyplot()
     figure, left = pyplot.subplots(figsize=(WIDTH, 3.3))
     right = left.twinx()
@@ -95,10 +100,10 @@ def _curve(points: Sequence[Group], ruled: Group | None) -> str:
         if at:
             x, y = [steps[index] for index in at], [miou[index] for index in at]
             left.plot(x, y, "o", color=BLUE, markerfacecolor=fill, label=said)
-    if ruled is not None:
-        where = float(np.mean(ruled.per_image("iterations")))
+    for number, (group, made) in enumerate((group, made) for group in ruled if (made := group.per_image("iterations"))):
+        where, said = float(np.mean(made)), None if number else "early stopping"
         left.axvline(where, color=GREY, linestyle=":")
-        left.plot([where], [ruled.mean("mIoU")], "*", color="black", markersize=13, label="early stopping", zorder=5)
+        left.plot([where], [group.mean("mIoU")], "*", color="black", markersize=13, label=said, zorder=5)
     left.set_xlabel("iterations per batch")
     left.set_ylabel("mIoU in %", color=BLUE)
     right.set_ylabel("normalized cut", color=ORANGE)

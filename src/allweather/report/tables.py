@@ -92,8 +92,9 @@ def _result(group: Group, groups: Sequence[Group], official: bool) -> list[Cell]
     uncertain = group.mean("mUIoU")
     return [
         group.network, group.marked, group.mean("mIoU"), None if paired is None else f"{100 * paired.value:+.2f}",
-        None if paired is None else f"{100 * paired.low:+.2f} to {100 * paired.high:+.2f}",
-        f"{low:.1f} to {high:.1f}", group.official_miou if official else None, group.spread, len(group.records),
+        None if paired is None or np.isnan(paired.low) else f"{100 * paired.low:+.2f} to {100 * paired.high:+.2f}",
+        None if np.isnan(low) else f"{low:.1f} to {high:.1f}",
+        group.official_miou if official else None, group.spread, len(group.records),
         None if np.isnan(uncertain) else uncertain,
         f"{group.mean('calibration_error'):.3f}", group.mean("ncut"), cell(group.decisions),
         None if entry is None else entry.marked,

@@ -17,27 +17,34 @@ CLOSE = 1.0  # points of mIoU within which the rule counts as having found the b
 def verdicts(groups: Sequence[Group]) -> list[str]:
     """A paragraph for each curve that has a run which stops by the rule."""
     lines = []
-    for (setting, method), (points, ruled, source) in by_iterations(groups).items():
-        if ruled is None:
+    for (setting, method), (points, stopped, source) in by_iterations(groups).items():
+        if not stopped:
             lines.append(f"{method} on {setting[0]}: no run with the same cap stops by the rule, so nothing is said.")
-            continue
         curve = ([source] if source else []) + points
-        best = max(curve, key=lambda group: group.mean("mIoU"))
-        gap = best.mean("mIoU") - ruled.mean("mIoU")
-        steps = float(np.mean(ruled.per_image("iterations")))
-        within = "within" if gap <= CLOSE else "not within"
-        said = (
-            f"{method} on {setting[0]}, {setting[1]}: the rule stops after {steps:.1f} iterations on average at "
-            f"{ruled.mean('mIoU'):.2f}, {within} {CLOSE:g} point of the curve's best ({best.mean('mIoU'):.2f} at "
-            f"{best.free_iterations or 0}; the difference is {gap:.2f})."
-        )
-        lines.append(" ".join([said, _ends(ruled), _cause(curve, best, steps), _guarded(ruled)]).strip())
+        lines += [_verdict(method if len(stopped) == 1 else ruled.label, ruled, curve) for ruled in stopped]
     return lines
+
+
+def _verdict(method: str, ruled: Group, curve: Sequence[Group]) -> str:
+    made = ruled.per_image("iterations")
+    if not made:
+        where = f"{method} on {ruled.where}, {ruled.network}"
+        return f"{where}: its records do not say after how many iterations it stopped."
+    best, steps = max(curve, key=lambda group: group.mean("mIoU")), float(np.mean(made))
+    gap = best.mean("mIoU") - ruled.mean("mIoU")
+    within = "within" if gap <= CLOSE else "not within"
+    said = (
+        f"{method} on {ruled.where}, {ruled.network}: the rule stops after {steps:.1f} iterations on average at "
+        f"{ruled.mean('mIoU'):.2f}, {within} {CLOSE:g} point of the curve's best ({best.mean('mIoU'):.2f} at "
+        f"{best.free_iterations or 0}; the difference is {gap:.2f})."
+    )
+    return " ".join([said, _ends(ruled), _cause(curve, best, steps), _guarded(ruled)]).strip()
 
 
 def _ends(ruled: Group) -> str:
     """What ended the iterations, over all images."""
-    words = {"cap": "reached the cap", "plateau": "met the plateau", "rise": "saw the normalized cut rise"}
+    words = {"cap": "reached the cap", "plateau": "met the plateau", "rise": "saw the normalized cut rise",
+             "None": "with nothing said"}  # fmt: skip
     found = sum((stops_of(record) for record in ruled.records), Counter[str]())
     parts = [f"{count} {words.get(stop, stop)}" for stop, count in found.most_common()]
     return f"Of {found.total()} images, {', '.join(parts)}."
