@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it writes, what it says, its statuses, and every kind of bad input."""
 
 import hashlib
+import io
 import json
 import re
 import resource
@@ -19,7 +20,10 @@ import pytest
 import torch
 from command_line import ENVIRONMENT, MODEL, allweather, hear_interrupts, in_a_process, pixels
 from PIL import Image
+from rich.console import Console
+from rich.text import Text
 
+from allweather.app.console import table
 from allweather.classes import CITYSCAPES
 from allweather.data.scenes import render
 from allweather.models.catalogue import find_entry
@@ -414,6 +418,13 @@ name = "source"
 [[methods]]
 name = "norm"
 """
+
+
+def test_names_in_tables_are_no_markup() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table("cam [day]", ("class [wet]", "IoU"), [("lane [/]", Text("1.0", "bold")), ("[red]", "2.0")]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(name in shown for name in ("cam [day]", "class [wet]", "lane [/]", "[red]", "1.0"))
 
 
 def test_a_plan_makes_records_that_compare(frames: Path) -> None:

@@ -34,7 +34,7 @@ def compare(
     data.print(f"A: {plain(first)}\nB: {plain(second)}")
     settings = [(key, *map(str, values)) for key, values in found["settings"].items()]
     _show("settings that differ", ("setting", "A", "B"), settings, numbers_from=3)
-    figures = [(key, *map(_figure, values)) for key, values in found["figures"].items()]
+    figures = [(key, *(_figure(key, value) for value in values)) for key, values in found["figures"].items()]
     title = "figures; mIoU: official, over classes true or predicted; mIoU_truth: over classes in the truth"
     _show(title, ("figure", "A", "B", "difference"), figures)
     data.print(_paired(found["paired"]) if found["paired"] else UNPAIRED)
@@ -47,12 +47,14 @@ def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num
 
 def _paired(found: Mapping[str, Any]) -> str:
     low, high = found["interval"]
+    spread = "one frame alone, no interval" if low is None else f"{low:+.2f} to {high:+.2f} ({found['level']:.0%})"
     return (
-        f"paired over {found['images']} images: {found['mIoU']:+.2f} points of mIoU, {low:+.2f} to {high:+.2f} "
-        f"({found['level']:.0%}); both means over the {len(found['classes'])} classes in their truth: "
-        f"{', '.join(found['classes'])}"
+        f"paired over {found['images']} images: {found['mIoU']:+.2f} points of mIoU, {spread}; both means over the "
+        f"{len(found['classes'])} classes in their truth: {plain(', '.join(found['classes']))}"
     )
 
 
-def _figure(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+def _figure(name: str, value: Any) -> str:
+    """A percentage with two decimals, as tables have it; what is no percentage with five."""
+    digits = 2 if "IoU" in name or "accuracy" in name else 5
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)

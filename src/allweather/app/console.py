@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 from rich.table import Table
+from rich.text import Text
 
 from allweather import errors
 
@@ -70,14 +71,14 @@ def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
     typer.echo(spelt.encode(errors="backslashreplace").decode())  # names that are no UTF-8 are escaped
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> Table:
-    """A table whose columns from `numbers_from` on are aligned to the right."""
-    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], numbers_from: int = 1) -> Table:
+    """A table whose columns from `numbers_from` on are aligned to the right; names in it are shown as they are."""
+    made = Table(title=plain(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         justify: Literal["right", "left"] = "right" if index >= numbers_from else "left"
-        made.add_column(column, justify=justify, overflow="fold", no_wrap=index == 0)
+        made.add_column(plain(column), justify=justify, overflow="fold", no_wrap=index == 0)
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in row))
     return made
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import typer
 from PIL import Image, ImageDraw, ImageFont
+from rich.text import Text
 
 from allweather import methods
 from allweather.app.console import data, narration, plain, print_json, progress, rate, table
@@ -115,8 +116,8 @@ def show(figures: dict[str, dict[str, float]]) -> None:
     """The table, best figure of each weather in bold."""
     columns = [*CONDITIONS, "adverse"]
     best = {column: max(row[column] for row in figures.values()) for column in columns}
-    rows = [
-        (name, *(f"[bold]{row[c]:.1f}[/]" if row[c] == best[c] else f"{row[c]:.1f}" for c in columns))
+    rows: list[tuple[str | Text, ...]] = [
+        (name, *(Text(f"{row[c]:.1f}", "bold" if row[c] == best[c] else "") for c in columns))
         for name, row in figures.items()
     ]
     data.print(
