@@ -10,11 +10,12 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
@@ -245,11 +246,17 @@ def _module(place: Place, kind: Kind) -> ModuleType:
 
 
 def _run(path: Path, name: str) -> ModuleType:
-    """The module that a file makes; files beside it can be imported by it, after all that is installed."""
+    """The module that a file makes; files beside it can be imported by it, after all that is installed.
+
+    Raises:
+        SettingsError: where it imports one of those and would get another file of that name.
+    """
     spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
     assert spec is not None and spec.loader is not None
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
+    for imported in _imported(path, set()):
+        _check_beside(path, imported)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
@@ -257,6 +264,40 @@ def _run(path: Path, name: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _imported(path: Path, seen: set[Path]) -> set[str]:
+    """Modules that a file, or one beside it that it imports, imports by name and that lie beside it."""
+    if path in seen or path.suffix != ".py":
+        return set()
+    seen.add(path)
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (OSError, SyntaxError, ValueError):  # said better when it runs
+        return set()
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    there = {name.partition(".")[0]: _beside(path, name.partition(".")[0]) for name in names}
+    found = {name: place for name, place in there.items() if place and name not in sys.stdlib_module_names}
+    return set(found).union(*(_imported(place, seen) for place in found.values()))
+
+
+def _beside(path: Path, name: str) -> Path | None:
+    places = (path.parent / f"{name}.py", path.parent / name / "__init__.py")
+    return next((place for place in places if place.is_file()), None)
+
+
+def _check_beside(path: Path, name: str) -> None:
+    """Refuses a file that would import another module of this name than the one beside it."""
+    found = None
+    with suppress(ImportError, ValueError):  # of a module that was made by hand
+        found = getattr(sys.modules.get(name), "__file__", None) or getattr(find_spec(name), "origin", None)
+    if not found or Path(found).resolve().is_relative_to(path.parent):
+        return
+    raise SettingsError(
+        f"{path.name} imports {name}, which lies beside it as {_beside(path, name)}, and {found} would be imported in "
+        "its place. Rename one of them."
+    )
 
 
 class _Loader(SourceFileLoader):
@@ -282,7 +323,7 @@ def _read(path: Path) -> bytes:
 
 def _importable(module: str) -> bool:
     try:
-        return importlib.util.find_spec(module.partition(".")[0]) is not None
+        return find_spec(module.partition(".")[0]) is not None
     except ValueError:  # a module that was made by hand
         return True
 
