@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_model
 from torch import nn
 
 import allweather as aw
@@ -252,3 +252,129 @@ def test_the_wrong_thing_gets_the_call_that_works(call: Any, given: Any, said: s
     with pytest.raises(AllWeatherError) as caught:
         call(given)
     assert said in str(caught.value)
+
+
+def test_a_file_never_runs_with_the_helper_of_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from torch import nn\nfrom helper_blocks import make\n\ndef build():\n    return make()\n"
+    helper = "from torch import nn\n\ndef make():\n    return nn.Conv2d(3, {}, 1)\n"
+    for folder, width in (("first", 19), ("second", 19)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(text)
+        (tmp_path / folder / "helper_blocks.py").write_text(helper.format(width))
+    aw.load_model(f"{tmp_path}/first/net.py:build")
+    with pytest.raises(SettingsError, match=r"net\.py imports helper_blocks, which lies beside it as .*second.*, and "):
+        aw.load_model(f"{tmp_path}/second/net.py:build")
+    monkeypatch.delitem(sys.modules, "helper_blocks")
+    monkeypatch.syspath_prepend(str(tmp_path / "first"))  # as the current folder is
+    with pytest.raises(SettingsError, match=r"first/helper_blocks\.py would be imported in its place\. Rename one"):
+        aw.load_model(f"{tmp_path}/second/net.py:build")
+    assert aw.load_model(f"{tmp_path}/first/net.py:build")
+
+
+TYPED = """
+from __future__ import annotations
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+from torch import nn as torch_nn
+if TYPE_CHECKING:
+    from torch import nn
+
+class Kind(Enum):
+    small = 4
+
+def build(
+    width: int = 4, checkpoint: Optional[Path] = Path("best.pth"), stages: list[str] | None = None, kind: Kind = None,
+    table: dict | None = None, count: Annotated[int, "many"] = 3, mixed: Path | int = 1, other: nn.Module = None,
+    window=(512, 1024), rates=[6, 12], anything: Any = None,
+) -> nn.Module:
+    given = dict(locals())
+    net = torch_nn.Conv2d(3, 19, 1)
+    net.given = given
+    return net
+
+def odd(sides=(1, "a")): return build()
+def lazy(): return torch_nn.LazyConv2d(19, 1)
+
+class Extra(torch_nn.Conv2d):
+    def get_extra_state(self): return {"version": 1}
+    def set_extra_state(self, state): pass
+
+def extra(): return Extra(3, 19, 1)
+
+class Tied(torch_nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch_nn.Conv2d(3, 19, 1), torch_nn.Conv2d(3, 19, 1)
+        self.b.weight = self.a.weight
+        self.register_buffer("mask", torch_nn.Transformer.generate_square_subsequent_mask(4))
+    def forward(self, images): return self.a(images) + self.b(images)
+"""
+
+
+@pytest.fixture
+def typed(tmp_path: Path) -> str:
+    (tmp_path / "typed.py").write_text(TYPED)
+    return f"{tmp_path}/typed.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("checkpoint", "none", None), ("checkpoint", "a.pth", Path("a.pth")), ("stages", "none", None),
+        ("stages", "a,b", ["a", "b"]), ("mixed", "3", 3), ("count", "9007199254740993", 9007199254740993),
+        ("window", "256,512", (256, 512)), ("rates", [3, 6], [3, 6]), ("rates", "3,6", [3, 6]),
+        ("table", {"a": 1}, {"a": 1}), ("anything", 5, 5), ("width", 2**70, 2**70),
+    ],
+)  # fmt: skip
+def test_values_are_what_annotations_and_defaults_say(typed: str, name: str, value: Any, expected: Any) -> None:
+    given = aw.load_model(f"{typed}:build", arguments={name: value}).network.given[name]
+    assert given == expected and type(given) is type(expected)
+
+
+def test_an_enum_s_member_is_one(typed: str) -> None:
+    model = aw.load_model(f"{typed}:build", arguments={"kind": "small"})
+    kind = model.network.given["kind"]
+    assert aw.load_model(f"{typed}:build", arguments={"kind": kind}).network.given["kind"] is kind
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("build", {"other": "x"}, r"the annotation of other, nn\.Module, cannot be read .*Import what it names"),
+        ("build", {"anything": "x"}, "expected"),
+        ("odd", {"sides": "1,2"}, r"does not say what sides is\. Annotate it, such as sides: tuple\[int, \.\.\.\]"),
+        ("lazy", {}, "whose weight has no shape yet. Call the network once on an image"),
+    ],
+)
+def test_annotations_and_networks_that_cannot_be_used_are_named(
+    typed: str, name: str, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(AllWeatherError, match=said):
+        aw.load_model(f"{typed}:{name}", arguments=arguments)
+
+
+def test_state_of_a_module_s_own_kind_is_the_factory_s(typed: str, tmp_path: Path) -> None:
+    model = aw.load_model(f"{typed}:extra")
+    torch.save({"weight": torch.zeros(19, 3, 1, 1), "bias": torch.zeros(19)}, tmp_path / "w.pth")
+    with pytest.raises(NetworkError, match="_extra_state is dict, no tensor, and a checkpoint is data"):
+        aw.load_model(f"{typed}:extra", weights=tmp_path / "w.pth")
+    assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 19, 8, 8)
+
+
+def test_shared_tensors_under_one_name_and_masks_of_infinity_load(typed: str, tmp_path: Path) -> None:
+    source = aw.load_model(f"{typed}:Tied").network
+    save_model(source, str(tmp_path / "tied.safetensors"))
+    assert len(load_file(tmp_path / "tied.safetensors")) == len(source.state_dict()) - 1
+    loaded = aw.load_model(f"{typed}:Tied", weights=tmp_path / "tied.safetensors").network
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in source.state_dict().items())
+    broken = source.state_dict()
+    broken["mask"] = torch.full((4, 4), -torch.inf)
+    torch.save(broken, tmp_path / "broken.pth")
+    with pytest.raises(CheckpointError, match="mask holds NaN or infinite values"):
+        aw.load_model(f"{typed}:Tied", weights=tmp_path / "broken.pth")
+
+
+def test_one_class_is_no_choice() -> None:
+    with pytest.raises(NetworkError, match="expected logits of two classes at least, got 'yard' of 1"):
+        aw.Segmenter.wrap(nn.Conv2d(3, 1, 1), classes=aw.ClassSet("yard", ("track",)))

@@ -94,6 +94,21 @@ def test_the_orientation_of_a_pil_image_is_followed() -> None:
     assert as_images(image)[0].shape == (1, 3, 6, 4)
 
 
+@pytest.mark.parametrize("turn", [3, 6])
+def test_a_tiff_is_turned_once_however_it_comes(tmp_path: Path, turn: int) -> None:
+    image = Image.fromarray(BYTES)
+    exif = image.getexif()
+    exif[0x0112] = turn
+    image.save(tmp_path / "a.tif", exif=exif)
+    with Image.open(tmp_path / "a.tif") as opened:
+        assert torch.equal(as_images(opened)[0], as_images(tmp_path / "a.tif")[0])
+    (tmp_path / "b.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-40])
+    with Image.open(tmp_path / "a.tif") as opened:
+        opened.fp.close()  # type: ignore[union-attr]
+        with pytest.raises(ImageError, match="the picture: not a readable image"):
+            as_images(opened)
+
+
 UNIT = torch.from_numpy(FLOATS)
 REFUSED = {
     "floats in 0..255": (UNIT * 255, r"0\.\.255.*divide by 255"),

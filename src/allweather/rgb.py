@@ -60,9 +60,13 @@ def rgb_of(image: Image.Image, name: str = "the picture") -> Image.Image:
     """Any PIL image as 8-bit RGB, upright; itself where it is that already.
 
     Raises:
-        ImageError: for numbers of unknown range: floats that are not in [0, 1], and integers of more than 16 bits;
-            `name` is for the message.
+        ImageError: for numbers of unknown range: floats that are not in [0, 1], and integers of more than 16 bits; and
+            for a file that cannot be decoded. `name` is for the message.
     """
+    try:
+        image.load()  # which turns a TIFF upright by itself
+    except DAMAGE as error:
+        raise ImageError(f"{name}: not a readable image ({first_line(error)}).") from error
     _check_depth(image, name)
     turn = TURNS.get(_orientation(image))
     image = image if turn is None else image.transpose(turn)

@@ -6,7 +6,7 @@ from math import inf, isfinite, isnan
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from allweather.errors import SettingsError
 
@@ -31,10 +31,9 @@ def parse_value(where: str, value: Any, kind: Any) -> Any:
     Raises:
         SettingsError: when the type does not allow it.
     """
-    for option in sorted(alternatives(kind), key=lambda option: option is str):  # what else it may be comes first
-        parsed = _try(value, option)
-        if parsed is not _NO:
-            return parsed
+    parsed = _first(value, kind)
+    if parsed is not _NO:
+        return parsed
     raise SettingsError(f"{where}: expected {spell_type(kind)}, got {value!r}.")
 
 
@@ -48,7 +47,8 @@ def spell_type(kind: Any, *, ready: bool = False) -> str:
 
 
 def alternatives(kind: Any) -> tuple[Any, ...]:
-    """The types of a union, or the one type."""
+    """The types of a union, or the one type, without what `Annotated` says of it."""
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
@@ -138,7 +138,7 @@ def _try(value: Any, kind: Any) -> Any:
     if get_origin(kind) is Literal:
         return next((choice for choice in get_args(kind) if str(choice) == str(value)), _NO)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind.__members__.get(str(value), _NO)
+        return value if isinstance(value, kind) else kind.__members__.get(str(value), _NO)
     if get_origin(kind) is Callable:
         return value if callable(value) else _NO
     if kind in _LISTS or get_origin(kind) in _LISTS:
@@ -147,7 +147,10 @@ def _try(value: Any, kind: Any) -> Any:
         return {"true": True, "false": False}.get(str(value).lower(), _NO)
     if kind in (str, Path):
         return kind(value) if isinstance(value, str | Path) else _NO
-    return _number(value, kind) if kind in (int, float) else _NO
+    if kind in (int, float):
+        return _number(value, kind)
+    made = object if kind is Any else get_origin(kind) or kind  # a ready value of a type that text cannot give
+    return value if isinstance(made, type) and isinstance(value, made) and not isinstance(value, str) else _NO
 
 
 def _number(value: Any, kind: type[int] | type[float]) -> Any:
@@ -157,14 +160,14 @@ def _number(value: Any, kind: type[int] | type[float]) -> Any:
         number = kind(value)
     except (TypeError, ValueError, OverflowError):
         return _NO
-    return number if not isnan(number) and (kind is not int or float(value) == number) else _NO
+    return number if not isnan(number) and (kind is float or isinstance(value, str) or number == value) else _NO
 
 
 def _several(value: Any, kind: Any) -> Any:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
         return _NO
-    made, items = get_origin(kind) or kind, get_args(kind) or (str, ...)
+    made, items = get_origin(kind) or kind, get_args(kind) or (str if isinstance(value, str) else Any, ...)
     repeated = made is list or items[-1] is Ellipsis
     kinds = [items[0]] * len(parts) if repeated else list(items)
     if len(kinds) != len(parts):
@@ -176,5 +179,15 @@ def _several(value: Any, kind: Any) -> Any:
 
 
 def _first(value: Any, kind: Any) -> Any:
-    tried = (_try(value, option) for option in sorted(alternatives(kind), key=lambda option: option is str))
+    """`value` as the first type of a union that allows it, those that any text is of last."""
+    tried = (_try(value, option) for option in sorted(alternatives(kind), key=_takes_text))
     return next((parsed for parsed in tried if parsed is not _NO), _NO)
+
+
+def _takes_text(kind: Any) -> int:
+    """0 for none, which is one word; 1 where a text must fit; 2 for paths and several texts; 3 for text."""
+    if kind in (NoneType, str):
+        return 0 if kind is NoneType else 3
+    several = kind in _LISTS or get_origin(kind) in _LISTS
+    items = (get_args(kind) or (str,)) if several else (kind,)
+    return 2 if any(option in (str, Path) for item in items for option in alternatives(item)) else 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import AllWeatherError, NetworkError, RandomWeightsWarning, SettingsError, unknown
@@ -83,8 +84,8 @@ def parse_arguments(label: str, maker: Callable[..., Any], arguments: Mapping[st
         SettingsError: for one that it does not take, one that is missing, or a value that its type does not allow.
     """
     try:
-        known = inspect.signature(maker, eval_str=True).parameters.values()
-    except (TypeError, ValueError, NameError) as error:
+        known = inspect.signature(maker).parameters.values()
+    except (TypeError, ValueError) as error:
         raise NetworkError(f"{label}: its signature cannot be read ({error}). Wrap it in a plain function.") from error
     named = {p.name: p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     for name in arguments:
@@ -92,10 +93,13 @@ def parse_arguments(label: str, maker: Callable[..., Any], arguments: Mapping[st
             raise unknown(f"argument of {label}", name, named)
     missing = [name for name, p in named.items() if p.default is p.empty and name not in arguments]
     if missing:
-        wanted = ", ".join(f"{name} ({_spell(named[name])})" for name in missing)
+        wanted = ", ".join(f"{name} ({_spell(label, maker, named[name])})" for name in missing)
         example = f"--model-arg {missing[0]}=VALUE"
         raise SettingsError(f"{label} needs {wanted}. Give it, on the command line as {example}.")
-    return {name: parse_value(f"{label} {name}", value, _type(label, named[name])) for name, value in arguments.items()}
+    return {
+        name: parse_value(f"{label} {name}", value, _type(label, maker, named[name]))
+        for name, value in arguments.items()
+    }
 
 
 def list_own() -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -139,7 +143,13 @@ def _segmenter(label: str, made: Any, classes: ClassSet | None, mean: Triple | N
 
 
 def _check_values(label: str, model: Segmenter) -> None:
-    """Refuses a network on the meta device, which a checkpoint would not fill either."""
+    """Refuses a network on the meta device, which a checkpoint would not fill either, and one that is not made yet."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise NetworkError(
+                f"{label} gives a network whose {name.removeprefix('network.')} has no shape yet. Call the network "
+                "once on an image, in what makes it."
+            )
     empty = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     if empty:
         raise NetworkError(
@@ -159,20 +169,48 @@ def _digest(model: Segmenter) -> str:
     """sha256 of the network's parameters and buffers."""
     found = hashlib.sha256()
     for name, tensor in model.network.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):  # state of a module's own kind
+            continue
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
-def _type(label: str, parameter: inspect.Parameter) -> Any:
+def _type(label: str, maker: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     if parameter.annotation is not parameter.empty:
-        return parameter.annotation
-    if parameter.default is parameter.empty or parameter.default is None:
+        return _annotation(label, maker, parameter)
+    default = parameter.default
+    items = {type(item) for item in default} if isinstance(default, tuple | list) else {type(default)}
+    if default in (parameter.empty, None) or len(items) != 1:
         raise SettingsError(
-            f"{label} does not say what {parameter.name} is. Annotate it, such as {parameter.name}: int."
+            f"{label} does not say what {parameter.name} is. Annotate it, such as {parameter.name}: "
+            f"{'tuple[int, ...]' if isinstance(default, tuple | list) else 'int'}."
         )
-    return type(parameter.default)
+    (item,) = items
+    if isinstance(default, list):
+        return list.__class_getitem__(item)
+    return tuple.__class_getitem__((item, ...)) if isinstance(default, tuple) else item
 
 
-def _spell(parameter: inspect.Parameter) -> str:
-    return "not annotated" if parameter.annotation is parameter.empty else spell_type(parameter.annotation)
+def _annotation(label: str, maker: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """An annotation, as text too: of one argument alone, for others may name what only type checkers import."""
+    if not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    made = inspect.unwrap(vars(maker).get("__init__", maker) if isinstance(maker, type) else maker)
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"it": parameter.annotation}
+    try:
+        return inspect.get_annotations(holder, globals=getattr(made, "__globals__", {}), eval_str=True)["it"]
+    except (AttributeError, NameError, SyntaxError, TypeError) as error:
+        raise NetworkError(
+            f"{label}: the annotation of {parameter.name}, {parameter.annotation}, cannot be read ({error}). Import "
+            "what it names where the file runs."
+        ) from error
+
+
+def _spell(label: str, maker: Callable[..., Any], parameter: inspect.Parameter) -> str:
+    if parameter.annotation is parameter.empty:
+        return "not annotated"
+    return spell_type(_annotation(label, maker, parameter))

@@ -181,7 +181,8 @@ class Segmenter(nn.Module):
             probabilities are refused at the first call.
 
     Raises:
-        NetworkError: for classes that are no `ClassSet`, and a network that is none, or a Segmenter already.
+        NetworkError: for classes that are no `ClassSet` or fewer than two, and a network that is none, or a Segmenter
+            already.
     """
 
     def __init__(
@@ -206,6 +207,11 @@ class Segmenter(nn.Module):
         if not isinstance(classes, ClassSet):
             raise NetworkError(
                 f"{name}: expected classes as a ClassSet, such as allweather.CITYSCAPES, got {classes!r:.80}."
+            )
+        if len(classes) < 2:
+            raise NetworkError(
+                f"{name}: expected logits of two classes at least, got '{classes.name}' of {len(classes)}: with one, "
+                "every pixel is of it. A network of foreground alone can give two logits, 0 and its own."
             )
         self.network = network
         self.window = window
