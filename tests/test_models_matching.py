@@ -170,6 +170,10 @@ def test_two_complete_sets_are_refused_by_name(content: dict[str, Any], places: 
         ({**under("model.", small()), "discriminator.weight": ONE}, r"0 keys missing .* 1 unexpected \(first: discrim"),
         ({**under("model.", small()), "model.aux.weight": ONE}, r"1 unexpected \(first: aux.weight"),
         ({**small(), "head.weight": HUNDRED, **under("model.", small()), "junk.weight": ONE}, r"unexpected \(first: b"),
+        (
+            {**small(), "body.ema.conv1x1.weight": torch.ones(4, 4)},
+            r"1 unexpected \(first: body.ema.conv1x1.weight",
+        ),  # a layer
         ({k: v for k, v in under("a.b.", small()).items() if "head" not in k}, r"2 keys missing \(first: head.weight"),
         (
             {**inside("model", small()), **inside("net", small(9)), "head.weight": small()["head.weight"]},

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError, CheckpointError
+from allweather.errors import AllWeatherError, CheckpointError, NetworkError
 from allweather.finite import all_finite
 from allweather.models.matching import (
     Stored,
@@ -79,9 +79,12 @@ def fitting_tensors(
             the message names the first missing and unexpected keys.
     """
     digest = check_digest(path, sha256)
-    stored, expected = _stored(path), network.state_dict()
+    stored, expected = _stored(path), _tensors(network, name)
     sets, nearest = complete_sets(stored, expected)
     whence: tuple[str, str] | None = None
+    shared = {} if sets else _shared(expected, stored)
+    if shared:  # safetensors keeps tensors that several names share under one of them
+        sets, nearest = complete_sets(stored, {key: value for key, value in expected.items() if key not in shared})
     if not sets and translate:
         tensors, whence = unwrapped(stored)
         stored = [Stored((), key, value) for key, value in translate(tensors).items()]
@@ -91,9 +94,41 @@ def fitting_tensors(
     chosen = _chosen(sets, expected, path, name)
     dropped = _dropped(chosen, sets, stored, tuple(drop), path, name)
     kept = {key: one.value for key, one in chosen.tensors.items()}
+    kept |= {key: kept[other] for key, other in shared.items() if other in kept}
     _compare(kept, expected, path, name)
     nesting, prefix = whence or _whence(chosen)
     return kept, Provenance(path.name, digest, nesting, prefix, dropped)
+
+
+def _tensors(network: nn.Module, name: str) -> dict[str, Tensor]:
+    """The network's parameters and buffers by key.
+
+    Raises:
+        NetworkError: where its state is more than tensors.
+    """
+    found: dict[str, Tensor] = network.state_dict()
+    for key, value in found.items():
+        if not isinstance(value, Tensor):
+            raise NetworkError(
+                f"{name}: {key} is {type(value).__name__}, no tensor, and a checkpoint is data. Load such weights in "
+                "what makes the network, with load_state_dict."
+            )
+    return found
+
+
+def _shared(expected: Mapping[str, Tensor], stored: list[Stored]) -> dict[str, str]:
+    """Names that share their tensor with another of the network and are not in the file, each with one that is."""
+    there = {one.key for one in stored}
+    found: dict[tuple[int, torch.Size], str] = {}
+    named = {key: any(name == key or name.endswith(f".{key}") for name in there) for key in expected}
+    for key, value in expected.items():
+        if named[key] and not value.is_meta and value.numel():
+            found.setdefault((value.data_ptr(), value.shape), key)
+    return {
+        key: found[place]
+        for key, value in expected.items()
+        if not named[key] and (place := (value.data_ptr() if not value.is_meta else 0, value.shape)) in found
+    }
 
 
 def taken_tensors(network: nn.Module, path: Path, *, name: str) -> dict[str, Tensor]:
@@ -102,7 +137,7 @@ def taken_tensors(network: nn.Module, path: Path, *, name: str) -> dict[str, Ten
     Raises:
         AllWeatherError: as `fitting_tensors`.
     """
-    stored, expected = _stored(path), network.state_dict()
+    stored, expected = _stored(path), _tensors(network, name)
     sets, _ = complete_sets(stored, expected)
     if not sets:  # under a publisher's names, which the network's library translates
         return unwrapped(stored)[0]
@@ -184,7 +219,7 @@ def _dropped(
     dropped = [
         key
         for key, one in beside.items()
-        if _matches(key, patterns) or only_for_training(key, one) or _is_copy(one, chosen, sets)
+        if _matches(key, patterns) or only_for_training(key, one, chosen.tensors) or _is_copy(one, chosen, sets)
     ]
     if unexpected := [key for key in beside if key not in dropped]:
         raise _differing_keys([], unexpected, path, name)
@@ -242,15 +277,23 @@ def _compare(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: 
     if differing:
         raise CheckpointError(f"{path}: {_shapes(differing, found, expected, name)}")
     for key, value in found.items():
-        _check_numbers(key, value, expected[key].dtype, path)
+        _check_numbers(key, value, expected[key], path)
 
 
-def _check_numbers(key: str, value: Tensor, wanted: torch.dtype, path: Path) -> None:
+def _as_infinite(value: Tensor, own: Tensor) -> bool:
+    """Whether the infinite numbers are the network's own by design, as in the mask of an attention; NaN never is."""
+    if own.is_meta or value.isnan().any():
+        return False
+    return torch.equal(value.isposinf(), own.isposinf()) and torch.equal(value.isneginf(), own.isneginf())
+
+
+def _check_numbers(key: str, value: Tensor, own: Tensor, path: Path) -> None:
+    wanted = own.dtype
     plain = value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
     if not plain or (value.dtype not in _DTYPES if wanted.is_floating_point else value.is_floating_point()):
         kind = value.dtype if plain else f"{value.dtype}, {value.layout}, on {value.device.type}"
         raise CheckpointError(f"{path}: {key} is {kind}; expected a dense tensor that fits {wanted}. Convert it first.")
-    if wanted.is_floating_point and not all_finite(value.to(wanted)):
+    if wanted.is_floating_point and not all_finite(value.to(own.dtype)) and not _as_infinite(value, own):
         raise CheckpointError(f"{path}: {key} holds NaN or infinite values; the checkpoint is damaged.")
 
 

@@ -120,11 +120,27 @@ def leftovers(chosen: Weights, stored: list[Stored]) -> dict[str, Stored]:
     return {_name(one, chosen): one for one in stored if one.trail in trails and id(one) not in used}
 
 
-def only_for_training(name: str, one: Stored) -> bool:
-    """Whether a tensor beside the network's is a loss's, a moving average's or a counter's."""
+def only_for_training(name: str, one: Stored, expected: Iterable[str]) -> bool:
+    """Whether a tensor beside the network's is a loss's, a moving average's or a counter's.
+
+    A layer may bear the word for an average, as efficient multi-scale attention does: averages are of the network's own
+    tensors.
+
+    Args:
+        expected: the network's keys.
+    """
     words = name.split(".")
-    counts = words[-1] in COUNTERS and one.value.numel() == 1
-    return counts or any(AVERAGE.search(word) or TRAINING.search(word) for word in words)
+    if (words[-1] in COUNTERS and one.value.numel() == 1) or any(TRAINING.search(word) for word in words):
+        return True
+    if not any(AVERAGE.search(word) for word in words):
+        return False
+    rest = [word for word in words if not AVERAGE.search(word)]
+    return one.value.numel() == 1 or _bare(rest) in {_bare(key.split(".")) for key in expected}
+
+
+def _bare(words: Iterable[str]) -> str:
+    """A key without wrappers' words and dots, which some averages leave out."""
+    return "".join(word for word in words if word not in NEUTRAL)
 
 
 def unwrapped(stored: list[Stored]) -> tuple[dict[str, Tensor], tuple[str, str]]:
@@ -133,7 +149,8 @@ def unwrapped(stored: list[Stored]) -> tuple[dict[str, Tensor], tuple[str, str]]
     for one in stored:
         trails[one.trail].append(one)
     trail = min(trails, key=lambda trail: (rank(trail), -len(trails[trail])))
-    kept = [one for one in trails[trail] if not only_for_training(one.key, one)] or trails[trail]
+    plain = [one.key for one in trails[trail] if not any(AVERAGE.search(word) for word in one.key.split("."))]
+    kept = [one for one in trails[trail] if not only_for_training(one.key, one, plain)] or trails[trail]
     names = {_cut(one.key, frozenset(MARKERS)): one for one in kept}
     names = names if len(names) == len(kept) else {one.key: one for one in kept}
     head = _neutral_words(names)
