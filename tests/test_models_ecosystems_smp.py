@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from allweather import AllWeatherError, Segmenter, load_model
 from allweather.classes import CITYSCAPES, numbered
+from allweather.errors import NetworkError
 from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD
 
 library = pytest.importorskip("segmentation_models_pytorch")
@@ -82,6 +83,37 @@ def test_weights_of_a_file_go_into_a_repositorys_configuration(tmp_path: Path, p
     assert model.provenance.file == "mine.pth"
     with torch.no_grad():
         assert torch.equal(model(IMAGE), network(model.preprocessing.apply(IMAGE)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"classes": 1}, "expected logits of two classes at least, got .* of 1"),
+        ({"activation": "sigmoid"}, "ends in the activation 'sigmoid'; expected logits of classes that exclude"),
+        ({"in_channels": 4}, "takes 4 channels; expected a network of RGB pictures, 3"),
+    ],
+)
+def test_networks_of_something_else_than_classes_of_pictures_are_refused(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    saved(tmp_path, **settings)
+    with pytest.raises(NetworkError, match=said):
+        load_model(f"smp:{tmp_path}")
+
+
+def test_a_softmax_at_the_end_is_known_and_other_trainings_are_warned_of(tmp_path: Path) -> None:
+    network = saved(tmp_path, activation="softmax2d")
+    model = load_model(f"smp:{tmp_path}", classes=CITYSCAPES)
+    with torch.no_grad():
+        torch.testing.assert_close(model(IMAGE).softmax(1), network(model.preprocessing.apply(IMAGE)).softmax(1))
+    config = json.loads((tmp_path / "config.json").read_text())
+    for trained, mean in (("advprop", 0.5), ("exotic", IMAGENET_MEAN[0])):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "encoder_weights": trained}))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert load_model(f"smp:{tmp_path}", classes=CITYSCAPES).preprocessing.mean[0] == mean
+        told = [str(warning.message) for warning in caught if "taken for ImageNet's" in str(warning.message)]
+        assert bool(told) == (trained == "exotic")
 
 
 NORMALIZE = {"name": "Normalize", "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "max_pixel_value": 255.0}

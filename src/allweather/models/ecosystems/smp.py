@@ -17,6 +17,7 @@ from allweather.models.segmenter import Preprocessing, Segmenter
 
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 DUAL_PATH = {"mean": (124 / 255, 117 / 255, 104 / 255), "std": (1 / (0.0167 * 255),) * 3}
+ON_IMAGENET = ("imagenet", "imagenet+5k", "noisy-student", "ssl", "swsl", "instagram")  # weights on its pixel values
 OTHER_INPUTS = {"inception": HALVES, "xception": HALVES, "dpn": DUAL_PATH}  # encoders not trained on ImageNet's values
 
 
@@ -50,9 +51,11 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     if own:
         classes = classes or CITYSCAPES
         network = _build(library, architecture, encoder, len(classes), name)
+        probabilities = False
         values: dict[str, Any] = _encoder_values(library, encoder, "imagenet")
     else:
         config = _config(library, name)
+        probabilities = _gives_probabilities(config, label)
         classes = _classes(config, classes, label)
         network = _pretrained(library, config, name, weights)
         values = pixel_values(_file(name, "albumentations_config_eval.json"), label) or _encoder_values(
@@ -64,6 +67,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         classes=classes,
         preprocessing=Preprocessing(**values, size_multiple=stride),
         name=label,
+        probabilities=probabilities,
     ).eval()
     if weights is not None:
         model.provenance = load_weights(network, weights, name=label)
@@ -161,10 +165,28 @@ def _classes(config: dict[str, Any], wanted: ClassSet | None, label: str) -> Cla
     return wanted or numbered(tuple(f"class {index}" for index in range(count)))
 
 
+def _gives_probabilities(config: dict[str, Any], label: str) -> bool:
+    """Whether the network ends in a softmax.
+
+    Raises:
+        NetworkError: for another activation or number of channels than a network of pictures and classes has.
+    """
+    if config.get("in_channels", 3) != 3:
+        raise NetworkError(f"{label} takes {config['in_channels']} channels; expected a network of RGB pictures, 3.")
+    activation = config.get("activation")
+    if activation not in (None, "identity", "logsoftmax", "softmax", "softmax2d"):
+        raise NetworkError(
+            f"{label} ends in the activation {activation!r}; expected logits of classes that exclude each other, or "
+            "their softmax. Set activation to null in its config.json where it was trained on those."
+        )
+    return activation in ("softmax", "softmax2d")
+
+
 def _encoder_values(library: Any, encoder: str, pretrained: str) -> dict[str, Any]:
     """How the encoder's own training made pixel values: what timm knows, what smp's hub says, or ImageNet's.
 
-    smp keeps its encoders' settings on the hub; they are read where they are in the cache, and not fetched.
+    smp keeps its encoders' settings on the hub; they are read where they are in the cache, and not fetched. Weights of
+    a training that is not known here are warned of.
     """
     if encoder.startswith("tu-"):
         config = optional("timm", "smp").get_pretrained_cfg(encoder.removeprefix("tu-"), allow_unregistered=True)
@@ -181,7 +203,14 @@ def _encoder_values(library: Any, encoder: str, pretrained: str) -> dict[str, An
             "value_range": float(found["input_range"][1]),
             "bgr": found["input_space"] == "BGR",
         }
-    return next((values for part, values in OTHER_INPUTS.items() if encoder.startswith(part)), {})
+    found = HALVES if pretrained == "advprop" else {}
+    if not found and pretrained not in ON_IMAGENET:
+        warnings.warn(
+            f"smp: how {encoder}'s weights '{pretrained}' were trained is not known here; pixel values are taken for "
+            "ImageNet's. Fetch the encoder once with segmentation_models_pytorch, which says it in the hub's cache",
+            stacklevel=4,
+        )
+    return next((values for part, values in OTHER_INPUTS.items() if encoder.startswith(part)), found)
 
 
 def _stride(network: Any) -> int:
