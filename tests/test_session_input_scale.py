@@ -2,16 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from command_line import MODEL, allweather
 from PIL import Image
-from tiny import CLASSES, frames
+from tiny import CLASSES, frames, tiny
 from torch import Tensor, nn
 
 import allweather as aw
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, NetworkError
 from allweather.session.input_scale import FRAMES
 
 
@@ -40,6 +41,23 @@ def test_no_picture_is_no_advice() -> None:
     model = aw.Segmenter.wrap(Surer(1), classes=CLASSES)
     with pytest.raises(AllWeatherError, match="at least one picture to choose a scale by"):
         aw.advise_scale(model, [])
+
+
+def test_the_network_is_left_as_it_is() -> None:
+    model = tiny("batchnorm")  # a fresh Segmenter trains itself, and what it wraps does not
+    model.train()
+    model.network.eval()
+    model.network.head.train()  # type: ignore[union-attr]
+    modes, values = [m.training for m in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}
+    aw.advise_scale(model, frames(2))
+    assert [m.training for m in model.modules()] == modes
+    assert all(torch.equal(value, values[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("given", "said"), [(nn.Conv2d(3, 3, 1), "the network itself"), ("demo:x", "a str itself")])
+def test_anything_but_a_segmenter_is_refused(given: Any, said: str) -> None:
+    with pytest.raises(NetworkError, match=f"advise_scale: expected a Segmenter, got {said}. Call advise_scale"):
+        aw.advise_scale(given, frames(1))
 
 
 @pytest.fixture

@@ -15,6 +15,25 @@ from allweather.session.shift import Shift
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1  # seeds that torch's generators take
 
 
+def check_model(model: Any, asker: str, call: str) -> Segmenter:
+    """The segmenter.
+
+    Args:
+        asker: the name of what it was given to.
+        call: how that is called with a network of one's own, `{}` for the segmenter.
+
+    Raises:
+        NetworkError: for anything else.
+    """
+    if isinstance(model, Segmenter):
+        return model
+    if isinstance(model, nn.Module) and (form := segmenter_in(model, Segmenter)):
+        raise NetworkError(f"{asker}: expected a Segmenter, got {form}.")
+    what = "the network" if isinstance(model, nn.Module) else f"a {type(model).__name__}"
+    wrapped = call.format("allweather.Segmenter.wrap(network, classes=…, mean=…, std=…)")
+    raise NetworkError(f"{asker}: expected a Segmenter, got {what} itself. Call {wrapped}.")
+
+
 def check_method(model: Any, method: Any) -> Method:
     """The method, made by its name where a name was given.
 
@@ -22,14 +41,7 @@ def check_method(model: Any, method: Any) -> Method:
         NetworkError: when `model` is no segmenter.
         SettingsError: when `method` is neither a method nor a name.
     """
-    if not isinstance(model, Segmenter):
-        if isinstance(model, nn.Module) and (form := segmenter_in(model, Segmenter)):
-            raise NetworkError(f"Session: expected a Segmenter, got {form}.")
-        what = "the network" if isinstance(model, nn.Module) else f"a {type(model).__name__}"
-        raise NetworkError(
-            f"Session: expected a Segmenter, got {what} itself. "
-            "Call Session(allweather.Segmenter.wrap(network, classes=…, mean=…, std=…), method)."
-        )
+    model = check_model(model, "Session", "Session({}, method)")
     if isinstance(method, str):
         return methods.make(method, model=model)
     if not isinstance(method, Method):

@@ -9,8 +9,10 @@ import torch
 from allweather.errors import InputError
 from allweather.methods.losses import mean_entropy
 from allweather.methods.views import resized
+from allweather.models.copying import independent_copy
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
+from allweather.session.arguments import check_model
 
 LARGER = 1.5
 BELOW = 0.92  # of the ratio: right in 9 of 12 cells of four networks (docs/results/carry-over.md)
@@ -37,7 +39,7 @@ def advise_scale(model: Segmenter, pictures: Iterable[Picture], *, below: float 
     """Compares the entropy of the network's own predictions at the pictures' size and at 1.5 times it; needs no labels.
 
     A network that was trained on larger pictures than it is given (2048×1024 against 480×352) is surer of enlarged
-    ones. Nothing adapts; the network is left as it is.
+    ones. Nothing adapts; a copy looks at the pictures, so the network is left as it is.
 
     Args:
         model: the source network.
@@ -45,19 +47,17 @@ def advise_scale(model: Segmenter, pictures: Iterable[Picture], *, below: float 
         below: enlarge where the ratio of the entropies is under this.
 
     Raises:
+        NetworkError: when `model` is no `Segmenter`, or cannot be copied.
         InputError: without any picture, and as a session does for what is no picture.
     """
-    training, device = model.training, next((p.device for p in model.parameters()), torch.device("cpu"))
-    model.eval()
+    copy = independent_copy(check_model(model, "advise_scale", "advise_scale({}, pictures)"))
+    device = next((p.device for p in copy.parameters()), torch.device("cpu"))
     own, larger, frames = 0.0, 0.0, 0
-    try:
-        for picture in islice(pictures, FRAMES):
-            images = as_images(picture)[0].to(device, torch.float32)
-            own += float(mean_entropy(model(images)))
-            larger += float(mean_entropy(model(resized(images, LARGER))))
-            frames += 1
-    finally:
-        model.train(training)
+    for picture in islice(pictures, FRAMES):
+        images = as_images(picture)[0].to(device, torch.float32)
+        own += float(mean_entropy(copy(images)))
+        larger += float(mean_entropy(copy(resized(images, LARGER))))
+        frames += 1
     if not frames:
         raise InputError("expected at least one picture to choose a scale by, got none.")
     ratio = larger / max(own, 1e-12)
