@@ -198,6 +198,24 @@ def test_a_rollback_leads_to_the_last_good_state_and_not_to_the_source() -> None
     assert all(torch.equal(now.tensors[name], value) for name, value in good.tensors.items())
 
 
+@pytest.mark.parametrize(("settings", "predict", "updates"), [
+    ({"report_after": True}, False, 0), ({"report_after": True}, True, 1),
+    ({"report_after": False}, False, 0), ({"report_after": False}, True, 0),
+    ({"report_after": True, "iterations": 3}, False, 2), ({"report_after": True, "iterations": 3}, True, 3),
+    ({"report_after": False, "iterations": 3}, False, 2), ({"report_after": False, "iterations": 3}, True, 2),
+    ({"report_after": True, "adapt_scale": 0.5}, False, 1), ({"report_after": False, "adapt_scale": 0.5}, False, 0),
+])  # fmt: skip
+def test_the_good_state_is_the_one_that_made_the_prediction(
+    settings: dict[str, Any], predict: bool, updates: int
+) -> None:
+    session = pushed(1e-6, PATIENT, **settings)
+    (session if predict else session.adapt)(frames(1)[0])
+    good = session._policy.good
+    assert good.updates == updates
+    moved = good.tensors["parameters.head.3.bias"][0] - tiny("batchnorm").state_dict()["network.head.3.bias"][0]
+    assert float(moved) == pytest.approx(1e-6 * updates, abs=1e-7)
+
+
 def test_part_of_the_way_back_is_gone_by_teacher_and_student_and_not_by_other_memory() -> None:
     settings = {"every": 1, "lr": 0.1, "teacher": 0.5, "bn": "running", "share": 0.5}
     session = Session(tiny("batchnorm"), methods.make("rotta", settings=settings), guard=False)
@@ -384,6 +402,20 @@ def test_images_on_their_own_are_averaged_on_request(mixing: Any, averaged: bool
     guard = replace(PATIENT, mixing=mixing, max_mixing=0.0)
     result = Session(tiny("batchnorm"), methods.make("tent"), guard=guard)(frames(1)[0])
     assert (result.decision.kind == "shrunk") == averaged
+
+
+@pytest.mark.parametrize(("name", "mixing"), [("norm", "always"), ("diga", "stream"), ("diga", "always")])
+def test_what_a_method_that_only_mixes_breaks_is_seen_too(name: str, mixing: Any) -> None:
+    image = frames(1)[0]
+    for limit, kind in ((0.0, "shrunk"), (1e9, "accepted")):
+        guard = replace(PATIENT, mixing=mixing, max_mixing=limit)
+        result = Session(tiny("batchnorm"), methods.make(name), guard=guard)(image)
+        assert result.decision.kind == kind
+        if name == "norm":
+            mixed = Session(tiny("batchnorm"), "norm")(image).logits.softmax(0)
+            own = Session(tiny("batchnorm"), "source")(image).logits.softmax(0)
+            expected = (mixed + own) / 2 if limit == 0 else mixed
+            torch.testing.assert_close(result.logits.softmax(0), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_statistics_that_are_the_sources_own_are_not_doubted() -> None:

@@ -18,7 +18,7 @@ from allweather.session import Decision, Result, Session
 from allweather.session.adapted import Prediction
 from allweather.session.guard.policy import Objection
 from allweather.session.snapshot import Snapshot
-from allweather.session.steps import Steps, unfit
+from allweather.session.steps import Steps, keep_last, prediction_after, unfit
 from allweather.session.streaming import apart
 from allweather.session.undoing import undone_on_failure
 
@@ -125,7 +125,7 @@ class TogetherSession(Session):
             own.reason = "the image stands still"
         steps = self._take_steps(own)
         if own.learns and own.images is not None:
-            own.prediction = self._prediction(own.images, steps, True)
+            own.prediction = prediction_after(self._adapted, own.images, steps)
             if not all_finite(own.prediction.logits):
                 own.reason = "the prediction is not finite"
         broken = own.images is not None and own.prediction is not None and own.reason is not None
@@ -152,6 +152,7 @@ class TogetherSession(Session):
             if objective is not None and iteration + 1 == self.method.iterations and not self.method.report_after:
                 assert own.images is not None
                 steps.reported = adapted.predict(own.images, steps.last if learnt is batch else None)
+            keep_last(steps, adapted, predict=True)
             adapted.move()
             steps.updates, steps.current, steps.stop = steps.updates + 1, False, "cap"
         adapted.forget_gradient()
@@ -200,7 +201,7 @@ class TogetherSession(Session):
     def _judged(self, own: _Own, steps: Steps, before: Snapshot) -> Decision:
         """What all guards say together, and its consequence on every rank."""
         policy, good = self._policy, self._policy.good
-        judged = None if self.method.report_after else before
+        judged = None if self.method.report_after else steps.made_last or before
         says = NOTHING
         if own.learns and own.images is not None and own.prediction is not None:
             own.objection = policy.judge(own.images, own.prediction, None, judged, steps.updates)

@@ -29,7 +29,7 @@ from allweather.session.identity import identity_of
 from allweather.session.result import Result
 from allweather.session.shift import Shift, ShiftDetector
 from allweather.session.snapshot import Snapshot, flatten_optimizer
-from allweather.session.steps import Steps, take_steps, unfit
+from allweather.session.steps import Steps, maker, prediction_after, take_steps, unfit
 from allweather.session.storage import load_session, save_session
 from allweather.session.streaming import Streaming, apart
 from allweather.session.undoing import undone_on_failure
@@ -252,8 +252,8 @@ class Session(Streaming, HandsBack):
             unadapted, shifted = self._detector.look(images)
             if not shifted:
                 return Steps(stop="no shift"), Prediction(unadapted, unadapted), Decision()
-        steps = take_steps(adapted, batch)
-        prediction = None if steps.failure else self._prediction(images, steps, predict)
+        steps = take_steps(adapted, batch, predict)
+        prediction = None if steps.failure else prediction_after(adapted, images, steps, predict)
         if prediction is not None:
             (finite,) = steps.arrived(steps.read(all_finite(prediction.logits)), 1)
             steps.failure = steps.failure or (None if finite else "the prediction is not finite")
@@ -261,7 +261,7 @@ class Session(Streaming, HandsBack):
             adapted.restore(before)
             return steps, self._unadapted(images), Decision("skipped", cast(str, steps.failure))
         free = steps.first if self.method.episodic and self.method.predicts_as_it_adapts else None
-        judged = None if self.method.report_after else before
+        judged = maker(self.method, images, steps, before, predict)
         objection = self._policy.judge(
             images, prediction, free if unadapted is None else unadapted, judged, steps.updates
         )
@@ -278,19 +278,6 @@ class Session(Streaming, HandsBack):
         if between := self._batches % self.method.adapt_every:
             return Decision("skipped", f"{between} after the batch that was learnt from, of {self.method.adapt_every}")
         return Decision("skipped", "the image stands still") if self._policy.stands_still(images) else None
-
-    def _prediction(self, images: Tensor, steps: Steps, predict: bool) -> Prediction:
-        """The method's prediction, from before or after the last update as it declares."""
-        last = cast(Tensor, steps.last)
-        if steps.reported is not None:
-            return steps.reported
-        whole = last.shape[2:] == images.shape[2:]  # not so at another `adapt_scale`
-        if whole and not predict:
-            return Prediction(last, last)
-        if whole and steps.updates and not self.method.report_after:
-            return self._adapted.reported(images, last)
-        known = last if steps.current else None
-        return self._adapted.predict_ahead(images, known) if steps.updates else self._adapted.predict(images, known)
 
     def _unadapted(self, images: Tensor) -> Prediction:
         """The prediction of the network as it stands; the source's where that one alone is finite."""

@@ -1,15 +1,17 @@
-"""The loop on one batch: forward passes and updates until the cap, the stopping rule, or a bad number."""
+"""The loop on one batch: updates until the cap, the stopping rule, or a bad number, and the prediction that is left."""
 
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from allweather.errors import NotFiniteError
-from allweather.methods.method import Batch, Objective
+from allweather.methods.method import Batch, Method, Objective
 from allweather.session.adapted import AdaptedNetwork, Prediction
 from allweather.session.reading import Reading, queues
+from allweather.session.snapshot import Snapshot
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Steps:
         first, last: logits B×C×H×W before any update, and of the latest forward pass.
         current: whether `last` is what the network as it stands would predict.
         reported: the prediction before the last update, where the method reports that one and has several views.
+        made_last: the state before the last update of several, where it made what is reported.
         losses, watched, updates, stop: as in `Result`.
         failure: why the batch must leave no trace.
         pending: whether the latest gradient was finite, a number on the device that has not been read yet.
@@ -29,6 +32,7 @@ class Steps:
     last: Tensor | None = None
     current: bool = True
     reported: Prediction | None = None
+    made_last: Snapshot | None = None
     losses: list[float] = field(default_factory=list)
     watched: list[float] = field(default_factory=list)
     updates: int = 0
@@ -56,8 +60,8 @@ class Steps:
         self.first = self.last if self.first is None else self.first
 
 
-def take_steps(adapted: AdaptedNetwork, batch: Batch) -> Steps:
-    """Minimises the method's objective on the batch.
+def take_steps(adapted: AdaptedNetwork, batch: Batch, predict: bool = True) -> Steps:
+    """Minimises the method's objective on the batch; `predict` as of `prediction_after`.
 
     Where the device queues its work, the numbers that decide travel while it already computes the gradient. Whether
     a gradient was finite is read with the next numbers: a batch that fails leaves no trace anyhow.
@@ -85,10 +89,56 @@ def take_steps(adapted: AdaptedNetwork, batch: Batch) -> Steps:
             and (len(method.looks) > 1 or learnt is not batch)
         ):
             steps.reported = adapted.predict(batch.images, steps.last if learnt is batch else None)
+        keep_last(steps, adapted, predict)
         adapted.move()
         steps.updates, steps.current, steps.stop = steps.updates + 1, False, "cap"
     adapted.forget_gradient()
     return steps
+
+
+def keep_last(steps: Steps, adapted: AdaptedNetwork, predict: bool) -> None:
+    """Keeps the state before the last of several updates where that one is to be judged."""
+    method = adapted.method
+    several = 0 < steps.updates == method.iterations - 1
+    if several and not method.episodic and not (method.report_after and predict):
+        steps.made_last = adapted.snapshot()
+
+
+def prediction_after(adapted: AdaptedNetwork, images: Tensor, steps: Steps, predict: bool = True) -> Prediction:
+    """The method's prediction, from before or after the last update as it declares.
+
+    Args:
+        images: B×3×H×W.
+        predict: whether another pass may be made for it; otherwise the logits of the last objective are taken.
+    """
+    last, method = cast(Tensor, steps.last), adapted.method
+    if steps.reported is not None:
+        return steps.reported
+    whole = _is_whole(images, steps)
+    if whole and not predict:
+        return Prediction(last, last)
+    if whole and steps.updates and not method.report_after:
+        return adapted.reported(images, last)
+    known = last if steps.current else None
+    return adapted.predict_ahead(images, known) if steps.updates else adapted.predict(images, known)
+
+
+def maker(method: Method, images: Tensor, steps: Steps, before: Snapshot, predict: bool = True) -> Snapshot | None:
+    """The state that made what `prediction_after` gives; None where it is the network's present one.
+
+    Args:
+        images: B×3×H×W.
+        before: the state before the first update.
+    """
+    stopped = steps.stop != "cap" and (steps.updates > 0 or method.report_after)
+    if stopped or (method.report_after and (predict or not _is_whole(images, steps))):
+        return None
+    return steps.made_last or before
+
+
+def _is_whole(images: Tensor, steps: Steps) -> bool:
+    """Whether the last logits are of the images' size; not so at another `adapt_scale`."""
+    return cast(Tensor, steps.last).shape[2:] == images.shape[2:]
 
 
 def _goes_on(steps: Steps, objective: Objective, reading: Reading, adapted: AdaptedNetwork) -> bool:

@@ -114,7 +114,11 @@ class Policy:
             updates: made on this batch; many bring the next comparison nearer.
         """
         self._reference = None
-        if not (self.guard.enabled and self._adapted.has_moved()):
+        if not self.guard.enabled:
+            return None
+        if not self._adapted.has_moved():
+            if self._doubts_mixing():  # nothing to compare with: this is the source's prediction
+                self._reference = prediction.plain
             return None
         usual = self._looks_usual(prediction.plain)
         passed = max(1, updates)
@@ -141,7 +145,7 @@ class Policy:
             The reason and the source's probabilities B×C×H×W; None where there is no reason, or none is looked for.
         """
         adapted, reference, self._reference = self._adapted, self._reference, None
-        if reference is None or not (adapted.mixes and self.guard.looks_at_mixing(stream=not self._episodic)):
+        if reference is None or not self._doubts_mixing():
             return None
         flipped = images.flip(3)
         own = self._own(images, prediction.views.get(SOURCE))
@@ -154,6 +158,10 @@ class Policy:
         self._history.interval, self._history.wait = 1, 0  # the next batch is looked at again
         views = [own] if len(prediction.views) == 1 else [own, own_mirrored]
         return reason, torch.stack([view.float().softmax(1) for view in views]).mean(0)
+
+    def _doubts_mixing(self) -> bool:
+        """Whether statistics are replaced, and what that breaks is asked for."""
+        return self._adapted.mixes and self.guard.looks_at_mixing(stream=not self._episodic)
 
     def _own(self, images: Tensor, seen: Tensor | None, *, flipped: bool = False) -> Tensor:
         """The unmixed source's logits on the unflipped grid, as the views have them already or made now."""
