@@ -1,6 +1,7 @@
 """The normalized cut: an independent evaluation, the dense oracle, the low-rank operator, and the corners."""
 
 from math import exp
+from typing import Any
 
 import numpy as np
 import pytest
@@ -274,11 +275,12 @@ def test_half_precision_scores_accumulate_in_float32(kind: torch.dtype) -> None:
     assert float((half.grad.float() - full.grad).norm() / full.grad.norm()) < 0.02
 
 
-def test_autocast_does_not_reach_the_operator() -> None:
-    affinity, s = Affinity.from_image(image(40, 50), sigma_xy=12), scores(40, 50)
+@BOTH
+def test_autocast_does_not_reach_the_operator(implementation: Any) -> None:
+    affinity, s = Affinity.from_image(image(40, 50), sigma_xy=12, implementation=implementation), scores(40, 50)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = affinity.normalized_cut(s)
-    assert torch.equal(inside, affinity.normalized_cut(s))
+        inside, applied = affinity.normalized_cut(s), affinity.apply(s)
+    assert torch.equal(inside, affinity.normalized_cut(s)) and torch.equal(applied, affinity.apply(s))
 
 
 def test_channels_last_scores() -> None:

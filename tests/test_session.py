@@ -1,11 +1,14 @@
 """The session: early stopping, guard and rollback, what it refuses, options, and adding a method in one file."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tiny import CLASSES, SIZE, frames, tiny
 from torch import Tensor, nn
@@ -252,6 +255,24 @@ def test_load_refuses_another_method_network_or_file(tmp_path: Any) -> None:
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(AllWeatherError, match=r"not one that Session\.save wrote"):
         Session(tiny("batchnorm"), methods.make("tent")).load(path)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", ["tent", "cotta", "eata"])
+def test_the_callers_autocast_changes_nothing(name: str, precision: Any, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"parameters": "all", "lr": 0.01, "episodic": False, "iterations": 3}
+    images, found = frames(3), []
+    if name == "eata":
+        pixels = (images[0].movedim(0, 2) * 255).byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / "source.png")
+        settings |= {"source_images": str(tmp_path)}
+    for around in (nullcontext(), torch.autocast("cpu", torch.bfloat16)):
+        with around:
+            method = methods.make(name, settings=settings)
+            session = Session(tiny("batchnorm"), method, precision=precision, guard=False)
+            made = [session(image).logits for image in images]
+            found.append(torch.stack([*made, session.predict(images[0]), session.adapt(images[1]).logits]))
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("name", ["tent", "mall-sample", "mall-domain"])

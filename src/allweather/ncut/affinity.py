@@ -153,14 +153,16 @@ class Affinity:
         self._fits(scores)
         if isinstance(self.form, Factors):
             return ncut_filter(scores, self.form)
-        return (scores.flatten(2) @ self.form.to(scores.dtype)).unflatten(2, self.counts.shape[1:])
+        with torch.autocast(scores.device.type, enabled=False):
+            return (scores.flatten(2) @ self.form.to(scores.dtype)).unflatten(2, self.counts.shape[1:])
 
     def terms(self, scores: Tensor) -> Tensor:
         """S_pᵀA(1 − S_p) / dᵀS_p of each class, before weighting: B×C for `scores` B×C×H×W; 0 for an empty class."""
         self._fits(scores)
         if isinstance(self.form, Factors):
             return ncut_terms(scores, self.form)
-        return dense_terms(scores.to(self.form.dtype), self.form)
+        with torch.autocast(scores.device.type, enabled=False):  # the cut is a small difference of large sums
+            return dense_terms(scores.to(self.form.dtype), self.form)
 
     def normalized_cut(
         self, scores: Tensor, class_weights: Tensor | None = None, reduction: Reduction = "mean"

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
@@ -19,6 +19,7 @@ from allweather.models.digest import digest
 from allweather.models.gradients import gradient_through
 from allweather.models.segmenter import Segmenter
 from allweather.session.given import checked_logits, checked_objective, checked_refined
+from allweather.session.modes import half_precision, own_modes
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
 
 Precision = Literal["float32", "bf16"]
@@ -63,7 +64,7 @@ class AdaptedNetwork:
         self.updates, self._digest = 0, ""
         self._refused: set[tuple[View, torch.Size]] = set()  # scaled views, and the size of images they do not go with
         self._ahead: list[Tensor] = []  # how far the next prediction looks beyond each moved parameter
-        with torch.inference_mode(False), torch.enable_grad():
+        with own_modes(next((p.device for p in model.parameters()), torch.device("cpu"))):
             self.model = independent_copy(model)
             if channels_last:
                 self.model.to(memory_format=torch.channels_last)
@@ -380,8 +381,8 @@ class AdaptedNetwork:
         with self._as_source(), own_statistics(self.model):
             yield
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device().type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+    def _autocast(self) -> AbstractContextManager[None]:
+        return half_precision(self.device(), self.precision == "bf16")
 
 
 def _scale(parameter: Tensor) -> float:

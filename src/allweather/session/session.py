@@ -26,6 +26,7 @@ from allweather.session.guard import Decision, Guard
 from allweather.session.guard.policy import Objection, Policy
 from allweather.session.handing import HandsBack
 from allweather.session.identity import identity_of
+from allweather.session.modes import own_modes
 from allweather.session.result import Result
 from allweather.session.shift import Shift, ShiftDetector
 from allweather.session.snapshot import Snapshot, flatten_optimizer
@@ -371,7 +372,7 @@ class Session(Streaming, HandsBack):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One thread at a time, gradients on, and nothing of the caller's modes."""
-        with self._lock, torch.inference_mode(False), torch.enable_grad():
+        with self._lock, own_modes(self._adapted.device()):
             yield
 
 
