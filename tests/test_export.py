@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from allweather import CITYSCAPES, Segmenter, Session, apply_delta, methods
 from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
+from allweather.methods.normalization import Seen
+from allweather.models.segmenter import Window
 from allweather.session.averages import MEMORY
 from allweather.session.guard.policy import Objection
 
@@ -86,12 +88,25 @@ def test_averages_forget_beyond_their_memory() -> None:
     averages = session._averages
     layer = next(iter(averages.layers.values()))
     for value in [*[0.0] * MEMORY, *[1.0] * MEMORY]:
-        layer.seen = (torch.full((8,), value), torch.ones(8))
+        layer.seen = (Seen(torch.full((8,), value), torch.ones(8), 1),)
         averages.take()
     (mean, _), *_ = averages.values().values()
     assert 0.6 < float(mean[0]) < 0.65  # 1 − (1 − 1/100)^100
     session.reset()
     assert averages.count == 0 and not averages.values()
+
+
+def test_all_windows_that_slide_over_an_image_count() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)).eval()
+    model = Segmenter.wrap(network, classes=CLASSES, mean=(0,) * 3, std=(1,) * 3)
+    model.window = Window(16, 16)
+    picture = torch.rand(3, 32, 48)
+    picture[:, 16:, 32:] *= 0.1  # the last window is unlike the first
+    session = Session(model, methods.Norm(share=1.0))
+    session(picture)
+    layer = session.network("stream")[0]  # type: ignore[index]
+    torch.testing.assert_close(layer.running_mean, picture.mean((1, 2)))
+    torch.testing.assert_close(layer.running_var, picture.var((1, 2), correction=0))
 
 
 def test_frames_given_stand_in_for_the_stream() -> None:

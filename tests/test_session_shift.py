@@ -12,7 +12,7 @@ from allweather import methods
 from allweather.data.scenes import scene_stream
 from allweather.errors import AllWeatherError
 from allweather.models import load_model
-from allweather.models.segmenter import Segmenter
+from allweather.models.segmenter import Segmenter, Window
 from allweather.session import Session, Shift
 from allweather.session.shift import hellinger
 
@@ -99,6 +99,59 @@ def test_reset_and_restart_include_the_detector(reference: Any, tmp_path: Path) 
             assert found.stop == wanted.stop and torch.equal(found.logits, wanted.logits)
     with pytest.raises(AllWeatherError, match="adapt_when"):
         Session(tiny("batchnorm"), methods.make("mall-domain")).load(tmp_path / "session.safetensors")
+
+
+class Odd(nn.Module):
+    """A first BatchNorm that runs in training alone, and a second one that is called by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.auxiliary, self.norm, self.head = nn.BatchNorm2d(3), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.auxiliary(x)
+        return self.head(self.norm(input=x))
+
+
+class Unused(nn.Module):
+    """A BatchNorm that runs in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x) if self.training else x)
+
+
+def of_odd(network: nn.Module, method: str = "norm", **shift: Any) -> Session:
+    model = Segmenter.wrap(network.eval(), classes=CLASSES, mean=(0,) * 3, std=(1,) * 3)
+    return Session(model, method, adapt_when="shift", shift=Shift(**shift))
+
+
+@pytest.mark.parametrize("reference", ["source", "start"])
+def test_layers_that_do_not_run_are_left_out(reference: Any, tmp_path: Path) -> None:
+    session, plain = (of_odd(network, reference=reference, start=1) for network in (Odd(), nn.Sequential(Odd().norm)))
+    for image in (frames(1)[0], bright(frames(1)[0])):
+        assert level(session, image) == pytest.approx(level(plain, image), abs=1e-6)
+    session.save(tmp_path / "s.safetensors")
+    resumed = of_odd(Odd(), reference=reference, start=1)
+    resumed.load(tmp_path / "s.safetensors")
+    assert level(resumed, frames(1)[0]) == level(session, frames(1)[0])
+    with pytest.raises(AllWeatherError, match="do not run with each image"):
+        of_odd(Unused(), reference=reference)(frames(1)[0])
+
+
+def test_all_windows_that_slide_over_an_image_count() -> None:
+    whole = of_odd(nn.Sequential(nn.BatchNorm2d(3)))
+    model = Segmenter.wrap(nn.Sequential(nn.BatchNorm2d(3)).eval(), classes=CLASSES, mean=(0,) * 3, std=(1,) * 3)
+    model.window = Window(16, 16)
+    slid = Session(model, "norm", adapt_when="shift", shift=Shift())
+    image = frames(1)[0][:, :16].repeat(1, 2, 1)
+    image[:, 16:, 16:] *= 0.1  # the last window is unlike the first
+    assert level(slid, image) == pytest.approx(level(whole, image), abs=1e-6)
 
 
 def level(session: Session, image: Tensor) -> float:

@@ -1,7 +1,8 @@
 """BatchNorm statistics at test time: the source's, the test images', a mixture, or a running average."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, cast
 
@@ -60,7 +61,7 @@ def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None, asker:
             share,
             False,
         )
-        layer.seen = None
+        layer.seen = ()
         if mode == "train":
             layer.momentum = share
         if mode in ("running", "train"):
@@ -93,6 +94,11 @@ def moving_statistics(model: nn.Module, moving: bool = True) -> AbstractContextM
     return _layers_with(model, "moving", moving)
 
 
+def further_passes(model: nn.Module) -> AbstractContextManager[None]:
+    """Inside, no layer takes a share of what it sees: the batch has had its own, and this is another look at it."""
+    return _layers_with(model, "taken", True)
+
+
 @contextmanager
 def _layers_with(model: nn.Module, name: str, value: Any) -> Iterator[None]:
     """Inside, an attribute of every adopted layer has this value."""
@@ -107,6 +113,15 @@ def _layers_with(model: nn.Module, name: str, value: Any) -> Iterator[None]:
             setattr(layer, name, kept)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a layer saw in one call: mean and variance per channel, C each, and of how many values they are."""
+
+    mean: Tensor
+    var: Tensor
+    values: int
+
+
 class TestTimeStatistics(_BatchNorm):
     """What a BatchNorm layer of any class becomes when a session adopts it; never constructed."""
 
@@ -115,7 +130,8 @@ class TestTimeStatistics(_BatchNorm):
     moving: bool
     ordinary: ClassVar[bool]  # whether the forward of the class that was adopted is PyTorch's own
     parts: int = 1
-    seen: tuple[Tensor, Tensor] | None  # mean and variance of the first batch since they were last taken, while moving
+    taken: bool = False  # whether the batch has had its share already: `further_passes`
+    seen: tuple[Seen, ...]  # of the first pass since they were last taken, while moving; one of each window that slides
 
     def forward(self, input: Tensor) -> Tensor:
         if self.parts > 1 and self.mode != "source":
@@ -129,8 +145,10 @@ class TestTimeStatistics(_BatchNorm):
             return self._with_statistics(input, *self._blend(input))
         if self.mode == "batch":
             return self._by_this_batch(input)
-        if not self.moving:
+        if not self.moving or (self.taken and self.mode == "running"):
             return super().forward(input)
+        if self.taken:
+            return self._with_statistics(input, None, None)
         if self.mode == "running":
             return self._with_statistics(input, *self._move(input))
         self.training = True
@@ -141,11 +159,11 @@ class TestTimeStatistics(_BatchNorm):
 
     def _by_this_batch(self, input: Tensor) -> Tensor:
         """Normalised by the input's own statistics, through which its gradient goes."""
-        quick = self.ordinary and _OfBatch.takes(input)
-        if quick or (self.moving and self.seen is None):
+        quick, first = self.ordinary and _OfBatch.takes(input), self.moving and not self.taken
+        if quick or first:
             seen = moments(input.detach().to(cast(Tensor, self.running_mean).dtype))
-            if self.moving and self.seen is None:
-                self.seen = seen
+            if first:
+                self._see(input, *seen)
             if quick:
                 return cast(Tensor, _OfBatch.apply(input, self.weight, self.bias, *seen, self.eps))
         return self._with_statistics(input, None, None)
@@ -155,9 +173,13 @@ class TestTimeStatistics(_BatchNorm):
         """Mean and variance per channel; constants to the gradient, which a small share hardly changes."""
         mean, var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         batch_mean, batch_var = moments(input.to(mean.dtype))
-        if self.moving and self.seen is None:
-            self.seen = batch_mean, batch_var
+        if self.moving and not self.taken:
+            self._see(input, batch_mean, batch_var)
         return torch.lerp(mean, batch_mean, self.share), torch.lerp(var, batch_var, self.share)
+
+    def _see(self, input: Tensor, mean: Tensor, var: Tensor) -> None:
+        if self.mode != "running":  # nobody takes these, and they would grow
+            self.seen = (*self.seen, Seen(mean, var, input.numel() // input.shape[1]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         layer = type(self).__mro__[2]  # the class that was adopted: this class's own class is made at run time
@@ -223,6 +245,17 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
         few = values[:, cancels]
         var[cancels] = _mean_square(few - mean[cancels].view(1, -1, *(1 for _ in axes[1:])))
     return mean, var
+
+
+def pooled(seen: Sequence[Seen]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of all that was seen, C each; of a single call as they are."""
+    if len(seen) == 1:
+        return seen[0].mean, seen[0].var
+    total = sum(each.values for each in seen)
+    shares = [each.values / total for each in seen]
+    mean = torch.stack([share * each.mean for share, each in zip(shares, seen, strict=True)]).sum(0)
+    spread = [share * (each.var + (each.mean - mean) ** 2) for share, each in zip(shares, seen, strict=True)]
+    return mean, torch.stack(spread).sum(0)
 
 
 def _mean_square(values: Tensor) -> Tensor:

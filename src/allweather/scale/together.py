@@ -141,7 +141,7 @@ class TogetherSession(Session):
         batch = None if own.images is None else Batch(own.images)
         learnt = None if batch is None else adapted.at_adapt_scale(batch)
         for iteration in range(max(1, self.method.iterations)):
-            objective = self._objective(own, steps, learnt)
+            objective = self._objective(own, steps, learnt, iteration)
             watched = self._average_gradient(objective)
             if watched is None:
                 break
@@ -158,13 +158,13 @@ class TogetherSession(Session):
         adapted.forget_gradient()
         return steps
 
-    def _objective(self, own: _Own, steps: Steps, learnt: Batch | None) -> Objective | None:
+    def _objective(self, own: _Own, steps: Steps, learnt: Batch | None, iteration: int) -> Objective | None:
         """This rank's forward pass and gradient; None where it has nothing to contribute, and why is kept."""
         self._adapted.forget_gradient()
         if not own.learns or learnt is None:
             return None
         try:
-            objective = self._adapted.objective(learnt)
+            objective = self._adapted.objective(learnt, iteration)
         except NotFiniteError as error:
             own.reason = str(error)
             return None

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from allweather.errors import AllWeatherError, InputError, NotFiniteError, SettingsError, first_line
 from allweather.methods.method import Batch, Method, Objective
-from allweather.methods.normalization import batch_in_parts, moving_statistics, own_statistics, replaces_statistics
+from allweather.methods.normalization import (
+    batch_in_parts,
+    further_passes,
+    moving_statistics,
+    own_statistics,
+    replaces_statistics,
+)
 from allweather.methods.option import is_set
 from allweather.methods.views import PLAIN, View, mean_softmax, resized
 from allweather.models.copying import independent_copy
@@ -78,16 +84,19 @@ class AdaptedNetwork:
             self._scales = [_scale(parameter) if method.relative else 1.0 for parameter in parameters]
         self.network = cast(Segmenter, torch.compile(self.model)) if compile else self.model
 
-    def objective(self, batch: Batch) -> Objective:
-        """One forward pass of the method, running statistics moving.
+    def objective(self, batch: Batch, iteration: int = 0) -> Objective:
+        """One forward pass of the method, running statistics moving: by the batch's share in the first iteration alone.
 
-        Its logits have the size of `batch`, which `at_adapt_scale` may have reduced.
+        Under train-mode BatchNorm they move in each, as in training. The logits have the size of `batch`, which
+        `at_adapt_scale` may have reduced.
 
         Raises:
             SettingsError: where the method gives something else.
         """
         self._ahead = []
-        with moving_statistics(self.model), self._autocast():
+        again = iteration > 0 and getattr(self.method, "bn", None) != "train"
+        taken = further_passes(self.model) if again else nullcontext()
+        with moving_statistics(self.model), taken, self._autocast():
             made = self.method.objective(self.network, self.state, batch)
         return checked_objective(made, self.method, batch.images, len(self.model.classes))
 

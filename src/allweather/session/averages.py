@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from allweather.errors import CheckpointError
-from allweather.methods.normalization import TestTimeStatistics
+from allweather.methods.normalization import TestTimeStatistics, pooled
 
 MEMORY = 100  # batches: their plain mean up to here, then an exponential average over about as many
 _PREFIX = "statistics."
@@ -15,7 +15,8 @@ _PREFIX = "statistics."
 class StreamAverages:
     """Mean and variance per channel of each layer's input, averaged over the batches that were taken.
 
-    Layers keep the moments of a batch that they take anyway (`TestTimeStatistics.seen`); nothing is computed again.
+    Layers keep the moments of a batch that they take anyway (`TestTimeStatistics.seen`); nothing is computed again. Of
+    windows that slide over an image all count.
 
     Attributes:
         layers: those that take statistics of the batch, by name within the network.
@@ -39,12 +40,12 @@ class StreamAverages:
     def discard(self) -> None:
         """Forgets what the layers saw since the last batch was taken."""
         for layer in self.layers.values():
-            layer.seen = None
+            layer.seen = ()
 
     @torch.no_grad()
     def take(self) -> None:
         """Takes up what the layers saw of a batch, if anything."""
-        seen = {name: layer.seen for name, layer in self.layers.items() if layer.seen is not None}
+        seen = {name: pooled(layer.seen) for name, layer in self.layers.items() if layer.seen}
         self.discard()
         if not seen:
             return

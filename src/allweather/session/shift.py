@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import AllWeatherError, unknown
-from allweather.methods.normalization import moments
+from allweather.methods.normalization import Seen, moments, pooled
 from allweather.methods.option import check_ranges, option
 from allweather.methods.settings import check_types
 from allweather.session.adapted import AdaptedNetwork
@@ -64,8 +64,9 @@ class ShiftDetector:
         self.shift, self._adapted = shift, adapted
         norms = [m for m in adapted.model.network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
         convolutions = [m for m in adapted.model.network.modules() if isinstance(m, nn.Conv2d)]
-        self._inputs, self._layers = bool(norms), (norms or convolutions)[: shift.layers]
-        if not self._layers:
+        self._inputs, self._candidates = bool(norms), norms or convolutions
+        self._places: list[int] = []  # of the layers that are compared, among the candidates; known from the first look
+        if not self._candidates:
             raise AllWeatherError(
                 f"shift detection looks at BatchNorm or convolution layers, and {adapted.model.name} has none. "
                 "Adapt always."
@@ -77,34 +78,35 @@ class ShiftDetector:
             )
         self._from_start = shift.reference == "start" or not norms
         # copies: the layers' own buffers may move
-        self._source = [] if self._from_start else [_running(cast(_BatchNorm, layer)) for layer in self._layers]
+        self._source = [] if self._from_start else [_running(cast(_BatchNorm, layer)) for layer in norms]
         self.start()
 
     def start(self) -> None:
         """Before the first image."""
         self._seen, self.level = 0, -1.0  # batches in the reference; the smoothed distance, negative before the first
-        self._reference = [(mean.clone(), var.clone()) for mean, var in self._source]
+        self._learnt: list[Moments] = []
 
     def look(self, images: Tensor) -> tuple[Tensor, bool]:
         """The unadapted prediction B×C×H×W and whether the images B×3×H×W have shifted."""
         with self._watched() as found:
             logits = self._adapted.source_logits(images)
-        moments = [found[index] for index in sorted(found)]
+        moments = self._of_layers({index: pooled(seen) for index, seen in found.items()})
         if self._from_start and self._seen < self.shift.start:
             self._learn(moments)
             return logits, False
-        pairs = zip(moments, self._reference, strict=True)
-        distance = float(torch.stack([hellinger(now, reference) for now, reference in pairs]).mean())
+        reference = self._learnt if self._from_start else [self._source[place] for place in self._places]
+        pairs = zip(moments, reference, strict=True)
+        distance = float(torch.stack([hellinger(now, then) for now, then in pairs]).mean())
         keep = self.shift.smoothing if self.level >= 0 else 0.0
         self.level = keep * self.level + (1 - keep) * distance
         return logits, self.level > self.shift.threshold
 
     def way_back(self) -> Callable[[], None]:
         """What makes the detector again as it is now."""
-        seen, level, reference = self._seen, self.level, self._reference
+        seen, level, learnt = self._seen, self.level, self._learnt
 
         def go_back() -> None:
-            self._seen, self.level, self._reference = seen, level, reference
+            self._seen, self.level, self._learnt = seen, level, learnt
 
         return go_back
 
@@ -112,7 +114,7 @@ class ShiftDetector:
         """All that is remembered, by name."""
         found = {"shift.seen": torch.tensor(self._seen), "shift.level": torch.tensor(self.level, dtype=torch.float64)}
         if self._from_start:
-            for index, (mean, var) in enumerate(self._reference):
+            for index, (mean, var) in enumerate(self._learnt):
                 found |= {f"shift.mean{index}": mean, f"shift.var{index}": var}
         return found
 
@@ -122,36 +124,66 @@ class ShiftDetector:
         self._seen, self.level = int(tensors["shift.seen"]), float(tensors["shift.level"])
         if self._from_start and self._seen:
             device = self._adapted.device()
-            self._reference = [
+            self._learnt = [
                 (tensors[f"shift.mean{index}"].to(device), tensors[f"shift.var{index}"].to(device))
-                for index in range(len(self._layers))
+                for index in range(sum(name.startswith("shift.mean") for name in tensors))
             ]
 
     def _learn(self, moments: list[Moments]) -> None:
         self._seen += 1
         if self._seen == 1:
-            self._reference = moments
+            self._learnt = moments
             return
-        self._reference = [
+        self._learnt = [
             (torch.lerp(mean, new_mean, 1 / self._seen), torch.lerp(var, new_var, 1 / self._seen))
-            for (mean, var), (new_mean, new_var) in zip(self._reference, moments, strict=True)
+            for (mean, var), (new_mean, new_var) in zip(self._learnt, moments, strict=True)
         ]
+
+    def _of_layers(self, found: dict[int, Moments]) -> list[Moments]:
+        """The moments of the layers that are compared: the first that run at all, auxiliary heads may not.
+
+        Raises:
+            AllWeatherError: where none does.
+        """
+        self._places = self._places or sorted(found)[: self.shift.layers]
+        if not self._places or not found.keys() >= set(self._places):
+            kind = "BatchNorm" if self._inputs else "convolution"
+            raise AllWeatherError(
+                f"shift detection compares the inputs of {kind} layers, and of {self._adapted.model.name} those that "
+                "are compared do not run with each image. Adapt always."
+            )
+        return [found[place] for place in self._places]
 
     @contextmanager
-    def _watched(self) -> Iterator[dict[int, Moments]]:
-        """Collects the layers' moments during one forward pass; the hooks are on the session's copy, and go again."""
-        found: dict[int, Moments] = {}
+    def _watched(self) -> Iterator[dict[int, list[Seen]]]:
+        """Collects what the layers see in the first pass of the network, in which they may be called several times.
+
+        The hooks are on the session's copy, and go again. Before the first look nobody knows which layers run: all are
+        watched.
+        """
+        found: dict[int, list[Seen]] = {}
+        passes = 0
 
         def keep(index: int, values: Tensor) -> None:
-            if index not in found:
-                found[index] = moments(values.detach().float())
+            if not passes:
+                seen = Seen(*moments(values.detach().float()), values.numel() // values.shape[1])
+                found.setdefault(index, []).append(seen)
+
+        def count(*_: Any) -> None:
+            nonlocal passes
+            passes += 1
+
+        def watch(index: int) -> Callable[..., None]:
+            def hook(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+                keep(index, (inputs or tuple(named.values()))[0] if self._inputs else output)
+
+            return hook
 
         hooks = [
-            layer.register_forward_hook(
-                lambda module, inputs, output, index=index: keep(index, inputs[0] if self._inputs else output)
-            )
-            for index, layer in enumerate(self._layers)
+            self._candidates[index].register_forward_hook(watch(index), with_kwargs=True)
+            for index in self._places or range(len(self._candidates))
         ]
+        hooks.append(self._adapted.model.register_forward_hook(count))
         try:
             yield found
         finally:

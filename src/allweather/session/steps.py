@@ -70,7 +70,7 @@ def take_steps(adapted: AdaptedNetwork, batch: Batch, predict: bool = True) -> S
     early, learnt = queues(batch.images.device), adapted.at_adapt_scale(batch)
     for iteration in range(max(1, method.iterations)):
         try:
-            objective = adapted.objective(learnt)
+            objective = adapted.objective(learnt, iteration)
         except NotFiniteError as error:
             steps.failure = str(error)
             break
