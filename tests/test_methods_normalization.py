@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from tiny import frames, tiny
 from torch import nn
 from torch.nn import functional
 
+from allweather import methods
 from allweather.methods.normalization import BNMode, adopt_statistics, moments, moving_statistics
 from allweather.models.segmenter import Segmenter
+from allweather.session import Session
 
 
 def layer_and_input() -> tuple[nn.BatchNorm2d, torch.Tensor]:
@@ -131,3 +134,20 @@ def test_batch_statistics_have_torchs_values_and_gradients(affine: bool) -> None
     found = torch.autograd.grad(output.square().sum() + output[:, :2].exp().sum(), moved)
     for mine, theirs in zip(found, target, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bn", ["running", "train"])
+@pytest.mark.parametrize("name", ["tent", "cotta", "sar", "memo", "augco", "self-adaptive"])
+def test_each_batch_gives_its_share_once(name: str, bn: str) -> None:
+    settings = {"bn": bn, "share": 0.25, "lr": 0.0, "episodic": False}
+    if bn == "running":  # in training each iteration moves them
+        settings["iterations"] = 3
+    once, found = (
+        Session(tiny("batchnorm"), methods.make(method, settings=settings | more), guard=False)
+        for method, more in (("tent", {"iterations": 1}), (name, {}))
+    )
+    for image in frames(2):
+        once(image)
+        found(image)
+    for key, value in once.state.buffers.items():
+        torch.testing.assert_close(found.state.buffers[key], value, msg=key)

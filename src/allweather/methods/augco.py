@@ -9,6 +9,7 @@ from torch.nn import functional
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.losses import IGNORED
 from allweather.methods.method import Batch, Objective, State
+from allweather.methods.normalization import further_passes
 from allweather.methods.option import option
 from allweather.methods.views import recoloured, view_logits
 from allweather.models.segmenter import Segmenter
@@ -36,7 +37,8 @@ class Augco(GradientMethod):
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)
-        other = view_logits(model, recoloured(batch.images, self.strength, state.generator), mirror=True).float()
+        with further_passes(model):
+            other = view_logits(model, recoloured(batch.images, self.strength, state.generator), mirror=True).float()
         with torch.no_grad():
             confidence, labels = logits.float().softmax(1).max(1)
             counts = (other.argmax(1) == labels) | (confidence > self.threshold)

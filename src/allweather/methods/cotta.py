@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
+from allweather.methods.normalization import further_passes
 from allweather.methods.option import option
 from allweather.methods.parameters import with_parameters
 from allweather.methods.views import mean_probabilities
@@ -75,7 +76,8 @@ class Cotta(GradientMethod):
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         student = model(batch.images).float()
-        target = self._target(model, state, batch.images)
+        with further_passes(model):
+            target = self._target(model, state, batch.images)
         loss = functional.cross_entropy(student, target if self.labels == "soft" else target.argmax(1))
         return Objective(_logits(target), loss)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.losses import entropy
 from allweather.methods.method import Batch, Objective, State
+from allweather.methods.normalization import further_passes
 from allweather.methods.option import option
 from allweather.methods.views import recoloured
 from allweather.models.segmenter import Segmenter
@@ -51,7 +52,8 @@ class Memo(GradientMethod):
             _turned(recoloured(batch.images, self.strength, state.generator), view)
             for view in range(self.augmentations)
         ]
-        seen = model(torch.cat(views)).split(len(batch.images)) if self.together else [model(view) for view in views]
+        with further_passes(model):
+            seen = model(torch.cat(views)).split(len(batch.images)) if self.together else [model(v) for v in views]
         found = [_turned(one, view) for view, one in enumerate(seen)] + ([logits] if self.original else [])
         mean = torch.stack([one.float().softmax(1) for one in found]).mean(0)
         return Objective(logits, entropy(mean).mean())

@@ -9,6 +9,7 @@ from torch import Tensor
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.losses import pixel_entropy, reliable
 from allweather.methods.method import Batch, Objective, State
+from allweather.methods.normalization import further_passes
 from allweather.methods.option import option, where
 from allweather.methods.parameters import with_parameters
 from allweather.models.gradients import gradients_of
@@ -67,7 +68,8 @@ class Sar(GradientMethod):
         entropy = pixel_entropy(logits)
         counts = self._reliable(entropy, logits)
         first = _mean(entropy, counts)
-        uphill = with_parameters(model, self._steepest(model, state, first), batch.images)
+        with further_passes(model):
+            uphill = with_parameters(model, self._steepest(model, state, first), batch.images)
         entropy = pixel_entropy(uphill)
         counts = counts & self._reliable(entropy, uphill)
         if not counts.any():

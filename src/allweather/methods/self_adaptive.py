@@ -9,6 +9,7 @@ from torch.nn import functional
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.losses import IGNORED
 from allweather.methods.method import Batch, Objective, State
+from allweather.methods.normalization import further_passes
 from allweather.methods.option import option
 from allweather.methods.views import mean_probabilities
 from allweather.models.segmenter import Segmenter
@@ -43,7 +44,8 @@ class SelfAdaptive(GradientMethod):
 
     @torch.no_grad()
     def _labels(self, model: Segmenter, batch: Batch) -> torch.Tensor:
-        probabilities = mean_probabilities(model, batch.images, self.scales)
+        with further_passes(model):
+            probabilities = mean_probabilities(model, batch.images, self.scales)
         confidence, labels = probabilities.max(1)
         best = probabilities.amax((2, 3))  # B×C
         needed = self.threshold * best.gather(1, labels.flatten(1)).view_as(labels)
