@@ -316,3 +316,34 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     with pytest.raises(AllWeatherError, match=said):
         session.export(tmp_path / path, **options)
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["file", "folder.safetensors"]
+
+
+def test_statistics_are_not_mixed_in_twice(tmp_path: Path) -> None:
+    model = tiny("batchnorm")
+    session = session_of(model, "norm")
+    session.export(tmp_path / "a.delta.safetensors")
+    network = apply_delta(tiny("batchnorm").network, tmp_path / "a.delta.safetensors")
+    hooks = [len(module._forward_pre_hooks) for module in network.modules()]
+    with pytest.raises(NetworkError, match=r"a\.delta\.safetensors would mix .* in twice: stem\.1 has a hook.*afresh"):
+        apply_delta(network, tmp_path / "a.delta.safetensors")
+    assert [len(module._forward_pre_hooks) for module in network.modules()] == hooks
+    mixing = Segmenter(network, classes=CLASSES, preprocessing=model.preprocessing)
+    with pytest.raises(NetworkError, match=r"tent would mix .* Take Session\.network\(statistics='stream'\)"):
+        Session(mixing, "tent")
+    assert Session(mixing, "source").predict(PICTURE).shape == session.predict(PICTURE).shape
+    Session(Segmenter(session.network("stream"), classes=CLASSES), "tent")
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_delta_finds_the_network_within_data_parallelism(within: bool, tmp_path: Path) -> None:
+    model = tiny("batchnorm")
+    session = session_of(model)
+    session.export(tmp_path / "a.delta.safetensors")
+    if within:
+        other = tiny("batchnorm")
+        other.network = nn.DataParallel(other.network)
+        apply_delta(other, tmp_path / "a.delta.safetensors")
+        network = other.network.module
+    else:
+        network = apply_delta(nn.DataParallel(tiny("batchnorm").network), tmp_path / "a.delta.safetensors").module
+    torch.testing.assert_close(through(network, model), through(session.network(), model))  # type: ignore[arg-type]

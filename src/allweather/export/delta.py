@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from allweather.errors import CheckpointError, NetworkError
 from allweather.export.deployment import Deployment, base_digest, tensors_of
 from allweather.export.files import finished
-from allweather.export.image_statistics import ImageStatistics
+from allweather.export.image_statistics import ImageStatistics, check_unmixed
 from allweather.models.digest import digest
+from allweather.models.inputs import unwrapped
 from allweather.models.segmenter import Segmenter, own_network
 
 ABOUT, CONTENT, DELTA = "allweather", "allweather.digest", "allweather.delta"
@@ -51,7 +52,8 @@ def apply_delta(network: nn.Module, file: Path | str) -> nn.Module:
     them in; the layers stay what they are.
 
     Args:
-        network: the network that the delta was made from, with the same weights; or its Segmenter.
+        network: the network that the delta was made from, with the same weights; or its Segmenter, or what
+            torch.compile or data parallelism makes of either.
         file: what `Session.export("NAME.delta.safetensors")` wrote.
 
     Returns:
@@ -60,14 +62,15 @@ def apply_delta(network: nn.Module, file: Path | str) -> nn.Module:
     Raises:
         CheckpointError: for an unreadable or damaged file, or a network of another kind or other weights, which is then
             as it was.
-        NetworkError: for what is no network.
+        NetworkError: for what is no network, and one that mixes each image's statistics already.
     """
     if not isinstance(network, nn.Module):
         raise NetworkError(f"apply_delta: expected a torch.nn.Module, got {type(network).__name__}.")
     moved, about = read_delta(Path(file))
-    own = own_network(network) if isinstance(network, Segmenter) else network
-    own = getattr(own, "_orig_mod", own)  # what torch.compile wraps
+    own = unwrapped(network)
+    own = own_network(own) if isinstance(own, Segmenter) else own
     _check_base(own, moved, about, Path(file))
+    check_unmixed(own, str(file), "Load the network that was adapted afresh.")
     layers = {name: own.get_submodule(name) for name in about.get("shares", {})}
     state = own.state_dict()
     with torch.no_grad():

@@ -5,6 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from allweather.errors import NetworkError
 from allweather.methods.normalization import TestTimeStatistics
 
 
@@ -55,6 +56,23 @@ def shares_of(network: nn.Module) -> dict[str, float]:
         for hook in layer._forward_pre_hooks.values()
         if isinstance(hook, ImageStatistics)
     }
+
+
+def check_unmixed(network: nn.Module, asker: str, advice: str) -> None:
+    """Refuses a network that has such hooks, where others would come before the same layers.
+
+    Args:
+        asker: what would mix statistics in, for the message.
+        advice: what to do instead.
+
+    Raises:
+        NetworkError: naming the first layer.
+    """
+    if shares := shares_of(network):
+        raise NetworkError(
+            f"{asker} would mix each image's statistics in twice: {next(iter(shares)) or type(network).__name__} has a "
+            f"hook that does, as Session.network() and apply_delta leave it. {advice}"
+        )
 
 
 def mixed_layers(network: nn.Module) -> dict[str, tuple[TestTimeStatistics, float]]:

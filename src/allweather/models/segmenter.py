@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import InputError, NetworkError, SettingsError
-from allweather.models.inputs import check_images, check_network, check_pixels
+from allweather.models.inputs import check_images, check_network, check_pixels, unwrapped
 from allweather.models.outputs import Output, check_filled, check_scale, find_logits
 from allweather.plugins import told_as
 from allweather.values import check_flag, check_number, check_numbers
@@ -362,8 +362,11 @@ class Segmenter(nn.Module):
 
 
 def own_network(model: Segmenter) -> nn.Module:
-    """The user's own network within a segmenter: without the form that an adapter of a library gave it."""
-    return own_place(model)[0]
+    """The user's own network within a segmenter: without the form that an adapter or a wrapper gave it."""
+    network = unwrapped(model.network)
+    while type(network).__module__.startswith(_ADAPTERS):
+        network = unwrapped(cast(nn.Module, network.network))
+    return network
 
 
 def own_place(model: Segmenter) -> tuple[nn.Module, str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from allweather.errors import AllWeatherError, InputError, NotFiniteError, SettingsError, first_line
+from allweather.export.image_statistics import check_unmixed
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import (
     batch_in_parts,
@@ -26,11 +27,11 @@ from allweather.models.gradients import gradient_through
 from allweather.models.segmenter import Segmenter
 from allweather.session.given import checked_logits, checked_objective, checked_refined
 from allweather.session.modes import half_precision, own_modes
+from allweather.session.proportion import in_proportion, root_mean_square
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
 
 Precision = Literal["float32", "bf16"]
 _EPS = 1e-8  # Adam's
-_LEAST_SCALE = 1e-3  # of a tensor that is zero, as in Adafactor, Shazeer and Stern, ICML 2018, Alg. 4
 ONE_BY_ONE = ("cpu",)  # kinds of device where views pass one after another
 
 
@@ -79,9 +80,11 @@ class AdaptedNetwork:
             parameters = list(self.state.parameters.values())
             self.optimizer = method.make_optimizer(parameters) if parameters else None
             self.mixes = replaces_statistics(self.model)
+            if self.mixes:
+                check_unmixed(self.model.network, method.name, "Take Session.network(statistics='stream'), or source.")
             self._own = OwnBuffers(self.model, self.state.buffers.values())
             self.source = self.snapshot()
-            self._scales = [_scale(parameter) if method.relative else 1.0 for parameter in parameters]
+            self._scales = [root_mean_square(parameter) if method.relative else 1.0 for parameter in parameters]
         self.network = cast(Segmenter, torch.compile(self.model)) if compile else self.model
 
     def objective(self, batch: Batch, iteration: int = 0) -> Objective:
@@ -129,7 +132,7 @@ class AdaptedNetwork:
                 torch.zeros(()) if p.grad is None else -length * scale * p.grad / (p.grad.abs() + _EPS)
                 for p, scale in zip(parameters, self._scales, strict=True)
             ]
-        with self._in_proportion():
+        with in_proportion(parameters, self._scales) if self.method.relative else nullcontext():
             optimizer.step()
         self.forget_gradient()
         self.updates += 1
@@ -356,19 +359,6 @@ class AdaptedNetwork:
                 ) from error
 
     @contextmanager
-    def _in_proportion(self) -> Iterator[None]:
-        """Inside, a step of the optimizer is in proportion to each parameter, where the method asks for that."""
-        if not self.method.relative:
-            yield
-            return
-        parameters = list(self.state.parameters.values())
-        before = [parameter.detach().clone() for parameter in parameters]
-        yield
-        with torch.no_grad():
-            for parameter, old, scale in zip(parameters, before, self._scales, strict=True):
-                parameter.copy_(torch.lerp(old, parameter, scale))
-
-    @contextmanager
     def _as_source(self) -> Iterator[None]:
         """Inside, all that moves has the source's values; nothing is copied."""
         if not self.has_moved():
@@ -392,8 +382,3 @@ class AdaptedNetwork:
 
     def _autocast(self) -> AbstractContextManager[None]:
         return half_precision(self.device(), self.precision == "bf16")
-
-
-def _scale(parameter: Tensor) -> float:
-    """The root mean square of a tensor's numbers, by which relative steps are multiplied."""
-    return max(_LEAST_SCALE, float(parameter.detach().double().square().mean().sqrt()))
