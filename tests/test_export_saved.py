@@ -9,15 +9,29 @@ import torch
 from command_line import MODEL, Done, allweather
 from exported import PICTURE, read_about, session_of
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny import frames, tiny
 
 from allweather import Guard, Session, apply_delta, load_model, methods
 from allweather.data.scenes import render
 from allweather.errors import CheckpointError, SettingsError
+from allweather.methods.method import Method
+from allweather.methods.own import find_method
 from allweather.session import Shift
 from allweather.session.saved import open_saved
 
+MINE = """from dataclasses import dataclass
+from typing import ClassVar
+from allweather.methods.option import option
+from allweather.methods.tent import Tent
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Tent):
+    name: ClassVar[str] = "mine"
+    source: ClassVar[str] = "me"
+    seed: int = option(3, "of the crops")
+"""
 OPTIONS: dict[str, Any] = {
     "plain": {},
     "guard": {"guard": Guard(max_drift=0.3, mixing="stream"), "seed": 3},
@@ -43,6 +57,58 @@ def test_and_so_are_guard_precision_and_shift(options: Any, tmp_path: Path) -> N
     saved(PICTURE)
     saved.save(tmp_path / "a.safetensors")
     assert open_saved(tmp_path / "a.safetensors", tiny("batchnorm")).settings() == saved.settings()
+
+
+SPELLINGS: dict[str, tuple[Method, Method, dict[str, Any], dict[str, Any]]] = {
+    "method": (methods.MallDomain(vector_rate=0), methods.MallDomain(vector_rate=0.0), {}, {}),
+    "share": (methods.Norm(share=1), methods.Norm(share=1.0), {}, {}),
+    "guard": (
+        methods.Norm(),
+        methods.Norm(),
+        {"guard": Guard(max_disagreement=1)},
+        {"guard": Guard(max_disagreement=1.0)},
+    ),
+    "NumPy": (
+        methods.MallDomain(class_weights=tuple(np.ones(3)), lr=np.float64(1e-3)),
+        methods.MallDomain(class_weights=(1, 1.0, 1), lr=1e-3),
+        {"adapt_when": "shift", "shift": Shift(threshold=0)},
+        {"adapt_when": "shift", "shift": Shift(threshold=np.float64(0))},
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "other", "first", "second"), SPELLINGS.values(), ids=SPELLINGS)
+def test_equal_settings_are_equal_however_they_were_given(
+    one: Method, other: Method, first: dict[str, Any], second: dict[str, Any], tmp_path: Path
+) -> None:
+    saved = Session(tiny("batchnorm"), one, **first)
+    saved(PICTURE)
+    saved.save(tmp_path / "a.safetensors")
+    Session(tiny("batchnorm"), other, **second).load(tmp_path / "a.safetensors")
+    again = open_saved(tmp_path / "a.safetensors", tiny("batchnorm"))
+    assert torch.equal(again.predict(PICTURE), saved.predict(PICTURE))
+
+
+def test_files_from_before_have_whole_numbers_as_they_were_given(tmp_path: Path) -> None:
+    saved = Session(tiny("batchnorm"), methods.Norm(share=1))
+    saved.save(tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        session = file.metadata()["allweather.session"]
+        metadata = file.metadata() | {"allweather.session": session.replace('"share": "1.0"', '"share": "1"')}
+    assert metadata["allweather.session"] != session
+    save_file(load_file(tmp_path / "a.safetensors"), tmp_path / "old.safetensors", metadata)
+    open_saved(tmp_path / "old.safetensors", tiny("batchnorm"))
+    with pytest.raises(CheckpointError, match=r"saved with share=1, this session has share=0\.5"):
+        Session(tiny("batchnorm"), methods.Norm(share=0.5)).load(tmp_path / "old.safetensors")
+
+
+def test_a_field_of_ones_own_method_may_be_called_seed(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    method = f"{tmp_path / 'mine.py'}:Mine"
+    saved = Session(tiny("batchnorm"), find_method(method, methods.METHODS)(seed=7), seed=5)  # type: ignore[call-arg]
+    saved.save(tmp_path / "a.safetensors")
+    again = open_saved(tmp_path / "a.safetensors", tiny("batchnorm"), method)
+    assert again.settings() == saved.settings() and again.seed == 5
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:

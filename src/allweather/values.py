@@ -37,6 +37,20 @@ def parse_value(where: str, value: Any, kind: Any) -> Any:
     raise SettingsError(f"{where}: expected {spell_type(kind)}, got {value!r}.")
 
 
+def plain_value(value: Any, kind: Any) -> Any:
+    """A ready value of the annotated type `kind` as that type has it, so that equal values are spelt alike.
+
+    Whole numbers become floats where the type asks for floats, and NumPy's floats Python's; what is no number stays.
+    """
+    if isinstance(value, _LISTS):
+        items = [item for option in alternatives(kind) if get_origin(option) in _LISTS for item in get_args(option)[:1]]
+        return [plain_value(item, items[0]) for item in value] if items else list(value)
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
+        options = alternatives(kind)
+        return float(value) if isinstance(value, float) or (float in options and int not in options) else int(value)
+    return value
+
+
 def spell_type(kind: Any, *, ready: bool = False) -> str:
     """The type in words, as messages have it.
 

@@ -73,7 +73,7 @@ def check_ranges(holder: Any, name: str) -> None:
     """
     for entry in fields(holder):
         value, bounds = getattr(holder, entry.name), _bounds(entry.metadata)
-        if value == () and entry.default != ():
+        if isinstance(value, tuple) and not value and entry.default != ():  # a NumPy number is no truth beside ()
             raise AllWeatherError(f"{name}.{entry.name}: expected at least one value, got none.")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, (int, float)) and not isinstance(number, bool) and not in_range(number, *bounds):

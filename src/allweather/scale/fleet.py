@@ -9,7 +9,7 @@ from torch import Tensor
 
 from allweather.errors import CheckpointError, SettingsError
 from allweather.models.digest import digest
-from allweather.session.storage import read_saved, save_session
+from allweather.session.storage import read_saved, same, save_session
 from allweather.writing import check_apart
 
 MAY_DIFFER = ("seed",)  # the rest of what sessions say of themselves is one thing for all
@@ -77,7 +77,7 @@ def _common(identities: Mapping[Path, Mapping[str, str]]) -> Mapping[str, str]:
     (first, base), *others = identities.items()
     for path, identity in others:
         for key in sorted(base.keys() | identity.keys()):
-            if key not in MAY_DIFFER and base.get(key) != identity.get(key):
+            if key not in MAY_DIFFER and not same(base.get(key), identity.get(key)):
                 what = "another base" if key in ("network", "weights") else f"{key}={identity.get(key)}"
                 raise CheckpointError(
                     f"{path} is of {what}, {first} of {key}={base.get(key)}. Only sessions of one network, its "

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_type_hints
 
 from allweather.models.segmenter import Segmenter
 from allweather.session.adapted import AdaptedNetwork
+from allweather.session.guard import Guard
+from allweather.session.shift import Shift
+from allweather.values import plain_value
 
 _FORMAT = "4"  # of saved sessions
 
@@ -21,11 +24,31 @@ def identity_of(settings: Mapping[str, Any], adapted: AdaptedNetwork) -> dict[st
         **_meaning(adapted.model),
     }
     # a field of somebody's own method may bear one of these names
-    method = {f"method.{name}" if name in found else name: str(value) for name, value in settings["method"].items()}
+    method = {
+        f"method.{name}" if name in found else name: value
+        for name, value in _spelt(settings["method"], type(adapted.method)).items()
+    }
     limits = {
-        f"{group}.{name}": str(value) for group in ("guard", "shift") for name, value in settings.get(group, {}).items()
+        f"{group}.{name}": value
+        for group, kind in (("guard", Guard), ("shift", Shift))
+        for name, value in _spelt(settings.get(group, {}), kind).items()
     }
     return {**found, **method, **limits}
+
+
+def field_of(identity: Mapping[str, str], name: str) -> str:
+    """The saved text of a field of the method, which may bear the name of something else.
+
+    Raises:
+        KeyError: where there is none.
+    """
+    return identity[f"method.{name}" if f"method.{name}" in identity else name]
+
+
+def _spelt(values: Mapping[str, Any], kind: type[Any]) -> dict[str, str]:
+    """The values of the fields of `kind`, as its types have them."""
+    hints = get_type_hints(kind)
+    return {name: str(plain_value(value, hints.get(name, Any))) for name, value in values.items()}
 
 
 def _meaning(model: Segmenter) -> dict[str, str]:

@@ -14,6 +14,7 @@ from allweather.methods.settings import parse_settings
 from allweather.models.segmenter import Segmenter
 from allweather.session.adapted import Precision
 from allweather.session.guard import Guard
+from allweather.session.identity import field_of
 from allweather.session.session import AdaptWhen, Session
 from allweather.session.shift import Shift
 from allweather.session.storage import read_identity
@@ -76,7 +77,7 @@ def _method(path: Path, identity: Mapping[str, str], own: str | None) -> Method:
     kind = find_method(own or name, methods.METHODS)
     if kind.name != name:
         raise SettingsError(f"{path} was adapted by {name}, not by {kind.name}. Leave --method out, or name that one.")
-    values = {field.name: _text(identity[field.name]) for field in fields(cast(Any, kind))}
+    values = {field.name: _text(field_of(identity, field.name)) for field in fields(cast(Any, kind))}
     return kind(**parse_settings(kind, values))
 
 

@@ -67,7 +67,7 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
     tensors, metadata = _read(path)
     found = _identity(path, metadata)
     for key in sorted(identity.keys() | found.keys(), key=lambda key: (key not in _TELLING, key)):
-        if identity.get(key) != found.get(key):
+        if not same(identity.get(key), found.get(key)):
             raise CheckpointError(
                 f"{path} was saved with {key}={found.get(key)}, this session has {key}={identity.get(key)}. "
                 "Make the session with the same network, weights, preprocessing and settings."
@@ -103,6 +103,15 @@ def read_identity(path: Path) -> dict[str, str]:
         CheckpointError: for a file that is none, or damaged.
     """
     return _identity(path, _read(path)[1])
+
+
+def same(one: str | None, other: str | None) -> bool:
+    """Whether two saved texts are one setting; older files have whole numbers as they were given."""
+    return one == other or (one is not None and other is not None and _as_number(one) == _as_number(other))
+
+
+def _as_number(text: str) -> str:
+    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdecimal() else text
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
