@@ -112,6 +112,18 @@ def test_views_in_one_batch_are_normalised_as_if_alone(monkeypatch: pytest.Monke
     assert 2 in seen  # mirror and gamma; plain is the objective's own
 
 
+def test_views_stay_apart_where_a_layer_has_no_statistics_but_the_batchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8, track_running_stats=False)
+    network = torch.nn.Sequential(*layers, torch.nn.Conv2d(8, 3, 1)).eval()
+    method, dark = methods.make("source", settings={"views": ("plain", "gamma")}), 0.1 * frames(1)[0]
+    found = []
+    for kinds in (("cpu",), ()):
+        monkeypatch.setattr(adapted, "ONE_BY_ONE", kinds)
+        found.append(Session(Segmenter.wrap(network, classes=CLASSES), method).predict(dark))
+    torch.testing.assert_close(*found)
+
+
 def turned(network, images):  # type: ignore[no-untyped-def]
     return network(images.flip(2)).flip(2)
 
@@ -176,6 +188,22 @@ class Narrow(torch.nn.Module):
         if x.shape[3] > 50:
             raise ValueError("at most 50 wide")
         return self.norm(x)
+
+
+class Hungry(Narrow):
+    """Has no memory for wide pictures."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[3] > 50:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.norm(x)
+
+
+def test_a_view_that_memory_is_too_small_for_is_not_left_out_without_a_word() -> None:
+    session = Session(Segmenter.wrap(Hungry().eval(), classes=CLASSES), "mall-domain", guard=FREE)
+    with pytest.raises(torch.OutOfMemoryError):
+        session.predict(torch.rand(3, 24, 40))
+    assert not session._adapted._refused
 
 
 @pytest.mark.filterwarnings("ignore:views")

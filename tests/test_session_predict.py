@@ -1,12 +1,14 @@
 """Predictions over the mirror image, and one step beyond where the network stands."""
 
+from typing import Any
+
 import pytest
 import torch
 from tiny import frames, tiny
 from torch import Tensor
 
 from allweather import Session, load_model, methods
-from allweather.session import Guard
+from allweather.session import Guard, Result
 
 FREE = Guard(enabled=False)  # noise is no street: its prediction changes under mirroring beyond any limit
 
@@ -47,6 +49,28 @@ def test_looking_ahead_is_one_step_of_a_fresh_adam(image: Tensor) -> None:
     ahead = Session(model, methods.make("tent", settings={"lr": 0.0, "lookahead": 1e-2}), guard=FREE)
     torch.testing.assert_close(kept(image).logits, ahead(image).logits, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(kept(image).logits, kept.predict(image), atol=1e-3)
+
+
+def test_where_the_steps_stop_early_all_views_are_predicted_and_the_prediction_looks_ahead() -> None:
+    def after(stop: bool, iterations: int, **settings: Any) -> Result:
+        stopping = {
+            "stop_tolerance": 0.0,
+            "stop_rise": 1e9,
+            **({"stop_rise": 0.0, "stop_tolerance": 1e9} if stop else {}),
+        }
+        values = {"lr": 1e-2, "vector_rate": 0.0, "iterations": iterations, **stopping, **settings}
+        return Session(tiny("batchnorm"), methods.make("mall-domain", settings=values), guard=FREE)(frames(1)[0])
+
+    views = {"views": ("plain", "mirror")}
+    stopped = after(True, 3, report_after=False, lookahead=0.0, **views)
+    assert stopped.stop in ("plateau", "rise") and stopped.iterations == 1
+    whole = after(False, 2, report_after=False, lookahead=0.0, **views)  # made before the second update
+    torch.testing.assert_close(stopped.logits.softmax(0), whole.logits.softmax(0))
+
+    stopped = after(True, 3, lookahead=0.05, views=("plain",))
+    assert stopped.stop in ("plateau", "rise") and stopped.iterations == 1
+    torch.testing.assert_close(stopped.logits, after(False, 1, lookahead=0.05, views=("plain",)).logits)
+    assert not torch.allclose(stopped.logits, after(True, 3, lookahead=0.0, views=("plain",)).logits, atol=1e-3)
 
 
 @pytest.mark.parametrize("mirror", [True, False])

@@ -74,6 +74,11 @@ def has_statistics(model: Segmenter) -> bool:
     return any(isinstance(module, _BatchNorm) and module.running_mean is not None for module in model.network.modules())
 
 
+def has_batch_layers(model: Segmenter) -> bool:
+    """Whether BatchNorm layers without running statistics see to it that images of one batch are not independent."""
+    return any(isinstance(module, _BatchNorm) and module.running_mean is None for module in model.network.modules())
+
+
 def own_statistics(model: nn.Module) -> AbstractContextManager[None]:
     """Inside, every layer normalises by its own running statistics, as in mode `source`."""
     return _layers_with(model, "mode", "source")

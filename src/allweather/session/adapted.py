@@ -15,6 +15,7 @@ from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import (
     batch_in_parts,
     further_passes,
+    has_batch_layers,
     moving_statistics,
     own_statistics,
     replaces_statistics,
@@ -79,6 +80,7 @@ class AdaptedNetwork:
             self.state.generator = torch.Generator(device=self.device())
             parameters = list(self.state.parameters.values())
             self.optimizer = method.make_optimizer(parameters) if parameters else None
+            self._of_batches = has_batch_layers(self.model)
             self.mixes = replaces_statistics(self.model)
             if self.mixes:
                 check_unmixed(self.model.network, method.name, "Take Session.network(statistics='stream'), or source.")
@@ -96,7 +98,8 @@ class AdaptedNetwork:
         Raises:
             SettingsError: where the method gives something else.
         """
-        self._ahead = []
+        if iteration == 0:  # where the iterations stop early, the step before is still the one to look beyond
+            self._ahead = []
         again = iteration > 0 and getattr(self.method, "bn", None) != "train"
         taken = further_passes(self.model) if again else nullcontext()
         with moving_statistics(self.model), taken, self._autocast():
@@ -326,7 +329,7 @@ class AdaptedNetwork:
         """
         same = [view for view in views if view.own is None and not view.source and view.scale == 1]
         plain_network = network is self.model and type(self.method).predict is Method.predict
-        if len(same) < 2 or not plain_network or images.device.type in ONE_BY_ONE:
+        if len(same) < 2 or not plain_network or images.device.type in ONE_BY_ONE or self._of_batches:
             return {}
         with batch_in_parts(self.model, len(same)), self._autocast():
             parts = network(torch.cat([view.of(images) for view in same])).chunk(len(same))
@@ -350,7 +353,7 @@ class AdaptedNetwork:
             try:
                 return view.back(predict(seen), images.shape[2:])
             except (RuntimeError, ValueError, AssertionError, InputError) as error:
-                if view.scale == 1 or isinstance(error, NotFiniteError):
+                if view.scale == 1 or isinstance(error, NotFiniteError | torch.OutOfMemoryError):
                     raise
                 height, width = seen.shape[2:]
                 raise SettingsError(

@@ -117,8 +117,10 @@ def prediction_after(adapted: AdaptedNetwork, images: Tensor, steps: Steps, pred
     whole = _is_whole(images, steps)
     if whole and not predict:
         return Prediction(last, last)
-    if whole and steps.updates and not method.report_after:
-        return adapted.reported(images, last)
+    if (
+        whole and steps.updates and not method.report_after
+    ):  # other views are not seen yet where the steps stopped early
+        return adapted.reported(images, last) if len(method.looks) == 1 else adapted.predict(images, last)
     known = last if steps.current else None
     return adapted.predict_ahead(images, known) if steps.updates else adapted.predict(images, known)
 
