@@ -120,6 +120,52 @@ def test_frames_given_stand_in_for_the_stream() -> None:
     assert unseen._averages.count == 0
 
 
+def test_frames_that_nothing_is_learnt_from_are_left_out() -> None:
+    session = session_of(tiny("batchnorm"), count=0)
+    good, constant = list(frames(3)), torch.full_like(PICTURE, 0.5)
+    broken = PICTURE.clone()
+    broken[0, 0, 0] = float("nan")
+    wanted = session.network("stream", good).state_dict()
+    found = session.network("stream", [broken, *good, constant]).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in found.items())
+    with pytest.raises(SettingsError, match=r"at least one picture .* finite and not constant"):
+        session.network("stream", [broken])
+
+
+def test_frames_mean_the_stream_and_are_refused_beside_the_image(tmp_path: Path) -> None:
+    session = session_of(tiny("batchnorm"), count=0)
+    wanted = session.network("stream", list(frames(3))).state_dict()
+    found = session.network(frames=list(frames(3)))
+    assert all(torch.equal(value, wanted[name]) for name, value in found.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in found.modules())
+    session.export(tmp_path / "a.delta.safetensors", frames=list(frames(3)))
+    assert read_about(tmp_path / "a.delta.safetensors")["statistics"] == "stream"
+    with pytest.raises(SettingsError, match="frames: only statistics='stream' averages over pictures"):
+        session.network("image", list(frames(3)))
+
+
+class Remembers(nn.Module):
+    """A network that keeps an average of what it sees in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.lerp_(x.mean((0, 2, 3)), 0.5)
+        return self.head(self.norm(x) + self.seen.view(1, -1, 1, 1))
+
+
+def test_a_frame_that_cannot_be_read_leaves_the_networks_own_buffers() -> None:
+    session = Session(Segmenter.wrap(Remembers().eval(), classes=CLASSES), "norm")
+    session(PICTURE)
+    before = session.model.network.seen.clone()  # type: ignore[operator]
+    with pytest.raises(AllWeatherError, match=r"no/such\.png"):
+        session.network("stream", frames=[frames(1)[0], "no/such.png"])
+    assert torch.equal(session.model.network.seen, before)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("given", [[], (), iter(())], ids=["list", "tuple", "iterator"])
 def test_frames_that_are_none_are_said(tmp_path: Path, given: Any) -> None:
     session = Session(tiny("batchnorm"), "mall-domain", guard=False)

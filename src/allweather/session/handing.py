@@ -21,6 +21,7 @@ from allweather.models.segmenter import Segmenter, own_network
 from allweather.pictures.convert import Picture
 from allweather.session.adapted import AdaptedNetwork
 from allweather.session.averages import StreamAverages
+from allweather.session.steps import unfit
 from allweather.session.storage import holds_session
 
 
@@ -33,7 +34,7 @@ class HandsBack(ABC):
     _adapted: AdaptedNetwork
     _averages: StreamAverages
 
-    def network(self, statistics: Statistics = "image", frames: Iterable[Picture] | None = None) -> nn.Module:
+    def network(self, statistics: Statistics | None = None, frames: Iterable[Picture] | None = None) -> nn.Module:
         """The adapted network: a copy, of your own class, that takes and returns what your network does.
 
         It is in evaluation mode, on the CPU, in float32, with gradients on. Its state dict has your network's keys.
@@ -41,11 +42,15 @@ class HandsBack(ABC):
         Args:
             statistics: of BatchNorm. `image`: a hook of this package mixes in each image's own statistics, as the
                 session does. `stream`: the mixture with the stream's average is written into the ordinary buffers, and
-                nothing of this package is left. No difference for networks and methods that mix nothing.
-            frames: for `stream`: pictures to average over, instead of those that the session has adapted to.
+                nothing of this package is left. No difference for networks and methods that mix nothing. None is
+                `stream` where frames are given, else `image`.
+            frames: for `stream`: pictures to average over, instead of those that the session has adapted to. Those that
+                a session would not learn from, such as NaN, are left out.
 
         Raises:
-            SettingsError: for a method that predicts with more than its network, and for `stream` without a stream.
+            SettingsError: for a method that predicts with more than its network, for `stream` without a stream, and for
+                `image` with frames.
+            InputError: for a frame that is no picture.
         """
         return own_network(self._deployment(statistics, frames).model)
 
@@ -70,7 +75,8 @@ class HandsBack(ABC):
 
         Args:
             path: the file; missing folders are made.
-            statistics, frames: see `network`. None is `stream` for `.safetensors` and `image` for the other formats.
+            statistics, frames: see `network`. None is `stream` for `.safetensors` and where frames are given, else
+                `image`.
             size: (width, height) in pixels that a graph is fixed to; None leaves both open.
             opset: of ONNX, 18 to 23; None is 18.
 
@@ -87,8 +93,8 @@ class HandsBack(ABC):
         path = Path(path)
         kind = check(path, size, opset)
         self._check_replaced(path)
-        if statistics is None:
-            statistics = "stream" if kind == ".safetensors" else "image"
+        if statistics is None and kind == ".safetensors":
+            statistics = "stream"
         write(self._deployment(statistics, frames), path, size, opset)
 
     def push_to_hub(
@@ -98,7 +104,7 @@ class HandsBack(ABC):
         licence: str | None = None,
         figures: Mapping[str, float] | None = None,
         base_model: str | None = None,
-        statistics: Statistics = "image",
+        statistics: Statistics | None = None,
         frames: Iterable[Picture] | None = None,
         private: bool = True,
     ) -> str:
@@ -139,9 +145,13 @@ class HandsBack(ABC):
     def _batch(self, pictures: Picture) -> tuple[Batch, bool]:
         """The pictures where the network lies."""
 
-    def _deployment(self, statistics: Statistics, frames: Iterable[Picture] | None) -> Deployment:
+    def _deployment(self, statistics: Statistics | None, frames: Iterable[Picture] | None) -> Deployment:
+        if statistics is None:
+            statistics = "image" if frames is None else "stream"
         if statistics not in get_args(Statistics):
             raise unknown("statistics", statistics, get_args(Statistics))
+        if frames is not None and statistics == "image":
+            raise SettingsError("frames: only statistics='stream' averages over pictures. Leave one of them out.")
         with self._alone():
             self._check_method()
             values = self.method.deployed(self.state)
@@ -175,7 +185,8 @@ class HandsBack(ABC):
             averages = self._look_at(frames)
             if not averages.count:
                 raise SettingsError(
-                    f"{self.method.name}, frames: expected at least one picture to take the statistics from, got none."
+                    f"{self.method.name}, frames: expected at least one picture to take the statistics from that is "
+                    "finite and not constant, got none."
                 )
         if not averages.count:
             raise SettingsError(
@@ -189,12 +200,17 @@ class HandsBack(ABC):
         """What the layers see of the frames as the network stands; nothing moves."""
         averages, before = StreamAverages(self.model.network), self._adapted.snapshot()
         values = self.method.deployed(self.state)
-        for frame in frames:
-            batch, _ = self._batch(frame)
-            with moving_statistics(self.model):
-                with_parameters(self.model, values, batch.images)
-            averages.take()
-        self._adapted.restore_own_buffers(before)
+        try:
+            for frame in frames:
+                batch, _ = self._batch(frame)
+                if unfit(batch.images, learns=bool(self.state.tensors())):
+                    continue
+                with moving_statistics(self.model):
+                    with_parameters(self.model, values, batch.images)
+                averages.take()
+        finally:
+            averages.discard()
+            self._adapted.restore_own_buffers(before)
         return averages
 
     def _about(self, statistics: Statistics) -> dict[str, Any]:
