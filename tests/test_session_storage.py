@@ -316,6 +316,33 @@ def test_a_copy_goes_on_as_the_original(name: str, copied: Callable[[Session], S
     assert torch.equal(session(images[0]).logits, other(images[0]).logits)
 
 
+class Averaging(nn.Module):
+    """A network that keeps an average of what it sees in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.lerp_(x.detach().mean((0, 2, 3)), 0.5)
+        return self.head(self.norm(x) + self.seen.view(1, -1, 1, 1))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+def test_a_copy_knows_which_buffers_have_moved(copied: Callable[[Session], Session]) -> None:
+    method = methods.make("tent", settings={"episodic": False})
+    session = Session(Segmenter.wrap(Averaging().eval(), classes=CLASSES), method, guard=False)
+    images = frames(2)
+    session(images[0])
+    other = copied(session)
+    for one in (session, other):
+        one.reset()
+        assert not one.model.network.seen.any()  # type: ignore[operator,union-attr]
+    assert torch.equal(session(images[1]).logits, other(images[1]).logits)
+
+
 def test_a_compiled_session_says_why_it_cannot_be_copied() -> None:
     session = session_of(compile=True)
     with pytest.raises(AllWeatherError, match=r"compiled session cannot be copied or pickled\. Use save and load"):

@@ -1,7 +1,11 @@
 """Sessions in threads: two give what each gives alone, one is used by one thread at a time, randomness is their own."""
 
+import copy
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +56,31 @@ def test_the_seed_is_what_random_methods_draw_by(name: str) -> None:
     images = frames(4)
     one, two = run(session_of(name, 1), images), run(session_of(name, 2), images)
     assert not all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+def test_a_copy_is_made_between_two_batches(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, images = session_of("mall-domain", 0), frames(2)
+    session(images[0])
+    plain, inside, on = type(session.method).after_update, threading.Event(), threading.Event()
+
+    def after_update(*arguments: object) -> None:
+        plain(*arguments)  # type: ignore[arg-type]
+        inside.set()
+        on.wait(10)
+
+    monkeypatch.setattr(type(session.method), "after_update", after_update)
+    with ThreadPoolExecutor(2) as pool:
+        adapting = pool.submit(session, images[1])
+        assert inside.wait(10)
+        copying = pool.submit(copied, session)
+        sleep(0.3)
+        assert not copying.done()
+        on.set()
+        adapting.result()
+        other = copying.result()
+    assert other._batches == session._batches == 2
+    assert torch.equal(other.predict(images[0]), session.predict(images[0]))
 
 
 def test_one_session_is_used_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

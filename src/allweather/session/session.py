@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from threading import RLock
 from time import perf_counter
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 from torch import Tensor
@@ -198,15 +199,25 @@ class Session(Streaming, HandsBack):
         return f"Session({self.model.name}, {self.method.name}, {self._adapted.updates} updates, seed={self.seed})"
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.compile:
-            raise SettingsError("a compiled session cannot be copied or pickled. Use save and load, or compile=False.")
-        if any(isinstance(module, ScriptModule) for module in self.model.modules()):
-            raise SettingsError("a session of a TorchScript network cannot be copied or pickled. Use save and load.")
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        return self._copied_state({})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = RLock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__setstate__(self._copied_state(memo))
+        return copied
+
+    def _copied_state(self, memo: dict[int, Any]) -> dict[str, Any]:
+        """All but the lock, copied between two batches; a pickle is written when the session may have gone on."""
+        if self.compile:
+            raise SettingsError("a compiled session cannot be copied or pickled. Use save and load, or compile=False.")
+        if any(isinstance(module, ScriptModule) for module in self.model.modules()):
+            raise SettingsError("a session of a TorchScript network cannot be copied or pickled. Use save and load.")
+        with self._alone():
+            return deepcopy({name: value for name, value in self.__dict__.items() if name != "_lock"}, memo)
 
     def _step(self, images: Picture | Sequence[Picture], *, predict: bool) -> Result:
         started = perf_counter()

@@ -67,6 +67,10 @@ class OwnBuffers:
         self._marks = {name: self._mark(name) for name in self._places}
         self.moving: set[str] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        self._look()  # a copy's buffers are others, whose marks say nothing of these
+        return self.__dict__
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._marks = {name: self._mark(name) for name in self._places}
