@@ -78,7 +78,7 @@ class ShiftDetector:
             )
         self._from_start = shift.reference == "start" or not norms
         # copies: the layers' own buffers may move
-        self._source = [] if self._from_start else [_running(cast(_BatchNorm, layer)) for layer in norms]
+        self._source = [] if self._from_start else [_running(layer) for layer in norms]
         self.start()
 
     def start(self) -> None:
