@@ -34,7 +34,7 @@ class Point:
 
 
 def points() -> list[Point]:
-    """Every setting that both the plans' records and the record of passes know, by cost."""
+    """Every setting that both the plans' records and the record of passes know, by cost; none of an older recipe."""
     groups = [group for plan in PLANS for group in group_records(plan_records(plan))]
     here = {group.label: group for group in groups if (group.stream, group.model) == (STREAM, MODEL)}
     if "source" not in here:
@@ -43,7 +43,7 @@ def points() -> list[Point]:
     found = [
         Point(_name(group), cost, group.mean("mIoU") - source)
         for group in here.values()
-        if (cost := _cost(group)) is not None
+        if (cost := _cost(group)) is not None and not group.older
     ]
     return sorted(found, key=lambda point: (point.cost, -point.gain))
 
