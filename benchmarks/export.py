@@ -76,7 +76,12 @@ def main() -> None:
     parser.add_argument("--networks", default="", help="only those whose name starts with this; FILE keeps the others")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = json.loads(options.json.read_text())["networks"] if options.json and options.json.exists() else {}
+    rows: dict[str, Any] = {}
+    if options.json and options.json.exists():
+        kept = json.loads(options.json.read_text())
+        if kept["every"] != options.every:
+            raise SystemExit(f"{options.json} holds every {kept['every']}th frame, not every {options.every}th.")
+        rows = kept["networks"]
     for name, (build, reader) in NETWORKS.items():
         if name.startswith(options.networks):
             rows[name] = measure(build(), reader, options.every)
@@ -110,7 +115,9 @@ def measure(model: Segmenter, reader: str, every: int) -> dict[str, Any]:
 
 
 def session_after(model: Segmenter, split: str, every: int) -> Session:
-    session = Session(model, methods.make("mall-domain", settings={"views": ("plain",)}, model=model))
+    session = Session(
+        model, methods.make("mall-domain", settings={"views": ("plain",), "vector_rate": 0.0}, model=model)
+    )
     for image, _, _ in frames(split, every):
         session.adapt(image)
     return session

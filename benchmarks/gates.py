@@ -326,6 +326,8 @@ def measure(root: Path, out: Path, gates: Sequence[str], only: str) -> None:
         model = load_model(network, root / "weights" / NETWORKS[network])
         row = GATES[gate](model, *shots_of(root, stream, chosen, model))
         print(gate, key, json.dumps(row), flush=True)
+        if held["rows"] and held["candidates"] != list(row["values"]):
+            raise SystemExit(f"{gate}: the file's rows are of other candidates than today's. Name another file.")
         held["candidates"] = list(row["values"])
         held["rows"][key] = compact(row)
         out.write_text(packed(done))

@@ -1,6 +1,6 @@
 """Three thousand procedural frames in weather that comes and goes, without a reset: does a method decay?
 
-    ALLWEATHER_ASSETS=DIR python -m benchmarks.long_stream --json FILE [--networks NAME,…] [--frames N]
+    ALLWEATHER_ASSETS=DIR python -m benchmarks.long_stream --json FILE [--networks NAME,…] [--methods NAME,…] [--again]
 
 Every frame is a scene of its own. Six kinds of weather come up, are strongest half-way and go again, a hundred frames
 each; that makes a pass, and five passes follow each other. Every method predicts the plain view (others cost much and
@@ -59,11 +59,13 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--again", action="store_true", help="measure what the file holds anew, of a recipe of before")
     options = parser.parse_args()
     kept = _read_kept(options.json, options.frames)
     for name in options.networks.split(","):
         for label in options.methods.split(","):
-            if label not in kept.setdefault(name, {}):
+            if options.again or label not in kept.setdefault(name, {}):
+                kept.setdefault(name, {})
                 kept[name][label] = measure(name, label, options.frames)
                 kept[name] = {method: kept[name][method] for method in METHODS if method in kept[name]}
                 head = {"benchmark": "long-stream", "frames": options.frames, "pass": PASS, "versions": versions()}
