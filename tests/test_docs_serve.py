@@ -47,8 +47,17 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_application_is_one_for_a_server_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import runpy
 
-    (tmp_path / "app.py").write_text(snippets(PAGE)[0]["app.py"])
-    assert runpy.run_path(str(tmp_path / "app.py"))["app"].state.serving.limits.waiting == 32
+    from fastapi.testclient import TestClient
+
+    for name in ("app.py", "larger.py"):
+        (tmp_path / name).write_text(snippets(PAGE)[0][name])
+    monkeypatch.syspath_prepend(tmp_path)
+    larger = runpy.run_path(str(tmp_path / "larger.py"))
+    serving = larger["adapting"].state.serving
+    assert serving.limits.waiting == 32
+    with TestClient(larger["larger"], base_url="http://localhost") as served:
+        assert served.get("/seg/v1/health").json()["status"] == "ok" and serving.begun
+    assert serving.ending.is_set(), "the larger application ends it"
 
 
 def test_the_limits_are_those_of_the_code() -> None:

@@ -1,6 +1,8 @@
 """Who comes in and what may be named: tokens, hosts, pages of other sites, one folder of the server."""
 
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +10,29 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from serving import encoded, picture
 from tiny import tiny
 
 import allweather
 from allweather.errors import MissingLibraryError, SettingsError
 from allweather.serve import Limits, application
-from allweather.serve.access import choose_token, inside, is_loopback
+from allweather.serve.access import choose_token, inside, is_loopback, path_of
 
 pytest.importorskip("gradio", reason="the extra web")
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 MODEL = tiny("batchnorm")
 TOKEN = "a-token-of-enough-characters"
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Waits until it is, ten seconds at most."""
+    for _ in range(200):
+        if true():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never became true")
 
 
 def client(base: str = "http://localhost", **options: Any) -> TestClient:
@@ -98,6 +111,46 @@ def test_the_pages_own_routes_name_no_file_of_the_server(tmp_path: Path) -> None
         assert served.post("/gradio_api/queue/join", content=hidden).status_code == 403
         assert served.post("/gradio_api/queue/join", content=b"[" * 100_000).status_code == 403
         assert secret.exists() and not served.get("/gradio_api/info").json()["named_endpoints"]
+
+
+@pytest.mark.parametrize("way", ["mounted", "root path"])
+def test_below_another_path_the_same_is_refused(way: str, tmp_path: Path) -> None:
+    inner, root = application(MODEL, host="0.0.0.0", token=TOKEN), {"root_path": "/seg"} if way != "mounted" else {}
+    outer = FastAPI() if way == "mounted" else inner
+    if way == "mounted":
+        outer.mount("/seg", inner)
+    named = {"data": [[{"path": str(tmp_path), "meta": {"_type": "gradio.FileData"}}]], "fn_index": 0}
+    with TestClient(outer, base_url="http://box", follow_redirects=False, **root) as served:
+        assert served.get("/seg/v1/health").status_code == 200 and served.get("/seg/docs").status_code == 401
+        entered = served.get(f"/seg/?token={TOKEN}")
+        assert entered.status_code == 303 and entered.headers["location"] == "/seg/"
+        assert served.get("/seg/").status_code == 200, "the browser's cookie opens it now"
+        assert served.post("/seg/gradio_api/queue/join", json=named).status_code == 403
+        assert served.get(f"/seg/gradio_api/file={tmp_path}").status_code == 404
+        assert served.post("/seg/gradio_api/queue/join", content=bytes(2_000_000)).status_code == 413
+        large = served.post("/seg/v1/predict", files={"image": ("a.png", bytes(2_000_000))})
+        assert large.status_code == 415, "a picture may have as many bytes, were it one"
+
+
+@pytest.mark.parametrize("path", ["/seg/v1/health", "/seg", "/segment/v1", "/v1/health", "/other/seg/x", "/seg//x"])
+def test_paths_are_told_as_the_routes_tell_them(path: str) -> None:
+    from starlette._utils import get_route_path
+
+    for scope in ({"path": path, "root_path": "/seg"}, {"path": path}, {"path": path, "root_path": ""}):
+        assert path_of(scope) == get_route_path(scope)
+
+
+def test_an_application_that_nobody_started_frees_what_is_old_and_refuses_to_lose_streams(tmp_path: Path) -> None:
+    outer, forgets = FastAPI(), application(MODEL, limits=Limits(idle=0.05))
+    outer.mount("/forgets", forgets)
+    outer.mount("/keeps", application(MODEL, sessions=tmp_path))
+    files = {"image": ("a.png", encoded(picture()))}
+    with TestClient(outer, base_url="http://localhost") as served:
+        refused = served.post("/keeps/v1/predict", files=files, data={"stream": "a"})
+        assert refused.status_code == 503 and "app.router.lifespan_context" in refused.json()["error"]
+        assert served.post("/forgets/v1/predict", files=files, data={"stream": "a"}).status_code == 200
+        streams = forgets.state.serving.streams
+        until(lambda: len(streams) == 0)
 
 
 @pytest.fixture

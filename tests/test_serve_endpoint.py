@@ -137,7 +137,7 @@ def test_as_many_streams_as_may_be_and_no_more(tmp_path: Path) -> None:
 
 def test_what_nobody_uses_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     given_back = []
-    monkeypatch.setattr("allweather.serve.assembly.give_back_freed_memory", lambda: given_back.append(1))
+    monkeypatch.setattr("allweather.serve.serving.give_back_freed_memory", lambda: given_back.append(1))
     with client(limits=Limits(idle=0.05)) as served:
         serving = served.app.state.serving  # type: ignore[attr-defined]
         ask(served, PICTURES[0], stream="old")

@@ -41,7 +41,8 @@ def application(
             this machine a token is needed.
         token: that requests must carry, at least 16 characters.
         allow_dir: the one folder of the server whose checkpoints and pictures visitors may name.
-        sessions: folder where streams' sessions are kept when the server stops; None forgets them.
+        sessions: folder where streams' sessions are kept when the server stops; None forgets them. A larger
+            application that mounts this one must enter its lifespan then: `app.router.lifespan_context(app)`.
         workers: pictures that are worked on at once.
 
     Raises:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from allweather.errors import SettingsError
 
@@ -78,6 +78,13 @@ def inside(folder: Path, relative: str) -> Path:
     return path
 
 
+def path_of(scope: Scope) -> str:
+    """The path as the routes compare it: without the root path of a larger application or a proxy before it."""
+    path, root = str(scope.get("path", "")), str(scope.get("root_path", ""))
+    below = path.removeprefix(root)
+    return below if not below or below.startswith("/") else path  # as Starlette tells them, so that the two agree
+
+
 @dataclass(frozen=True)
 class Gate:
     """An ASGI application behind checks of token, host, origin and length.
@@ -114,7 +121,7 @@ class Gate:
         origin = headers.get("origin")
         if origin and urlsplit(origin).netloc != host:
             return 403, "a page of another site asked"
-        if self.token and scope["path"] not in OPEN and not self._knows(scope, headers):
+        if self.token and path_of(scope) not in OPEN and not self._knows(scope, headers):
             return 401, "expected the server's token: Authorization: Bearer TOKEN, or /?token=TOKEN in a browser"
         return None
 
@@ -124,13 +131,13 @@ class Gate:
         return any(hmac.compare_digest(text.encode(), str(self.token).encode()) for text in given)
 
     def _given_in_address(self, scope: Scope) -> str:
-        if not self.token or scope.get("path") != "/":
+        if not self.token or path_of(scope) != "/":
             return ""
         return parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str]) -> None:
         """Lets the request in; it ends with 413 where its body is too long, said or not."""
-        most, arrived, told = self.longest(scope["path"]), 0, False
+        most, arrived, told = self.longest(path_of(scope)), 0, False
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > most:
             await _drain(receive, 2 * most)
@@ -192,7 +199,8 @@ async def _refuse(scope: Scope, send: Send, status: int, reason: str) -> None:
 
 async def _remember(scope: Scope, send: Send, token: str) -> None:
     """Puts the token into a cookie, and takes it out of the address."""
-    cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/".encode()
-    headers = [(b"location", b"/"), (b"set-cookie", cookie), (b"content-length", b"0"), *HEADERS.items()]
+    root = quote(scope.get("root_path", ""))
+    cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path={root or '/'}".encode()
+    headers = [(b"location", f"{root}/".encode()), (b"set-cookie", cookie), (b"content-length", b"0"), *HEADERS.items()]
     await send({"type": "http.response.start", "status": 303, "headers": headers})
     await send({"type": "http.response.body", "body": b""})

@@ -17,10 +17,10 @@ def compare(visitor: Visitor | None) -> str:
     if visitor.shown is None:
         return (
             f'<figure class="aw-single"><img alt="The picture that is to be adapted to" '
-            f'src="/see/{visitor.key}/picture.jpg?{visitor.version}"></figure>'
+            f'src="see/{visitor.key}/picture.jpg?{visitor.version}"></figure>'
         )
     height, width = visitor.shown.picture.pixels.shape[:2]
-    address = f"/see/{visitor.key}/{{}}.jpg?{visitor.version}"
+    address = f"see/{visitor.key}/{{}}.jpg?{visitor.version}"
     return (
         f'<figure class="aw-compare" style="--split:50%;aspect-ratio:{width}/{height}">'
         f'<img alt="Prediction of the network as it came" src="{address.format("source")}">'

@@ -320,7 +320,7 @@ def _take(visitor: Visitor) -> str:
         found.insert(1, ("labels.zip", "All labels"))
     if not method.episodic:  # the others are the source network again
         found.insert(-1, ("adapted.safetensors", "Adapted weights"))
-    links = [f'<a href="/take/{visitor.key}/{name}" download="{name}">{word}</a>' for name, word in found]
+    links = [f'<a href="take/{visitor.key}/{name}" download="{name}">{word}</a>' for name, word in found]
     return f'<div class="aw-take" role="group" aria-label="Download">{"".join(links)}</div>'
 
 

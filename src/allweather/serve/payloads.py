@@ -13,7 +13,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from allweather.errors import SettingsError
-from allweather.serve.access import App, Message, Receive, Scope, Send, inside
+from allweather.serve.access import App, Message, Receive, Scope, Send, inside, path_of
 
 LOG = logging.getLogger(__name__)
 PREFIX = "/gradio_api/"
@@ -37,10 +37,11 @@ class LocalFiles:
     folder: Path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(PREFIX) or scope["path"] == UPLOAD:
+        path = path_of(scope)
+        if scope["type"] != "http" or not path.startswith(PREFIX) or path == UPLOAD:
             await self.app(scope, receive, send)
             return
-        asked = scope["path"].removeprefix(PREFIX).strip("/")
+        asked = path.removeprefix(PREFIX).strip("/")
         if not any(asked == name or asked.startswith(f"{name}/") for name in NEEDED):
             await JSONResponse({"error": "there is no such thing here."}, 404)(scope, receive, send)
             return

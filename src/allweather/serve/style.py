@@ -75,7 +75,7 @@ SCRIPT = """() => {
   said.setAttribute("role", "alert");
   document.body.prepend(said);
   const look = async () => {
-    const lost = !(await fetch("/v1/health", {cache: "no-store"}).then(() => true, () => false));
+    const lost = !(await fetch("v1/health", {cache: "no-store"}).then(() => true, () => false));
     if (lost === said.hidden) {
       said.textContent = lost ? "The server has ended, or cannot be reached: nothing on this page goes on." : "";
       said.hidden = !lost;
