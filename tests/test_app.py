@@ -259,6 +259,22 @@ def resumed(frames: Path, *more: str) -> tuple[Path, Any]:
     return out, lambda: allweather(*command, "--resume")
 
 
+def test_a_folder_is_not_filled_from_two_sizes_or_two_beginnings(frames: Path) -> None:
+    out, begun = frames / "out", frames / "begun.session"
+    command = ("adapt", frames / "images", *MODEL, "--method", "norm", "--out", out)
+    assert allweather(*command, "--size", "96x64", "--save-session", begun).returncode == 0
+    done = allweather(*command, "--size", "48x32", "--resume")
+    assert done.returncode == 2 and "is of another run: size differ" in done.stderr
+    header = json.loads((out / "record.json").read_text())
+    assert header.pop("size") == [96, 64]
+    (out / "record.json").write_text(json.dumps(header))  # as earlier versions wrote it
+    assert allweather(*command, "--size", "96x64", "--resume").returncode == 0
+    on = (*command[:-1], frames / "on", "--size", "96x64")
+    assert allweather(*on, "--from-session", begun).returncode == 0
+    done = allweather(*on, "--resume")
+    assert done.returncode == 2 and "is of another run: from_session differ" in done.stderr
+
+
 @pytest.mark.parametrize("place", ["labels/frame1.png", "color/frame1.png", "overlay/frame1.jpg"])
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2]], ids=["empty", "cut"])
 def test_a_picture_that_is_empty_or_cut_is_not_done(frames: Path, place: str, damage: Any) -> None:

@@ -150,6 +150,19 @@ def test_of_a_video_cut_off_what_can_be_decoded_is_written(tmp_path: Path) -> No
     assert len(film(tmp_path / "out" / "overlay.mp4")) == len(record["images"])
 
 
+def test_a_film_that_was_left_out_for_a_while_is_whole_or_begins_anew(tmp_path: Path) -> None:
+    clip(tmp_path / "a.mkv", drive(3), **LOSSLESS)
+    out, filmed, plain = tmp_path / "out", ("--write", "labels,video", "--resume"), ("--write", "labels", "--resume")
+    assert adapted(tmp_path / "a.mkv", out, *filmed).returncode == 0
+    header = json.loads((out / "record.json").read_text())
+    assert adapted(tmp_path / "a.mkv", out, *plain).returncode == 0
+    assert json.loads((out / "record.json").read_text()) == header, "the film is whole, and the header still says how"
+    (out / "labels" / "000001.png").unlink()
+    assert adapted(tmp_path / "a.mkv", out, *plain).returncode == 0
+    again = adapted(tmp_path / "a.mkv", out, *filmed)
+    assert "all frames are predicted again" in again.stderr, "who knows of what the film is"
+
+
 def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path: Path) -> None:
     clip(tmp_path / "a.mkv", drive(3), **LOSSLESS)
     out, more = tmp_path / "out", ("--write", "labels,video")
@@ -157,6 +170,9 @@ def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path:
     whole = (out / "overlay.mp4").read_bytes()
     assert "3 of 3 images are done" in adapted(tmp_path / "a.mkv", out, *more, "--resume").stderr
     assert (out / "overlay.mp4").read_bytes() == whole
+    for other in (("--panels", "input"), ("--film-rate", "3")):
+        refused = adapted(tmp_path / "a.mkv", out, *more, *other, "--resume")
+        assert refused.returncode == 2 and "is of another run: film differ" in refused.stderr
     header = json.loads((out / "record.json").read_text())
     del header["totals"]
     (out / "record.json").write_text(json.dumps(header))  # as an interruption leaves it

@@ -191,15 +191,15 @@ def adapt(
     shift = Shift(threshold=shift_threshold, reference=shift_reference)
     when: dict[str, Any] = options | {"adapt_when": adapt_when, "shift": shift}
     if wanted == "auto":
-        stream = _at_best_scale(loaded, stream, asked, inputs or [], dataset, alone=spread is None)
+        stream, asked = _at_best_scale(loaded, stream, asked, inputs or [], dataset, alone=spread is None)
     session = Session(loaded, chosen(model=loaded), **when)
-    head = provenance(session, stream, protocol, batch) | _own_code(model, method, dataset, network)
+    head = provenance(session, stream, protocol, batch) | {"size": asked} | _own_code(model, method, dataset, network)
     if spread is not None:
         head |= spread.head() | go_on_from(session, from_session)
         makings = Makings(loaded, session, when, device, protocol, batch, from_session)
         raise typer.Exit(spread.run(makings, out, head, resume, kinds, save_session))
-    head |= _film_read(stream) | go_on_from(session, from_session)
     reel = open_reel(out / FILM, panels, film_rate, stream, session.method.name) if "video" in kinds else None
+    head |= _film_read(stream) | go_on_from(session, from_session) | ({"film": reel.settings} if reel else {})
     with Output.open(out, head, stream.names, resume, kinds, reel) as folder:
         skip = frozenset(folder.images)
         if skip:
@@ -220,14 +220,17 @@ def adapt(
 
 def _at_best_scale(
     model: Segmenter, stream: Stream, size: tuple[int, int] | None, inputs: list[Path], dataset: str | None, alone: bool
-) -> Stream:
-    """The stream at the size that the network is surer of."""
+) -> tuple[Stream, tuple[int, int] | None]:
+    """The stream at the size that the network is surer of, and that size."""
     if not alone:
         raise SettingsError("--scale auto: expected a single stream; of many, give the factor.")
     scaled(size, 1.0)  # a size there must be, before frames are read
     advice = advise_scale(model, readable(stream))
     tell_scale(advice)
-    return stream if advice.scale == 1 else open_inputs(inputs, dataset, scaled(size, advice.scale))
+    if advice.scale == 1:
+        return stream, size
+    larger = scaled(size, advice.scale)
+    return open_inputs(inputs, dataset, larger), larger
 
 
 def _own_code(model: str, method: str, dataset: str | None, network: Mapping[str, Any]) -> dict[str, Any]:

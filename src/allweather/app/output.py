@@ -162,7 +162,10 @@ class Output(Closing):
         """Goes on from what an earlier run recorded, in whichever format; a film that is not whole begins anew."""
         check_same_run(self._header, self.head, earlier)
         self.images = {name: entry for name, entry in earlier["images"].items() if self.is_whole(name)}
-        whole = "totals" in earlier and (self.folder / FILM).exists() and self.images.keys() >= set(names)
+        filmed = "film" in earlier or "size" not in earlier  # the first headers said neither
+        whole = filmed and "totals" in earlier and (self.folder / FILM).exists() and self.images.keys() >= set(names)
+        if self.reel is None and whole and "film" in earlier:
+            self.head["film"] = earlier["film"]
         if self.reel is not None and not whole:
             warn(f"{FILM} cannot be continued where it stopped: all frames are predicted again.")
             self.images = {}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from torch import Tensor
@@ -39,6 +39,11 @@ class Reel:
         load_pyav()
         self._path, self.panels, self._rate = path, tuple(panels), rate
         self._film: Film | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the record says of the film."""
+        return {"panels": list(self.panels), "rate": float(self._rate)}
 
     def picture(self, drawn: Drawn, source: Tensor | None) -> np.ndarray:
         """The panels of one frame, H×W×3 uint8; `source` are the source network's logits, C×h×w, where shown."""

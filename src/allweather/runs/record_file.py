@@ -69,6 +69,8 @@ RECORD = {
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe((*NUMBER, *OR_NONE)), "finished": Maybe(str),
 }  # fmt: skip
 COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
+OUTCOME = {"totals", "images", "failures"}  # what became of a run, no part of what made it
+YOUNGER = {"size", "film"}  # what the first headers did not say: compared where both do
 ADAPTED = {"images": Each(IMAGE), "failures": Maybe(Each(str))}
 LINE = {**IMAGE, "name": str, "failure": Maybe(str)}
 
@@ -142,7 +144,8 @@ def check_same_run(header: Path, head: Mapping[str, Any], earlier: Mapping[str, 
     Raises:
         AllWeatherError: naming what is another in the earlier run's header.
     """
-    different = sorted(key for key in head.keys() - COMPATIBLE if head[key] != earlier.get(key))
+    keys = (head.keys() | earlier.keys()) - COMPATIBLE - OUTCOME - (YOUNGER - (head.keys() & earlier.keys()))
+    different = sorted(key for key in keys if head.get(key) != earlier.get(key))
     if different:
         raise AllWeatherError(
             f"{header} is of another run: {', '.join(different)} differ. Repeat its settings or choose another --out."
