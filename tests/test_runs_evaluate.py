@@ -18,7 +18,7 @@ from allweather.errors import AllWeatherError
 from allweather.runs.evaluate import PASSES, run
 from allweather.runs.record import describe_result, provenance
 from allweather.scoring.folders import score_folders
-from allweather.session import Decision, Result
+from allweather.session import Decision, Result, Shift
 
 COUNT = 5
 
@@ -31,10 +31,11 @@ def stream(tmp_path: Path) -> Stream:
     return open_files([tmp_path])
 
 
-def make_session(method: str, **settings: object) -> Session:
+def make_session(method: str, adapt_when: str = "always", shift: Shift | None = None, **settings: object) -> Session:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 19, 1))
-    return Session(Segmenter.wrap(network.eval(), classes=CITYSCAPES), methods.make(method, settings=settings))
+    model = Segmenter.wrap(network.eval(), classes=CITYSCAPES)
+    return Session(model, methods.make(method, settings=settings), adapt_when=adapt_when, shift=shift)
 
 
 def predictions(session: Session, stream: Stream, **options: object) -> dict[str, torch.Tensor]:
@@ -123,6 +124,30 @@ def test_resuming_gives_what_never_stopping_gives(stream: Stream, settings: dict
     rest = predictions(make_session("tent", **settings), stream, **options, skip=frozenset({"0", "2"}))
     assert list(rest) == ["1", "3", "4"]
     assert all(torch.equal(rest[name], whole[name]) for name in rest)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("augco", {}),
+        ("memo", {}),
+        ("mall-sample", {"adapt_when": "shift", "shift": Shift(0.0, reference="start", start=3)}),
+    ],
+    ids=["augco", "memo", "on a shift"],
+)
+def test_where_images_do_not_stand_alone_those_that_are_done_are_adapted_to_again(
+    stream: Stream, tmp_path: Path, method: str, options: dict
+) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "0.png")  # of which nothing is learnt, and for which nothing is drawn
+    whole = predictions(make_session(method, **options), stream)
+    rest = predictions(make_session(method, **options), stream, skip=frozenset({"0", "1", "2"}))
+    assert list(rest) == ["3", "4"] and all(torch.equal(rest[name], whole[name]) for name in rest)
+
+
+def test_where_they_stand_alone_those_that_are_done_cost_one_image(stream: Stream) -> None:
+    session = make_session("mall-sample")
+    list(run(session, stream, skip=frozenset("0123")))
+    assert session._batches == 2, "one to find out, and the one that is left"
 
 
 def test_an_unknown_protocol_is_named(stream: Stream) -> None:

@@ -27,6 +27,7 @@ from allweather.app.together import Together
 from allweather.data import Stream
 from allweather.errors import ImageError, SettingsError
 from allweather.runs.decisions import spell
+from allweather.runs.evaluate import may_stand_alone
 from allweather.scale.carried import Carried
 from allweather.scale.conduct import Conducted, Conductor
 from allweather.scale.engines import Workers, open_pool, parse_workers
@@ -211,11 +212,10 @@ def stands_alone(makings: Makings, sources: list[Source], size: tuple[int, int] 
     """Whether each batch is predicted as if it were the only one, so that any worker can take any of them.
 
     It is not where the method goes on along the stream, looks at the images before, or draws random numbers: that is
-    found out with the first frame that can be read.
+    found out with the first frame that can be read and learnt from.
     """
     session = makings.session
-    alone = session.method.episodic and session.adapt_when == "always" and session.method.adapt_every == 1
-    if not alone or (makings.batch > 1 and size is None):
+    if not may_stand_alone(session) or (makings.batch > 1 and size is None):
         return False
     stream = joined(sources, size)
     for name in stream.names:
@@ -224,10 +224,11 @@ def stands_alone(makings: Makings, sources: list[Source], size: tuple[int, int] 
         except ImageError:
             continue
         before = session.state.generator.get_state()
-        session(image)
+        result = session(image)
         same = torch.equal(before, session.state.generator.get_state())
         session.reset()
-        return same
+        if result.decision.kind != "skipped":  # else nothing had to be drawn
+            return same
     return True
 
 

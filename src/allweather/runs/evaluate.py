@@ -59,8 +59,8 @@ def run(
 
     Args:
         batch: frames per adaptation; frames of one batch must have one size.
-        skip: names whose outcome is already known and not yielded; batches stay as they were, and a method that
-            goes on along the stream adapts to them again, so that the rest come out as if nothing had stopped.
+        skip: names whose outcome is already known and not yielded; batches stay as they were, and where they do not
+            stand alone they are adapted to again, so that the rest come out as if nothing had stopped.
 
     Raises:
         AllWeatherError: for an unknown protocol.
@@ -78,20 +78,34 @@ def run(
             yield frame if isinstance(frame, Outcome) else Outcome.of(frame, session.predict(frame.image))
 
 
-def groups(session: Session, stream: Stream, batch: int, skip: frozenset[str] = frozenset()) -> Iterator[list[Outcome]]:
+def groups(
+    session: Session, stream: Stream, batch: int, skip: frozenset[str] = frozenset(), alone: bool | None = None
+) -> Iterator[list[Outcome]]:
     """The online protocol batch by batch: the outcomes of one call of the session, those of `skip` included.
 
-    When a list is given, the session stands where that batch left it. A method that returns to the source leaves out
-    batches that are in `skip` as a whole; their outcomes are bare names.
+    When a list is given, the session stands where that batch left it. Where batches stand alone, those that are in
+    `skip` as a whole are left out; their outcomes are bare names.
+
+    Args:
+        alone: whether batches do; None finds out with the first that is adapted to.
     """
+    alone = alone if may_stand_alone(session) else False
     for frames in _batches(stream, batch):
-        if session.method.episodic and all(item.name in skip for item in frames):
+        if alone and all(item.name in skip for item in frames):
             yield [Outcome(item.name) for item in frames]
             continue
         good = [frame for frame in frames if isinstance(frame, Frame)]
+        random = session.state.generator.get_state()
         result = session(torch.stack([frame.image for frame in good])) if good else None
+        if alone is None and result and result.decision.kind != "skipped":
+            alone = torch.equal(random, session.state.generator.get_state())
         logits = iter(result.logits if result else ())
         yield [item if isinstance(item, Outcome) else Outcome.of(item, next(logits), result) for item in frames]
+
+
+def may_stand_alone(session: Session) -> bool:
+    """Whether each batch is predicted as if it were the only one, unless the method draws random numbers."""
+    return session.method.episodic and session.adapt_when == "always" and session.method.adapt_every == 1
 
 
 def _passes(session: Session, stream: Stream, batch: int) -> None:

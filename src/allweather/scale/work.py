@@ -175,7 +175,8 @@ class _Worker:
 
     def _groups(self, stream: Stream, stretch: Stretch) -> Iterator[list[Outcome]]:
         if self._saves:
-            yield from groups(self._session, stream, self._task.batch, stretch.done)
+            alone = None if stretch.follows else True
+            yield from groups(self._session, stream, self._task.batch, stretch.done, alone)
             return
         for outcome in run(self._session, stream, self._task.protocol, self._task.batch):
             yield [outcome]
