@@ -1,11 +1,14 @@
 """Who comes in and what may be named: tokens, hosts, pages of other sites, one folder of the server."""
 
+import asyncio
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,8 @@ import allweather
 from allweather.errors import MissingLibraryError, SettingsError
 from allweather.serve import Limits, application
 from allweather.serve.access import choose_token, inside, is_loopback, path_of
+from allweather.serve.room import Room
+from allweather.serve.uploads_folder import uploads_folder
 
 pytest.importorskip("gradio", reason="the extra web")
 from fastapi import FastAPI
@@ -111,6 +116,54 @@ def test_the_pages_own_routes_name_no_file_of_the_server(tmp_path: Path) -> None
         assert served.post("/gradio_api/queue/join", content=hidden).status_code == 403
         assert served.post("/gradio_api/queue/join", content=b"[" * 100_000).status_code == 403
         assert secret.exists() and not served.get("/gradio_api/info").json()["named_endpoints"]
+
+
+def test_uploads_at_once_share_what_the_disk_has_left(tmp_path: Path) -> None:
+    room = Room(Limits(upload_bytes=4 << 20, disk_bytes=6 << 20), tmp_path)
+    with room.body("/gradio_api/upload", 3 << 20) as first, room.body("/gradio_api/upload", None) as second:
+        assert first.most == 5 << 20 and second.most == second.expected == 3 << 20, "what the first one leaves"
+        with room.body("/gradio_api/upload", 1) as third:
+            assert third.most == 0, "and there is nothing left"
+        (tmp_path / "part").write_bytes(bytes(1 << 20))
+        first.read = 1 << 20  # which is not counted twice
+        second.read = second.expected
+        with room.body("/gradio_api/upload", 1) as fourth:
+            assert fourth.most == 3 << 20
+        with room.body("/v1/predict", 1) as body:
+            assert body.most == (32 << 20) + (1 << 20)
+    with room.body("/gradio_api/upload", None) as alone:
+        assert alone.most == 5 << 20, "who has ended holds nothing but what lies there"
+
+
+def test_uploads_that_run_keep_their_place_and_one_that_broke_off_is_removed() -> None:
+    app = application(MODEL, limits=Limits(upload_bytes=2_000_000, disk_bytes=2_500_000, idle=60))
+    head = b'--B\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+
+    async def both() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost") as served:
+
+            async def slow() -> AsyncIterator[bytes]:
+                yield head + bytes(1_000_000)
+                seen.append(await fast())
+                yield bytes(500_000) + b"\r\n--B--\r\n"
+
+            async def fast() -> int:
+                file = {"files": ("b.png", bytes(1_500_000))}
+                return (await served.post("/gradio_api/upload", files=file)).status_code
+
+            seen: list[int] = []
+            kind = {"content-type": "multipart/form-data; boundary=B"}
+            seen.append((await served.post("/gradio_api/upload", content=slow(), headers=kind)).status_code)
+            return seen
+
+    with TestClient(app):
+        assert asyncio.run(both()) == [413, 200]
+        (file,) = [path for path in uploads_folder().rglob("*") if path.is_file()]
+        app.state.serving.sweep()
+        assert file.exists()
+        os.utime(file, (1, 1))  # as old as one that broke off will be
+        app.state.serving.sweep()
+        assert not file.exists()
 
 
 @pytest.mark.parametrize("way", ["mounted", "root path"])

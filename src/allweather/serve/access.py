@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from allweather.errors import SettingsError
+from allweather.serve.room import Body, Room
 
 LOG = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
@@ -93,13 +94,13 @@ class Gate:
         app: what lies behind.
         token: that requests must carry, as `Authorization: Bearer TOKEN`, a cookie, or once as `?token=TOKEN`.
         names: hosts by which this server may be called; None allows any.
-        longest: bytes that the body of a request for a path may have.
+        room: says how many bytes the body of a request may have.
     """
 
     app: App
     token: str | None
     names: frozenset[str] | None
-    longest: Callable[[str], int]
+    room: Room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -137,15 +138,22 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str]) -> None:
         """Lets the request in; it ends with 413 where its body is too long, said or not."""
-        most, arrived, told = self.longest(path_of(scope)), 0, False
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > most:
-            await _drain(receive, 2 * most)
-            await _refuse(scope, send, 413, f"expected a body of at most {most} bytes")
-            return
+        length = headers.get("content-length", "")
+        said = int(length) if length.isdecimal() and len(length) < 20 else None
+        with self.room.body(path_of(scope), said) as body:
+            if (said is None and length) or (said or 0) > body.most:
+                await _drain(receive, 2 * body.most)
+                await _refuse(scope, send, 413, f"expected a body of at most {body.most} bytes")
+            else:
+                await self._bounded(scope, receive, send, body)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send, body: Body) -> None:
+        """Lets the request in, and reads its body as far as its bounds."""
+        most, arrived, told = body.most, 0, False
 
         async def counted() -> Message:
             nonlocal arrived
+            body.read = arrived  # whoever asks for more has dealt with what came
             message = await receive()
             arrived += len(message.get("body", b""))
             return {"type": "http.disconnect"} if arrived > most else message

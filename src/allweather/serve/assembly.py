@@ -19,6 +19,7 @@ from allweather.serve.networks import Networks, Offer
 from allweather.serve.page import mount_page
 from allweather.serve.payloads import LocalFiles
 from allweather.serve.pool import Pool
+from allweather.serve.room import Room
 from allweather.serve.serving import Serving, Started, lifespan
 from allweather.serve.streams import Streams
 from allweather.serve.uploads_folder import uploads_folder
@@ -26,7 +27,6 @@ from allweather.serve.visitor import Visitors
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "testserver"})
 ABOUT = "Adapts segmentation networks to the weather in front of the camera, without labels."
-FORM = 1 << 20  # bytes of a request beside its files
 
 
 def build(
@@ -59,7 +59,8 @@ def build(
     pool = Pool(workers, limits.waiting)
     streams, visitors = Streams(networks, pool, limits, sessions), Visitors(limits)
     metrics = Metrics(lambda: pool.admitted, lambda: len(streams), lambda: len(visitors))
-    serving = Serving(networks, limits, method, pool, streams, visitors, metrics)
+    room = Room(limits, uploads_folder())
+    serving = Serving(networks, limits, method, pool, streams, visitors, metrics, room)
 
     app = FastAPIOffline(
         title="allweather",
@@ -78,7 +79,7 @@ def build(
         Gate,
         token=token,
         names=LOCAL | {host} if is_loopback(host) else None,
-        longest=lambda path: _longest(path, limits),
+        room=room,
     )
     mount_page(app, networks, visitors, pool, limits, metrics, method)
     return app
@@ -100,13 +101,3 @@ def _check_place(sessions: Path | None) -> None:
         raise SettingsError(
             f"--sessions {sessions}: streams cannot be saved there ({error.strerror or error}). Name a folder of yours."
         ) from error
-
-
-def _longest(path: str, limits: Limits) -> int:
-    """Bytes that the body of a request may have: a picture and its form, or an upload of the page that has room."""
-    if path.startswith("/v1/"):
-        return limits.picture_bytes + FORM
-    if not path.endswith("/upload"):
-        return FORM
-    held = sum(file.stat().st_size for file in uploads_folder().rglob("*") if file.is_file())
-    return max(0, min(limits.upload_bytes, limits.disk_bytes - held)) + FORM

@@ -15,7 +15,7 @@ class Limits:
 
     picture_bytes: int = option(32 << 20, "bytes of one picture, as a file", low=1)
     upload_bytes: int = option(256 << 20, "bytes of one upload of the page: a clip, or pictures together", low=1)
-    disk_bytes: int = option(1 << 30, "bytes of all uploads that lie on the disk at once", low=1)
+    disk_bytes: int = option(1 << 30, "bytes of all uploads that lie on the disk or are on their way", low=1)
     pixels: int = option(50_000_000, "pixels of one picture", low=1)
     clip_pixels: int = option(9_500_000, "pixels of one frame of a clip", low=1)
     pictures: int = option(200, "pictures of one upload, or frames of one clip, that are kept", low=1)

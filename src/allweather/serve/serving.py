@@ -16,6 +16,7 @@ from allweather.serve.limits import Limits
 from allweather.serve.metrics import Metrics
 from allweather.serve.networks import Networks
 from allweather.serve.pool import Pool
+from allweather.serve.room import Room
 from allweather.serve.streams import Streams
 from allweather.serve.uploads_folder import uploads_here
 from allweather.serve.visitor import Visitors
@@ -46,6 +47,7 @@ class Serving:
     streams: Streams
     visitors: Visitors
     metrics: Metrics
+    room: Room
     unsaved: int = 0
     freed_before: bool = False
     begun: bool = False
@@ -59,6 +61,7 @@ class Serving:
 
     def sweep(self) -> None:
         """Frees what nobody has used for a while, and gives the memory of all that was freed back to the system."""
+        self.room.sweep()
         freed = self.streams.sweep() + self.visitors.sweep() > 0
         if freed or self.freed_before:  # the first time a thread may still have held some of it
             give_back_freed_memory()

@@ -1,0 +1,81 @@
+"""How many bytes the body of a request may have; running uploads of the page keep their place on the disk."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from allweather.serve.limits import Limits
+
+FORM = 1 << 20  # bytes of a request beside its files
+
+
+@dataclass
+class Body:
+    """The body of one request.
+
+    Attributes:
+        most: bytes that it may have.
+        expected: bytes that it will have at most, as far as that was said.
+        read: bytes that were read and dealt with; what was uploaded of them lies on the disk.
+    """
+
+    most: int
+    expected: int
+    read: int = 0
+
+
+class Room:
+    """Bounds of all bodies.
+
+    Args:
+        folder: where the page's uploads lie.
+    """
+
+    def __init__(self, limits: Limits, folder: Path) -> None:
+        self._limits, self._folder = limits, folder
+        self._coming: list[Body] = []  # uploads that are running
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def body(self, path: str, length: int | None) -> Iterator[Body]:
+        """The bounds of a request's body, which holds its place on the disk as long as the block lasts.
+
+        Args:
+            length: bytes, where the request says.
+        """
+        if not path.endswith("/upload") or path.startswith("/v1/"):
+            most = (self._limits.picture_bytes if path.startswith("/v1/") else 0) + FORM
+            yield Body(most, most)
+            return
+        with self._lock:
+            free = self._limits.disk_bytes - self._held() - sum(max(0, b.expected - b.read) for b in self._coming)
+            most = max(0, min(self._limits.upload_bytes + FORM, free))
+            body = Body(most, most if length is None else min(length, most))
+            self._coming.append(body)
+        try:
+            yield body
+        finally:
+            with self._lock:
+                self._coming.remove(body)
+
+    def sweep(self) -> None:
+        """Removes uploads that nobody has read for a while, as one leaves that broke off."""
+        before = time.time() - self._limits.idle
+        for file in self._files():
+            with suppress(OSError):  # whoever reads it removes it
+                if file.stat().st_mtime < before:
+                    file.unlink()
+
+    def _held(self) -> int:
+        """Bytes on the disk."""
+        held = 0
+        for file in self._files():
+            with suppress(OSError):
+                held += file.stat().st_size
+        return held
+
+    def _files(self) -> list[Path]:
+        return [path for path in self._folder.rglob("*") if path.is_file()]
