@@ -5,6 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,8 +16,13 @@ import pytest
 from command_line import allweather
 from PIL import Image
 from serving import encoded, picture, server
+from tiny import tiny
+
+from allweather.serve import application
+from allweather.serve.pool import Lane
 
 pytest.importorskip("gradio", reason="the extra web")
+from allweather.serve import shutdown
 
 
 def test_it_serves_until_it_is_asked_to_stop_and_saves_its_streams(tmp_path: Path) -> None:
@@ -31,6 +39,50 @@ def test_it_serves_until_it_is_asked_to_stop_and_saves_its_streams(tmp_path: Pat
     assert len(list(sessions.glob("*.safetensors"))) == 1
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")}  # torch's own
     assert left == {"sessions"}, "nothing else is left on the disk"
+
+
+def test_a_second_ctrl_c_saves_the_streams_too(tmp_path: Path) -> None:
+    with server("--sessions", tmp_path) as running:
+        files = {"image": ("a.png", encoded(picture()))}
+        assert httpx.post(f"{running.address}/v1/predict", files=files, data={"stream": "a"}, timeout=60).is_success
+        with httpx.stream("GET", f"{running.address}/gradio_api/heartbeat/page", timeout=60) as page:
+            assert page.status_code == 200, "a page is open, for which the first one waits"
+            started = time.monotonic()
+            running.process.send_signal(signal.SIGINT)
+            time.sleep(1)
+            assert running.process.poll() is None
+            running.process.send_signal(signal.SIGINT)
+            assert running.process.wait(30) == 0 and time.monotonic() - started < 9
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_what_was_taken_is_answered_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutdown, "GRACE", 0.5)  # so that the test need not outlast the true one
+    app, statuses, asked = application(tiny("batchnorm")), [], threading.Event()
+    pool = app.state.serving.pool
+    pool.submit(Lane(), asked.wait)  # the one worker is busy until then
+
+    def ask(address: str) -> None:
+        answer = httpx.post(f"{address}/v1/predict", files={"image": ("a.png", encoded(picture()))}, timeout=60)
+        statuses.append(answer.status_code)
+
+    def stop() -> None:
+        while not pool.admitted:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.5)
+        asked.set()
+
+    def begin(address: str) -> None:
+        threads.extend(threading.Thread(target=each) for each in (partial(ask, address), stop))
+        for thread in threads:
+            thread.start()
+
+    threads: list[threading.Thread] = []
+    shutdown.run(app, "127.0.0.1", 0, begin)
+    for thread in threads:
+        thread.join(30)
+    assert statuses == [200]
 
 
 def test_an_application_of_ones_own_leaves_nothing_on_the_disk_either(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def serve(
 
     The token comes from the variable ALLWEATHER_TOKEN; beyond this machine one is made where it is not set, and said
     here. Ctrl-C or SIGTERM ends it: requests that were taken are answered, and streams are saved with --sessions;
-    the status is 1 where one could not be.
+    the status is 1 where one could not be. A second Ctrl-C leaves requests unanswered, and saves the streams too.
     """
     room.check_libraries()
     from allweather.serve.assembly import build

@@ -47,7 +47,7 @@ class Pool:
         self._idle = threading.Condition(self._lock)
         self._queued = 0  # jobs that have not ended
         self._ready: SimpleQueue[Lane | None] = SimpleQueue()
-        self._stopping = False
+        self._leaving_off = self._stopping = False
         self._threads = [
             threading.Thread(target=self._work, name=f"serve-{number}", daemon=True) for number in range(workers)
         ]
@@ -60,10 +60,10 @@ class Pool:
 
         Raises:
             BusyError: where there is none.
-            StoppingError: once `close` was called.
+            StoppingError: once `leave_off` or `close` was called.
         """
         with self._lock:
-            self._check_open()
+            self._check_open(self._leaving_off)
             if self.admitted >= self.most:
                 raise BusyError(f"{self.most} requests are running or waiting already. Try again in a second.")
             self.admitted += 1
@@ -89,6 +89,11 @@ class Pool:
                 self._ready.put(lane)
         return future
 
+    def leave_off(self) -> None:
+        """Admits nobody any more; those who are in go on."""
+        with self._lock:
+            self._leaving_off = True
+
     def close(self) -> None:
         """Takes nothing new, does what was taken, and ends the threads."""
         with self._idle:
@@ -101,8 +106,8 @@ class Pool:
         for thread in self._threads:
             thread.join()
 
-    def _check_open(self) -> None:
-        if self._stopping:
+    def _check_open(self, closed: bool = False) -> None:
+        if closed or self._stopping:
             raise StoppingError("this server is being stopped. Try again when it runs.")
 
     def _work(self) -> None:

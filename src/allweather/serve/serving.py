@@ -38,6 +38,7 @@ class Serving:
         freed_before: whether the last sweep freed anything.
         begun: whether anybody sweeps.
         ending: set when that must end.
+        last: held while streams are saved.
     """
 
     networks: Networks
@@ -52,6 +53,7 @@ class Serving:
     freed_before: bool = False
     begun: bool = False
     ending: threading.Event = field(default_factory=threading.Event)
+    last: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> None:
         """Looks for what nobody uses any more, in a thread of its own, until the end."""
@@ -71,10 +73,20 @@ class Serving:
         while not self.ending.wait(min(OFTEN, self.limits.idle / 4)):
             self.sweep()
 
-    def end(self) -> None:
-        """Ends the page's runs, finishes the requests that were taken, and saves the streams."""
-        self.ending.set()
+    def leave_off(self) -> None:
+        """Ends the page's runs, and takes no request any more; those that were taken go on."""
+        self.pool.leave_off()
         self.visitors.leave_all()
+
+    def end(self) -> None:
+        """Ends the page's runs, finishes what is being worked on, and saves the streams; a second call does nothing."""
+        with self.last:
+            if not self.ending.is_set():
+                self.ending.set()
+                self._end()
+
+    def _end(self) -> None:
+        self.leave_off()
         self.pool.close()
         self.unsaved = self.streams.save_all()
         saved = f"{self.unsaved} streams are lost" if self.unsaved else "streams are saved"

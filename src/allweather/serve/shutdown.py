@@ -1,5 +1,6 @@
 """A server that runs until it is asked to stop, then finishes what it took, saves its streams, and ends."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -10,13 +11,15 @@ import uvicorn
 from fastapi import FastAPI
 
 from allweather.errors import AllWeatherError
+from allweather.serve.serving import Serving
 
-GRACE = 10  # seconds that open connections, such as pages, have when it stops
+GRACE = 10  # seconds that open connections, such as pages, have once the requests are answered
+TICK = 0.05  # seconds between two looks whether they are
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM.
+    """Serves until SIGINT or SIGTERM; a second SIGINT ends it before all is answered, and the streams are saved too.
 
     Args:
         port: 0 takes a free one.
@@ -31,7 +34,26 @@ def run(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> Non
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE
         )
-        uvicorn.Server(config).run([bound])
+        try:
+            _Server(config, app.state.serving).run([bound])
+        finally:
+            app.state.serving.end()  # which the lifespan has done already, unless it was cut short
+
+
+class _Server(uvicorn.Server):
+    """A server that answers what it took, however long that takes; pages, which stay open, have `GRACE`."""
+
+    def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
+        super().__init__(config)
+        self._serving = serving
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        self._serving.leave_off()
+        while self._serving.pool.admitted and not self.force_exit:
+            await asyncio.sleep(TICK)
+        await super().shutdown(sockets)
 
 
 @contextmanager
