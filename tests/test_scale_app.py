@@ -245,6 +245,27 @@ def test_frames_on_which_a_network_stumbles_are_named(tmp_path: Path) -> None:
     assert "2 of 4 images of 2 streams" in done.stderr
 
 
+def test_a_video_cut_off_is_not_passed_off_as_whole(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from clips import clip, cut, scene
+
+    path = cut(clip(tmp_path / "drive.mkv", scene(12), options={"g": "1"}), 0.6)
+    out = tmp_path / "out"
+    done = allweather("adapt", path, *MODEL, "--method", "source", "--write", "labels", "--out", out, "--workers", 1)
+    assert done.returncode == 1 and "drive: the file ends early" in done.stderr
+    assert "ends early" in json.loads((out / "record.json").read_text())["totals"]["damage"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_that_is_called_like_an_image_is_named_and_skipped(tmp_path: Path) -> None:
+    (folder,) = paint(tmp_path, {"fog": 2})
+    os.mkfifo(folder / "001b.png")
+    out = tmp_path / "out"
+    done = allweather("adapt", folder, *MODEL, "--method", "norm", "--write", "labels", "--out", out, "--workers", 1)
+    assert done.returncode == 1 and "001b.png: not a readable image (it is a device or a pipe" in done.stderr
+    assert sorted(path.name for path in (out / "labels" / "fog").iterdir()) == ["000.png", "001.png"]
+
+
 def test_a_stream_that_is_given_up_is_not_counted_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No frame is at fault, as where every worker ends before it begins one."""
     for name in ("dull", "bright"):

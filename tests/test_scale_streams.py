@@ -1,5 +1,6 @@
 """How inputs become streams, and what is said of inputs that are none."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from PIL import Image
 from allweather.data import load_stream
 from allweather.errors import AllWeatherError, ImageError
 from allweather.scale.engines import Workers, parse_workers
+from allweather.scale.ranked import share
+from allweather.scale.ranks import Ranks
 from allweather.scale.streams import joined, split
 
 
@@ -57,6 +60,20 @@ def test_a_video_is_a_stream(tree: Path) -> None:
     alone = load_stream("video", tree / "drive.mkv")
     for one, other in zip(source.part(2).open(None), list(alone)[2:], strict=True):
         assert one.name == f"drive/{other.name}" and torch.equal(one.image, other.image)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_where_no_file_is_the_frame_says_why_however_streams_are_told_apart(tree: Path) -> None:
+    os.mkfifo(tree / "right" / "f4.png")
+    (tree / "list.csv").write_text("stream,path\nright,right/f4.png\nright,right/none.png\n")
+    ways = [([tree / "right"], "folder"), ([tree / "right"], "(f).*"), ([], str(tree / "list.csv"))]
+    sources = [split(inputs, by)[0] for inputs, by in ways]
+    for source in (*sources, share([sources[0], *split([tree / "left"])], Ranks(0, 1))):
+        name = next(name for name in source.names if name.endswith("f4"))
+        with pytest.raises(ImageError, match=r"f4.png: not a readable image \(it is a device or a pipe"):
+            source.open(None).read(name)
+    with pytest.raises(ImageError, match=r"none.png"):
+        sources[-1].open(None).read("right/none")
 
 
 def test_a_frame_that_was_given_up_cannot_be_read(tree: Path) -> None:

@@ -34,7 +34,7 @@ from allweather.scale.engines import Workers, open_pool, parse_workers
 from allweather.scale.merged import MergedRecord
 from allweather.scale.places import Place
 from allweather.scale.ranks import Ranks, launched
-from allweather.scale.streams import Source, joined, split
+from allweather.scale.streams import Source, damages, joined, split
 from allweather.scale.work import SAVE_EVERY, Adapting, Line, Stretch
 
 CHUNK = 16  # frames that a worker takes at a time where each stands alone
@@ -131,9 +131,11 @@ class Spread:
                 except KeyboardInterrupt:
                     tell_interrupted(len(record.done))
                     return INTERRUPTED
-            record.finish({"given_up": conducted.given_up, "taken_up_again": conducted.again})
+            damage = damages(self.sources)
+            lacks = {"damage": damage} if damage else {}
+            record.finish({"given_up": conducted.given_up, "taken_up_again": conducted.again, **lacks})
         _tell(record, conducted, self.sources)
-        return SOME_FAILED if record.failures or conducted.given_up else DONE
+        return SOME_FAILED if record.failures or conducted.given_up or damage else DONE
 
     def _task(self, makings: Makings, pictures: Pictures, token: str) -> Adapting:
         method = makings.session.method
@@ -253,5 +255,7 @@ def _tell(record: MergedRecord, conducted: Conducted, sources: list[Source]) -> 
     )  # fmt: skip
     for title, reason in conducted.given_up.items():
         warn(f"{title} was given up: {reason}")
+    if damage := damages(sources):
+        warn(f"{damage}.")
     if record.failures:
         tell_failures(record.failures)

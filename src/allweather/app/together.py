@@ -30,7 +30,7 @@ from allweather.runs.record_file import HEADER
 from allweather.scale.merged import MergedRecord, gather
 from allweather.scale.ranked import Along, check_options, go_along, parts_of, share
 from allweather.scale.ranks import Ranks
-from allweather.scale.streams import Source
+from allweather.scale.streams import Source, damages
 from allweather.scale.together import TogetherSession
 from allweather.scale.work import Line
 
@@ -124,7 +124,7 @@ class Together:
             return go_along(session, self.ranks, mine, along, done, seen)
 
     def _close(self, record: MergedRecord, out: Path, session: TogetherSession, finished: bool) -> bool:
-        """Gathers all ranks' lines; whether a frame has no prediction."""
+        """Gathers all ranks' lines; whether a frame has no prediction, or a video lacks some."""
         for part in parts_of(out):
             for name in record.keep(each_json_line(part)):
                 warn(record.failures[name])
@@ -134,14 +134,17 @@ class Together:
             record.close()
             tell_interrupted(len(record.done))
             return True
-        record.finish({"digest": session.parameters_digest()})
+        damage = damages(self.sources)
+        record.finish({"digest": session.parameters_digest(), **({"damage": damage} if damage else {})})
         decided = spell(record.decisions)
         narration.print(
             f"{len(record.done)} of {total} images of {self.ranks.number} ranks in [bold]{plain(out)}[/]"
             + (f", {decided}" if decided else "")
         )
+        if damage:
+            warn(f"{damage}.")
         if record.failures:
             tell_failures(record.failures)
             if self.ranks.most:
                 narration.print("all else is done: exit status 0, for torchrun --max-restarts begins anew after 1.")
-        return bool(record.failures)
+        return bool(record.failures or damage)

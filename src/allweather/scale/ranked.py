@@ -39,7 +39,8 @@ def share(sources: Sequence[Source], ranks: Ranks) -> Source:
     mine = sources[ranks.rank :: ranks.number]
     if any(source.is_video for source in mine) and len(mine) > 1:
         raise SettingsError("a rank goes along one video: start as many ranks as there are videos.")
-    return replace(mine[0], frames=tuple(frame for source in mine for frame in source.frames))
+    frames, faults = (tuple(pair for source in mine for pair in getattr(source, kind)) for kind in ("frames", "faults"))
+    return replace(mine[0], frames=frames, faults=faults)
 
 
 def part_of(folder: Path, ranks: Ranks) -> Path:

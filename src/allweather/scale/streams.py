@@ -12,6 +12,7 @@ from allweather.data.stream import Frame, Stream
 from allweather.data.video import suffixes
 from allweather.data.video_stream import VideoStream
 from allweather.errors import ImageError, InputError, SettingsError
+from allweather.pictures.walk import Found, look
 
 COLUMNS = ("stream", "path")  # of a manifest
 
@@ -24,11 +25,15 @@ class Source:
         name: the stream's.
         frames: the frames' names, STREAM/NAME, and their files, in order.
         is_video: whether the one file of them all is a video.
+        damage: what is missing at a video's end; None where nothing is.
+        faults: frames where no file is that could be read, and why.
     """
 
     name: str
     frames: tuple[tuple[str, str], ...]
     is_video: bool = False
+    damage: str | None = None
+    faults: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -51,12 +56,14 @@ class Source:
         Raises:
             ImageError: for a video that cannot be read.
         """
-        refused = refused or {}
+        refused, faults = refused or {}, dict(self.faults)
         inner = self._video(size) if self.is_video else partial(_of_file, dict(self.frames), size)
 
         def read(name: str) -> Frame:
             if name in refused:
                 raise ImageError(f"{name}: {refused[name]}")
+            if name in faults:  # a pipe would never end
+                raise ImageError(faults[name])
             return inner(name)
 
         return Stream(self.names, read)
@@ -109,13 +116,14 @@ def _of_input(given: Path) -> Source:
     """One folder or video as a stream of its own name."""
     if given.suffix.lower() in suffixes and given.is_file():
         name, path = given.stem, str(given.resolve())
-        return Source(name, tuple((f"{name}/{frame}", path) for frame in VideoStream(given).names), is_video=True)
+        video = VideoStream(given)
+        return Source(name, tuple((f"{name}/{frame}", path) for frame in video.names), True, video.damage)
     if given.is_file():
         raise InputError(
             f"{given} is a file: expected folders and videos, each a stream. Say which stream files belong to with "
             "--streams-by PATTERN or manifest.csv."
         )
-    return _source(given.resolve().name, {name: found.path for name, found in named_files([given]).items()})
+    return _source(given.resolve().name, named_files([given]))
 
 
 def _matched(inputs: Sequence[Path], pattern: str) -> list[Source]:
@@ -129,12 +137,12 @@ def _matched(inputs: Sequence[Path], pattern: str) -> list[Source]:
             f"--streams-by {pattern}: expected folder, a list FILE.csv, or a pattern with a group that is the stream's "
             "name, such as '(cam[0-9]+)_.*'."
         )
-    streams: dict[str, dict[str, Path]] = {}
+    streams: dict[str, dict[str, Found]] = {}
     for name, found in named_files(inputs).items():
         match = expression.fullmatch(name)
         if match is None or not match[1]:
             raise InputError(f"--streams-by {pattern}: frame '{name}' does not match. Widen the pattern.")
-        streams.setdefault(match[1], {})[name] = found.path
+        streams.setdefault(match[1], {})[name] = found
     return [_source(name, frames) for name, frames in streams.items()]
 
 
@@ -142,7 +150,7 @@ def _listed(path: Path, inputs: Sequence[Path]) -> list[Source]:
     """The streams of a list."""
     if inputs:
         raise InputError(f"{path} lists the frames: leave out the other inputs, {inputs[0]} first.")
-    streams: dict[str, dict[str, Path]] = {}
+    streams: dict[str, dict[str, Found]] = {}
     for number, row in enumerate(_rows(path), 2):
         stream, file = (str(row.get(column) or "").strip() for column in COLUMNS)
         if not stream or not file:
@@ -152,7 +160,7 @@ def _listed(path: Path, inputs: Sequence[Path]) -> list[Source]:
         frames = streams.setdefault(stream, {})
         if name in frames:
             raise InputError(f"{path}, line {number}: stream '{stream}' has a frame '{name}' already.")
-        frames[name] = path.parent / file
+        frames[name] = _listed_file(path.parent / file)
     if not streams:
         raise InputError(f"{path} lists no frame: expected rows of {','.join(COLUMNS)} below its first line.")
     return [_source(name, frames) for name, frames in streams.items()]
@@ -169,8 +177,25 @@ def _rows(path: Path) -> Iterable[dict[str, str | None]]:
         raise InputError(f"cannot read the list {path}: {error}.") from error
 
 
-def _source(name: str, frames: Mapping[str, Path]) -> Source:
-    return Source(name, tuple((f"{name}/{frame}", str(path.absolute())) for frame, path in frames.items()))
+def _listed_file(path: Path) -> Found:
+    """What stands there; of what is missing, or a folder, the reader says so."""
+    return look(path) if path.exists() and not path.is_dir() else Found(path)
+
+
+def _source(name: str, frames: Mapping[str, Found]) -> Source:
+    faults = {f"{name}/{frame}": found for frame, found in frames.items() if found.fault is not None}
+    return Source(
+        name,
+        tuple((f"{name}/{frame}", str(found.path.absolute())) for frame, found in frames.items()),
+        faults=tuple(
+            (frame, f"{found.path}: not a readable image ({found.fault}).") for frame, found in faults.items()
+        ),
+    )
+
+
+def damages(sources: Iterable[Source]) -> str | None:
+    """What is missing of videos, in words; None where nothing is."""
+    return "; ".join(f"{source.name}: {source.damage}" for source in sources if source.damage) or None
 
 
 def _check(sources: Collection[Source]) -> None:
