@@ -23,6 +23,8 @@ from allweather.errors import CheckpointError
 from allweather.methods.settings import path_fields
 from allweather.models.segmenter import Segmenter
 from allweather.serve import Limits, application
+from allweather.serve.pool import Lane
+from allweather.serve.streams import Wanted
 from allweather.session import Session
 
 pytest.importorskip("gradio", reason="the extra web")
@@ -146,6 +148,23 @@ def test_what_nobody_uses_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
             serving.sweep()
         assert len(serving.streams) == 0
     assert given_back == [1, 1], "when something was freed, and once more when no thread holds it"
+
+
+def test_a_request_that_is_cancelled_as_it_waits_holds_no_stream() -> None:
+    with client(limits=Limits(streams=1)) as served:
+        streams = served.app.state.serving.streams  # type: ignore[attr-defined]
+        worked, pixels = threading.Event(), torch.rand(3, 24, 32)
+        streams.pool.submit(Lane(), worked.wait)  # the one worker is busy until then
+        waiting = streams.predict("gone", Wanted(method="norm"), lambda network: pixels)
+        assert len(streams) == 1 and waiting.cancel()
+        assert len(streams) == 0, "it never began"
+        kept = streams.predict("kept", Wanted(method="norm"), lambda network: pixels)
+        second = streams.predict("kept", Wanted(method="norm"), lambda network: pixels)
+        assert second.cancel()
+        worked.set()
+        kept.result(30)
+        streams.pool.submit(Lane(), bool).result(30)  # the worker has left the one before
+        assert [stream.busy for stream in streams._streams.values()] == [0]
 
 
 def test_a_stream_that_cannot_be_saved_is_not_put_away(

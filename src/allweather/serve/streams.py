@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from allweather.errors import AllWeatherError, CheckpointError, SettingsError
+from allweather.errors import CheckpointError, SettingsError
 from allweather.serve.choosing import choose_method
 from allweather.serve.limits import Limits
 from allweather.serve.networks import Network, Networks
@@ -108,10 +108,12 @@ class Streams:
             stream.busy += 1
             stream.used = self._clock()
             try:
-                return self.pool.submit(stream.lane, lambda: self._work(stream, name, read))
+                future = self.pool.submit(stream.lane, lambda: self._work(stream, name, read))
             except StoppingError:
                 stream.busy -= 1
                 raise
+        future.add_done_callback(lambda ended: self._answered(stream, name))  # cancelled ones too
+        return future
 
     def close(self, name: str) -> bool:
         """Forgets a stream and its file; whether there was one."""
@@ -141,22 +143,21 @@ class Streams:
 
     def _work(self, stream: Stream, name: str | None, read: Callable[[Network], Tensor]) -> Result:
         """One picture's turn, in the stream's own lane."""
-        try:
-            network = self.networks.get(stream.wanted.network)
-            image = read(network)
-            session = stream.session = stream.session or self._open(stream.wanted, network, name)
-            result = session(image)
-            if name is None:
-                session.reset()
-            return result
-        except AllWeatherError:
-            if stream.session is None and name is not None:
-                self._forget(name, stream)
-            raise
-        finally:
-            with self._lock:
-                stream.busy -= 1
-                stream.used = self._clock()
+        network = self.networks.get(stream.wanted.network)
+        image = read(network)
+        session = stream.session = stream.session or self._open(stream.wanted, network, name)
+        result = session(image)
+        if name is None:
+            session.reset()
+        return result
+
+    def _answered(self, stream: Stream, name: str | None) -> None:
+        """One request less; a stream that never began is forgotten."""
+        with self._lock:
+            stream.busy -= 1
+            stream.used = self._clock()
+            if name is not None and stream.session is None and not stream.busy and self._streams.get(name) is stream:
+                del self._streams[name]
 
     def _open(self, wanted: Wanted, network: Network, name: str | None) -> Session:
         """A new session, or the one that was put away."""
@@ -226,11 +227,6 @@ class Streams:
                 return False
         del self._streams[name]
         return True
-
-    def _forget(self, name: str, stream: Stream) -> None:
-        with self._lock:
-            if self._streams.get(name) is stream and stream.busy <= 1:
-                del self._streams[name]
 
     def _path(self, name: str) -> Path | None:
         """Where a stream's session is kept; the name itself is never part of a path."""
