@@ -49,6 +49,9 @@ def test_beyond_this_machine_a_token_is_needed() -> None:
         application(MODEL, host="0.0.0.0")
     with pytest.raises(SettingsError, match="expected at least 16"):
         application(MODEL, token="short")
+    for token in ("passwört-passwört-1", "two words; and more", "q3+Zr/8abcdefghijklmn=="):
+        with pytest.raises(SettingsError, match="other characters than letters, digits"):
+            choose_token("127.0.0.1", token)
     assert choose_token("127.0.0.1", None) is None and len(choose_token("0.0.0.0", None) or "") >= 16
 
 
@@ -76,6 +79,8 @@ def test_the_token_opens_everything_and_nothing_opens_without_it() -> None:
 def test_other_names_and_pages_of_other_sites_are_turned_away() -> None:
     with client() as served:
         assert served.get("/v1/health", headers={"host": "evil.example"}).status_code == 421
+        assert served.get("/v1/health", headers={"host": "["}).status_code == 421
+        assert served.post("/v1/predict", headers={"origin": "http://["}).status_code == 403
         strange = {"origin": "https://evil.example"}
         assert served.post("/v1/predict", headers=strange).status_code == 403
         assert served.get("/v1/health", headers={"origin": "http://localhost"}).status_code == 200

@@ -122,7 +122,7 @@ def test_a_stream_that_cannot_be_saved_at_the_stop_gives_status_one(tmp_path: Pa
 
 
 def test_beyond_this_machine_it_says_the_token(tmp_path: Path) -> None:
-    with server("--host", "0.0.0.0") as running:
+    with server("--host", "0.0.0.0", ALLWEATHER_TOKEN="") as running:  # set, and empty: as if it were not
         port = running.address.rsplit(":", 1)[1]
         local = f"http://127.0.0.1:{port}"
         assert httpx.get(f"{local}/metrics").status_code == 401

@@ -81,7 +81,8 @@ def serve(
     from allweather.serve.shutdown import run
 
     limits = Limits(**typed_limits(limit))
-    token = choose_token(host, os.environ.get(TOKEN) or None)
+    given = os.environ.get(TOKEN) or None
+    token = choose_token(host, given)
     chosen = frame_size(size, model)
     network = open_network(
         model, weights, device, network_options(model_arg, classes, mean, std),
@@ -93,7 +94,7 @@ def serve(
         offers, method=method, limits=limits, host=host, token=token, allowed=allow_dir, sessions=sessions,
         workers=workers,
     )  # fmt: skip
-    run(app, host, port, partial(_tell, token))
+    run(app, host, port, partial(_tell, token if given is None else None))
     if app.state.serving.unsaved:
         raise typer.Exit(SOME_FAILED)
 
@@ -113,7 +114,8 @@ class _Named(Limits):
     name = "limits"
 
 
-def _tell(token: str | None, address: str) -> None:
+def _tell(made: str | None, address: str) -> None:
+    """Says where the server is, and the token that was made for it."""
     narration.print(f"[bold]{plain(address)}[/] — API: {plain(address)}/docs; Ctrl-C ends it")
-    if token and TOKEN not in os.environ:
-        narration.print(f"the token, for this run: {plain(address)}/?token={plain(token)}")
+    if made:
+        narration.print(f"the token, for this run: {plain(address)}/?token={plain(made)}")

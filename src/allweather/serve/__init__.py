@@ -39,7 +39,7 @@ def application(
         limits: of bytes, pixels, requests, streams and visitors.
         host: the address that it will listen on: requests by other names than this machine's are refused, and beyond
             this machine a token is needed.
-        token: that requests must carry, at least 16 characters.
+        token: that requests must carry: at least 16 letters, digits, `-`, `.`, `_` and `~`.
         allow_dir: the one folder of the server whose checkpoints and pictures visitors may name.
         sessions: folder where streams' sessions are kept when the server stops; None forgets them. A larger
             application that mounts this one must enter its lifespan then: `app.router.lifespan_context(app)`.
@@ -47,8 +47,8 @@ def application(
 
     Raises:
         MissingLibraryError: without the extra `web`.
-        SettingsError: for an unknown method, a size that is none, a token that is too short or lacks beyond this
-            machine, or no folder.
+        SettingsError: for an unknown method, a size that is none, a token that is too short or has other characters, a
+            token that lacks beyond this machine, or no folder.
 
     Example:
         >>> import allweather as aw

@@ -5,6 +5,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 from allweather.errors import SettingsError
 from allweather.serve.room import Body, Room
@@ -28,6 +29,7 @@ COOKIE = "allweather_token"
 OPEN = ("/v1/health",)  # what a load balancer asks has no secrets
 PATIENCE = 10.0  # seconds that a body which is refused may still take
 SHORTEST = 16  # characters of a token
+AS_IT_IS = re.compile(r"[A-Za-z0-9._~-]+")  # a token that addresses, headers and cookies leave as it is
 POLICY = (  # a browser loads nothing from another machine, whatever a library's page would ask for
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; "
@@ -54,10 +56,15 @@ def choose_token(host: str, given: str | None) -> str | None:
     """The token that requests must carry; a fresh one for an address beyond this machine where none was given.
 
     Raises:
-        SettingsError: for a token that could be guessed.
+        SettingsError: for a token that could be guessed, or that an address or a cookie would change.
     """
     if given is not None and len(given) < SHORTEST:
         raise SettingsError(f"the token has {len(given)} characters: expected at least {SHORTEST}.")
+    if given is not None and not AS_IT_IS.fullmatch(given):
+        raise SettingsError(
+            "the token has other characters than letters, digits, '-', '.', '_' and '~', which not every client sends "
+            "as they are. Make one of those, such as by `openssl rand -hex 24`."
+        )
     if given is None and not is_loopback(host):
         return secrets.token_urlsafe(24)
     return given
@@ -117,10 +124,10 @@ class Gate:
     def _refused(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and reason of a request that is not let in."""
         host = headers.get("host", "")
-        if self.names is not None and urlsplit(f"//{host}").hostname not in self.names:
+        if self.names is not None and _split(f"//{host}").hostname not in self.names:
             return 421, "this server is not called by that name"
         origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc != host:
+        if origin and _split(origin).netloc != host:
             return 403, "a page of another site asked"
         if self.token and path_of(scope) not in OPEN and not self._knows(scope, headers):
             return 401, "expected the server's token: Authorization: Bearer TOKEN, or /?token=TOKEN in a browser"
@@ -182,6 +189,14 @@ async def _drain(receive: Receive, most: int) -> None:
                 most -= len(message.get("body", b""))
                 if not message.get("more_body", False):
                     return
+
+
+def _split(address: str) -> SplitResult:
+    """The address in its parts; an empty one for what is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _cookie(headers: dict[str, str]) -> str:
