@@ -333,6 +333,7 @@ def test_predictions_go_on_without_a_learner_that_was_lost(
         ({"record": 3}, "Live.record: expected a file's name, got 3"),
         ({"learner": "gpu"}, "unknown learner 'gpu'"),
         ({"every_frame": True}, "scripted does not wait"),
+        ({"every_frame": True, "budget": 0.04}, "a budget of 0.04 s drops what has waited longer"),
         ({"size": (64, 32)}, "Live.size: Scripted is a Source, whose size is set where it is made"),
         ({"rate": 5.0}, "Live.rate: Scripted is a Source"),
     ],

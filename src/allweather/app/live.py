@@ -75,7 +75,10 @@ def live(
     ] = "auto",
     wait: Annotated[bool, typer.Option("--wait", help="Predictions wait for the learning, as in `adapt`.")] = False,
     every_frame: Annotated[
-        bool, typer.Option("--every-frame", help="A file or folder waits for the predictions; nothing is dropped.")
+        bool,
+        typer.Option(
+            "--every-frame", help="A file or folder waits for the predictions; nothing is dropped. Without --budget."
+        ),
     ] = False,
     play_rate: Annotated[
         float | None,

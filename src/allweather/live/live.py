@@ -55,7 +55,7 @@ class Live:
         wait: predictions wait for learning. Without a budget and with `adapt_every=1`, a file or folder then gives the
             results of a session that is called frame by frame.
         every_frame: a file or folder waits for the predictions instead of playing at its rate: nothing is dropped.
-            Implied by `wait` without a budget.
+            Implied by `wait` without a budget. A budget, which drops what has waited too long, excludes it.
         size: (width, height) in pixels that frames are resampled to; None keeps each frame's size.
         rate: frames per second of a file or folder; None: the file's own, 10 for a folder.
         stall: seconds without a picture after which a stream counts as broken.
@@ -113,6 +113,11 @@ class Live:
         self.session, self.budget, self.adapt_every = check_session(session), budget, check_every(adapt_every)
         for name, switch in (("wait", wait), ("every_frame", every_frame)):
             check_flag(f"Live.{name}", switch)
+        if every_frame and budget is not None:
+            raise SettingsError(
+                f"Live.every_frame: nothing is dropped with it, and a budget of {budget:g} s drops what has waited "
+                "longer. Leave one of them out."
+            )
         self.wait = wait
         self.reconnect, self.threads = check_reconnect(reconnect), check_threads(threads)
         self.record, self.learner = check_record(record), learner
