@@ -4,7 +4,10 @@ import json
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +137,56 @@ class Faulty:
             threading.Timer(0.5, lambda: None).start()  # which the interpreter waits for when it ends
             raise ValueError("my bug")
         return {}
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A task whose worker says that it has begun, and never ends."""
+
+    begun: Path
+
+    def open(self, index: int) -> Do:
+        processes.ORPHANED = 0.2
+        return self.do
+
+    def do(self, job: Named, talk: Talk) -> Message:
+        self.begun.write_text(str(os.getpid()))
+        threading.Event().wait()
+        return {}
+
+
+def keep_at_work(begun: Path) -> None:
+    """The first process of a run whose worker is stuck."""
+    pool = ProcessPool(Stuck(begun), 1)
+    pool.begin(Named("stuck"))
+    threading.Event().wait()
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks at /proc")
+def test_a_worker_that_is_stuck_ends_after_the_first_process_was_killed(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    first = get_context("spawn").Process(target=keep_at_work, args=(begun,))
+    first.start()
+    wait_for(lambda: begun.exists() and begun.read_text())
+    worker = int(begun.read_text())
+    first.kill()
+    first.join(30)
+    wait_for(lambda: not running(worker))
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there, and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_worker_that_is_about_to_end_gets_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,10 @@ import pickle
 import signal
 import threading
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from time import sleep
 from typing import Any
 
 from allweather.errors import AllWeatherError
@@ -17,6 +18,7 @@ from allweather.scale.task import DONE, FAILED, FATAL, SURE, Message, Task, atte
 
 READY, STOP = "ready", "stop"
 AT_THE_END = 5.0  # seconds that a worker has to end by itself
+ORPHANED = 60.0  # seconds that a worker has to come to where it finds out that nobody hears it
 BIRTHS = 3  # workers in a row that end before they are ready
 
 
@@ -152,6 +154,7 @@ def ending(code: int | None) -> str:
 def serve(connection: Connection, pickled: bytes, index: int) -> None:
     """What a worker process does: jobs come, messages go; it ends when the other end does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     talk = _ToParent(connection)
     try:
         try:
@@ -170,6 +173,15 @@ def serve(connection: Connection, pickled: bytes, index: int) -> None:
                 return
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # threads that read or write have nobody to do it for
+
+
+def _end_with_parent() -> None:
+    """Ends a worker that is stuck, as at a file that never comes, some time after the first process has died."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        sleep(ORPHANED)
+        os._exit(0)
 
 
 class _ToParent:
