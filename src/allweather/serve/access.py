@@ -149,7 +149,7 @@ class Gate:
         said = int(length) if length.isdecimal() and len(length) < 20 else None
         with self.room.body(path_of(scope), said) as body:
             if (said is None and length) or (said or 0) > body.most:
-                await _drain(receive, 2 * body.most)
+                await _drain(receive, 2 * body.limit)
                 await _refuse(scope, send, 413, f"expected a body of at most {body.most} bytes")
             else:
                 await self._bounded(scope, receive, send, body)
@@ -170,7 +170,7 @@ class Gate:
             if arrived > most:
                 if not told:
                     told = True
-                    await _drain(receive, 2 * most)
+                    await _drain(receive, 2 * body.limit)
                     await _refuse(scope, send, 413, f"expected a body of at most {most} bytes")
                 return
             if message["type"] == "http.response.start":

@@ -19,11 +19,13 @@ class Body:
     Attributes:
         most: bytes that it may have.
         expected: bytes that it will have at most, as far as that was said.
+        limit: bytes that it might have, were nothing else on the disk.
         read: bytes that were read and dealt with; what was uploaded of them lies on the disk.
     """
 
     most: int
     expected: int
+    limit: int
     read: int = 0
 
 
@@ -48,12 +50,13 @@ class Room:
         """
         if not path.endswith("/upload") or path.startswith("/v1/"):
             most = (self._limits.picture_bytes if path.startswith("/v1/") else 0) + FORM
-            yield Body(most, most)
+            yield Body(most, most, most)
             return
         with self._lock:
             free = self._limits.disk_bytes - self._held() - sum(max(0, b.expected - b.read) for b in self._coming)
-            most = max(0, min(self._limits.upload_bytes + FORM, free))
-            body = Body(most, most if length is None else min(length, most))
+            limit = min(self._limits.upload_bytes + FORM, self._limits.disk_bytes)
+            most = max(0, min(limit, free))
+            body = Body(most, most if length is None else min(length, most), limit)
             self._coming.append(body)
         try:
             yield body
