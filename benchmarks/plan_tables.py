@@ -150,8 +150,8 @@ def tuned() -> str:
         "notes); "
         f"every other method's among {' or '.join(map(str, several))}, its default included, on every second frame "
         f"(`plans/camvid-tuning.toml`); {untouched}, which needs source images, was left as it is. So dusk figures of "
-        "the defaults are optimistic, MALL's most of all; nothing was searched on ESPNetv2 0.5 and 1.5, but the guard's "
-        "strikes were decided on cells of 0.5."
+        "the defaults are optimistic, MALL's most of all; nothing was searched on ESPNetv2 0.5 and 1.5, but the "
+        "guard's strikes were decided on cells of 0.5."
     )
 
 
