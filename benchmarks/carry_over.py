@@ -23,7 +23,7 @@ from allweather.runs.record_file import read_record
 from benchmarks.committed import benchmark_record, hand_out, markdown_table
 from benchmarks.passes import cost_of
 
-RECORD, CHOICE, PARTS = "carry-over.json", "carry-over-choice.json", "carry-over-parts.json"
+RECORD, CHOICE, PARTS = "carry-over.json", "carry-over-choice.json", "carry-over-parts.json.gz"
 CHOSE = ("espnetv2:1.0", "espnetv2:2.0", "realtime:cgnet", "realtime:edanet")  # settings were chosen on these
 VIEWS = ["plain", "gamma-mirror-x1.5"]  # of MALL's defaults, and here of every rival
 RIVALS = ("norm", "tent", "infomax")

@@ -42,12 +42,13 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def hand_out(record: str | Mapping[str, Any] | Sequence[Any], path: Path | None) -> None:
-    """Prints a record, ready text or what JSON is made of, and writes it where a file is named."""
+    """Prints a record, ready text or what JSON is made of, and writes it where a file is named; a .gz compressed."""
     text = record if isinstance(record, str) else json.dumps(record, indent=1)
     print(text)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
+        content = f"{text}\n".encode()
+        path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

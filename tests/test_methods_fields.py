@@ -60,6 +60,7 @@ CONTEXT: dict[tuple[str, str], dict[str, Any]] = {
     ("sar", "decay"): {"episodic": False, "recover": 1.0932},
     ("mall-sample", "vector_memory"): {"episodic": False},
     ("mall-sample", "iterations"): {"lr": 1.0, **FALLS},
+    ("mall-domain", "iterations"): {"lr": 1.0, **FALLS},
     ("*", "stop_tolerance"): {"iterations": 6, "lr": 1.0, **FALLS},
     ("*", "stop_patience"): {"iterations": 6, "stop_tolerance": 1.0, **FALLS},
     ("*", "stop_rise"): {"iterations": 6, "lr": 1.0, "stop_tolerance": 0.0},

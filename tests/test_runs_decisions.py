@@ -109,7 +109,8 @@ def test_the_curve_shows_where_the_guard_refused_any_kind() -> None:
     drawn = {}
     for kind in ("accepted", "shrunk", "resting", "skipped"):
         made = decided({kind: 2, "accepted": 2}, False, fields=free)
-        (drawn[kind],) = curves(group_records([made])).values()
+        another = decided({"accepted": 4}, False, fields={**free, "iterations": 3})
+        (drawn[kind],) = curves(group_records([made, another])).values()
     assert drawn["accepted"] == drawn["skipped"] != drawn["shrunk"] == drawn["resting"]
 
 

@@ -293,7 +293,7 @@ def _check_numbers(key: str, value: Tensor, own: Tensor, path: Path) -> None:
     if not plain or (value.dtype not in _DTYPES if wanted.is_floating_point else value.is_floating_point()):
         kind = value.dtype if plain else f"{value.dtype}, {value.layout}, on {value.device.type}"
         raise CheckpointError(f"{path}: {key} is {kind}; expected a dense tensor that fits {wanted}. Convert it first.")
-    if wanted.is_floating_point and not all_finite(value.to(own.dtype)) and not _as_infinite(value, own):
+    if wanted.is_floating_point and not all_finite(value.to(own.dtype)) and not _as_infinite(value.to(own.dtype), own):
         raise CheckpointError(f"{path}: {key} holds NaN or infinite values; the checkpoint is damaged.")
 
 
