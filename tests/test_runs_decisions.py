@@ -108,8 +108,8 @@ def test_the_curve_shows_where_the_guard_refused_any_kind() -> None:
     free = {"iterations": 2, "stop_patience": 1000000}
     drawn = {}
     for kind in ("accepted", "shrunk", "resting", "skipped"):
-        made = decided({kind: 2, "accepted": 2}, False, fields=free)
-        another = decided({"accepted": 4}, False, fields={**free, "iterations": 3})
+        made = decided({kind: 2, "accepted": 2}, False, "mall-sample", fields=free)
+        another = decided({"accepted": 4}, False, "mall-sample", fields={**free, "iterations": 3})
         (drawn[kind],) = curves(group_records([made, another])).values()
     assert drawn["accepted"] == drawn["skipped"] != drawn["shrunk"] == drawn["resting"]
 
