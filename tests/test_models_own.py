@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_model
@@ -276,6 +277,7 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
+import numpy as np
 from torch import nn as torch_nn
 if TYPE_CHECKING:
     from torch import nn
@@ -294,6 +296,7 @@ def build(
     return net
 
 def odd(sides=(1, "a")): return build()
+def array(table=np.ones(2)): return build(table={"held": table})
 def lazy(): return torch_nn.LazyConv2d(19, 1)
 
 class Extra(torch_nn.Conv2d):
@@ -330,6 +333,11 @@ def typed(tmp_path: Path) -> str:
 def test_values_are_what_annotations_and_defaults_say(typed: str, name: str, value: Any, expected: Any) -> None:
     given = aw.load_model(f"{typed}:build", arguments={name: value}).network.given[name]
     assert given == expected and type(given) is type(expected)
+
+
+def test_a_default_that_is_an_array_says_its_type(typed: str) -> None:
+    given = np.zeros(2)
+    assert aw.load_model(f"{typed}:array", arguments={"table": given}).network.given["table"]["held"] is given
 
 
 def test_an_enum_s_member_is_one(typed: str) -> None:

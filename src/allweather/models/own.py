@@ -144,18 +144,18 @@ def _segmenter(label: str, made: Any, classes: ClassSet | None, mean: Triple | N
 
 def _check_values(label: str, model: Segmenter) -> None:
     """Refuses a network on the meta device, which a checkpoint would not fill either, and one that is not made yet."""
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for key, tensor in (*model.named_parameters(), *model.named_buffers()):
+        name = key.removeprefix("network.")
         if is_lazy(tensor):
             raise NetworkError(
-                f"{label} gives a network whose {name.removeprefix('network.')} has no shape yet. Call the network "
-                "once on an image, in what makes it."
+                f"{label} gives a network whose {name} has no shape yet. Call the network once on an image, in what "
+                "makes it."
             )
-    empty = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
-    if empty:
-        raise NetworkError(
-            f"{label} gives a network without values: {empty[0].removeprefix('network.')} lies on the meta device. "
-            "Make it on the CPU, or give it values with to_empty(device='cpu') and load_state_dict."
-        )
+        if tensor.is_meta:
+            raise NetworkError(
+                f"{label} gives a network without values: {name} lies on the meta device. Make it on the CPU, or give "
+                "it values with to_empty(device='cpu') and load_state_dict."
+            )
 
 
 def _again(call: Callable[[], Segmenter]) -> Segmenter:
@@ -181,7 +181,7 @@ def _type(label: str, maker: Callable[..., Any], parameter: inspect.Parameter) -
         return _annotation(label, maker, parameter)
     default = parameter.default
     items = {type(item) for item in default} if isinstance(default, tuple | list) else {type(default)}
-    if default in (parameter.empty, None) or len(items) != 1:
+    if default is parameter.empty or default is None or len(items) != 1:  # an array's `==` is no truth
         raise SettingsError(
             f"{label} does not say what {parameter.name} is. Annotate it, such as {parameter.name}: "
             f"{'tuple[int, ...]' if isinstance(default, tuple | list) else 'int'}."
