@@ -64,10 +64,10 @@ def main() -> None:
     kept = _read_kept(options.json, options.frames)
     for name in options.networks.split(","):
         for label in options.methods.split(","):
-            if options.again or label not in kept.setdefault(name, {}):
-                kept.setdefault(name, {})
-                kept[name][label] = measure(name, label, options.frames)
-                kept[name] = {method: kept[name][method] for method in METHODS if method in kept[name]}
+            rows = kept.setdefault(name, {})
+            if options.again or label not in rows:
+                rows[label] = measure(name, label, options.frames)
+                kept[name] = {method: rows[method] for method in METHODS if method in rows}
                 head = {"benchmark": "long-stream", "frames": options.frames, "pass": PASS, "versions": versions()}
                 hand_out(spell_lines({**head, "networks": kept}), options.json)
 

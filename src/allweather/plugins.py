@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
@@ -291,7 +290,9 @@ def _check_beside(path: Path, name: str) -> None:
     """Refuses a file that would import another module of this name than the one beside it."""
     found = None
     with suppress(ImportError, ValueError):  # of a module that was made by hand
-        found = getattr(sys.modules.get(name), "__file__", None) or getattr(find_spec(name), "origin", None)
+        found = getattr(sys.modules.get(name), "__file__", None) or getattr(
+            importlib.util.find_spec(name), "origin", None
+        )
     if not found or Path(found).resolve().is_relative_to(path.parent):
         return
     raise SettingsError(
@@ -323,7 +324,7 @@ def _read(path: Path) -> bytes:
 
 def _importable(module: str) -> bool:
     try:
-        return find_spec(module.partition(".")[0]) is not None
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
     except ValueError:  # a module that was made by hand
         return True
 

@@ -125,7 +125,9 @@ class Live:
         self._nothing = _nothing_to_learn(session, wait)
         if isinstance(source, Source):
             check_own(source, size=size, rate=rate)
-        self.source = source if isinstance(source, Source) else open_source(str(source), size, rate, stall)
+            self.source = source
+        else:
+            self.source = open_source(str(source), size, rate, stall)
         self.every_frame = every_frame or (wait and budget is None and not self.source.endless)
         if every_frame and self.source.endless:
             raise SettingsError(f"Live.every_frame: {self.source.label} does not wait. Leave it out.")

@@ -118,17 +118,16 @@ def _tensors(network: nn.Module, name: str) -> dict[str, Tensor]:
 
 def _shared(expected: Mapping[str, Tensor], stored: list[Stored]) -> dict[str, str]:
     """Names that share their tensor with another of the network and are not in the file, each with one that is."""
-    there = {one.key for one in stored}
-    found: dict[tuple[int, torch.Size], str] = {}
-    named = {key: any(name == key or name.endswith(f".{key}") for name in there) for key in expected}
+    alike: dict[tuple[int, torch.Size], list[str]] = {}
     for key, value in expected.items():
-        if named[key] and not value.is_meta and value.numel():
-            found.setdefault((value.data_ptr(), value.shape), key)
-    return {
-        key: found[place]
-        for key, value in expected.items()
-        if not named[key] and (place := (value.data_ptr() if not value.is_meta else 0, value.shape)) in found
-    }
+        if not value.is_meta and value.numel():
+            alike.setdefault((value.data_ptr(), value.shape), []).append(key)
+    found: dict[str, str] = {}
+    for keys in alike.values():
+        if len(keys) > 1:  # few are: the file's names are looked through for these alone
+            there = [key for key in keys if any(one.key == key or one.key.endswith(f".{key}") for one in stored)]
+            found |= {key: there[0] for key in keys if there and key not in there}
+    return found
 
 
 def taken_tensors(network: nn.Module, path: Path, *, name: str) -> dict[str, Tensor]:
@@ -293,7 +292,8 @@ def _check_numbers(key: str, value: Tensor, own: Tensor, path: Path) -> None:
     if not plain or (value.dtype not in _DTYPES if wanted.is_floating_point else value.is_floating_point()):
         kind = value.dtype if plain else f"{value.dtype}, {value.layout}, on {value.device.type}"
         raise CheckpointError(f"{path}: {key} is {kind}; expected a dense tensor that fits {wanted}. Convert it first.")
-    if wanted.is_floating_point and not all_finite(value.to(own.dtype)) and not _as_infinite(value.to(own.dtype), own):
+    made = value.to(wanted)
+    if wanted.is_floating_point and not all_finite(made) and not _as_infinite(made, own):
         raise CheckpointError(f"{path}: {key} holds NaN or infinite values; the checkpoint is damaged.")
 
 

@@ -117,10 +117,10 @@ def prediction_after(adapted: AdaptedNetwork, images: Tensor, steps: Steps, pred
     whole = _is_whole(images, steps)
     if whole and not predict:
         return Prediction(last, last)
-    if (
-        whole and steps.updates and not method.report_after
-    ):  # other views are not seen yet where the steps stopped early
-        return adapted.reported(images, last) if len(method.looks) == 1 else adapted.predict(images, last)
+    if whole and steps.updates and not method.report_after:
+        if len(method.looks) == 1:
+            return adapted.reported(images, last)
+        return adapted.predict(images, last)  # the steps stopped early, and other views are not seen yet
     known = last if steps.current else None
     return adapted.predict_ahead(images, known) if steps.updates else adapted.predict(images, known)
 
