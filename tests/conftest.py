@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,14 @@ def own_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if not name.startswith("allweather") and _is_an_outsiders(sys.modules[name]):
             del sys.modules[name]
     sys.path[:] = path
+
+
+@pytest.fixture
+def hears_interrupts() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests in its background, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 SLOW = {  # whole files that `make quick` leaves out, and what they prove; other files mark single tests

@@ -6,20 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from allweather.interrupts import deaf_to_interrupts
+from allweather.interrupts import deaf_to_interrupts, interruptions_wait
 
+pytestmark = pytest.mark.usefixtures("hears_interrupts")
 IS_DEAF = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
-
-
-@pytest.fixture(autouse=True)
-def _hearing() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def born_deaf() -> bool:
@@ -47,6 +40,12 @@ def test_no_interruption_is_made_up() -> None:
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_handler_that_python_cannot_put_back_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)  # what it says of one that C installed
+    with interruptions_wait():
+        assert signal.signal(signal.SIGINT, signal.default_int_handler) is signal.default_int_handler
 
 
 def test_a_process_is_born_deaf_in_any_thread() -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
@@ -213,6 +214,27 @@ def test_an_interruption_leaves_a_whole_record_and_a_usable_session(clock: Simul
     assert lines[-1]["why"] == "interrupted" and lines[-1]["predicted"] == 8
     assert lines[-1]["learnt"] == sum(line["adapted"] for line in lines[1:-1]) == session._adapted.updates > 0
     assert session(image_of(99)).iterations == 1
+
+
+@pytest.mark.usefixtures("hears_interrupts")
+@pytest.mark.parametrize("made", ["Record", "deepcopy", "Learner", "Run"])
+def test_an_interruption_while_a_run_begins_leaves_a_whole_record(
+    made: str, clock: SimulatedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, session, path = getattr(door, made), session_of(), tmp_path / "run.jsonl"
+
+    def interrupted(*given: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return make(*given)
+
+    monkeypatch.setattr(door, made, interrupted)
+    live = Live(Scripted(clock, [0.1] * 50), session, clock=clock, learner="thread", record=path)
+    with pytest.raises(KeyboardInterrupt):
+        list(live)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["run", "end"] and lines[-1]["why"] == "interrupted"
+    monkeypatch.undo()
+    assert len(list(Live(Scripted(clock, [0.1] * 5, endless=False), session, clock=clock, learner="thread"))) > 1
 
 
 def test_leaving_early_is_no_interruption(clock: SimulatedClock, tmp_path: Path) -> None:

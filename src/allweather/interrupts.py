@@ -1,4 +1,4 @@
-"""Ctrl-C goes to every process of a terminal; processes that another one ends must not hear it."""
+"""Ctrl-C comes at any moment, to every process of a terminal: what makes it wait, and processes deaf to it."""
 
 import signal
 import threading
@@ -14,7 +14,7 @@ def deaf_to_interrupts() -> Iterator[None]:
 
     The caller hears one that came meanwhile as soon as it is outside.
     """
-    with _heard_afterwards(), _blocked():
+    with interruptions_wait(), _blocked():
         yield
 
 
@@ -33,13 +33,17 @@ def _blocked() -> Iterator[None]:
 
 
 @contextmanager
-def _heard_afterwards() -> Iterator[None]:
-    """Any thread may take a signal that one of them blocks, and only the main thread answers it."""
-    if threading.current_thread() is not threading.main_thread():
+def interruptions_wait() -> Iterator[None]:
+    """Inside, what has to be done whole is; a Ctrl-C that came meanwhile is heard as soon as the caller is outside.
+
+    Any thread may take a signal that one of them blocks, and only the main thread answers it: elsewhere nothing waits.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:  # not of Python: cannot be put back
         yield
         return
     heard: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *arguments: heard.append(arguments))
+    signal.signal(signal.SIGINT, lambda *arguments: heard.append(arguments))
     try:
         yield
     finally:

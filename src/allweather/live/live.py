@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from allweather.errors import SettingsError, unknown
+from allweather.interrupts import interruptions_wait
 from allweather.live.arguments import (
     check_every,
     check_own,
@@ -141,13 +143,16 @@ class Live:
             AllWeatherError: when the record exists already or cannot be written, or learning fails.
         """
         threads = self._threads()
-        with thread_count(threads and threads[0]):
-            yield from self._run(threads).frames()
-
-    def _run(self, threads: tuple[int, int] | None) -> Run:
-        """A run that has begun."""
         slot, self.totals = Slot(self.clock, keep=self.every_frame), Totals()
         reader = Reader(self.source, slot, self.clock, paced=not self.every_frame, tries=self.reconnect)
+        with thread_count(threads and threads[0]), ExitStack() as ending:
+            with interruptions_wait():  # a run has begun with all its parts, or not at all
+                run = self._begin(reader, slot, threads)
+                ending.push(run.close)
+            yield from run.frames()
+
+    def _begin(self, reader: Reader, slot: Slot, threads: tuple[int, int] | None) -> Run:
+        """A run with its record, its learner and its reader at work."""
         record = Record(self.record, self._head())
         beside = not (self.wait or self._nothing)
         try:

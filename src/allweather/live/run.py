@@ -1,7 +1,7 @@
 """One live run: the loop that takes the newest frame, predicts it with the newest state, and offers it for learning."""
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -55,20 +55,26 @@ class Run:
         self._last: float | None = None
         self._size: tuple[int, int] | None = None
 
-    def frames(self) -> Generator[LiveFrame, None, None]:
-        """Every predicted frame, until the stream ends or nobody asks for more."""
-        why = "interrupted"
+    def frames(self) -> Iterator[LiveFrame]:
+        """Every predicted frame, until the stream ends."""
+        while (arrived := self.slot.take()) is not None:
+            shown = self._show(arrived)
+            if shown is not None:
+                yield shown
+
+    def close(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends reader, learner and record, whatever ended the run; the caller's session has what was learnt."""
+        self.slot.close()
+        self.totals.arrived = self.slot.arrived
+        self.totals.dropped += self.slot.arrived - self._shown - 1 - self._failed
+        why = "the stream ended" if kind is None else "stopped" if kind is GeneratorExit else "interrupted"
         try:
-            while (arrived := self.slot.take()) is not None:
-                shown = self._show(arrived)
-                if shown is not None:
-                    yield shown
-            why = "the stream ended"
-        except GeneratorExit:
-            why = "stopped"
-            raise
+            if self.learner is not None:
+                for learnt in self.learner.close():
+                    self._learn(learnt)
+                self._check_learner(self.learner)
         finally:
-            self._close(why)
+            self.record.close({"why": why, **self.totals.facts()}, "the stream ended before")
 
     def notify(self, kind: EventKind, text: str) -> None:
         """Tells of an event; any thread may."""
@@ -182,16 +188,3 @@ class Run:
             before, now = (f"{width}×{height}" for width, height in (self._size, frame.size))
             self.notify("size", f"{self.reader.source.label}: frames are {now} from frame {index} on, {before} before")
         self._size = frame.size
-
-    def _close(self, why: str) -> None:
-        """Ends reader, learner and record; the caller's session has what was learnt."""
-        self.slot.close()
-        self.totals.arrived = self.slot.arrived
-        self.totals.dropped += self.slot.arrived - self._shown - 1 - self._failed
-        try:
-            if self.learner is not None:
-                for learnt in self.learner.close():
-                    self._learn(learnt)
-                self._check_learner(self.learner)
-        finally:
-            self.record.close({"why": why, **self.totals.facts()}, "the stream ended before")
