@@ -185,6 +185,18 @@ def test_ctrl_c_is_how_a_camera_ends(
     assert lines_of(tmp_path / "live.jsonl")[-1]["why"] == "interrupted"
 
 
+@pytest.mark.usefixtures("hears_interrupts")
+def test_ctrl_c_while_a_film_begins_leaves_none(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Film):
+        def _add_stream(self) -> Any:
+            signal.raise_signal(signal.SIGINT)  # its file is there already
+            return super()._add_stream()
+
+    monkeypatch.setattr(app, "Film", Interrupted)
+    done = allweather("live", clip, *QUICK, "--out", tmp_path / "live.mp4")
+    assert done.returncode == 130 and list(tmp_path.iterdir()) == []
+
+
 def test_the_picture_drawn_is_the_frame_as_it_came(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "live.mkv"
     assert allweather("live", clip, *QUICK, "--every-frame", "--out", out, "--method", "source").returncode == 0

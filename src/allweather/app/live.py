@@ -25,6 +25,7 @@ from allweather.app.flags import (
 from allweather.app.opening import frame_size, open_session
 from allweather.app.options import network_options, parse_every, parse_seconds, parse_settings
 from allweather.errors import AllWeatherError, SettingsError
+from allweather.interrupts import interruptions_wait
 from allweather.live import Live, LiveFrame
 from allweather.live.live import Where
 from allweather.live.sources import open_source
@@ -147,7 +148,9 @@ def _watch(running: Live, out: Path | None) -> bool:
         try:
             for shown in frames:
                 if out is not None:
-                    film = film or open_things.enter_context(_film(out, shown, running.source.rate))
+                    if film is None:
+                        with interruptions_wait():  # or one without a frame would stay
+                            film = open_things.enter_context(_film(out, shown, running.source.rate))
                     # what waits for predictions came at no rate of its own
                     when = None if running.every_frame else shown.arrival
                     film.write(fitted(shown.overlay(), film.width, film.height), when)
