@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from tiny import CLASSES, frames, tiny
 from torch import Tensor
 
 from allweather import Guard, Session, methods
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods.settings import parse_settings, settings_of
 from allweather.methods.views import View, brightened, parse_views, passes_of
 from allweather.models.segmenter import Segmenter
@@ -219,10 +220,33 @@ def test_a_view_that_is_refused_at_one_size_is_taken_at_another() -> None:
     assert not torch.equal(alone.predict(small), plain.predict(small))
 
 
-def test_a_scale_that_was_chosen_and_that_a_network_refuses_is_an_error() -> None:
-    model, image = Segmenter.wrap(OneSize().eval(), classes=CLASSES), frames(1)[0]
-    with pytest.raises(AllWeatherError, match=r"at x2, 64x48 .*views=plain,gamma-mirror leaves that view out"):
-        Session(model, methods.make("mall-domain", settings={"views": "plain,x2"}, model=model), guard=FREE)(image)
+@pytest.mark.parametrize("asserts", [False, True])
+@pytest.mark.parametrize(
+    ("name", "settings", "said", "mended"),
+    [
+        (
+            "mall-domain",
+            {"views": "plain,x2"},
+            r"^views: .* at x2, 64x48 .*views=plain,g",
+            {"views": "plain"},
+        ),
+        (
+            "mall-domain",
+            {"adapt_scale": 0.5},
+            r"^adapt_scale.* at x0\.5, 16x12 .*; adapt_scale=1",
+            {"views": "plain"},
+        ),
+        ("cotta", {}, r"^scales: .* at x0\.75, 24x18 .*; scales=1\.0 ", {"scales": (1.0,)}),
+        ("self-adaptive", {}, r"^scales: .* at x0\.75, 24x18 .*; scales=1\.0 ", {"scales": (1.0,)}),
+    ],
+)
+def test_a_scale_that_a_network_refuses_is_an_error_that_names_the_option(
+    name: str, settings: dict[str, Any], said: str, mended: dict[str, Any], asserts: bool
+) -> None:
+    model, image = Segmenter.wrap(OneSize(asserts).eval(), classes=CLASSES), frames(1)[0]
+    with pytest.raises(SettingsError, match=said):
+        Session(model, methods.make(name, settings=settings, model=model), guard=FREE)(image)
+    assert Session(model, methods.make(name, settings=mended, model=model), guard=FREE)(image).logits.isfinite().all()
 
 
 def test_mirror_is_an_old_word_for_two_views() -> None:

@@ -1,7 +1,8 @@
 """Other views of the same images (mirrored, resized, recoloured) and their predictions on the images' own grid."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from allweather.errors import SettingsError, unknown
+from allweather.errors import InputError, NotFiniteError, SettingsError, first_line, unknown
 from allweather.methods.option import option, spell
 from allweather.plugins import Kind, find_place, load_own
 
@@ -164,12 +165,37 @@ def resized(images: Tensor, scale: float, antialias: bool = True) -> Tensor:
     return functional.interpolate(images, size, mode="bilinear", antialias=antialias and scale < 1.0)
 
 
+@contextmanager
+def size_told(images: Tensor, scale: float, option: str, advice: str) -> Iterator[None]:
+    """Inside, a network may refuse images B×3×h×w that are not of their own size, but `scale` times it.
+
+    Raises:
+        SettingsError: where it does, for the option that asked for that size, with what to do.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError, InputError) as error:
+        if scale == 1 or isinstance(error, NotFiniteError | torch.OutOfMemoryError):
+            raise
+        height, width = images.shape[2:]
+        raise SettingsError(
+            f"{option}: the network does not take the image at x{scale:g}, {width}x{height} ({first_line(error)}); "
+            f"{advice}."
+        ) from error
+
+
 def view_logits(
     network: Network, images: Tensor, scale: float = 1.0, mirror: bool = False, antialias: bool = True
 ) -> Tensor:
-    """Logits of a view, brought back to the images' grid: B×C×H×W."""
+    """Logits of a view, brought back to the images' grid: B×C×H×W.
+
+    Raises:
+        SettingsError: for a scale that the network refuses.
+    """
     view = View(mirror=mirror, scale=scale)
-    return view.back(network(view.of(images, antialias)), images.shape[2:])
+    seen = view.of(images, antialias)
+    with size_told(seen, scale, "scales", "scales=1.0 leaves the images their size"):
+        return view.back(network(seen), images.shape[2:])
 
 
 def mean_probabilities(

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError, InputError, NotFiniteError, SettingsError, first_line
+from allweather.errors import AllWeatherError, SettingsError
 from allweather.export.image_statistics import check_unmixed
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import (
@@ -21,7 +21,7 @@ from allweather.methods.normalization import (
     replaces_statistics,
 )
 from allweather.methods.option import is_set
-from allweather.methods.views import PLAIN, View, mean_softmax, resized
+from allweather.methods.views import PLAIN, View, mean_softmax, resized, size_told
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
 from allweather.models.gradients import gradient_through
@@ -96,13 +96,14 @@ class AdaptedNetwork:
         `at_adapt_scale` may have reduced.
 
         Raises:
-            SettingsError: where the method gives something else.
+            SettingsError: where the method gives something else, or the network refuses the size of `adapt_scale`.
         """
         if iteration == 0:  # where the iterations stop early, the step before is still the one to look beyond
             self._ahead = []
         again = iteration > 0 and getattr(self.method, "bn", None) != "train"
         taken = further_passes(self.model) if again else nullcontext()
-        with moving_statistics(self.model), taken, self._autocast():
+        told = size_told(batch.images, self.method.adapt_scale, "adapt_scale", "adapt_scale=1 leaves it its size")
+        with moving_statistics(self.model), taken, self._autocast(), told:
             made = self.method.objective(self.network, self.state, batch)
         return checked_objective(made, self.method, batch.images, len(self.model.classes))
 
@@ -350,16 +351,8 @@ class AdaptedNetwork:
             if view.own is not None:
                 return checked_logits(view.own(predict, images), "views: a function", images)
             seen = view.of(images)
-            try:
+            with size_told(seen, view.scale, "views", "views=plain,gamma-mirror leaves that view out"):
                 return view.back(predict(seen), images.shape[2:])
-            except (RuntimeError, ValueError, AssertionError, InputError) as error:
-                if view.scale == 1 or isinstance(error, NotFiniteError | torch.OutOfMemoryError):
-                    raise
-                height, width = seen.shape[2:]
-                raise SettingsError(
-                    f"views: the network does not take the image at x{view.scale:g}, {width}x{height} "
-                    f"({first_line(error)}); views=plain,gamma-mirror leaves that view out."
-                ) from error
 
     @contextmanager
     def _as_source(self) -> Iterator[None]:
