@@ -47,7 +47,10 @@ def server(*options: object, **environment: str) -> Iterator[Server]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        try:
+            process.wait(120)
+        finally:
+            process.kill()
         listening.join(5)
         process.stderr.close()
 

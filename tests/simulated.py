@@ -18,7 +18,7 @@ from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
 from allweather.models.segmenter import Segmenter
 
-PATIENCE = 30.0  # real seconds after which a simulation counts as stuck
+PATIENCE = 120.0  # real seconds after which a simulation counts as stuck
 
 
 @dataclass

@@ -20,7 +20,7 @@ TRIED = [name for name in gpu.steps(TINY) if name != "speed-compile"]  # the com
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gpu")
-    gpu.main(["--tiny", "--device", "cpu", "--records", str(folder), "--steps", *TRIED])
+    gpu.main(["--tiny", "--device", "cpu", "--minutes", "600", "--records", str(folder), "--steps", *TRIED])
     return folder
 
 
@@ -54,7 +54,7 @@ def test_what_is_done_is_skipped_and_what_failed_is_tried_again(
         return measure, 10.0
 
     monkeypatch.setattr(gpu, "steps", lambda scale: {"bad": step("bad", True), "good": step("good", False)})
-    run = ["--tiny", "--device", "cpu", "--records", str(tmp_path)]
+    run = ["--tiny", "--device", "cpu", "--minutes", "600", "--records", str(tmp_path)]
     for _ in range(2):
         with pytest.raises(SystemExit, match="failed: bad"):
             gpu.main(run)

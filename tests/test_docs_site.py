@@ -98,7 +98,7 @@ def test_a_notebook_is_kept_without_outputs_and_runs(notebook: Path) -> None:
     code = [cell for cell in kept["cells"] if cell["cell_type"] == "code"]
     assert len(code) > 4 and not any(cell["outputs"] or cell["execution_count"] for cell in code)
     made = nbformat.reads(notebook.read_text(), as_version=4)
-    nbclient.NotebookClient(made, timeout=300, kernel_name="python3").execute(env=ENVIRONMENT)
+    nbclient.NotebookClient(made, timeout=900, startup_timeout=300, kernel_name="python3").execute(env=ENVIRONMENT)
     said = [out["text"] for cell in made.cells for out in cell.get("outputs", []) if out.output_type == "stream"]
     figures = re.search(r"source ([\d.]+)%, adapted ([\d.]+)%", "".join(said))
     assert figures is not None and float(figures[2]) > float(figures[1]) + 5

@@ -65,14 +65,14 @@ def test_a_noisy_import_would_be_heard() -> None:
 
 def test_import_adds_little_to_torchs_own_time() -> None:
     code = (
-        f"import torch, PIL.Image, safetensors.torch, numpy, time; a = time.process_time(); {EVERYTHING}; "
-        "print(time.process_time() - a)"
+        f"import time; z = time.process_time(); import torch, PIL.Image, safetensors.torch, numpy; "
+        f"a = time.process_time(); {EVERYTHING}; print((time.process_time() - a) / (a - z))"
     )
-    times = [
+    shares = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
         for _ in range(2)
     ]
-    assert min(times) < 1.5  # seconds of the processor, however busy the machine; 0.2 where nothing else runs
+    assert min(shares) < 0.6  # of the processor's time that torch itself takes, however slow the machine
 
 
 def test_the_public_names_are_frozen() -> None:

@@ -68,7 +68,7 @@ def test_waiting_writes_what_adapt_predicts(tmp_path: Path) -> None:
     losses = {line["name"]: line["losses"] for line in lines_of(record) if line["kind"] == "frame"}
     written = (tmp_path / "adapted").glob("record.json*")
     text = "".join(path.read_text() for path in written)
-    assert losses.keys() == {"0", "1", "2"}
+    assert losses.keys() == {"0", "1", "2"} and all(losses.values())
     assert all(str(loss) in text for found in losses.values() for loss in found)
 
 
@@ -135,10 +135,10 @@ def test_ctrl_c_while_the_learner_starts_is_not_lost(clip: Path, tmp_path: Path)
         "--record", record,
     ]  # fmt: skip
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=hear_interrupts)
-    while not record.exists():
+    while not record.exists() and running.poll() is None:
         time.sleep(0.001)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=300)
     assert running.returncode == 130 and "Traceback" not in said, said
     assert lines_of(record)[-1]["why"] == "interrupted"
 
@@ -150,12 +150,10 @@ def test_ctrl_c_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> N
         "--record", record, "--out", out,
     ]  # fmt: skip
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=hear_interrupts)
-    for _ in range(600):
-        if record.exists() and record.read_text().count('"kind": "frame"') > 1:
-            break
+    while running.poll() is None and not (record.exists() and record.read_text().count('"kind": "frame"') > 1):
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=300)
     assert running.returncode == 130 and "Traceback" not in said, said
     assert "frames predicted" in said
     lines = lines_of(record)

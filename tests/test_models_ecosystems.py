@@ -85,7 +85,8 @@ def test_mmseg_configs(config: str, tmp_path: Path) -> None:
 
 
 def small_network(kind: str, folder: Path) -> Segmenter:
-    """A network that a library builds, with random weights."""
+    """A network that a library builds, with random weights, the same each time."""
+    torch.manual_seed(0)
     if kind in ("torchvision", "smp"):
         pytest.importorskip("torchvision" if kind == "torchvision" else "segmentation_models_pytorch")
         name = "lraspp_mobilenet_v3_large" if kind == "torchvision" else "fpn/resnet18"

@@ -209,6 +209,7 @@ def test_bytes_changed_anywhere_end_in_a_message(tmp_path: Path) -> None:
     """Damaged headers, pickles and directories: whatever happens, it is an AllWeatherError or a network that loads."""
 
     def network() -> torch.nn.Module:
+        torch.manual_seed(0)
         return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
 
     content = {"state_dict": network().state_dict(), "epoch": 3}

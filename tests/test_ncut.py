@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from reference_fixtures import assets
@@ -167,7 +167,7 @@ def gradient_error(sigma_rgb: float, hard: bool | None) -> tuple[float, Affinity
     return float((fast.grad - exact.grad).norm() / exact.grad.norm()), made
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(1, 5), st.integers(0, 99), st.booleans())
 def test_properties(height: int, width: int, classes: int, seed: int, dense: bool) -> None:
     picture, s = (
@@ -181,7 +181,7 @@ def test_properties(height: int, width: int, classes: int, seed: int, dense: boo
     assert -slack <= float(loss) <= classes + slack, "each class's cut lies in [0, 1]"
     order = torch.randperm(classes)
     torch.testing.assert_close(affinity.normalized_cut(s[:, order]), loss)
-    torch.testing.assert_close(affinity.terms(0.3 * s + 0) * 0 + affinity.terms(s), affinity.terms(s))
+    torch.testing.assert_close(affinity.terms(s).sum(), loss)
     flipped = Affinity.from_image(picture.flip(3), sigma_rgb=30, sigma_xy=4, implementation=which)  # type: ignore[arg-type]
     torch.testing.assert_close(
         flipped.normalized_cut(s.flip(3)), loss, rtol=1e-6 if dense else 0.05, atol=1e-6 if dense else 0.02

@@ -83,11 +83,13 @@ def test_what_was_handed_over_is_kept_whatever_ends_the_work(fault: type[BaseExc
 def test_torch_has_its_threads_again_afterwards() -> None:
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(3)
-    fill(4)
-    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-    thread.start()
-    thread.join()
-    torch.set_num_threads(before)
+    try:
+        fill(4)
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
     assert seen == [3]
 
 
@@ -112,7 +114,10 @@ def test_frames_are_read_once_and_in_order_while_others_are_at_work() -> None:
             assert reads == NAMES * passed
         ahead.read("0")
         ahead.read("1")
-        time.sleep(0.05)
+        end = time.monotonic() + 60
+        while len(reads) < 50 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.05)  # and no more than those
         assert reads[40:] == [str(index) for index in range(10)]  # 0, 1 and eight after it
 
 

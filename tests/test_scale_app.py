@@ -45,7 +45,7 @@ def start(command: list[str], *arguments: object) -> subprocess.Popen[str]:
 
 
 def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 90
+    end = time.monotonic() + 400
     while not condition() and process.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -84,13 +84,13 @@ def test_ctrl_c_ends_all_workers_and_resuming_gives_the_labels_of_single_runs(
     process = start(ADAPT, *inputs, "--out", out, "--workers", 2, "--save-every", 2, *SLOWLY)
     wait_until(lambda: lines(out / "record.jsonl") >= 3, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode == 130 and "add --resume for the rest" in said and "Traceback" not in said, said
     assert not processes_of(process)
     done = lines(out / "record.jsonl")
     assert 3 <= done < sum(COUNTS.values()) and not list(out.glob(".seen*"))
     resumed = start(ADAPT, *inputs, "--out", out, "--workers", 1, "--resume", *SLOWLY)
-    assert resumed.communicate(timeout=120)[0] is None and resumed.returncode == 0
+    assert resumed.communicate(timeout=300)[0] is None and resumed.returncode == 0
     names = [line["name"] for line in read_json_lines(out / "record.jsonl")]
     assert len(names) == len(set(names)) == sum(COUNTS.values())
     alone: dict[str, np.ndarray] = {}
@@ -110,12 +110,12 @@ def test_a_rank_that_is_killed_ends_the_run_in_seconds_and_it_goes_on_from_there
     wait_until(lambda: lines(out / "record.rank-1.jsonl") >= 3, process)
     os.kill(rank(process, 1), signal.SIGKILL)
     killed = time.monotonic()
-    said = process.communicate(timeout=60)[1]
-    assert time.monotonic() - killed < 20 and process.returncode != 0
+    said = process.communicate(timeout=300)[1]
+    assert time.monotonic() - killed < 120 and process.returncode != 0  # not the five minutes of ranks.PATIENCE
     assert "rank 0: another rank has ended" in said and "--resume goes on from there" in said, said
     assert list((out / "sessions").glob(".together.*.safetensors")) and not processes_of(process)
     resumed = start(TORCHRUN, *inputs, "--out", out, "--resume", *SLOWLY)
-    told = resumed.communicate(timeout=120)[1]
+    told = resumed.communicate(timeout=300)[1]
     assert resumed.returncode == 0, told
     names = [line["name"] for line in read_json_lines(out / "record.jsonl")]
     assert len(names) == len(set(names)) == sum(COUNTS.values())  # the first rank had three steps without a frame
@@ -133,7 +133,7 @@ def test_torchrun_starts_again_after_a_rank_that_dies_and_not_for_a_frame_that_c
     process = start([*TORCHRUN[:3], "--max-restarts", "3", *TORCHRUN[3:]], *folders, "--out", out, *SLOWLY)
     wait_until(lambda: lines(out / "record.rank-1.jsonl") >= 3, process)
     os.kill(rank(process, 1), signal.SIGKILL)
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode == 0 and said.count("another rank has ended") == said.count("failed (exitcode:") == 1, (
         said
     )
@@ -144,7 +144,7 @@ def test_torchrun_starts_again_after_a_rank_that_dies_and_not_for_a_frame_that_c
 def test_ranks_that_find_a_run_say_so_once(inputs: list[Path], tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text("{}")
     process = start(TORCHRUN, *inputs, "--out", tmp_path)
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode != 0 and said.count("error: ") == 1 and "already holds a run" in said, said
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -89,7 +90,9 @@ def test_a_run_that_ended_in_the_middle_is_finished_by_another_number_of_workers
         spread(inputs, tmp_path, method, keep=stopper, save_every=3)
     before = names_of(tmp_path)
     assert 8 <= len(before) < sum(COUNTS.values())
-    assert method == "mall-sample" or list((tmp_path / "sessions").glob(".*.safetensors"))
+    kept = {path.name.split(".")[1] for path in (tmp_path / "sessions").glob(".*.safetensors")}
+    done = Counter(name.split("/")[0] for name in before)
+    assert method == "mall-sample" or kept >= {name for name, count in done.items() if count < COUNTS[name]}
     record, _ = spread(inputs, tmp_path, method, workers=1)
     assert same(labels(tmp_path, record.done), expected[method])
     assert sorted(names_of(tmp_path)) == sorted(expected[method])
@@ -183,7 +186,7 @@ def running(pid: int) -> bool:
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -45,7 +45,7 @@ class Shared:
 
     def __init__(self, number: int) -> None:
         self.number, self.values = number, [torch.empty(0)] * number
-        self._barrier = threading.Barrier(number, timeout=20)
+        self._barrier = threading.Barrier(number, timeout=120)
 
     def reduce(self, rank: int, values: Tensor, how: Any) -> Tensor:
         try:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from allweather.errors import AllWeatherError, InputError
@@ -51,7 +51,7 @@ def brute_force(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
 
 
 @given(images())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_every_figure_equals_brute_force(pairs: list) -> None:
     matrix = accumulate(pairs)
     for name, expected in brute_force(pairs).items():
@@ -59,7 +59,7 @@ def test_every_figure_equals_brute_force(pairs: list) -> None:
 
 
 @given(images(), st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_splitting_shuffling_and_merging_change_nothing(pairs: list, random: object) -> None:
     whole = accumulate(pairs).counts
     random.shuffle(pairs)

@@ -32,8 +32,8 @@ TOKEN = "a-token-of-enough-characters"
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Waits until it is, ten seconds at most."""
-    for _ in range(200):
+    """Waits until it is, a minute at most."""
+    for _ in range(1200):
         if true():
             return
         time.sleep(0.05)

@@ -34,7 +34,7 @@ def test_it_serves_until_it_is_asked_to_stop_and_saves_its_streams(tmp_path: Pat
             assert answer.status_code == 200
         page = httpx.get(running.address, timeout=60).text
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(30) == 0
+        assert running.process.wait(120) == 0
     assert "allweather" in page and not [line for line in running.said if "Traceback" in line]
     assert len(list(sessions.glob("*.safetensors"))) == 1
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")}  # torch's own
@@ -47,12 +47,12 @@ def test_a_second_ctrl_c_saves_the_streams_too(tmp_path: Path) -> None:
         assert httpx.post(f"{running.address}/v1/predict", files=files, data={"stream": "a"}, timeout=60).is_success
         with httpx.stream("GET", f"{running.address}/gradio_api/heartbeat/page", timeout=60) as page:
             assert page.status_code == 200, "a page is open, for which the first one waits"
-            started = time.monotonic()
             running.process.send_signal(signal.SIGINT)
             time.sleep(1)
             assert running.process.poll() is None
             running.process.send_signal(signal.SIGINT)
-            assert running.process.wait(30) == 0 and time.monotonic() - started < 9
+            assert running.process.wait(120) == 0
+    assert "graceful shutdown exceeded" not in "".join(running.said), "the second one is not waited for"
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
@@ -67,7 +67,7 @@ def test_what_was_taken_is_answered_however_long_it_takes(monkeypatch: pytest.Mo
         statuses.append(answer.status_code)
 
     def stop() -> None:
-        while not pool.admitted:
+        while not pool.admitted and threads[0].is_alive():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1.5)
@@ -81,7 +81,7 @@ def test_what_was_taken_is_answered_however_long_it_takes(monkeypatch: pytest.Mo
     threads: list[threading.Thread] = []
     shutdown.run(app, "127.0.0.1", 0, begin)
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert statuses == [200]
 
 
@@ -98,7 +98,7 @@ def test_an_application_of_ones_own_leaves_nothing_on_the_disk_either(tmp_path: 
         assert any("running on" in line for line in process.stderr)
         assert list((tmp_path / "temporary").glob("allweather-serve-*"))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(120) == -signal.SIGTERM
     assert not list((tmp_path / "temporary").glob("allweather-serve-*"))
 
 
@@ -117,7 +117,7 @@ def test_a_stream_that_cannot_be_saved_at_the_stop_gives_status_one(tmp_path: Pa
         (tmp_path / "sessions").rmdir()
         (tmp_path / "sessions").write_text("")
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(30) == 1
+        assert running.process.wait(120) == 1
     assert "could not be saved" in "".join(running.said)
 
 

@@ -176,9 +176,9 @@ def test_a_stream_that_cannot_be_saved_is_not_put_away(
     whole = alone(PICTURES[:4])
     with client(limits=Limits(streams=1, idle=0.05), sessions=tmp_path) as served:
         serving = served.app.state.serving  # type: ignore[attr-defined]
-        ask(served, PICTURES[0], stream="old")
         with monkeypatch.context() as patched:
-            patched.setattr(Session, "save", full)
+            patched.setattr(Session, "save", full)  # before it may be put away
+            ask(served, PICTURES[0], stream="old")
             threading.Event().wait(0.1)
             serving.sweep()
             refused = ask(served, PICTURES[0], stream="new")

@@ -17,6 +17,7 @@ IMAGE = frames(1)[0]
 
 
 def exported() -> nn.Module:
+    torch.manual_seed(0)
     return torch.export.export(TinyNetwork(nn.BatchNorm2d).eval(), (IMAGE[None],)).module()
 
 
@@ -40,6 +41,7 @@ def test_the_scales_of_an_exported_program_are_adapted() -> None:
 def test_a_session_of_torchscript_is_not_copied_to_one_that_never_learns(
     form: Callable[[nn.Module], nn.Module], way: Callable[[Session], object]
 ) -> None:
+    torch.manual_seed(0)
     session = Session(
         Segmenter.wrap(form(TinyNetwork(nn.BatchNorm2d).eval()), classes=CLASSES), methods.Tent(episodic=False)
     )

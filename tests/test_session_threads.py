@@ -67,12 +67,12 @@ def test_a_copy_is_made_between_two_batches(copied: Any, monkeypatch: pytest.Mon
     def after_update(*arguments: object) -> None:
         plain(*arguments)  # type: ignore[arg-type]
         inside.set()
-        on.wait(10)
+        on.wait(120)
 
     monkeypatch.setattr(type(session.method), "after_update", after_update)
     with ThreadPoolExecutor(2) as pool:
         adapting = pool.submit(session, images[1])
-        assert inside.wait(10)
+        assert inside.wait(120)
         copying = pool.submit(copied, session)
         sleep(0.3)
         assert not copying.done()
