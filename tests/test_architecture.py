@@ -14,8 +14,8 @@ PACKAGE = ROOT / "src" / "allweather"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_TEXT = 4_000_000  # bytes of all that is kept and can be read, records of results included
 SHARED = {
-    "errors", "finite", "values", "plugins", "classes", "rgb", "sizes", "writing", "pictures", "ncut", "models",
-    "methods", "export", "session", "data",
+    "errors", "interrupts", "finite", "values", "plugins", "classes", "rgb", "sizes", "writing", "pictures", "ncut",
+    "models", "methods", "export", "session", "data",
 }  # fmt: skip
 BELOW = {  # what each room may import, besides itself
     "allocator": set(),
@@ -26,16 +26,16 @@ BELOW = {  # what each room may import, besides itself
     "plugins": {"errors"},
     "rgb": {"errors"},
     "sizes": {"errors"},
-    "writing": {"errors"},
     "interrupts": set(),
-    "pictures": {"errors", "finite", "values", "classes", "rgb", "sizes", "writing"},
+    "writing": {"errors", "interrupts"},
+    "pictures": {"errors", "interrupts", "finite", "values", "classes", "rgb", "sizes", "writing"},
     "ncut": {"errors", "finite", "values", "rgb"},
     "models": {"errors", "finite", "values", "plugins", "classes", "rgb", "writing"},
     "methods": {"errors", "finite", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
     "export": {"errors", "finite", "classes", "sizes", "writing", "models", "methods"},
     "session": {
-        "errors", "finite", "values", "classes", "rgb", "sizes", "writing", "pictures", "models", "methods", "ncut",
-        "export",
+        "errors", "interrupts", "finite", "values", "classes", "rgb", "sizes", "writing", "pictures", "models",
+        "methods", "ncut", "export",
     },
     "data": {"errors", "values", "plugins", "classes", "rgb", "sizes", "writing", "pictures"},
     "live": {
@@ -50,8 +50,8 @@ BELOW = {  # what each room may import, besides itself
     "runs": SHARED | {"scoring"},
     "report": SHARED | {"scoring", "runs"},
     "submit": {"errors", "classes", "rgb", "writing", "pictures", "data", "runs"},
-    "scale": SHARED | {"interrupts", "runs"},
-    "app": SHARED | {"allocator", "interrupts", "live", "serve", "scoring", "runs", "scale", "report", "submit"},
+    "scale": SHARED | {"runs"},
+    "app": SHARED | {"allocator", "live", "serve", "scoring", "runs", "scale", "report", "submit"},
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.interrupts import interruptions_wait
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ADVICE = (
@@ -58,24 +59,35 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         AllWeatherError: when the folder cannot take the place.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary, old = (path.with_name(f".{path.name}.{word}") for word in ("partial", "old"))
     shutil.rmtree(temporary, ignore_errors=True)
+    if old.exists() and not path.exists():
+        old.replace(path)
+    shutil.rmtree(old, ignore_errors=True)
     try:
         yield temporary
         if temporary.is_dir():
-            _take_place(temporary, path)
+            _take_place(temporary, path, old)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _take_place(made: Path, path: Path) -> None:
+def _take_place(made: Path, path: Path, old: Path) -> None:
+    """Removes what stood there only once the new folder stands in its place."""
     try:
-        if path.exists():
-            shutil.rmtree(path)
-        made.replace(path)
+        with interruptions_wait():
+            if path.is_dir():
+                path.replace(old)
+            try:
+                made.replace(path)
+            except OSError:
+                if old.is_dir():
+                    old.replace(path)
+                raise
     except OSError as error:
         raise unwritable(path, error) from error
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def stays_below(name: str) -> bool:

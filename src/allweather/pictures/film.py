@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allweather.errors import AllWeatherError, InputError, MissingLibraryError, SettingsError
+from allweather.interrupts import interruptions_wait
 from allweather.pictures.growing import GrowingFile
 from allweather.pictures.pyav import load_pyav
 from allweather.writing import Closing
@@ -135,7 +136,8 @@ class Film(Closing):
     def _encode(self, frame: VideoFrame | None) -> None:
         """Encodes a frame, or what the encoder holds back."""
         try:
-            self._container.mux(self._stream.encode(frame))
+            with interruptions_wait():  # within a callback of libav's the exception would be lost, and what was written
+                self._container.mux(self._stream.encode(frame))
         except (self._av.FFmpegError, OSError) as error:
             self._finish()
             self._file.check()
@@ -152,7 +154,8 @@ class Film(Closing):
             return
         self._closed = True
         try:
-            self._container.close()
+            with interruptions_wait():
+                self._container.close()
         except (self._av.FFmpegError, OSError) as error:
             self._file.fail(error)
         finally:

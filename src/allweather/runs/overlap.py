@@ -10,6 +10,7 @@ from typing import Generic, Self, TypeVar
 import torch
 
 from allweather.data.stream import Frame, Stream, no_frame
+from allweather.interrupts import interruptions_wait
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -114,8 +115,9 @@ class Behind(Generic[T, U]):
             if error is None:
                 self.wait()
         finally:
-            _end(self._workers)
-            _end(self._keeper)
+            with interruptions_wait():  # what is kept must not be closed under the one that keeps
+                _end(self._workers)
+                _end(self._keeper)
 
     def _is_full(self, size: int) -> bool:
         return len(self._waiting) >= MOST or sum(each for each, _ in self._waiting) + size > AT_HAND

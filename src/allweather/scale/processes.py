@@ -12,7 +12,7 @@ from time import sleep
 from typing import Any
 
 from allweather.errors import AllWeatherError
-from allweather.interrupts import deaf_to_interrupts
+from allweather.interrupts import deaf_to_interrupts, interruptions_wait
 from allweather.scale.pool import Event, Pool
 from allweather.scale.task import DONE, FAILED, FATAL, SURE, Message, Task, attempt
 
@@ -75,10 +75,7 @@ class ProcessPool(Pool):
     def begin(self, job: Any) -> None:
         worker = next(worker for worker in self._workers if worker.idle)
         worker.job = job
-        try:
-            worker.connection.send(job)
-        except OSError:
-            return  # it has ended; the next events say so
+        _send(worker.connection, job)
 
     def events(self, seconds: float) -> list[Event]:
         by_connection = {worker.connection: worker for worker in self._workers}
@@ -87,7 +84,9 @@ class ProcessPool(Pool):
             assert isinstance(ready, Connection)
             worker = by_connection[ready]
             try:
-                found.append(self._heard(worker, ready.recv()))
+                with interruptions_wait():
+                    message = ready.recv()
+                found.append(self._heard(worker, message))
             except (EOFError, OSError):
                 found.append(self._lost(worker))
         return found
@@ -171,7 +170,7 @@ def serve(connection: Connection, pickled: bytes, index: int) -> None:
             talk.say(ended.message)
             if not ended.usable:
                 return
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except (EOFError, OSError):
         os._exit(0)  # threads that read or write have nobody to do it for
 
 
@@ -200,6 +199,7 @@ class _ToParent:
 
 def _send(connection: Connection, message: Any) -> None:
     try:
-        connection.send(message)
+        with interruptions_wait():  # or half a message would make nonsense of those behind it
+            connection.send(message)
     except OSError:
         return  # it has ended; the next events say so

@@ -16,6 +16,7 @@ from torch.jit import ScriptModule
 
 from allweather.errors import CheckpointError, NotFiniteError, SettingsError, unknown
 from allweather.finite import all_finite
+from allweather.interrupts import interruptions_wait
 from allweather.methods.method import Batch, Method
 from allweather.methods.settings import settings_of
 from allweather.models.segmenter import Segmenter
@@ -227,12 +228,13 @@ class Session(Streaming, HandsBack):
             before = adapted.source if self.method.episodic else adapted.snapshot()
             with undone_on_failure(adapted, before, self._policy, self._detector):
                 steps, prediction, decision = self._adapt(batch, before, predict)
-            self._batches += 1
-            if decision.kind in ("accepted", "shrunk"):
-                self._averages.take()
-                adapted.remember(prediction)
-            if self.method.episodic:
-                adapted.restore(adapted.source)
+            with interruptions_wait():  # after the batch or before it, never between
+                self._batches += 1
+                if decision.kind in ("accepted", "shrunk"):
+                    self._averages.take()
+                    adapted.remember(prediction)
+                if self.method.episodic:
+                    adapted.restore(adapted.source)
         if decision.refused:
             LOG.info("%s: %s", decision.kind, decision.reason)
         result = self._result(batch.images, prediction, steps, decision, started)
