@@ -2,7 +2,9 @@
 
 import io
 import pickle
+import shutil
 import struct
+import sys
 import threading
 import zipfile
 import zlib
@@ -23,7 +25,9 @@ from allweather.errors import CheckpointError
 from allweather.methods.settings import path_fields
 from allweather.models.segmenter import Segmenter
 from allweather.serve import Limits, application
-from allweather.serve.pool import Lane
+from allweather.serve.pool import Lane, Pool
+from allweather.serve.room import Room
+from allweather.serve.serving import Serving
 from allweather.serve.streams import Wanted
 from allweather.session import Session
 
@@ -140,6 +144,7 @@ def test_as_many_streams_as_may_be_and_no_more(tmp_path: Path) -> None:
 def test_what_nobody_uses_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     given_back = []
     monkeypatch.setattr("allweather.serve.serving.give_back_freed_memory", lambda: given_back.append(1))
+    monkeypatch.setattr(Serving, "_sweep_on", lambda serving: None)
     with client(limits=Limits(idle=0.05)) as served:
         serving = served.app.state.serving  # type: ignore[attr-defined]
         ask(served, PICTURES[0], stream="old")
@@ -165,6 +170,47 @@ def test_a_request_that_is_cancelled_as_it_waits_holds_no_stream() -> None:
         kept.result(30)
         streams.pool.submit(Lane(), bool).result(30)  # the worker has left the one before
         assert [stream.busy for stream in streams._streams.values()] == [0]
+
+
+def test_a_sweep_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with client(limits=Limits(idle=0.04)) as served:
+        serving, again = served.app.state.serving, threading.Event()  # type: ignore[attr-defined]
+
+        def sweep() -> None:
+            if caplog.records:
+                again.set()
+            raise FileNotFoundError("a folder went")
+
+        monkeypatch.setattr(serving, "sweep", sweep)
+        assert again.wait(120)
+    assert "old streams were not freed" in caplog.text
+
+
+def test_folders_of_uploads_may_go_while_they_are_looked_at(tmp_path: Path) -> None:
+    room, ended = Room(Limits(), tmp_path), threading.Event()
+
+    def come_and_go() -> None:
+        for number in range(600):
+            (tmp_path / str(number)).mkdir()
+            (tmp_path / str(number) / "x.png").write_bytes(b"x")
+            if number >= 20:
+                shutil.rmtree(tmp_path / str(number - 20))
+        ended.set()
+
+    threading.Thread(target=come_and_go).start()
+    while not ended.is_set():
+        room.sweep()
+        with room.body("/gradio_api/upload", 100):
+            pass
+    assert len(room._files()) == 20
+
+
+def test_work_that_ends_in_anything_leaves_its_thread() -> None:
+    pool = Pool(1, 4)
+    with pytest.raises(RuntimeError, match="the work ended in SystemExit"):
+        pool.submit(Lane(), sys.exit).result(120)
+    assert pool.submit(Lane(), lambda: 7).result(120) == 7
+    pool.close()
 
 
 def test_a_stream_that_cannot_be_saved_is_not_put_away(

@@ -134,8 +134,7 @@ def _run(future: "Future[Any]", work: Callable[[], Any]) -> None:
         future.set_exception(error)
     except BaseException as error:  # a thread must outlive its jobs
         LOG.exception("a request failed")
-        future.set_exception(error)
-        if not isinstance(error, Exception):
-            raise
+        ended = RuntimeError(f"the work ended in {type(error).__name__}")  # which would end the event loop too
+        future.set_exception(error if isinstance(error, Exception) else ended)
     else:
         future.set_result(result)

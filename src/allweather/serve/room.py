@@ -1,5 +1,6 @@
 """How many bytes the body of a request may have; running uploads of the page keep their place on the disk."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -81,4 +82,4 @@ class Room:
         return held
 
     def _files(self) -> list[Path]:
-        return [path for path in self._folder.rglob("*") if path.is_file()]
+        return [Path(at) / name for at, _, names in os.walk(self._folder) for name in names]  # folders may go meanwhile

@@ -71,7 +71,10 @@ class Serving:
 
     def _sweep_on(self) -> None:
         while not self.ending.wait(min(OFTEN, self.limits.idle / 4)):
-            self.sweep()
+            try:
+                self.sweep()
+            except Exception:
+                LOG.exception("old streams were not freed; it is tried again")
 
     def leave_off(self) -> None:
         """Ends the page's runs, and takes no request any more; those that were taken go on."""
