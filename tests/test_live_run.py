@@ -314,6 +314,30 @@ def test_a_learner_that_is_still_starting_is_not_waited_for(
     assert not live.totals.failures and clock.time == pytest.approx(0.6)
 
 
+class Own(Exception):
+    """As user's code may have."""
+
+
+def test_whatever_ends_the_learning_ends_the_run(clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(door.SessionPupil):
+        def learn(self, index: int, image: torch.Tensor) -> Any:
+            raise Own(index)
+
+    monkeypatch.setattr(door, "SessionPupil", Failing)
+    with pytest.raises(Own):
+        play(clock, [0.1] * 20)
+
+
+def test_what_ends_a_run_is_not_replaced_by_what_became_of_a_frame(clock: SimulatedClock, tmp_path: Path) -> None:
+    def heard(event: Event) -> None:
+        raise Own(event.kind)
+
+    with pytest.raises(Own, match="size"):
+        play(clock, [0.4, 0.4, (48, 24), 0.4, 0.4], on_event=heard, record=tmp_path / "run.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert lines[-1]["why"] == "interrupted" and [line["frame"] for line in lines if line["kind"] == "frame"] == [0, 1]
+
+
 @pytest.mark.parametrize("at_once", [False, True])
 def test_predictions_go_on_without_a_learner_that_was_lost(
     clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch, at_once: bool

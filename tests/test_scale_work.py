@@ -105,6 +105,14 @@ def mistake(outcome: Any, classes: Any) -> dict[str, Any]:
     raise ValueError("a mistake")
 
 
+class Own(Exception):
+    """As user's code may have."""
+
+
+def of_ones_own(outcome: Any, classes: Any) -> dict[str, Any]:
+    raise Own
+
+
 def own_mistake(outcome: Any, classes: Any) -> dict[str, Any]:
     with told_as("mine"):
         return mistake(outcome, classes)
@@ -117,6 +125,7 @@ def own_mistake(outcome: Any, classes: Any) -> dict[str, Any]:
         (out_of_memory, FAILED, "Fewer --workers, or a smaller --size", False),
         (own_mistake, FAILED, "mine failed: test_scale_work.py, line", False),
         (mistake, FAILED, "ValueError: a mistake", False),
+        (of_ones_own, FAILED, "Own", False),
     ],
 )
 def test_what_ends_a_job(

@@ -24,11 +24,8 @@ from allweather.errors import AllWeatherError, SettingsError, first_line, unknow
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# All that code of someone else's is known to end with; KeyboardInterrupt and SystemExit go on their way.
-FAULTS = (
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError,
-    SyntaxError, TypeError, ValueError, AllWeatherError,
-)  # fmt: skip
+# What code of someone else's may end with, by exceptions of its own too; KeyboardInterrupt and SystemExit go their way.
+FAULTS = (Exception,)
 _WHOSE = "failed within: "  # opens the note of `told_as`
 _IDENTIFIER = r"[^\W\d]\w*"
 _PLACE = re.compile(rf"(?P<source>.+\.py|{_IDENTIFIER}(?:\.{_IDENTIFIER})*):(?P<name>{_IDENTIFIER})")
@@ -187,7 +184,7 @@ def pickled(thing: object, what: str, instead: str) -> bytes:
     """
     try:
         return pickle.dumps(thing)
-    except (pickle.PicklingError, *FAULTS) as error:
+    except FAULTS as error:
         raise SettingsError(f"{what} ({first_line(error)}). {instead}") from error
 
 

@@ -109,8 +109,9 @@ def serve(connection: Connection, files: list[tuple[str, str]], threads: int) ->
         connection.send(())
         while (job := connection.recv()) is not None:
             _answer_job(connection, session, *job)
+        saved = _saved(session)  # before it is announced: a full disk is said in place of it
         connection.send(())
-        connection.send_bytes(_saved(session))
+        connection.send_bytes(saved)
     except (EOFError, BrokenPipeError):
         return
     except FAULTS as error:

@@ -41,8 +41,10 @@ class Record:
         self._write("frame", facts)
 
     def learnt(self, learnt: Learnt) -> None:
-        """What became of a frame that waits."""
-        self._write("frame", self._waiting.pop(learnt.index) | learnt.facts())
+        """What became of a frame that waits; nothing of one whose line an error kept from being written."""
+        facts = self._waiting.pop(learnt.index, None)
+        if facts is not None:
+            self._write("frame", facts | learnt.facts())
 
     def event(self, event: Event) -> None:
         """Something else that happened; any thread may say so."""

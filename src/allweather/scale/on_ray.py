@@ -261,17 +261,17 @@ def map_frames(
     rows = [{"stretch": pickle.dumps(job)} for job in jobs]
     if not rows:
         return
-    carried.write_bytes(pickle.dumps(task))
-    dataset = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        Mapped,
-        batch_size=1,
-        fn_constructor_args=(str(carried),),
-        compute=data.ActorPoolStrategy(size=number, max_tasks_in_flight_per_actor=waiting),
-        num_cpus=workers.threads,
-        ray_remote_args_fn=once_more,
-        **gpus(device),
-    )
     try:
+        carried.write_bytes(pickle.dumps(task))
+        dataset = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            Mapped,
+            batch_size=1,
+            fn_constructor_args=(str(carried),),
+            compute=data.ActorPoolStrategy(size=number, max_tasks_in_flight_per_actor=waiting),
+            num_cpus=workers.threads,
+            ray_remote_args_fn=once_more,
+            **gpus(device),
+        )
         for row in dataset.iter_rows():
             yield pickle.loads(row["lines"])
     except ray.exceptions.RayError as error:
