@@ -11,6 +11,7 @@ from torch import nn
 
 import allweather as aw
 from allweather import errors, methods
+from allweather.app.opening import open_network
 from allweather.errors import ImageError
 from allweather.models.ecosystems.extras import optional
 from allweather.rgb import read_rgb
@@ -53,3 +54,12 @@ def test_a_mistake_is_of_its_kind(mistake: Callable[[], object], kind: type[aw.A
     with pytest.raises(aw.AllWeatherError) as caught:
         mistake()
     assert type(caught.value) is kind
+
+
+def test_an_error_without_text_is_told_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(aw.Segmenter, "to", silent)
+    with pytest.raises(aw.SettingsError, match=r"--device cpu: AssertionError$"):
+        open_network("demo:streetnet", None)

@@ -113,6 +113,10 @@ def of_ones_own(outcome: Any, classes: Any) -> dict[str, Any]:
     raise Own
 
 
+def silent_mistake(*_: Any) -> dict[str, Any]:
+    raise RuntimeError
+
+
 def own_mistake(outcome: Any, classes: Any) -> dict[str, Any]:
     with told_as("mine"):
         return mistake(outcome, classes)
@@ -126,6 +130,7 @@ def own_mistake(outcome: Any, classes: Any) -> dict[str, Any]:
         (own_mistake, FAILED, "mine failed: test_scale_work.py, line", False),
         (mistake, FAILED, "ValueError: a mistake", False),
         (of_ones_own, FAILED, "Own", False),
+        (silent_mistake, FAILED, "RuntimeError: RuntimeError", False),
     ],
 )
 def test_what_ends_a_job(
@@ -173,7 +178,7 @@ def test_which_frames_stand_alone(
     assert stands_alone(makings, split(inputs), size) is expected
 
 
-def test_what_cannot_travel_and_who_cannot_work() -> None:
+def test_what_cannot_travel_and_who_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("batchnorm")
     model.network.register_forward_hook(lambda *_: None)
     with pytest.raises(SettingsError, match="cannot be taken to other processes"):
@@ -187,6 +192,9 @@ def test_what_cannot_travel_and_who_cannot_work() -> None:
     moved = Carried(carried.content, [("gone/mynet.py", "mynet")], "cpu", 1, carried.versions)
     with pytest.raises(AllWeatherError, match=r"Install mynet.py on every machine"):
         moved.session(0)
+    monkeypatch.setattr(Segmenter, "to", silent_mistake)
+    with pytest.raises(SettingsError, match=r"--device cpu: RuntimeError$"):
+        carried.session(0)
 
 
 def test_the_record_has_a_frame_once_and_keeps_what_is_whole(tmp_path: Path) -> None:

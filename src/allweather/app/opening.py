@@ -15,7 +15,7 @@ from allweather.app.options import parse_size
 from allweather.data import Stream, VideoStream, load_stream
 from allweather.data.folder import open_files
 from allweather.data.video import suffixes
-from allweather.errors import CheckpointError, ImageError, InputError, RandomWeightsWarning, SettingsError
+from allweather.errors import CheckpointError, ImageError, InputError, RandomWeightsWarning, SettingsError, first_line
 from allweather.models import Segmenter, load_model
 from allweather.models.catalogue import published_size
 from allweather.session import ScaleAdvice, Session
@@ -75,7 +75,7 @@ def open_network(
         torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
         loaded.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"--device {device}: {str(error).splitlines()[0]}") from error
+        raise SettingsError(f"--device {device}: {first_line(error)}") from error
     return loaded
 
 

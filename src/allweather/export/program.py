@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from allweather.errors import NetworkError
+from allweather.errors import NetworkError, first_line
 from allweather.export.graph import Graph, picture
 from allweather.finite import all_finite
 from allweather.models.segmenter import Segmenter
@@ -109,14 +109,14 @@ def _not_a_graph(name: str, error: BaseException, size: Size | None) -> NetworkE
         )
     if size is None:
         return NetworkError(
-            f"{name} cannot become a graph of any size{at} ({_first_line(error)}). Fix the size of the pictures, "
+            f"{name} cannot become a graph of any size{at} ({_kind_and_line(error)}). Fix the size of the pictures, "
             f"size=(width, height) or --size WIDTHxHEIGHT, {other}."
         )
-    return NetworkError(f"{name} cannot become a graph{at} ({_first_line(error)}). Change that line, {other}.")
+    return NetworkError(f"{name} cannot become a graph{at} ({_kind_and_line(error)}). Change that line, {other}.")
 
 
 def _differs(name: str, reason: object, size: Size | None) -> NetworkError:
-    said = _first_line(reason) if isinstance(reason, BaseException) else reason
+    said = _kind_and_line(reason) if isinstance(reason, BaseException) else reason
     if size is not None:
         return NetworkError(
             f"{name}: the graph predicts otherwise than the network ({said}), as where a forward pass depends on those "
@@ -144,6 +144,5 @@ def _is_machinery(file: str) -> bool:
     return file.startswith("<") or (file.startswith(_LIBRARIES) and not file.startswith(own_networks))
 
 
-def _first_line(error: BaseException) -> str:
-    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"{type(error).__name__}: {line[:160].strip().rstrip('.')}"
+def _kind_and_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"

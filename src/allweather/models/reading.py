@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from allweather.errors import CheckpointError
+from allweather.errors import CheckpointError, first_line
 from allweather.models.matlab import read_matlab
 from allweather.models.pickles import Contents, inspect, stand_ins
 
@@ -170,5 +170,4 @@ def _reason(error: pickle.UnpicklingError) -> str:
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> str:
-    reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-    return f"{path}: not a readable {kind} ({reason}). Fetch it again."
+    return f"{path}: not a readable {kind} ({first_line(error)}). Fetch it again."

@@ -60,7 +60,7 @@ class Carried:
         try:
             model.to(device)
         except (RuntimeError, AssertionError) as error:
-            raise SettingsError(f"--device {device}: {str(error).splitlines()[0]}") from error
+            raise SettingsError(f"--device {device}: {first_line(error)}") from error
         return Session(model, method, **options)
 
     def _parts(self) -> tuple[Segmenter, Method, dict[str, Any]]:

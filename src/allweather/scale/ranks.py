@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import AllWeatherError, SettingsError, first_line
 from allweather.models.digest import digest
 
 PATIENCE = timedelta(minutes=5)  # that the slowest rank may take for one frame
@@ -65,7 +65,7 @@ class Ranks:
                 "nccl" if cuda else "gloo", timeout=PATIENCE, store=store, rank=self.rank, world_size=self.number
             )
         except (RuntimeError, ValueError) as error:
-            raise AllWeatherError(f"the ranks do not find each other: {str(error).splitlines()[0]}") from error
+            raise AllWeatherError(f"the ranks do not find each other: {first_line(error)}") from error
         try:
             yield
         finally:
@@ -106,7 +106,7 @@ class Ranks:
         try:
             dist.all_reduce(values, how)
         except RuntimeError as error:
-            raise RankLost(f"another rank has ended ({str(error).splitlines()[0][:120]})") from error
+            raise RankLost(f"another rank has ended ({first_line(error)})") from error
         return values
 
 

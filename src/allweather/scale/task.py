@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, first_line
 from allweather.plugins import FAULTS, own_fault
 
 Message = Mapping[str, Any]  # what a worker says of its job: plain values, by kind
 FAILED, DONE, FATAL = "failed", "done", "fatal"  # the kinds that end a job; the last one ends everything
 SURE = "sure"  # beside `failed`: another attempt would end alike, and the worker stays; without it the worker ends
 BEGUN, LINES = "begun", "lines"  # a frame that is about to be read; frames that are on the disk, as lines of the record
+LESS = "Fewer --workers, or a smaller --size, take less."
 
 
 class Fatal(AllWeatherError):
@@ -68,11 +69,7 @@ def attempt(do: Do, job: Any, talk: Talk) -> Ended:
     except MemoryError as error:
         return Ended({FAILED: f"out of memory ({error or 'nothing left'}). {LESS}"}, usable=False)
     except FAULTS as error:
-        said = str(error).strip() or type(error).__name__
-        memory = f" {LESS}" if "memory" in said.lower() else ""
-        if (own := own_fault(error)) is not None and not memory:
-            return Ended({FAILED: own}, usable=False)
-        return Ended({FAILED: f"{type(error).__name__}: {said.splitlines()[0]}{memory}"}, usable=False)
-
-
-LESS = "Fewer --workers, or a smaller --size, take less."
+        kind, said = type(error).__name__, first_line(error)
+        if "memory" in f"{kind} {error}".lower():
+            return Ended({FAILED: f"{kind} ({said}). {LESS}"}, usable=False)
+        return Ended({FAILED: own_fault(error) or f"{kind}: {said}"}, usable=False)

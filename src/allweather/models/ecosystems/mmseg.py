@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError
+from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, first_line
 from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Segmenter, Window
@@ -43,7 +43,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
             warnings.simplefilter("ignore")  # about losses, which are not used
             network = optional("mmseg.registry", "mmseg").MODELS.build(config.model)
     except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
-        raise NetworkError(f"mmseg cannot build {name}: {str(error).splitlines()[0]}") from error
+        raise NetworkError(f"mmseg cannot build {name}: {first_line(error)}") from error
     test = config.model.get("test_cfg", {})
     window = Window(test.crop_size[0], test.stride[0]) if test.get("mode") == "slide" else None
     model = Segmenter(

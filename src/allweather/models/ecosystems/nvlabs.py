@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import CheckpointError, RandomWeightsWarning, unknown
+from allweather.errors import CheckpointError, RandomWeightsWarning, first_line, unknown
 from allweather.models.checkpoints import read_state_dict
 from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.sizes import Sizes
@@ -106,7 +106,7 @@ def _with_tensors(library: Any, config: Any, tensors: dict[str, Tensor], path: P
     try:
         network, report = model.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True)
     except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of {name}: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path} is not a checkpoint of {name}: {first_line(error)}") from error
     wrong = [
         str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report.get(kind) or ()
     ]
