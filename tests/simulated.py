@@ -12,8 +12,9 @@ import torch
 from tiny import SIZE
 from torch import Tensor
 
+from allweather.data.stream import Frame
 from allweather.live.clock import Clock
-from allweather.live.sources import Shot, Source, frame_of
+from allweather.live.sources import Shot, Source
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
 from allweather.models.segmenter import Segmenter
@@ -124,7 +125,7 @@ class Scripted(Source):
                 self._size = action
                 continue
             self._clock.sleep(action)
-            make = partial(frame_of, f"{self._number:06d}", picture(self._number, self._size), None)
+            make = partial(Frame.of, f"{self._number:06d}", picture(self._number, self._size), None)
             self._number += 1
             yield Shot(make=make)
 

@@ -13,12 +13,13 @@ from simulated import picture
 from tiny import CLASSES, tiny
 
 from allweather.app.options import parse_every, parse_seconds
+from allweather.data.stream import Frame
 from allweather.errors import SettingsError
 from allweather.live import Live
 from allweather.live.devices import OwnStream, split_threads, thread_count
 from allweather.live.pace import RAREST, Pace, stride_that_fits
 from allweather.live.process import ProcessPupil
-from allweather.live.sources import Shot, Source, frame_of
+from allweather.live.sources import Shot, Source
 from allweather.live.totals import Latencies
 from allweather.models import Segmenter, load_model
 from allweather.session import Session
@@ -124,7 +125,7 @@ class Until(Source):
         number = 0
         while self.live is not None and self.live.totals.states < self._states and number < 100_000:
             time.sleep(0.02)  # the learner has to start meanwhile
-            yield Shot(make=lambda number=number: frame_of(f"{number:06d}", picture(number), None))
+            yield Shot(make=lambda number=number: Frame.of(f"{number:06d}", picture(number), None))
             number += 1
 
 

@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from allweather.data.stream import Frame, Stream
 from allweather.errors import ImageError, InputError
 from allweather.pictures.walk import Found, files_below, look
-from allweather.rgb import EXTENSIONS, read_upright, to_unit
+from allweather.rgb import EXTENSIONS, read_upright
 from allweather.sizes import check_asked
 
 
@@ -62,10 +60,7 @@ def read_frame(name: str, path: Path, size: tuple[int, int] | None) -> Frame:
     Raises:
         ImageError: when it cannot be read.
     """
-    image = read_upright(path)
-    pixels = to_unit(image, size)
-    resampled = tuple(pixels.shape[:0:-1]) != image.size
-    return Frame(name, pixels, image.size, path, np.asarray(image) if resampled else None)
+    return Frame.of(name, read_upright(path), size, path)
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

@@ -4,11 +4,14 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from allweather.errors import ImageError
+from allweather.rgb import to_unit
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,16 @@ class Frame:
     size: tuple[int, int]
     path: Path | None = None
     picture: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls, name: str, picture: Image.Image | np.ndarray, size: tuple[int, int] | None, path: Path | None = None
+    ) -> Self:
+        """The frame of a picture, RGB of 8 bits or H×W×3 uint8, resampled to (width, height) where that is given."""
+        stored = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+        image = to_unit(stored, size)
+        resampled = tuple(image.shape[:0:-1]) != stored.size
+        return cls(name, image, stored.size, path, np.asarray(picture) if resampled else None)
 
 
 class Stream:

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from allweather.data.decoding import Losses, decoded_frames, read_packets
 from allweather.data.stream import Frame, Stream
 from allweather.data.video import Video
 from allweather.errors import ImageError
 from allweather.pictures.pyav import load_pyav
-from allweather.rgb import to_unit
 from allweather.sizes import check_asked
 
 if TYPE_CHECKING:
@@ -51,10 +49,7 @@ class VideoStream(Stream):
         self.damage = reader.damage
 
         def read(name: str) -> Frame:
-            image = Image.fromarray(reader.pixels(int(name)))
-            pixels = to_unit(image, size)
-            resampled = tuple(pixels.shape[:0:-1]) != image.size
-            return Frame(name, pixels, image.size, self.video.path, np.asarray(image) if resampled else None)
+            return Frame.of(name, reader.pixels(int(name)), size, self.video.path)
 
         super().__init__([f"{index:06d}" for index in range(reader.count)], read)
 

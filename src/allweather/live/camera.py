@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from allweather.data.stream import Frame
 from allweather.errors import InputError, MissingLibraryError
-from allweather.live.sources import Lost, Shot, Size, Source, frame_of
+from allweather.live.sources import Lost, Shot, Size, Source
 
 DEVICES = Path("/dev")
 
@@ -48,7 +49,7 @@ class CameraSource(Source):
                 if not there:
                     raise Lost("the camera gives no pictures any more")
                 name = f"{next(self._numbers):06d}"
-                yield Shot(None, partial(frame_of, name, np.ascontiguousarray(pixels[:, :, ::-1]), self._size))
+                yield Shot(None, partial(Frame.of, name, np.ascontiguousarray(pixels[:, :, ::-1]), self._size))
         finally:
             camera.release()
 

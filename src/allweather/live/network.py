@@ -12,8 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 
 from allweather.data.decoding import Losses, decoded_frames, upright
+from allweather.data.stream import Frame
 from allweather.errors import InputError
-from allweather.live.sources import Lost, Shot, Size, Source, frame_of
+from allweather.live.sources import Lost, Shot, Size, Source
 from allweather.pictures.pyav import load_pyav
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class NetworkSource(Source):
         with container:
             for frame in decoded_frames(container, stream, losses):
                 name = f"{next(self._numbers):06d}"
-                yield Shot(self._due(frame), partial(frame_of, name, self._upright(frame), self._size))
+                yield Shot(self._due(frame), partial(Frame.of, name, self._upright(frame), self._size))
         if losses.stopped:
             stopped = "Immediate exit" in losses.stopped
             raise Lost(f"no picture for {self._stall:g} s" if stopped else "the connection broke off")

@@ -9,13 +9,10 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from allweather.data import Video, open_files
 from allweather.data.stream import Frame
 from allweather.errors import AllWeatherError, ImageError, InputError, SettingsError
-from allweather.rgb import EXTENSIONS, to_unit
+from allweather.rgb import EXTENSIONS
 from allweather.sizes import check_asked
 
 FOLDER_RATE = 10.0  # pictures per second of a folder, which says nothing
@@ -99,17 +96,9 @@ class FileSource(Source):
     def connect(self) -> Iterator[Shot]:
         for frame in self._video:
             name = f"{frame.index:06d}"
-            yield Shot(frame.seconds * self._pace, partial(frame_of, name, frame.pixels, self._size, self._video.path))
+            yield Shot(frame.seconds * self._pace, partial(Frame.of, name, frame.pixels, self._size, self._video.path))
         if self._video.damage:
             self.damage = f"{self.label}: {self._video.damage}."
-
-
-def frame_of(name: str, pixels: np.ndarray, size: Size, path: Path | None = None) -> Frame:
-    """The frame of a picture H×W×3 uint8, resampled to (width, height) as those of folders are."""
-    image = Image.fromarray(pixels)
-    made = to_unit(image, size)
-    resampled = tuple(made.shape[:0:-1]) != image.size
-    return Frame(name, made, image.size, path, pixels if resampled else None)
 
 
 def check_positive(name: str, value: Any) -> None:
