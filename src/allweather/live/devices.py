@@ -22,11 +22,6 @@ class OwnStream:
             torch.cuda.synchronize(device)  # the network may still be on its way in the stream that made it
             self._stream = torch.cuda.Stream(device, priority=-1 if first else 0)
 
-    @property
-    def is_used(self) -> bool:
-        """Whether there is a stream."""
-        return self._stream is not None
-
     @contextmanager
     def work(self) -> Iterator[None]:
         """Inside, what is queued goes to the stream; it is done at the end."""

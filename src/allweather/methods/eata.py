@@ -95,8 +95,6 @@ def _images_below(folder: Path) -> list[Path]:
 
 def _spread(paths: list[Path], count: int) -> list[Path]:
     """At most `count` of the paths, evenly spaced."""
-    if count < 1:
-        raise AllWeatherError(f"eata.source_count: expected at least 1, got {count}.")
     taken = min(count, len(paths))
     return [paths[index * len(paths) // taken] for index in range(taken)]
 

@@ -40,7 +40,6 @@ class MergedRecord(Closing):
         self.folder, self.head = folder, json.loads(json.dumps(head))
         self.done: set[str] = set()
         self.failures: dict[str, str] = {}
-        self.stops: Counter[str] = Counter()
         self._decisions: Counter[Kind] = Counter()
         if holds_run(self._header, resume):
             check_same_run(self._header, self.head, read_json(self._header))
@@ -103,7 +102,6 @@ class MergedRecord(Closing):
             return
         self.failures.pop(name, None)
         self.done.add(name)
-        self.stops[line.get("stop", "")] += 1
         if decision := decision_of(line):
             self._decisions[decision.kind] += 1
 

@@ -62,14 +62,12 @@ class Along:
         write: writes a frame's pictures.
         save_every: steps between two saved sessions.
         size: (width, height) that frames are resampled to; None keeps each one's own.
-        check_every: steps between two comparisons of the ranks' parameters.
     """
 
     folder: Path
     write: Callable[[Outcome, ClassSet], Line]
     save_every: int = SAVE_EVERY
     size: tuple[int, int] | None = None
-    check_every: int = CHECK_EVERY
 
 
 def go_along(
@@ -114,7 +112,7 @@ def go_along(
                     written.wait()
                     if ranks.largest(0.0, device) == 0 and ranks.first:  # after all have written
                         place.save(session, step)
-                if step % along.check_every == 0:
+                if step % CHECK_EVERY == 0:
                     session.check_equal()
                 outcome = _one(session, ahead, source, step)
                 if outcome is not None and outcome.name not in done:

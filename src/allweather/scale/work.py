@@ -97,15 +97,16 @@ class _Worker:
         start = 0 if place is None else self._begin(stretch, place)
         with ExitStack() as opened:
             stream = self._stream(stretch.source.part(start), stretch, talk)
-            keep = self._keeper(stretch, talk)
             if not stretch.careful:
                 ahead = Ahead(stream, 1 if stretch.source.is_video else THREADS)
                 stream = opened.enter_context(ahead)
-            written = opened.enter_context(Behind(self._write, keep, 1 if stretch.careful else THREADS))
+            written: Behind[Outcome, Line] = opened.enter_context(
+                Behind(self._write, lambda line: talk.say({LINES: [line]}), 1 if stretch.careful else THREADS)
+            )
             position = self._along(stretch, stream, start, written, place, talk)
         if place is not None and position == len(stretch.source):
             place.finish(self._session)
-        return {"position": position, "updates": self._session._adapted.updates}
+        return {"position": position}
 
     def _begin(self, stretch: Stretch, place: Place) -> int:
         """The session at the stream's beginning, or as it was kept on the way, and where that is."""
@@ -188,10 +189,6 @@ class _Worker:
             return {"name": outcome.name, "failure": str(error)}
         except AllWeatherError as error:
             raise Fatal(str(error)) from error
-
-    @staticmethod
-    def _keeper(stretch: Stretch, talk: Talk) -> Callable[[Line], None]:
-        return lambda line: talk.say({LINES: [line]})
 
 
 def _readable(stream: Stream, name: str) -> bool:

@@ -8,18 +8,8 @@ import numpy as np
 from allweather.classes import ClassSet
 from allweather.finite import or_none
 from allweather.pictures.drawing import palette_of
-from allweather.pictures.enlarge import labels_at
 from allweather.pictures.writing import encode_image
 from allweather.session import Result
-
-
-def labels_of(result: Result, size: tuple[int, int]) -> np.ndarray:
-    """The classes of a single picture at (width, height), H×W.
-
-    Raises:
-        NotFiniteError: where no class can be told.
-    """
-    return np.asarray(labels_at(result.logits, size))
 
 
 def label_png(labels: np.ndarray, classes: ClassSet) -> bytes:

@@ -11,8 +11,9 @@ import numpy as np
 from fastapi import APIRouter, HTTPException, Response
 
 from allweather.errors import AllWeatherError
+from allweather.pictures.enlarge import labels_at
 from allweather.pictures.writing import encode_image
-from allweather.serve.answers import label_png, labels_of
+from allweather.serve.answers import label_png
 from allweather.serve.visitor import Seen, Visitor, Visitors
 from allweather.session import Session
 
@@ -53,7 +54,7 @@ def _labels(visitor: Visitor) -> bytes:
     seen = _shown(visitor)
     classes = seen.adapted.classes
     assert classes is not None
-    return label_png(labels_of(seen.adapted, seen.picture.size), classes)
+    return label_png(labels_at(seen.adapted.logits, seen.picture.size), classes)
 
 
 def _overlay(visitor: Visitor) -> bytes:

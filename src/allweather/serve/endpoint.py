@@ -17,7 +17,8 @@ from starlette.routing import Match, Route
 from torch import Tensor
 
 from allweather.errors import AllWeatherError, InputError, SettingsError, unknown
-from allweather.serve.answers import as_json, facts, label_png, labels_of
+from allweather.pictures.enlarge import labels_at
+from allweather.serve.answers import as_json, facts, label_png
 from allweather.serve.limits import Limits
 from allweather.serve.metrics import Metrics
 from allweather.serve.networks import Network
@@ -202,7 +203,7 @@ async def _predicted(
 def _spelt(result: Result, size: tuple[int, int], answer: str) -> Response:
     classes = result.classes
     assert classes is not None
-    labels = labels_of(result, size)
+    labels = labels_at(result.logits, size)
     if answer == "json":
         return JSONResponse(as_json(result, labels, classes))
     said = facts(result)

@@ -341,7 +341,6 @@ def mount_page(
     method: str,
 ) -> None:
     """Puts the page at the application's root."""
-    uploads_folder()
 
     async def mount() -> None:
         blocks = Page(networks, visitors, pool, limits, metrics, method).build()

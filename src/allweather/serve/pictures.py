@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from allweather.data.folder import named_files, natural_key, told_apart
 from allweather.data.scenes import SIZE, render
@@ -151,4 +150,4 @@ def _pictures(
 
 def _drawn(rgb: np.ndarray, name: str) -> Held:
     pixels = np.round(rgb * 255).astype(np.uint8)
-    return Held(name, np.array(Image.fromarray(pixels)), (pixels.shape[1], pixels.shape[0]), name)
+    return Held(name, pixels, (pixels.shape[1], pixels.shape[0]), name)

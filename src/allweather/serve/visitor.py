@@ -16,7 +16,8 @@ from allweather.errors import InputError, NotFiniteError
 from allweather.finite import all_finite
 from allweather.methods import settings_of
 from allweather.methods.method import Method
-from allweather.serve.answers import label_png, labels_of
+from allweather.pictures.enlarge import labels_at
+from allweather.serve.answers import label_png
 from allweather.serve.limits import Limits
 from allweather.serve.networks import Network
 from allweather.serve.pool import BusyError, Lane, Pool
@@ -217,7 +218,7 @@ class Visitor:
             raise NotFiniteError(f"{picture.name}: the network gives no finite numbers for it. Leave it out.")
         self.shown = Seen(picture, source, adapted, self._count)
         if len(pictures) > 1 and adapted.classes is not None:
-            self.kept[f"{picture.label}.png"] = label_png(labels_of(adapted, picture.size), adapted.classes)
+            self.kept[f"{picture.label}.png"] = label_png(labels_at(adapted.logits, picture.size), adapted.classes)
         self.version += 1
 
     def _see(self, ncut: float, entropy: float) -> None:
