@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from allweather.data.images import read_labels, write_image, write_json
+from allweather.data.images import read_labels, write_json
 from allweather.errors import ImageError
 from allweather.pictures.convert import read_image
+from allweather.pictures.writing import write_image
 from allweather.rgb import read_rgb, read_upright, rgb_of
 
 GREY8 = np.array([[0, 128, 255]], np.uint8)

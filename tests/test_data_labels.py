@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from allweather.classes import CAMVID11, CITYSCAPES, CLASS_SETS
-from allweather.data.labels import MAPPINGS, colorize, find_mapping, label_files, overlay
+from allweather.data.labels import MAPPINGS, find_mapping, label_files
 from allweather.errors import AllWeatherError, ImageError
+from allweather.pictures.drawing import colorize, overlay
 
 HERE = Path("x.png")
 EQUIVALENT = {  # names of the one set, names of the other

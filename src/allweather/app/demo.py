@@ -13,12 +13,13 @@ from rich.text import Text
 from allweather import methods
 from allweather.app.console import data, narration, plain, print_json, progress, rate, table
 from allweather.classes import ClassSet
-from allweather.data.images import write_image, write_json
-from allweather.data.labels import colorize
+from allweather.data.images import write_json
 from allweather.data.scenes import scene_labels, scene_stream
 from allweather.data.stream import Frame
 from allweather.data.weather import ADVERSE, CONDITIONS
 from allweather.models import Segmenter, load_model
+from allweather.pictures.drawing import colorize
+from allweather.pictures.writing import write_image
 from allweather.runs.decisions import count
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision, Session

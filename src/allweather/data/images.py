@@ -10,11 +10,8 @@ import numpy as np
 from PIL import Image
 
 from allweather.errors import ImageError
-from allweather.pictures.writing import write_image
 from allweather.rgb import DAMAGE, open_image
 from allweather.writing import write_bytes
-
-__all__ = ["INDEX_MODES", "encode_json", "indices_of", "read_labels", "spell_json", "write_image", "write_json"]
 
 INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "LA", "PA")
 

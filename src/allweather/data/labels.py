@@ -1,4 +1,4 @@
-"""Label images: from a dataset's values to class indices, from predictions to colors; for scoring only."""
+"""Label images: from a dataset's values to class indices, and from one class set to another; for scoring only."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,7 @@ from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
 from allweather.data.class_files import find_classes, is_file
 from allweather.data.folder import natural_key
 from allweather.errors import ImageError, InputError, SettingsError, unknown
-from allweather.pictures.drawing import colorize, overlay
 from allweather.pictures.walk import files_below
-
-__all__ = [
-    "MAPPINGS", "ClassMapping", "colorize", "find_mapping", "label_files", "mapping_between", "overlay",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)

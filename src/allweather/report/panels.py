@@ -14,8 +14,8 @@ from PIL import Image
 
 from allweather.data.images import read_labels
 from allweather.data.labelled import LabelledStream
-from allweather.data.labels import colorize
 from allweather.errors import InputError
+from allweather.pictures.drawing import colorize
 from allweather.report.collect import Group, Record, changes, source_of
 from allweather.report.harm import extremes
 from allweather.runs.execute import labels_folder

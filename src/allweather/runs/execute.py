@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from allweather.data.class_files import find_classes
-from allweather.data.images import write_image, write_json
+from allweather.data.images import write_json
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError, InputError, SettingsError, first_line
 from allweather.methods.views import passes_of
 from allweather.models import load_model
 from allweather.models.segmenter import Segmenter
+from allweather.pictures.writing import write_image
 from allweather.runs.evaluate import Protocol, run
 from allweather.runs.faults import is_full, why
 from allweather.runs.memory import peak_memory, reset_peak
