@@ -27,9 +27,8 @@ LONGEST = 230  # characters of a file's name before its digest; with that, a loc
 PIECE = "{}"  # in folders of a sequence, where the piece's name goes
 FIELDS = Mapping[str, Any]
 OWN = {"own": True}  # of fields that say where code of the user's own is; no key of a plan sets them
-LATER: Mapping[
-    str, Mapping[str, Any]
-] = {  # what runs did not always say, and what it was then; left out where it is that, so that old records stay
+# what runs did not always say, and what it was then; left out where it is that, so that old records stay
+LATER: Mapping[str, Mapping[str, Any]] = {
     "model": {"arguments": {}, "classes": None, "mean": (), "std": (), "code": ""},
     "stream": {"code": ""},
     "method": {"adapt_when": "always", "code": ""},

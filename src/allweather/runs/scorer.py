@@ -41,7 +41,6 @@ class Scorer:
         self, mapping: ClassMapping, labelled: LabelledStream, unadapted: Segmenter, keep: Keep | None = None
     ) -> None:
         self._mapping, self._labelled, self._unadapted, self._keep = mapping, labelled, unadapted, keep
-        self._table = np.asarray(mapping.table, np.int16)
         classes = len(mapping.truth)
         self.matrix, self.meters = ConfusionMatrix(classes), [meter(mapping.truth) for meter in METERS]
         self.parts: dict[str, ConfusionMatrix] = {}
@@ -60,7 +59,7 @@ class Scorer:
             self.failures[outcome.name] = str(error)
             return
         confidence, predicted = classify(outcome.logits, truth.labels.shape)
-        prediction = Prediction(self._table[predicted], confidence)
+        prediction = Prediction(self._mapping.counted_as(predicted), confidence)
         image = self._count(outcome.name, prediction, truth)
         if self._keep is not None:
             self._keep(outcome.name, prediction.labels)
