@@ -23,7 +23,7 @@ from allweather.runs.decisions import decisions_of
 from allweather.runs.evaluate import Outcome
 from allweather.runs.overlap import bytes_of
 from allweather.runs.record import describe_result
-from allweather.runs.record_file import HEADER, check_same_run, holds_run, read_adapted
+from allweather.runs.record_file import HEADER, LINES, check_same_run, holds_run, read_adapted
 from allweather.writing import Closing, check_folder, place_below, unwritable, write_bytes
 
 Kind = Literal["labels", "color", "overlay", "confidence", "video"]
@@ -31,7 +31,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 FOR_IMAGES: tuple[Kind, ...] = ("labels", "color", "overlay")
 FOR_VIDEOS: tuple[Kind, ...] = ("video",)
 SUFFIXES: dict[Kind, str] = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # by folder of OUT
-FILM, LINES = "overlay.mp4", "record.jsonl"
+FILM = "overlay.mp4"
 OF_RESULTS = (*SUFFIXES, FILM, HEADER, LINES)  # names in OUT
 
 

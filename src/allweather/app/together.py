@@ -21,12 +21,12 @@ from allweather.app.console import (
     tell_interrupted,
     warn,
 )
-from allweather.app.output import LINES, Kind
+from allweather.app.output import Kind
 from allweather.app.pictures import Makings, Pictures
 from allweather.data.json_lines import each_json_line
 from allweather.errors import AllWeatherError
 from allweather.runs.decisions import spell
-from allweather.runs.record_file import HEADER
+from allweather.runs.record_file import HEADER, LINES
 from allweather.scale.merged import MergedRecord, gather
 from allweather.scale.ranked import Along, check_options, go_along, parts_of, share
 from allweather.scale.ranks import Ranks

@@ -14,31 +14,32 @@ from allweather.runs.decisions import decisions_of
 from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Count, Each, Maybe, check, check_depth
 from allweather.runs.summary import is_summary
 
-HEADER = "record.json"  # of `adapt`, beside the folders of its results
+HEADER, LINES = "record.json", "record.jsonl"  # of `adapt`, beside the folders of its results; a line for each image
 
 SETTING = (*SCALAR, list)
-ENDS = (*NUMBER, *OR_NONE)  # of an interval, which a single frame has not
+NUMBER_OR_NONE = (*NUMBER, *OR_NONE)  # as the ends of an interval, which a single frame has not
 TEXT = (str, *OR_NONE)
 IMAGE = {
     "decision": Maybe(str), "reason": Maybe(str), "iterations": Maybe(Count), "seconds": Maybe(NUMBER),
     "stop": Maybe(str),
 }  # fmt: skip
 SCORED = {
-    **IMAGE, "name": str, "mIoU": (*NUMBER, *OR_NONE), "intersection": [Count], "union": [Count],
+    **IMAGE, "name": str, "mIoU": NUMBER_OR_NONE, "intersection": [Count], "union": [Count],
     "ncut": Maybe(NUMBER), "only_predicted": Maybe([Count]),
 }  # fmt: skip
 FIGURES = {
-    "mIoU": NUMBER, "IoU": Each((*NUMBER, *OR_NONE)), "interval": [ENDS], "calibration_error": Maybe(NUMBER),
-    "mUIoU": Maybe((*NUMBER, *OR_NONE)), "ncut": Maybe(NUMBER), "ncut_before": Maybe((*NUMBER, *OR_NONE)),
-    "images": Maybe(Count), "mIoU_truth": Maybe((*NUMBER, *OR_NONE)), "not_in_truth": Maybe([str]),
+    "mIoU": NUMBER, "IoU": Each(NUMBER_OR_NONE), "interval": [NUMBER_OR_NONE], "calibration_error": Maybe(NUMBER),
+    "mUIoU": Maybe(NUMBER_OR_NONE), "ncut": Maybe(NUMBER), "ncut_before": Maybe(NUMBER_OR_NONE),
+    "images": Maybe(Count), "mIoU_truth": Maybe(NUMBER_OR_NONE), "not_in_truth": Maybe([str]),
 }  # fmt: skip
 HARM = {
-    "source": str, "runs": [str], "images": Count, "lost": Count, "mean": (*NUMBER, *OR_NONE), "hurt": Each(NUMBER),
+    "source": str, "runs": [str], "images": Count, "lost": Count, "mean": NUMBER_OR_NONE, "hurt": Each(NUMBER),
     "helped": Each(NUMBER),
 }  # fmt: skip
 SUMMARY = {
-    "images": Count, "interval": [ENDS], "means": Each(NUMBER), "stops": Each(Count), "decisions": Each(Each(Count)),
-    "paired": Each([ENDS]), "reliability": {"confidence": [NUMBER], "accuracy": [NUMBER]}, "harm": Maybe(HARM),
+    "images": Count, "interval": [NUMBER_OR_NONE], "means": Each(NUMBER), "stops": Each(Count),
+    "decisions": Each(Each(Count)), "paired": Each([NUMBER_OR_NONE]),
+    "reliability": {"confidence": [NUMBER], "accuracy": [NUMBER]}, "harm": Maybe(HARM),
 }  # fmt: skip
 RUN = {
     "model": {
@@ -58,15 +59,15 @@ RUN = {
 RECORD = {
     "identity": Maybe(str), "run": RUN, "figures": FIGURES, "images": Maybe([SCORED]),
     "summary": Maybe(SUMMARY), "failures": Each(str),
-    "model": {"name": str, "weights": (str, *OR_NONE), "sha256": (str, *OR_NONE)},
+    "model": {"name": str, "weights": TEXT, "sha256": TEXT},
     "session": Maybe({"method": Each(SETTING), "guard": Each(SETTING)}),
-    "parts": Maybe(Each({"mIoU": (*NUMBER, *OR_NONE), "mIoU_truth": Maybe((*NUMBER, *OR_NONE))})),
+    "parts": Maybe(Each({"mIoU": NUMBER_OR_NONE, "mIoU_truth": Maybe(NUMBER_OR_NONE)})),
     "confusion": Maybe([[Count]]),
     "reliability": Maybe([{"confidence": NUMBER, "accuracy": NUMBER}]),
     "resolution": Maybe({"stored": [str], "input": [str], "scored": [str]}),
     "versions": {"machine": str}, "frames": Count, "order_hash": str, "prediction": str, "views": Maybe(Count),
     "passes": Maybe(NUMBER),
-    "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe((*NUMBER, *OR_NONE)), "finished": Maybe(str),
+    "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe(NUMBER_OR_NONE), "finished": Maybe(str),
 }  # fmt: skip
 COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
 OUTCOME = {"totals", "images", "failures"}  # what became of a run, no part of what made it

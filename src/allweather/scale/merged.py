@@ -10,7 +10,7 @@ from typing import Any
 from allweather.data.images import write_json
 from allweather.data.json_lines import JsonLines, each_json_line, encode_line
 from allweather.runs.decisions import decision_of
-from allweather.runs.record_file import LINE, check_same_run, holds_run, read_json
+from allweather.runs.record_file import HEADER, LINE, LINES, check_same_run, holds_run, read_json
 from allweather.runs.shape import check
 from allweather.scale.streams import Source
 from allweather.session.guard import KINDS, Kind
@@ -89,11 +89,11 @@ class MergedRecord(Closing):
 
     @property
     def _header(self) -> Path:
-        return self.folder / "record.json"
+        return self.folder / HEADER
 
     @property
     def _path(self) -> Path:
-        return self.folder / "record.jsonl"
+        return self.folder / LINES
 
     def _count(self, line: Mapping[str, Any]) -> None:
         name = line["name"]
@@ -132,7 +132,7 @@ def gather(folder: Path, parts: Sequence[Path]) -> None:
     Raises:
         AllWeatherError: when it cannot be written.
     """
-    with JsonLines(folder / "record.jsonl") as lines:
+    with JsonLines(folder / LINES) as lines:
         for part in parts:
             for line in each_json_line(part):
                 lines.append(line)
