@@ -28,11 +28,14 @@ class ClassMapping:
     table: tuple[int, ...]
 
     def counted_as(self, predicted: np.ndarray) -> np.ndarray:
-        """Classes of the predicted set as those of the true set that they count as; −1, no class, stays it."""
+        """Classes of the predicted set, integers H×W, as those of the true set that they count as, int16 H×W.
+
+        −1, no class, stays it.
+        """
         return np.array([*self.table, -1], np.int16)[predicted]
 
     def labels(self, labels: np.ndarray, path: Path) -> np.ndarray:
-        """True labels, −1 where they are to be ignored.
+        """True labels of a file's values, integers H×W: int16 H×W, −1 where they are to be ignored.
 
         Raises:
             ImageError: for a value that is neither a class nor the set's ignore value.

@@ -29,10 +29,17 @@ class Run:
     """What one run needs, and what it has come to.
 
     Attributes:
+        reader: fills the slot, in a thread of its own.
+        slot: where frames wait to be predicted.
         predictor: predicts; where nothing learns beside it, it learns too, and predictions wait.
         learner: learns beside it; None where nothing does.
         nothing: why nothing learns at all; empty where something does.
-        begun: by the clock.
+        pace: which frames may be learnt from.
+        record: the file of what is predicted, learnt and told; writes nothing where none was asked for.
+        totals: counts so far.
+        clock: the time, in seconds.
+        begun: when the run began, by the clock.
+        on_event: is told of each event; None where nobody is.
     """
 
     reader: Reader

@@ -43,6 +43,7 @@ class Totals:
         events: by kind.
         latencies: of the predictions.
         seconds: from the beginning to the last prediction.
+        failures: events because of which something is missing from the result.
     """
 
     predicted: int = 0

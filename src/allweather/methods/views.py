@@ -217,7 +217,7 @@ def mean_softmax(logits: Iterable[Tensor]) -> Tensor:
 
 
 def recoloured(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and gamma of each image drawn at random within ±`strength`; still in [0, 1]."""
+    """Images B×3×H×W in [0, 1], each with brightness, contrast and gamma at random within ±`strength`; still there."""
     drawn = torch.rand(3, len(images), 1, 1, 1, generator=generator, dtype=images.dtype, device=generator.device)
     brightness, contrast, gamma = (1 + strength * (2 * drawn - 1)).to(images.device)
     mean = images.mean((1, 2, 3), keepdim=True)

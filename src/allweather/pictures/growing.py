@@ -29,7 +29,11 @@ class GrowingFile:
             raise AllWeatherError(f"cannot write {path}: {error.strerror or error}. Choose another place.") from error
 
     def write(self, content: bytes) -> int:
-        """Writes all of it, or raises and writes nothing ever again."""
+        """Writes all of it, or raises and writes nothing ever again.
+
+        Raises:
+            OSError: where the file takes no more; what failed first, be it that or what `fail` was given, each time.
+        """
         if self.failure is not None:
             raise self.failure
         rest = memoryview(content)

@@ -14,7 +14,7 @@ from allweather.scale.work import Line
 
 LOG = logging.getLogger(__name__)
 PATIENCE = 30.0  # seconds for workers to leave their jobs after an interruption
-TICK = 0.5  # seconds without a message after which nothing is waited for any longer
+TICK = 0.5  # seconds that one round waits for a message, at most
 RETRIES = 2  # attempts beyond the first that a job or a frame has
 
 

@@ -69,9 +69,11 @@ class Streams:
     """All sessions of the endpoint.
 
     Args:
+        networks: those that requests may name.
+        pool: works on the pictures, those of one stream in their order.
+        limits: how many streams there may be, how long one may be idle, and what a method may take.
         folder: where sessions are kept while nobody uses them, and from one start of the server to the next; None
             forgets them.
-        allowed: as of `choose_method`.
         clock: seconds, for the time to live.
     """
 

@@ -113,7 +113,11 @@ class AdaptedNetwork:
         return batch if scale == 1 else Batch(resized(batch.images, scale))
 
     def gradient(self, loss: Tensor) -> Tensor:
-        """Computes the gradient; whether all of it is finite, as a number on the device, false where there is none."""
+        """Computes the gradient; whether all of it is finite, as a number on the device, false where there is none.
+
+        Raises:
+            AllWeatherError: where the method gives a loss and no optimizer, or the network cannot be differentiated.
+        """
         if self.optimizer is None:
             raise AllWeatherError(f"{self.method.name} returned a loss but make_optimizer returned none.")
         self.forget_gradient()

@@ -59,14 +59,14 @@ def invalid_mask(path: Path) -> np.ndarray:
 
 
 def to_label_ids(values: np.ndarray) -> np.ndarray:
-    """uint8 labelIds of trainIds 0..18; every other value becomes 0, `unlabeled`."""
+    """uint8 labelIds H×W of trainIds 0..18, integers H×W up to 255; all others become 0, `unlabeled`."""
     table = np.zeros(256, np.uint8)
     table[: len(LABEL_IDS)] = LABEL_IDS
     return table[values]
 
 
 def lookup(values: np.ndarray, table: dict[int, int], path: Path, encoding: str) -> np.ndarray:
-    """Every value through the table.
+    """Every value, integers H×W, through the table: int16 H×W.
 
     Raises:
         ImageError: for values that are not in it, the first five named.

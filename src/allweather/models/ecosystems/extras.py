@@ -1,4 +1,4 @@
-"""Importing an optional library, or saying which extra installs it; and what a library says in one line."""
+"""Importing an optional library, or saying which extra installs it."""
 
 from importlib import import_module
 from types import ModuleType
