@@ -37,7 +37,13 @@ class Frame:
     def of(
         cls, name: str, picture: Image.Image | np.ndarray, size: tuple[int, int] | None, path: Path | None = None
     ) -> Self:
-        """The frame of a picture, RGB of 8 bits or H×W×3 uint8, resampled to (width, height) where that is given."""
+        """The frame of a picture.
+
+        Args:
+            name, path: as of the frame.
+            picture: RGB of 8 bits, or H×W×3 uint8.
+            size: (width, height) that it is resampled to; None keeps its own.
+        """
         stored = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
         image = to_unit(stored, size)
         resampled = tuple(image.shape[:0:-1]) != stored.size
