@@ -13,10 +13,12 @@ from torch import nn
 from allweather import Segmenter, Session, methods
 from allweather.classes import CITYSCAPES
 from allweather.data import Stream, open_files
-from allweather.data.labels import find_mapping
+from allweather.data.labelled import labelled_scenes
+from allweather.data.labels import find_mapping, mapping_between
 from allweather.errors import AllWeatherError
 from allweather.runs.evaluate import PASSES, run
 from allweather.runs.record import describe_result, provenance
+from allweather.runs.scorer import Scorer
 from allweather.scoring.folders import score_folders
 from allweather.session import Decision, Result, Shift
 
@@ -159,6 +161,20 @@ def test_provenance_says_what_made_the_result(stream: Stream) -> None:
     record = json.loads(json.dumps(provenance(make_session("tent", lr=0.5), stream, "online", 1)))
     assert record["order_hash"] == stream.order_hash and record["frames"] == COUNT
     assert record["session"]["method"]["lr"] == 0.5 and record["versions"]["torch"] == torch.__version__
+
+
+def test_a_network_without_parameters_is_scored() -> None:
+    class Colour(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return pixels.repeat(1, 7, 1, 1)[:, :19]
+
+    model = Segmenter.wrap(Colour(), classes=CITYSCAPES)
+    labelled = labelled_scenes("fog", range(1), (32, 24))
+    scorer = Scorer(mapping_between(CITYSCAPES, CITYSCAPES), labelled, model)
+    for outcome in run(Session(model, "source"), labelled.stream):
+        scorer.add(outcome)
+    (entry,) = scorer.images
+    assert entry["ncut"] == entry["ncut_before"] is not None
 
 
 def save(folder: Path, name: str, values: list[list[int]]) -> None:

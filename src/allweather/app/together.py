@@ -25,6 +25,7 @@ from allweather.app.output import Kind
 from allweather.app.pictures import Makings, Pictures
 from allweather.data.json_lines import each_json_line
 from allweather.errors import AllWeatherError
+from allweather.models.placing import device_of
 from allweather.runs.decisions import spell
 from allweather.runs.record_file import HEADER, LINES
 from allweather.scale.merged import MergedRecord, gather
@@ -108,7 +109,7 @@ class Together:
 
     def _meet(self, session: TogetherSession, fault: bool = False) -> bool:
         """Waits for all ranks; whether one of them has met a fault."""
-        return self.ranks.largest(float(fault), session._adapted.device()) > 0
+        return self.ranks.largest(float(fault), device_of(session.model)) > 0
 
     def _along(self, session: TogetherSession, mine: Source, along: Along, done: frozenset[str]) -> bool:
         if not self.ranks.first:

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 
 import torch
 
-from allweather.session import Session
-
 
 class OwnStream:
     """On a GPU, a stream of its own; elsewhere nothing.
@@ -31,11 +29,6 @@ class OwnStream:
         with torch.cuda.stream(self._stream):
             yield
         self._stream.synchronize()
-
-
-def device_of(session: Session) -> torch.device:
-    """Where the session's network lies."""
-    return next((parameter.device for parameter in session.model.parameters()), torch.device("cpu"))
 
 
 def split_threads(total: int) -> tuple[int, int]:

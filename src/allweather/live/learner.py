@@ -8,8 +8,9 @@ from torch import Tensor
 
 from allweather.errors import AllWeatherError
 from allweather.live.clock import Clock
-from allweather.live.devices import OwnStream, device_of
+from allweather.live.devices import OwnStream
 from allweather.live.frame import Learnt
+from allweather.models.placing import device_of
 from allweather.plugins import FAULTS
 from allweather.session import Result, Session
 from allweather.session.handover import state_of
@@ -48,7 +49,7 @@ class SessionPupil:
     def begin(self) -> None:
         if self._threads is not None:
             torch.set_num_threads(self._threads)  # of this thread alone
-        self._stream = OwnStream(device_of(self._session), first=False)
+        self._stream = OwnStream(device_of(self._session.model), first=False)
 
     def learn(self, index: int, image: Tensor) -> Learnt:
         with self._stream.work():

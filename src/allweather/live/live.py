@@ -21,7 +21,7 @@ from allweather.live.arguments import (
     check_threads,
 )  # fmt: skip
 from allweather.live.clock import Clock
-from allweather.live.devices import device_of, split_threads, thread_count
+from allweather.live.devices import split_threads, thread_count
 from allweather.live.frame import Event, LiveFrame
 from allweather.live.learner import Learner, SessionPupil
 from allweather.live.pace import Pace
@@ -32,6 +32,7 @@ from allweather.live.run import Run
 from allweather.live.slot import Slot
 from allweather.live.sources import Source, check_positive, open_source
 from allweather.live.totals import Totals
+from allweather.models.placing import device_of
 from allweather.session import Session
 from allweather.sizes import check_asked
 from allweather.values import check_flag
@@ -179,13 +180,13 @@ class Live:
         """Where to learn; `thread` and `process` as asked."""
         if self.learner != "auto":
             return self.learner
-        return "process" if device_of(self.session).type == "cpu" else "thread"
+        return "process" if device_of(self.session.model).type == "cpu" else "thread"
 
     def _threads(self) -> tuple[int, int] | None:
         """Of predictor and learner; None leaves them, where nothing learns beside predictions or a GPU computes."""
         if self.threads is not None:
             return self.threads
-        if self.wait or self._nothing or device_of(self.session).type != "cpu":
+        if self.wait or self._nothing or device_of(self.session.model).type != "cpu":
             return None
         return split_threads(torch.get_num_threads())
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from allweather.data.stream import Frame
 from allweather.finite import all_finite
 from allweather.live.clock import Clock
-from allweather.live.devices import OwnStream, device_of
+from allweather.live.devices import OwnStream
 from allweather.live.frame import Event, EventKind, Learnt, LiveFrame
 from allweather.live.learner import UNCHANGED, Learner, LearnerLost, learnt_of
 from allweather.live.pace import Pace
@@ -17,6 +17,7 @@ from allweather.live.reader import Reader
 from allweather.live.record import Record
 from allweather.live.slot import Arrived, Slot
 from allweather.live.totals import Totals
+from allweather.models.placing import device_of
 from allweather.session import Decision, Result, Session
 from allweather.session.handover import serve
 from allweather.session.snapshot import Snapshot
@@ -55,7 +56,7 @@ class Run:
     on_event: Callable[[Event], None] | None
 
     def __post_init__(self) -> None:
-        self._stream = OwnStream(device_of(self.predictor), first=True)
+        self._stream = OwnStream(device_of(self.predictor.model), first=True)
         self._served: Snapshot | None = None  # kept until the next one: on a GPU it may still be being copied
         self._states, self._shown = 0, -1  # handed over; the index of the last frame predicted
         self._failed = 0  # frames since then that have no prediction

@@ -11,6 +11,7 @@ from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.normalization import SHARED, BNMode, adopt_statistics
 from allweather.methods.option import option
 from allweather.methods.views import Views, views_option
+from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
 
 
@@ -62,8 +63,7 @@ class Diga(Method):
 
     def begin(self, model: Segmenter) -> State:
         classes = len(model.classes)
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        memory = {"prototypes": torch.zeros(classes, classes, device=device, dtype=torch.float32)}
+        memory = {"prototypes": torch.zeros(classes, classes, device=device_of(model), dtype=torch.float32)}
         return State(buffers=adopt_statistics(model, self.bn, self.share, self), memory=memory)
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ from allweather.data.labelled import LabelledStream, Truth
 from allweather.data.labels import ClassMapping
 from allweather.errors import ImageError
 from allweather.finite import or_none
+from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 from allweather.pictures.enlarge import classify
@@ -82,8 +83,7 @@ class Scorer:
     @torch.no_grad()
     def _before(self, image: Tensor) -> Tensor:
         """Logits C×H×W of the network as it came."""
-        device = next(self._unadapted.parameters()).device
-        return self._unadapted(image[None].to(device))[0]
+        return self._unadapted(image[None].to(device_of(self._unadapted)))[0]
 
     def content(self) -> dict[str, Any]:
         """The figures, ready for JSON, percentages where a name says mIoU or IoU."""

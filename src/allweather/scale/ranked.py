@@ -10,6 +10,7 @@ from allweather.classes import ClassSet
 from allweather.data.json_lines import JsonLines
 from allweather.data.stream import Stream
 from allweather.errors import ImageError, SettingsError
+from allweather.models.placing import device_of
 from allweather.runs.evaluate import Outcome
 from allweather.runs.overlap import Ahead, Behind, bytes_of
 from allweather.scale.places import Place
@@ -86,7 +87,7 @@ def go_along(
         RankLost: when a rank has ended; the session of the last step that all made is then saved.
         AllWeatherError: where the ranks' parameters differ, or an output cannot be written.
     """
-    place, device = Place(along.folder, TOGETHER), session._adapted.device()
+    place, device = Place(along.folder, TOGETHER), device_of(session.model)
     steps = int(ranks.largest(len(source), device))
     with ExitStack() as opened:
         asked = opened.enter_context(_asked_to_end())

@@ -25,6 +25,7 @@ from allweather.methods.views import PLAIN, View, mean_softmax, resized, size_to
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
 from allweather.models.gradients import gradient_through
+from allweather.models.placing import CPU, device_of
 from allweather.models.segmenter import Segmenter
 from allweather.session.given import checked_logits, checked_objective, checked_refined
 from allweather.session.modes import half_precision, own_modes
@@ -72,7 +73,7 @@ class AdaptedNetwork:
         self.updates, self._digest = 0, ""
         self._refused: set[tuple[View, torch.Size]] = set()  # scaled views, and the size of images they do not go with
         self._ahead: list[Tensor] = []  # how far the next prediction looks beyond each moved parameter
-        with own_modes(next((p.device for p in model.parameters()), torch.device("cpu"))):
+        with own_modes(device_of(model)):
             self.model = independent_copy(model)
             if channels_last:
                 self.model.to(memory_format=torch.channels_last)
@@ -285,9 +286,9 @@ class AdaptedNetwork:
         """The source's values of all buffers that the network might move by itself, by name."""
         return self._own.source
 
-    def device(self, otherwise: torch.device | None = None) -> torch.device:
-        """Where the network lies; `otherwise` for one without parameters, the CPU where None."""
-        return next((p.device for p in self.model.parameters()), otherwise or torch.device("cpu"))
+    def device(self, otherwise: torch.device = CPU) -> torch.device:
+        """Where the network lies; `otherwise` for one without parameters."""
+        return device_of(self.model, otherwise)
 
     def _predict(self, network: Segmenter, images: Tensor, plain: Tensor | None) -> Prediction:
         seen = {} if plain is None else {PLAIN: plain}

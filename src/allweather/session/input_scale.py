@@ -10,6 +10,7 @@ from allweather.errors import InputError
 from allweather.methods.losses import mean_entropy
 from allweather.methods.views import resized
 from allweather.models.copying import independent_copy
+from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
 from allweather.session.arguments import check_model
@@ -51,10 +52,9 @@ def advise_scale(model: Segmenter, pictures: Iterable[Picture], *, below: float 
         InputError: without any picture, and as a session does for what is no picture.
     """
     copy = independent_copy(check_model(model, "advise_scale", "advise_scale({}, pictures)"))
-    device = next((p.device for p in copy.parameters()), torch.device("cpu"))
     own, larger, frames = 0.0, 0.0, 0
     for picture in islice(pictures, FRAMES):
-        images = as_images(picture)[0].to(device, torch.float32)
+        images = as_images(picture)[0].to(device_of(copy), torch.float32)
         own += float(mean_entropy(copy(images)))
         larger += float(mean_entropy(copy(resized(images, LARGER))))
         frames += 1
