@@ -15,9 +15,10 @@ from allweather.app.options import parse_size
 from allweather.data import Stream, VideoStream, load_stream
 from allweather.data.folder import open_files
 from allweather.data.video import suffixes
-from allweather.errors import CheckpointError, ImageError, InputError, RandomWeightsWarning, SettingsError, first_line
+from allweather.errors import CheckpointError, ImageError, InputError, RandomWeightsWarning, SettingsError
 from allweather.models import Segmenter, load_model
 from allweather.models.catalogue import published_size
+from allweather.models.placing import place
 from allweather.session import ScaleAdvice, Session
 from allweather.session.arguments import check_seed
 
@@ -71,12 +72,7 @@ def open_network(
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             warn(str(warning.message))
-    try:
-        torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
-        loaded.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"--device {device}: {first_line(error)}") from error
-    return loaded
+    return place(loaded, device, "--device")
 
 
 def open_inputs(inputs: list[Path], dataset: str | None, size: tuple[int, int] | None) -> Stream:

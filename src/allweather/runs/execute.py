@@ -10,15 +10,15 @@ from typing import Any, cast
 
 import filelock
 import numpy as np
-import torch
 
 from allweather.data.class_files import find_classes
 from allweather.data.images import write_json
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
-from allweather.errors import AllWeatherError, InputError, SettingsError, first_line
+from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.methods.views import passes_of
 from allweather.models import load_model
+from allweather.models.placing import place
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.writing import write_image
 from allweather.runs.evaluate import Protocol, run
@@ -214,12 +214,10 @@ def open_model(entry: PlannedRun) -> Segmenter:
         except UserWarning as warning:
             raise SettingsError(f"{warning}; a plan needs weights for every network.") from warning
     try:
-        torch.zeros(1, device=entry.device).item()  # fails where nothing can be computed, such as meta
-        return model.to(torch.device(entry.device))
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(
-            f"device {entry.device}: {first_line(error)}. Choose another in [run], or a machine that has it."
-        ) from error
+        return place(model, entry.device, "device")
+    except SettingsError as error:
+        reason = str(error).rstrip(". ")
+        raise SettingsError(f"{reason}. Choose another in [run], or a machine that has it.") from error
 
 
 def chosen_options(spec: ModelSpec) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from allweather.errors import AllWeatherError, SettingsError, first_line
+from allweather.errors import AllWeatherError, first_line
 from allweather.methods.method import Method
+from allweather.models.placing import place
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import FAULTS, files_that_ran, pickled, run_again
 from allweather.runs.record import versions
@@ -56,12 +57,7 @@ class Carried:
         torch.set_num_threads(self.threads)
         check_versions(self.versions)
         model, method, options = self._parts()
-        device = self._device(index)
-        try:
-            model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise SettingsError(f"--device {device}: {first_line(error)}") from error
-        return Session(model, method, **options)
+        return Session(place(model, self._device(index), "--device"), method, **options)
 
     def _parts(self) -> tuple[Segmenter, Method, dict[str, Any]]:
         try:
