@@ -63,3 +63,10 @@ def test_an_error_without_text_is_told_by_its_kind(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(aw.Segmenter, "to", silent)
     with pytest.raises(aw.SettingsError, match=r"--device cpu: AssertionError$"):
         open_network("demo:streetnet", None)
+
+
+@pytest.mark.parametrize("name", ["onlin", None, ["online"], {"online"}, torch.zeros(2).numpy()])
+def test_what_is_no_known_name_is_named_whatever_it_is(name: object) -> None:
+    errors.check_known("protocol", "online", ("online", "transductive"))
+    with pytest.raises(aw.SettingsError, match=re.escape(f"unknown protocol '{name}'.")):
+        errors.check_known("protocol", name, ("online", "transductive"))

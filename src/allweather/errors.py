@@ -69,3 +69,14 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> SettingsError:
     near = get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return SettingsError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+def check_known(kind: str, name: object, known: Iterable[str]) -> None:
+    """Refuses a `name` that is not among the `known` names of a `kind`.
+
+    Raises:
+        SettingsError: as `unknown` words it.
+    """
+    names = tuple(known)
+    if not isinstance(name, str) or name not in names:
+        raise unknown(kind, name, names)

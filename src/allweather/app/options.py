@@ -4,7 +4,7 @@ import re
 from typing import Any, Literal, TypeVar
 
 from allweather.data.class_files import find_classes
-from allweather.errors import SettingsError, unknown
+from allweather.errors import SettingsError, check_known
 from allweather.runs.plan import pixels
 from allweather.values import parse_value
 
@@ -71,8 +71,7 @@ def parse_names(option: str, kind: str, text: str, known: tuple[Name, ...]) -> t
     if not asked:
         raise SettingsError(f"{option}: expected some of {', '.join(known)}, with commas between them.")
     for word in asked:
-        if word not in known:
-            raise unknown(kind, word, known)
+        check_known(kind, word, known)
     return tuple(name for name in known if name in asked)
 
 

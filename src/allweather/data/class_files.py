@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from allweather.classes import CLASS_SETS, ClassSet
-from allweather.errors import InputError, SettingsError, unknown
+from allweather.errors import InputError, SettingsError, check_known, unknown
 
 SUFFIX = ".toml"
 _LARGEST = 255  # ignored value of a label file, which holds a byte a pixel
@@ -47,8 +47,7 @@ def is_file(name: str) -> bool:
 
 def _made(content: dict[str, Any], stem: str) -> ClassSet:
     for key in content:
-        if key not in ("name", "names", "colors", "ignore"):
-            raise unknown("entry", key, ("name", "names", "colors", "ignore"))
+        check_known("entry", key, ("name", "names", "colors", "ignore"))
     names, colors, ignore = content.get("names"), content.get("colors", []), content.get("ignore", 255)
     name = content.get("name", stem)
     if not isinstance(name, str) or name in CLASS_SETS:

@@ -8,7 +8,7 @@ import numpy as np
 from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
 from allweather.data.class_files import find_classes, is_file
 from allweather.data.folder import natural_key
-from allweather.errors import ImageError, InputError, SettingsError, unknown
+from allweather.errors import ImageError, InputError, SettingsError, check_known
 from allweather.pictures.walk import files_below
 
 
@@ -70,8 +70,7 @@ def find_mapping(name: str) -> ClassMapping:
     if is_file(name):
         classes = find_classes(name)
         return mapping_between(classes, classes)
-    if name not in MAPPINGS:
-        raise unknown("mapping", name, MAPPINGS)
+    check_known("mapping", name, MAPPINGS)
     return MAPPINGS[name]
 
 

@@ -12,7 +12,7 @@ import torch
 from allweather.data.stream import Frame, Stream
 from allweather.data.street_objects import draw_objects
 from allweather.data.weather import CONDITIONS
-from allweather.errors import unknown
+from allweather.errors import check_known
 from allweather.sizes import check_size
 from allweather.values import check_number
 
@@ -77,8 +77,7 @@ def render(seed: int, condition: str = "clear", size: tuple[int, int] = SIZE, st
     Raises:
         AllWeatherError: for an unknown condition, and a seed, size or strength that makes no sense.
     """
-    if condition not in CONDITIONS:
-        raise unknown("condition", condition, CONDITIONS)
+    check_known("condition", condition, CONDITIONS)
     check_number("seed", seed, whole=True, low=0)
     check_number("strength", strength, low=0)
     size = check_size(size)
@@ -98,8 +97,7 @@ def scene_stream(condition: str, seeds: range, size: tuple[int, int] = SIZE) -> 
     Raises:
         AllWeatherError: for an unknown condition, or a size that is none.
     """
-    if condition not in CONDITIONS:
-        raise unknown("condition", condition, CONDITIONS)
+    check_known("condition", condition, CONDITIONS)
     size = check_size(size)
 
     def read(name: str) -> Frame:

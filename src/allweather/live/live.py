@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from allweather.errors import SettingsError, unknown
+from allweather.errors import SettingsError, check_known
 from allweather.interrupts import interruptions_wait
 from allweather.live.arguments import (
     check_every,
@@ -106,8 +106,7 @@ class Live:
         on_event: Callable[[Event], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if learner not in get_args(Where):
-            raise unknown("learner", learner, get_args(Where))
+        check_known("learner", learner, get_args(Where))
         for name, value in (("budget", budget), ("rate", rate), ("stall", stall)):
             check_positive(name, value)
         check_asked(size)

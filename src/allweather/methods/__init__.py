@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from allweather.errors import unknown
+from allweather.errors import check_known
 from allweather.methods.augco import Augco
 from allweather.methods.cotta import Cotta
 from allweather.methods.crf import Crf
@@ -67,8 +67,7 @@ def make(
     """
     method = find_method(name, METHODS)
     presets = {"recommended": {}, **method.presets}
-    if preset not in presets:
-        raise unknown(f"preset of {name}", preset, presets)
+    check_known(f"preset of {name}", preset, presets)
     chosen: dict[str, Any] = {}
     if preset != "paper" and model is not None:
         chosen |= {} if has_statistics(model) else method.without_batchnorm

@@ -5,7 +5,7 @@ from dataclasses import fields
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from allweather.errors import AllWeatherError, SettingsError, unknown
+from allweather.errors import AllWeatherError, SettingsError, check_known
 from allweather.methods.option import spell
 from allweather.values import alternatives, parse_value, spell_type
 
@@ -61,8 +61,7 @@ def parse_settings(method: type[Any], settings: Mapping[str, Any]) -> dict[str, 
     known = {field.name for field in fields(method)}
     settings = _with_views(method.name, settings)
     for name in settings:
-        if name not in known:
-            raise unknown(f"field of {method.name}", name, known)
+        check_known(f"field of {method.name}", name, known)
     return {name: parse_value(f"{method.name}.{name}", value, hints[name]) for name, value in settings.items()}
 
 

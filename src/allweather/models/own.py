@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import AllWeatherError, NetworkError, RandomWeightsWarning, SettingsError, unknown
+from allweather.errors import AllWeatherError, NetworkError, RandomWeightsWarning, SettingsError, check_known
 from allweather.models.checkpoints import load_weights
 from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Provenance, Segmenter
 from allweather.plugins import Kind, find_place, guarded, installed, load_installed, load_own, package_of
@@ -89,8 +89,7 @@ def parse_arguments(label: str, maker: Callable[..., Any], arguments: Mapping[st
         raise NetworkError(f"{label}: its signature cannot be read ({error}). Wrap it in a plain function.") from error
     named = {p.name: p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     for name in arguments:
-        if name not in named:
-            raise unknown(f"argument of {label}", name, named)
+        check_known(f"argument of {label}", name, named)
     missing = [name for name, p in named.items() if p.default is p.empty and name not in arguments]
     if missing:
         wanted = ", ".join(f"{name} ({_spell(label, maker, named[name])})" for name in missing)

@@ -5,7 +5,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from allweather.errors import SettingsError
+from allweather.errors import SettingsError, first_line
 
 CPU = torch.device("cpu")
 Network = TypeVar("Network", bound=nn.Module)
@@ -29,4 +29,4 @@ def place(model: Network, device: torch.device | str, what: str) -> Network:
         torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
         return model.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"{what} {device}: {str(error).splitlines()[0]}") from error
+        raise SettingsError(f"{what} {device}: {first_line(error)}") from error

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from allweather.errors import InputError, NcutAccuracyWarning, NotFiniteError, unknown
+from allweather.errors import InputError, NcutAccuracyWarning, NotFiniteError, check_known
 from allweather.finite import extremes
 from allweather.ncut.dense import dense_affinity, dense_terms
 from allweather.ncut.landmarks import choose_columns
@@ -100,10 +100,8 @@ class Affinity:
                 pixels outside [0, 1], values that are not finite, an unknown implementation, or an image too large for
                 `dense`.
         """
-        if implementation not in get_args(Implementation):
-            raise unknown("implementation", implementation, get_args(Implementation))
-        if precision not in get_args(Precision):
-            raise unknown("precision", precision, get_args(Precision))
+        check_known("implementation", implementation, get_args(Implementation))
+        check_known("precision", precision, get_args(Precision))
         for name, width in (("sigma_rgb", sigma_rgb), ("sigma_xy", sigma_xy), ("sigma_features", sigma_features)):
             check_number(name, width, above=0)
         check_number("error", error, low=0, below=1)
@@ -177,8 +175,7 @@ class Affinity:
         Raises:
             AllWeatherError: for scores or weights of another shape, and an unknown reduction.
         """
-        if reduction not in get_args(Reduction):
-            raise unknown("reduction", reduction, get_args(Reduction))
+        check_known("reduction", reduction, get_args(Reduction))
         terms = self.terms(scores)
         if class_weights is not None:
             batch, classes = terms.shape

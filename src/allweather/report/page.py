@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from allweather.errors import unknown
+from allweather.errors import check_known
 from allweather.report import figures
 from allweather.report.collect import Group, Record, group_records, load_records, record_files
 from allweather.report.panels import panels
@@ -80,8 +80,7 @@ def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0
     Raises:
         AllWeatherError: for a folder without records, an unknown form, or a file that cannot be written or is a record.
     """
-    if form not in get_args(Format):
-        raise unknown("format", form, get_args(Format))
+    check_known("format", form, get_args(Format))
     check_apart(out, record_files(folder))
     records = load_records(folder)
     groups = group_records(records)

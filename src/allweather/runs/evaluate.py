@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from allweather.data.stream import Frame, Stream
-from allweather.errors import ImageError, unknown
+from allweather.errors import ImageError, check_known
 from allweather.finite import all_finite
 from allweather.session import Result, Session
 
@@ -65,8 +65,7 @@ def run(
     Raises:
         AllWeatherError: for an unknown protocol.
     """
-    if protocol not in get_args(Protocol):
-        raise unknown("protocol", protocol, get_args(Protocol))
+    check_known("protocol", protocol, get_args(Protocol))
     if protocol == "online" or session.method.episodic:
         for group in groups(session, stream, batch, skip):
             yield from (outcome for outcome in group if outcome.name not in skip)

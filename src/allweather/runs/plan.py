@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from allweather import methods
 from allweather.data.class_files import find_classes
-from allweather.errors import InputError, SettingsError, unknown
+from allweather.errors import InputError, SettingsError, check_known
 from allweather.plugins import digest, relative_to
 from allweather.runs.evaluate import Protocol
 from allweather.runs.plan_checks import SCENES, check_device, check_network, check_pieces, check_seeds, check_values
@@ -248,8 +248,7 @@ def read_plan(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read the plan {path}: {error}.") from error
     for key in content:
-        if key not in SECTIONS:
-            raise unknown("section of a plan", key, SECTIONS)
+        check_known("section of a plan", key, SECTIONS)
     models, streams = _entries(content, "models", ModelSpec), _entries(content, "streams", StreamSpec)
     chosen, shared = _entries(content, "methods", MethodSpec), content.get("run", {})
     if not isinstance(shared, dict):
@@ -347,8 +346,7 @@ def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     known = {entry.name: entry for entry in fields(kind) if "own" not in entry.metadata}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in known:
-            raise unknown(f"key of {where}", key, known)
+        check_known(f"key of {where}", key, known)
         values[key] = _typed(value, known[key].type, f"{where} {key}")
     missing = [
         name
@@ -375,5 +373,4 @@ def _typed(value: Any, expected: Any, where: str) -> Any:
 
 def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
     for name in names:
-        if name not in known:
-            raise unknown(kind, name, known)
+        check_known(kind, name, known)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from allweather.errors import InputError, unknown
+from allweather.errors import InputError, check_known
 from allweather.scoring.confusion import ratio
 from allweather.values import check_number
 
@@ -195,8 +195,7 @@ def _in_truth(record: Mapping[str, Any], classes: int) -> np.ndarray:
 
 
 def _check(convention: str, level: float, resamples: int, seed: int) -> None:
-    if convention not in get_args(Convention):
-        raise unknown("convention", convention, get_args(Convention))
+    check_known("convention", convention, get_args(Convention))
     check_number("level", level, above=0, below=1)
     check_number("resamples", resamples, whole=True, low=1)
     check_number("seed", seed, whole=True, low=0)

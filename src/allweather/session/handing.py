@@ -10,7 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from allweather.errors import SettingsError, unknown
+from allweather.errors import SettingsError, check_known
 from allweather.export.deployment import Deployment, apart
 from allweather.export.ordinary import Averages, Statistics, ordinary, own_keys
 from allweather.methods.method import Batch, Method, State
@@ -148,8 +148,7 @@ class HandsBack(ABC):
     def _deployment(self, statistics: Statistics | None, frames: Iterable[Picture] | None) -> Deployment:
         if statistics is None:
             statistics = "image" if frames is None else "stream"
-        if statistics not in get_args(Statistics):
-            raise unknown("statistics", statistics, get_args(Statistics))
+        check_known("statistics", statistics, get_args(Statistics))
         if frames is not None and statistics == "image":
             raise SettingsError("frames: only statistics='stream' averages over pictures. Leave one of them out.")
         with self._alone():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from allweather.classes import ClassSet
-from allweather.errors import InputError, unknown
+from allweather.errors import InputError, check_known
 from allweather.pictures.convert import Picture, read_image, resample
 from allweather.pictures.drawing import colorize, overlay, palette_of
 from allweather.pictures.enlarge import labels_at
@@ -92,8 +92,7 @@ class Result:
             AllWeatherError: for a file that cannot be written.
         """
         path, size = Path(path), check_asked(size)
-        if kind not in get_args(Drawn):
-            raise unknown("kind of picture", kind, get_args(Drawn))
+        check_known("kind of picture", kind, get_args(Drawn))
         if path.suffix.lower() not in (".png", *(JPEG if kind != "labels" else ())):
             lossless = "a .png, which keeps every class as it is" if kind == "labels" else "a .png or .jpg"
             raise InputError(f"{path}: expected {lossless}.")

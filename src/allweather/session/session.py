@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.jit import ScriptModule
 
-from allweather.errors import CheckpointError, NotFiniteError, SettingsError, unknown
+from allweather.errors import CheckpointError, NotFiniteError, SettingsError, check_known
 from allweather.finite import all_finite
 from allweather.interrupts import interruptions_wait
 from allweather.methods.method import Batch, Method
@@ -90,10 +90,8 @@ class Session(Streaming, HandsBack):
         adapt_when: AdaptWhen = "always",
         shift: Shift | None = None,
     ) -> None:
-        if adapt_when not in get_args(AdaptWhen):
-            raise unknown("adapt_when", adapt_when, get_args(AdaptWhen))
-        if precision not in get_args(Precision):
-            raise unknown("precision", precision, get_args(Precision))
+        check_known("adapt_when", adapt_when, get_args(AdaptWhen))
+        check_known("precision", precision, get_args(Precision))
         self.method, self.seed, self.guard = check_method(model, method), check_seed(seed), check_guard(guard)
         self.precision, self.adapt_when, self.shift = precision, adapt_when, check_shift(shift)
         for name, value in (("compile", compile), ("channels_last", channels_last)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from allweather.errors import AllWeatherError, unknown
+from allweather.errors import AllWeatherError, check_known
 from allweather.methods.normalization import Seen, moments, pooled
 from allweather.methods.option import check_ranges, option
 from allweather.methods.settings import check_types
@@ -47,8 +47,7 @@ class Shift:
     smoothing: float = option(0.5, low=0, high=1)
 
     def __post_init__(self) -> None:
-        if self.reference not in get_args(Reference):
-            raise unknown("reference of a shift", self.reference, get_args(Reference))
+        check_known("reference of a shift", self.reference, get_args(Reference))
         check_types(self)
         check_ranges(self, "Shift")
 

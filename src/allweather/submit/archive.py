@@ -14,7 +14,7 @@ from allweather.classes import CITYSCAPES
 from allweather.data.datasets.encodings import to_label_ids
 from allweather.data.images import read_labels
 from allweather.data.labels import label_files
-from allweather.errors import AllWeatherError, ImageError, InputError, SettingsError, unknown
+from allweather.errors import AllWeatherError, ImageError, InputError, SettingsError, check_known
 from allweather.runs.record_file import written_classes
 from allweather.submit.servers import BENCHMARKS, Benchmark
 from allweather.writing import write_bytes
@@ -57,8 +57,7 @@ def submit(benchmark: str, run: Path, out: Path) -> Submission:
         AllWeatherError: for an unknown benchmark, another suffix, predictions of other classes, or when names, sizes,
             values or counts are not what the server takes; everything wrong is counted, the first is named.
     """
-    if benchmark not in BENCHMARKS:
-        raise unknown("benchmark", benchmark, BENCHMARKS)
+    check_known("benchmark", benchmark, BENCHMARKS)
     if out.suffix.lower() != ".zip":
         raise SettingsError(f"{out}: servers take a zip archive. Name it {out.with_suffix('.zip')}.")
     target = BENCHMARKS[benchmark]

@@ -13,7 +13,7 @@ from allweather.classes import CITYSCAPES, ClassSet
 from allweather.data.datasets.encodings import train_ids
 from allweather.data.folder import natural_key, read_frame, told_apart
 from allweather.data.stream import Frame, Stream
-from allweather.errors import InputError, SettingsError, first_line, unknown
+from allweather.errors import InputError, SettingsError, check_known, first_line
 from allweather.sizes import check_asked
 from allweather.writing import stays_below
 
@@ -130,8 +130,7 @@ class Dataset:
             AllWeatherError: when there is none.
         """
         name = name or self.default
-        if name not in self.splits:
-            raise unknown(f"split of {self.name}", name, self.splits)
+        check_known(f"split of {self.name}", name, self.splits)
         return self.splits[name]
 
     def samples(self, root: Path, split: str | None = None) -> list[Sample]:

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import RandomWeightsWarning, unknown
+from allweather.errors import RandomWeightsWarning, check_known
 from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import Segmenter
@@ -18,8 +18,7 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     """
     library = optional("torchvision", "torchvision")
     names = library.models.list_models(module=library.models.segmentation)
-    if name not in names:
-        raise unknown("torchvision segmentation network", name, names)
+    check_known("torchvision segmentation network", name, names)
     classes = classes or CITYSCAPES
     network = library.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(classes))
     model = Segmenter(network, classes=classes, name=f"torchvision:{name}").eval()

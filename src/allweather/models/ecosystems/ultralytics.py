@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import CheckpointError, MissingLibraryError, RandomWeightsWarning, SettingsError, unknown
+from allweather.errors import CheckpointError, MissingLibraryError, RandomWeightsWarning, SettingsError, check_known
 from allweather.models.checkpoints import check_digest, load_weights
 from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.naming import Selection, choose
@@ -131,8 +131,7 @@ def _quietly() -> Iterator[None]:
 def _named(tasks: Any, name: str, weights: Path | None, classes: ClassSet | None) -> tuple[Any, Provenance | None]:
     """The network `name`, with the weights of a file of either kind; `classes` name it where the file does not."""
     known = _known(tasks)
-    if name not in known:
-        raise unknown("semantic network of ultralytics", name, known)
+    check_known("semantic network of ultralytics", name, known)
     trained, provenance = _read(tasks, weights) if weights and weights.suffix.lower() == ".pt" else (None, None)
     names = (classes or CITYSCAPES).names if trained is None else _names(trained)
     network = tasks.SemanticSegmentationModel(tasks.yaml_model_load(f"{name}.yaml"), nc=len(names), verbose=False)
