@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.outputs import find_logits
+from allweather.models.outputs import find_logits, log_of
 from allweather.models.segmenter import Segmenter
 
 INPUT, OUTPUT = "image", "logits"
@@ -48,7 +48,7 @@ class Graph(nn.Module):
                 logits = _cut(logits, axis, self._scaled(image.shape[axis]))
         if self.facts.input_scale != 1.0:
             logits = self._resampled(logits, image.shape[-2:])
-        return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self.facts.probabilities else logits
+        return log_of(logits) if self.facts.probabilities else logits
 
     def _prepared(self, image: Tensor) -> Tensor:
         """What the network sees: scaled, normalised, edges repeated up to a multiple, the enhancer's output added."""
@@ -72,7 +72,7 @@ class Graph(nn.Module):
         classes = len(model.classes)
         logits = find_logits(model.network(seen), model.output, classes + model.extra_logits, model.name)
         logits = logits[:, :classes] if model.extra_logits else logits
-        return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if model.probabilities else logits
+        return log_of(logits) if model.probabilities else logits
 
     def _scaled(self, side: int) -> int:
         scale = self.facts.input_scale

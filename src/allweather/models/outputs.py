@@ -88,6 +88,12 @@ def check_scale(logits: Tensor, probabilities: bool, name: str) -> None:
         )
 
 
+def log_of(probabilities: Tensor, *, in_place: bool = False) -> Tensor:
+    """Logits of probabilities: their logarithms, finite where a probability is 0."""
+    tiny = torch.finfo(probabilities.dtype).tiny
+    return probabilities.clamp_min_(tiny).log_() if in_place else probabilities.clamp_min(tiny).log()
+
+
 def _named(returned: Any, output: Output, name: str) -> Any:
     if isinstance(output, bool) or not (isinstance(output, (int, str)) or callable(output)):
         raise SettingsError(f"{name}: output is an index, a key, an attribute or a function, got {output!r}.")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import InputError, NetworkError, SettingsError
 from allweather.models.inputs import check_images, check_network, check_pixels, unwrapped
-from allweather.models.outputs import Output, check_filled, check_scale, find_logits
+from allweather.models.outputs import Output, check_filled, check_scale, find_logits, log_of
 from allweather.plugins import told_as
 from allweather.values import check_flag, check_number, check_numbers
 
@@ -83,8 +83,7 @@ class Preprocessing:
             logits = logits * logits.new_tensor(self.logit_weights).view(1, -1, 1, 1)
         if not self.probabilities:
             return self._enlarged(logits, size)
-        restored = self._enlarged(logits.softmax(1), size)
-        return restored.clamp_min(torch.finfo(restored.dtype).tiny).log()
+        return log_of(self._enlarged(logits.softmax(1), size))
 
     def _enlarged(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         scaled = [max(1, int(side * self.input_scale)) for side in size]
@@ -358,7 +357,7 @@ class Segmenter(nn.Module):
                 check_scale(logits.detach(), self.probabilities, self.name)
                 self._checked = True
         logits = logits[:, : len(self.classes)] if self.extra_logits else logits
-        return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self.probabilities else logits
+        return log_of(logits) if self.probabilities else logits
 
 
 def own_network(model: Segmenter) -> nn.Module:

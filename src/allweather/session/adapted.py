@@ -25,6 +25,7 @@ from allweather.methods.views import PLAIN, View, mean_softmax, resized, size_to
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
 from allweather.models.gradients import gradient_through
+from allweather.models.outputs import log_of
 from allweather.models.placing import CPU, device_of
 from allweather.models.segmenter import Segmenter
 from allweather.session.given import checked_logits, checked_objective, checked_refined
@@ -300,7 +301,7 @@ class AdaptedNetwork:
         if len(seen) == 1:
             return self.reported(images, seen[PLAIN], seen)
         mean = mean_softmax(seen[view] for view in self._looks(size))
-        return self._refined(images, mean.clamp_min_(torch.finfo(torch.float32).tiny).log_(), seen[PLAIN], seen)
+        return self._refined(images, log_of(mean, in_place=True), seen[PLAIN], seen)
 
     def _refined(self, images: Tensor, logits: Tensor, plain: Tensor, views: Mapping[View, Tensor]) -> Prediction:
         refined = self.method.refine(self.state, images, logits)

@@ -19,6 +19,7 @@ from allweather.finite import all_finite
 from allweather.interrupts import interruptions_wait
 from allweather.methods.method import Batch, Method
 from allweather.methods.settings import settings_of
+from allweather.models.outputs import log_of
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
 from allweather.session.adapted import AdaptedNetwork, Precision, Prediction
@@ -313,8 +314,7 @@ class Session(Streaming, HandsBack):
             return prediction, Decision()
         reason, source = doubt
         mean = (prediction.logits.float().softmax(1) + source) / 2
-        logits = mean.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return replace(prediction, logits=logits), Decision("shrunk", reason)
+        return replace(prediction, logits=log_of(mean)), Decision("shrunk", reason)
 
     def _take_back(self, images: Tensor, objection: Objection, before: Snapshot) -> tuple[Prediction, Decision]:
         """Goes back as far as the guard asks: part of the way, to the last good state, or to the source network."""

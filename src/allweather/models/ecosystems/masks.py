@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from allweather.models.ecosystems.naming import Selection
 from allweather.models.ecosystems.sizes import Sizes
+from allweather.models.outputs import log_of
 
 STRIPE = 2**24  # elements of enlarged masks that are held at once
 
@@ -51,7 +52,7 @@ class MaskLogits(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         scores = self._scores(pixels) if self.split is None else self._split_scores(pixels, self.split)
-        return scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
+        return log_of(scores)
 
     def _scores(self, pixels: Tensor) -> Tensor:
         output = self.sizes.call(self._run, pixels)
