@@ -6,7 +6,7 @@ import torch
 
 from allweather.errors import AllWeatherError
 from allweather.methods.method import Method, State
-from allweather.methods.normalization import SHARED, BNMode
+from allweather.methods.normalization import BNMode, bn_option, share_option
 from allweather.methods.option import option, where
 from allweather.methods.views import Views, views_option
 from allweather.models.segmenter import Segmenter
@@ -26,13 +26,11 @@ class Adaptation(Method):
         low=0,
         needs=where(report_after=True),
     )
-    bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
+    bn: BNMode = bn_option()
     anchor: float = option(
         0.0, "share of the way back to the source that parameters go after each update, 0..1", low=0, high=1
     )
-    share: float | None = option(
-        None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED
-    )
+    share: float | None = share_option()
     adapt_every: int = option(
         1,
         "learn from every n-th batch, from the first on; the others are only predicted",

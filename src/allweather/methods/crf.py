@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.methods.method import Batch, Method, Objective, State
-from allweather.methods.normalization import SHARED, BNMode, adopt_statistics
+from allweather.methods.normalization import BNMode, adopt_statistics, bn_option, share_option
 from allweather.methods.option import option
 from allweather.methods.views import Views, views_option
 from allweather.models.segmenter import Segmenter
@@ -27,10 +27,8 @@ class Crf(Method):
     presets: ClassVar = {"paper": {"bn": "source", "updates": 10}}
 
     views: Views = views_option()
-    bn: BNMode = option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
-    share: float | None = option(
-        None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED
-    )
+    bn: BNMode = bn_option()
+    share: float | None = share_option()
     weight: float = option(1.0, "weight of the smoothness", low=0)
     updates: int = option(5, "mean-field updates", low=0)
     scale: float = option(

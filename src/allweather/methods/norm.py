@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from allweather.errors import AllWeatherError
 from allweather.methods.method import Batch, Method, Objective, State
-from allweather.methods.normalization import SHARED, adopt_statistics, has_statistics
+from allweather.methods.normalization import adopt_statistics, has_statistics, share_option
 from allweather.methods.option import option
 from allweather.methods.views import Views, views_option
 from allweather.models.segmenter import Segmenter
@@ -33,9 +33,7 @@ class Norm(Method):
         "statistics: mixed (per batch), batch (the batch's alone), running (an average along the stream)",
     )
     views: Views = views_option()
-    share: float | None = option(
-        None, "share of the test batch's statistics, 0..1; none: the network's own", low=0, high=1, needs=SHARED
-    )
+    share: float | None = share_option()
 
     @property
     def episodic(self) -> bool:  # type: ignore[override]

@@ -12,14 +12,24 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import AllWeatherError
-from allweather.methods.option import is_set, where
+from allweather.methods.option import is_set, option, where
 from allweather.models.copying import AdoptedBatchNorm, adopted_class
 from allweather.models.segmenter import Segmenter
 
 BNMode = Literal["source", "mixed", "batch", "running", "train"]
 _CANCELS = 64.0  # squared mean over variance beyond which float32 loses more than two of its seven digits
 _WHOLE = 1 << 14  # numbers that float32 sums in one go; more of them, row by row
-SHARED = where(bn=("mixed", "running", "train"))  # the modes in which a share of the batch's statistics is taken
+
+
+def bn_option() -> Any:
+    """The field `bn` of a method: the mode of `adopt_statistics`."""
+    return option("mixed", "BatchNorm statistics: source, mixed, batch, running, train")
+
+
+def share_option() -> Any:
+    """The field `share` of a method, in the modes that take a share of the batch's statistics."""
+    text = "share of the test batch's statistics, 0..1; none: the network's own"
+    return option(None, text, low=0, high=1, needs=where(bn=("mixed", "running", "train")))
 
 
 def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None, asker: Any = None) -> dict[str, Tensor]:
