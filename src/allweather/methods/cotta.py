@@ -12,7 +12,7 @@ from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.normalization import further_passes
 from allweather.methods.option import option
-from allweather.methods.parameters import with_parameters
+from allweather.methods.parameters import values_of, with_parameters
 from allweather.methods.views import mean_probabilities
 from allweather.models.segmenter import Segmenter
 
@@ -70,7 +70,7 @@ class Cotta(GradientMethod):
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
-        state.origin = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
+        state.origin = values_of(state.parameters)
         state.memory = {name: value.clone() for name, value in state.origin.items()}
         return state
 

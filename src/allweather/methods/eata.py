@@ -13,6 +13,7 @@ from allweather.errors import AllWeatherError, ImageError
 from allweather.methods.eta import Eta
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.option import Need, option
+from allweather.methods.parameters import values_of
 from allweather.models.gradients import gradients_of
 from allweather.models.segmenter import Segmenter
 from allweather.rgb import EXTENSIONS, read_rgb
@@ -55,7 +56,7 @@ class Eata(Eta):
                 stacklevel=2,
             )
             return state
-        state.origin = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
+        state.origin = values_of(state.parameters)
         importance = self._importance(model, state, Path(self.source_images))
         state.memory |= {f"importance.{name}": value for name, value in importance.items()}
         return state

@@ -10,7 +10,7 @@ from allweather.methods.adaptation import Adaptation
 from allweather.methods.method import State
 from allweather.methods.normalization import adopt_statistics
 from allweather.methods.option import SEVERAL_UPDATES, option, where
-from allweather.methods.parameters import select_parameters
+from allweather.methods.parameters import select_parameters, values_of
 from allweather.models.segmenter import Segmenter
 
 
@@ -42,8 +42,7 @@ class GradientMethod(Adaptation):
     def begin(self, model: Segmenter) -> State:
         chosen = select_parameters(model, self.parameters, self.name)
         buffers = adopt_statistics(model, self.bn, self.share, self)
-        origin = {name: parameter.detach().clone() for name, parameter in chosen.items()} if self.anchor else {}
-        return State(parameters=chosen, buffers=buffers, origin=origin)
+        return State(parameters=chosen, buffers=buffers, origin=values_of(chosen) if self.anchor else {})
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "sgd":

@@ -65,6 +65,11 @@ def with_parameters(model: Segmenter, parameters: Mapping[str, Tensor], images: 
     return cast(Tensor, torch.func.functional_call(module, places, (images,), tie_weights=False))
 
 
+def values_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """What the parameters hold now, by name: copies that no update and no gradient reaches."""
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+
 def _affine(prefix: str, layer: nn.Module) -> set[str]:
     """The names of a norm layer's own parameters within the network."""
     return {f"{prefix}.{name}" if prefix else name for name, _ in layer.named_parameters(recurse=False)}

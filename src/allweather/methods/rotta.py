@@ -14,7 +14,7 @@ from allweather.methods.losses import pixel_entropy
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.normalization import moving_statistics
 from allweather.methods.option import option, where
-from allweather.methods.parameters import with_parameters
+from allweather.methods.parameters import values_of, with_parameters
 from allweather.methods.views import recoloured, resized
 from allweather.models.segmenter import Segmenter
 
@@ -56,7 +56,7 @@ class Rotta(GradientMethod):
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
         device = next(iter(state.parameters.values())).device
-        state.memory = {name: value.detach().clone() for name, value in state.parameters.items()} | {
+        state.memory = values_of(state.parameters) | {
             "bank.images": torch.zeros(self.capacity, 3, self.side, self.side, dtype=torch.uint8, device=device),
             "bank.sizes": torch.zeros(self.capacity, 2, dtype=torch.long, device=device),
             "bank.classes": torch.full((self.capacity,), EMPTY, device=device),

@@ -11,7 +11,7 @@ from allweather.methods.losses import pixel_entropy, reliable
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.normalization import further_passes
 from allweather.methods.option import option, where
-from allweather.methods.parameters import with_parameters
+from allweather.methods.parameters import values_of, with_parameters
 from allweather.models.gradients import gradients_of
 from allweather.models.segmenter import Segmenter
 
@@ -58,7 +58,7 @@ class Sar(GradientMethod):
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
-        state.origin = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
+        state.origin = values_of(state.parameters)
         device = next(iter(state.parameters.values())).device
         state.memory["entropy"] = torch.full((1,), NONE, device=device, dtype=torch.float32)
         return state
