@@ -42,7 +42,7 @@ def _harm(folder: Path, records: Mapping[Path, Record]) -> dict[Path, Mapping[st
     found = {}
     for group in groups:
         source = source_of(group, groups)
-        if source is None or group.is_source or group.free_iterations is not None:
+        if source is None or group.is_source or not group.on_its_own:
             continue
         spelt = spell_harm(group, source)
         if spelt is not None:

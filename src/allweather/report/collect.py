@@ -134,8 +134,13 @@ class Group:
 
     @property
     def free_iterations(self) -> int | None:
-        """Iterations per batch of a point of a curve; None of what tables show on its own."""
+        """Iterations per batch of a point of a curve; None of what stands on its own."""
         return self._fixed if self.on_curve else None
+
+    @property
+    def on_its_own(self) -> bool:
+        """Whether tables show it on its own; points of a curve are shown by the curve alone."""
+        return self.free_iterations is None
 
     @property
     def _fixed(self) -> int | None:
@@ -309,7 +314,7 @@ def _network(model: Mapping[str, Any]) -> str:
 def _place(group: Group) -> tuple[Any, ...]:
     known = list(METHODS)
     method = known.index(group.method) if group.method in known else len(known)
-    ruled, fixed = group.free_iterations is None, group.free_iterations or 0
+    ruled, fixed = group.on_its_own, group.free_iterations or 0
     return group.setting, method, group.preset != "recommended", ruled, fixed, bool(group.fields), repr(group.fields)
 
 

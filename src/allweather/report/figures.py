@@ -23,7 +23,7 @@ def gains(groups: Sequence[Group]) -> dict[str, str]:
     for setting in dict.fromkeys(group.setting for group in groups):
         inside = [
             group for group in groups
-            if group.setting == setting and not group.is_source and group.free_iterations is None
+            if group.setting == setting and not group.is_source and group.on_its_own
         ]  # fmt: skip
         found = [(group.marked, against(group, source)) for group in inside if (source := source_of(group, groups))]
         shown = [(label, interval) for label, interval in found if interval is not None]
@@ -48,13 +48,13 @@ def by_iterations(
 
     A method has its other fields beside its name where there are several curves of it.
     """
-    free = [group for group in groups if group.free_iterations is not None]
+    free = [group for group in groups if not group.on_its_own]
     made = {}
     for setting, method in dict.fromkeys((group.setting, group.series) for group in free):
         kin = [group for group in groups if group.on_curve and (group.setting, group.series) == (setting, method)]
-        points = [group for group in kin if group.free_iterations is not None]
+        points = [group for group in kin if not group.on_its_own]
         points.sort(key=lambda group: group.free_iterations or 0)
-        stopped = [group for group in kin if group.free_iterations is None]
+        stopped = [group for group in kin if group.on_its_own]
         name = kin[0].method
         others = {group.series for group in free if (group.setting, group.method) == (setting, name)} - {method}
         made[setting, method if others else name] = points, stopped, source_of(points[0], groups)
@@ -65,7 +65,7 @@ def reliability(groups: Sequence[Group]) -> dict[str, str]:
     """Title → SVG of accuracy against confidence, the methods of one setting together."""
     made = {}
     for setting in dict.fromkeys(group.setting for group in groups):
-        inside = [group for group in groups if group.setting == setting and group.free_iterations is None]
+        inside = [group for group in groups if group.setting == setting and group.on_its_own]
         if inside:
             made[f"Reliability: {setting[0]}, {setting[1]}, {setting[2]}"] = _diagram(inside)
     return made

@@ -36,7 +36,7 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
     made: dict[str, str] = {}
     for group in groups:
         source = source_of(group, groups)
-        if source is None or group.is_source or group.free_iterations is not None:
+        if source is None or group.is_source or not group.on_its_own:
             continue
         before, after = _labels(folder, source.records[0]), _labels(folder, group.records[0])
         if before is None or after is None:

@@ -30,9 +30,7 @@ def _conditions(groups: Sequence[Group]) -> list[Table]:
     """mIoU of each method under each condition, the paper's row below ours."""
     made = []
     for how, scoring in dict.fromkeys((group.how, group.scoring) for group in groups):
-        inside = [
-            group for group in groups if (group.how, group.scoring) == (how, scoring) and group.free_iterations is None
-        ]
+        inside = [group for group in groups if (group.how, group.scoring) == (how, scoring) and group.on_its_own]
         streams = list(dict.fromkeys(group.where for group in inside))
         if len(streams) < 2:
             continue
@@ -181,7 +179,7 @@ def _classes(groups: Sequence[Group]) -> list[Table]:
     for where, how, scoring in dict.fromkeys((group.where, group.how, group.scoring) for group in groups):
         inside = [
             group for group in groups
-            if (group.where, group.how, group.scoring) == (where, how, scoring) and group.free_iterations is None
+            if (group.where, group.how, group.scoring) == (where, how, scoring) and group.on_its_own
         ]  # fmt: skip
         if not inside:
             continue
@@ -210,7 +208,7 @@ def harm_tables(groups: Sequence[Group]) -> list[Table]:
     rows: list[list[Cell]] = []
     for group in groups:
         source = source_of(group, groups)
-        if source is None or group.is_source or group.free_iterations is not None:
+        if source is None or group.is_source or not group.on_its_own:
             continue
         found = harm_of(group, source)
         if found is None:
