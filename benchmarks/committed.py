@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from allweather.report.collect import Record
 from allweather.runs.record_file import checked_record
+from allweather.runs.summary import Record
 from benchmarks.packed import read_kept
 
 ROOT = Path(__file__).parents[1]

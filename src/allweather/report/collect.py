@@ -16,15 +16,15 @@ from allweather.report.derived import miou_of, with_derived_figures
 from allweather.report.refusals import mark, of_records
 from allweather.runs.decisions import Counts
 from allweather.runs.record_file import read_record
-from allweather.runs.summary import image_count, interval_of, is_summary, paired, per_image
+from allweather.runs.summary import Record, image_count, interval_of, is_summary, paired, per_image
 from allweather.scoring.intervals import (
     ImageCounts,
     Interval,
     counts_of,
     image_differences,
 )
+from allweather.scoring.means import mean_of
 
-Record = Mapping[str, Any]
 VIEWS = {"views", "mirror"}  # the fields that name them, today and before
 FREE_RUNNING = 1000  # patience from which early stopping counts as switched off
 
@@ -212,9 +212,7 @@ class Group:
             part: the piece, such as 01/fog.
             figure: its name in a record.
         """
-        found = [record.get("parts", {}).get(part, {}).get(figure) for record in self.records]
-        present = [value for value in found if value is not None]
-        return float(np.mean(present)) if present else None
+        return mean_of(record.get("parts", {}).get(part, {}).get(figure) for record in self.records)
 
 
 def load_records(folder: Path) -> list[Record]:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from allweather.finite import or_none
-from allweather.report.derived import Record, not_in_truth, with_derived_figures
+from allweather.report.derived import not_in_truth, with_derived_figures
 from allweather.runs.decisions import decisions_of
-from allweather.runs.summary import image_count, is_summary, paired, same_truth
+from allweather.runs.summary import Record, image_count, is_summary, paired, same_truth
 from allweather.scoring.intervals import Interval, counts_of, paired_difference
 
 UNCOMPARED = (  # results, or too long to show

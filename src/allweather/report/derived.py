@@ -1,13 +1,9 @@
 """Figures that follow from a record's confusion matrix, computed anew: a new metric fills old records too."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
+from allweather.runs.summary import Record
 from allweather.scoring.confusion import ConfusionMatrix
-
-Record = Mapping[str, Any]
 
 
 def with_derived_figures(record: Record) -> Record:

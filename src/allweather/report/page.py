@@ -7,12 +7,13 @@ from typing import Literal, get_args
 
 from allweather.errors import check_known
 from allweather.report import figures
-from allweather.report.collect import Group, Record, group_records, load_records, record_files
+from allweather.report.collect import Group, group_records, load_records, record_files
 from allweather.report.panels import panels
 from allweather.report.provenance import provenance_tables, timing_table
 from allweather.report.table import Table
 from allweather.report.tables import harm_tables, result_tables
 from allweather.report.verdict import verdicts
+from allweather.runs.summary import Record
 from allweather.writing import check_apart, write_bytes
 
 Format = Literal["html", "md", "csv", "latex"]

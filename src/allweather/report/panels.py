@@ -16,11 +16,12 @@ from allweather.data.images import read_labels
 from allweather.data.labelled import LabelledStream
 from allweather.errors import InputError
 from allweather.pictures.drawing import colorize
-from allweather.report.collect import Group, Record, changes, source_of
+from allweather.report.collect import Group, changes, source_of
 from allweather.report.harm import extremes
 from allweather.runs.execute import labels_folder
 from allweather.runs.plan import PlannedRun
 from allweather.runs.streams import open_stream
+from allweather.runs.summary import Record
 
 RIGHTED, SPOILT, SAME = (31, 95, 168), (200, 100, 30), (235, 235, 235)  # blue, orange, light grey
 COLUMNS = ("input", "source", "adapted", "truth", "change")

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from allweather.report.collect import Group
 from allweather.report.published import MILLISECONDS
 from allweather.report.table import Cell, Table
+from allweather.scoring.means import mean_of
 
 
 def timing_table(groups: Sequence[Group]) -> Table:
@@ -23,9 +22,9 @@ def timing_table(groups: Sequence[Group]) -> Table:
         rows.append(
             [
                 f"{group.network}, {group.where}, {group.how}", group.label,
-                float(np.mean(seconds)) if seconds else None,
-                _average(group.per_image("iterations")), own, own / tent if own and tent else None,
-                _average([memory for record in group.records if (memory := record.get("peak_memory_mib")) is not None]),
+                mean_of(seconds),
+                mean_of(group.per_image("iterations")), own, own / tent if own and tent else None,
+                mean_of(record.get("peak_memory_mib") for record in group.records),
                 None if paper is None else f"{paper}{'' if same else '†'}",
                 group.records[0]["versions"]["machine"] if len(machines) > 1 else None,
             ]
@@ -112,16 +111,12 @@ def _short(value: Any) -> str:
 
 
 def _milliseconds(group: Group) -> float | None:
-    seconds, updates = group.per_image("seconds"), _average(group.per_image("iterations"))
-    if not seconds or not updates:
+    seconds, updates = mean_of(group.per_image("seconds")), mean_of(group.per_image("iterations"))
+    if seconds is None or not updates:
         return None
-    return 1000 * float(np.mean(seconds)) * int(group.records[0]["run"]["batch"]) / updates
+    return 1000 * seconds * int(group.records[0]["run"]["batch"]) / updates
 
 
 def _size(group: Group) -> str | None:
     size: str | None = group.records[0]["run"]["model"].get("size")
     return size or (None if group.scoring == "native" else group.scoring)
-
-
-def _average(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None

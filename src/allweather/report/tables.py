@@ -19,6 +19,7 @@ from allweather.report.published import (
 )
 from allweather.report.refusals import COLUMN, cell, explained, mark, of_records, together
 from allweather.report.table import Cell, Table
+from allweather.scoring.means import mean_of
 
 
 def result_tables(groups: Sequence[Group]) -> list[Table]:
@@ -53,8 +54,8 @@ def _conditions(groups: Sequence[Group]) -> list[Table]:
 
 
 def _with_mean(values: Sequence[float | None]) -> list[Cell]:
-    present = [value for value in values if value is not None]
-    return [*values, float(np.mean(present)) if len(present) == len(values) else None]
+    """The values and their mean, which is none where one of them is missing."""
+    return [*values, None if None in values else mean_of(values)]
 
 
 def _results(groups: Sequence[Group]) -> list[Table]:
@@ -200,7 +201,7 @@ def _classes(groups: Sequence[Group]) -> list[Table]:
 
 
 def _class(group: Group, name: str) -> float | None:
-    return _mean([record["figures"]["IoU"].get(name) for record in group.records])
+    return mean_of(record["figures"]["IoU"].get(name) for record in group.records)
 
 
 def harm_tables(groups: Sequence[Group]) -> list[Table]:
@@ -229,11 +230,6 @@ def harm_tables(groups: Sequence[Group]) -> list[Table]:
 
 def _named(images: Sequence[tuple[str, float]]) -> str:
     return "; ".join(f"{name} {change:+.1f}" for name, change in images) or "none"
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return float(np.mean(present)) if present else None
 
 
 def _evened(note: str) -> str:

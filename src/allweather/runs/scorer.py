@@ -22,6 +22,7 @@ from allweather.runs.record import describe_result
 from allweather.scoring import METERS
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.scoring.intervals import ImageCounts, bootstrap, frames_of
+from allweather.scoring.means import mean_of
 from allweather.scoring.meter import Prediction
 
 SCALE, SIGMA_RGB, SIGMA_XY = 0.5, 15.0, 100.0  # of the cut that every record holds, whatever its method minimised
@@ -134,8 +135,8 @@ def cuts_of(image: Tensor, logits: tuple[Tensor, Tensor]) -> dict[str, float | N
 
 def _mean(values: list[float | None]) -> float | None:
     """Over the frames that have a value; None where none has."""
-    known = [value for value in values if value is not None]
-    return round(float(np.mean(known)), 5) if known else None
+    mean = mean_of(values)
+    return None if mean is None else round(mean, 5)
 
 
 def _scores(image: ConfusionMatrix) -> dict[str, Any]:
