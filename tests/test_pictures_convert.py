@@ -10,6 +10,7 @@ from PIL import Image
 import allweather as aw
 from allweather.errors import AllWeatherError, ImageError
 from allweather.pictures import as_images, read_image
+from allweather.pictures.convert import pixels_of
 
 BYTES = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)  # H×W×3
 FLOATS = BYTES.transpose(2, 0, 1).astype(np.float32) / np.float32(255)  # 3×H×W
@@ -186,3 +187,9 @@ def test_a_picture_three_pixels_wide_or_high_is_read_as_it_is(size: tuple[int, i
     for given in (picture, tmp_path / "a.png", expected):
         image = read_image(given)
         assert torch.equal(image, expected) and torch.equal(as_images(image)[0][0], expected)
+
+
+def test_floats_become_the_bytes_they_came_from_and_never_wrap() -> None:
+    assert (pixels_of(torch.from_numpy(FLOATS)) == BYTES).all()
+    outside = torch.tensor([-0.1, 0.4999 / 255, 0.5001 / 255, 1.002, 7.0]).expand(3, 1, 5).requires_grad_()
+    assert pixels_of(outside)[0, :, 0].tolist() == [0, 0, 1, 255, 255]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from PIL import Image, ImageDraw, ImageFont
 from rich.text import Text
@@ -18,6 +17,7 @@ from allweather.data.scenes import scene_labels, scene_stream
 from allweather.data.stream import Frame
 from allweather.data.weather import ADVERSE, CONDITIONS
 from allweather.models import Segmenter, load_model
+from allweather.pictures.convert import pixels_of
 from allweather.pictures.drawing import colorize
 from allweather.pictures.writing import write_image
 from allweather.runs.decisions import count
@@ -132,7 +132,7 @@ def panels(trials: dict[tuple[str, str], Trial], seed: int, classes: ClassSet) -
     rows = []
     for condition in CONDITIONS:
         frame = next(iter(scene_stream(condition, range(seed, seed + 1))))
-        pictures = [np.asarray((frame.image * 255).to(torch.uint8).permute(1, 2, 0))]
+        pictures = [pixels_of(frame.image)]
         maps = [trials[condition, "source"].labels, trials[condition, SHOWN].labels, scene_labels(frame.name)]
         pictures += [colorize(labels, classes) for labels in maps]
         scored = [trials[condition, method].matrix.mean_iou_truth for method in ("source", SHOWN)]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from allweather.classes import ClassSet
 from allweather.data.stream import Frame
+from allweather.pictures.convert import pixels_of
 from allweather.pictures.drawing import blend, colorize
 from allweather.pictures.enlarge import confidence_at, labels_at
 from allweather.rgb import read_upright
@@ -68,7 +69,7 @@ def picture_of(frame: Frame) -> np.ndarray:
         return frame.picture
     if frame.path is not None and (frame.image.shape[2], frame.image.shape[1]) != frame.size:
         return np.asarray(read_upright(frame.path))
-    return np.asarray((frame.image * 255).round().byte().permute(1, 2, 0))
+    return pixels_of(frame.image)
 
 
 def overlay_at(picture: np.ndarray, logits: Tensor, classes: ClassSet) -> np.ndarray:

@@ -77,6 +77,11 @@ def resample(image: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(image[None], (size[1], size[0]), mode="bilinear", antialias=True)[0]
 
 
+def pixels_of(image: Tensor) -> np.ndarray:
+    """A picture 3×H×W of floats in [0, 1] as bytes H×W×3, rounded; what lies outside becomes the nearest byte."""
+    return (image.detach() * 255).round_().clamp_(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+
+
 def _many(values: Sequence[Picture]) -> Tensor:
     if not values:
         raise InputError("expected at least one image of at least one pixel, got an empty list.")

@@ -15,6 +15,7 @@ from PIL import Image
 from allweather.data.images import read_labels
 from allweather.data.labelled import LabelledStream
 from allweather.errors import InputError
+from allweather.pictures.convert import pixels_of
 from allweather.pictures.drawing import colorize
 from allweather.report.collect import Group, changes, source_of
 from allweather.report.harm import extremes
@@ -99,9 +100,8 @@ def _row(opened: LabelledStream, name: str, before: Path, after: Path) -> str:
     truth = opened.truth(name).labels
     source, adapted = (read_labels(kept / f"{name}.png") for kept in (before, after))
     frame = opened.stream.read(name)
-    pixels = np.asarray((frame.image.permute(1, 2, 0) * 255).round().byte())
     shown = {
-        "input": pixels,
+        "input": pixels_of(frame.image),
         "source": colorize(source, opened.classes),
         "adapted": colorize(adapted, opened.classes),
         "truth": colorize(np.where(truth < 0, 255, truth), opened.classes),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from allweather.classes import ClassSet
 from allweather.errors import InputError, check_known
-from allweather.pictures.convert import Picture, read_image, resample
+from allweather.pictures.convert import Picture, pixels_of, read_image, resample
 from allweather.pictures.drawing import colorize, overlay, palette_of
 from allweather.pictures.enlarge import labels_at
 from allweather.pictures.writing import write_image
@@ -136,6 +136,5 @@ def _drawn_over(logits: Tensor, picture: Tensor, classes: ClassSet, opacity: flo
 
 def _over(picture: Tensor, labels: np.ndarray, classes: ClassSet, opacity: float) -> np.ndarray:
     """The overlay at the labels' size, of a picture 3×H×W in [0, 1]."""
-    picture = resample(picture, (labels.shape[1], labels.shape[0]))
-    pixels = (picture.detach() * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    pixels = pixels_of(resample(picture, (labels.shape[1], labels.shape[0])))
     return overlay(pixels, labels, classes, opacity)
