@@ -48,6 +48,18 @@ def test_a_handler_that_python_cannot_put_back_stays(monkeypatch: pytest.MonkeyP
         assert signal.signal(signal.SIGINT, signal.default_int_handler) is signal.default_int_handler
 
 
+def test_what_is_not_the_main_thread_to_python_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise ValueError("signal only works in main thread of the main interpreter")  # also where a host embeds Python
+
+    reached = []
+    with monkeypatch.context() as patched:
+        patched.setattr(signal, "signal", refused)
+        with interruptions_wait():
+            reached.append("inside")
+    assert reached and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_process_is_born_deaf_in_any_thread() -> None:
     found = [born_deaf()]
     thread = threading.Thread(target=lambda: found.append(born_deaf()))

@@ -1,7 +1,6 @@
 """Ctrl-C comes at any moment, to every process of a terminal: what makes it wait, and processes deaf to it."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -38,15 +37,17 @@ def interruptions_wait() -> Iterator[None]:
 
     Any thread may take a signal that one of them blocks, and only the main thread answers it: elsewhere nothing waits.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:  # not of Python: cannot be put back
-        yield
-        return
+    before = signal.getsignal(signal.SIGINT)  # None where it is not of Python, and could not be put back
     heard: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *arguments: heard.append(arguments))
+    try:
+        if before is not None:
+            signal.signal(signal.SIGINT, lambda *arguments: heard.append(arguments))
+    except ValueError:  # not the main thread
+        before = None
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
         if heard:
             signal.raise_signal(signal.SIGINT)
