@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Self
 
@@ -93,7 +94,7 @@ def _take_place(made: Path, path: Path, old: Path) -> None:
 def stays_below(name: str) -> bool:
     """Whether a path, taken from a folder, stays below it."""
     path = PurePath(name)
-    return not path.is_absolute() and ".." not in path.parts
+    return not path.anchor and ".." not in path.parts  # on Windows a path may have a root or a drive alone
 
 
 def place_below(folder: Path, name: str) -> Path:
@@ -126,11 +127,38 @@ def check_folder(path: Path) -> None:
     Raises:
         OSError: for a file in its place or on the way to it, and for a folder that takes nothing.
     """
-    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    there = next((place for place in (path.absolute(), *path.absolute().parents) if place.exists()), None)
+    if there is None:
+        raise FileNotFoundError(errno.ENOENT, "no such drive")
     if not there.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"'{there.name}' is a file")
     if not os.access(there, os.W_OK):
         raise PermissionError(errno.EACCES, f"the folder {there.name} is not yours to write in")
+
+
+def check_case(folder: Path, names: Iterable[str]) -> None:
+    """Refuses names that differ by case alone for a place that does not tell case apart: one would replace the other.
+
+    Args:
+        folder: where the results go; it need not exist.
+
+    Raises:
+        InputError: naming the first two.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(name.casefold(), name)
+        if other != name and not _tells_case(folder):
+            raise InputError(
+                f"{other} and {name} would be one file in {folder}, where letters' case makes no difference. Rename "
+                "one, or give --out a place where it does."
+            )
+
+
+def _tells_case(folder: Path) -> bool:
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    with NamedTemporaryFile(dir=there, prefix=".case-") as probe:
+        return not Path(probe.name).with_name(Path(probe.name).name.upper()).exists()
 
 
 def check_apart(out: Path, read: Iterable[Path | None]) -> None:

@@ -53,6 +53,7 @@ from allweather.runs.record import provenance
 from allweather.scale.work import SAVE_EVERY
 from allweather.session import AdaptWhen, Precision, Session, Shift, advise_scale
 from allweather.session.shift import Reference
+from allweather.writing import check_case
 
 
 def register(app: typer.Typer) -> None:
@@ -180,6 +181,7 @@ def adapt(
         stream = open_inputs(inputs or [], dataset, asked)
     else:
         stream = spread.open(inputs or [], dataset, asked, film=panels or film_rate)
+    check_case(out, stream.names)
     kinds = parse_kinds(write, FOR_VIDEOS if isinstance(stream, VideoStream) else FOR_IMAGES, confidence)
     if (panels or film_rate) and spread is None and "video" not in kinds:
         raise SettingsError("--panels and --film-rate are of a film: add video to --write, or leave them out.")

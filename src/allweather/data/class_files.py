@@ -31,7 +31,7 @@ def find_classes(name: str, folder: Path | str = "") -> ClassSet:
         raise SettingsError(f"{unknown('class set', name, CLASS_SETS)} Classes of your own stand in a file: yard.toml.")
     path = Path(folder) / name
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read the class set {path}: {error}.") from error
     try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from threading import Condition, Thread
-from time import monotonic
+from time import perf_counter
 
 
 class Clock:
@@ -10,7 +10,7 @@ class Clock:
 
     def now(self) -> float:
         """Seconds that never go back, from an arbitrary beginning."""
-        return monotonic()
+        return perf_counter()  # on Windows `monotonic` may count in steps of 16 ms
 
     def wait(self, condition: Condition, ready: Callable[[], bool], seconds: float | None = None) -> bool:
         """Waits, the condition held, until `ready()` or for so many seconds; whether it is ready."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,12 @@ from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Provenance,
 from allweather.plugins import Kind, find_place, guarded, installed, load_installed, load_own, package_of
 from allweather.values import parse_value, spell_type
 
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+    LAZILY: Mapping[str, Any] = {"annotation_format": Format.FORWARDREF}  # names that only type checkers know may stand
+else:
+    LAZILY: Mapping[str, Any] = {}
 NETWORKS = Kind("network", "allweather.models", NetworkError, "mynets.py:build")
 Triple = tuple[float, float, float]
 
@@ -84,8 +91,8 @@ def parse_arguments(label: str, maker: Callable[..., Any], arguments: Mapping[st
         SettingsError: for one that it does not take, one that is missing, or a value that its type does not allow.
     """
     try:
-        known = inspect.signature(maker).parameters.values()
-    except (TypeError, ValueError) as error:
+        known = inspect.signature(maker, **LAZILY).parameters.values()
+    except (TypeError, ValueError, NameError) as error:
         raise NetworkError(f"{label}: its signature cannot be read ({error}). Wrap it in a plain function.") from error
     named = {p.name: p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     for name in arguments:
@@ -193,18 +200,19 @@ def _type(label: str, maker: Callable[..., Any], parameter: inspect.Parameter) -
 
 def _annotation(label: str, maker: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     """An annotation, as text too: of one argument alone, for others may name what only type checkers import."""
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
+    text = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)  # of what `LAZILY` leaves unread
+    if not isinstance(text, str):
+        return text
     made = inspect.unwrap(vars(maker).get("__init__", maker) if isinstance(maker, type) else maker)
 
     def holder() -> None: ...
 
-    holder.__annotations__ = {"it": parameter.annotation}
+    holder.__annotations__ = {"it": text}
     try:
         return inspect.get_annotations(holder, globals=getattr(made, "__globals__", {}), eval_str=True)["it"]
     except (AttributeError, NameError, SyntaxError, TypeError) as error:
         raise NetworkError(
-            f"{label}: the annotation of {parameter.name}, {parameter.annotation}, cannot be read ({error}). Import "
+            f"{label}: the annotation of {parameter.name}, {text}, cannot be read ({error}). Import "
             "what it names where the file runs."
         ) from error
 

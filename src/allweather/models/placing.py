@@ -28,5 +28,5 @@ def place(model: Network, device: torch.device | str, what: str) -> Network:
     try:
         torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
         return model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise SettingsError(f"{what} {device}: {first_line(error)}") from error

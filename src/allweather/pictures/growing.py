@@ -74,10 +74,10 @@ class GrowingFile:
             whole = _whole_pieces(self.path) if keep and self.failure is not None else None
             if whole:
                 self._file.truncate(whole)
-            elif not keep or whole == 0:
-                self.path.unlink(missing_ok=True)
         finally:
             self._file.close()
+        if not keep or whole == 0:
+            self.path.unlink(missing_ok=True)
 
 
 def boxes(path: Path) -> Iterator[tuple[bytes, int, bool]]:

@@ -1,5 +1,6 @@
 """The peak of memory over one run: of the device, or of this process where the run is on the CPU."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -34,4 +35,5 @@ def _of_the_whole_process() -> float | None:
         import resource
     except ImportError:  # no such module on Windows
         return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

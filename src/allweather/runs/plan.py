@@ -244,7 +244,7 @@ def read_plan(path: Path) -> Plan:
         AllWeatherError: when it cannot be read, or a key, value or name in it is wrong.
     """
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read the plan {path}: {error}.") from error
     for key in content:

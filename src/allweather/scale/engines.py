@@ -63,6 +63,5 @@ def processes(threads: int, device: str) -> int:
     """How many workers this machine has room for."""
     if device.startswith("cuda"):
         return max(1, torch.cuda.device_count())
-    return (
-        max(1, len(os.sched_getaffinity(0)) // threads) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // threads)

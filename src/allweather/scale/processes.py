@@ -9,7 +9,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from time import sleep
-from typing import Any
+from typing import Any, cast
 
 from allweather.errors import AllWeatherError
 from allweather.interrupts import deaf_to_interrupts, interruptions_wait
@@ -81,11 +81,10 @@ class ProcessPool(Pool):
         by_connection = {worker.connection: worker for worker in self._workers}
         found: list[Event] = []
         for ready in wait(list(by_connection), seconds):
-            assert isinstance(ready, Connection)
-            worker = by_connection[ready]
+            worker = by_connection[cast(Connection, ready)]  # on Windows of a class beside it
             try:
                 with interruptions_wait():
-                    message = ready.recv()
+                    message = worker.connection.recv()
                 found.append(self._heard(worker, message))
             except (EOFError, OSError):
                 found.append(self._lost(worker))

@@ -1,6 +1,7 @@
 """How inputs become streams, each a sequence of its own: an input a stream, by a pattern over names, or by a list."""
 
 import csv
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,9 @@ from allweather.errors import ImageError, InputError, SettingsError
 from allweather.pictures.walk import Found, look
 
 COLUMNS = ("stream", "path")  # of a manifest
+POSIX = r"[/\\\0]"  # what no folder's name has
+WINDOWS = r'(?i)[/\\\0<>:"|?*]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)'
+NO_FOLDER = WINDOWS if os.name == "nt" else POSIX
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def _listed(path: Path, inputs: Sequence[Path]) -> list[Source]:
 
 def _rows(path: Path) -> Iterable[dict[str, str | None]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if not {*COLUMNS} <= set(reader.fieldnames or ()):
                 raise InputError(f"{path}: expected a first line {','.join(COLUMNS)}, got {reader.fieldnames}.")
@@ -202,7 +206,7 @@ def _check(sources: Collection[Source]) -> None:
     """Refuses names that are no folder's, names given twice, and streams without a frame."""
     seen: dict[str, Source] = {}
     for source in sources:
-        if source.name in ("", ".", "..") or re.search(r"[/\\\0]", source.name):
+        if source.name in ("", ".", "..") or re.search(NO_FOLDER, source.name):
             raise InputError(f"'{source.name}' cannot be a stream's name: outputs are folders of that name.")
         if not source.frames:
             raise InputError(f"stream '{source.name}' has no frame.")

@@ -1,6 +1,7 @@
 """A server that runs until it is asked to stop, then finishes what it took, saves its streams, and ends."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from allweather.serve.serving import Serving
 GRACE = 10  # seconds that open connections, such as pages, have once the requests are answered
 TICK = 0.05  # seconds between two looks whether they are
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REUSES = os.name == "posix"  # a port that was left a moment ago; on Windows it would take one that is in use
 
 
 def run(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -60,7 +62,8 @@ class _Server(uvicorn.Server):
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if REUSES:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
     except (OSError, OverflowError) as error:

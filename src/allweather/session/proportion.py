@@ -10,8 +10,11 @@ _LEAST = 1e-3  # of a tensor that is zero, as in Adafactor, Shazeer and Stern, I
 
 
 def root_mean_square(parameter: Tensor) -> float:
-    """The root mean square of a tensor's numbers, by which relative steps are multiplied."""
-    return max(_LEAST, float(parameter.detach().double().square().mean().sqrt()))
+    """The root mean square of a tensor's numbers, by which relative steps are multiplied.
+
+    It is computed on the CPU: not every device has float64.
+    """
+    return max(_LEAST, float(parameter.detach().cpu().double().square().mean().sqrt()))
 
 
 @contextmanager

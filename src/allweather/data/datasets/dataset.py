@@ -49,7 +49,7 @@ class Split:
                 _check_rule(kind, rule)
         for pattern in _several("images", self.images):
             _check_pattern(pattern)
-        if self.listed is not None and Path(self.listed).is_absolute():
+        if self.listed is not None and Path(self.listed).anchor:
             raise SettingsError(f"Split.listed: expected a file below the root, got {self.listed}. Leave out the root.")
 
 
@@ -232,11 +232,18 @@ class Dataset:
         return {}
 
     def _listed(self, root: Path, split: Split) -> list[str]:
-        """The lines of the split's list, without repetitions; none where it has no list or the file is not there."""
+        """The lines of the split's list, without repetitions; none where it has no list or the file is not there.
+
+        Raises:
+            InputError: for a list that is no text in UTF-8.
+        """
         path = self.list_file(root, split)
         if path is None:
             return []
-        lines = (line.strip() for line in path.read_text().splitlines())
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        except UnicodeDecodeError as error:
+            raise InputError(f"cannot read the list {path}: expected UTF-8 ({error}).") from error
         return list(dict.fromkeys(line.removeprefix("./") for line in lines if line))
 
     def list_file(self, root: Path, split: Split) -> Path | None:

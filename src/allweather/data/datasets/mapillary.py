@@ -53,7 +53,7 @@ def _table(root: Path, version: str) -> dict[int, int]:
     if path is None:
         raise InputError(f"{root} holds no config_{version}.json, which names Mapillary Vistas' labels.")
     try:
-        labels = json.loads(path.read_text())["labels"]
+        labels = json.loads(path.read_text(encoding="utf-8-sig"))["labels"]
         return {index: train_id(label["name"]) for index, label in enumerate(labels)}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read {path}: expected Mapillary Vistas' list of labels ({error!r}).") from error

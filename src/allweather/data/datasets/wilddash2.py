@@ -28,7 +28,7 @@ def decoder(root: Path) -> Decoder:
     """
     path = root / "panoptic.json"
     try:
-        listing = json.loads(path.read_text())
+        listing = json.loads(path.read_text(encoding="utf-8-sig"))
         classes = {entry["id"]: train_id(entry["name"]) for entry in listing["categories"]}
         segments = {
             Path(entry["file_name"]).stem: {part["id"]: classes[part["category_id"]] for part in entry["segments_info"]}

@@ -24,7 +24,7 @@ def pixel_values(file: Path | None, label: str) -> dict[str, Any] | None:
     if file is None:
         return None
     try:
-        steps = json.loads(file.read_text())["transform"]["transforms"]
+        steps = json.loads(file.read_text(encoding="utf-8-sig"))["transform"]["transforms"]
         names = [str(step["__class_fullname__"]).rpartition(".")[2] for step in steps]
         found: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "value_range": BYTES}
         for name, step in zip(names, steps, strict=True):

@@ -98,7 +98,7 @@ def _config(library: Any, name: str) -> dict[str, Any]:
     if file is None:
         raise _no_such(name, list(library.MODEL_ARCHITECTURES_MAPPING))
     try:
-        config: dict[str, Any] = json.loads(file.read_text())
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise NetworkError(f"smp:{name}: its config.json is damaged ({error}). Fetch it again.") from error
     if not hasattr(library, str(config.get("_model_class"))):
