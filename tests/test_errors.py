@@ -56,6 +56,10 @@ def test_a_mistake_is_of_its_kind(mistake: Callable[[], object], kind: type[aw.A
     assert type(caught.value) is kind
 
 
+def test_a_librarys_first_line_has_no_colors_of_a_terminal() -> None:
+    assert errors.first_line(ValueError("\x1b[96mThis is step 2/3\x1b[0m of it.\nmore")) == "This is step 2/3 of it"
+
+
 def test_an_error_without_text_is_told_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(*_: object) -> None:
         raise AssertionError

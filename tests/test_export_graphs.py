@@ -213,6 +213,23 @@ def test_a_file_that_disagrees_in_onnx_runtime_is_refused_and_removed(
     assert [each.read_text() for each in tmp_path.iterdir()] == ["an older file"]
 
 
+def test_what_an_older_exporter_cannot_do_is_said_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        try:
+            raise RuntimeError("SymIntArrayRef expected to contain only concrete integers.")
+        except RuntimeError as error:
+            raise torch.onnx.errors.OnnxExporterError("Failed. \x1b[96mThis is step 2/3\x1b[0m of exporting") from error
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    why = r"cannot be written as ONNX: SymIntArrayRef expected to contain only concrete integers\. "
+    with pytest.raises(NetworkError, match=why + r"Fix the pictures' size \(.*--size .*\), take a newer torch"):
+        session_of(tiny("batchnorm")).export(tmp_path / "a.onnx")
+    with pytest.raises(NetworkError, match=why + r"Write NAME\.pt2"):
+        session_of(tiny("batchnorm")).export(tmp_path / "a.onnx", size=(64, 48))
+
+
 def test_disagreement_is_told_from_rounding() -> None:
     logits = torch.randn(1, 5, 20, 20)
     assert not disagreement(logits + 1e-5, logits)

@@ -10,8 +10,11 @@ AllWeatherError                 any of those below, and an output that cannot be
 └── MissingLibraryError         an optional library that is not installed
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+COLORS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
 
 
 class AllWeatherError(Exception):
@@ -58,8 +61,8 @@ class NcutAccuracyWarning(UserWarning):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message, at most 160 characters, without its full stop."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of a library's message, at most 160 characters, without its full stop and a terminal's colors."""
+    line = (COLORS.sub("", str(error)).strip().splitlines() or [type(error).__name__])[0]
     return line[:160].rstrip(". ") + ("…" if len(line) > 160 else "")
 
 

@@ -22,6 +22,7 @@ from allweather.export.program import Program, disagreement
 from allweather.models.ecosystems.extras import optional
 
 OPSETS = range(18, 24)
+SIZE = "size=(width, height), --size WIDTHxHEIGHT"
 
 
 def check_opset(opset: int) -> None:
@@ -55,7 +56,7 @@ def write_onnx(program: Program, path: Path, facts: Mapping[str, Any], name: str
                 size = f"{image.shape[3]}×{image.shape[2]}"
                 raise NetworkError(
                     f"{path} was refused and removed: in ONNX Runtime {what} ({name}, a picture of {size}). Fix the "
-                    "pictures' size (size=(width, height), --size WIDTHxHEIGHT), try another opset, or write NAME.pt2."
+                    f"pictures' size ({SIZE}), try another opset, or write NAME.pt2."
                 )
 
 
@@ -70,7 +71,7 @@ def _converted(program: Program, name: str, opset: int) -> Any:
                 opset_version=opset, dynamic_shapes=open_sizes,
             )  # fmt: skip
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        raise NetworkError(f"{name} cannot be written as ONNX: {_operation(error)}. Write NAME.pt2.") from error
+        raise _unwritten(name, error, program.size is None) from error
     proto = made.model_proto  # type: ignore[union-attr]
     written = {entry.domain: entry.version for entry in proto.opset_import}
     if written.get("") != opset:
@@ -80,10 +81,16 @@ def _converted(program: Program, name: str, opset: int) -> Any:
     return proto
 
 
-def _operation(error: BaseException) -> str:
-    """The operation that ONNX lacks, from the exporter's report."""
+def _unwritten(name: str, error: BaseException, any_size: bool) -> NetworkError:
+    """Why the exporter failed: the operation that ONNX lacks, by its report, else what went wrong first."""
     found = re.search(r"(?:OpOverload\(op='|operator |function for )<?'?(?:OpOverload\(op=')?([\w.:]+)", str(error))
-    return f"no standard operation of ONNX does {found[1]}" if found else first_line(error)
+    if found is not None:
+        what, other = f"no standard operation of ONNX does {found[1]}", "Write"
+    else:
+        while error.__cause__ is not None:
+            error = error.__cause__
+        what, other = first_line(error), f"Fix the pictures' size ({SIZE}), take a newer torch, or write"
+    return NetworkError(f"{name} cannot be written as ONNX: {what}. {other if any_size else 'Write'} NAME.pt2.")
 
 
 def _run(path: Path, image: Tensor, name: str) -> Tensor:
