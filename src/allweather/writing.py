@@ -127,13 +127,19 @@ def check_folder(path: Path) -> None:
     Raises:
         OSError: for a file in its place or on the way to it, and for a folder that takes nothing.
     """
-    there = next((place for place in (path.absolute(), *path.absolute().parents) if place.exists()), None)
-    if there is None:
-        raise FileNotFoundError(errno.ENOENT, "no such drive")
+    there = _nearest(path)
     if not there.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"'{there.name}' is a file")
     if not os.access(there, os.W_OK):
         raise PermissionError(errno.EACCES, f"the folder {there.name} is not yours to write in")
+
+
+def _nearest(path: Path) -> Path:
+    """What is there of a path: itself, or the nearest folder above it."""
+    for place in (path.absolute(), *path.absolute().parents):
+        if place.exists():
+            return place
+    raise FileNotFoundError(errno.ENOENT, "no such drive")
 
 
 def check_case(folder: Path, names: Iterable[str]) -> None:
@@ -156,9 +162,9 @@ def check_case(folder: Path, names: Iterable[str]) -> None:
 
 
 def _tells_case(folder: Path) -> bool:
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    with NamedTemporaryFile(dir=there, prefix=".case-") as probe:
-        return not Path(probe.name).with_name(Path(probe.name).name.upper()).exists()
+    with NamedTemporaryFile(dir=_nearest(folder), prefix=".case-") as file:
+        probe = Path(file.name)
+        return not probe.with_name(probe.name.upper()).exists()
 
 
 def check_apart(out: Path, read: Iterable[Path | None]) -> None:

@@ -84,13 +84,13 @@ def _converted(program: Program, name: str, opset: int) -> Any:
 def _unwritten(name: str, error: BaseException, any_size: bool) -> NetworkError:
     """Why the exporter failed: the operation that ONNX lacks, by its report, else what went wrong first."""
     found = re.search(r"(?:OpOverload\(op='|operator |function for )<?'?(?:OpOverload\(op=')?([\w.:]+)", str(error))
+    failed = f"{name} cannot be written as ONNX:"
     if found is not None:
-        what, other = f"no standard operation of ONNX does {found[1]}", "Write"
-    else:
-        while error.__cause__ is not None:
-            error = error.__cause__
-        what, other = first_line(error), f"Fix the pictures' size ({SIZE}), take a newer torch, or write"
-    return NetworkError(f"{name} cannot be written as ONNX: {what}. {other if any_size else 'Write'} NAME.pt2.")
+        return NetworkError(f"{failed} no standard operation of ONNX does {found[1]}. Write NAME.pt2.")
+    while error.__cause__ is not None:
+        error = error.__cause__
+    other = f"Fix the pictures' size ({SIZE}), take a newer torch, or write" if any_size else "Write"
+    return NetworkError(f"{failed} {first_line(error)}. {other} NAME.pt2.")
 
 
 def _run(path: Path, image: Tensor, name: str) -> Tensor:
