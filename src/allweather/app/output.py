@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +22,7 @@ from allweather.finite import or_none
 from allweather.pictures.writing import write_image
 from allweather.runs.decisions import decisions_of
 from allweather.runs.evaluate import Outcome
+from allweather.runs.holding import held
 from allweather.runs.overlap import bytes_of
 from allweather.runs.record import describe_result
 from allweather.runs.record_file import HEADER, LINES, check_same_run, holds_run, read_adapted
@@ -79,6 +81,7 @@ class Output(Closing):
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     _lines: JsonLines = field(init=False, repr=False)
+    _open: ExitStack = field(init=False, repr=False)
 
     @classmethod
     def open(
@@ -93,16 +96,21 @@ class Output(Closing):
         """An empty folder, or the state of an earlier run of the same settings over the frames of these names.
 
         Raises:
-            AllWeatherError: when the folder already holds a run and `resume` is off, or one of other settings.
+            AllWeatherError: when the folder already holds a run and `resume` is off, one of other settings, or one that
+                goes on still.
             InputError: when its record is damaged.
         """
         made = cls(folder, json.loads(json.dumps(head)), kinds, reel)
-        if holds_run(made._header, resume):
-            made._take_over(read_adapted(made._header), names)
-        lines = [encode_line({"name": name, **entry}) for name, entry in made.images.items()]
-        write_bytes(made._lines_path, b"".join(lines), durable=True)
-        write_json(made._header, made.head)
-        made._lines = JsonLines(made._lines_path)
+        with ExitStack() as opened:
+            opened.enter_context(held(made._header))
+            if holds_run(made._header, resume):
+                made._take_over(read_adapted(made._header), names)
+            lines = [encode_line({"name": name, **entry}) for name, entry in made.images.items()]
+            write_bytes(made._lines_path, b"".join(lines), durable=True)
+            write_json(made._header, made.head)
+            made._lines = JsonLines(made._lines_path)
+            opened.callback(made._settle)
+            made._open = opened.pop_all()
         return made
 
     def write(self, seen: Seen, classes: ClassSet) -> Written:
@@ -130,7 +138,7 @@ class Output(Closing):
 
     def finish(self, damage: str | None = None) -> None:
         """Closes the film, and writes the record's header with the totals; `damage` is what the input lacks."""
-        self.close()
+        self._settle()
         totals: dict[str, Any] = {
             "decisions": decisions_of({"images": self.images}),
             "images": len(self.images),
@@ -139,7 +147,10 @@ class Output(Closing):
         write_json(self._header, {**self.head, "totals": totals | ({"damage": damage} if damage else {})})
 
     def close(self) -> None:
-        """Closes film and record as they are; a second call does nothing."""
+        """Closes film and record as they are, and leaves the folder to others; a second call does nothing."""
+        self._open.close()
+
+    def _settle(self) -> None:
         try:
             if self.reel is not None:
                 self.reel.close()

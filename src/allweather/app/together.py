@@ -27,8 +27,8 @@ from allweather.data.json_lines import each_json_line
 from allweather.errors import AllWeatherError
 from allweather.models.placing import device_of
 from allweather.runs.decisions import spell
-from allweather.runs.record_file import HEADER, LINES
-from allweather.scale.merged import MergedRecord, gather
+from allweather.runs.record_file import LINES
+from allweather.scale.merged import MergedRecord
 from allweather.scale.ranked import Along, check_options, go_along, parts_of, share
 from allweather.scale.ranks import Ranks
 from allweather.scale.streams import Source, damages
@@ -98,9 +98,9 @@ class Together:
         fault = None
         if self.ranks.first:
             try:
-                if resume and (out / HEADER).exists():
-                    gather(out, parts_of(out))
-                record = MergedRecord(out, head | {"ranks": self.ranks.number}, resume, pictures.is_whole)
+                record = MergedRecord(
+                    out, head | {"ranks": self.ranks.number}, resume, pictures.is_whole, parts_of(out)
+                )
             except AllWeatherError as error:
                 fault = error
         if self._meet(session, fault is not None):

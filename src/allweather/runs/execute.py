@@ -23,6 +23,7 @@ from allweather.models.segmenter import Segmenter
 from allweather.pictures.writing import write_image
 from allweather.runs.evaluate import Protocol, run
 from allweather.runs.faults import is_full, why
+from allweather.runs.holding import lock_beside
 from allweather.runs.memory import peak_memory, reset_peak
 from allweather.runs.plan import ModelSpec, Plan, PlannedRun
 from allweather.runs.record import provenance
@@ -93,7 +94,7 @@ def execute(
     for entry in plan.runs:
         path, labels = out / entry.file, labels_folder(out / entry.file)
         try:
-            with filelock.FileLock(out / f".{entry.file}.lock").acquire(timeout=0):
+            with lock_beside(path).acquire(timeout=0):
                 record = _record_at(path)
                 try:
                     same = record.get("identity") == entry.identity

@@ -2,14 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from allweather.data.images import write_json
 from allweather.data.json_lines import JsonLines, each_json_line, encode_line
 from allweather.runs.decisions import decision_of
+from allweather.runs.holding import held
 from allweather.runs.record_file import HEADER, LINE, LINES, check_same_run, holds_run, read_json
 from allweather.runs.shape import check
 from allweather.scale.streams import Source
@@ -28,24 +30,31 @@ class MergedRecord(Closing):
         folder: OUT.
         head: what made the results.
         is_whole: whether all that was to be written of a frame is there.
+        parts: files of more lines of the run that the folder holds, which are then gone.
 
     Raises:
-        AllWeatherError: when the folder holds a run and `resume` is off, or one of other settings.
+        AllWeatherError: when the folder holds a run and `resume` is off, one of other settings, or one that goes on
+            still.
         InputError: when its record is damaged.
     """
 
     def __init__(
-        self, folder: Path, head: Mapping[str, Any], resume: bool, is_whole: Callable[[str], bool] = lambda name: True
-    ) -> None:
+        self, folder: Path, head: Mapping[str, Any], resume: bool, is_whole: Callable[[str], bool] = lambda name: True,
+        parts: Iterable[Path] = (),
+    ) -> None:  # fmt: skip
         self.folder, self.head = folder, json.loads(json.dumps(head))
         self.done: set[str] = set()
         self.failures: dict[str, str] = {}
         self._decisions: Counter[Kind] = Counter()
-        if holds_run(self._header, resume):
-            check_same_run(self._header, self.head, read_json(self._header))
-        self._take_over(is_whole)
-        write_json(self._header, self.head)
-        self._lines = JsonLines(self._path)
+        with ExitStack() as opened:
+            opened.enter_context(held(self._header))
+            if holds_run(self._header, resume):
+                check_same_run(self._header, self.head, read_json(self._header))
+                self._gather(parts)
+            self._take_over(is_whole)
+            write_json(self._header, self.head)
+            self._lines = opened.enter_context(JsonLines(self._path))
+            self._open = opened.pop_all()
 
     def keep(self, lines: Iterable[Mapping[str, Any]]) -> list[str]:
         """Adds frames; one that is known already is not added again. Gives the new failures.
@@ -74,7 +83,7 @@ class MergedRecord(Closing):
         Raises:
             AllWeatherError: when it cannot be written.
         """
-        self.close()
+        self._lines.close()
         totals = {"decisions": self.decisions, "images": len(self.done), "failures": len(self.failures), **more}
         write_json(self._header, {**self.head, "totals": totals})
 
@@ -84,8 +93,8 @@ class MergedRecord(Closing):
         return {kind: self._decisions[kind] for kind in KINDS}
 
     def close(self) -> None:
-        """Waits until the disk has every line."""
-        self._lines.close()
+        """Waits until the disk has every line, and leaves the folder to others."""
+        self._open.close()
 
     @property
     def _header(self) -> Path:
@@ -104,6 +113,16 @@ class MergedRecord(Closing):
         self.done.add(name)
         if decision := decision_of(line):
             self._decisions[decision.kind] += 1
+
+    def _gather(self, parts: Iterable[Path]) -> None:
+        """Adds what a process of an earlier run wrote into files of its own, which then are gone."""
+        parts = list(parts)
+        with JsonLines(self._path) as lines:
+            for part in parts:
+                for line in each_json_line(part):
+                    lines.append(line)
+        for part in parts:
+            part.unlink(missing_ok=True)
 
     def _take_over(self, is_whole: Callable[[str], bool]) -> None:
         """Keeps the lines of frames whose pictures are whole, one each; failures are tried again and get new lines."""
@@ -124,17 +143,3 @@ class MergedRecord(Closing):
         for line in each_json_line(self._path):
             check(line, LINE)
             yield line
-
-
-def gather(folder: Path, parts: Sequence[Path]) -> None:
-    """Adds the lines of several files to OUT/record.jsonl, in which they then are once, and removes the files.
-
-    Raises:
-        AllWeatherError: when it cannot be written.
-    """
-    with JsonLines(folder / LINES) as lines:
-        for part in parts:
-            for line in each_json_line(part):
-                lines.append(line)
-    for part in parts:
-        part.unlink(missing_ok=True)
