@@ -8,6 +8,7 @@ from statistics import mean
 from allweather.methods import METHODS
 from allweather.report.collect import Group, against, group_records
 from allweather.report.refusals import COLUMN, MARK, cell, explained, measures_guard, together
+from allweather.report.tables import OVER, figure_of_parts
 from benchmarks.committed import markdown_table, pair, plain, plan_records
 
 Row = Sequence[str]
@@ -175,6 +176,7 @@ def _rounds(plan: str, network: bool = False) -> str:
     groups = group_records(plan_records(plan))
     if not groups:
         return "not measured"
+    figure = figure_of_parts(groups)
     numbers = list(dict.fromkeys(piece.partition("/")[0] for piece in groups[0].pieces))
     shown = [number for number in numbers if int(number) in (1, 2, 5, len(numbers))]
     heads = [
@@ -184,20 +186,23 @@ def _rounds(plan: str, network: bool = False) -> str:
         "last − first",
         "updates per frame",
     ]
-    rows = [[*[group.model] * network, group.marked, *_round(group, numbers, shown), _cell(group)] for group in groups]
-    return table([*heads, "ms per frame", COLUMN], rows)
+    rows = [
+        [*[group.model] * network, group.marked, *_round(group, numbers, shown, figure), _cell(group)]
+        for group in groups
+    ]
+    return f"{table([*heads, 'ms per frame', COLUMN], rows)} mIoU in %, over the classes {OVER[figure]}."
 
 
-def _round(group: Group, numbers: Sequence[str], shown: Sequence[str]) -> list[str]:
-    means = {number: _mean_of_round(group, number) for number in numbers}
+def _round(group: Group, numbers: Sequence[str], shown: Sequence[str], figure: str) -> list[str]:
+    means = {number: _mean_of_round(group, number, figure) for number in numbers}
     updates = mean(group.per_image("iterations") or [0])
     cells = [f"{means[number]:.2f}" for number in shown]
     return [*cells, f"{means[numbers[-1]] - means[numbers[0]]:+.2f}", f"{updates:.2f}", f"{1000 * group.seconds:.0f}"]
 
 
-def _mean_of_round(group: Group, number: str) -> float:
-    """Mean over a round's pieces of their mIoU in %."""
-    found = [group.piece(piece) for piece in group.pieces if piece.startswith(f"{number}/")]
+def _mean_of_round(group: Group, number: str, figure: str) -> float:
+    """Mean over a round's pieces of a figure in %."""
+    found = [group.piece(piece, figure) for piece in group.pieces if piece.startswith(f"{number}/")]
     return mean(value for value in found if value is not None)
 
 

@@ -19,6 +19,8 @@ BY_CONTENT = {  # what these ask for depends on how sure they are of a picture
     "self-adaptive": (PREDICTING,),
 }  # fmt: skip
 
+UNMOVED = ("source", "norm", "crf", "diga")  # no gradient
+
 
 def sure() -> Segmenter:
     """A tiny network with logits so large that the pixels count as reliable."""
@@ -38,6 +40,11 @@ def test_a_method_makes_the_passes_that_the_record_says(name: str, preset: str) 
     for part in (LEARNING, BACKWARD, PREDICTING):
         assert part in free or found[part] == pytest.approx(recorded[part], abs=0.01), part
     assert found[GUARDING] == 0
+
+
+def test_what_learns_once_in_many_frames_has_its_updates_counted() -> None:
+    for key, counted in RECORD["rows"].items():
+        assert counted[BACKWARD] > 0 or key.split()[0] in UNMOVED, key
 
 
 def test_the_figure_of_gain_and_cost_is_of_todays_records() -> None:

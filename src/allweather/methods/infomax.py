@@ -12,11 +12,19 @@ from allweather.models.segmenter import Segmenter
 
 @dataclass(frozen=True, kw_only=True)
 class InfoMax(GradientMethod):
-    """loss = mean H(p_i) − weight · H(mean p), the mutual information of pixels and classes at weight 1."""
+    """loss = mean H(p_i) − weight · H(mean p), the mutual information of pixels and classes at weight 1.
+
+    Preset `paper` is that loss at weight 1 under the batch's statistics, along the stream. The authors train all of a
+    classifier but its last layer with it, in epochs over many images and with SGD; no settings for single images were
+    published.
+    """
 
     name: ClassVar[str] = "infomax"
     source: ClassVar[str] = (
         "Liang et al., Do we really need to access the source data? (SHOT), ICML 2020, Eq. 2 and 3, on single images"
+    )
+    reconstruction: ClassVar[str] = (
+        "the authors adapt classifiers in epochs over a dataset, not along a stream of images"
     )
     presets: ClassVar = {"paper": {"bn": "batch", "diversity_weight": 1.0, "episodic": False, "report_after": False}}
 

@@ -108,7 +108,7 @@ class Method(ABC):
         source: the publication.
         presets: field values by preset name. `recommended` is the defaults, `paper` what the authors published; without
             an entry a method has `recommended` alone.
-        reconstruction: why preset `paper` is a reconstruction, where the authors did not publish everything.
+        reconstruction: why preset `paper` is a reconstruction, where the authors published no such settings.
         without_batchnorm: fields of `recommended` that differ for networks without BatchNorm statistics.
         without: inherited fields that this method cannot use, each with the reason; setting one is an error.
         iterations: maximum number of updates per batch.

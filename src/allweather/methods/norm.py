@@ -17,9 +17,10 @@ class Norm(Method):
 
     A network without BatchNorm statistics is refused: it would predict as the source does.
 
-    Preset `paper` takes each image for a sample and lets the source's statistics count as N = 16 of them, the authors'
-    prior: a share of 1/17. Their code estimates the variance without bias, this one with it: 1 − 1/n of theirs for n
-    values a channel. Statistics of the batch alone, which TENT's authors call norm, are `bn` batch.
+    Preset `paper` takes each batch, of whatever size, for one sample and lets the source's statistics count as N = 16
+    of them, the authors' prior: a share of 1/17. Their code estimates the variance without bias, this one with it:
+    1 − 1/n of theirs for n values a channel. Statistics of the batch alone, which TENT's authors call norm, are `bn`
+    batch.
     """
 
     name: ClassVar[str] = "norm"

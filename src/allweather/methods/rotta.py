@@ -30,7 +30,8 @@ class Rotta(GradientMethod):
     is the first. To make room, the image of the highest 1/(1 + exp(−A/N)) + U/ln C goes, with age A in images and
     entropy U. Weights are E(A) = exp(−A/N) / (1 + exp(−A/N)). The teacher is an average, θ_T ← (1 − ν)θ_T + ν·θ_S with
     `teacher` = 1 − ν; it makes the reported prediction. With `bn` = running, statistics start at the source's and move
-    by the share α = `share` of the memory's: μ ← (1 − α)μ + α·μ_M. By default they are mixed per image instead.
+    by the share α = `share` of the memory's: μ ← (1 − α)μ + α·μ_M. By default they are mixed per batch instead: of
+    what is predicted, and of the memory when it is learnt from.
 
     The paper classifies images; here pixels are predicted. So an image's class is the one that most exceeds its usual
     share of the pixels along the stream, U and the cross-entropy are means over pixels, and the strong view changes

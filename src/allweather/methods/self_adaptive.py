@@ -20,6 +20,11 @@ class SelfAdaptive(GradientMethod):
     """Cross-entropy to the classes of the mean over views, where it exceeds a share of that class's best pixel.
 
     The labels are made once per image by the network as it came (Bahmani et al., section 3.3).
+
+    Preset `paper` has the scales, rate, steps and mixed statistics of the authors' evaluation. Beyond them they turn
+    the mirrored views gray, keep the first stages of their backbone as they are, and take the steps on statistics of
+    the batch alone, mixing only for the labels and the prediction. Here views keep their color, every parameter moves,
+    and statistics are mixed throughout.
     """
 
     name: ClassVar[str] = "self-adaptive"
@@ -27,8 +32,11 @@ class SelfAdaptive(GradientMethod):
         "Bahmani et al., Semantic self-adaptation: enhancing generalization with a single sample, TMLR 2023"
     )
     presets: ClassVar = {
-        "paper": {"parameters": "all", "optimizer": "sgd", "lr": 0.05, "momentum": 0.0, "iterations": 10, "share": 0.1}
-    }
+        "paper": {
+            "parameters": "all", "optimizer": "sgd", "lr": 0.05, "momentum": 0.0, "iterations": 10, "share": 0.1,
+            "scales": (0.25, 0.5, 0.75),
+        }
+    }  # fmt: skip
 
     threshold: float = option(
         0.7, "share of the class's highest confidence in the image that a pixel must exceed", low=0, high=1

@@ -18,7 +18,13 @@ def with_derived_figures(record: Record) -> Record:
 
 
 def miou_of(record: Record) -> float:
-    """mIoU in % over the classes in the record's truth; the official one where it cannot tell which these are."""
+    """mIoU in % over the classes in the record's truth; the official one where it cannot tell which these are.
+
+    Not rounded where the record has its confusion matrix: differences and means are rounded once, when they are shown.
+    """
+    counts = np.array(record.get("confusion", ()))
+    if counts.any():
+        return 100 * ConfusionMatrix(len(counts), counts).mean_iou_truth
     found = record["figures"].get("mIoU_truth")
     return float(record["figures"]["mIoU"] if found is None else found)
 

@@ -21,6 +21,11 @@ from allweather.report.refusals import COLUMN, cell, explained, mark, of_records
 from allweather.report.table import Cell, Table
 from allweather.scoring.means import mean_of
 
+OVER = {  # what a figure of a piece is a mean over
+    "mIoU_truth": "in each piece's truth",
+    "mIoU": "true or predicted in each piece (official)",
+}
+
 
 def result_tables(groups: Sequence[Group]) -> list[Table]:
     """Every table of results that the groups have something for."""
@@ -154,7 +159,7 @@ def _sequences(groups: Sequence[Group]) -> list[Table]:
         inside = [group for group in groups if group.where == where and group.pieces]
         rows: list[list[Cell]] = []
         rounds = inside[0].pieces
-        figure = _figure_of_parts(inside)
+        figure = figure_of_parts(inside)
         kinds = list(dict.fromkeys(part.partition("/")[2] for part in rounds))
         for group in inside:
             for number in dict.fromkeys(part.partition("/")[0] for part in rounds):
@@ -163,14 +168,13 @@ def _sequences(groups: Sequence[Group]) -> list[Table]:
                 name = f"{group.network}, {group.label}, {group.how}"
                 rows.append([name, mark(f"round {int(number)}", runs), *values, cell(runs)])
         columns = ("network, method", "round", *kinds, "mean", COLUMN)
-        over = "in each piece's truth" if figure == "mIoU_truth" else "true or predicted in each piece (official)"
-        note = f"mIoU in %, over the classes {over}. {explained(rows)}"
+        note = f"mIoU in %, over the classes {OVER[figure]}. {explained(rows)}"
         made.append(Table(f"{where}: piece by piece", columns, rows, note, grouped=True))
     return made
 
 
-def _figure_of_parts(groups: Sequence[Group]) -> str:
-    """The figure that every piece of every record has: older records hold the official one alone."""
+def figure_of_parts(groups: Sequence[Group]) -> str:
+    """The figure, a key of `OVER`, that every piece of every record has: older records hold the official one alone."""
     pieces = [piece for group in groups for record in group.records for piece in record.get("parts", {}).values()]
     return "mIoU_truth" if all("mIoU_truth" in piece for piece in pieces) else "mIoU"
 
