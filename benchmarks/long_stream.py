@@ -4,14 +4,15 @@
 
 Every frame is a scene of its own. Six kinds of weather come up, are strongest half-way and go again, a hundred frames
 each; that makes a pass, and five passes follow each other. Every method predicts the plain view (others cost much and
-move nothing); those that could return to the source after each image do not. What the file holds already is kept, so a
-run that stopped goes on with the method that was under way.
+move nothing); those that could return to the source after each image do not. What the file holds already is kept, and
+beside it, after every hundred frames, the session under way, so a run that stopped goes on from there.
 """
 
 import argparse
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -23,13 +24,13 @@ from torch import Tensor
 
 from allweather import Session, load_model, methods
 from allweather.classes import CITYSCAPES
+from allweather.data.images import write_json
 from allweather.data.scenes import render
 from allweather.pictures.enlarge import labels_at
 from allweather.report.refusals import in_words
-from allweather.runs.decisions import count
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
-from allweather.session import Decision
+from allweather.session.guard import KINDS, Kind
 from benchmarks.committed import benchmark_record, hand_out, markdown_table
 from benchmarks.packed import spell_lines
 
@@ -66,10 +67,12 @@ def main() -> None:
         for label in options.methods.split(","):
             rows = kept.setdefault(name, {})
             if options.again or label not in rows:
-                rows[label] = measure(name, label, options.frames)
+                progress = Progress(options.json, f"{name}.{label}")
+                rows[label] = measure(name, label, options.frames, progress)
                 kept[name] = {method: rows[method] for method in METHODS if method in rows}
                 head = {"benchmark": "long-stream", "frames": options.frames, "pass": PASS, "versions": versions()}
                 hand_out(spell_lines({**head, "networks": kept}), options.json)
+                progress.forget()
 
 
 def _read_kept(path: Path | None, frames: int) -> dict[str, dict[str, Any]]:
@@ -83,27 +86,76 @@ def _read_kept(path: Path | None, frames: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def measure(name: str, label: str, frames: int) -> dict[str, Any]:
+class Progress:
+    """What is done of one method's run, beside the benchmark's file: the session, and what came of its frames.
+
+    Args:
+        beside: the benchmark's file; None keeps nothing.
+        run: the run's name among those of the file.
+    """
+
+    def __init__(self, beside: Path | None, run: str) -> None:
+        self._beside, self._stem = beside, "" if beside is None else f".{beside.stem}.{run.replace(':', '-')}"
+
+    def keep(self, session: Session, done: int, figures: Mapping[str, Any]) -> None:
+        """Replaces what was kept before; whatever interrupts it, one of the two is there whole."""
+        if self._beside is None:
+            return
+        place = self._beside.with_name(f"{self._stem}.{done}.safetensors")
+        session.save(place)
+        write_json(self._figures, {"done": done, "session": place.name, **figures})
+        for other in set(self._sessions()) - {place}:
+            other.unlink()
+
+    def take_up(self, session: Session) -> dict[str, Any]:
+        """Brings the session to where it was and gives what was kept with it; nothing where nothing was."""
+        if self._beside is None or not self._figures.exists():
+            return {}
+        found: dict[str, Any] = json.loads(self._figures.read_text())
+        session.load(self._beside.with_name(found["session"]))
+        return found
+
+    def forget(self) -> None:
+        if self._beside is not None:
+            for path in (self._figures, *self._sessions()):
+                path.unlink(missing_ok=True)
+
+    @property
+    def _figures(self) -> Path:
+        assert self._beside is not None
+        return self._beside.with_name(f"{self._stem}.json")
+
+    def _sessions(self) -> list[Path]:
+        assert self._beside is not None
+        return list(self._beside.parent.glob(f"{self._stem}.*.safetensors"))
+
+
+def measure(name: str, label: str, frames: int, progress: Progress) -> dict[str, Any]:
     """The method's mIoU in % over each pass, and its decisions."""
     torch.manual_seed(0)
     weights = NETWORKS[name]
     path = None if weights is None else Path(os.environ["ALLWEATHER_ASSETS"]) / "weights" / weights
     model = load_model(name, weights=path)
     session = Session(model, methods.make(label, settings=METHODS[label], model=model))
-    matrices = [ConfusionMatrix(len(CITYSCAPES)) for _ in range(0, frames, PASS)]
-    decisions: list[Decision] = []
-    for number, (image, truth) in enumerate(drive(frames)):
+    earlier = progress.take_up(session)
+    start, decisions = earlier.get("done", 0), Counter[Kind](earlier.get("decisions", {}))
+    counts = earlier.get("counts", [[]] * len(range(0, frames, PASS)))
+    matrices = [ConfusionMatrix(len(CITYSCAPES), np.array(each)) for each in counts]
+    for number, (image, truth) in enumerate(drive(frames, start), start):
         result = session(image)
-        decisions.append(result.decision)
+        decisions[result.decision.kind] += 1
         matrices[number // PASS].update(labels_at(result.logits, SIZE).astype(int), truth)
-        if number % 100 == 99:
+        if number % EACH == EACH - 1:
             print(name, label, number + 1, round(100 * matrices[number // PASS].mean_iou, 1), flush=True)
-    return {"mIoU": [round(100 * matrix.mean_iou, 2) for matrix in matrices], "decisions": count(decisions)}
+            kept = {"decisions": decisions, "counts": [matrix.counts.tolist() for matrix in matrices]}
+            progress.keep(session, number + 1, kept)
+    decided = {kind: decisions[kind] for kind in KINDS}
+    return {"mIoU": [round(100 * matrix.mean_iou, 2) for matrix in matrices], "decisions": decided}
 
 
-def drive(frames: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+def drive(frames: int, start: int = 0) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Images 3×H×W in [0, 1] as eight bits hold them, and their labels H×W, which only scoring sees."""
-    for number in range(frames):
+    for number in range(start, frames):
         weather = WEATHER[number // EACH % len(WEATHER)]
         strength = math.sin(math.pi * (number % EACH + 0.5) / EACH)
         pixels, labels = _rendered(SEEDS + number, weather, SIZE, strength)

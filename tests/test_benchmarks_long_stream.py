@@ -10,6 +10,8 @@ import torch
 from allweather.session.guard import KINDS
 from benchmarks import long_stream
 
+NOTHING = long_stream.Progress(None, "")
+
 
 def test_weather_is_strongest_half_way_and_every_frame_is_a_scene_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
@@ -34,7 +36,7 @@ def test_weather_is_strongest_half_way_and_every_frame_is_a_scene_of_its_own(mon
 def test_a_pass_has_a_figure_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_stream, "SIZE", (64, 32))
     monkeypatch.setattr(long_stream, "PASS", 2)
-    found = {label: long_stream.measure("demo:streetnet", label, 4) for label in ("source", "mall-domain")}
+    found = {label: long_stream.measure("demo:streetnet", label, 4, NOTHING) for label in ("source", "mall-domain")}
     assert {label: len(row["mIoU"]) for label, row in found.items()} == {"source": 2, "mall-domain": 2}
     assert all(0 < value <= 100 for row in found.values() for value in row["mIoU"])
     assert sum(found["mall-domain"]["decisions"].values()) == 4
@@ -43,7 +45,7 @@ def test_a_pass_has_a_figure_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def measure(name: str, label: str, frames: int) -> dict[str, object]:
+    def measure(name: str, label: str, frames: int, progress: object) -> dict[str, object]:
         asked.append(label)
         if label == "cotta":
             raise KeyboardInterrupt
@@ -64,6 +66,35 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("sys.argv", ["long_stream", "--frames", "1200", "--json", str(kept)])
     with pytest.raises(SystemExit, match="holds streams of 600 frames, not 1200"):
         long_stream.main()
+
+
+@pytest.mark.parametrize("label", ["mall-domain", "cotta", "rotta"])
+def test_a_method_goes_on_from_its_last_hundred_frames(
+    label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"SIZE": (64, 32), "EACH": 2, "PASS": 4}.items():
+        monkeypatch.setattr(long_stream, name, value)
+    whole = long_stream.measure("demo:streetnet", label, 8, NOTHING)
+    progress = long_stream.Progress(tmp_path / "long.json", f"demo:streetnet.{label}")
+    render, asked = long_stream.render, []
+
+    def interrupted(seed: int, *rest: object) -> object:
+        asked.append(seed - long_stream.SEEDS)
+        if asked.count(5) == 1 and asked[-1] == 5:
+            raise KeyboardInterrupt
+        return render(seed, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(long_stream, "render", interrupted)
+    long_stream._rendered.cache_clear()
+    with pytest.raises(KeyboardInterrupt):
+        long_stream.measure("demo:streetnet", label, 8, progress)
+    (kept,) = tmp_path.glob("*.safetensors")
+    kept.with_name(kept.name.replace(".4.", ".6.")).write_bytes(kept.read_bytes())  # its figures were not written yet
+    assert long_stream.measure("demo:streetnet", label, 8, progress) == whole
+    assert asked == [0, 1, 2, 3, 4, 5, 5, 6, 7]
+    assert len(list(tmp_path.iterdir())) == 2
+    progress.forget()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_table_tells_gains_and_what_the_last_pass_lost(monkeypatch: pytest.MonkeyPatch) -> None:
