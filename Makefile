@@ -43,7 +43,7 @@ results: $(STAMP)
 	done
 	$(BIN)/python -m benchmarks.summarize results/runs benchmarks/records/plans
 	$(BIN)/allweather bench plans/carry-over.toml --out results/carry-over
-	$(BIN)/python -m benchmarks.carry_over results/carry-over --json benchmarks/records/carry-over.json
+	$(BIN)/python -m benchmarks.carry_over results/carry-over --json benchmarks/records/carry-over.json.gz
 	$(BIN)/python -m benchmarks.tables
 
 install: $(STAMP)

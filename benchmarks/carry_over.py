@@ -1,7 +1,7 @@
 """What carries over to other networks and weathers: the records of plans/carry-over.toml as one small record.
 
     ALLWEATHER_ASSETS=DIR allweather bench plans/carry-over.toml --out results/carry-over
-    python -m benchmarks.carry_over results/carry-over --json benchmarks/records/carry-over.json
+    python -m benchmarks.carry_over results/carry-over --json benchmarks/records/carry-over.json.gz
 
 A cell is one network on one stream. Gains are in points of mIoU over the classes in the truth: pooled over the frames,
 and as the mean over frames of each frame's own, which rare classes move less; its standard error is over frames.
@@ -23,7 +23,7 @@ from allweather.runs.record_file import read_record
 from benchmarks.committed import benchmark_record, hand_out, markdown_table
 from benchmarks.passes import cost_of
 
-RECORD, CHOICE, PARTS = "carry-over.json", "carry-over-choice.json", "carry-over-parts.json.gz"
+RECORD, CHOICE, PARTS = "carry-over.json.gz", "carry-over-choice.json.gz", "carry-over-parts.json.gz"
 CHOSE = ("espnetv2:1.0", "espnetv2:2.0", "realtime:cgnet", "realtime:edanet")  # settings were chosen on these
 VIEWS = ["plain", "gamma-mirror-x1.5"]  # of MALL's defaults, and here of every rival
 RIVALS = ("norm", "tent", "infomax")
