@@ -34,8 +34,8 @@ BELOW = {  # what each room may import, besides itself
     "methods": {"errors", "finite", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
     "export": {"errors", "finite", "classes", "sizes", "writing", "models", "methods"},
     "session": {
-        "errors", "interrupts", "finite", "values", "classes", "rgb", "sizes", "writing", "pictures", "models",
-        "methods", "ncut", "export",
+        "errors", "interrupts", "finite", "values", "plugins", "classes", "rgb", "sizes", "writing", "pictures",
+        "models", "methods", "ncut", "export",
     },
     "data": {"errors", "values", "plugins", "classes", "rgb", "sizes", "writing", "pictures"},
     "live": {
@@ -43,8 +43,8 @@ BELOW = {  # what each room may import, besides itself
         "methods", "session", "data",
     },
     "serve": {
-        "allocator", "errors", "finite", "classes", "rgb", "sizes", "pictures", "models", "methods", "ncut", "session",
-        "data",
+        "allocator", "errors", "finite", "plugins", "classes", "rgb", "sizes", "pictures", "models", "methods", "ncut",
+        "session", "data",
     },
     "scoring": {"errors", "values", "classes", "rgb", "pictures", "data"},
     "runs": SHARED | {"scoring"},

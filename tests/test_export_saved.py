@@ -1,5 +1,7 @@
 """Saved sessions opened by their files alone, and the verb that exports them."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,51 @@ def test_a_field_of_ones_own_method_may_be_called_seed(tmp_path: Path) -> None:
     assert again.settings() == saved.settings() and again.seed == 5
 
 
+def edited(path: Path, settings: dict[str, str]) -> Path:
+    """A saved session with other settings in its file; its tensors, and so its digest, are the same."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    identity = json.loads(metadata["allweather.session"]) | settings
+    save_file(load_file(path), path, metadata | {"allweather.session": json.dumps(identity)})
+    return path
+
+
+@pytest.mark.usefixtures("own_imports")
+@pytest.mark.parametrize("place", ["own_views.py:turned", "FOLDER/own_views.py:turned", "own_views:turned"])
+def test_a_session_runs_no_code_unless_it_is_named_beside_it(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    view = "def turned(network, images):\n    return network(images.flip(2)).flip(2)\n"
+    (tmp_path / "own_views.py").write_text("open('ran', 'w').close()\n" + view)
+    place = place.replace("FOLDER", str(tmp_path))
+    path = tmp_path / "a.safetensors"
+    Session(tiny("batchnorm"), methods.Norm()).save(path)
+    edited(path, {"views": f"['plain', '{place}']"})
+    with pytest.raises(SettingsError, match=rf"a.safetensors names code: views=plain,{place}\. .*--set views=plain,"):
+        open_saved(path, tiny("batchnorm"))
+    with pytest.raises(SettingsError, match="names code"):
+        open_saved(path, tiny("batchnorm"), "norm", {"share": "0.3"})
+    with pytest.raises(CheckpointError, match="was saved with views="):
+        open_saved(path, tiny("batchnorm"), settings={"views": "plain"})
+    assert not (tmp_path / "ran").exists()
+    opened = open_saved(path, tiny("batchnorm"), settings={"views": f"plain,{place}"})
+    assert len(opened.method.looks) == 2 and (tmp_path / "ran").exists()
+    edited(path, {"name": place})
+    (tmp_path / "ran").unlink()
+    with pytest.raises(SettingsError, match="a method of your own"):
+        open_saved(path, tiny("batchnorm"), settings={"views": "plain"})
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("seed", ["abc", "9" * 5000, "1" + "0" * 30, "None", "0.5"])
+def test_a_seed_that_is_none_is_said(seed: str, tmp_path: Path) -> None:
+    Session(tiny("batchnorm"), methods.Norm()).save(tmp_path / "a.safetensors")
+    with pytest.raises(SettingsError, match="seed: expected"):
+        open_saved(edited(tmp_path / "a.safetensors", {"seed": seed}), tiny("batchnorm"))
+
+
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     session_of(tiny("batchnorm")).save(path)
@@ -152,6 +199,17 @@ def test_the_verb_writes_a_state_dict_of_the_stream_and_a_delta(adapted: Path, t
     done = export(adapted, "--out", tmp_path / "b.delta.safetensors", "--frames", adapted / "frames")
     assert done.returncode == 0 and read_about(tmp_path / "b.delta.safetensors")["statistics"] == "stream"
     apply_delta(load_model("demo:streetnet"), tmp_path / "b.delta.safetensors")
+
+
+@pytest.mark.usefixtures("own_imports")
+def test_the_verb_runs_a_view_of_ones_own_where_it_is_named(adapted: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("def turned(network, images):\n    return network(images.flip(2)).flip(2)\n")
+    shutil.copy(adapted / "session.safetensors", tmp_path)
+    edited(tmp_path / "session.safetensors", {"views": f"['plain', '{tmp_path}/own.py:turned']"})
+    done = export(tmp_path, "--out", tmp_path / "a.safetensors")
+    assert done.returncode == 2 and "names code" in done.stderr and "your own code" not in done.stderr
+    done = export(tmp_path, "--out", tmp_path / "a.safetensors", "--set", f"views=plain,{tmp_path}/own.py:turned")
+    assert done.returncode == 0 and "own.py, your own code" in done.stderr, done.stderr
 
 
 @pytest.mark.slow

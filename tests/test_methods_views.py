@@ -14,6 +14,7 @@ from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods.settings import parse_settings, settings_of
 from allweather.methods.views import View, brightened, parse_views, passes_of
 from allweather.models.segmenter import Segmenter
+from allweather.plugins import names_code
 from allweather.session import adapted
 
 FREE = Guard(enabled=False)
@@ -144,6 +145,25 @@ def test_a_view_of_ones_own_is_a_function(tmp_path: Path) -> None:
     assert settings_of(methods.Norm(views=("plain", turned)))["views"] == ["plain", "test_methods_views:turned"]
     with pytest.raises(AllWeatherError, match="logits B×C×H×W on the images' own grid"):
         Session(model, methods.Norm(views=("plain", lost)), guard=FREE)(image)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("own.py:turned", True),
+        ("plain, dir/own.py:turned ,mirror", True),
+        (("plain", "own.py:turned"), True),
+        ([["os.path:join"]], True),
+        ("not_here:turned", True),
+        ("plain,gamma-mirror,x1.5", False),
+        (("plain", turned), False),
+        ("C:\\frames", False),
+        (0.5, False),
+        (None, False),
+    ],
+)
+def test_values_that_name_code_are_known_without_running_it(value: object, code: bool) -> None:
+    assert names_code(value) is code
 
 
 class OneSize(torch.nn.Module):

@@ -79,6 +79,16 @@ def find_place(text: str) -> Place | None:
     return place if place.is_file or _importable(place.source) else None
 
 
+def names_code(value: object) -> bool:
+    """Whether a setting's value, or one of several in a list or with commas between them, is spelt as a place is.
+
+    What is installed here does not matter: a module that is not there today may be there when it is sought.
+    """
+    if isinstance(value, list | tuple):
+        return any(map(names_code, value))
+    return isinstance(value, str) and any(_PLACE.fullmatch(part.strip()) for part in (value, *value.split(",")))
+
+
 def load_own(place: Place, kind: Kind) -> Any:
     """What stands at a place; the file or module runs, which is said on stderr.
 

@@ -13,7 +13,7 @@ from allweather.app.flags import (
     Sha256,
 )  # fmt: skip
 from allweather.app.opening import open_inputs, open_network
-from allweather.app.options import network_options, parse_size
+from allweather.app.options import network_options, parse_settings, parse_size
 from allweather.errors import SettingsError
 from allweather.export import Statistics
 from allweather.export.write import check
@@ -60,6 +60,14 @@ def export(
     ] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23. Default: 18.")] = None,
     method: Annotated[str | None, typer.Option(help="The file of a method of your own: mymethod.py:MyMethod.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="A field of the method that names code of your own, such as views; the session says all others.",
+        ),
+    ] = None,
     random_weights: Annotated[
         bool,
         typer.Option("--random-weights", help="The adapted network had no checkpoint but random weights (--seed)."),
@@ -80,12 +88,13 @@ def export(
     check_apart(out, (session, weights, *(frames or []), *_folder_of(model)))
     if frames and statistics == "image":
         raise SettingsError("--frames: only --statistics stream averages over pictures. Leave one of them out.")
+    settings = parse_settings(setting or [])
     device = saved_device(session)
     network = open_network(
         model, weights, device, network_options(model_arg, classes, mean, std),
         sha256=sha256, random_weights=random_weights, seed=seed,
     )  # fmt: skip
-    opened = open_saved(session, network, method)
+    opened = open_saved(session, network, method, settings)
     pictures = (frame.image for frame in open_inputs(frames, None, fixed or published_size(model))) if frames else None
     chosen: Statistics | None = statistics or ("stream" if frames else None)
     opened.export(out, statistics=chosen, frames=pictures, size=fixed, opset=opset)

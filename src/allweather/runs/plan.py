@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from allweather import methods
 from allweather.data.class_files import find_classes
 from allweather.errors import InputError, SettingsError, check_known
-from allweather.plugins import digest, relative_to
+from allweather.plugins import digest, names_code, relative_to
 from allweather.runs.evaluate import Protocol
 from allweather.runs.plan_checks import SCENES, check_device, check_network, check_pieces, check_seeds, check_values
 from allweather.session import AdaptWhen, Precision
@@ -142,7 +142,7 @@ class MethodSpec(_Named):
         _known("order", self.orders, ORDERS)
         _known("adapt_when", (self.adapt_when,), get_args(AdaptWhen))
         check_seeds(self.seeds)
-        if any(":" in str(view) for view in _listed(self.fields.get("views", ()))):
+        if names_code(self.fields.get("views")):
             raise SettingsError(
                 f"method '{self.name}' views: a plan's records cannot say what a function of your own is. Write a "
                 "method of your own that has it, whose file's digest is in every record."
@@ -327,11 +327,6 @@ def _expand(
     ]
     unique = {entry.file: entry for entry in made}
     return list(unique.values())
-
-
-def _listed(value: Any) -> list[Any]:
-    """Items of a list, or of text that separates them by commas."""
-    return value.split(",") if isinstance(value, str) else list(value)
 
 
 def _entries(content: Mapping[str, Any], section: str, kind: type[T]) -> list[T]:

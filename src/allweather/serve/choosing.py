@@ -11,6 +11,7 @@ from allweather.methods import METHODS, Method
 from allweather.methods.settings import path_fields
 from allweather.methods.views import parse_views, passes_of
 from allweather.models.segmenter import Segmenter
+from allweather.plugins import names_code
 from allweather.serve.access import inside
 from allweather.serve.limits import Limits
 
@@ -55,8 +56,11 @@ def choose_method(
 
 
 def _checked(name: str, field: str, value: str, allowed: Path | None) -> str:
-    if ":" in value:  # of FILE.py:NAME and package.module:NAME, which fields of the command line may hold
-        raise SettingsError(f"{name}.{field[:LONGEST]}: expected no ':', which names code; visitors name none.")
+    if names_code(value):  # which fields of the command line may
+        raise SettingsError(
+            f"{name}.{field[:LONGEST]}: expected no FILE.py:NAME or package.module:NAME, which is code; visitors name "
+            "none."
+        )
     if len(value) > LONGEST:
         raise SettingsError(f"{name}.{field[:LONGEST]}: expected at most {LONGEST} characters, got {len(value)}.")
     if field not in path_fields(METHODS[name]) or value == "none":

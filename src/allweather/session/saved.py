@@ -12,6 +12,7 @@ from allweather.methods.method import Method
 from allweather.methods.own import find_method
 from allweather.methods.settings import parse_settings
 from allweather.models.segmenter import Segmenter
+from allweather.plugins import names_code
 from allweather.session.adapted import Precision
 from allweather.session.guard import Guard
 from allweather.session.identity import field_of
@@ -23,24 +24,29 @@ from allweather.values import parse_value
 T = TypeVar("T", Guard, Shift)
 
 
-def open_saved(path: Path, model: Segmenter, method: str | None = None) -> Session:
+def open_saved(
+    path: Path, model: Segmenter, method: str | None = None, settings: Mapping[str, str] | None = None
+) -> Session:
     """The session that `Session.save` wrote to `path`, on the network that it was of.
 
     Args:
         model: that network, with the weights that were adapted.
         method: of one's own, as `mymethod.py:MyMethod`; methods of this package are known from the file.
+        settings: fields of the method as text, needed for those that name code, such as views of one's own: a file
+            names none. Others are known from the file.
 
     Raises:
-        CheckpointError: for a file that is none, is damaged, or belongs to another network or device.
-        SettingsError: for a method that is not of this package, where `method` does not name it.
+        CheckpointError: for a file that is none, is damaged, or belongs to another network, device or `settings`.
+        SettingsError: for a method that is not of this package, where `method` does not name it; for a field that names
+            code, where `settings` do not; and for a saved value that its setting does not allow.
     """
     identity = read_identity(path)
     _check(path, identity, model)
     try:
         session = Session(
             model,
-            _method(path, identity, method),
-            seed=int(identity["seed"]),
+            _method(path, identity, method, settings or {}),
+            seed=parse_value("seed", identity["seed"], int),
             precision=parse_value("precision", identity["precision"], Precision),
             guard=_part(Guard, "guard", identity),
             adapt_when=parse_value("adapt_when", identity["adapt_when"], AdaptWhen),
@@ -68,7 +74,7 @@ def _check(path: Path, identity: Mapping[str, str], model: Segmenter) -> None:
         )
 
 
-def _method(path: Path, identity: Mapping[str, str], own: str | None) -> Method:
+def _method(path: Path, identity: Mapping[str, str], own: str | None, settings: Mapping[str, str]) -> Method:
     name = identity["name"]
     if own is None and name not in methods.METHODS:
         raise SettingsError(
@@ -78,7 +84,11 @@ def _method(path: Path, identity: Mapping[str, str], own: str | None) -> Method:
     if kind.name != name:
         raise SettingsError(f"{path} was adapted by {name}, not by {kind.name}. Leave --method out, or name that one.")
     values = {field.name: _text(field_of(identity, field.name)) for field in fields(cast(Any, kind))}
-    return kind(**parse_settings(kind, values))
+    if code := [f"{field}={text}" for field, text in values.items() if field not in settings and names_code(text)]:
+        raise SettingsError(
+            f"{path} names code: {code[0]}. Files run none. Where it is code of your own, say so: --set {code[0]}."
+        )
+    return kind(**parse_settings(kind, {**values, **settings}))
 
 
 def _part(kind: type[T], group: str, identity: Mapping[str, str]) -> T:
