@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -426,6 +427,38 @@ def test_panels_show_the_frames_that_changed_most(tmp_path: Path) -> None:
     assert "500000" in page or "500012" in page
     assert "src='data:image/" in page
     assert "src='http" not in page
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        {"name": "FOLDER/evil.py:DS:val"},
+        {"name": "evil.py:DS:val", "folder": "FOLDER"},
+        {"name": "evil:DS"},
+        {"name": "night", "sequence": ["camvid:val", "evil.py:DS"], "folder": "FOLDER"},
+    ],
+)
+def test_a_record_runs_no_code(
+    stream: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    spec = PlannedRun(
+        ModelSpec("demo:streetnet"), StreamSpec("x", "root"), MethodSpec("source"), "online", "natural", 0, 1, "native",
+        "cpu", "float32",
+    )  # fmt: skip
+    made, content = [], json.loads(json.dumps(spec.content).replace('"x"', '"FOLDER"'))
+    content["stream"] |= stream
+    for method in ("source", "norm", "tent"):
+        run = content | {"method": {**content["method"], "name": method}}
+        made.append(record(method, 0.5) | {"run": json.loads(json.dumps(run).replace("FOLDER", str(tmp_path)))})
+        run = PlannedRun.from_json(made[-1]["run"])
+        assert not run.stream.folder
+        (tmp_path / "runs" / run.file).with_suffix("").mkdir(parents=True)
+    save(tmp_path / "runs", *made)
+    write_report(tmp_path / "runs", tmp_path / "page.html", frames=1)
+    assert "no frames are shown; its dataset is none of this package" in (tmp_path / "page.html").read_text()
+    assert len(caplog.records) == 1 and not (tmp_path / "ran").exists()
 
 
 def test_procedural_weather_in_rounds(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ They show frames of the streams, so a page with panels is as free to pass on as 
 import base64
 import html
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from allweather.report.collect import Group, changes, source_of
 from allweather.report.harm import extremes
 from allweather.runs.execute import labels_folder
 from allweather.runs.plan import PlannedRun
-from allweather.runs.streams import open_stream
+from allweather.runs.streams import open_stream, runs_code
 from allweather.runs.summary import Record
 
+LOG = logging.getLogger(__name__)
 RIGHTED, SPOILT, SAME = (31, 95, 168), (200, 100, 30), (235, 235, 235)  # blue, orange, light grey
 COLUMNS = ("input", "source", "adapted", "truth", "change")
 WIDTH = 360  # pixels of a picture in the page
@@ -31,6 +33,9 @@ WIDTH = 360  # pixels of a picture in the page
 
 def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
     """Title → HTML of the frames that adaptation helped and hurt most, `count` each, where predictions were kept.
+
+    Of a stream that only code of the user's own could open there is a line instead: a report runs nothing that records
+    name.
 
     Raises:
         AllWeatherError: when no run kept its predictions, or a stream can no longer be opened.
@@ -43,7 +48,12 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
         before, after = _labels(folder, source.records[0]), _labels(folder, group.records[0])
         if before is None or after is None:
             continue
-        opened = _opened(_run(group.records[0]))
+        run = _run(group.records[0])
+        if runs_code(run.stream):
+            where = group.setting[0]
+            made[where] = made.get(where) or _unseen(run.stream.name)
+            continue
+        opened = _opened(run)
         ranked = changes(group, source)
         helped, hurt = extremes(ranked, count)
         for name, change in [*helped, *hurt]:
@@ -69,6 +79,13 @@ def _opened(run: PlannedRun) -> LabelledStream:
         raise InputError(
             f"{error} A record names {', '.join(paths)} as its plan does: start the report in the plan's folder."
         ) from error
+
+
+def _unseen(stream: str) -> str:
+    """A line in place of a stream's frames."""
+    said = f"{stream}: no frames are shown; its dataset is none of this package, and a report runs no code of records."
+    LOG.warning("%s", said)
+    return f"<p class='note'>{html.escape(said)}</p>"
 
 
 def _key(opened: LabelledStream) -> str:

@@ -189,10 +189,11 @@ class PlannedRun:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "PlannedRun":
-        """The run that a record names."""
-        model = {**content["model"], **{k: tuple(content["model"].get(k, ())) for k in ("mean", "std")}}
-        stream = {**content["stream"], "sequence": tuple(content["stream"]["sequence"])}
-        method = {**content["method"], "seeds": (), "orders": ()}
+        """The run that a record names; in which folder its plan was, no record says."""
+        model, stream, method = ({**content[part], "folder": ""} for part in ("model", "stream", "method"))
+        model |= {key: tuple(model.get(key, ())) for key in ("mean", "std")}
+        stream["sequence"] = tuple(stream["sequence"])
+        method |= {"seeds": (), "orders": ()}
         specs = ModelSpec(**model), StreamSpec(**stream), MethodSpec(**method)
         return cls(*specs, **{name: content[name] for name in ("protocol", "order", "seed", "batch", "scoring")},
                    device=content["device"], precision=content["precision"])  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from allweather.data.class_files import find_classes
-from allweather.data.datasets import find_split
+from allweather.data.datasets import DATASETS, find_split
 from allweather.data.labelled import LabelledStream, Size, join, labelled_folders, labelled_scenes, labelled_split
 from allweather.errors import SettingsError
 from allweather.runs.plan import PIECE, PlannedRun, StreamSpec, pixels
@@ -25,6 +25,12 @@ def open_stream(run: PlannedRun) -> LabelledStream:
     labelled = _opened(run.stream, pixels(run.model.size) or scale).checked(run.stream.name)
     labelled = labelled.reordered(_order(len(labelled.stream), run.order, run.seed))
     return labelled if scale is None else labelled.scored_at(scale)
+
+
+def runs_code(spec: StreamSpec) -> bool:
+    """Whether a stream is of a dataset that is none of this package's, whose code runs to open it."""
+    pieces = spec.sequence or (spec.name,)
+    return spec.root is not None and any(piece.partition(":")[0] not in DATASETS for piece in pieces)
 
 
 def _opened(spec: StreamSpec, size: Size | None) -> LabelledStream:
