@@ -1,7 +1,9 @@
 """The network handed back: the user's own class and keys, in ordinary layers, predicting as the session does."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,19 @@ import pytest
 import torch
 from exported import PICTURE, probabilities, read_about, session_of, through
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import CLASSES, frames, tiny
 from torch import Tensor, nn
 
 from allweather import CITYSCAPES, Segmenter, Session, apply_delta, methods
 from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
 from allweather.methods.normalization import Seen
+from allweather.models.digest import digest
 from allweather.models.segmenter import Window
 from allweather.session.averages import MEMORY
 from allweather.session.guard.policy import Objection
 
+Tensors = dict[str, Tensor]
 EXPORTED = ("source", "norm", "tent", "mall-domain", "cotta", "rotta")
 
 
@@ -304,9 +308,68 @@ def test_a_delta_of_another_base_is_refused_and_changes_nothing(network: Any, sa
     assert not any(module._forward_pre_hooks for module in other.modules())
 
 
-def test_what_is_no_delta_is_refused(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
+def with_share(layer: str, share: Any) -> Callable[[Tensors, dict[str, Any]], Any]:
+    return lambda tensors, about: about | {"shares": {"stem.1": 0.3, layer: share}}
 
+
+def with_values(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors, dict[str, Any]], Any]:
+    """A delta whose first tensor is another."""
+
+    def changed(tensors: Tensors, about: dict[str, Any]) -> Any:
+        name = min(tensors)
+        tensors[name] = change(tensors[name])
+        return about
+
+    return changed
+
+
+DAMAGED: dict[str, Callable[[Tensors, dict[str, Any]], Any]] = {
+    "NaN": with_values(lambda tensor: torch.full_like(tensor, float("nan"))),
+    "infinite": with_values(lambda tensor: tensor.double() / 0),
+    "eight bits": with_values(lambda tensor: tensor.to(torch.float8_e4m3fn)),
+    "complex": with_values(lambda tensor: tensor.to(torch.complex64)),
+    "whole numbers": with_values(lambda tensor: tensor.to(torch.int64)),
+    "share 5": with_share("stem.1", 5.0),
+    "share NaN": with_share("stem.1", float("nan")),
+    "share below 0": with_share("stem.1", -1),
+    "share true": with_share("stem.1", True),
+    "share of text": with_share("stem.1", "x"),
+    "share in a list": with_share("stem.1", [0.5]),
+    "share of the network": with_share("", 0.5),
+    "share of no layer": with_share("nowhere", 0.5),
+    "share of a convolution": with_share("stem.0", 0.5),
+    "shares in a list": lambda tensors, about: about | {"shares": ["stem.1"]},
+    "no network": lambda tensors, about: {"base": about["base"]},
+    "no base": lambda tensors, about: {"network": about["network"]},
+    "a number for the base": lambda tensors, about: about | {"base": 5},
+    "nothing": lambda tensors, about: None,
+    "no JSON": lambda tensors, about: "{",
+    "a list": lambda tensors, about: [],
+    "deep": lambda tensors, about: "[" * 100_000,
+    "deep settings": lambda tensors, about: about | {"settings": json.loads("[" * 30 + "]" * 30)},
+    "digits": lambda tensors, about: '{"base": ' + "9" * 5000 + "}",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_delta_is_checked_whole_before_the_network_changes(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.delta.safetensors"
+    session_of(tiny("batchnorm")).export(path, statistics="image")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    about = DAMAGED[damage](tensors, json.loads(metadata.pop("allweather")))
+    told = {} if about is None else {"allweather": about if isinstance(about, str) else json.dumps(about)}
+    save_file(tensors, path, metadata | told | {"allweather.digest": digest(tensors)})
+    network = tiny("batchnorm").network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"a\.delta\.safetensors"):
+        apply_delta(network, path)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_what_is_no_delta_is_refused(tmp_path: Path) -> None:
     session = session_of(tiny("batchnorm"))
     path = tmp_path / "a.delta.safetensors"
     session.export(path)

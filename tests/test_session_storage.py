@@ -91,7 +91,7 @@ def test_a_damaged_file_is_refused_and_changes_nothing(damage: str, tmp_path: Pa
     session(frames(1)[0])
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"network": 3}', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"network": 3}', "null", "[" * 100_000, "9" * 5000])
 def test_unreadable_settings_are_refused(text: str, tmp_path: Path) -> None:
     tensors, metadata = read(saved(tmp_path / "a.safetensors"))
     save_file(tensors, tmp_path / "b.safetensors", metadata | {"allweather.session": text})

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from allweather.errors import SettingsError
+from allweather.errors import InputError, SettingsError
 
 MOST_THREADS = 1024  # of one operation, far beyond any use; torch itself fails from 2^31 on
 
+_DEEPEST = 20  # lists and objects within each other
 _NO = object()  # no value of the type
 _WORDS = {NoneType: "none", int: "integer", float: "number", bool: "true|false", str: "text", Path: "path"}
 _LISTS = (tuple, list)
@@ -110,6 +111,21 @@ def check_flag(where: str, value: Any) -> None:
     """
     if not isinstance(value, bool):
         raise SettingsError(f"{where}: expected True or False, got {value!r:.60}.")
+
+
+def check_depth(content: Any) -> None:
+    """Refuses lists and objects of a file within each other more than 20 deep, which code that descends cannot follow.
+
+    Raises:
+        InputError: for such content.
+    """
+    level = [content]
+    for _ in range(_DEEPEST):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        level = [value for item in containers for value in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return
+    raise InputError(f"lists and objects lie within each other more than {_DEEPEST} deep.")
 
 
 def in_range(number: float, low: float, high: float, above: float, below: float = inf) -> bool:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from allweather.errors import CheckpointError, NetworkError
 from allweather.export.deployment import Deployment, base_digest, tensors_of
 from allweather.export.files import finished
-from allweather.export.image_statistics import ImageStatistics, check_unmixed
+from allweather.export.image_statistics import ImageStatistics, can_mix, check_unmixed
 from allweather.models.digest import digest
 from allweather.models.inputs import unwrapped
+from allweather.models.passed_on import check_finite, read_object
 from allweather.models.segmenter import Segmenter, own_network
 
 ABOUT, CONTENT, DELTA = "allweather", "allweather.digest", "allweather.delta"
@@ -71,13 +72,13 @@ def apply_delta(network: nn.Module, file: Path | str) -> nn.Module:
     own = own_network(own) if isinstance(own, Segmenter) else own
     _check_base(own, moved, about, Path(file))
     check_unmixed(own, str(file), "Load the network that was adapted afresh.")
-    layers = {name: own.get_submodule(name) for name in about.get("shares", {})}
+    mixed = _mixed(own, about.get("shares", {}), Path(file))
     state = own.state_dict()
     with torch.no_grad():
         for name, value in moved.items():
             state[name].copy_(value)
-    for name, layer in layers.items():
-        ImageStatistics(float(about["shares"][name])).attach(layer)
+    for layer, share in mixed:
+        ImageStatistics(share).attach(layer)
     return network
 
 
@@ -100,15 +101,20 @@ def read_delta(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     if metadata.get(CONTENT) != digest(moved):
         raise CheckpointError(f"{path} is damaged: its tensors are not those that were written. Fetch it again.")
-    return moved, json.loads(metadata[ABOUT])
+    check_finite(path, moved)
+    about = read_object(path, metadata, ABOUT)
+    if not all(isinstance(about.get(key), str) for key in ("network", "base")):
+        raise CheckpointError(f"{path} is damaged: expected the network and its base's sha256 as texts.")
+    return moved, about
 
 
 def _check_base(network: nn.Module, moved: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:
     state = tensors_of(network)
-    if foreign := [name for name in moved if name not in state or state[name].shape != moved[name].shape]:
+    if foreign := [name for name in moved if name not in state or _kind(state[name]) != _kind(moved[name])]:
+        came = moved[foreign[0]]
         raise CheckpointError(
-            f"{path} belongs to {about['network']}: {type(network).__name__} has no {foreign[0]} of shape "
-            f"{tuple(moved[foreign[0]].shape)}. Apply it to the network it was made from."
+            f"{path} belongs to {about['network']}: {type(network).__name__} has no {foreign[0]} for {came.dtype} of "
+            f"shape {tuple(came.shape)}. Apply it to the network it was made from."
         )
     found = base_digest(state)
     if found != about["base"]:
@@ -116,3 +122,23 @@ def _check_base(network: nn.Module, moved: dict[str, Tensor], about: dict[str, A
             f"{path} was made from {about['network']} with weights of sha256 {about['base'][:16]}…, this network's are "
             f"{found[:16]}…. Load the weights that were adapted; a network that has had a delta is another one."
         )
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, bool, bool]:
+    """What two tensors share of which one's values can stand in the other, whatever their precision."""
+    return tensor.shape, tensor.is_floating_point(), tensor.is_complex()
+
+
+def _mixed(network: nn.Module, shares: Any, path: Path) -> list[tuple[nn.Module, float]]:
+    """The BatchNorm layers that are to mix in each image's statistics, each with the image's share."""
+    layers = dict(network.named_modules())
+    if not isinstance(shares, dict):
+        raise CheckpointError(f"{path} is damaged: expected shares by layer, got {shares!r:.60}.")
+    for name, share in shares.items():
+        if name not in layers or not can_mix(layers[name]):
+            raise CheckpointError(
+                f"{path} is damaged: its share is of '{name}', no BatchNorm layer of {type(network).__name__}."
+            )
+        if type(share) not in (int, float) or not 0 <= share <= 1:
+            raise CheckpointError(f"{path} is damaged: expected a share of 0 to 1 of {name}, got {share!r:.60}.")
+    return [(layers[name], float(share)) for name, share in shares.items()]

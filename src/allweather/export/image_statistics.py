@@ -4,9 +4,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import NetworkError
 from allweather.methods.normalization import TestTimeStatistics
+from allweather.models.norm_layers import has_own_statistics
 
 
 class ImageStatistics:
@@ -46,6 +48,11 @@ class ImageStatistics:
     def attach(self, layer: nn.Module) -> None:
         """Sets the hook on the layer."""
         layer.register_forward_pre_hook(self, with_kwargs=True)
+
+
+def can_mix(layer: nn.Module) -> bool:
+    """Whether the layer normalises by running statistics, as those do that a session mixes the image's into."""
+    return has_own_statistics(layer) or (isinstance(layer, _BatchNorm) and layer.running_mean is not None)
 
 
 def shares_of(network: nn.Module) -> dict[str, float]:

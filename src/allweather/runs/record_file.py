@@ -11,8 +11,9 @@ from allweather.classes import CLASS_SETS
 from allweather.data.json_lines import read_json_lines
 from allweather.errors import AllWeatherError, InputError
 from allweather.runs.decisions import decisions_of
-from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Count, Each, Maybe, check, check_depth
+from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Count, Each, Maybe, check
 from allweather.runs.summary import is_summary
+from allweather.values import check_depth
 
 HEADER, LINES = "record.json", "record.jsonl"  # of `adapt`, beside the folders of its results; a line for each image
 

@@ -11,7 +11,6 @@ NUMBER = (int, float)
 OR_NONE = (type(None),)
 SCALAR = (str, int, float, bool, *OR_NONE)
 LARGEST = 2.0**63  # whole numbers beyond it fit no array
-DEEPEST = 20
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object",
           list: "a list", type(None): "null"}  # fmt: skip
 
@@ -58,21 +57,6 @@ def check(content: Any, shape: Any, where: str = "") -> None:
         _check_names(_typed(content, (dict,), where), shape, where)
     else:
         _typed(content, shape if isinstance(shape, tuple) else (shape,), where)
-
-
-def check_depth(content: Any) -> None:
-    """Refuses lists and objects within each other more than `DEEPEST` deep, which code that descends cannot follow.
-
-    Raises:
-        InputError: for such content.
-    """
-    level = [content]
-    for _ in range(DEEPEST):
-        containers = [item for item in level if isinstance(item, dict | list)]
-        level = [value for item in containers for value in (item.values() if isinstance(item, dict) else item)]
-        if not level:
-            return
-    raise InputError(f"lists and objects lie within each other more than {DEEPEST} deep.")
 
 
 def _check_names(content: dict[str, Any], shape: Mapping[str, Any], where: str) -> None:

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from allweather.errors import CheckpointError
-from allweather.finite import all_finite
 from allweather.models.digest import digest
+from allweather.models.passed_on import check_finite, read_object
 from allweather.writing import whole
 
 _TELLING = ("name", "network", "weights")  # other settings differ because these do
@@ -78,9 +78,7 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
         if came is None or came.shape != tensor.shape or came.dtype != tensor.dtype:
             said = "nothing" if came is None else f"{came.dtype} of shape {tuple(came.shape)}"
             raise CheckpointError(f"{path}: expected {name}, {tensor.dtype} of {tuple(tensor.shape)}; found {said}.")
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not all_finite(tensor):
-            raise CheckpointError(f"{path}: {name} holds numbers that are not finite.")
+    check_finite(path, tensors)
     return tensors
 
 
@@ -134,10 +132,7 @@ def _identity(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
     """What the session that wrote the file was: setting by setting."""
     if _IDENTITY not in metadata:
         raise CheckpointError(f"{path} is a safetensors file, but not one that Session.save wrote.")
-    try:
-        identity = json.loads(metadata[_IDENTITY])
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: its settings are not readable ({error}).") from error
-    if not isinstance(identity, dict) or not all(isinstance(value, str) for value in identity.values()):
+    identity = read_object(path, metadata, _IDENTITY)
+    if not all(isinstance(value, str) for value in identity.values()):
         raise CheckpointError(f"{path} is damaged: expected its settings as names and texts.")
     return identity
