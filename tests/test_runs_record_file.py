@@ -13,7 +13,7 @@ from records import record
 from allweather.errors import AllWeatherError, InputError
 from allweather.report import write_report
 from allweather.report.compare import compare
-from allweather.runs.record_file import read_adapted, read_record
+from allweather.runs.record_file import read_adapted, read_record, written_classes
 from benchmarks.committed import plan_files
 
 WRONG = (None, "x", 10**30, [], {})
@@ -120,6 +120,16 @@ def test_what_is_no_json_object_is_one_line(tmp_path: Path, text: str, read: Any
     with pytest.raises(InputError) as caught:
         read(path)
     assert "is not a re" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [5, "road", {"road": 0}, ["road", 1], None])
+def test_classes_that_are_no_texts_are_refused_and_labels_are_not_scored(tmp_path: Path, names: Any) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "record.json").write_text(json.dumps({"model": {"classes": "yard", "class_names": names}}))
+    with pytest.raises(InputError, match=r"record\.json does not say what .*labels holds: model\.class_names"):
+        written_classes(tmp_path / "labels")
+    for verb in (("score", tmp_path / "labels", tmp_path), ("submit", "acdc", tmp_path, "--out", tmp_path / "a.zip")):
+        assert allweather(*verb).returncode == 2
 
 
 def test_the_verbs_end_with_two(tmp_path: Path) -> None:

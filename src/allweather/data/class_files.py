@@ -1,11 +1,11 @@
 """Class sets by name, or one's own out of a TOML file: names in index order, and colors if wanted."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from allweather.classes import CLASS_SETS, ClassSet
-from allweather.errors import InputError, SettingsError, check_known, unknown
+from allweather.data.toml_file import read_toml
+from allweather.errors import SettingsError, check_known, unknown
 
 SUFFIX = ".toml"
 _LARGEST = 255  # ignored value of a label file, which holds a byte a pixel
@@ -30,10 +30,7 @@ def find_classes(name: str, folder: Path | str = "") -> ClassSet:
     if not is_file(name):
         raise SettingsError(f"{unknown('class set', name, CLASS_SETS)} Classes of your own stand in a file: yard.toml.")
     path = Path(folder) / name
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"cannot read the class set {path}: {error}.") from error
+    content = read_toml(path, "class set")
     try:
         return _made(content, path.stem)
     except SettingsError as error:

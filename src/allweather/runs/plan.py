@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from itertools import product
@@ -12,7 +11,8 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from allweather import methods
 from allweather.data.class_files import find_classes
-from allweather.errors import InputError, SettingsError, check_known
+from allweather.data.toml_file import read_toml
+from allweather.errors import SettingsError, check_known
 from allweather.plugins import digest, names_code, relative_to
 from allweather.runs.evaluate import Protocol
 from allweather.runs.plan_checks import SCENES, check_device, check_network, check_pieces, check_seeds, check_values
@@ -244,10 +244,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         AllWeatherError: when it cannot be read, or a key, value or name in it is wrong.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"cannot read the plan {path}: {error}.") from error
+    content = read_toml(path, "plan")
     for key in content:
         check_known("section of a plan", key, SECTIONS)
     models, streams = _entries(content, "models", ModelSpec), _entries(content, "streams", StreamSpec)

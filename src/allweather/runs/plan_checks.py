@@ -1,7 +1,6 @@
 """What a plan's values must be beside their types, so that a mistake is said when the plan is read, not by its runs."""
 
 from collections.abc import Iterable
-from math import isfinite
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ def check_values(where: str, value: Any) -> None:
         raise SettingsError(
             f"{where}: expected text without a NUL character, which no name or path has, got {value!r}."
         )
-    elif isinstance(value, int | float) and not (isfinite(value) and abs(value) < LARGEST):
+    elif isinstance(value, int | float) and not abs(value) < LARGEST:
         raise SettingsError(f"{where}: expected a finite number below 2^63, got {value}.")
     elif not isinstance(value, str | int | float):
         raise SettingsError(f"{where}: expected text, a number, true or false, or a list of those, got {value}.")

@@ -187,12 +187,16 @@ def written_classes(labels: Path) -> tuple[str, list[str]] | None:
     None where there is no record, or it names no set that is known or spelt.
 
     Raises:
-        InputError: for a record that cannot be read.
+        InputError: for a record that cannot be read, or spells the classes as anything but a list of texts.
     """
     header = labels.absolute().parent / HEADER
     model = read_json(header).get("model") if header.is_file() else None
     if not isinstance(model, dict) or not isinstance(model.get("classes"), str):
         return None
+    try:
+        check(model, {"class_names": Maybe([str])}, "model")
+    except InputError as error:
+        raise InputError(f"{header} does not say what {labels} holds: {error}") from error
     known = CLASS_SETS.get(model["classes"])
     names = model.get("class_names", [] if known is None else list(known.names))
     return (model["classes"], names) if names else None
