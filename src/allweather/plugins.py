@@ -141,7 +141,7 @@ def own_fault(error: BaseException) -> str | None:
 
 def where(error: BaseException) -> str:
     """File, line and reason of an error; the innermost place that is no library's, where there is one."""
-    reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".rstrip(".")
+    reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}".rstrip(".")
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]

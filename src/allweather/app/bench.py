@@ -119,8 +119,8 @@ def _spread(
 def _tell_absent(runs: list[PlannedRun]) -> None:
     """Names all files and folders that runs without a record would not find, before the first of them."""
     if absent := absent_paths(runs):
-        told = "\n".join(f"  {each}" for each in absent)
-        warn(f"not there, so that runs that need them will fail (a plan's paths are sought from its folder):\n{told}")
+        found = "not there, so that runs that need them will fail (a plan's paths are sought from its folder):"
+        warn(found, *(f"  {each}" for each in absent))
 
 
 def _ready(grid: Plan, path: Path) -> Plan:
@@ -133,13 +133,14 @@ def _ready(grid: Plan, path: Path) -> Plan:
     if len(ready.runs) == len(grid.runs):
         return grid
     unset = unset_variables(grid.runs)
-    told = "\n".join(f"  {variable}" for variable in unset)
     example = " ".join(f"{variable.name}=FOLDER" for variable in unset)
-    message = (
+    warn(
         f"{len(grid.runs) - len(ready.runs)} of {len(grid.runs)} runs need folders whose variables are not set. What "
-        f"each has to hold:\n{told}\nSet them: {example} allweather bench {path} …"
+        "each has to hold:",
+        *(f"  {variable}" for variable in unset),
     )
+    mend = f"Set them: {example} allweather bench {path} …"
     if not ready.runs:
-        raise SettingsError(message)
-    warn(message)
+        raise SettingsError(f"no run of the plan has its folders. {mend}")
+    narration.print(plain(mend))
     return ready

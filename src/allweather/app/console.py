@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 import sys
+import traceback
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, cast
@@ -15,6 +17,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -29,19 +32,27 @@ data = Console(soft_wrap=True, highlight=False, emoji=False)
 
 DONE, SOME_FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 SHOWN = 5  # names in a message
+HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # what a terminal obeys, line breaks too, or cannot be sent
+
+
+class Words(TextColumn):
+    """A column of a bar whose text is shown as it is."""
+
+    def render(self, task: Task) -> Text:
+        return Text(spelt(self.text_format.format(task=task)))
 
 
 def progress() -> Progress:
     """A bar with count, rate and time left, on stderr; it leaves no trace when it is done."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        Words("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        Words("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("left"),
+        Words("left"),
         console=narration,
         transient=True,
     )
@@ -67,8 +78,8 @@ def tell_failures(names: Collection[str]) -> None:
 def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:
     """JSON on stdout, for programs."""
     plainly = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
-    spelt = json.dumps(content, indent=1, ensure_ascii=plainly)
-    typer.echo(spelt.encode(errors="backslashreplace").decode())  # names that are no UTF-8 are escaped
+    text = json.dumps(content, indent=1, ensure_ascii=plainly)
+    typer.echo(re.sub(f"(?!\n){HIDDEN.pattern}", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], numbers_from: int = 1) -> Table:
@@ -87,9 +98,11 @@ def complain(message: str) -> None:
     narration.print(f"[bold red]error:[/] {plain(message)}")
 
 
-def warn(message: str) -> None:
-    """A line of narration that wants attention."""
+def warn(message: str, *below: str) -> None:
+    """A line of narration that wants attention, and lines that belong to it."""
     narration.print(f"[yellow]warning:[/] {plain(message)}")
+    for line in below:
+        narration.print(plain(line))
 
 
 def narrate_warnings() -> None:
@@ -115,15 +128,27 @@ def hear(level: int) -> None:
 
 
 class _Narrator(logging.Handler):
-    """Log records as narration; those from warnings on as warnings."""
+    """Log records as narration, with their tracebacks; those from warnings on as warnings."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
-            warn(record.getMessage())
+            raised = record.exc_info and "".join(traceback.format_exception(record.exc_info[1]))
+            warn(record.getMessage(), *(f"  {line}" for line in (raised or "").splitlines()))
         else:
             narration.print(plain(record.getMessage()))
 
 
 def plain(text: object) -> str:
-    """The text with nothing in it read as markup (a path may hold brackets) and bytes that are no UTF-8 as \\xff."""
-    return escape(str(text).encode(errors="surrogateescape").decode(errors="backslashreplace"))
+    """The text on one line, with nothing in it read as markup: a path may hold brackets, or a terminal's commands."""
+    return escape(spelt(text))
+
+
+def spelt(text: object) -> str:
+    """The text with control characters, line breaks too, as \\x1b, and bytes that are no UTF-8 as \\xff."""
+    return HIDDEN.sub(_spelling, str(text))
+
+
+def _spelling(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    a_byte = code < 0x100 or 0xDC80 <= code < 0xDD00  # as Python reads names of files
+    return f"\\x{code & 0xFF:02x}" if a_byte else f"\\u{code:04x}"

@@ -45,7 +45,7 @@ def check(
         if whole not in found["missing"]:
             warn(f"{split} is missing; looked for {', '.join(sought)}")
     if found["missing"]:
-        narration.print(f"{plain(found['title'])} is offered at {found['publisher']} ({found['terms']})")
+        narration.print(plain(f"{found['title']} is offered at {found['publisher']} ({found['terms']})"))
     for split, absent in found["absent"].items():
         warn(f"{split}: {absent['images']} images that its list names are not there, e.g. {absent['first']}")
     for split, fallen in found["unlisted"].items():

@@ -1,7 +1,6 @@
 """Why a run could not be made, in a line: a mistake, code of the user's own, memory, or a fault of this package."""
 
 import logging
-import traceback
 
 import torch
 
@@ -34,7 +33,7 @@ def why(name: str, error: BaseException) -> str:
         return own
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror or error}."
-    LOG.error("%s: %s", name, "".join(traceback.format_exception(error)).rstrip())
+    LOG.error("%s", name, exc_info=error)
     return f"a fault of allweather's own, whose traceback is logged: please report it. {where(error)}."
 
 
