@@ -140,7 +140,10 @@ def closed_port() -> int:
         ("rtsp://me:secret@127.0.0.1:PORT/a", "rtsp://127.0.0.1:PORT/a: cannot be opened (Connection refused)"),
         ("http://127.0.0.1:PORT/street", "cannot be opened (Connection refused)"),
         ("http://no.such.host.invalid/street", "cannot be reached (no such host, or it does not answer)"),
-        ("gopher://127.0.0.1/street", "expected an address that begins with rtsp, rtsps, http"),
+        ("gopher://me:secret@127.0.0.1/street", "expected an address that begins with rtsp, rtsps, http"),
+        ("http://127.0.0.1:PORT/mjpg?pwd=secret#secret", "http://127.0.0.1:PORT/mjpg: cannot be opened"),
+        ("rtsp://me:secret@[::1/street", "rtsp://…: not an address. Expected rtsp://HOST/PATH"),
+        ("rtsp://me:secret@ho\u2100st/street", "rtsp://…: not an address. Expected rtsp://HOST/PATH"),
     ],
 )  # fmt: skip
 def test_an_address_that_cannot_be_reached_is_refused(address: str, said: str) -> None:

@@ -94,6 +94,14 @@ class NetworkSource(Source):
 
 
 def public(address: str) -> str:
-    """The address without user name and password."""
-    parts = urlsplit(address)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """The address without user name and password, and without its query, in which cameras take them too.
+
+    Raises:
+        InputError: for what is no address.
+    """
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # its message may hold the password
+        scheme = address.partition("://")[0]
+        raise InputError(f"{scheme}://…: not an address. Expected {scheme}://HOST/PATH, an IPv6 host in [ ].") from None
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

@@ -131,14 +131,16 @@ def open_source(name: str, size: Size = None, rate: float | None = None, stall: 
     for setting, value in (("rate", rate), ("stall", stall)):
         check_positive(setting, value)
     from allweather.live.camera import CameraSource
-    from allweather.live.network import SCHEMES, NetworkSource
+    from allweather.live.network import SCHEMES, NetworkSource, public
 
     scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):(//)?", name)
     if scheme and scheme[1] == "camera":
         return CameraSource(name.removeprefix("camera:"), size)
     if scheme and scheme[2]:
         if scheme[1].lower() not in SCHEMES:
-            raise InputError(f"{name}: expected an address that begins with {', '.join(SCHEMES)}, got {scheme[1]}.")
+            raise InputError(
+                f"{public(name)}: expected an address that begins with {', '.join(SCHEMES)}, got {scheme[1]}."
+            )
         return NetworkSource(name, size, stall)
     path = Path(name)
     if not name:
