@@ -285,6 +285,19 @@ def test_tables_say_the_same_in_every_form(runs: Path, tmp_path: Path) -> None:
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}")
 
 
+def test_names_are_no_mathematics_to_matplotlib_and_no_commands_to_tex(tmp_path: Path) -> None:
+    import matplotlib
+
+    before, page = dict(matplotlib.rcParams), tmp_path / "r.html"
+    fields = {"source_images": r"${DATA}\gta/${SPLIT}"}
+    free = [record("mall-sample", 0.5 + k / 50, fields={"iterations": k, **FREE, **fields}) for k in (1, 2)]
+    write_report(save(tmp_path / "runs", record("source", 0.5), record("eata", 0.6, fields=fields), *free), page)
+    assert page.read_text().count("<svg") == 3
+    assert {name for name, value in matplotlib.rcParams.items() if value != before[name]} <= {"backend"}
+    latex = Table("t", ("^^5cinput ~ {}",), [["x"]]).latex()
+    assert r"\textasciicircum{}\textasciicircum{}5cinput \textasciitilde{} \{\}" in latex
+
+
 def test_a_missing_value_is_a_dash_and_an_empty_cell() -> None:
     table = Table("t", ("a", "b"), [["x|y", None], ["z", -1.5]])
     assert "| x\\|y | – |" in table.markdown() and "t,x|y,\n" in table.csv()

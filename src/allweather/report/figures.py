@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,19 @@ from allweather.runs.summary import reliability_of
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#c8641e", "#777777"  # told apart in grey print too, by their line styles
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLE = {
+    "svg.hashsalt": "allweather",  # the same records make the same page
+    "font.size": 10,
+    "text.parse_math": False,  # names may hold two $, as paths with variables do
+}
 WIDTH = 4.9  # inches: about a phone's, so that letters keep their size
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    """Our style, within the block; what the caller draws elsewhere keeps the caller's."""
+    with _pyplot().rc_context(STYLE):
+        yield
 
 
 def gains(groups: Sequence[Group]) -> dict[str, str]:
@@ -71,6 +84,7 @@ def reliability(groups: Sequence[Group]) -> dict[str, str]:
     return made
 
 
+@_styled()
 def _gains(shown: Sequence[tuple[str, Any]]) -> str:
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(WIDTH, 0.7 + 0.27 * len(shown)))
@@ -87,6 +101,7 @@ def _gains(shown: Sequence[tuple[str, Any]]) -> str:
     return _svg(figure)
 
 
+@_styled()
 def _curve(points: Sequence[Group], ruled: Sequence[Group]) -> str:
     pyplot = _pyplot()
     figure, left = pyplot.subplots(figsize=(WIDTH, 3.3))
@@ -111,6 +126,7 @@ def _curve(points: Sequence[Group], ruled: Sequence[Group]) -> str:
     return _svg(figure)
 
 
+@_styled()
 def _diagram(inside: Sequence[Group]) -> str:
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(WIDTH, 4.4))
@@ -146,8 +162,6 @@ def _pyplot() -> Any:
     except ImportError as error:
         raise MissingLibraryError("the page's figures need matplotlib: pip install 'allweather[report]'.") from error
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "allweather"  # the same records make the same page
-    matplotlib.rcParams["font.size"] = 10
     from matplotlib import pyplot
 
     return pyplot

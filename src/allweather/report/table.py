@@ -106,6 +106,8 @@ def _bars(cells: Sequence[str]) -> str:
 def _tex(text: str) -> str:
     escaped = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", r"\textbackslash "))
     for sign, command in (
+        ("^", r"\textasciicircum{}"),
+        ("~", r"\textasciitilde{}"),
         ("–", "--"),
         ("±", r"$\pm$"),
         ("×", r"$\times$"),
