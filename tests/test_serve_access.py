@@ -19,7 +19,7 @@ from tiny import tiny
 import allweather
 from allweather.errors import MissingLibraryError, SettingsError
 from allweather.serve import Limits, application
-from allweather.serve.access import choose_token, inside, is_loopback, path_of
+from allweather.serve.access import choose_token, inside, is_loopback, path_of, told
 from allweather.serve.room import Room
 from allweather.serve.uploads_folder import uploads_folder
 
@@ -78,8 +78,8 @@ def test_the_token_opens_everything_and_nothing_opens_without_it() -> None:
 
 def test_other_names_and_pages_of_other_sites_are_turned_away() -> None:
     with client() as served:
-        assert served.get("/v1/health", headers={"host": "evil.example"}).status_code == 421
-        assert served.get("/v1/health", headers={"host": "["}).status_code == 421
+        for host in ("evil.example", "testserver", "["):
+            assert served.get("/v1/health", headers={"host": host}).status_code == 421
         assert served.post("/v1/predict", headers={"origin": "http://["}).status_code == 403
         strange = {"origin": "https://evil.example"}
         assert served.post("/v1/predict", headers=strange).status_code == 403
@@ -101,6 +101,15 @@ def test_uploads_of_the_page_fill_the_disk_as_far_as_allowed_and_no_further() ->
         assert upload(served, 6_000_000) == 413, "one is too large"
         assert [upload(served, 3_500_000) for _ in range(2)] == [200, 413], "and two do not fit"
         assert served.post("/gradio_api/queue/join", content=bytes(2_000_000)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/gradio_api/queue/join/upload", "/gradio_api/run/predict/upload", "/gradio_api/upload/", "/upload", "/x/upload"],
+)
+def test_only_the_form_with_files_may_be_large(path: str) -> None:
+    with client() as served:
+        assert served.post(path, content=bytes((1 << 20) + 1)).status_code == 413
 
 
 def test_the_pages_own_routes_name_no_file_of_the_server(tmp_path: Path) -> None:
@@ -255,6 +264,50 @@ def test_checkpoints_are_named_within_the_folder_and_read_as_data(folder: Path) 
         networks.open("evil.py:build", "mine.pth")
     with pytest.raises(SettingsError, match="does not let visitors name files"):
         Networks(given(MODEL, None)).open("demo:streetnet", "mine.pth")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("no image in ROOT.", "no image in .."),
+        ("ROOT: a folder", ".: a folder"),
+        ("'ROOT/night/a.png' is damaged", "'night/a.png' is damaged"),
+        ("ROOT-elsewhere and ROOT.bak", "ROOT-elsewhere and ROOT.bak"),
+    ],
+)
+def test_a_failure_names_files_as_visitors_do(text: str, read: str, folder: Path) -> None:
+    error = SettingsError(text.replace("ROOT", str(folder)))
+    assert told(error, folder) == read.replace("ROOT", str(folder))
+    assert told(error, None) == told(error, Path("/")) == str(error)
+
+
+def test_nobody_learns_where_the_folder_lies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradio import Error, Request
+
+    from allweather.serve.page import Page
+    from allweather.serve.pool import Pool
+
+    (folder / "empty").mkdir()
+    (folder / "bad.pth").write_bytes(b"x")
+    monkeypatch.chdir(folder.parent)
+    app = application(MODEL, allow_dir=Path(folder.name))
+    serving, request = app.state.serving, Request(session_hash="visitor")
+    page = Page(serving.networks, serving.visitors, Pool(1, 1), serving.limits, serving.metrics, "norm")
+    network = (serving.networks.default, "demo:streetnet", "bad.pth")
+
+    async def started() -> list[Any]:
+        return [view async for view in page._start(request, "norm", "recommended", 1, *network)][-1]
+
+    picture = {"image": ("a.png", (folder / "frames" / "a.png").read_bytes())}
+    with TestClient(app, base_url="http://localhost") as served:
+        refused = served.post("/v1/predict", files=picture, data={"method": "eata", "set": "source_images=empty"})
+    notices = [page._open(request, "empty", *network[:1])[0], page._open(request, "frames", *network)[0]]
+    notices += [asyncio.run(started())[0]]
+    with pytest.raises(Error) as shown:
+        page._preset("norm", "recommended", *network)
+    texts = [refused.json()["error"], *notices, shown.value.message]
+    assert [("empty" in text, "bad.pth" in text) for text in texts] == [(True, False)] * 2 + [(False, True)] * 3
+    assert not [text for text in texts if str(folder.parent) in text]
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

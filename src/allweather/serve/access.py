@@ -86,6 +86,19 @@ def inside(folder: Path, relative: str) -> Path:
     return path
 
 
+def told(error: Exception, allowed: Path | None) -> str:
+    """What a visitor reads of a failure: paths are relative to the allowed folder, as visitors name them.
+
+    Args:
+        allowed: the folder; None where there is none.
+    """
+    root = "" if allowed is None else str(allowed.resolve())
+    if len(root) < 2:  # no folder, or all of them
+        return str(error)
+    named = rf"{re.escape(root)}(?:[\\/]|(?![\w-]|\.\w))"  # no folder whose name merely begins like it
+    return re.sub(named, lambda found: "." if found[0] == root else "", str(error))
+
+
 def path_of(scope: Scope) -> str:
     """The path as the routes compare it: without the root path of a larger application or a proxy before it."""
     path, root = str(scope.get("path", "")), str(scope.get("root_path", ""))

@@ -25,7 +25,7 @@ from allweather.serve.streams import Streams
 from allweather.serve.uploads_folder import uploads_folder
 from allweather.serve.visitor import Visitors
 
-LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "testserver"})
+LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 ABOUT = "Adapts segmentation networks to the weather in front of the camera, without labels."
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
+from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from allweather.errors import AllWeatherError, InputError, SettingsError, unknown
 from allweather.pictures.enlarge import labels_at
+from allweather.serve.access import told
 from allweather.serve.answers import as_json, facts, label_png
 from allweather.serve.limits import Limits
 from allweather.serve.metrics import Metrics
@@ -153,6 +155,7 @@ async def refuse(request: Request, error: Exception) -> Response:
 
 
 async def _answered(request: Request, streams: Streams, limits: Limits, metrics: Metrics, method: str) -> Response:
+    allowed = streams.networks.allowed
     try:
         with streams.pool.admission():
             async with _form(request, limits) as form:
@@ -161,7 +164,7 @@ async def _answered(request: Request, streams: Streams, limits: Limits, metrics:
     except UploadError as error:
         metrics.refused.labels(error.reason).inc()
         LOG.warning("refused an upload: %s", error)
-        return failure(UPLOADS[error.reason], error)
+        return failure(UPLOADS[error.reason], error, allowed)
     except BusyError as error:
         with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: the body has been read already
             async with asyncio.timeout(limits.body_seconds):
@@ -169,7 +172,8 @@ async def _answered(request: Request, streams: Streams, limits: Limits, metrics:
                     pass
         return failure(429, error)
     except AllWeatherError as error:
-        return failure(next((status for kind, status in ERRORS.items() if isinstance(error, kind)), 422), error)
+        status = next((status for kind, status in ERRORS.items() if isinstance(error, kind)), 422)
+        return failure(status, error, allowed)
     except TimeoutError:
         return failure(408, f"the request took more than {limits.body_seconds:g} seconds to arrive")
     except ClientDisconnect:
@@ -255,8 +259,9 @@ def _settings(pairs: list[str]) -> Mapping[str, str]:
     return found
 
 
-def failure(status: int, error: AllWeatherError | str) -> JSONResponse:
-    """An error as JSON."""
+def failure(status: int, error: AllWeatherError | str, allowed: Path | None = None) -> JSONResponse:
+    """An error as JSON, as `told` words it."""
     reason = {"reason": error.reason} if isinstance(error, UploadError) else {}
     headers = {"retry-after": "1"} if status in (429, 503) else None
-    return JSONResponse({"error": str(error), **reason}, status, headers)
+    text = error if isinstance(error, str) else told(error, allowed)
+    return JSONResponse({"error": text, **reason}, status, headers)

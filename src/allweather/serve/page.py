@@ -16,6 +16,7 @@ from allweather.data.weather import CONDITIONS
 from allweather.errors import AllWeatherError
 from allweather.methods import METHODS
 from allweather.serve import fields
+from allweather.serve.access import told
 from allweather.serve.choosing import choose_method
 from allweather.serve.compare import compare
 from allweather.serve.curves import curves
@@ -198,7 +199,7 @@ class Page:
             visitor.hold(pictures)
         except AllWeatherError as error:
             self.metrics.refused.labels(getattr(error, "reason", "other")).inc()
-            return [*self._view(visitor, str(error)), gr.skip(), None]
+            return [*self._view(visitor, self._told(error)), gr.skip(), None]
         passes = min(USUAL_PASSES if len(pictures) == 1 else 1, self.limits.passes)
         return [*self._view(visitor, " ".join(left_out)), gr.update(value=passes), None]
 
@@ -210,7 +211,10 @@ class Page:
         return self._texts(name, preset if preset in fields.presets(name) else "recommended", network)
 
     def _texts(self, name: str, preset: str, network: tuple[str, ...]) -> list[Any]:
-        shown = fields.rows(name, preset, self._chosen_network(*network).model)
+        try:
+            shown = fields.rows(name, preset, self._chosen_network(*network).model)
+        except AllWeatherError as error:
+            raise gr.Error(self._told(error), print_exception=False) from error
         made = [gr.update(visible=True, value=row.value, label=row.name, info=row.help) for row in shown]
         return [*made, *[gr.update(visible=False, value="")] * (fields.MOST - len(made))]
 
@@ -231,11 +235,14 @@ class Page:
                     yield self._view(visitor, "" if last < 0 else None, picture=visitor.version != last)
                     last = visitor.version
         except AllWeatherError as error:
-            yield self._view(visitor, str(error))
+            yield self._view(visitor, self._told(error))
             return
         for _, kind in visitor.decided:
             self.metrics.decisions.labels(kind).inc()
         yield self._view(visitor)
+
+    def _told(self, error: AllWeatherError) -> str:
+        return told(error, self.networks.allowed)
 
     def _pause(self, request: gr.Request) -> list[Any]:
         visitor = self.visitors.of(str(request.session_hash))

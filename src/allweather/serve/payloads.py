@@ -14,10 +14,10 @@ from starlette.responses import JSONResponse
 
 from allweather.errors import SettingsError
 from allweather.serve.access import App, Message, Receive, Scope, Send, inside, path_of
+from allweather.serve.room import UPLOAD
 
 LOG = logging.getLogger(__name__)
 PREFIX = "/gradio_api/"
-UPLOAD = "/gradio_api/upload"  # a form with files, which has no addresses
 NEEDED = (  # all that the page asks of the library; it has more, for makers of pages
     "upload", "upload_progress", "run/predict", "queue/join", "queue/data", "cancel", "reset", "heartbeat",
     "startup-events", "info",
@@ -38,14 +38,14 @@ class LocalFiles:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = path_of(scope)
-        if scope["type"] != "http" or not path.startswith(PREFIX) or path == UPLOAD:
+        if scope["type"] != "http" or not path.startswith(PREFIX) or path == UPLOAD:  # a form, which has no addresses
             await self.app(scope, receive, send)
             return
         asked = path.removeprefix(PREFIX).strip("/")
         if not any(asked == name or asked.startswith(f"{name}/") for name in NEEDED):
             await JSONResponse({"error": "there is no such thing here."}, 404)(scope, receive, send)
             return
-        body, more = b"", scope["method"] == "POST"
+        body, more = bytearray(), scope["method"] == "POST"
         while more:
             message = await receive()
             body += message.get("body", b"")
@@ -61,12 +61,12 @@ class LocalFiles:
             if told:
                 return await receive()
             told = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         await self.app(scope, again, send)
 
 
-def names_elsewhere(body: bytes, folder: Path) -> bool:
+def names_elsewhere(body: bytes | bytearray, folder: Path) -> bool:
     """Whether JSON holds, at any depth, a path that does not lie below `folder`; what is no JSON names nothing."""
     try:
         left: list[Any] = [json.loads(body)] if body else []

@@ -89,10 +89,7 @@ def from_folder(allowed: Path | None, relative: str, limits: Limits, size: tuple
     folder = inside(allowed, relative)
     if not folder.is_dir():
         raise SettingsError(f"{relative[:200]!r}: expected a folder.")
-    try:
-        found = named_files([folder])
-    except InputError as error:
-        raise InputError(str(error).replace(str(folder), repr(relative[:200]))) from error
+    found = named_files([folder])
     names = {label: each.path.relative_to(folder).as_posix() for label, each in found.items()}
     files = [
         _File(names[label], label, partial(_allowed, allowed, each, names[label])) for label, each in found.items()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from allweather.serve.limits import Limits
 
+UPLOAD = "/gradio_api/upload"  # where the page's forms with files go, and nothing else of that size
 FORM = 1 << 20  # bytes of a request beside its files
 
 
@@ -47,9 +48,10 @@ class Room:
         """The bounds of a request's body, which holds its place on the disk as long as the block lasts.
 
         Args:
+            path: as the routes compare it.
             length: bytes, where the request says.
         """
-        if not path.endswith("/upload") or path.startswith("/v1/"):
+        if path != UPLOAD:
             most = (self._limits.picture_bytes if path.startswith("/v1/") else 0) + FORM
             yield Body(most, most, most)
             return
