@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather import methods
-from allweather.methods.losses import pixel_entropy
+from allweather.methods.losses import mean_entropy, pixel_entropy
 from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.views import mean_probabilities
 from allweather.models.segmenter import Segmenter
@@ -53,6 +53,20 @@ def test_the_entropys_closed_gradient_is_that_of_its_definition() -> None:
     torch.testing.assert_close(found, plain)
     (gradient,) = torch.autograd.grad((found * torch.arange(12).view(1, 3, 4)).sum(), logits)
     torch.testing.assert_close(gradient, target, rtol=1e-4, atol=1e-5)
+
+
+def test_the_entropy_can_be_differentiated_twice() -> None:
+    logits = (2 * torch.randn(1, 5, 3, 4, generator=torch.Generator().manual_seed(1))).requires_grad_()
+
+    def twice(value: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(value, logits, create_graph=True)
+        (found,) = torch.autograd.grad(gradient.square().sum() + gradient.sin().sum(), logits)
+        return found
+
+    weights = torch.arange(12).view(1, 3, 4)
+    found, plain = (twice((each * weights).sum()) for each in (pixel_entropy(logits), entropy(logits.softmax(1))))
+    torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(twice(mean_entropy(logits)), twice(entropy(logits.softmax(1)).mean()))
 
 
 def test_infomax_wants_sure_pixels_of_many_classes() -> None:

@@ -11,24 +11,36 @@ IGNORED = -1  # label of a pixel that teaches nothing
 
 def pixel_entropy(logits: Tensor) -> Tensor:
     """Shannon entropy of every pixel's prediction, in nats: logits B×C×H×W → B×H×W, values in [0, ln C]."""
-    return cast(Tensor, _PixelEntropy.apply(logits.float()))
+    return cast(Tensor, _PixelEntropy.apply(logits.float())[0])
 
 
 class _PixelEntropy(torch.autograd.Function):
-    """The same with its gradient −p (ln p + H) in closed form: two arrays of the logits' size instead of five."""
+    """The same with its gradient −p (ln p + H) in closed form: two arrays of the logits' size instead of five.
+
+    ln p is an output beside H, so that autograd knows what the gradient is made of and can differentiate it again.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor) -> tuple[Tensor, Tensor]:
         log_probabilities = logits.log_softmax(1)
         probabilities = log_probabilities.exp()
         entropy = -(probabilities * log_probabilities).sum(1)
         ctx.save_for_backward(probabilities, log_probabilities, entropy)
-        return entropy
+        ctx.set_materialize_grads(False)
+        return entropy, log_probabilities
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, of_entropy: Tensor | None, of_logs: Tensor | None) -> Tensor | None:
         probabilities, log_probabilities, entropy = ctx.saved_tensors
-        return (log_probabilities + entropy[:, None]).mul_(probabilities).mul_(-gradient[:, None])
+        if torch.is_grad_enabled():  # of create_graph: what forward made on its way is a constant to autograd
+            probabilities = log_probabilities.exp()
+        found: Tensor | None = None
+        if of_entropy is not None:
+            found = (log_probabilities + entropy[:, None]).mul_(probabilities).mul_(-of_entropy[:, None])
+        if of_logs is not None:
+            further = of_logs - probabilities * of_logs.sum(1, keepdim=True)
+            found = further if found is None else found + further
+        return found
 
 
 def mean_entropy(logits: Tensor) -> Tensor:
