@@ -47,6 +47,26 @@ def test_meters_refuse_other_shapes_and_start_without_figures(make) -> None:  # 
     assert counted.figures() and all(np.isfinite(value) for value in counted.figures().values())
 
 
+@pytest.mark.parametrize(
+    ("prediction", "truth", "message"),
+    [
+        ({}, [0, 1, 255, 255], r"true labels in -1\.\.18, got 0\.\.255"),
+        ({"labels": np.array([0, 1, 255, 255], np.uint8)}, [0, 1, 2, 3], r"predicted labels in -1\.\.18"),
+        ({"labels": np.array([0, 1, 2, 3.5])}, [0, 1, 2, 3], "predicted labels as an array of integers, got one of f"),
+        ({"labels": torch.arange(4)}, [0, 1, 2, 3], "predicted labels as an array of integers, got Tensor"),
+        ({"confidence": torch.ones(4)}, [0, 1, 2, 3], "confidence as an array of numbers, got Tensor"),
+        ({"confidence": [1.0] * 4}, [0, 1, 2, 3], "confidence as an array of numbers, got list"),
+    ],
+)
+@pytest.mark.parametrize("make", METERS)
+def test_meters_refuse_the_same_labels(make, prediction: dict, truth: list, message: str) -> None:  # type: ignore[no-untyped-def]
+    meter, labels = make(CITYSCAPES), np.array(truth, np.uint8)
+    usual = {"labels": np.arange(4), "confidence": np.ones(4)}
+    with pytest.raises(InputError, match=message):
+        meter.update(Prediction(**usual | prediction), Truth(labels, np.zeros(4, bool)))
+    assert meter.figures() == {}
+
+
 def matrices(images: int, right: float, seed: int = 0) -> list[ConfusionMatrix]:
     rng = np.random.default_rng(seed)
     made = []

@@ -8,6 +8,6 @@ from allweather.scoring.meter import Meter
 from allweather.scoring.uncertainty import UncertaintyAwareIou
 
 METERS: tuple[Callable[[ClassSet], Meter], ...] = (  # of every record, besides what the confusion matrix gives
-    lambda classes: Reliability(),
+    lambda classes: Reliability(classes=len(classes)),
     lambda classes: UncertaintyAwareIou(len(classes)),
 )

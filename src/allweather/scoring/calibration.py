@@ -14,9 +14,11 @@ class Reliability(Meter):
 
     Args:
         bins: over [0, 1], each with its upper end included, the first with both.
+        classes: C; labels outside −1..C−1 are refused. None takes every label from 0 on for a class, 255 too.
     """
 
-    def __init__(self, bins: int = 15) -> None:
+    def __init__(self, bins: int = 15, classes: int | None = None) -> None:
+        self.classes = classes
         self.pixels, self.hits = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
         self.confidence = np.zeros(bins)
 
@@ -24,9 +26,9 @@ class Reliability(Meter):
         """Counts one frame.
 
         Raises:
-            InputError: for shapes that differ or confidence outside [0, 1].
+            InputError: for shapes that differ, labels outside −1..C−1 or confidence outside [0, 1].
         """
-        check_shapes(prediction, truth)
+        check_shapes(prediction, truth, self.classes)
         check_confidence(prediction.confidence)
         for part in chunks(prediction.confidence, prediction.labels, truth.labels):
             self._count(*part)
@@ -51,7 +53,7 @@ class Reliability(Meter):
 
     def __add__(self, other: "Reliability") -> "Reliability":
         """Both sets of images together."""
-        made = Reliability(len(self.pixels))
+        made = Reliability(len(self.pixels), self.classes)
         made.pixels, made.hits = self.pixels + other.pixels, self.hits + other.hits
         made.confidence = self.confidence + other.confidence
         return made

@@ -135,11 +135,20 @@ def check_labels(name: str, values: Any, classes: int) -> None:
     Raises:
         InputError: saying what came.
     """
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iub":
-        what = f"one of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise InputError(f"expected {name} labels as an array of integers, got {what}.")
+    check_kind(f"{name} labels", values, "iub", "integers")
     if values.size and (values.min() < -1 or values.max() >= classes):
         raise InputError(f"expected {name} labels in -1..{classes - 1}, got {values.min()}..{values.max()}.")
+
+
+def check_kind(name: str, values: Any, kinds: str, what: str) -> None:
+    """Refuses what is no NumPy array of one of these kinds of dtype; `name` and `what` they are is for the message.
+
+    Raises:
+        InputError: saying what came.
+    """
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in kinds:
+        came = f"one of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise InputError(f"expected {name} as an array of {what}, got {came}.")
 
 
 def chunks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:

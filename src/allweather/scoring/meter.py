@@ -8,6 +8,7 @@ import numpy as np
 
 from allweather.data.labelled import Truth
 from allweather.errors import InputError
+from allweather.scoring.confusion import check_kind, check_labels
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,25 @@ def check_confidence(values: np.ndarray) -> None:
         raise InputError(f"expected confidence in [0, 1], got {values.min()}..{values.max()}.")
 
 
-def check_shapes(prediction: Prediction, truth: Truth) -> None:
-    """Refuses arrays of different shapes.
+def check_shapes(prediction: Prediction, truth: Truth, classes: int | None = None) -> None:
+    """Refuses what are no arrays of one shape: labels of whole numbers, confidence of numbers.
+
+    Args:
+        classes: C; labels outside −1..C−1 are refused too. None does not look at their values.
 
     Raises:
-        InputError: where they differ.
+        InputError: for a tensor, labels of floats, shapes that differ, and labels out of range.
     """
-    arrays = [prediction.labels, prediction.confidence, truth.labels]
-    shapes = [array.shape for array in [*arrays, *([] if truth.invalid is None else [truth.invalid])]]
+    labels = (("predicted", prediction.labels), ("true", truth.labels))
+    for name, values in labels:
+        check_kind(f"{name} labels", values, "iub", "integers")
+    others = [("confidence", prediction.confidence)]
+    others += [] if truth.invalid is None else [("the mask of what cannot be seen", truth.invalid)]
+    for name, values in others:
+        check_kind(name, values, "fiub", "numbers")
+    shapes = [values.shape for _, values in (*labels, *others)]
     if len(set(shapes)) > 1:
         raise InputError(f"expected arrays of one shape, got {', '.join(map(str, shapes))}.")
+    if classes is not None:
+        for name, values in labels:
+            check_labels(name, values, classes)

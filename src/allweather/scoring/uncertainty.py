@@ -6,7 +6,7 @@ import numpy as np
 
 from allweather.data.labelled import Truth
 from allweather.errors import SettingsError
-from allweather.scoring.confusion import check_labels, chunks, ratio
+from allweather.scoring.confusion import chunks, ratio
 from allweather.scoring.meter import Meter, Prediction, check_confidence, check_shapes
 
 
@@ -37,11 +37,9 @@ class UncertaintyAwareIou(Meter):
         Raises:
             InputError: for shapes that differ, labels outside −1..C−1 or confidence outside [0, 1].
         """
-        check_shapes(prediction, truth)
+        check_shapes(prediction, truth, self.classes)
         if truth.invalid is None:
             return self
-        for name, labels in (("predicted", prediction.labels), ("true", truth.labels)):
-            check_labels(name, labels, self.classes)
         check_confidence(prediction.confidence)
         for part in chunks(prediction.labels, prediction.confidence, truth.labels, truth.invalid):
             self._count(*part)
