@@ -53,6 +53,20 @@ def test_online_is_one_session_call_a_frame_in_order(stream: Stream) -> None:
     assert not torch.equal(outcomes[-1].logits, make_session("source").predict(stream.read("4").image))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"batch": batch}, "batch: expected a whole number at least 1") for batch in (0, -1, "2", 1.5, True, None)]
+    + [
+        ({"protocol": "x"}, "unknown protocol 'x'"),
+        ({"stream": labelled_scenes("fog", range(1))}, r"got a LabelledStream\. Pass its `\.stream`"),
+        ({"stream": [torch.rand(3, 16, 16)]}, r"got a list\. Frames of your own go to session\.stream"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_its_first_frame(stream: Stream, options: dict, message: str) -> None:
+    with pytest.raises(AllWeatherError, match=message):
+        run(make_session("norm"), **{"stream": stream} | options)
+
+
 def test_transductive_predicts_every_frame_with_the_last_network(stream: Stream) -> None:
     session = make_session("tent", lr=0.1, episodic=False)
     found = predictions(session, stream, protocol="transductive")

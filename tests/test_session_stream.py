@@ -155,7 +155,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[aw.AllWeatherError], str]] =
     "a PIL image": (Image.fromarray(BYTES[0]), {}, aw.InputError, "got a Image"),
     "nothing": (None, {}, aw.InputError, "got a NoneType"),
     "no batch": (BYTES, {"batch": 0}, aw.SettingsError, "at least 1, got 0"),
-    "half a batch": (BYTES, {"batch": 1.5}, aw.SettingsError, "an integer"),
+    "half a batch": (BYTES, {"batch": 1.5}, aw.SettingsError, "a whole number"),
     "a path": (Path("clip.mp4"), {}, aw.InputError, "got a PosixPath"),
 }
 

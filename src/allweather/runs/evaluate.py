@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from allweather.data.stream import Frame, Stream
-from allweather.errors import ImageError, check_known
+from allweather.errors import ImageError, InputError, check_known
 from allweather.finite import all_finite
 from allweather.session import Result, Session
+from allweather.values import check_number
 
 Protocol = Literal["online", "transductive"]
 PASSES = 10  # cap of transductive passes over the stream
@@ -51,21 +52,33 @@ def run(
     batch: int = 1,
     skip: frozenset[str] = frozenset(),
 ) -> Iterator[Outcome]:
-    """Adapts along `stream` and yields every frame's outcome in order.
+    """Adapts along `stream` and gives every frame's outcome in order, each when it is asked for.
 
     `online`: the prediction of a frame is the one made when it came. `transductive`: passes over the whole stream
     until the method's stopping rule or `PASSES`, then a prediction of every frame; the same as online for methods
     that return to the source after each batch.
 
     Args:
-        batch: frames per adaptation; frames of one batch must have one size.
+        batch: frames per adaptation, at least 1; a new one also begins where the size changes.
         skip: names whose outcome is already known and not yielded; batches stay as they were, and where they do not
             stand alone they are adapted to again, so that the rest come out as if nothing had stopped.
 
     Raises:
-        AllWeatherError: for an unknown protocol.
+        SettingsError: for an unknown protocol, or a batch below 1.
+        InputError: for anything but a stream.
     """
     check_known("protocol", protocol, get_args(Protocol))
+    check_number("batch", batch, whole=True, low=1)
+    if not isinstance(stream, Stream):
+        held = isinstance(getattr(stream, "stream", None), Stream)
+        way = "Pass its `.stream`." if held else "Frames of your own go to session.stream(frames)."
+        raise InputError(f"expected a stream, as allweather.load_stream(…) gives; got a {type(stream).__name__}. {way}")
+    return _outcomes(session, stream, protocol, batch, skip)
+
+
+def _outcomes(
+    session: Session, stream: Stream, protocol: Protocol, batch: int, skip: frozenset[str]
+) -> Iterator[Outcome]:
     if protocol == "online" or session.method.episodic:
         for group in groups(session, stream, batch, skip):
             yield from (outcome for outcome in group if outcome.name not in skip)

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allweather.errors import InputError, SettingsError
+from allweather.errors import InputError
 from allweather.pictures.convert import read_image
 from allweather.session.result import Result
+from allweather.values import check_number
 
 F = TypeVar("F")
 OnFrame: TypeAlias = Callable[[F, Result], object]
@@ -118,7 +119,7 @@ class _Source(Iterator[tuple[F, Tensor]]):
             frame: F | None = None
             try:
                 frame = next(self._frames)
-                return frame, read_image(_picture(frame))
+                return frame, read_image(picture_of(frame))
             except InputError as error:
                 if not self._skip or (frame is None and inspect.isgenerator(self._frames)):
                     raise  # a generator that raised gives nothing more: skipping would lose the rest in silence
@@ -131,7 +132,7 @@ class _Source(Iterator[tuple[F, Tensor]]):
             _log.warning("skipped: %s", error)
 
 
-def _picture(frame: Any) -> Any:
+def picture_of(frame: Any) -> Any:
     """The picture that a frame is, or has: its `image`, or its `pixels`."""
     if isinstance(frame, np.ndarray | Tensor):
         return frame
@@ -142,8 +143,7 @@ def _picture(frame: Any) -> Any:
 
 
 def _check(frames: Any, batch: Any) -> None:
-    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
-        raise SettingsError(f"Session.stream, batch: expected an integer of at least 1, got {batch!r}.")
+    check_number("Session.stream, batch", batch, whole=True, low=1)
     if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
         what = repr(frames) if isinstance(frames, str | bytes) else f"a {type(frames).__name__}"
         raise InputError(
