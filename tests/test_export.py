@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from exported import PICTURE, probabilities, read_about, session_of, through
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import CLASSES, frames, tiny
 from torch import Tensor, nn
 
-from allweather import CITYSCAPES, Segmenter, Session, apply_delta, methods
+from allweather import CITYSCAPES, Segmenter, Session, apply_delta, load_stream, methods
 from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
 from allweather.methods.normalization import Seen
 from allweather.models.digest import digest
@@ -122,6 +123,17 @@ def test_frames_given_stand_in_for_the_stream() -> None:
     for one, other in zip(given.buffers(), seen.network("stream").buffers(), strict=True):
         torch.testing.assert_close(one, other)
     assert unseen._averages.count == 0
+
+
+def test_frames_are_of_every_kind_that_a_stream_is(tmp_path: Path) -> None:
+    for index, frame in enumerate(frames(3)):
+        Image.fromarray((frame * 255).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{index}.png")
+    stream, session = load_stream("folder", tmp_path), session_of(tiny("batchnorm"), "norm")
+    expected = session.network(frames=[frame.image for frame in stream]).state_dict()
+    for given in (stream, sorted(tmp_path.glob("*.png"))):
+        assert all(
+            torch.equal(value, expected[key]) for key, value in session.network(frames=given).state_dict().items()
+        )
 
 
 def test_frames_that_nothing_is_learnt_from_are_left_out() -> None:

@@ -37,10 +37,20 @@ def test_the_surer_scale_is_advised(way: float, scale: float) -> None:
     assert aw.advise_scale(model, list(frames(1)), below=0.0).scale == 1
 
 
-def test_no_picture_is_no_advice() -> None:
+@pytest.mark.parametrize("pictures", [[], [torch.full((3, 24, 32), torch.nan)]], ids=["none", "not finite"])
+def test_no_picture_is_no_advice(pictures: list[Tensor]) -> None:
     model = aw.Segmenter.wrap(Surer(1), classes=CLASSES)
-    with pytest.raises(AllWeatherError, match="at least one picture to choose a scale by"):
-        aw.advise_scale(model, [])
+    with pytest.raises(AllWeatherError, match="at least one picture to choose a scale by that is finite"):
+        aw.advise_scale(model, pictures)
+
+
+def test_a_picture_that_is_not_finite_changes_no_advice(folder: Path) -> None:
+    model = tiny("batchnorm")
+    clean = list(frames(3))
+    assert aw.advise_scale(model, [clean[0], clean[0] * torch.nan, *clean[1:]]) == aw.advise_scale(model, clean)
+    (folder / "broken.png").unlink()
+    stream = aw.load_stream("folder", folder)
+    assert aw.advise_scale(model, stream) == aw.advise_scale(model, [frame.image for frame in stream])
 
 
 def test_the_network_is_left_as_it_is() -> None:

@@ -23,6 +23,7 @@ from allweather.session.adapted import AdaptedNetwork
 from allweather.session.averages import StreamAverages
 from allweather.session.steps import unfit
 from allweather.session.storage import holds_session
+from allweather.session.streaming import picture_of
 
 
 class HandsBack(ABC):
@@ -34,7 +35,7 @@ class HandsBack(ABC):
     _adapted: AdaptedNetwork
     _averages: StreamAverages
 
-    def network(self, statistics: Statistics | None = None, frames: Iterable[Picture] | None = None) -> nn.Module:
+    def network(self, statistics: Statistics | None = None, frames: Iterable[object] | None = None) -> nn.Module:
         """The adapted network: a copy, of your own class, that takes and returns what your network does.
 
         It is in evaluation mode, on the CPU, in float32, with gradients on. Its state dict has your network's keys.
@@ -44,8 +45,9 @@ class HandsBack(ABC):
                 session does. `stream`: the mixture with the stream's average is written into the ordinary buffers, and
                 nothing of this package is left. No difference for networks and methods that mix nothing. None is
                 `stream` where frames are given, else `image`.
-            frames: for `stream`: pictures to average over, instead of those that the session has adapted to. Those that
-                a session would not learn from, such as NaN, are left out.
+            frames: for `stream`: pictures to average over, instead of those that the session has adapted to; of every
+                kind that `stream` takes, a `load_stream(…)` too. Those that a session would not learn from, such as
+                NaN, are left out.
 
         Raises:
             SettingsError: for a method that predicts with more than its network, for `stream` without a stream, and for
@@ -59,7 +61,7 @@ class HandsBack(ABC):
         path: Path | str,
         *,
         statistics: Statistics | None = None,
-        frames: Iterable[Picture] | None = None,
+        frames: Iterable[object] | None = None,
         size: tuple[int, int] | None = None,
         opset: int | None = None,
     ) -> None:
@@ -105,7 +107,7 @@ class HandsBack(ABC):
         figures: Mapping[str, float] | None = None,
         base_model: str | None = None,
         statistics: Statistics | None = None,
-        frames: Iterable[Picture] | None = None,
+        frames: Iterable[object] | None = None,
         private: bool = True,
     ) -> str:
         """Uploads the tensors that moved, with a model card, to the Hugging Face hub; see `allweather.from_hub`.
@@ -145,7 +147,7 @@ class HandsBack(ABC):
     def _batch(self, pictures: Picture) -> tuple[Batch, bool]:
         """The pictures where the network lies."""
 
-    def _deployment(self, statistics: Statistics | None, frames: Iterable[Picture] | None) -> Deployment:
+    def _deployment(self, statistics: Statistics | None, frames: Iterable[object] | None) -> Deployment:
         if statistics is None:
             statistics = "image" if frames is None else "stream"
         check_known("statistics", statistics, get_args(Statistics))
@@ -175,7 +177,7 @@ class HandsBack(ABC):
                 f"Adapt with episodic=false, or with mall-domain, or export norm, whose statistics are all it has."
             )
 
-    def _stream(self, frames: Iterable[Picture] | None) -> Averages:
+    def _stream(self, frames: Iterable[object] | None) -> Averages:
         """Averages of the frames, or of what the session has adapted to."""
         averages = self._averages
         if not averages.layers:
@@ -195,13 +197,13 @@ class HandsBack(ABC):
         return dict(averages.values())
 
     @torch.no_grad()
-    def _look_at(self, frames: Iterable[Picture]) -> StreamAverages:
+    def _look_at(self, frames: Iterable[object]) -> StreamAverages:
         """What the layers see of the frames as the network stands; nothing moves."""
         averages, before = StreamAverages(self.model.network), self._adapted.snapshot()
         values = self.method.deployed(self.state)
         try:
             for frame in frames:
-                batch, _ = self._batch(frame)
+                batch, _ = self._batch(picture_of(frame))
                 if unfit(batch.images, learns=bool(self.state.tensors())):
                     continue
                 with moving_statistics(self.model):

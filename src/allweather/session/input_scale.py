@@ -12,8 +12,10 @@ from allweather.methods.views import resized
 from allweather.models.copying import independent_copy
 from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
-from allweather.pictures.convert import Picture, as_images
+from allweather.pictures.convert import as_images
 from allweather.session.arguments import check_model
+from allweather.session.steps import unfit
+from allweather.session.streaming import picture_of
 
 LARGER = 1.5
 BELOW = 0.92  # of the ratio: right in 9 of 12 cells of four networks (docs/results/carry-over.md)
@@ -36,7 +38,7 @@ class ScaleAdvice:
 
 
 @torch.no_grad()
-def advise_scale(model: Segmenter, pictures: Iterable[Picture], *, below: float = BELOW) -> ScaleAdvice:
+def advise_scale(model: Segmenter, pictures: Iterable[object], *, below: float = BELOW) -> ScaleAdvice:
     """Compares the entropy of the network's own predictions at the pictures' size and at 1.5 times it; needs no labels.
 
     A network that was trained on larger pictures than it is given (2048×1024 against 480×352) is surer of enlarged
@@ -44,21 +46,23 @@ def advise_scale(model: Segmenter, pictures: Iterable[Picture], *, below: float 
 
     Args:
         model: the source network.
-        pictures: of a stream, as a session takes them; the first eight are looked at.
+        pictures: of a stream, as `Session.stream` takes them; of the first eight those that are finite are looked at.
         below: enlarge where the ratio of the entropies is under this.
 
     Raises:
         NetworkError: when `model` is no `Segmenter`, or cannot be copied.
-        InputError: without any picture, and as a session does for what is no picture.
+        InputError: without any finite picture, and as a session does for what is no picture.
     """
     copy = independent_copy(check_model(model, "advise_scale", "advise_scale({}, pictures)"))
     own, larger, frames = 0.0, 0.0, 0
     for picture in islice(pictures, FRAMES):
-        images = as_images(picture)[0].to(device_of(copy), torch.float32)
+        images = as_images(picture_of(picture))[0].to(device_of(copy), torch.float32)
+        if unfit(images, learns=False):
+            continue
         own += float(mean_entropy(copy(images)))
         larger += float(mean_entropy(copy(resized(images, LARGER))))
         frames += 1
     if not frames:
-        raise InputError("expected at least one picture to choose a scale by, got none.")
+        raise InputError("expected at least one picture to choose a scale by that is finite, got none.")
     ratio = larger / max(own, 1e-12)
     return ScaleAdvice(LARGER if ratio < below else 1.0, ratio, frames)
