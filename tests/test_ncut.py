@@ -283,6 +283,29 @@ def test_autocast_does_not_reach_the_operator(implementation: Any) -> None:
     assert torch.equal(inside, affinity.normalized_cut(s)) and torch.equal(applied, affinity.apply(s))
 
 
+@BOTH
+def test_an_affinity_made_in_inference_mode_has_gradients(implementation: Any) -> None:
+    expected = Affinity.from_image(image(12, 16), mask=image(12, 16)[0, 0] > 0.2, implementation=implementation)
+    with torch.inference_mode():
+        picture = image(12, 16)
+        affinity = Affinity.from_image(picture, mask=picture[0, 0] > 0.2, implementation=implementation)
+    assert not affinity.counts.is_inference() and torch.equal(affinity.counts, expected.counts)
+    gradients = []
+    for each in (affinity, expected):
+        variable = scores(12, 16).requires_grad_()
+        each.normalized_cut(variable).backward()
+        (each.apply(variable) * each.degree).sum().backward()
+        gradients.append(variable.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_underflow_is_no_error_whatever_numpy_is_to_raise() -> None:
+    picture = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    expected = normalized_cut(scores(24, 32), picture)
+    with np.errstate(all="raise"):
+        assert torch.equal(normalized_cut(scores(24, 32), picture), expected)
+
+
 def test_channels_last_scores() -> None:
     affinity, s = Affinity.from_image(image(24, 40), sigma_xy=9), scores(24, 40)
     last = s.contiguous(memory_format=torch.channels_last).requires_grad_()

@@ -111,12 +111,12 @@ class Affinity:
             check_number("rank (or 'auto')", rank, whole=True, low=1)
         _check(image, mask, features)
         batch, _, height, width = image.shape
-        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             kind = image.dtype if image.dtype == torch.float64 else torch.float32
             appearance = image.to(kind) * (255 / sigma_rgb)
             if features is not None:
                 appearance = torch.cat([appearance, features.to(kind) / sigma_features], 1)
-            counts = image.new_ones(batch, height, width, dtype=torch.bool) if mask is None else mask.bool()
+            counts = image.new_ones(batch, height, width, dtype=torch.bool) if mask is None else mask != 0
             counts = counts.expand(batch, height, width)
             form: Tensor | Factors
             estimated = 0.0

@@ -91,7 +91,9 @@ def _spanned(samples: Tensor, most: int, error: float, products: torch.dtype) ->
     """As many landmarks as leave all samples, not only those they come from, a mean residual of `_SPAN` · `error`."""
     left, among = _SPAN * error, _PIVOTS
     while True:
-        landmarks = _lloyd(samples, _pivots(samples[:: ceil(len(samples) / among)], most, left))
+        with np.errstate(under="ignore"):  # samples far apart have the kernel 0, whatever the caller has NumPy raise
+            chosen = _pivots(samples[:: ceil(len(samples) / among)], most, left)
+        landmarks = _lloyd(samples, chosen)
         directions, shares = _directions(samples, landmarks, products)
         enough = 1 - float(shares.sum()) <= 1.25 * _SPAN * error
         if enough or len(landmarks) == most or among >= len(samples):
