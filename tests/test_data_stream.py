@@ -196,6 +196,8 @@ def test_of_many_names_some_are_said() -> None:
 def test_an_unknown_kind_is_named() -> None:
     with pytest.raises(AllWeatherError, match=r"unknown kind of stream 'folders'\. Did you mean 'folder'"):
         load_stream("folders", ".")
+    with pytest.raises(AllWeatherError, match=r"unknown kind of stream 'vidoe'\. Did you mean 'video'"):
+        load_stream("vidoe", "clip.mp4")
 
 
 def test_digits_sort_by_value() -> None:

@@ -81,7 +81,7 @@ def open_split(name: str, root: Path | str, size: tuple[int, int] | None = None)
     Raises:
         AllWeatherError: as `find_split`, or when nothing is found.
     """
-    dataset, split = find_dataset_in(name, DATASETS, "kind of stream", ("folder",))
+    dataset, split = find_dataset_in(name, DATASETS, "kind of stream", ("folder", "video"))
     return dataset.stream(Path(root), split, size)
 
 
