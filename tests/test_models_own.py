@@ -113,6 +113,24 @@ def test_weights_that_a_factory_loads_are_known_by_their_digest(nets: str) -> No
     assert model.provenance is None
 
 
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_means_are_numbers_of_any_kind(nets: str, kind: Any) -> None:
+    mean, std = [0.25, 0.5, 0.75], [0.5, 0.25, 0.125]
+    found = aw.load_model(f"{nets}:fixed", mean=kind(mean), std=kind(std)).preprocessing
+    assert (found.mean, found.std) == (tuple(mean), tuple(std))
+    for name, said in (("segmenter", "gives a Segmenter"), ("demo", "takes no arguments, mean or std")):
+        with pytest.raises(SettingsError, match=said):
+            aw.load_model("demo:streetnet" if name == "demo" else f"{nets}:{name}", mean=kind(mean))
+
+
+@pytest.mark.parametrize("given", [{"mean": []}, {"std": ()}, {"mean": np.ones(2)}, {"mean": 0.5}], ids=str)
+def test_means_that_are_none_are_refused(nets: str, given: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"(mean|std): expected (3|three) numbers"):
+        aw.load_model(f"{nets}:fixed", **given)
+    with pytest.raises(SettingsError, match="takes no arguments, mean or std"):
+        aw.load_model("demo:streetnet", **given)
+
+
 @pytest.mark.parametrize("seed", [-1, 2**64 - 1])
 def test_random_weights_are_told_whatever_the_seed(nets: str, seed: int) -> None:
     torch.manual_seed(seed)

@@ -1,7 +1,7 @@
 """The catalogue: from `scheme:name` to a network, of this project's own or of a library that is installed."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from importlib import import_module
@@ -23,7 +23,7 @@ from allweather.models.checkpoints import (
 )
 from allweather.models.entry import Entry
 from allweather.models.norm_layers import count_norms
-from allweather.models.own import NETWORKS, Triple, build_own, find_maker
+from allweather.models.own import NETWORKS, build_own, find_maker
 from allweather.models.segmenter import Provenance, Segmenter, own_network
 from allweather.plugins import find_place, installed, without_name
 from allweather.writing import check_apart
@@ -64,8 +64,8 @@ def load_model(
     weights: Path | str | None = None,
     *,
     classes: ClassSet | None = None,
-    mean: Triple | None = None,
-    std: Triple | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     arguments: Mapping[str, Any] | None = None,
     sha256: str | None = None,
 ) -> Segmenter:
@@ -110,7 +110,7 @@ def load_model(
     if own is not None:
         return build_own(*own, path, classes=classes, mean=mean, std=std, arguments=arguments)
     scheme, rest = _split(name)
-    if arguments or mean or std:
+    if arguments or mean is not None or std is not None:
         raise SettingsError(
             f"{name} takes no arguments, mean or std: those are for networks of your own. Leave them out."
         )
@@ -136,8 +136,8 @@ def load_model(
 
 def convert(
     name: str,
-    checkpoint: Path,
-    out: Path,
+    checkpoint: Path | str,
+    out: Path | str,
     *,
     sha256: str | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -151,6 +151,7 @@ def convert(
     Raises:
         AllWeatherError: as `load_model`; for an `out` of another suffix, that is the checkpoint, or cannot be written.
     """
+    checkpoint, out = Path(checkpoint), Path(out)
     if out.suffix.lower() != ".safetensors":
         raise SettingsError(f"{out}: a conversion writes safetensors. Name it {out.with_suffix('.safetensors')}.")
     for made in (out, _enhancers(out)):

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import AllWeatherError, NetworkError, RandomWeightsWarning, SettingsError, check_known
 from allweather.models.checkpoints import load_weights
-from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Provenance, Segmenter
+from allweather.models.segmenter import Provenance, Segmenter
 from allweather.plugins import Kind, find_place, guarded, installed, load_installed, load_own, package_of
 from allweather.values import parse_value, spell_type
 
@@ -26,7 +26,6 @@ if sys.version_info >= (3, 14):
 else:
     LAZILY: Mapping[str, Any] = {}
 NETWORKS = Kind("network", "allweather.models", NetworkError, "mynets.py:build")
-Triple = tuple[float, float, float]
 
 
 def find_maker(name: str) -> tuple[str, Callable[..., Any]] | None:
@@ -48,8 +47,8 @@ def build_own(
     weights: Path | None = None,
     *,
     classes: ClassSet | None = None,
-    mean: Triple | None = None,
-    std: Triple | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Segmenter:
     """The network that `maker` gives, in evaluation mode, with the checkpoint at `weights`.
@@ -134,9 +133,11 @@ def _checked(name: str, made: Any) -> Callable[..., Any]:
     return made
 
 
-def _segmenter(label: str, made: Any, classes: ClassSet | None, mean: Triple | None, std: Triple | None) -> Segmenter:
+def _segmenter(
+    label: str, made: Any, classes: ClassSet | None, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Segmenter:
     if isinstance(made, Segmenter):
-        if (classes, mean, std) != (None, None, None):
+        if any(given is not None for given in (classes, mean, std)):
             raise SettingsError(f"{label} gives a Segmenter, which has its own classes, mean and std. Leave them out.")
         made.name = label
         return made.eval()
@@ -144,7 +145,7 @@ def _segmenter(label: str, made: Any, classes: ClassSet | None, mean: Triple | N
         what = f"the class {made.__name__}; call it" if isinstance(made, type) else type(made).__name__
         raise NetworkError(f"{label}: expected a torch.nn.Module that gives logits, or a Segmenter; got {what}.")
     return Segmenter.wrap(
-        made, classes=classes or CITYSCAPES, mean=mean or IMAGENET_MEAN, std=std or IMAGENET_STD, name=label
+        made, classes=CITYSCAPES if classes is None else classes, mean=mean, std=std, name=label
     ).eval()
 
 
