@@ -131,6 +131,17 @@ def test_means_that_are_none_are_refused(nets: str, given: dict[str, Any]) -> No
         aw.load_model("demo:streetnet", **given)
 
 
+def test_a_device_s_random_numbers_go_on(nets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the network is made of a second time for is drawn on the CPU; a user's seed of the device stays."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.manual_seed(7)
+    before, own = list(seeded), torch.default_generator.initial_seed()
+    with pytest.warns(UserWarning, match="randomly initialised"):
+        aw.load_model(f"{nets}:Net")
+    assert seeded == before and torch.default_generator.initial_seed() == own
+
+
 @pytest.mark.parametrize("seed", [-1, 2**64 - 1])
 def test_random_weights_are_told_whatever_the_seed(nets: str, seed: int) -> None:
     torch.manual_seed(seed)
