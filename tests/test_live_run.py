@@ -395,6 +395,14 @@ def test_what_adapts_is_a_session(clock: SimulatedClock, session: Any) -> None:
         Live(Scripted(clock, [0.1]), session() if callable(session) else session, clock=clock)
 
 
+@pytest.mark.parametrize(
+    "source", [[torch.rand(3, 8, 8)], None, Scripted, 3], ids=["frames", "none", "class", "number"]
+)
+def test_what_is_played_is_a_name_or_a_source(clock: SimulatedClock, source: Any) -> None:
+    with pytest.raises(InputError, match=r"or a live\.sources\.Source; got .* go to session\.stream\(pictures\)"):
+        Live(source, session_of(), clock=clock)
+
+
 def test_an_empty_text_is_no_source(clock: SimulatedClock) -> None:
     with pytest.raises(InputError, match=r"got an empty text\. '\.' is the working folder"):
         Live("", session_of(), clock=clock)

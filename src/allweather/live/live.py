@@ -129,7 +129,7 @@ class Live:
             check_own(source, size=size, rate=rate)
             self.source = source
         else:
-            self.source = open_source(str(source), size, rate, stall)
+            self.source = open_source(source, size, rate, stall)
         self.every_frame = every_frame or (wait and budget is None and not self.source.endless)
         if every_frame and self.source.endless:
             raise SettingsError(f"Live.every_frame: {self.source.label} does not wait. Leave it out.")

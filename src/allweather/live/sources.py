@@ -114,7 +114,7 @@ def check_positive(name: str, value: Any) -> None:
         raise SettingsError(f"live: expected a {name} above 0, got {value!r:.60}{'' if number else ', no number'}.")
 
 
-def open_source(name: str, size: Size = None, rate: float | None = None, stall: float = 30.0) -> Source:
+def open_source(name: str | Path, size: Size = None, rate: float | None = None, stall: float = 30.0) -> Source:
     """The source that a name means: a video file, a folder of images, `camera:0`, or a stream's address.
 
     Args:
@@ -123,11 +123,16 @@ def open_source(name: str, size: Size = None, rate: float | None = None, stall: 
         stall: seconds without a picture after which a stream counts as broken off.
 
     Raises:
-        InputError: when there is no such thing, or it cannot be read.
+        InputError: when there is no such thing, it cannot be read, or it is no name.
         SettingsError: for a size that is none, or a rate or stall that is not above 0.
         MissingLibraryError: when the library that reads it is not installed.
     """
-    size = check_asked(size)
+    if not isinstance(name, str | Path):
+        raise InputError(
+            "expected a video file, a folder of images, camera:0 or an address, or a live.sources.Source; got "
+            f"{name!r:.60}. Pictures that are there already go to session.stream(pictures)."
+        )
+    name, size = str(name), check_asked(size)
     for setting, value in (("rate", rate), ("stall", stall)):
         check_positive(setting, value)
     from allweather.live.camera import CameraSource
