@@ -215,7 +215,7 @@ class Group:
         return mean_of(record.get("parts", {}).get(part, {}).get(figure) for record in self.records)
 
 
-def load_records(folder: Path) -> list[Record]:
+def load_records(folder: Path | str) -> list[Record]:
     """The records that `allweather bench` wrote to a folder, by file name.
 
     Raises:
@@ -224,12 +224,13 @@ def load_records(folder: Path) -> list[Record]:
     return [read_record(path) for path in record_files(folder)]
 
 
-def record_files(folder: Path) -> list[Path]:
+def record_files(folder: Path | str) -> list[Path]:
     """The files that `load_records` reads.
 
     Raises:
         InputError: when there is none.
     """
+    folder = Path(folder)
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if not paths:
         raise InputError(f"no record (.json) in {folder}: expected the folder that `allweather bench --out` wrote.")

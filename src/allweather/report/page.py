@@ -69,7 +69,7 @@ figure svg { width: 100%; height: auto; background: #fff; border-radius: 3px; di
 TITLE = "Adaptation to adverse weather"
 
 
-def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0) -> int:
+def write_report(folder: Path | str, out: Path | str, form: Format = "html", frames: int = 0) -> int:
     """Writes the report of a folder of records; returns the number of records.
 
     Args:
@@ -81,6 +81,7 @@ def write_report(folder: Path, out: Path, form: Format = "html", frames: int = 0
     Raises:
         AllWeatherError: for a folder without records, an unknown form, or a file that cannot be written or is a record.
     """
+    folder, out = Path(folder), Path(out)
     check_known("format", form, get_args(Format))
     check_apart(out, record_files(folder))
     records = load_records(folder)

@@ -66,7 +66,7 @@ class Executed:
 
 def execute(
     plan: Plan,
-    out: Path,
+    out: Path | str,
     tick: Tick = lambda entry, done, total: None,
     finished: Finished = lambda entry, record: None,
     *,
@@ -88,7 +88,7 @@ def execute(
     Raises:
         AllWeatherError: when `out` cannot be written.
     """
-    result, last = Executed(), network is None
+    out, result, last = Path(out), Executed(), network is None
     network = network or LoadedNetwork()
     _make_folder(out)
     for entry in plan.runs:

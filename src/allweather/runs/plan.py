@@ -238,12 +238,13 @@ class Plan:
     runs: tuple[PlannedRun, ...]
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path | str) -> Plan:
     """The plan in a TOML file with `[[models]]`, `[[streams]]`, `[[methods]]` and `[run]`.
 
     Raises:
         AllWeatherError: when it cannot be read, or a key, value or name in it is wrong.
     """
+    path = Path(path)
     content = read_toml(path, "plan")
     for key in content:
         check_known("section of a plan", key, SECTIONS)

@@ -42,7 +42,9 @@ class Score:
         return not self.failed and not self.without_prediction
 
 
-def score_folders(predictions: Path, truth: Path, mapping: ClassMapping, labels_as: LabelsAs | None = None) -> Score:
+def score_folders(
+    predictions: Path | str, truth: Path | str, mapping: ClassMapping, labels_as: LabelsAs | None = None
+) -> Score:
     """Compares every label image in `predictions` with its true one in `truth`: `pair` says which that is.
 
     Predictions are read as label files are: as each one's name says. Of several that hold one prediction in different
@@ -55,6 +57,7 @@ def score_folders(predictions: Path, truth: Path, mapping: ClassMapping, labels_
         AllWeatherError: for a folder that does not exist or has no label image, names that never meet, files of which
             it cannot be known how they hold classes, or of which no pixel counts.
     """
+    predictions, truth = Path(predictions), Path(truth)
     for folder in (predictions, truth):
         if not folder.is_dir():
             raise InputError(f"no such folder: {folder}. Expected a folder of label images (.png).")

@@ -41,7 +41,7 @@ class Submission:
     note: str
 
 
-def submit(benchmark: str, run: Path, out: Path) -> Submission:
+def submit(benchmark: str, run: Path | str, out: Path | str) -> Submission:
     """Packs predictions of a benchmark's test images for its server.
 
     `labels/` holds trainIds at the images' own size. Where a server wants confidence, `confidence/` may hold it as
@@ -57,6 +57,7 @@ def submit(benchmark: str, run: Path, out: Path) -> Submission:
         AllWeatherError: for an unknown benchmark, another suffix, predictions of other classes, or when names, sizes,
             values or counts are not what the server takes; everything wrong is counted, the first is named.
     """
+    run, out = Path(run), Path(out)
     check_known("benchmark", benchmark, BENCHMARKS)
     if out.suffix.lower() != ".zip":
         raise SettingsError(f"{out}: servers take a zip archive. Name it {out.with_suffix('.zip')}.")
