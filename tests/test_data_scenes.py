@@ -31,7 +31,7 @@ def test_a_scene_is_whole(condition: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_no_condition_computes_with_impossible_colors(condition: str) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(under="raise"):
         warnings.simplefilter("error", RuntimeWarning)
         for seed in SEEDS:
             assert np.isfinite(render(seed, condition, SIZE).rgb).all()
