@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from allweather.data.images import read_labels, write_json
 from allweather.errors import ImageError
 from allweather.pictures.convert import read_image
 from allweather.pictures.writing import write_image
-from allweather.rgb import read_rgb, read_upright, rgb_of
+from allweather.rgb import EXTENSIONS, read_rgb, read_upright, rgb_of
 
 GREY8 = np.array([[0, 128, 255]], np.uint8)
 SAVED = {  # what is stored, and the red channel that reading it must give
@@ -135,6 +135,31 @@ def test_whatever_a_reader_raises_is_of_that_file_alone(tmp_path: Path) -> None:
             read(tmp_path / "x.png")
 
 
+@pytest.mark.parametrize("kind", ["EPS", "GIF"])
+def test_no_reader_of_another_kind_is_asked(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a file is called: the reader of EPS starts Ghostscript."""
+    Image.new("RGB", (8, 4)).save(tmp_path / "x.png", kind)
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was started"))
+    for read in (read_rgb, read_labels, read_image):
+        with pytest.raises(
+            ImageError, match=r"x\.png: not a readable image \(it is none of PNG, JPEG, WEBP, BMP, TIFF, "
+        ):
+            read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("suffix", EXTENSIONS)
+def test_every_ending_that_is_taken_has_its_format(tmp_path: Path, suffix: str) -> None:
+    Image.new("L", (8, 4)).save(tmp_path / f"x{suffix}")
+    assert read_rgb(tmp_path / f"x{suffix}")[1] == (8, 4)
+
+
+def test_a_jpeg_of_several_pictures_gives_the_first(tmp_path: Path) -> None:
+    """As phones save them: MPO, which is a JPEG with more behind it."""
+    first, second = (Image.new("RGB", (8, 4), color) for color in ("white", "black"))
+    first.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[second])
+    assert read_rgb(tmp_path / "x.jpg")[0].min() == 1
+
+
 def test_resampling_keeps_the_stored_size(tmp_path: Path) -> None:
     Image.fromarray(np.full((6, 10, 3), 255, np.uint8)).save(tmp_path / "a.png")
     pixels, stored = read_rgb(tmp_path / "a.png", (4, 2))
@@ -151,12 +176,12 @@ def broken(path: Path, kind: str) -> Path:
 def test_a_library_that_replaces_pillows_opening_changes_no_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opens(*_: object) -> Image.Image:
+    def opens(*_: object, **__: object) -> Image.Image:
         raise ModuleNotFoundError("No module named 'pi_heif'")
 
     monkeypatch.setattr(Image, "open", opens)
     (tmp_path / "x.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"x.png: not a readable image \(of no known format\)"):
+    with pytest.raises(ImageError, match=r"x.png: not a readable image \(it is none of PNG, "):
         read_rgb(tmp_path / "x.png")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from allweather.errors import ImageError, InputError, first_line
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # theirs; no other's reader, for that of EPS starts a program
 LOWEST, HIGHEST = -0.1, 1.5  # resampling overshoots [0, 1] a little; normalised values and bytes go far beyond
 DEEP_GREY = ("PNG", "PPM")  # formats of which older Pillows give 16 bits as mode I; of others it is 32 bits, or signed
 DEEP_TOP = 65535  # what 16 bits hold
@@ -25,7 +26,7 @@ TURNS = {  # what makes the picture upright, by that tag
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-DAMAGE = (  # what Pillow raises for a file that is not as it should be, its readers for other formats included
+DAMAGE = (  # what Pillow raises for a file that is not as it should be
     OSError, ValueError, SyntaxError, ImportError, EOFError, RuntimeError, LookupError, TypeError, AttributeError,
     ArithmeticError, AssertionError, struct.error, zlib.error, Image.DecompressionBombError, Warning,
 )  # fmt: skip
@@ -41,7 +42,7 @@ def read_rgb(path: Path, size: tuple[int, int] | None = None) -> tuple[Tensor, t
         size: (width, height) to resample to (bilinear, antialiased when it shrinks); None keeps the stored size.
 
     Raises:
-        ImageError: for a file that is missing, empty, truncated or no image.
+        ImageError: for a file that is missing, empty, truncated or no image of `FORMATS`.
     """
     image = read_upright(path)
     return to_unit(image, size), image.size
@@ -96,10 +97,10 @@ def open_image(path: Path) -> Image.Image:
     """The decoded image.
 
     Raises:
-        ImageError: for a file that is missing, empty, truncated or no image.
+        ImageError: for a file that is missing, empty, truncated or no image of `FORMATS`.
     """
     try:
-        image = Image.open(io.BytesIO(path.read_bytes()))  # no file stays open when decoding fails
+        image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)  # no file stays open when decoding fails
         image.load()
     except DAMAGE as error:
         raise ImageError(f"{path}: not a readable image ({_reason(path, error)}).") from error
@@ -110,7 +111,7 @@ def _reason(path: Path, error: Exception) -> str:
     if path.is_file() and not path.stat().st_size:
         return "it is empty"
     if isinstance(error, UnidentifiedImageError | ImportError):  # other libraries replace Image.open and try plugins
-        return "of no known format"
+        return f"it is none of {', '.join(FORMATS)}"
     return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
 
 

@@ -17,10 +17,9 @@ from allweather.data.refused import why_unopened
 from allweather.data.video import Video
 from allweather.errors import InputError, first_line
 from allweather.pictures.pyav import load_pyav
-from allweather.rgb import DAMAGE, rgb_of, to_unit
+from allweather.rgb import DAMAGE, FORMATS, rgb_of, to_unit
 from allweather.serve.limits import Limits
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # no format whose reader starts a program, as that of EPS
 CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 _CONTAINER = re.compile(rb"....(?:ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3", re.S)  # MP4 and MOV, Matroska and WebM
 _FOREIGN = re.compile(rb"<script|<\?php|<!doctype html|%PDF-[12]\.", re.I)
