@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, CheckpointError
 from allweather.models import load_model
 from allweather.models.matlab import read_matlab
 from allweather.models.nets.mgcda import EPS, build, translate
@@ -172,6 +173,56 @@ def test_a_file_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -> N
     assert path.stat().st_size < 1 << 20
     with pytest.raises(AllWeatherError, match="20,401,094,732 bytes; expected at most"):
         load_model("mgcda:refinenet", path)
+
+
+SECRET = b"-----BEGIN KEY-----".ljust(32, b"!")
+
+
+def stored(group: Any, name: str, dtype: str, folder: Path) -> None:
+    count = len(SECRET) // np.dtype(dtype).itemsize
+    group.create_dataset(name, (count,), dtype, external=[(str(folder / "secret"), 0, len(SECRET))])
+
+
+def virtual(group: Any, name: str, dtype: str, folder: Path) -> None:
+    values = np.frombuffer(SECRET, dtype)
+    layout = h5py.VirtualLayout(values.shape, dtype)
+    layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), dtype, values.shape)
+    group.create_virtual_dataset(name, layout)
+
+
+def linked(group: Any, name: str, dtype: str, folder: Path) -> None:
+    group[name] = h5py.ExternalLink(str(folder / "secret.h5"), dtype)
+
+
+def linked_twice(group: Any, name: str, dtype: str, folder: Path) -> None:
+    linked(group.file, "there", dtype, folder)
+    group[name] = h5py.SoftLink("/there")
+
+
+@pytest.mark.parametrize("place", ["filters", "biases", "text", "value"])
+@pytest.mark.parametrize("way", [stored, virtual, linked, linked_twice])
+def test_no_byte_of_another_file_is_taken_in(way: Callable[..., None], place: str, tmp_path: Path) -> None:
+    """HDF5 lets a dataset name any file of the disk as where its bytes are."""
+    (tmp_path / "secret").write_bytes(SECRET)
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        for dtype in ("f4", "u2"):
+            file[dtype] = np.frombuffer(SECRET, dtype)
+    with h5py.File(tmp_path / "odd.mat", "w") as file:
+        if place in ("filters", "biases"):
+            layer = file.create_group("layer")
+            way(layer, place, "f4", tmp_path)
+            layer["biases" if place == "filters" else "filters"] = np.zeros(3, "f4")
+        elif way in (stored, virtual):
+            file["value" if place == "text" else "text"] = np.array([[ord("x")]], "u2")
+            way(file, place, "u2" if place == "text" else "f4", tmp_path)
+            file["text"].attrs["MATLAB_class"] = np.bytes_("char")
+            for field, item in (("params/name", file["text"]), ("params/value", file["value"])):
+                file.create_dataset(field, data=np.array([[item.ref]], dtype=object), dtype=h5py.ref_dtype)
+        else:  # references lead nowhere else, the columns that hold them may
+            file["params/name"] = np.zeros(3, "f4")
+            way(file["params"], "value", "f4", tmp_path)
+    with pytest.raises(CheckpointError, match=r"odd\.mat: .* is kept in other files"):
+        read_matlab(tmp_path / "odd.mat")
 
 
 @pytest.mark.parametrize("kind", ["group", "text"])

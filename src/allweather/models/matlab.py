@@ -27,7 +27,8 @@ def read_matlab(path: Path) -> dict[str, Tensor]:
         path: a `.mat` file that MATLAB saved with `-v7.3`.
 
     Raises:
-        AllWeatherError: when h5py is missing, the file is no HDF5, or it holds no such parameters.
+        AllWeatherError: when h5py is missing, the file is no HDF5, it holds no such parameters, or their bytes lie in
+            other files.
     """
     try:
         h5py: Any = import_module("h5py")
@@ -60,21 +61,46 @@ def read_matlab(path: Path) -> dict[str, Tensor]:
 
 def _parameters(file: Any, group: Any, h5py: Any) -> dict[str, Any]:
     """The parameters that one structure lists, if it does, as datasets that are not read yet."""
-    if _are_references(group, ("name", "value"), h5py):
-        pairs = zip(group["name"][()].flatten(), group["value"][()].flatten(), strict=True)
-        return {_text(file[name]): file[value] for name, value in pairs if _is_text(file[name])}
-    if all(_is_array(group.get(field), h5py) for field in ("filters", "biases")):
-        return {f"{CLASSIFIER}_filter": group["filters"], f"{CLASSIFIER}_bias": group["biases"]}
+    names, values = _fields(group, ("name", "value"), h5py)
+    if all(item is not None and item.dtype == h5py.ref_dtype for item in (names, values)):
+        pairs = zip(names[()].flatten(), values[()].flatten(), strict=True)
+        texts = ((_own(file[name]), value) for name, value in pairs)
+        return {_text(text): _own(file[value]) for text, value in texts if _is_text(text)}
+    filters, biases = _fields(group, ("filters", "biases"), h5py)
+    if all(item is not None and item.dtype.kind == "f" for item in (filters, biases)):
+        return {f"{CLASSIFIER}_filter": filters, f"{CLASSIFIER}_bias": biases}
     return {}
 
 
-def _are_references(group: Any, fields: tuple[str, ...], h5py: Any) -> bool:
+def _fields(group: Any, fields: tuple[str, ...], h5py: Any) -> list[Any]:
+    """The datasets of a structure by name, None for each that it has not.
+
+    Raises:
+        CheckpointError: as `_own`, and for a name that leads elsewhere; another file is not even opened.
+    """
+    links = [group.get(field, getlink=True) for field in fields]
+    if not all(link is None or isinstance(link, h5py.HardLink) for link in links):
+        raise _elsewhere(group)
     items = [group.get(field) for field in fields]
-    return all(isinstance(item, h5py.Dataset) and item.dtype == h5py.ref_dtype for item in items)
+    return [_own(item) if isinstance(item, h5py.Dataset) else None for item in items]
 
 
-def _is_array(item: Any, h5py: Any) -> bool:
-    return isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
+def _own(item: Any) -> Any:
+    """The same dataset, whose bytes lie in this file.
+
+    Raises:
+        CheckpointError: where HDF5 would read them from others, which may be any of the disk.
+    """
+    if getattr(item, "external", None) or getattr(item, "is_virtual", False):
+        raise _elsewhere(item)
+    return item
+
+
+def _elsewhere(item: Any) -> CheckpointError:
+    return CheckpointError(
+        f"{item.file.filename}: {item.name} is kept in other files; expected parameters within this one. Save it again "
+        "with '-v7.3'."
+    )
 
 
 def _is_text(dataset: Any) -> bool:
