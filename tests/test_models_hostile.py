@@ -29,6 +29,7 @@ MODEL = "demo:streetnet"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TEN_GIGABYTES = 10 << 30
 CHAIN = b"c_codecs\nencode\n"
+EMPTY_ARCHIVE = b"PK\5\6" + bytes(18)  # behind other bytes it makes them one for zipfile, and not for torch
 
 
 class Payload:
@@ -52,10 +53,10 @@ def saved(content: Any, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def archive(pickled: bytes) -> bytes:
+def archive(pickled: bytes, name: str = "data.pkl") -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("archive/data.pkl", pickled)
+        file.writestr(f"archive/{name}", pickled)
         file.writestr("archive/version", "3")
     return buffer.getvalue()
 
@@ -143,6 +144,8 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], bytes], str]] = {  # suffix, cont
         "builtins.bytearray",
     ),
     "a chain of encodings": ("pth", lambda _: archive(swelling()), "_codecs.encode by hex"),
+    "a chain before an archive": ("pth", lambda _: swelling() + EMPTY_ARCHIVE, "_codecs.encode by hex"),
+    "a chain in capitals": ("pth", lambda _: archive(swelling(), "DATA.PKL"), "_codecs.encode by hex"),
 }
 
 
@@ -192,7 +195,7 @@ for path in sys.argv[1:]:
 
 def test_claims_of_gigabytes_take_none(tmp_path: Path) -> None:
     """A process that has refused an empty file takes little more memory to refuse all the claims as well."""
-    kinds = ["empty", *(kind for kind in HOSTILE if "GB" in kind or kind == "a chain of encodings")]
+    kinds = ["empty", *(kind for kind in HOSTILE if "GB" in kind or kind.startswith("a chain"))]
     paths = [tmp_path / f"{kind.replace(' ', '-')}.{HOSTILE[kind][0]}" for kind in kinds]
     for kind, path in zip(kinds, paths, strict=True):
         path.write_bytes(HOSTILE[kind][1](tmp_path / "ran"))

@@ -19,6 +19,7 @@ from allweather.models.pickles import Contents, inspect, stand_ins
 _HEADER_LIMIT = 100 << 20  # bytes; safetensors' own limit
 _SIZE_LIMIT = 16 << 30  # bytes; several times the largest network for segmentation
 _PIECE = 1 << 20  # bytes
+_ARCHIVE = b"PK\x03\x04"  # opens a zip archive
 _SCRIPTED = "__torch__."  # opens the names of what TorchScript compiled
 _LEGACY_PICKLES = 5  # that open a checkpoint of torch before 1.6: magic, version, system, content, keys of storages
 _DAMAGE = (
@@ -70,7 +71,7 @@ def check_sums(path: Path) -> None:
     Raises:
         CheckpointError: naming the member.
     """
-    if not zipfile.is_zipfile(path):
+    if not _is_archive(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -80,6 +81,12 @@ def check_sums(path: Path) -> None:
                         pass
     except _DAMAGE as error:
         raise CheckpointError(_unreadable(path, "torch checkpoint", error)) from error
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether torch takes the file for a zip archive: by its first bytes, where `zipfile.is_zipfile` asks its last."""
+    with path.open("rb") as file:
+        return file.read(len(_ARCHIVE)) == _ARCHIVE
 
 
 def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
@@ -135,7 +142,7 @@ def _contents(path: Path) -> tuple[set[str], str | None]:
 
 def _pickles(path: Path) -> Iterator[Contents]:
     """Each pickle of the file; torch stores an archive's members uncompressed."""
-    if not zipfile.is_zipfile(path):
+    if not _is_archive(path):
         with path.open("rb") as file:
             for _ in range(_LEGACY_PICKLES):
                 yield inspect(file)
@@ -145,7 +152,7 @@ def _pickles(path: Path) -> Iterator[Contents]:
         if unpacked > size:
             raise ValueError(f"{size:,} bytes that claim to unpack to {unpacked:,}")
         for member in archive.infolist():
-            if member.filename.endswith("data.pkl"):
+            if member.filename.lower().endswith("data.pkl"):  # torch looks it up in either case
                 with _opened(archive, member) as file:
                     yield inspect(file)
 
