@@ -119,6 +119,22 @@ def adapted(folder: Path, *options: object) -> tuple[object, dict, set[str]]:
     return done, read_adapted(out / "record.json"), labels
 
 
+def test_a_frame_too_wide_for_its_overlay_fails_alone(tmp_path: Path) -> None:
+    frames = paint(tmp_path / "frames" / "a.png").parent
+    paint(frames / "c.png")
+    Image.new("RGB", (66_000, 4)).save(frames / "b.png")
+    for options in ((), ("--resume",)):
+        done, record, labels = adapted(frames, "--size", "32x32", *options)
+        assert done.returncode == 1
+        assert "overlay/b.jpg: a JPEG has at most 65500 pixels a side, this picture 66000×4" in done.stderr
+        assert set(record["failures"]) == {"b"} and set(record["images"]) == {"a", "c"}
+        assert labels >= {"a.png", "c.png"}
+    out = tmp_path / "again"
+    done = allweather("adapt", frames, *MODEL, "--size", "32x32", "--out", out, "--write", "labels,color")
+    assert done.returncode == 0, done.stderr
+    assert read_adapted(out / "record.json")["images"].keys() == {"a", "b", "c"}
+
+
 def test_links_are_followed_and_broken_ones_are_failures(tmp_path: Path) -> None:
     frames = paint(tmp_path / "frames" / "a.png").parent
     paint(tmp_path / "elsewhere" / "b.png")

@@ -15,6 +15,7 @@ from allweather.errors import ImageError
 from allweather.pictures.convert import read_image
 from allweather.pictures.writing import write_image
 from allweather.rgb import EXTENSIONS, read_rgb, read_upright, rgb_of
+from allweather.sizes import LARGEST
 
 GREY8 = np.array([[0, 128, 255]], np.uint8)
 SAVED = {  # what is stored, and the red channel that reading it must give
@@ -209,6 +210,16 @@ def test_color_pictures_are_no_labels(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "c.png")
     with pytest.raises(ImageError, match="mode RGB"):
         read_labels(tmp_path / "c.png")
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["wide", "tall"])
+def test_a_jpeg_has_sides_of_65500_at_most(tmp_path: Path, turned: bool) -> None:
+    """The longest size that may be asked for is one that can be written."""
+    for side in (LARGEST, LARGEST + 1):
+        pixels = np.zeros((side, 1, 3) if turned else (1, side, 3), np.uint8)
+        write_image(tmp_path / "x.png", pixels)
+        with nullcontext() if side == LARGEST else pytest.raises(ImageError, match=r"x\.jpg: a JPEG has at most 65500"):
+            write_image(tmp_path / "x.jpg", pixels)
 
 
 def test_written_images_read_back(tmp_path: Path) -> None:

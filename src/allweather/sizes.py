@@ -5,14 +5,14 @@ from typing import Any
 
 from allweather.errors import SettingsError
 
-LARGEST = 65535  # the longest side of a JPEG
+LARGEST = 65500  # the longest side of a JPEG that libjpeg writes
 
 
 def check_size(size: Any) -> tuple[int, int]:
     """The size as two plain integers.
 
     Raises:
-        SettingsError: for anything but two whole numbers of 1 to 65535.
+        SettingsError: for anything but two whole numbers of 1 to 65500.
     """
     sides = tuple(size) if isinstance(size, tuple | list) else ()
     if len(sides) != 2 or not all(_is_side(side) for side in sides):

@@ -17,7 +17,7 @@ from allweather.app.reel import Reel
 from allweather.classes import ClassSet
 from allweather.data.images import is_whole, write_json
 from allweather.data.json_lines import JsonLines, encode_line
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, ImageError
 from allweather.finite import or_none
 from allweather.pictures.writing import write_image
 from allweather.runs.decisions import decisions_of
@@ -114,15 +114,18 @@ class Output(Closing):
         return made
 
     def write(self, seen: Seen, classes: ClassSet) -> Written:
-        """Writes the pictures of one frame; may run in several threads at once."""
+        """Writes the pictures of one frame; may run in several threads at once. One that is no picture is a failure."""
         outcome = seen.outcome
         if outcome.frame is None or outcome.logits is None:
             return Written(outcome.name, {"failure": outcome.failure or "no prediction"})
         drawn = Drawn(outcome.frame, outcome.logits, classes)
-        for kind in SUFFIXES:
-            if kind in self.kinds:
-                write_image(self._place(kind, outcome.name), getattr(drawn, kind))
-        picture = None if self.reel is None else self.reel.picture(drawn, seen.source)
+        try:
+            for kind in SUFFIXES:
+                if kind in self.kinds:
+                    write_image(self._place(kind, outcome.name), getattr(drawn, kind))
+            picture = None if self.reel is None else self.reel.picture(drawn, seen.source)
+        except ImageError as error:
+            return Written(outcome.name, {"failure": str(error)})
         return Written(outcome.name, _entry(outcome), picture)
 
     def keep(self, written: Written) -> None:

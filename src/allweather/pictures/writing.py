@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from allweather.errors import ImageError
+from allweather.sizes import LARGEST
 from allweather.writing import write_bytes
 
 
@@ -17,16 +19,30 @@ def write_image(path: Path, pixels: np.ndarray, palette: list[int] | None = None
         palette: red, green and blue of each value in turn; the file still holds the values.
 
     Raises:
+        ImageError: as `encode_image`.
         AllWeatherError: when the disk is full or the folder cannot be written.
     """
-    write_bytes(path, encode_image(pixels, "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG", palette))
+    try:
+        content = encode_image(pixels, "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG", palette)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    write_bytes(path, content)
 
 
 def encode_image(
     pixels: np.ndarray, kind: Literal["PNG", "JPEG"] = "PNG", palette: list[int] | None = None, quality: int = 92
 ) -> bytes:
-    """The bytes of a picture file; arguments as of `write_image`, `quality` 1 to 95 of JPEG."""
+    """The bytes of a picture file; arguments as of `write_image`, `quality` 1 to 95 of JPEG.
+
+    Raises:
+        ImageError: for a JPEG with a side of more than 65500 pixels.
+    """
     image = Image.fromarray(pixels)
+    if kind == "JPEG" and max(image.size) > LARGEST:
+        raise ImageError(
+            f"a JPEG has at most {LARGEST} pixels a side, this picture {image.width}×{image.height}. Save a PNG; "
+            "of adapt's outputs overlays are JPEGs: leave them out, --write labels,color."
+        )
     if palette is not None:
         image.putpalette(palette)
     buffer = io.BytesIO()

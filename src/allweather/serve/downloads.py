@@ -43,9 +43,11 @@ def make_downloads(visitors: Visitors) -> APIRouter:
         picture = None if visitor is None or name not in SEEN else SEEN[name](visitor)
         if picture is None:
             raise HTTPException(404, "there is nothing to see")
-        return Response(
-            encode_image(picture, "JPEG", quality=90), media_type="image/jpeg", headers={"cache-control": "no-store"}
-        )
+        try:
+            content = encode_image(picture, "JPEG", quality=90)
+        except AllWeatherError as error:
+            raise HTTPException(409, str(error)) from error
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "no-store"})
 
     return router
 
