@@ -2,7 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,24 @@ def hub(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], No
         shutil.copytree(folder, place / "snapshots" / commit)
 
     return publish
+
+
+@contextmanager
+def nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The hub is there to be asked, and no machine is looked up; the hub is asked again afterwards."""
+    constants = pytest.importorskip("huggingface_hub").constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    asked: list[Any] = []
+
+    def look_up(*arguments: Any, **_: Any) -> None:
+        asked.append(arguments[:2])
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    yield
+    assert not asked
+    assert constants.HF_HUB_OFFLINE is False
 
 
 def tiny_config(library: Any, kind: str, **fields: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from ecosystem_networks import hub
+from ecosystem_networks import hub, nothing_is_asked
 from safetensors.torch import load_file
 
 from allweather import AllWeatherError, Segmenter, load_model
@@ -227,6 +227,38 @@ def test_configurations_that_are_not_smps(tmp_path: Path) -> None:
     saved(tmp_path, classes=19, encoder_name="resnet34")
     with pytest.raises(AllWeatherError, match="cannot make"):
         load_model(f"smp:{tmp_path}", classes=CITYSCAPES)
+
+
+ODD: dict[str, Any] = {  # config.json as it is, or fields of a good one
+    "a list": ("[]", "not one of segmentation-models-pytorch"),
+    "nested without end": ("[" * 50_000, "damaged"),
+    "a function that loads": ({"_model_class": "from_pretrained"}, "_model_class is 'from_pretrained'"),
+    "a function that makes": ({"_model_class": "create_model", "arch": "fpn"}, "_model_class is 'create_model'"),
+    "a class of no kind": ({"_model_class": ["FPN"]}, r"_model_class is \['FPN'\]"),
+    "classes in letters": ({"classes": "x"}, "has 'x' as 'classes'.*a whole number from 1"),
+    "classes below none": ({"classes": -1}, "has -1 as 'classes'"),
+    "an encoder of the hub": ({"encoder_name": "tu-hf-hub:evil/repo"}, "names 'tu-hf-hub:evil/repo'; expected an enc"),
+    "under its old name": ({"encoder_name": "tu-hf_hub:evil/repo"}, "names 'tu-hf_hub:evil/repo'"),
+    "an encoder of the disk": ({"encoder_name": "tu-local-dir:/etc"}, "names 'tu-local-dir:/etc'"),
+    "an encoder that is none": ({"encoder_name": 5}, "names 5; expected an encoder"),
+    "a file of the disk": ({"encoder_name": "tu-resnet18", "checkpoint_path": "/etc/passwd"}, "names '/etc/passwd'"),
+    "depths in letters": ({"encoder_depth": "x"}, "cannot make"),
+    "what no network takes": ({"decoder_interpolation": {"x": 1}, "upsampling": "x"}, "cannot make"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["its weights", "others"])
+@pytest.mark.parametrize("what", ODD)
+def test_odd_configurations_are_told_and_nothing_else_is_read(
+    what: str, own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = saved(tmp_path)
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    written, said = ODD[what]
+    config = {**json.loads((tmp_path / "config.json").read_text()), **(written if isinstance(written, dict) else {})}
+    (tmp_path / "config.json").write_text(written if isinstance(written, str) else json.dumps(config))
+    with nothing_is_asked(monkeypatch), pytest.raises(NetworkError, match=said):
+        load_model(f"smp:{tmp_path}", tmp_path / "mine.pth" if own else None, classes=CITYSCAPES)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ecosystem_networks import ALPHABETICAL, hub, labels, nvlabs_names, save_network, tiny_network
+from ecosystem_networks import ALPHABETICAL, hub, labels, nothing_is_asked, nvlabs_names, save_network, tiny_network
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather import AllWeatherError, load_model
 from allweather.classes import CITYSCAPES
+from allweather.errors import NetworkError
 from allweather.models.ecosystems.nvlabs import hub_names
 
 library = pytest.importorskip("transformers")
@@ -311,6 +313,64 @@ def test_what_is_no_network_of_this_kind_is_named(what: str, tmp_path: Path) -> 
     with pytest.raises(AllWeatherError, match=message) as refusal:
         load_model(f"transformers:{tmp_path}")
     assert "\n" not in str(refusal.value)
+
+
+ELSEWHERE: dict[str, dict[str, Any]] = {  # configurations that name another repository
+    "upernet": {"model_type": "upernet", "backbone": "evil/repo", "use_pretrained_backbone": True},
+    "upernet, not of timm": {"model_type": "upernet", "backbone": "evil/repo", "use_timm_backbone": False},
+    "dpt": {"model_type": "dpt", "backbone": "evil/repo", "is_hybrid": False},
+    "mask2former": {"model_type": "mask2former", "backbone": "evil/repo", "backbone_config": None},
+    "timm": {
+        "model_type": "upernet",
+        "backbone_config": {"model_type": "timm_backbone", "backbone": "hf-hub:a/b"},
+    },
+}
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_a_folder_asks_the_hub_for_nothing(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(ELSEWHERE[what]))
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with nothing_is_asked(monkeypatch), pytest.raises(NetworkError, match="nothing of the hub is fetched for a folder"):
+        load_model(f"transformers:{tmp_path}")
+
+
+ODD: dict[str, tuple[str, str, str]] = {  # a file of the folder, what stands in it, what is said
+    "a list": ("config.json", "[]", "cannot load"),
+    "a type of no kind": ("config.json", '{"model_type": []}', "cannot load"),
+    "depths in letters": ("config.json", '{"model_type": "segformer", "depths": "x"}', "cannot load .*'depths'"),
+    "names in a list": ("config.json", '{"model_type": "segformer", "id2label": [1]}', "cannot load"),
+    "nested without end": ("config.json", "[" * 50_000, "cannot load .*recursion"),
+    "a processor's list": ("preprocessor_config.json", "[]", "the image processor of"),
+    "a processor's type": ("preprocessor_config.json", '{"image_processor_type": 5}', "the image processor of"),
+    "a processor without end": ("preprocessor_config.json", "[" * 50_000, "the image processor of"),
+    "a mean in letters": ("preprocessor_config.json", '{"image_mean": "abc"}', "the image processor of .*to float"),
+    "means of means": ("preprocessor_config.json", '{"image_mean": [[1], [2], [3]]}', "the image processor of"),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_configurations_are_told(what: str, tmp_path: Path) -> None:
+    file, written, said = ODD[what]
+    folder = save_network(tiny_network(library, "segformer"), tmp_path)
+    (folder / file).write_text(written)
+    with pytest.raises(NetworkError, match=said):
+        load_model(f"transformers:{folder}")
+
+
+def test_a_network_that_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client has errors of its own, which are neither OSError nor this package's."""
+
+    class Unreachable(Exception):
+        pass
+
+    def asks(*_: object, **__: object) -> None:
+        raise Unreachable("no route to host")
+
+    hub(tmp_path, monkeypatch)
+    monkeypatch.setattr(library.AutoConfig, "from_pretrained", asks)
+    with pytest.raises(NetworkError, match="cannot load 'someone/net': no route to host"):
+        load_model("transformers:someone/net")
 
 
 def test_a_hub_name_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

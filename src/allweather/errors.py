@@ -61,9 +61,9 @@ class NcutAccuracyWarning(UserWarning):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message, at most 160 characters, without its full stop and a terminal's colors."""
+    """The first line of a library's message, at most 160 characters, without its last stop and a terminal's colors."""
     line = (COLORS.sub("", str(error)).strip().splitlines() or [type(error).__name__])[0]
-    return line[:160].rstrip(". ") + ("…" if len(line) > 160 else "")
+    return line[:160].rstrip(".: ") + ("…" if len(line) > 160 else "")
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> SettingsError:

@@ -3,6 +3,7 @@
 import json
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 
 from allweather.errors import NetworkError, first_line
 from allweather.models.ecosystems.extras import optional
+from allweather.models.ecosystems.reading import reading
 from allweather.models.segmenter import Preprocessing
+from allweather.plugins import FAULTS
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 SIZES = ("do_resize", "do_center_crop", "do_pad", "do_split_image")  # steps that set the size: here the user does
@@ -36,14 +39,15 @@ def preprocessing(library: Any, name: str, config: Any, size_multiple: int) -> P
     processor = _load(library, name, config)
     normalised = bool(getattr(processor, "do_normalize", False))
     rescaled = bool(getattr(processor, "do_rescale", False))
-    found = Preprocessing(
-        mean=_triple(processor.image_mean, name) if normalised else (0.0, 0.0, 0.0),
-        std=_triple(processor.image_std, name) if normalised else (1.0, 1.0, 1.0),
-        value_range=255 * processor.rescale_factor if rescaled else 255.0,
-        bgr=bool(getattr(processor, "do_flip_channel_order", False)),
-        size_multiple=size_multiple,
-    )
-    _check(processor, found, name)
+    with reading(name, partial(_failed, name)):
+        found = Preprocessing(
+            mean=_triple(processor.image_mean, name) if normalised else (0.0, 0.0, 0.0),
+            std=_triple(processor.image_std, name) if normalised else (1.0, 1.0, 1.0),
+            value_range=255 * processor.rescale_factor if rescaled else 255.0,
+            bgr=bool(getattr(processor, "do_flip_channel_order", False)),
+            size_multiple=size_multiple,
+        )
+        _check(processor, found, name)
     return found
 
 
@@ -63,18 +67,22 @@ def _load(library: Any, name: str, config: Any) -> Any:
     options = {"class_info_file": None} if config.model_type == "oneformer" else {}
     try:
         return library.AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **options)
-    except (OSError, ValueError, ImportError, TypeError) as error:
+    except FAULTS as error:
         if not _has_none(name):
-            raise NetworkError(
-                f"transformers cannot load the image processor of '{name}': {first_line(error)}. "
-                "Pixel values would be a guess: fetch its preprocessor_config.json, or write one."
-            ) from error
+            raise _failed(name, error) from error
     warnings.warn(
         f"'{name}' has no preprocessor_config.json: pixel values are made as transformers does by default for "
         f"{config.model_type}",
         stacklevel=5,
     )
     return _default(library, config)
+
+
+def _failed(name: str, error: Exception) -> NetworkError:
+    return NetworkError(
+        f"transformers cannot load the image processor of '{name}': {first_line(error)}. "
+        "Pixel values would be a guess: fetch its preprocessor_config.json, or write one."
+    )
 
 
 def _has_none(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError,
 from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.albumentations import pixel_values
 from allweather.models.ecosystems.extras import optional
+from allweather.models.ecosystems.reading import reading
 from allweather.models.ecosystems.sizes import Sizes
 from allweather.models.segmenter import Preprocessing, Segmenter
 
@@ -19,6 +21,7 @@ HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 DUAL_PATH = {"mean": (124 / 255, 117 / 255, 104 / 255), "std": (1 / (0.0167 * 255),) * 3}
 ON_IMAGENET = ("imagenet", "imagenet+5k", "noisy-student", "ssl", "swsl", "instagram")  # weights on its pixel values
 OTHER_INPUTS = {"inception": HALVES, "xception": HALVES, "dpn": DUAL_PATH}  # encoders not trained on ImageNet's values
+OTHER_FILE = "checkpoint_path"  # what timm takes for a file to read
 
 
 class Sized(nn.Module):
@@ -48,19 +51,20 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     label = f"smp:{name}"
     architecture, separator, encoder = name.partition("/")
     own = architecture.lower() in library.MODEL_ARCHITECTURES_MAPPING and separator and not Path(name).is_dir()
-    if own:
-        classes = classes or CITYSCAPES
-        network = _build(library, architecture, encoder, len(classes), name)
-        probabilities = False
-        values: dict[str, Any] = _encoder_values(library, encoder, "imagenet")
-    else:
-        config = _config(library, name)
-        probabilities = _gives_probabilities(config, label)
-        classes = _classes(config, classes, label)
-        network = _pretrained(library, config, name, weights)
-        values = pixel_values(_file(name, "albumentations_config_eval.json"), label) or _encoder_values(
-            library, config.get("encoder_name", ""), config.get("encoder_weights") or "imagenet"
-        )
+    with reading(name, partial(_failed, name)):
+        if own:
+            classes = classes or CITYSCAPES
+            network = _build(library, architecture, encoder, len(classes))
+            probabilities = False
+            values: dict[str, Any] = _encoder_values(library, encoder, "imagenet")
+        else:
+            config = _config(library, name)
+            probabilities = _gives_probabilities(config, label)
+            classes = _classes(config, classes, label)
+            network = _pretrained(library, config, name, weights)
+            values = pixel_values(_file(name, "albumentations_config_eval.json"), label) or _encoder_values(
+                library, config.get("encoder_name", ""), config.get("encoder_weights") or "imagenet"
+            )
     stride = _stride(network)
     model = Segmenter(
         Sized(network, Sizes(label, _own_size(network), max(stride, 16))),
@@ -76,14 +80,11 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     return model
 
 
-def _build(library: Any, architecture: str, encoder: str, classes: int, name: str) -> nn.Module:
+def _build(library: Any, architecture: str, encoder: str, classes: int) -> nn.Module:
     known = library.encoders.get_encoder_names()
     if encoder not in known and not encoder.startswith(("tu-", "timm-")):
         raise unknown("encoder of smp", encoder, [*known, "tu- and any network of timm"])
-    try:
-        network: nn.Module = library.create_model(architecture, encoder, encoder_weights=None, classes=classes)
-    except (KeyError, ValueError, RuntimeError, OSError, TypeError) as error:
-        raise _failed(name, error) from error
+    network: nn.Module = library.create_model(architecture, encoder, encoder_weights=None, classes=classes)
     return network
 
 
@@ -92,19 +93,27 @@ def _config(library: Any, name: str) -> dict[str, Any]:
 
     Raises:
         SettingsError: when `name` is neither, nor ARCHITECTURE/ENCODER.
-        NetworkError: when config.json is not one of smp's.
+        NetworkError: when config.json is not one of smp's, or has the library read more than this folder or repository.
     """
     file = _file(name, "config.json")
     if file is None:
         raise _no_such(name, list(library.MODEL_ARCHITECTURES_MAPPING))
     try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+        config: Any = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise NetworkError(f"smp:{name}: its config.json is damaged ({error}). Fetch it again.") from error
-    if not hasattr(library, str(config.get("_model_class"))):
+    made = config.get("_model_class") if isinstance(config, dict) else None
+    if made not in [architecture.__name__ for architecture in library.MODEL_ARCHITECTURES_MAPPING.values()]:
         raise NetworkError(
-            f"smp:{name}: its config.json is not one of segmentation-models-pytorch (_model_class is "
-            f"{config.get('_model_class')!r}). For a network of transformers: transformers:{name}"
+            f"smp:{name}: its config.json is not one of segmentation-models-pytorch (_model_class is {made!r:.60}). "
+            f"For a network of transformers: transformers:{name}"
+        )
+    encoder = config.get("encoder_name", "")
+    if not isinstance(encoder, str) or ":" in encoder or OTHER_FILE in config:
+        named = config.get(OTHER_FILE, encoder)
+        raise NetworkError(
+            f"smp:{name}: its config.json names {named!r:.60}; expected an encoder by its name in smp or timm, and no "
+            "other file or repository. Build that network yourself and wrap it: Segmenter.wrap."
         )
     return config
 
@@ -136,14 +145,11 @@ def _file(name: str, file: str) -> Path | None:
 
 def _pretrained(library: Any, config: dict[str, Any], name: str, weights: Path | None) -> nn.Module:
     """The network that a configuration describes, with its own weights unless others come."""
-    try:
-        if weights is None:
-            loaded: nn.Module = library.from_pretrained(name, encoder_weights=None)  # the whole network's come next
-            return loaded
-        settings = {key: value for key, value in config.items() if not key.startswith("_")}
-        network: nn.Module = getattr(library, config["_model_class"])(**{**settings, "encoder_weights": None})
-    except (KeyError, ValueError, RuntimeError, OSError, TypeError) as error:
-        raise _failed(name, error) from error
+    if weights is None:
+        loaded: nn.Module = library.from_pretrained(name, encoder_weights=None)  # the whole network's come next
+        return loaded
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    network: nn.Module = getattr(library, config["_model_class"])(**{**settings, "encoder_weights": None})
     return network
 
 
@@ -152,7 +158,9 @@ def _failed(name: str, error: Exception) -> NetworkError:
 
 
 def _classes(config: dict[str, Any], wanted: ClassSet | None, label: str) -> ClassSet:
-    count = int(config.get("classes", 1))
+    count = config.get("classes", 1)
+    if type(count) is not int or count < 1:
+        raise NetworkError(f"{label} has {count!r:.60} as 'classes' in config.json; expected a whole number from 1.")
     if wanted is not None and len(wanted) != count:
         raise SettingsError(f"{label} gives {count} classes, '{wanted.name}' has {len(wanted)}: expected as many.")
     if wanted is None and count == len(CITYSCAPES):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from allweather.classes import ClassSet
@@ -17,6 +16,7 @@ from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.masks import MaskLogits, Split
 from allweather.models.ecosystems.naming import Selection, choose
 from allweather.models.ecosystems.processors import preprocessing, reduces_labels
+from allweather.models.ecosystems.reading import reading
 from allweather.models.ecosystems.sizes import Sizes
 from allweather.models.segmenter import Provenance, Segmenter
 
@@ -68,30 +68,25 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     """
     library = optional("transformers", "transformers")
     label = f"transformers:{name}"
-    try:
+    with reading(name, partial(_failed, name)):
         with _quietly(library):
             config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
             auto = _auto_class(library, config, label)
             network, provenance = _network(library, auto, config, name, weights)
             task = _task(library, name) if config.model_type == "oneformer" else None
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise NetworkError(
-            f"transformers cannot load '{name}': {_reason(name, error)}. Expected a hub name, or a folder with "
-            "config.json and model.safetensors of a semantic segmentation network."
-        ) from error
-    classes, selection = choose(_names(library, name, config), classes, label)
-    multiple = _multiple(config)
-    sizes = Sizes(label, _own_size(config), multiple if multiple > 1 else 32)
-    masks = config.model_type in MASK_MODELS
-    return Segmenter(
-        MaskLogits(network, task, selection=selection, sizes=sizes, split=_split(config))
-        if masks
-        else Logits(network, selection=selection, sizes=sizes),
-        classes=classes,
-        preprocessing=preprocessing(library, name, config, multiple),
-        name=label,
-        provenance=provenance,
-    ).eval()
+        classes, selection = choose(_names(library, name, config), classes, label)
+        multiple = _multiple(config)
+        sizes = Sizes(label, _own_size(config), multiple if multiple > 1 else 32)
+        masks = config.model_type in MASK_MODELS
+        return Segmenter(
+            MaskLogits(network, task, selection=selection, sizes=sizes, split=_split(config))
+            if masks
+            else Logits(network, selection=selection, sizes=sizes),
+            classes=classes,
+            preprocessing=preprocessing(library, name, config, multiple),
+            name=label,
+            provenance=provenance,
+        ).eval()
 
 
 @contextmanager
@@ -107,6 +102,13 @@ def _quietly(library: Any) -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def _failed(name: str, error: Exception) -> NetworkError:
+    return NetworkError(
+        f"transformers cannot load '{name}': {_reason(name, error)}. Expected a hub name, or a folder with "
+        "config.json and model.safetensors of a semantic segmentation network."
+    )
 
 
 def _reason(name: str, error: Exception) -> str:
