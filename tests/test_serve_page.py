@@ -371,4 +371,7 @@ def test_what_is_taken_home(pool: Pool) -> None:
     assert load(served.get(f"/take/{one.key}/adapted.safetensors").content).keys() == MODEL.network.state_dict().keys()
     assert served.get(f"/see/{one.key}/adapted.jpg").headers["content-type"] == "image/jpeg"
     assert served.get("/take/another/labels.png").status_code == 404
+    one.pictures = [Held("wide", np.zeros((1, 66_000, 3), np.uint8), (66_000, 1))]
+    told = served.get(f"/see/{one.key}/picture.jpg")
+    assert told.status_code == 409 and "at most 65500 pixels a side" in told.text
     assert served.get(f"/take/{one.key}/evil.sh").status_code == 404
