@@ -5,10 +5,11 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from threading import Condition
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -104,10 +105,11 @@ def _predicted(state: Any) -> torch.Tensor:
     return session.predict(image_of(0))
 
 
+@dataclass(frozen=True, kw_only=True)
 class Wild(Slow):
     """Learns so fast that the guard takes steps back."""
 
-    name = "wild"
+    name: ClassVar[str] = "wild"
 
 
 @pytest.mark.parametrize("guard", [Guard(every=1), Guard(every=1, halvings=0), Guard(every=1, halvings=0, strikes=2)])

@@ -127,8 +127,9 @@ AMISS: dict[str, tuple[str, Callable[[Tensor], Any], str]] = {
 def test_what_a_method_gives_is_said_where_it_is_not_what_was_expected(case: str) -> None:
     what, give, said = AMISS[case]
 
+    @dataclass(frozen=True, kw_only=True)
     class Amiss(Toy):
-        pass
+        name: ClassVar[str] = "toy"
 
     def given(self: Toy, model: Any, state: Any, images: Any) -> Any:
         logits = images if what == "refine" else model(getattr(images, "images", images))

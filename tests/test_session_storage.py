@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -220,6 +220,7 @@ def test_the_same_weights_under_another_meaning_are_refused(changed: Any, word: 
 
 @dataclass(frozen=True, kw_only=True)
 class Windowed(Tent):
+    name: ClassVar[str] = "windowed"
     window: int = option(8, "frames that it looks back", low=1)
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from allweather import methods
 from allweather.errors import NetworkError, SettingsError
 from allweather.methods.method import Method
+from allweather.methods.own import checked
 from allweather.models.inputs import segmenter_in
 from allweather.models.segmenter import Segmenter
 from allweather.session.guard import Guard
@@ -39,7 +40,7 @@ def check_method(model: Any, method: Any) -> Method:
 
     Raises:
         NetworkError: when `model` is no segmenter.
-        SettingsError: when `method` is neither a method nor a name.
+        SettingsError: when `method` is neither a method nor a name, or of an own class that is no complete method.
     """
     model = check_model(model, "Session", "Session({}, method)")
     if isinstance(method, str):
@@ -50,6 +51,8 @@ def check_method(model: Any, method: Any) -> Method:
             f"Session: expected a method or its name, got {method!r}. Call Session(model, {call}) or "
             'Session(model, "mall-domain").'
         )
+    if type(method) not in methods.METHODS.values():
+        checked(type(method).__name__, type(method), methods.METHODS)
     return method
 
 
