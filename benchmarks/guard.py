@@ -29,9 +29,9 @@ from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.methods.views import MIRROR
 from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
-from allweather.session.adapted import Prediction
 from allweather.session.guard.policy import Policy
 from allweather.session.guard.signs import compare, cuts, mirror_change
+from allweather.session.prediction import Prediction
 from benchmarks import layernorm
 from benchmarks.committed import load
 from benchmarks.guard_record import read_rows, write_rows

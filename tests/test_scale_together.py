@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from allweather import methods
 from allweather.errors import AllWeatherError, SettingsError
+from allweather.methods import Refined, State
+from allweather.models.segmenter import Segmenter
 from allweather.scale.ranked import _passed, share
 from allweather.scale.ranks import RankLost, Ranks, launched
 from allweather.scale.streams import Source, split
@@ -119,6 +122,30 @@ def test_one_rank_is_a_session(fields: dict[str, Any], guard: Guard) -> None:
         kinds.add(here.decision.kind)
     assert same_state(together, session)
     assert (fields.get("lr") == 0.5) == bool(kinds & {"rolled-back", "reset", "shrunk"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeavesOne(methods.Tent):
+    """Keeps two numbers beside the network, and moves one of them."""
+
+    name: ClassVar[str] = "leaves-one"
+    episodic: bool = False
+
+    def begin(self, model: Segmenter) -> State:
+        state = super().begin(model)
+        state.output = {"kept": torch.full((1,), 7.0), "moved": torch.zeros(1)}
+        return state
+
+    def refine(self, state: State, images: Tensor, logits: Tensor) -> Refined:
+        return Refined(logits, {"moved": state.output["moved"] + images.mean()})
+
+
+def test_what_predictions_do_not_leave_stays_on_all_ranks() -> None:
+    sessions, _ = run_ranks([[frames(1)[0]], [frames(1, seed=1)[0]]], method=LeavesOne())
+    mean = torch.stack([frames(1).mean(), frames(1, seed=1).mean()]).mean()
+    for session in sessions:
+        assert session.state.output["kept"] == 7
+        torch.testing.assert_close(session.state.output["moved"], mean[None])
 
 
 def test_ranks_stay_equal_whatever_frames_each_of_them_has() -> None:

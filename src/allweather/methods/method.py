@@ -19,12 +19,12 @@ from allweather.models.segmenter import Segmenter
 T = TypeVar("T")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
     """The images under adaptation, with whatever is computed from them once and used in every iteration.
 
     Attributes:
-        images: B×3×H×W, RGB in [0, 1].
+        images: B×3×H×W, RGB in [0, 1]; not to be written to, the prediction is made of them too.
     """
 
     images: Tensor
@@ -41,6 +41,8 @@ class Batch:
 @dataclass
 class State:
     """What a method may change, all of it restored by reset and written by save.
+
+    Names, shapes and types stay as `begin` gave them: memory that fills is declared at its full size.
 
     Attributes:
         parameters: the network's parameters that the optimizer moves, by name.
@@ -91,7 +93,8 @@ class Refined:
 
     Attributes:
         logits: B×C×H×W.
-        output: what `State.output` becomes once this prediction has been reported and found good, by name.
+        output: what `State.output` becomes once this prediction has been reported and found good, by name; of the shape
+            and type that it has there. What is not named stays.
     """
 
     logits: Tensor
@@ -143,7 +146,7 @@ class Method(ABC):
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_ranges(self, self.name)
+        check_ranges(self, getattr(self, "name", type(self).__name__))  # a session refuses a method without
         check_needs(self)
         self.looks  # noqa: B018  # refuses names that are no views
 

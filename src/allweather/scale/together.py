@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from allweather.errors import NotFiniteError, SettingsError
-from allweather.finite import all_finite
 from allweather.methods.method import Batch, Method, Objective
 from allweather.models.digest import digest
 from allweather.models.segmenter import Segmenter
 from allweather.scale.ranks import Ranks
 from allweather.session import Decision, Result, Session
-from allweather.session.adapted import Prediction
 from allweather.session.guard.policy import Objection
+from allweather.session.prediction import Prediction
 from allweather.session.snapshot import Snapshot
-from allweather.session.steps import Steps, keep_last, prediction_after, unfit
+from allweather.session.steps import Steps, flaw, keep_last, prediction_after, unfit
 from allweather.session.streaming import apart
 from allweather.session.undoing import undone_on_failure
 
@@ -126,8 +125,7 @@ class TogetherSession(Session):
         steps = self._take_steps(own)
         if own.learns and own.images is not None:
             own.prediction = prediction_after(self._adapted, own.images, steps)
-            if not all_finite(own.prediction.logits):
-                own.reason = "the prediction is not finite"
+            own.reason = flaw(own.prediction.finite())
         broken = own.images is not None and own.prediction is not None and own.reason is not None
         if self._any(broken):
             self._adapted.restore(before)
@@ -248,9 +246,9 @@ class TogetherSession(Session):
         left = {} if own.prediction is None else own.prediction.output
         if not kept:
             return
-        parts = [(left[name] if left else torch.zeros_like(value)).reshape(-1).float() for name, value in kept.items()]
+        parts = [left.get(name, value) if left else torch.zeros_like(value) for name, value in kept.items()]
         count = torch.full((1,), float(bool(left)), device=self._adapted.device())
-        flat = self._ranks.total(torch.cat([count, *parts]))
+        flat = self._ranks.total(torch.cat([count, *(part.reshape(-1).float() for part in parts)]))
         if not flat[0]:
             return
         means = (flat[1:] / flat[0]).split([value.numel() for value in kept.values()])

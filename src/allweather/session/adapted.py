@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -28,31 +28,16 @@ from allweather.models.gradients import gradient_through
 from allweather.models.outputs import log_of
 from allweather.models.placing import CPU, device_of
 from allweather.models.segmenter import Segmenter
-from allweather.session.given import checked_logits, checked_objective, checked_refined
+from allweather.session.contract import Contract
+from allweather.session.given import checked_logits, checked_objective, checked_refined, checked_state
 from allweather.session.modes import half_precision, own_modes
+from allweather.session.prediction import Prediction
 from allweather.session.proportion import in_proportion, root_mean_square
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
 
 Precision = Literal["float32", "bf16"]
 _EPS = 1e-8  # Adam's
 ONE_BY_ONE = ("cpu",)  # kinds of device where views pass one after another
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a method predicts for one batch; logits B×C×H×W each.
-
-    Attributes:
-        logits: what is reported: the mean over the views, or the plain one where there is no other.
-        plain: of the images as they are.
-        views: of each view that the method looks at, on the images' grid.
-        output: what it leaves behind once it has been reported and found good; see `State.output`.
-    """
-
-    logits: Tensor
-    plain: Tensor
-    views: Mapping[View, Tensor] = field(default_factory=dict)
-    output: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class AdaptedNetwork:
@@ -78,7 +63,7 @@ class AdaptedNetwork:
             self.model = independent_copy(model)
             if channels_last:
                 self.model.to(memory_format=torch.channels_last)
-            self.state = method.begin(self.model)
+            self.state = checked_state(method.begin(self.model), method)
             self.state.generator = torch.Generator(device=self.device())
             parameters = list(self.state.parameters.values())
             self.optimizer = method.make_optimizer(parameters) if parameters else None
@@ -88,6 +73,7 @@ class AdaptedNetwork:
                 check_unmixed(self.model.network, method.name, "Take Session.network(statistics='stream'), or source.")
             self._own = OwnBuffers(self.model, self.state.buffers.values())
             self.source = self.snapshot()
+            self._contract = Contract(self.model, self.state)
             self._scales = [root_mean_square(parameter) if method.relative else 1.0 for parameter in parameters]
         self.network = cast(Segmenter, torch.compile(self.model)) if compile else self.model
 
@@ -98,14 +84,16 @@ class AdaptedNetwork:
         `at_adapt_scale` may have reduced.
 
         Raises:
-            SettingsError: where the method gives something else, or the network refuses the size of `adapt_scale`.
+            SettingsError: where the method gives something else or breaks its contract, or the network refuses the size
+                of `adapt_scale`.
         """
         if iteration == 0:  # where the iterations stop early, the step before is still the one to look beyond
             self._ahead = []
         again = iteration > 0 and getattr(self.method, "bn", None) != "train"
         taken = further_passes(self.model) if again else nullcontext()
         told = size_told(batch.images, self.method.adapt_scale, "adapt_scale", "adapt_scale=1 leaves it its size")
-        with moving_statistics(self.model), taken, self._autocast(), told:
+        kept = self._contract.kept(f"{self.method.name}: objective", images=batch.images)
+        with kept, moving_statistics(self.model), taken, self._autocast(), told:
             made = self.method.objective(self.network, self.state, batch)
         return checked_objective(made, self.method, batch.images, len(self.model.classes))
 
@@ -131,7 +119,11 @@ class AdaptedNetwork:
         return torch.nn.utils.get_total_norm(gradients).isfinite()
 
     def move(self) -> None:
-        """One optimizer step along the gradient."""
+        """One optimizer step along the gradient.
+
+        Raises:
+            SettingsError: where the method changes the form of its state after it.
+        """
         optimizer = cast(torch.optim.Optimizer, self.optimizer)
         rate = self.method.learning_rate(self.updates)
         for group in optimizer.param_groups:
@@ -146,7 +138,8 @@ class AdaptedNetwork:
             optimizer.step()
         self.forget_gradient()
         self.updates += 1
-        self.method.after_update(self.model, self.state)
+        with self._contract.kept(f"{self.method.name}: after_update"):
+            self.method.after_update(self.model, self.state)
 
     def forget_gradient(self) -> None:
         """Frees the gradient of an iteration that has ended."""
@@ -222,7 +215,7 @@ class AdaptedNetwork:
 
     def restore(self, snapshot: Snapshot) -> None:
         """All that moves as it was, bit for bit."""
-        snapshot.restore(self.state.tensors(), self.optimizer)
+        snapshot.restore(self.state, self.optimizer)
         self.restore_own_buffers(snapshot)
         self.updates = snapshot.updates
         self.forget_gradient()
@@ -304,8 +297,9 @@ class AdaptedNetwork:
         return self._refined(images, log_of(mean, in_place=True), seen[PLAIN], seen)
 
     def _refined(self, images: Tensor, logits: Tensor, plain: Tensor, views: Mapping[View, Tensor]) -> Prediction:
-        refined = self.method.refine(self.state, images, logits)
-        checked_refined(refined, self.method, images, len(self.model.classes))
+        with self._contract.kept(f"{self.method.name}: refine", images=images, logits=logits):
+            refined = self.method.refine(self.state, images, logits)
+        checked_refined(refined, self.method, images, len(self.model.classes), self.state.output)
         return Prediction(refined.logits, plain, views, refined.output)
 
     def _looks(self, size: torch.Size) -> tuple[View, ...]:
@@ -344,8 +338,10 @@ class AdaptedNetwork:
 
     def _by_method(self, network: Segmenter, images: Tensor) -> Tensor:
         """What the method predicts by one of the two networks."""
-        made = self.method.predict(network, self.state, images)
-        return checked_logits(made, f"{self.method.name}: predict", images, len(self.model.classes))
+        who = f"{self.method.name}: predict"
+        with self._contract.kept(who, images=images):
+            made = self.method.predict(network, self.state, images)
+        return checked_logits(made, who, images, len(self.model.classes))
 
     def _look(self, network: Segmenter, images: Tensor, view: View) -> Tensor:
         """Logits B×C×H×W of one view of the images, on their grid."""
@@ -355,7 +351,9 @@ class AdaptedNetwork:
 
         with self._unmixed_source() if view.source else nullcontext(), self._autocast():
             if view.own is not None:
-                return checked_logits(view.own(predict, images), "views: a function", images)
+                with self._contract.kept("views: a function", images=images):
+                    made = view.own(predict, images)
+                return checked_logits(made, "views: a function", images, len(self.model.classes))
             seen = view.of(images)
             with size_told(seen, view.scale, "views", "views=plain,gamma-mirror leaves that view out"):
                 return view.back(predict(seen), images.shape[2:])

@@ -22,7 +22,7 @@ from allweather.methods.settings import settings_of
 from allweather.models.outputs import log_of
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
-from allweather.session.adapted import AdaptedNetwork, Precision, Prediction
+from allweather.session.adapted import AdaptedNetwork, Precision
 from allweather.session.arguments import check_guard, check_method, check_seed, check_shift
 from allweather.session.averages import StreamAverages
 from allweather.session.guard import Decision, Guard
@@ -30,10 +30,11 @@ from allweather.session.guard.policy import Objection, Policy
 from allweather.session.handing import HandsBack
 from allweather.session.identity import identity_of
 from allweather.session.modes import own_modes
+from allweather.session.prediction import Prediction
 from allweather.session.result import Result
 from allweather.session.shift import Shift, ShiftDetector
 from allweather.session.snapshot import Snapshot, flatten_optimizer
-from allweather.session.steps import Steps, maker, prediction_after, take_steps, unfit
+from allweather.session.steps import Steps, flaw, maker, prediction_after, take_steps, unfit
 from allweather.session.storage import load_session, save_session
 from allweather.session.streaming import Streaming, apart
 from allweather.session.undoing import undone_on_failure
@@ -129,12 +130,10 @@ class Session(Streaming, HandsBack):
     def predict(self, images: Picture | Sequence[Picture]) -> Tensor:
         """The method's prediction as the network stands: logits C×H×W or B×C×H×W as the images came; nothing moves."""
         with self._alone():
-            before = self._adapted.snapshot()
-            batch, single = self._batch(images)
-            try:
+            (batch, single), before = self._batch(images), self._adapted.snapshot()
+            with undone_on_failure(self._adapted, before, self._policy, self._detector):
                 logits = self._adapted.predict(batch.images).logits.float()
-            finally:
-                self._adapted.restore_own_buffers(before)
+            self._adapted.restore_own_buffers(before)
         return logits[0] if single else logits
 
     def reset(self) -> None:
@@ -149,7 +148,8 @@ class Session(Streaming, HandsBack):
         The file appears whole or not at all.
 
         Raises:
-            CheckpointError: when the file cannot be written, or would replace one that holds no session.
+            CheckpointError: when the file cannot be written, or would replace one that holds no session, and for a
+                state with numbers that are not finite, which could not be loaded.
         """
         with self._alone():
             adapted = self._adapted
@@ -271,8 +271,9 @@ class Session(Streaming, HandsBack):
         steps = take_steps(adapted, batch, predict)
         prediction = None if steps.failure else prediction_after(adapted, images, steps, predict)
         if prediction is not None:
-            (finite,) = steps.arrived(steps.read(all_finite(prediction.logits)), 1)
-            steps.failure = steps.failure or (None if finite else "the prediction is not finite")
+            finite = prediction.finite()
+            found = flaw(steps.arrived(steps.read(*finite), len(finite)))
+            steps.failure = steps.failure or found
         if steps.failure or prediction is None:
             adapted.restore(before)
             return steps, self._unadapted(images), Decision("skipped", cast(str, steps.failure))

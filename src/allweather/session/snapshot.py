@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from allweather.errors import CheckpointError
+from allweather.methods.method import State
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,28 @@ class Snapshot:
         values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         return cls(values, _copied(optimizer.state_dict()) if optimizer else None, updates)
 
-    def restore(self, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None) -> None:
-        """Writes the values back in place."""
+    def restore(self, state: State, optimizer: torch.optim.Optimizer | None) -> None:
+        """Writes the values back in place; what a method has added to the state since, or enlarged, goes."""
+        _as_then(state, self.tensors)
         with torch.no_grad():
-            for name, tensor in tensors.items():
+            for name, tensor in state.tensors().items():
                 tensor.copy_(self.tensors[name])
         if optimizer and self.optimizer:
             optimizer.load_state_dict(_copied(self.optimizer))
+
+
+def _as_then(state: State, values: Mapping[str, Tensor]) -> None:
+    """Leaves in the state the names of `values` alone; of a method's own tensors another shape or type is replaced."""
+    for extra in state.tensors().keys() - values.keys():
+        group, _, name = extra.partition(".")
+        del getattr(state, group)[name]
+    for full, value in values.items():
+        if full.startswith(("memory.", "output.")):
+            group, _, name = full.partition(".")
+            held = getattr(state, group)
+            now = held.get(name)
+            if not isinstance(now, Tensor) or (now.shape, now.dtype) != (value.shape, value.dtype):
+                held[name] = value.clone()
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The loop on one batch: updates until the cap, the stopping rule, or a bad number, and the prediction that is left."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import cast
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from allweather.errors import NotFiniteError
 from allweather.methods.method import Batch, Method, Objective
-from allweather.session.adapted import AdaptedNetwork, Prediction
+from allweather.session.adapted import AdaptedNetwork
+from allweather.session.prediction import Prediction
 from allweather.session.reading import Reading, queues
 from allweather.session.snapshot import Snapshot
 
@@ -94,6 +96,13 @@ def take_steps(adapted: AdaptedNetwork, batch: Batch, predict: bool = True) -> S
         steps.updates, steps.current, steps.stop = steps.updates + 1, False, "cap"
     adapted.forget_gradient()
     return steps
+
+
+def flaw(finite: Sequence[Tensor | float]) -> str | None:
+    """What of a prediction is not finite, by the numbers of `Prediction.finite`; None where all is."""
+    if not finite[0]:
+        return "the prediction is not finite"
+    return None if all(finite) else "what the prediction leaves behind is not finite"
 
 
 def keep_last(steps: Steps, adapted: AdaptedNetwork, predict: bool) -> None:

@@ -21,9 +21,14 @@ def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[st
     """Writes the file whole or not at all; missing folders are made.
 
     Raises:
-        CheckpointError: when it cannot be written, or would replace a file that holds no session.
+        CheckpointError: when it cannot be written, would replace a file that holds no session, or could not be loaded
+            for numbers that are not finite.
     """
     check_replaceable(path)
+    try:
+        check_finite(path, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot write the session: {error} None could go on from them: reset this one.") from error
     tensors = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
     metadata = {_IDENTITY: json.dumps(identity), _DIGEST: digest(tensors)}
     try:

@@ -9,9 +9,10 @@ from torch import Tensor
 from allweather.errors import CheckpointError
 from allweather.finite import all_finite
 from allweather.methods.views import MIRROR, SOURCE, SOURCE_MIRROR
-from allweather.session.adapted import AdaptedNetwork, Prediction
+from allweather.session.adapted import AdaptedNetwork
 from allweather.session.guard.limits import WINDOW, Guard
 from allweather.session.guard.signs import Signs, changed_labels, compare, cuts, mirror_change, summary
+from allweather.session.prediction import Prediction
 from allweather.session.snapshot import Snapshot, flatten_optimizer
 
 _STILL = 0.5 / 255  # mean change of a few pixels under which a batch shows what the last one showed
@@ -172,7 +173,8 @@ class Policy:
 
     def accepts(self, images: Tensor, reference: Tensor, prediction: Prediction) -> bool:
         """Whether a prediction made part of the way back may stand."""
-        return self._reason(images, reference, prediction, compare(reference, prediction.plain)) is None
+        reason = self._reason(images, reference, prediction, compare(reference, prediction.plain))
+        return reason is None and all(prediction.finite())
 
     def gives_up(self) -> bool:
         """Counts that all of an update is taken back; whether it was once too often, and the source must come back."""
