@@ -28,7 +28,7 @@ def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[st
     try:
         check_finite(path, tensors)
     except CheckpointError as error:
-        raise CheckpointError(f"cannot write the session: {error} None could go on from them: reset this one.") from error
+        raise CheckpointError(f"cannot write the session: {error} None goes on from those: reset it.") from error
     tensors = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
     metadata = {_IDENTITY: json.dumps(identity), _DIGEST: digest(tensors)}
     try:
