@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import MODEL, allweather
 from PIL import Image
 
 import allweather as aw
 from allweather.app.drawn import picture_of
 from allweather.data import load_stream, open_files
-from allweather.data.folder import natural_key
+from allweather.data.folder import natural_key, tell_others
 from allweather.data.labelled import labelled_scenes
-from allweather.errors import AllWeatherError, ImageError
+from allweather.errors import AllWeatherError, ImageError, InputError
 from allweather.runs.overlap import Ahead
 
 
@@ -72,8 +73,24 @@ def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
     assert open_files([tmp_path]).names == ("a",)
     assert open_files([tmp_path / ".ipynb_checkpoints"]).names == ("a-checkpoint",)  # who names it means it
     (tmp_path / "a.png").unlink()
-    with pytest.raises(AllWeatherError, match=r"no image in .*hidden files are left out"):
+    with pytest.raises(AllWeatherError, match=r"no image in .*hidden files are left out\)\.$"):
         open_files([tmp_path])
+
+
+def test_pictures_and_videos_that_are_left_out_are_told(tmp_path: Path) -> None:
+    for name in ("a.png", "notes.txt", "._c.mp4"):
+        paint(tmp_path / "quiet" / name) if name == "a.png" else (tmp_path / "quiet" / name).touch()
+    for name in ("b.jfif", "c.mp4", "deep/d.MP4", "deep/e.gif"):
+        (tmp_path / "loud" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "loud" / name).touch()
+    tell_others([tmp_path / "quiet"])  # a warning would be an error
+    with pytest.raises(InputError, match=r"found 1 × \.gif, 1 × \.jfif, 2 × \.mp4\. Name a video itself"):
+        open_files([tmp_path / "loud"])
+    paint(tmp_path / "loud" / "a.png")
+    with pytest.warns(UserWarning, match=r"left out of the folders: 1 × \.gif, 1 × \.jfif, 2 × \.mp4\."):
+        tell_others([tmp_path / "quiet", tmp_path / "loud"])
+    done = allweather("adapt", tmp_path / "loud", *MODEL, "--method", "source", "--out", tmp_path / "out")
+    assert done.returncode == 0 and "warning: left out of the folders: 1 × .gif" in done.stderr
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:

@@ -240,8 +240,10 @@ def test_objects_are_refused_by_name(content: Any, message: str, tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_scripted_network_is_named_as_one(tmp_path: Path) -> None:
-    torch.jit.save(torch.jit.script(nn.Conv2d(3, 3, 1)), tmp_path / "w.pt")
+@pytest.mark.parametrize("depth", [1, 12])  # of more layers the sources are larger than the archive they are packed in
+def test_a_scripted_network_is_named_as_one(depth: int, tmp_path: Path) -> None:
+    layers = [nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU()) for _ in range(depth)]
+    torch.jit.save(torch.jit.script(nn.Sequential(*layers).eval()), tmp_path / "w.pt")
     with pytest.raises(AllWeatherError, match=r"TorchScript program.*torch\.jit\.load"):
         load_weights(Small(), tmp_path / "w.pt", name="small")
 

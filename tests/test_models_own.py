@@ -42,7 +42,7 @@ def fixed():
     return Net()
 
 def segmenter(kind: Kind = Kind.small):
-    return aw.Segmenter.wrap(Net(kind.value, 11), classes=aw.CAMVID11, mean=(0.1, 0.2, 0.3))
+    return aw.Segmenter.wrap(Net(kind.value, 11), classes=aw.CAMVID11, mean=(0.1, 0.2, 0.3), std=(1.0,) * 3)
 
 def arguments(path: Path, mode: Literal["a", "b"], scale: float | None = None, sides: tuple[int, int] = (1, 2), n=3):
     net = Net()
@@ -121,6 +121,14 @@ def test_means_are_numbers_of_any_kind(nets: str, kind: Any) -> None:
     for name, said in (("segmenter", "gives a Segmenter"), ("demo", "takes no arguments, mean or std")):
         with pytest.raises(SettingsError, match=said):
             aw.load_model("demo:streetnet" if name == "demo" else f"{nets}:{name}", mean=kind(mean))
+
+
+@pytest.mark.parametrize(("given", "missing"), [("mean", "std"), ("std", "mean")])
+@pytest.mark.parametrize("value_range", [1, 255])
+def test_a_mean_is_not_completed_by_anothers_deviation(given: str, missing: str, value_range: int) -> None:
+    numbers: Any = {given: (0.5 * value_range,) * 3}
+    with pytest.raises(SettingsError, match=f"got {given} without {missing}: expected both, or neither"):
+        aw.Segmenter.wrap(torch.nn.Conv2d(3, 19, 1), value_range=value_range, **numbers)
 
 
 @pytest.mark.parametrize("given", [{"mean": []}, {"std": ()}, {"mean": np.ones(2)}, {"mean": 0.5}], ids=str)

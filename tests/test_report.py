@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from allweather.app.verbs import make_app
 from allweather.classes import CITYSCAPES
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, SettingsError
 from allweather.report import figures, load_records, write_report
 from allweather.report.collect import against, changes, group_records, source_of
 from allweather.report.compare import compare
@@ -283,6 +283,30 @@ def test_tables_say_the_same_in_every_form(runs: Path, tmp_path: Path) -> None:
     latex = (tmp_path / "latex").read_text()
     assert f"{value:.2f}" in latex and r"rain \& fog" in latex and r"sky\_high" in latex
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}")
+
+
+@pytest.mark.parametrize(("name", "form"), [("r.html", "html"), ("r.md", "md"), ("r.CSV", "csv"), ("r.tex", "latex")])
+def test_a_report_is_of_the_form_that_its_name_ends_in(name: str, form: Any, runs: Path, tmp_path: Path) -> None:
+    write_report(runs, tmp_path / name)
+    write_report(runs, tmp_path / "again", form)
+    assert (tmp_path / name).read_text() == (tmp_path / "again").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "said"),
+    [
+        ("r.txt", None, "or --format beside it"),
+        ("r", None, "or --format beside it"),
+        ("r.html", "md", "Leave out one"),
+        ("r.tex", "csv", "Leave out one"),
+    ],
+)
+def test_a_form_that_nothing_tells_or_two_things_tell_is_refused(
+    name: str, form: Any, said: str, runs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        write_report(runs, tmp_path / name, form)
+    assert not (tmp_path / name).exists()
 
 
 def test_names_are_no_mathematics_to_matplotlib_and_no_commands_to_tex(tmp_path: Path) -> None:

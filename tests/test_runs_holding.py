@@ -1,5 +1,6 @@
 """One run at a time fills a folder: others are refused, and lose nothing, whatever they came with."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,9 +42,26 @@ def test_a_folder_is_filled_by_one_run_at_a_time(first: str, second: str, resume
     opened(second, tmp_path, True).close()
 
 
+def filled(kind: str, folder: Path) -> None:
+    with opened(kind, folder, False):
+        (folder / "record.jsonl").write_text(json.dumps(FRAME) + "\n")
+
+
+@pytest.mark.parametrize("kind", ["output", "merged"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_ended_before_its_first_image_holds_no_folder(kind: str, resume: bool, tmp_path: Path) -> None:
+    opened(kind, tmp_path, False).close()
+    (tmp_path / "record.json").write_text('{"model": "another"}')
+    opened(kind, tmp_path, resume).close()
+    assert json.loads((tmp_path / "record.json").read_text()) == {}
+    (tmp_path / "record.rank-1.jsonl").write_text(json.dumps(FRAME) + "\n")  # what a rank has done is something
+    with pytest.raises(AllWeatherError, match="already holds a run"):
+        opened(kind, tmp_path, False)
+
+
 @pytest.mark.parametrize("kind", ["output", "merged"])
 def test_a_run_that_is_refused_leaves_the_folder_to_others(kind: str, tmp_path: Path) -> None:
-    opened(kind, tmp_path, False).close()
+    filled(kind, tmp_path)
     with pytest.raises(AllWeatherError, match="already holds a run") as refused:
         opened(kind, tmp_path, False)
     opened(kind, tmp_path, True).close()  # though the error still knows the refused one
@@ -57,7 +75,7 @@ def test_lines_of_ranks_wait_for_the_folder_and_its_settings(tmp_path: Path) -> 
         with pytest.raises(AllWeatherError, match="is being filled"):
             MergedRecord(tmp_path, {"threads": 1}, True, parts=[part])
         assert part.exists()
-    with pytest.raises(AllWeatherError, match="threads differ"):
+    with pytest.raises(AllWeatherError, match="threads was 1 and is 2"):
         MergedRecord(tmp_path, {"threads": 2}, True, parts=[part])
     assert part.exists() and (tmp_path / "record.jsonl").read_bytes() == b""
     with MergedRecord(tmp_path, {"threads": 1}, True, parts=[part]) as record:

@@ -213,7 +213,7 @@ def test_the_record_has_a_frame_once_and_keeps_what_is_whole(tmp_path: Path) -> 
     assert json.loads((tmp_path / "record.json").read_text())["totals"]["decisions"]["accepted"] == 2
     with pytest.raises(AllWeatherError, match="already holds a run"):
         MergedRecord(tmp_path, {"threads": 1}, False)
-    with pytest.raises(AllWeatherError, match="of another run: threads differ"):
+    with pytest.raises(AllWeatherError, match="of another run: threads was 1 and is 2"):
         MergedRecord(tmp_path, {"threads": 2}, True)
 
 

@@ -90,7 +90,8 @@ def adapt(
         str | None,
         typer.Option(
             metavar="WIDTHxHEIGHT",
-            help="Resample every image to this before the network; 'native' keeps each. Default: as its authors do.",
+            help="Resample every image to this before the network; 'native' keeps each. Default: native, or what the "
+            "network's authors take (`list models --json`).",
         ),
     ] = None,
     scale: Annotated[

@@ -25,7 +25,7 @@ from allweather.writing import check_apart
 def register(app: typer.Typer) -> None:
     """Adds the verb to the command line."""
     app.command(
-        epilog="Example: allweather export night.safetensors --model demo:streetnet --statistics stream --out net.onnx"
+        epilog="Example: allweather export night.session --model demo:streetnet --statistics stream --out net.onnx"
     )(export)
 
 
@@ -96,6 +96,8 @@ def export(
     )  # fmt: skip
     opened = open_saved(session, network, method, settings)
     pictures = (frame.image for frame in open_inputs(frames, None, fixed or published_size(model))) if frames else None
+    if out.suffix in (".pt2", ".onnx"):
+        narration.print(f"tracing {plain(model)}, then comparing: minutes for a deep network, fewer with --size")
     chosen: Statistics | None = statistics or ("stream" if frames else None)
     opened.export(out, statistics=chosen, frames=pictures, size=fixed, opset=opset)
     narration.print(f"[bold]{plain(out)}[/]: {plain(opened.method.name)} on {plain(opened.model.name)}, checked")

@@ -64,7 +64,8 @@ def live(
         str | None,
         typer.Option(
             metavar="WIDTHxHEIGHT",
-            help="Resample every frame to this before the network; 'native' keeps each. Default: as its authors do.",
+            help="Resample every frame to this before the network; 'native' keeps each. Default: native, or what the "
+            "network's authors take (`list models --json`).",
         ),
     ] = None,
     budget: Annotated[

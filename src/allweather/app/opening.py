@@ -13,7 +13,7 @@ from allweather import methods
 from allweather.app.console import narration, plain, warn
 from allweather.app.options import parse_size
 from allweather.data import Stream, VideoStream, load_stream
-from allweather.data.folder import open_files
+from allweather.data.folder import open_files, tell_others
 from allweather.data.video import suffixes
 from allweather.errors import CheckpointError, ImageError, InputError, RandomWeightsWarning, SettingsError
 from allweather.models import Segmenter, load_model
@@ -87,10 +87,12 @@ def open_inputs(inputs: list[Path], dataset: str | None, size: tuple[int, int] |
         return load_stream(dataset, inputs[0], size)
     videos = [given for given in inputs if given.suffix.lower() in suffixes and not given.is_dir()]
     if not videos:
+        tell_others(inputs)
         return open_files(inputs, size)
     if len(inputs) > 1:
         raise SettingsError(
-            f"{videos[0]} is a video: expected it as the only INPUT, got {len(inputs)}. Run each alone."
+            f"{videos[0]} is a video: expected it as the only INPUT, got {len(inputs)}. Run each alone, or each as a "
+            "stream of its own: --streams-by folder."
         )
     if not videos[0].exists():
         raise InputError(f"no such input: {videos[0]}. Expected a folder of images, image files or a video.")

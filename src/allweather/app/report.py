@@ -17,7 +17,10 @@ def register(app: typer.Typer) -> None:
 def report(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder that `allweather bench` wrote to.")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
-    format: Annotated[Format, typer.Option(help="html: one page that needs no network; or its tables.")] = "html",
+    format: Annotated[
+        Format | None,
+        typer.Option(help="html: one page that needs no network; or its tables. Default: what OUT's name ends in."),
+    ] = None,
     frames: Annotated[
         int, typer.Option(min=0, help="Show this many best and worst frames of each method (runs made with --labels).")
     ] = 0,

@@ -2,15 +2,19 @@
 
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from allweather.data.stream import Frame, Stream
+from allweather.data.video import suffixes
 from allweather.errors import ImageError, InputError
 from allweather.pictures.walk import Found, files_below, look
 from allweather.rgb import EXTENSIONS, read_upright
 from allweather.sizes import check_asked
+
+OTHERS = (*suffixes, ".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".dng", ".raw")  # of pictures, and not read
 
 
 def open_files(inputs: Sequence[Path | str], size: tuple[int, int] | None = None) -> Stream:
@@ -47,11 +51,29 @@ def named_files(inputs: Sequence[Path | str]) -> dict[str, Found]:
     """
     files = _named([entry for given in map(Path, inputs) for entry in _images(given)])
     if not files:
-        looked = ", ".join(str(given) for given in inputs)
+        looked, others = ", ".join(str(given) for given in inputs), _others(inputs)
         raise InputError(
-            f"no image in {looked}: expected files ending in {', '.join(EXTENSIONS)} (hidden files are left out)."
+            f"no image in {looked}: expected files ending in {', '.join(EXTENSIONS)} (hidden files are left out)"
+            + (f", found {others}. Name a video itself, or several with --streams-by folder." if others else ".")
         )
     return files
+
+
+def tell_others(inputs: Sequence[Path | str]) -> None:
+    """Warns of pictures and videos that `open_files` leaves out of folders because of what their names end in."""
+    if others := _others(inputs):
+        warnings.warn(
+            f"left out of the folders: {others}. Of a folder, files ending in {', '.join(EXTENSIONS)} are frames; "
+            "rename pictures, and name a video itself.",
+            stacklevel=2,
+        )
+
+
+def _others(inputs: Sequence[Path | str]) -> str:
+    """How many files of which other endings lie below the folders."""
+    found = [entry.path for folder in map(Path, inputs) if folder.is_dir() for entry in files_below(folder, OTHERS)]
+    counts = Counter(path.suffix.lower() for path in found if path.suffix)
+    return ", ".join(f"{count} × {suffix}" for suffix, count in sorted(counts.items()))
 
 
 def read_frame(name: str, path: Path, size: tuple[int, int] | None) -> Frame:
@@ -117,7 +139,8 @@ def _check_twins(name: str, paths: Sequence[Path]) -> None:
     for index, path in enumerate(paths[1:], 1):
         if path.parent != first.parent or path.suffix in (other.suffix for other in paths[:index]):
             raise InputError(
-                f"two images would share the name '{name}': {first} and {path}. Give them in separate runs."
+                f"two images would share the name '{name}': {first} and {path}. Give them in separate runs, or each "
+                "folder as a stream of its own: --streams-by folder."
             )
 
 

@@ -222,7 +222,8 @@ def _nothing_to_learn(session: Session, wait: bool) -> str:
     if method.episodic:
         raise SettingsError(
             f"{method.name} adapts to each image anew, so its prediction has to wait: there is no state to hand over. "
-            "Choose wait, episodic=false, or a method that goes on along the stream, such as mall-domain."
+            "Choose wait (--wait), episodic=False (--set episodic=false), or a method that goes on along the stream, "
+            "such as mall-domain."
         )
     if session.adapt_when == "shift":
         raise SettingsError(

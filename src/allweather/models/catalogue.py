@@ -120,7 +120,10 @@ def load_model(
         return loaded
     entry = find_entry(name)
     if classes not in (None, entry.classes):
-        raise SettingsError(f"{name} gives the classes of '{entry.classes.name}' and no others. Leave out `classes`.")
+        raise SettingsError(
+            f"{name} gives the classes of '{entry.classes.name}' and no others. Leave out `classes`; for a checkpoint "
+            "of other classes bring the network itself, --model mynets.py:build with --classes."
+        )
     model = entry.segmenter()
     if entry.enhancer:
         model.enhancer = find_entry(entry.enhancer).build().eval()

@@ -304,7 +304,10 @@ def _shapes(keys: list[str], found: Mapping[str, Tensor], expected: Mapping[str,
     heads = all(found[key].ndim and found[key].shape[1:] == expected[key].shape[1:] for key in keys)
     if len(keys) <= 8 and heads and expected[keys[0]].ndim:
         return f"{message}: it is trained for {came[0]} classes, the network has {wanted[0]}."
-    return f"{message} ({len(keys)} tensors differ). Name the network it belongs to."
+    return (
+        f"{message} ({len(keys)} tensors differ). Name the network it belongs to; one of your own may take another "
+        "width or number of classes (--model-arg)."
+    )
 
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:

@@ -125,7 +125,7 @@ def _fitting(found: Any, channels: int, name: str) -> Tensor:
     if found.shape[1] != channels:
         raise NetworkError(
             f"{name}: expected {channels} logits per pixel, the network gives {found.shape[1]}. Pass the class set it "
-            "was trained on, or extra_logits for trailing ones."
+            "was trained on (classes=, on the command line --classes FILE.toml), or extra_logits for trailing ones."
         )
     return found
 

@@ -21,6 +21,7 @@ _SIZE_LIMIT = 16 << 30  # bytes; several times the largest network for segmentat
 _PIECE = 1 << 20  # bytes
 _ARCHIVE = b"PK\x03\x04"  # opens a zip archive
 _SCRIPTED = "__torch__."  # opens the names of what TorchScript compiled
+_COMPILED = "/code/__torch__"  # in the paths of TorchScript's sources, which are stored compressed
 _LEGACY_PICKLES = 5  # that open a checkpoint of torch before 1.6: magic, version, system, content, keys of storages
 _DAMAGE = (
     OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError,
@@ -148,6 +149,8 @@ def _pickles(path: Path) -> Iterator[Contents]:
                 yield inspect(file)
         return
     with zipfile.ZipFile(path) as archive:
+        if any(_COMPILED in member.filename for member in archive.infolist()):
+            yield Contents(frozenset(), _SCRIPTED)
         unpacked, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
         if unpacked > size:
             raise ValueError(f"{size:,} bytes that claim to unpack to {unpacked:,}")
@@ -161,7 +164,8 @@ def _refused(path: Path, what: str) -> str:
     if what.startswith(_SCRIPTED):
         return (
             f"{path} is a TorchScript program, not a checkpoint. Load it yourself, torch.jit.load(FILE), and pass what "
-            "that gives to Segmenter.wrap."
+            "that gives to Segmenter.wrap; for the command line, return it from a function of a file: --model "
+            "mynets.py:build."
         )
     return (
         f"{path} holds code or objects beside tensors, which is refused ({what[:120]}). Export its state dict: "

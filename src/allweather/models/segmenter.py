@@ -248,7 +248,7 @@ class Segmenter(nn.Module):
             network: any `nn.Module` that returns logits B×C×h×w, at any size.
             classes: the class set, in the order of the logits; a `ClassSet`.
             mean, std: three numbers, in the channel order that the network sees, on the scale of `value_range`;
-                ImageNet's where None, in that order too.
+                ImageNet's where both are None, in that order too.
             value_range: 1 for a network trained on values in [0, 1], 255 for one trained on bytes.
             bgr: whether the network sees blue first.
             size_multiple: height and width are padded to a multiple of this, by repeating edge pixels.
@@ -279,8 +279,11 @@ class Segmenter(nn.Module):
             align_corners=align_corners,
             probabilities=probabilities,
         )
+        if (mean is None) != (std is None):
+            alone, missing = ("mean", "std") if std is None else ("std", "mean")
+            raise SettingsError(f"got {alone} without {missing}: expected both, or neither for ImageNet's.")
         small = mean is not None and 0 < max(preprocessing.mean) <= 1
-        if value_range > _LARGEST and small and (std is None or max(preprocessing.std) <= 1):
+        if value_range > _LARGEST and small and max(preprocessing.std) <= 1:
             raise SettingsError(
                 f"expected mean and std on the scale 0..{value_range:g}, got mean={preprocessing.mean}, "
                 f"std={preprocessing.std}: multiply by {value_range:g}, or leave value_range out."

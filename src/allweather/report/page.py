@@ -3,9 +3,9 @@
 import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
-from allweather.errors import check_known
+from allweather.errors import SettingsError, check_known
 from allweather.report import figures
 from allweather.report.collect import Group, group_records, load_records, record_files
 from allweather.report.panels import panels
@@ -17,6 +17,7 @@ from allweather.runs.summary import Record
 from allweather.writing import check_apart, write_bytes
 
 Format = Literal["html", "md", "csv", "latex"]
+ENDINGS: dict[str, Format] = {".html": "html", ".htm": "html", ".md": "md", ".csv": "csv", ".tex": "latex"}
 STYLE = """
 :root { color-scheme: light dark; --line: #8885; --soft: #8882; --page: light-dark(#fff, #16181b);
   --ink: light-dark(#1a1c1f, #e6e6e6); }
@@ -69,21 +70,23 @@ figure svg { width: 100%; height: auto; background: #fff; border-radius: 3px; di
 TITLE = "Adaptation to adverse weather"
 
 
-def write_report(folder: Path | str, out: Path | str, form: Format = "html", frames: int = 0) -> int:
+def write_report(folder: Path | str, out: Path | str, form: Format | None = None, frames: int = 0) -> int:
     """Writes the report of a folder of records; returns the number of records.
 
     Args:
         folder: where `allweather bench` wrote.
         out: the file to write.
-        form: `html`, one page that needs no network; or its tables as `md`, `csv` or `latex`.
+        form: `html`, one page that needs no network; or its tables as `md`, `csv` or `latex`; None goes by the ending
+            of `out`: .html, .md, .csv or .tex.
         frames: number of frames that the page shows of those that each method helped most, and of those it hurt most.
 
     Raises:
-        AllWeatherError: for a folder without records, an unknown form, or a file that cannot be written or is a record.
+        AllWeatherError: for a folder without records, a form that is unknown or another than the file's ending says, or
+            a file that cannot be written or is a record.
     """
     folder, out = Path(folder), Path(out)
-    check_known("format", form, get_args(Format))
     check_apart(out, record_files(folder))
+    form = _form_of(out, form)
     records = load_records(folder)
     groups = group_records(records)
     if form == "html":
@@ -92,6 +95,17 @@ def write_report(folder: Path | str, out: Path | str, form: Format = "html", fra
         text = markdown(groups) if form == "md" else _joined(groups, Table.csv if form == "csv" else Table.latex)
     write_bytes(out, text.encode(errors="backslashreplace"))
     return len(records)
+
+
+def _form_of(out: Path, asked: Format | None) -> Format:
+    said = ENDINGS.get(out.suffix.lower())
+    if asked is None and said is None:
+        raise SettingsError(f"{out}: expected a name that ends in {', '.join(ENDINGS)}, or --format beside it.")
+    form = cast(Format, asked or said)
+    check_known("format", form, get_args(Format))
+    if said not in (None, form):
+        raise SettingsError(f"{out} is a name of {said}, and {form} is asked for. Leave out one of the two.")
+    return form
 
 
 def tables_of(groups: Sequence[Group]) -> list[Table]:

@@ -71,6 +71,7 @@ RECORD = {
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe(NUMBER_OR_NONE), "finished": Maybe(str),
 }  # fmt: skip
 COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
+DIFFERENCES, LONGEST = 4, 60  # told of two runs: settings, and characters of a value
 OUTCOME = {"totals", "images", "failures"}  # what became of a run, no part of what made it
 YOUNGER = {"size", "film"}  # what the first headers did not say: compared where both do
 ADAPTED = {"images": Each(IMAGE), "failures": Maybe(Each(str))}
@@ -128,16 +129,23 @@ def read_adapted(path: Path) -> dict[str, Any]:
 
 
 def holds_run(header: Path, resume: bool) -> bool:
-    """Whether the folder of this header holds a run already, to go on with.
+    """Whether the folder of this header holds a run already, to go on with; one without any image yet is none.
 
     Raises:
         AllWeatherError: when it does, and nobody said `resume`.
     """
-    if header.exists() and not resume:
+    there = header.exists() and not _without_lines(header)
+    if there and not resume:
         raise AllWeatherError(
             f"{header.parent} already holds a run. Add --resume to finish it, or choose another --out."
         )
-    return header.exists()
+    return there
+
+
+def _without_lines(header: Path) -> bool:
+    """Whether there are files for lines beside the header, those of ranks too, and nothing in them."""
+    files = list(header.parent.glob(f"{header.stem}*{Path(LINES).suffix}"))
+    return bool(files) and not any(file.stat().st_size for file in files)
 
 
 def check_same_run(header: Path, head: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
@@ -147,11 +155,24 @@ def check_same_run(header: Path, head: Mapping[str, Any], earlier: Mapping[str, 
         AllWeatherError: naming what is another in the earlier run's header.
     """
     keys = (head.keys() | earlier.keys()) - COMPATIBLE - OUTCOME - (YOUNGER - (head.keys() & earlier.keys()))
-    different = sorted(key for key in keys if head.get(key) != earlier.get(key))
+    different = [each for key in sorted(keys) for each in _differences(key, earlier.get(key), head.get(key))]
     if different:
+        more = f", and {len(different) - DIFFERENCES} more" * (len(different) > DIFFERENCES)
         raise AllWeatherError(
-            f"{header} is of another run: {', '.join(different)} differ. Repeat its settings or choose another --out."
+            f"{header} is of another run: {'; '.join(different[:DIFFERENCES])}{more}. Repeat its settings and images, "
+            "or choose another --out."
         )
+
+
+def _differences(name: str, there: Any, here: Any) -> list[str]:
+    """What differs, setting by setting."""
+    if there == here:
+        return []
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        keys = sorted(there.keys() | here.keys())
+        return [each for key in keys for each in _differences(f"{name}.{key}", there.get(key), here.get(key))]
+    was, now = (f"{str(value)[:LONGEST]}…" if len(str(value)) > LONGEST else str(value) for value in (there, here))
+    return [f"{name} was {was} and is {now}"]
 
 
 def _add_lines(record: dict[str, Any], lines: list[dict[str, Any]]) -> None:

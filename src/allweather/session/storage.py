@@ -75,7 +75,8 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
         if not same(identity.get(key), found.get(key)):
             raise CheckpointError(
                 f"{path} was saved with {key}={found.get(key)}, this session has {key}={identity.get(key)}. "
-                "Make the session with the same network, weights, preprocessing and settings."
+                "Make the session with the same network, weights, preprocessing and settings. To predict without going "
+                "on: `allweather export`, and what that writes as --weights; in Python `session.predict`."
             )
     _check_digest(path, tensors, metadata)
     for name, tensor in moved.items():
@@ -136,7 +137,10 @@ def _check_digest(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 def _identity(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
     """What the session that wrote the file was: setting by setting."""
     if _IDENTITY not in metadata:
-        raise CheckpointError(f"{path} is a safetensors file, but not one that Session.save wrote.")
+        raise CheckpointError(
+            f"{path} is a safetensors file, but not one that Session.save wrote. What `allweather export` wrote is a "
+            "checkpoint: give it as the network's weights."
+        )
     identity = read_object(path, metadata, _IDENTITY)
     if not all(isinstance(value, str) for value in identity.values()):
         raise CheckpointError(f"{path} is damaged: expected its settings as names and texts.")
