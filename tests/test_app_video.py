@@ -60,7 +60,7 @@ def test_a_video_gives_a_film_of_input_source_and_adapted(tmp_path: Path) -> Non
     frames = scene(5)
     done = adapted(clip(tmp_path / "clip.mp4", frames, rate=12, **LOSSLESS), tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"overlay.mp4", "record.json", "record.jsonl"}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"overlay.mp4", "record.json", "record.jsonl"}
     shown = film(tmp_path / "out" / "overlay.mp4")
     assert len(shown) == 5 and rate(tmp_path / "out" / "overlay.mp4") == 12
     height, width = shown[0].shape[:2]
