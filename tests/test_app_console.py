@@ -59,6 +59,7 @@ def test_a_name_is_never_a_command_to_the_terminal(
     say: Callable[[str], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(logging.getLogger("allweather"), "propagate", False)  # pytest's report takes no such name
     say(NAME)
     said = "".join(capsys.readouterr())
     assert SHOWN in said

@@ -1,7 +1,7 @@
 """A method seen at work: normalized cut and entropy at each of its forward passes, and a way to stop between two."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -30,18 +30,17 @@ def watched(method: Method, see: See, stop: Callable[[], bool]) -> Method:
         see: called with normalized cut and mean entropy (in nats) of the prediction at each forward pass that adapts.
         stop: asked before each; where it says so, the session raises CancelledError and is as before the picture.
     """
-    kind = type(method)
 
-    def objective(self: Method, model: Segmenter, state: State, batch: Batch) -> Objective:
+    def objective(model: Segmenter, state: State, batch: Batch) -> Objective:
         if stop():
             raise CancelledError("the run was cancelled.")
-        found = kind.objective(self, model, state, batch)
+        found = method.objective(model, state, batch)
         see(*signs(batch, found.logits))
         return found
 
-    made: Any = object.__new__(type(kind.__name__, (kind,), {"objective": objective}))
-    made.__dict__.update(method.__dict__)  # a frozen dataclass with all its fields, as they were checked
-    return cast(Method, made)
+    made = copy(method)
+    made.__dict__["objective"] = objective  # beside the fields, which are frozen and checked, and stay so
+    return made
 
 
 @torch.no_grad()
