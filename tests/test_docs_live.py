@@ -26,7 +26,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert done.returncode == 0 and "frames predicted" in done.stderr
     said = subprocess.run([sys.executable, "watch.py"], capture_output=True, text=True, check=True)  # starts a process
     assert "learnt from" in said.stdout and said.stderr == ""
-    assert (tmp_path / "session.safetensors").is_file() and len(list(Video("live.mp4"))) > 0
+    assert (tmp_path / "night.session").is_file() and len(list(Video("live.mp4"))) > 0
     fields = re.findall(r"`(\w+)`", PAGE.read_text().rpartition("| of a frame | |")[2])
     lines = [json.loads(line) for name in ("live.jsonl", "watch.jsonl") for line in Path(name).read_text().splitlines()]
     found = {key for line in lines if line["kind"] == "frame" for key in line}
