@@ -295,7 +295,7 @@ def test_logits_where_a_softmax_was_promised_are_refused() -> None:
         ({"mean": (0.5, 0.5)}, "mean: expected 3 numbers"),
         ({"value_range": 0}, "value_range: expected a number above 0, got 0"),
         ({"value_range": "255"}, "value_range: expected a number above 0, got '255'"),
-        ({"mean": (0.5, 0.5, 0.5), "value_range": 255}, "multiply by 255, or leave"),
+        ({"mean": (0.5, 0.5, 0.5), "value_range": 255}, "got mean without std"),
         ({"mean": (float("nan"),) * 3}, "mean: expected a number, got nan"),
         ({"value_range": float("nan")}, "value_range: expected a number above 0"),
         ({"mean": 0.5}, "mean: expected three numbers, one per channel, got 0.5"),
