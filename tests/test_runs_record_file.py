@@ -141,7 +141,7 @@ def test_the_verbs_end_with_two(tmp_path: Path) -> None:
 
 
 def test_committed_records_of_version_0_1_are_read(tmp_path: Path) -> None:
-    former = {name: content for name, content in plan_files("weather-rounds").items() if content["format"] == 1}
+    former = {name: content for name, content in plan_files("camvid-rounds").items() if content["format"] == 1}
     assert former
     for name, content in former.items():
         (tmp_path / name).write_text(json.dumps(content))
