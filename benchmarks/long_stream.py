@@ -67,12 +67,13 @@ def main() -> None:
         for label in options.methods.split(","):
             rows = kept.setdefault(name, {})
             if options.again or label not in rows:
-                progress = Progress(options.json, f"{name}.{label}")
+                progress = None if options.json is None else Progress(options.json, f"{name}.{label}")
                 rows[label] = measure(name, label, options.frames, progress)
                 kept[name] = {method: rows[method] for method in METHODS if method in rows}
                 head = {"benchmark": "long-stream", "frames": options.frames, "pass": PASS, "versions": versions()}
                 hand_out(spell_lines({**head, "networks": kept}), options.json)
-                progress.forget()
+                if progress is not None:
+                    progress.forget()
 
 
 def _read_kept(path: Path | None, frames: int) -> dict[str, dict[str, Any]]:
@@ -90,18 +91,17 @@ class Progress:
     """What is done of one method's run, beside the benchmark's file: the session, and what came of its frames.
 
     Args:
-        beside: the benchmark's file; None keeps nothing.
+        beside: the benchmark's file.
         run: the run's name among those of the file.
     """
 
-    def __init__(self, beside: Path | None, run: str) -> None:
-        self._beside, self._stem = beside, "" if beside is None else f".{beside.stem}.{run.replace(':', '-')}"
+    def __init__(self, beside: Path, run: str) -> None:
+        self._folder, self._stem = beside.parent, f".{beside.stem}.{run.replace(':', '-')}"
+        self._figures = self._folder / f"{self._stem}.json"
 
     def keep(self, session: Session, done: int, figures: Mapping[str, Any]) -> None:
         """Replaces what was kept before; whatever interrupts it, one of the two is there whole."""
-        if self._beside is None:
-            return
-        place = self._beside.with_name(f"{self._stem}.{done}.safetensors")
+        place = self._folder / f"{self._stem}.{done}.safetensors"
         session.save(place)
         write_json(self._figures, {"done": done, "session": place.name, **figures})
         for other in set(self._sessions()) - {place}:
@@ -109,35 +109,29 @@ class Progress:
 
     def take_up(self, session: Session) -> dict[str, Any]:
         """Brings the session to where it was and gives what was kept with it; nothing where nothing was."""
-        if self._beside is None or not self._figures.exists():
+        if not self._figures.exists():
             return {}
         found: dict[str, Any] = json.loads(self._figures.read_text())
-        session.load(self._beside.with_name(found["session"]))
+        session.load(self._folder / found["session"])
         return found
 
     def forget(self) -> None:
-        if self._beside is not None:
-            for path in (self._figures, *self._sessions()):
-                path.unlink(missing_ok=True)
-
-    @property
-    def _figures(self) -> Path:
-        assert self._beside is not None
-        return self._beside.with_name(f"{self._stem}.json")
+        """Removes what was kept."""
+        for path in (self._figures, *self._sessions()):
+            path.unlink(missing_ok=True)
 
     def _sessions(self) -> list[Path]:
-        assert self._beside is not None
-        return list(self._beside.parent.glob(f"{self._stem}.*.safetensors"))
+        return list(self._folder.glob(f"{self._stem}.*.safetensors"))
 
 
-def measure(name: str, label: str, frames: int, progress: Progress) -> dict[str, Any]:
-    """The method's mIoU in % over each pass, and its decisions."""
+def measure(name: str, label: str, frames: int, progress: Progress | None = None) -> dict[str, Any]:
+    """The method's mIoU in % over each pass, and its decisions; `progress` keeps what is done, None nothing."""
     torch.manual_seed(0)
     weights = NETWORKS[name]
     path = None if weights is None else Path(os.environ["ALLWEATHER_ASSETS"]) / "weights" / weights
     model = load_model(name, weights=path)
     session = Session(model, methods.make(label, settings=METHODS[label], model=model))
-    earlier = progress.take_up(session)
+    earlier = {} if progress is None else progress.take_up(session)
     start, decisions = earlier.get("done", 0), Counter[Kind](earlier.get("decisions", {}))
     counts = earlier.get("counts", [[]] * len(range(0, frames, PASS)))
     matrices = [ConfusionMatrix(len(CITYSCAPES), np.array(each)) for each in counts]
@@ -147,8 +141,9 @@ def measure(name: str, label: str, frames: int, progress: Progress) -> dict[str,
         matrices[number // PASS].update(labels_at(result.logits, SIZE).astype(int), truth)
         if number % EACH == EACH - 1:
             print(name, label, number + 1, round(100 * matrices[number // PASS].mean_iou, 1), flush=True)
-            kept = {"decisions": decisions, "counts": [matrix.counts.tolist() for matrix in matrices]}
-            progress.keep(session, number + 1, kept)
+            if progress is not None:
+                kept = {"decisions": decisions, "counts": [matrix.counts.tolist() for matrix in matrices]}
+                progress.keep(session, number + 1, kept)
     decided = {kind: decisions[kind] for kind in KINDS}
     return {"mIoU": [round(100 * matrix.mean_iou, 2) for matrix in matrices], "decisions": decided}
 

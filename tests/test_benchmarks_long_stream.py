@@ -10,8 +10,6 @@ import torch
 from allweather.session.guard import KINDS
 from benchmarks import long_stream
 
-NOTHING = long_stream.Progress(None, "")
-
 
 def test_weather_is_strongest_half_way_and_every_frame_is_a_scene_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
@@ -36,7 +34,7 @@ def test_weather_is_strongest_half_way_and_every_frame_is_a_scene_of_its_own(mon
 def test_a_pass_has_a_figure_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_stream, "SIZE", (64, 32))
     monkeypatch.setattr(long_stream, "PASS", 2)
-    found = {label: long_stream.measure("demo:streetnet", label, 4, NOTHING) for label in ("source", "mall-domain")}
+    found = {label: long_stream.measure("demo:streetnet", label, 4) for label in ("source", "mall-domain")}
     assert {label: len(row["mIoU"]) for label, row in found.items()} == {"source": 2, "mall-domain": 2}
     assert all(0 < value <= 100 for row in found.values() for value in row["mIoU"])
     assert sum(found["mall-domain"]["decisions"].values()) == 4
@@ -74,7 +72,7 @@ def test_a_method_goes_on_from_its_last_hundred_frames(
 ) -> None:
     for name, value in {"SIZE": (64, 32), "EACH": 2, "PASS": 4}.items():
         monkeypatch.setattr(long_stream, name, value)
-    whole = long_stream.measure("demo:streetnet", label, 8, NOTHING)
+    whole = long_stream.measure("demo:streetnet", label, 8)
     progress = long_stream.Progress(tmp_path / "long.json", f"demo:streetnet.{label}")
     render, asked = long_stream.render, []
 

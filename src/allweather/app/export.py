@@ -16,7 +16,7 @@ from allweather.app.opening import open_inputs, open_network
 from allweather.app.options import network_options, parse_settings, parse_size
 from allweather.errors import SettingsError
 from allweather.export import Statistics
-from allweather.export.write import check
+from allweather.export.write import GRAPHS, check
 from allweather.models.catalogue import published_size
 from allweather.session.saved import open_saved, saved_device
 from allweather.writing import check_apart
@@ -84,7 +84,7 @@ def export(
     .onnx in ONNX Runtime. A state dict goes into your own network, with your own preprocessing.
     """
     fixed = parse_size(size)
-    check(out, fixed, opset)
+    kind = check(out, fixed, opset)
     check_apart(out, (session, weights, *(frames or []), *_folder_of(model)))
     if frames and statistics == "image":
         raise SettingsError("--frames: only --statistics stream averages over pictures. Leave one of them out.")
@@ -96,7 +96,7 @@ def export(
     )  # fmt: skip
     opened = open_saved(session, network, method, settings)
     pictures = (frame.image for frame in open_inputs(frames, None, fixed or published_size(model))) if frames else None
-    if out.suffix in (".pt2", ".onnx"):
+    if kind in GRAPHS:
         narration.print(f"tracing {plain(model)}, then comparing: minutes for a deep network, fewer with --size")
     chosen: Statistics | None = statistics or ("stream" if frames else None)
     opened.export(out, statistics=chosen, frames=pictures, size=fixed, opset=opset)

@@ -87,8 +87,9 @@ def open_inputs(inputs: list[Path], dataset: str | None, size: tuple[int, int] |
         return load_stream(dataset, inputs[0], size)
     videos = [given for given in inputs if given.suffix.lower() in suffixes and not given.is_dir()]
     if not videos:
+        stream = open_files(inputs, size)
         tell_others(inputs)
-        return open_files(inputs, size)
+        return stream
     if len(inputs) > 1:
         raise SettingsError(
             f"{videos[0]} is a video: expected it as the only INPUT, got {len(inputs)}. Run each alone, or each as a "

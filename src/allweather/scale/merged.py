@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,7 +40,7 @@ class MergedRecord(Closing):
 
     def __init__(
         self, folder: Path, head: Mapping[str, Any], resume: bool, is_whole: Callable[[str], bool] = lambda name: True,
-        parts: Iterable[Path] = (),
+        parts: Sequence[Path] = (),
     ) -> None:  # fmt: skip
         self.folder, self.head = folder, json.loads(json.dumps(head))
         self.done: set[str] = set()
@@ -114,9 +114,8 @@ class MergedRecord(Closing):
         if decision := decision_of(line):
             self._decisions[decision.kind] += 1
 
-    def _gather(self, parts: Iterable[Path]) -> None:
+    def _gather(self, parts: Sequence[Path]) -> None:
         """Adds what a process of an earlier run wrote into files of its own, which then are gone."""
-        parts = list(parts)
         with JsonLines(self._path) as lines:
             for part in parts:
                 for line in each_json_line(part):
