@@ -33,6 +33,7 @@ from torch.nn import functional
 from allweather.data.scenes import render
 from allweather.ncut import Affinity
 from allweather.runs.record import versions
+from benchmarks.committed import hand_out
 from benchmarks.memory import reset_peak, resident
 from benchmarks.ncut_rivals import RIVALS, Absent, Filter, exact_rows, points
 
@@ -84,11 +85,7 @@ def main() -> None:
         "paired": [row for row in paired if row],
         "slopes": slopes(rows),
     }
-    text = json.dumps(record, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n")
-    else:
-        print(text)
+    hand_out(record, options.json)
 
 
 def measure(name: str, height: int, width: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -337,7 +334,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="the file to write; standard output without it")
+    parser.add_argument("--json", type=Path, help="a file to write beside standard output; a .gz compressed")
     parser.add_argument("--sizes", type=_size, nargs="+", metavar="HEIGHTxWIDTH")
     parser.add_argument("--quick", action="store_true", help="up to 256×512, one thread, no rival that takes seconds")
     parser.add_argument("--threads", type=int, nargs="+")

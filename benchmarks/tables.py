@@ -81,7 +81,7 @@ def rewrite_report(page: Path, plan: str, check: bool = False) -> bool:
 
 def ncut() -> str:
     """The normalized cut and its rivals, one row per size and rival."""
-    found = benchmark_record("performance/ncut.json")
+    found = benchmark_record("performance/ncut.json.gz")
     if found is None:
         return "not measured"
     heads = ["pixels", "threads", "", "make it, ms", "filter alone, ms", "loss and gradient, ms", "gradient error"]
