@@ -134,6 +134,17 @@ def test_nothing_hides_or_evaluates() -> None:
                 assert node.func.id not in ("eval", "exec"), f"{path} evaluates text"
 
 
+def test_what_holds_tensors_compares_by_identity() -> None:
+    """`==` of two tensors is a tensor: a comparison field by field ends in torch's error about its truth."""
+    for path in FILES:
+        for made in (node for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)):
+            settings = [ast.unparse(each) for each in made.decorator_list if "dataclass" in ast.unparse(each)]
+            fields = [ast.unparse(each) for each in made.body if isinstance(each, ast.AnnAssign)]
+            held = [each for each in fields if re.search(r"\b(Tensor|ndarray)\b", each) and "Callable" not in each]
+            compared = [each for each in held if "compare=False" not in each]
+            assert not settings or not compared or "eq=False" in settings[0], f"{path}: {made.name} compares {compared}"
+
+
 def test_only_the_command_line_speaks() -> None:
     spoken = re.compile(r"\bprint\(|\bsys\.(stdout|stderr)\b|\brich\b|\btyper\b")
     for path in FILES:

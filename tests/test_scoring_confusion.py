@@ -145,3 +145,29 @@ def test_what_is_no_array_of_whole_numbers_is_refused(labels: Any) -> None:
     for predicted, truth, name in ((labels, right, "predicted"), (right, labels, "true")):
         with pytest.raises(InputError, match=f"expected {name} labels as an array of integers, got "):
             ConfusionMatrix(2).update(predicted, truth)
+
+
+@pytest.mark.parametrize(
+    ("classes", "counts"),
+    [
+        (2, np.zeros((3, 4), int)),
+        (2, np.zeros((2, 2), int)),
+        (2, np.zeros((2, 3))),
+        (2, np.full((2, 3), -1)),
+    ],
+)
+def test_counts_that_are_none_of_the_classes_are_refused(classes: int, counts: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"whole numbers from 0 on of shape \(2, 3\), got"):
+        ConfusionMatrix(classes, counts)
+
+
+def test_matrices_of_no_class_or_of_other_classes_are_refused() -> None:
+    with pytest.raises(InputError, match="at least one class, got 0"):
+        ConfusionMatrix(0)
+    with pytest.raises(InputError, match="equally many classes, got 2 and 1"):
+        ConfusionMatrix(2) + ConfusionMatrix(1)
+
+
+def test_comparing_two_matrices_is_no_error() -> None:
+    matrix = ConfusionMatrix(2)
+    assert matrix == matrix and matrix != ConfusionMatrix(2)

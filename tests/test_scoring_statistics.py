@@ -387,3 +387,11 @@ def test_silence_on_invalid_pixels_is_rewarded() -> None:
         UncertaintyAwareIou(2, np.array([0.5, 0.1]))
     with pytest.raises(AllWeatherError, match="ascending"):
         UncertaintyAwareIou(2, np.array([0.5, np.nan]))
+
+
+def test_diagrams_of_no_bin_or_of_other_bins_are_refused() -> None:
+    with pytest.raises(InputError, match="at least one bin, got 0"):
+        Reliability(0)
+    for other in (Reliability(4), Reliability(15, classes=3)):
+        with pytest.raises(InputError, match="equally many bins and classes, got"):
+            Reliability(15) + other

@@ -30,7 +30,7 @@ FIRST = 300_000  # seeds of the demo's scenes: none of them trained or tuned any
 SHOWN = "mall-domain"
 
 
-@dataclass
+@dataclass(eq=False)
 class Trial:
     """One method in one weather: its matrix and decisions and, for the picture, its last frame's labels."""
 

@@ -15,7 +15,7 @@ from allweather.pictures.enlarge import confidence_at, labels_at
 from allweather.rgb import read_upright
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Drawn:
     """A frame's prediction at the frame's stored size.
 

@@ -37,7 +37,7 @@ FILM = "overlay.mp4"
 OF_RESULTS = (*SUFFIXES, FILM, HEADER, LINES)  # names in OUT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """What became of one frame, and the source network's logits of it where the film shows them."""
 
@@ -51,7 +51,7 @@ class Seen:
         return frame + sum(logits.nbytes for logits in (self.outcome.logits, self.source) if logits is not None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Written:
     """A frame whose pictures are on the disk: its line in the record, and its picture in the film."""
 

@@ -28,7 +28,7 @@ from allweather.values import check_number
 Size = tuple[int, int]  # width, height
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Truth:
     """What is known of one frame.
 

@@ -23,7 +23,7 @@ ROAD, SIDEWALK, BUILDING, WALL, FENCE = 0, 1, 2, 3, 4
 VEGETATION, TERRAIN, SKY = 8, 9, 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """One rendered scene.
 

@@ -14,7 +14,7 @@ from allweather.errors import ImageError
 from allweather.rgb import to_unit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One image of a stream.
 
@@ -31,7 +31,7 @@ class Frame:
     image: Tensor
     size: tuple[int, int]
     path: Path | None = None
-    picture: np.ndarray | None = field(default=None, repr=False, compare=False)
+    picture: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
     def of(

@@ -13,7 +13,7 @@ from allweather.models.digest import digest
 from allweather.models.segmenter import Segmenter, own_network
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Deployment:
     """An adapted network, ready to be written.
 

@@ -23,7 +23,7 @@ _NEAR = 2e-2  # of the logits' standard deviation: how far they may differ on av
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """An exported program, and pictures with the network's own logits to check files against.
 

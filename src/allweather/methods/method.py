@@ -19,7 +19,7 @@ from allweather.models.segmenter import Segmenter
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """The images under adaptation, with whatever is computed from them once and used in every iteration.
 
@@ -38,7 +38,7 @@ class Batch:
         return value
 
 
-@dataclass
+@dataclass(eq=False)
 class State:
     """What a method may change, all of it restored by reset and written by save.
 
@@ -72,7 +72,7 @@ class State:
         return {f"{group}.{name}": tensor for group, tensors in groups for name, tensor in tensors.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Objective:
     """What one forward pass says.
 
@@ -87,7 +87,7 @@ class Objective:
     watched: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Refined:
     """A prediction as it is reported.
 

@@ -128,7 +128,7 @@ def _layers_with(model: nn.Module, name: str, value: Any) -> Iterator[None]:
             setattr(layer, name, kept)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """What a layer saw in one call: mean and variance per channel, C each, and of how many values they are."""
 

@@ -20,7 +20,7 @@ LEVELS = (frozenset[str](), frozenset(MARKERS), frozenset((*MARKERS, "module")),
 DEEPEST = 6  # mappings within mappings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stored:
     """A tensor of the file.
 

@@ -29,7 +29,7 @@ _INACCURATE = (
 _MANY = 1 << 14  # pixels over which the rounding of bfloat16 averages out, and below which time is no matter
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Affinity:
     """How similar pixels are: A_ij = exp(−|c_i−c_j|²/2σ_rgb² − |x_i−x_j|²/2σ_xy²), A_ii = 1, for a batch of images.
 

@@ -18,7 +18,7 @@ _GRADIENT = 3.0  # a mean residual of the landmarks does to the gradient what a 
 _EIGENVALUES = {torch.bfloat16: 1e-3, torch.float32: 1e-5, torch.float64: 1e-6}  # below them, rounding alone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Columns:
     """ψ = K(pixels, landmarks) · root, on the device of the pixels.
 
@@ -72,7 +72,7 @@ def choose_columns(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Span:
     """Landmarks m×D of an image, columns m×q of their span, and each one's share of the samples' kernel, descending."""
 

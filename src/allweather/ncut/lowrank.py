@@ -15,7 +15,7 @@ from allweather.ncut.landmarks import Columns
 from allweather.ncut.space import Axis, axis
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Factors:
     """All that depends on the images alone.
 

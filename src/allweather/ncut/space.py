@@ -12,7 +12,7 @@ _MODES = 1e-5  # eigenvalues of the kernel below this share of the largest are l
 _WIDE = 8  # pixels; cells of a multiple are copied in wider units
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Axis:
     """One axis of n pixels cut into `cells` cells of `cell` pixels: G ≈ H M Mᵀ Hᵀ.
 

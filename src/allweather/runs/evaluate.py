@@ -18,7 +18,7 @@ Protocol = Literal["online", "transductive"]
 PASSES = 10  # cap of transductive passes over the stream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """One frame after adaptation.
 

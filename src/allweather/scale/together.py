@@ -25,7 +25,7 @@ NOTHING, FINE, HARM, UNJUDGED = 0, 1, 2, 3  # what the guard of a rank says of a
 ELSEWHERE = "agreed on with another rank"
 
 
-@dataclass
+@dataclass(eq=False)
 class _Own:
     """What this rank has of a step.
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 
 from allweather.data.labelled import Truth
+from allweather.errors import InputError
 from allweather.scoring.confusion import chunks, ratio
 from allweather.scoring.meter import Meter, Prediction, check_confidence, check_shapes
 
@@ -15,9 +16,14 @@ class Reliability(Meter):
     Args:
         bins: over [0, 1], each with its upper end included, the first with both.
         classes: C; labels outside −1..C−1 are refused. None takes every label from 0 on for a class, 255 too.
+
+    Raises:
+        InputError: for less than one bin.
     """
 
     def __init__(self, bins: int = 15, classes: int | None = None) -> None:
+        if bins < 1:
+            raise InputError(f"expected at least one bin, got {bins}.")
         self.classes = classes
         self.pixels, self.hits = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
         self.confidence = np.zeros(bins)
@@ -52,7 +58,14 @@ class Reliability(Meter):
         self.hits += np.bincount(index[predicted[counted] == truth[counted]], minlength=bins)
 
     def __add__(self, other: "Reliability") -> "Reliability":
-        """Both sets of images together."""
+        """Both sets of images together.
+
+        Raises:
+            InputError: for diagrams of different numbers of bins or classes.
+        """
+        own, others = (len(self.pixels), self.classes), (len(other.pixels), other.classes)
+        if own != others:
+            raise InputError(f"expected diagrams of equally many bins and classes, got {own} and {others}.")
         made = Reliability(len(self.pixels), self.classes)
         made.pixels, made.hits = self.pixels + other.pixels, self.hits + other.hits
         made.confidence = self.confidence + other.confidence

@@ -11,7 +11,7 @@ from allweather.errors import InputError
 CHUNK = 1 << 20  # pixels counted at a time
 
 
-@dataclass
+@dataclass(eq=False)
 class ConfusionMatrix:
     """Counts of (true class, predicted class) over any number of images.
 
@@ -21,14 +21,23 @@ class ConfusionMatrix:
     Attributes:
         classes: C.
         counts: C×(C+1) int64, rows true, columns predicted, the last column predictions that are no class.
+
+    Raises:
+        InputError: for no class, or counts that are not C×(C+1) whole numbers from 0 on.
     """
 
     classes: int
     counts: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
 
     def __post_init__(self) -> None:
+        if self.classes < 1:
+            raise InputError(f"expected at least one class, got {self.classes}.")
+        shape = (self.classes, self.classes + 1)
         if not self.counts.size:
-            self.counts = np.zeros((self.classes, self.classes + 1), np.int64)
+            self.counts = np.zeros(shape, np.int64)
+        if self.counts.shape != shape or self.counts.dtype.kind not in "iu" or self.counts.min() < 0:
+            got = f"{self.counts.dtype} of shape {self.counts.shape}, from {self.counts.min()} on"
+            raise InputError(f"counts: expected whole numbers from 0 on of shape {shape}, got {got}.")
 
     def update(self, predicted: np.ndarray, truth: np.ndarray) -> "ConfusionMatrix":
         """Counts one image: integer arrays of one shape, −1 for no class. Returns itself.
@@ -52,7 +61,13 @@ class ConfusionMatrix:
         self.counts += np.bincount(cells, minlength=size).reshape(self.counts.shape)
 
     def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
-        """The matrix of both sets of images together."""
+        """The matrix of both sets of images together.
+
+        Raises:
+            InputError: for matrices of different numbers of classes.
+        """
+        if other.classes != self.classes:
+            raise InputError(f"expected matrices of equally many classes, got {self.classes} and {other.classes}.")
         return ConfusionMatrix(self.classes, self.counts + other.counts)
 
     @property

@@ -27,7 +27,7 @@ class Interval:
     level: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageCounts:
     """What a bootstrap needs of each image, N×C per class.
 

@@ -11,7 +11,7 @@ from allweather.errors import InputError
 from allweather.scoring.confusion import check_kind, check_labels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """One frame as a meter sees it, at its truth's size.
 

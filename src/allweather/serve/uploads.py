@@ -38,7 +38,7 @@ class UploadError(InputError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Held:
     """A picture of a visitor's.
 

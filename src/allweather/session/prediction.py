@@ -9,7 +9,7 @@ from allweather.finite import all_finite
 from allweather.methods.views import View
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a method predicts for one batch; logits B×C×H×W each.
 

@@ -22,7 +22,7 @@ Drawn = Literal["labels", "color", "overlay"]
 JPEG = (".jpg", ".jpeg")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """The prediction for one call of a session, and how it was made.
 
@@ -46,7 +46,7 @@ class Result:
     stop: str
     decision: Decision
     seconds: float
-    images: Tensor | None = field(default=None, repr=False, compare=False)
+    images: Tensor | None = field(default=None, repr=False)
     classes: ClassSet | None = field(default=None, repr=False)
 
     @property

@@ -11,7 +11,7 @@ from allweather.errors import CheckpointError
 from allweather.methods.method import State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """The values of named tensors, of the optimizer's state, and the number of updates made, at one moment."""
 

@@ -16,7 +16,7 @@ from allweather.session.reading import Reading, queues
 from allweather.session.snapshot import Snapshot
 
 
-@dataclass
+@dataclass(eq=False)
 class Steps:
     """What the steps on one batch have given so far.
 

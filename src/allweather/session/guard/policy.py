@@ -21,7 +21,7 @@ _LEAST_CHANGE = 0.005  # share of labels; less change under mirroring than this 
 _USUAL = 0.8  # share of itself that the usual prediction's summary keeps at each comparison
 
 
-@dataclass
+@dataclass(eq=False)
 class _History:
     """What is remembered from batch to batch.
 
@@ -44,7 +44,7 @@ class _History:
     thumbnail: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Objection:
     """Why a prediction must not stand.
 
