@@ -52,7 +52,7 @@ def _step(frame: Frame) -> float:
 
 
 def former(frame: Frame) -> bool:
-    """Whether the fixed limits of version 0.1 refuse the frame."""
+    """Whether the guard's first, fixed limits refuse the frame."""
     signs = frame["signs"]["step"]
     beyond = (
         signs["classes"] < 0.8

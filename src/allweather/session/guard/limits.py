@@ -40,9 +40,9 @@ class Guard:
         max_drift: maximum share of the probability mass that moves to other classes, 0..1.
         max_disagreement: maximum share of pixels whose label changes, 0..1.
         min_kept: minimum share of confident pixels whose label must survive, the mean over classes, 0..1.
-        tolerance: no limit counts while the share of labels that change is at most this many times the share that
-            mirroring the image changes in the reference, and `class_tolerance` is kept too. An unsteady network is
-            judged by its own measure.
+        tolerance: no limit but `max_flip` and `max_ncut` counts while the share of labels that change is at most this
+            many times the share that mirroring the image changes in the reference, and `class_tolerance` is kept too.
+            An unsteady network is judged by its own measure.
         class_tolerance: the same for the share of a class's pixels that leave it, the mean over classes: a rare class
             that is lost hardly changes the labels' share.
         closer_look: share of changed labels from which `max_flip` and `max_ncut` are checked too, 0..1.
