@@ -17,6 +17,7 @@ from PIL import Image
 from allweather.app import live as app
 from allweather.data import Video
 from allweather.data.scenes import render
+from allweather.live.frame import LiveFrame
 from allweather.live.sources import Source
 from allweather.pictures.film import Film
 
@@ -56,20 +57,31 @@ def test_a_clip_becomes_a_clip_and_a_record(clip: Path, tmp_path: Path) -> None:
     assert again.returncode == 2 and "live.mp4 exists already. Choose another --out" in again.stderr
 
 
-def test_waiting_writes_what_adapt_predicts(tmp_path: Path) -> None:
+def test_waiting_predicts_what_adapt_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = tmp_path / "frames"
     frames.mkdir()
     for seed in range(3):
         Image.fromarray(scene(seed, (96, 64))).save(frames / f"{seed}.png")
-    adapted = allweather("adapt", frames, *MODEL, "--size", "96x64", "--out", tmp_path / "adapted")
-    record = tmp_path / "live.jsonl"
-    live = allweather("live", frames, *QUICK, "--wait", "--adapt-every", "1", "--record", record)
+    plain = ("--set", "views=plain")  # as live predicts by itself
+    adapted = allweather("adapt", frames, *MODEL, *plain, "--size", "96x64", "--out", tmp_path / "adapted")
+    shown: dict[str, np.ndarray] = {}
+    draw = LiveFrame.overlay
+
+    def overlay(frame: LiveFrame) -> np.ndarray:
+        shown[frame.name] = frame.result.labels.numpy()
+        return draw(frame)
+
+    monkeypatch.setattr(LiveFrame, "overlay", overlay)
+    record, film = tmp_path / "live.jsonl", tmp_path / "live.mp4"
+    live = allweather("live", frames, *QUICK, "--wait", "--adapt-every", "1", "--record", record, "--out", film)
     assert adapted.returncode == live.returncode == 0, live.stderr
     losses = {line["name"]: line["losses"] for line in lines_of(record) if line["kind"] == "frame"}
     written = (tmp_path / "adapted").glob("record.json*")
     text = "".join(path.read_text() for path in written)
-    assert losses.keys() == {"0", "1", "2"} and all(losses.values())
+    assert losses.keys() == shown.keys() == {"0", "1", "2"} and all(losses.values())
     assert all(str(loss) in text for found in losses.values() for loss in found)
+    for name, labels in shown.items():
+        assert np.array_equal(labels, np.asarray(Image.open(tmp_path / "adapted" / "labels" / f"{name}.png")))
 
 
 def test_a_folder_with_a_broken_picture_ends_with_one(tmp_path: Path) -> None:
