@@ -261,7 +261,7 @@ def savings(found: list[Cell]) -> str:
 
 
 def parts(found: list[Cell]) -> str:
-    """What MALL-domain loses without each of its parts, in adverse weather: plans/carry-over-parts.toml."""
+    """What MALL-domain loses without each of its parts, at dusk, night and on BDD100K: plans/carry-over-parts.toml."""
     ours, rows = "mall-domain", []
     for other in sorted((label for label in _labels(found) if label.startswith(f"{ours} ")), key=_mean_lead(found)):
         without = other.removeprefix(f"{ours} ")
