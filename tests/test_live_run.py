@@ -22,7 +22,7 @@ from allweather.live import Event, Live, LiveFrame
 from allweather.live import live as door
 from allweather.live.learner import LearnerLost
 from allweather.live.sources import Lost
-from allweather.session import Guard, Session
+from allweather.session import Guard, Session, Shift
 from allweather.session.handover import serve, state_of
 
 TICK = 1e-9
@@ -97,6 +97,14 @@ def test_the_state_that_predicts_is_the_newest_that_was_handed_over(clock: Simul
     # a prediction and a step of learning take 0.45 s: a frame's state shows four frames later
     assert all(frame.state == sum(index + 4 <= frame.index for index in learnt) for frame in shown)
     assert torch.equal(session.predict(image_of(0)), _predicted(states[-1]))  # the caller's session has learnt it all
+
+
+@pytest.mark.parametrize(("threshold", "states"), [(0.0, [1, 2, 3]), (1.0, [0, 0, 0])])
+def test_a_frame_without_a_shift_makes_no_state(clock: SimulatedClock, threshold: float, states: list[int]) -> None:
+    session = session_of(adapt_when="shift", shift=Shift(threshold=threshold, smoothing=0))
+    shown, live = play(clock, [0.5] * 3, session, wait=True)
+    assert [frame.state for frame in shown] == states
+    assert (live.totals.learnt, live.totals.states) == (3, states[-1])
 
 
 def _predicted(state: Any) -> torch.Tensor:

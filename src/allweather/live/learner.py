@@ -16,8 +16,6 @@ from allweather.session import Result, Session
 from allweather.session.handover import state_of
 from allweather.session.snapshot import Snapshot
 
-UNCHANGED = ("skipped", "resting")  # decisions that leave the state what it was
-
 
 class Pupil(Protocol):
     """What learns from one frame at a time."""
@@ -64,13 +62,17 @@ class SessionPupil:
         return
 
 
+def moved(result: Result) -> bool:
+    """Whether a step may have changed what predictions are made with."""
+    return result.decision.kind not in ("skipped", "resting") and result.stop != "no shift"
+
+
 def state_after(session: Session, result: Result) -> Snapshot | None:
     """What predictions are to be made with after a step; None where it is what it was before.
 
     The guard has spoken by then: a step that it took back is not in it, and after a reset it is the source network.
     """
-    changed = result.decision.kind not in UNCHANGED and result.stop != "no shift"
-    return state_of(session) if changed else None
+    return state_of(session) if moved(result) else None
 
 
 def learnt_of(index: int, result: Result, state: Snapshot | None) -> Learnt:

@@ -11,7 +11,7 @@ from allweather.finite import all_finite
 from allweather.live.clock import Clock
 from allweather.live.devices import OwnStream
 from allweather.live.frame import Event, EventKind, Learnt, LiveFrame
-from allweather.live.learner import UNCHANGED, Learner, LearnerLost, learnt_of
+from allweather.live.learner import Learner, LearnerLost, learnt_of, moved
 from allweather.live.pace import Pace
 from allweather.live.reader import Reader
 from allweather.live.record import Record
@@ -124,7 +124,7 @@ class Run:
         if self.learner is None and not self.nothing and self.pace.due():
             self.pace.took()
             result = session(image)
-            self._states += result.decision.kind not in UNCHANGED
+            self._states += moved(result)
             return result, learnt_of(index, result, None)
         before = self.clock.now()
         logits = session.predict(image)
