@@ -262,6 +262,8 @@ def test_checkpoints_are_named_within_the_folder_and_read_as_data(folder: Path) 
         networks.open("demo:streetnet", "evil.pth")
     with pytest.raises(SettingsError, match="unknown network of the catalogue"):
         networks.open("evil.py:build", "mine.pth")
+    with pytest.raises(SettingsError, match="unknown network of the catalogue"):
+        networks.open("dannet:lightnet", "mine.pth")  # a part of networks, which predicts no classes
     with pytest.raises(SettingsError, match="does not let visitors name files"):
         Networks(given(MODEL, None)).open("demo:streetnet", "mine.pth")
 

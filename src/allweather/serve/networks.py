@@ -160,5 +160,5 @@ def _itself(model: Segmenter) -> Segmenter:
 
 
 def catalogue() -> list[str]:
-    """Names of this project's own networks."""
-    return [entry.name for entry in all_entries()]
+    """Names of this project's own networks that segment."""
+    return [entry.name for entry in all_entries() if entry.segments]
