@@ -3,9 +3,11 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from allweather.app.flags import Preset
 from allweather.data.datasets import DATASETS
 from allweather.methods import METHODS, describe_fields
 from allweather.models.catalogue import ECOSYSTEMS, all_entries, list_models
@@ -48,6 +50,15 @@ def test_numbers_of_networks_methods_and_datasets() -> None:
     cases = json.loads((KEPT / "fidelity.json").read_text())["rows"]
     beside = {re.split("[, ]", case)[0] for case in cases}
     assert beside <= set(METHODS) and f"{in_words(len(beside))} of them run beside their authors' code" in readme
+
+
+def test_the_help_names_the_presets_that_methods_have_beyond_the_two() -> None:
+    """`--preset` says which method has which."""
+    having = {(preset, name) for name, method in METHODS.items() for preset in method.presets}
+    claims = dict(re.findall(r"(\w+) of ([\w -]+)", get_args(Preset)[1].help))
+    kinds = {"either MALL": ("mall-sample", "mall-domain")}
+    said = {(preset, name) for preset, whose in claims.items() for name in kinds.get(whose, (whose,))}
+    assert said == {(preset, name) for preset, name in having if preset not in ("recommended", "paper")}
 
 
 def test_a_preset_as_published_is_another_setting_than_the_default() -> None:

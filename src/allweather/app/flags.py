@@ -30,7 +30,9 @@ Channels = Annotated[
     str | None, typer.Option(metavar="R,G,B", help="What your own network expects, for pixels in 0..1.")
 ]
 MethodName = Annotated[str, typer.Option(help="See `allweather list methods`; or your own: mymethod.py:MyMethod.")]
-Preset = Annotated[str, typer.Option(help="recommended; paper: as published; for MALL also fast and best.")]
+Preset = Annotated[
+    str, typer.Option(help="recommended; paper: as published; best of either MALL; fast of mall-domain.")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable.")
 ]

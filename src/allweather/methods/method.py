@@ -104,7 +104,7 @@ class Refined:
 class Method(ABC):
     """An adaptation method. Every concrete method is a frozen dataclass whose fields are its hyperparameters.
 
-    The first six attributes belong to the class, the others are fields.
+    The first six attributes belong to the class, `stopping` is a property, the others are fields.
 
     Attributes:
         name: name on the command line and in records.

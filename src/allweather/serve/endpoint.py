@@ -50,7 +50,11 @@ FORM: dict[str, Any] = {
                             "type": "string",
                             "description": "A method of the catalogue; default: the server's.",
                         },
-                        "preset": {"type": "string", "description": "recommended, or paper.", "default": "recommended"},
+                        "preset": {
+                            "type": "string",
+                            "description": "recommended, paper, or another that the method has.",
+                            "default": "recommended",
+                        },
                         "set": {
                             "type": "array",
                             "items": {"type": "string"},
