@@ -287,14 +287,13 @@ def test_nobody_learns_where_the_folder_lies(folder: Path, monkeypatch: pytest.M
     from gradio import Error, Request
 
     from allweather.serve.page import Page
-    from allweather.serve.pool import Pool
 
     (folder / "empty").mkdir()
     (folder / "bad.pth").write_bytes(b"x")
     monkeypatch.chdir(folder.parent)
     app = application(MODEL, allow_dir=Path(folder.name))
     serving, request = app.state.serving, Request(session_hash="visitor")
-    page = Page(serving.networks, serving.visitors, Pool(1, 1), serving.limits, serving.metrics, "norm")
+    page = Page(serving)
     network = (serving.networks.default, "demo:streetnet", "bad.pth")
 
     async def started() -> list[Any]:

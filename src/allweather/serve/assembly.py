@@ -71,7 +71,7 @@ def build(
     )
     app.state.serving = serving
     app.add_exception_handler(HTTPException, refuse)
-    app.include_router(make_router(streams, limits, metrics, method))
+    app.include_router(make_router(serving))
     app.include_router(make_downloads(visitors))
     app.add_middleware(LocalFiles, folder=uploads_folder())  # inside the gate, which comes last
     app.add_middleware(Started, serving=serving)
@@ -81,7 +81,7 @@ def build(
         names=LOCAL | {host} if is_loopback(host) else None,
         room=room,
     )
-    mount_page(app, networks, visitors, pool, limits, metrics, method)
+    mount_page(app, serving)
     return app
 
 

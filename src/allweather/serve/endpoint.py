@@ -22,10 +22,10 @@ from allweather.pictures.enlarge import labels_at
 from allweather.serve.access import told
 from allweather.serve.answers import as_json, facts, label_png
 from allweather.serve.limits import Limits
-from allweather.serve.metrics import Metrics
 from allweather.serve.networks import Network
 from allweather.serve.pool import BusyError, StoppingError
-from allweather.serve.streams import StreamConflictError, Streams, Wanted
+from allweather.serve.serving import Serving
+from allweather.serve.streams import StreamConflictError, Wanted
 from allweather.serve.uploads import UploadError, check_name, hold, read_picture
 from allweather.session import Result
 
@@ -97,19 +97,16 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_router(streams: Streams, limits: Limits, metrics: Metrics, method: str) -> APIRouter:
-    """The routes of the endpoint.
-
-    Args:
-        method: that is taken where a request names none.
-    """
+def make_router(serving: Serving) -> APIRouter:
+    """The routes of the endpoint."""
+    streams, metrics = serving.streams, serving.metrics
     router = APIRouter()
 
     @router.post("/v1/predict", openapi_extra=FORM, responses=ANSWERS, response_class=Response)
     async def predict(request: Request) -> Response:
         """Adapt to a picture and predict it."""
         started = perf_counter()
-        answer = await _answered(request, streams, limits, metrics, method)
+        answer = await _answered(request, serving)
         metrics.answers.labels(str(answer.status_code)).inc()
         metrics.seconds.observe(perf_counter() - started)
         return answer
@@ -128,7 +125,7 @@ def make_router(streams: Streams, limits: Limits, metrics: Metrics, method: str)
             "status": "ok",
             "version": version("allweather"),
             "networks": list(streams.networks.offers),
-            "method": method,
+            "method": serving.method,
             "running": streams.pool.admitted,
             "streams": len(streams),
         }
@@ -158,15 +155,15 @@ async def refuse(request: Request, error: Exception) -> Response:
     return answer
 
 
-async def _answered(request: Request, streams: Streams, limits: Limits, metrics: Metrics, method: str) -> Response:
-    allowed = streams.networks.allowed
+async def _answered(request: Request, serving: Serving) -> Response:
+    allowed, limits = serving.networks.allowed, serving.limits
     try:
-        with streams.pool.admission():
+        with serving.pool.admission():
             async with _form(request, limits) as form:
-                image, name, wanted, stream, answer = await _asked(form, method)
-            return await _predicted(streams, limits, metrics, (image, name), wanted, stream, answer)
+                image, name, wanted, stream, answer = await _asked(form, serving.method)
+            return await _predicted(serving, (image, name), wanted, stream, answer)
     except UploadError as error:
-        metrics.refused.labels(error.reason).inc()
+        serving.metrics.refused.labels(error.reason).inc()
         LOG.warning("refused an upload: %s", error)
         return failure(UPLOADS[error.reason], error, allowed)
     except BusyError as error:
@@ -187,24 +184,19 @@ async def _answered(request: Request, streams: Streams, limits: Limits, metrics:
 
 
 async def _predicted(
-    streams: Streams,
-    limits: Limits,
-    metrics: Metrics,
-    image: tuple[bytes, str],
-    wanted: Wanted,
-    stream: str | None,
-    answer: str,
+    serving: Serving, image: tuple[bytes, str], wanted: Wanted, stream: str | None, answer: str
 ) -> Response:
     size: tuple[int, int] | None = None
 
     def read(network: Network) -> Tensor:
         nonlocal size
-        held = hold(read_picture(image[0], limits, image[1]), image[1], network.size, limits)
+        limits, (content, name) = serving.limits, image
+        held = hold(read_picture(content, limits, name), name, network.size, limits)
         size = held.size
         return held.image
 
-    result = await asyncio.wrap_future(await asyncio.to_thread(streams.predict, stream, wanted, read))
-    metrics.decisions.labels(result.decision.kind).inc()
+    result = await asyncio.wrap_future(await asyncio.to_thread(serving.streams.predict, stream, wanted, read))
+    serving.metrics.decisions.labels(result.decision.kind).inc()
     return await asyncio.to_thread(_spelt, result, cast(tuple[int, int], size), answer)
 
 

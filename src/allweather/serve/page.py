@@ -21,14 +21,12 @@ from allweather.serve.choosing import choose_method
 from allweather.serve.compare import compare
 from allweather.serve.curves import curves
 from allweather.serve.legend import legend
-from allweather.serve.limits import Limits
-from allweather.serve.metrics import Metrics
-from allweather.serve.networks import Network, Networks, catalogue
+from allweather.serve.networks import Network, catalogue
 from allweather.serve.pictures import from_folder, from_scenes, from_uploads
-from allweather.serve.pool import Pool
+from allweather.serve.serving import Serving
 from allweather.serve.style import CSS, SCRIPT, theme
 from allweather.serve.uploads_folder import uploads_folder
-from allweather.serve.visitor import Visitor, Visitors, restart
+from allweather.serve.visitor import Visitor, restart
 
 HEAD = "Adapts a segmentation network to the weather in your picture, without labels, and shows what changes."
 USUAL_PASSES = 12  # of one picture alone
@@ -39,11 +37,9 @@ NO_CHECKPOINT = "the one it came with"
 class Page:
     """The page's components and what happens on each event; visitors' state is in `visitor.Visitors` alone."""
 
-    def __init__(
-        self, networks: Networks, visitors: Visitors, pool: Pool, limits: Limits, metrics: Metrics, method: str
-    ) -> None:
-        self.networks, self.visitors, self.pool = networks, visitors, pool
-        self.limits, self.metrics, self.method = limits, metrics, method
+    def __init__(self, serving: Serving) -> None:
+        self.networks, self.visitors, self.pool = serving.networks, serving.visitors, serving.pool
+        self.limits, self.metrics, self.method = serving.limits, serving.metrics, serving.method
 
     def build(self) -> gr.Blocks:
         """All of it, ready to be mounted."""
@@ -338,22 +334,14 @@ def _about(method: str) -> str:
     return f"{line}\n\n*{kind.source}*" if kind.source else line
 
 
-def mount_page(
-    app: FastAPI,
-    networks: Networks,
-    visitors: Visitors,
-    pool: Pool,
-    limits: Limits,
-    metrics: Metrics,
-    method: str,
-) -> None:
+def mount_page(app: FastAPI, serving: Serving) -> None:
     """Puts the page at the application's root."""
 
     async def mount() -> None:
-        blocks = Page(networks, visitors, pool, limits, metrics, method).build()
-        blocks.queue(max_size=4 * limits.visitors, api_open=False)
+        blocks = Page(serving).build()
+        blocks.queue(max_size=4 * serving.limits.visitors, api_open=False)
         gr.mount_gradio_app(
-            app, blocks, path="/", footer_links=[], run_history=False, max_file_size=limits.upload_bytes,
+            app, blocks, path="/", footer_links=[], run_history=False, max_file_size=serving.limits.upload_bytes,
             theme=theme(), css=CSS, js=SCRIPT, ssr_mode=False, show_error=True, enable_monitoring=False,
             mcp_server=False,
         )  # fmt: skip
