@@ -55,12 +55,7 @@ from allweather.session import AdaptWhen, Precision, Session, Shift, advise_scal
 from allweather.session.shift import Reference
 from allweather.writing import check_case
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather adapt frames/ --model demo:streetnet --method mall-domain --out adapted/")(
-        adapt
-    )
+EXAMPLE = "allweather adapt frames/ --model demo:streetnet --method mall-domain --out adapted/"
 
 
 def adapt(

@@ -28,11 +28,7 @@ from allweather.scale.engines import open_pool, parse_workers
 from allweather.scale.pool import Event
 
 SHOWN = 5  # frames that a warning names
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather bench plans/camvid.toml --out runs/")(bench)
+EXAMPLE = "allweather bench plans/camvid.toml --out runs/"
 
 
 def bench(

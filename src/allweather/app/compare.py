@@ -15,10 +15,7 @@ UNPAIRED = (
     "is a summary and neither holds their difference; full records hold every image"
 )
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather compare runs/a.json runs/b.json --json")(compare)
+EXAMPLE = "allweather compare runs/a.json runs/b.json --json"
 
 
 def compare(

@@ -10,10 +10,7 @@ from allweather.app.flags import ModelArguments
 from allweather.app.options import parse_settings
 from allweather.models.catalogue import convert as convert_file
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather convert model.pth --model espnetv2:2.0 --out model.safetensors")(convert)
+EXAMPLE = "allweather convert model.pth --model espnetv2:2.0 --out model.safetensors"
 
 
 def convert(

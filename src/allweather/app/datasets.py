@@ -17,11 +17,6 @@ group = typer.Typer(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.add_typer(group, name="data")
-
-
 @group.callback()
 def data_group() -> None:
     """Look at datasets on disk."""

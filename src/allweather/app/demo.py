@@ -39,9 +39,7 @@ class Trial:
     decisions: list[Decision]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather demo --out demo-output")(demo)
+EXAMPLE = "allweather demo --out demo-output"
 
 
 def demo(

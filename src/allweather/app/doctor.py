@@ -13,10 +13,7 @@ from allweather import methods, ncut
 from allweather.app.console import data, print_json, table
 from allweather.models.catalogue import ECOSYSTEMS, all_entries
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather doctor --json")(doctor)
+EXAMPLE = "allweather doctor --json"
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False) -> None:

@@ -21,12 +21,7 @@ from allweather.models.catalogue import published_size
 from allweather.session.saved import open_saved, saved_device
 from allweather.writing import check_apart
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(
-        epilog="Example: allweather export night.session --model demo:streetnet --statistics stream --out net.onnx"
-    )(export)
+EXAMPLE = "allweather export night.session --model demo:streetnet --statistics stream --out net.onnx"
 
 
 def export(

@@ -18,14 +18,10 @@ from allweather.models.own import list_own as own_models
 
 Kind = Literal["models", "methods", "datasets"]
 Listed = tuple[list[dict[str, Any]], dict[str, str]]  # rows, and why others are left out
+EXAMPLE = "allweather list methods --json"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command("list", epilog="Example: allweather list methods --json")(show)
-
-
-def show(
+def listing(
     kind: Annotated[Kind, typer.Argument(help="models, methods or datasets.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
 ) -> None:

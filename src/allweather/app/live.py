@@ -35,13 +35,7 @@ from allweather.pictures.panels import fitted
 from allweather.session import Precision
 
 USUAL_RATE = 25.0  # of a film of a source that says nothing; its frames have their own times
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather live drive.mp4 --model demo:streetnet --budget 100ms --out adapted.mp4")(
-        live
-    )
+EXAMPLE = "allweather live drive.mp4 --model demo:streetnet --budget 100ms --out adapted.mp4"
 
 
 def live(

@@ -8,10 +8,7 @@ import typer
 from allweather.app.console import narration, plain
 from allweather.scale.fleet import merge as merge_sessions
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather merge adapted/sessions/*.safetensors --out merged.safetensors")(merge)
+EXAMPLE = "allweather merge adapted/sessions/*.safetensors --out merged.safetensors"
 
 
 def merge(

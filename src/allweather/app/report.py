@@ -8,10 +8,7 @@ import typer
 from allweather.app.console import narration, plain
 from allweather.report import Format, write_report
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather report runs/ --out report.html")(report)
+EXAMPLE = "allweather report runs/ --out report.html"
 
 
 def report(

@@ -13,10 +13,7 @@ from allweather.errors import InputError
 from allweather.runs.record_file import HEADER, written_classes
 from allweather.scoring.folders import Score, score_folders
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather score adapted/labels truth/ --mapping cityscapes-camvid11")(score)
+EXAMPLE = "allweather score adapted/labels truth/ --mapping cityscapes-camvid11"
 
 
 def score(

@@ -26,11 +26,7 @@ from allweather.serve.access import choose_token
 from allweather.serve.limits import Limits
 
 TOKEN = "ALLWEATHER_TOKEN"
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather serve --model espnetv2:2.0 --weights FILE")(serve)
+EXAMPLE = "allweather serve --model espnetv2:2.0 --weights FILE"
 
 
 def serve(

@@ -8,10 +8,7 @@ import typer
 from allweather.app.console import narration, plain, warn
 from allweather.submit import submit as pack
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb to the command line."""
-    app.command(epilog="Example: allweather submit acdc adapted/ --out acdc.zip")(submit)
+EXAMPLE = "allweather submit acdc adapted/ --out acdc.zip"
 
 
 def submit(

@@ -51,10 +51,14 @@ def make_app(verb: str | None) -> typer.Typer:
     )
     app.callback()(_common)
     for name, (file, line) in VERBS.items():
-        if name == verb:
-            import_module(f"allweather.app.{file}").register(app)
-        else:
+        if name != verb:
             app.command(name, help=line)(_other)
+            continue
+        module = import_module(f"allweather.app.{file}")
+        if name == "data":
+            app.add_typer(module.group, name=name)
+        else:
+            app.command(name, epilog=f"Example: {module.EXAMPLE}")(getattr(module, file))
     return app
 
 
