@@ -3,7 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,7 +21,7 @@ from allweather.app.flags import (
 )  # fmt: skip
 from allweather.app.opening import frame_size, open_network
 from allweather.app.options import network_options, parse_settings
-from allweather.methods.settings import parse_settings as typed
+from allweather.methods.settings import parse_fields
 from allweather.serve.access import choose_token
 from allweather.serve.limits import Limits
 
@@ -76,7 +76,7 @@ def serve(
     from allweather.serve.networks import Offer, shipped
     from allweather.serve.shutdown import run
 
-    limits = Limits(**typed_limits(limit))
+    limits = Limits(**parse_fields(Limits, parse_settings(limit or [], "--limit", "NAME"), "limits"))
     given = os.environ.get(TOKEN) or None
     token = choose_token(host, given)
     chosen = frame_size(size, model)
@@ -93,21 +93,6 @@ def serve(
     run(app, host, port, partial(_tell, token if given is None else None))
     if app.state.serving.unsaved:
         raise typer.Exit(SOME_FAILED)
-
-
-def typed_limits(pairs: list[str] | None) -> dict[str, Any]:
-    """Limits by name from NAME=VALUE texts.
-
-    Raises:
-        SettingsError: for an unknown name, or a value that is no number.
-    """
-    return typed(_Named, parse_settings(pairs or [], "--limit", "NAME"))
-
-
-class _Named(Limits):
-    """Limits as messages call them."""
-
-    name = "limits"
 
 
 def _tell(made: str | None, address: str) -> None:

@@ -57,12 +57,19 @@ def parse_settings(method: type[Any], settings: Mapping[str, Any]) -> dict[str, 
     Raises:
         AllWeatherError: for a field the method does not have, or a value that its type does not allow.
     """
-    hints = get_type_hints(method)
-    known = {field.name for field in fields(method)}
-    settings = _with_views(method.name, settings)
-    for name in settings:
-        check_known(f"field of {method.name}", name, known)
-    return {name: parse_value(f"{method.name}.{name}", value, hints[name]) for name, value in settings.items()}
+    return parse_fields(method, _with_views(method.name, settings), method.name)
+
+
+def parse_fields(kind: type[Any], values: Mapping[str, Any], called: str) -> dict[str, Any]:
+    """Values for fields of the dataclass `kind` from text or from ready values; messages call it `called`.
+
+    Raises:
+        AllWeatherError: for a field that it does not have, or a value that its type does not allow.
+    """
+    hints, known = get_type_hints(kind), {field.name for field in fields(kind)}
+    for name in values:
+        check_known(f"field of {called}", name, known)
+    return {name: parse_value(f"{called}.{name}", value, hints[name]) for name, value in values.items()}
 
 
 def _hint(name: str, value: Any, kind: Any) -> str:

@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast
 
 from allweather import methods
 from allweather.errors import CheckpointError, SettingsError
 from allweather.methods.method import Method
 from allweather.methods.own import find_method
-from allweather.methods.settings import parse_settings
+from allweather.methods.settings import parse_fields, parse_settings
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import names_code
 from allweather.session.adapted import Precision
@@ -93,12 +93,8 @@ def _method(path: Path, identity: Mapping[str, str], own: str | None, settings: 
 
 def _part(kind: type[T], group: str, identity: Mapping[str, str]) -> T:
     """A guard, or what counts as a shift, from its saved fields."""
-    hints = get_type_hints(kind)
-    values: dict[str, Any] = {
-        field.name: parse_value(f"{group}.{field.name}", _text(identity[f"{group}.{field.name}"]), hints[field.name])
-        for field in fields(kind)
-    }
-    return kind(**values)
+    texts = {field.name: _text(identity[f"{group}.{field.name}"]) for field in fields(kind)}
+    return kind(**parse_fields(kind, texts, group))
 
 
 def _text(saved: str) -> str:
