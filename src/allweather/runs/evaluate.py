@@ -12,6 +12,7 @@ from allweather.data.stream import Frame, Stream
 from allweather.errors import ImageError, InputError, check_known
 from allweather.finite import all_finite
 from allweather.session import Result, Session
+from allweather.session.streaming import grouped
 from allweather.values import check_number
 
 Protocol = Literal["online", "transductive"]
@@ -138,21 +139,8 @@ def _passes(session: Session, stream: Stream, batch: int) -> None:
 
 def _batches(stream: Stream, batch: int) -> Iterator[list[Frame | Outcome]]:
     """Groups of `batch` frames; a new group also begins where the size changes."""
-    group: list[Frame | Outcome] = []
-    shape: torch.Size | None = None
-    for name in stream.names:
-        item = _read(stream, name)
-        size = item.image.shape if isinstance(item, Frame) else shape
-        if group and shape is not None and size != shape:
-            yield group
-            group = []
-        group.append(item)
-        shape = size
-        if len(group) == batch:
-            yield group
-            group = []
-    if group:
-        yield group
+    items = (_read(stream, name) for name in stream.names)
+    return grouped(items, batch, lambda item: item.image.shape if isinstance(item, Frame) else None)
 
 
 def _read(stream: Stream, name: str) -> Frame | Outcome:

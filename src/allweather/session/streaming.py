@@ -75,7 +75,8 @@ class Streaming:
 
 
 def _results(adapt: Adapts, source: _Source[F], batch: int, on_frame: OnFrame[F] | None) -> Iterator[Result]:
-    for frames, images in _batches(source, batch):
+    for group in grouped(source, batch, lambda pair: pair[1].shape):
+        frames, images = zip(*group, strict=True)
         together = adapt(images[0] if batch == 1 else torch.stack(images))
         for frame, result in zip(frames, [together] if batch == 1 else apart(together), strict=True):
             if on_frame is not None:
@@ -83,21 +84,22 @@ def _results(adapt: Adapts, source: _Source[F], batch: int, on_frame: OnFrame[F]
             yield result
 
 
-def _batches(source: _Source[F], batch: int) -> Iterator[tuple[list[F], list[Tensor]]]:
-    """Frames and their images, as many as asked for; fewer at the end, and where the size changes."""
-    frames: list[F] = []
-    images: list[Tensor] = []
-    for frame, image in source:
-        if images and image.shape != images[0].shape:
-            yield frames, images
-            frames, images = [], []
-        frames.append(frame)
-        images.append(image)
-        if len(images) == batch:
-            yield frames, images
-            frames, images = [], []
-    if images:
-        yield frames, images
+def grouped(items: Iterable[F], most: int, size: Callable[[F], torch.Size | None]) -> Iterator[list[F]]:
+    """The items, `most` at a time; fewer at the end, and where the size changes. One of size None goes with any."""
+    group: list[F] = []
+    last: torch.Size | None = None  # of the last item that has one
+    for item in items:
+        now = size(item) or last
+        if group and last is not None and now != last:
+            yield group
+            group = []
+        group.append(item)
+        last = now
+        if len(group) == most:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def apart(together: Result) -> list[Result]:
