@@ -39,8 +39,8 @@ BELOW = {  # what each room may import, besides itself
     },
     "data": {"errors", "values", "plugins", "classes", "rgb", "sizes", "writing", "pictures"},
     "live": {
-        "errors", "finite", "interrupts", "values", "plugins", "classes", "rgb", "sizes", "pictures", "models",
-        "methods", "session", "data",
+        "errors", "finite", "interrupts", "values", "plugins", "classes", "rgb", "sizes", "writing", "pictures",
+        "models", "methods", "session", "data",
     },
     "serve": {
         "allocator", "errors", "finite", "plugins", "classes", "rgb", "sizes", "pictures", "models", "methods", "ncut",

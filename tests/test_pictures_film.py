@@ -202,7 +202,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[aw.AllWeatherError], str]] = {
     "endless rate": ({"rate": float("inf")}, aw.SettingsError, "got inf"),
     "no rate at all": ({"rate": float("nan")}, aw.SettingsError, "got nan"),
     "width": ({"width": 0}, aw.SettingsError, "at least 1, got 0×48"),
-    "folder": ({"path": "file/a.mp4"}, aw.AllWeatherError, "cannot write .*Choose another place"),
+    "folder": ({"path": "file/a.mp4"}, aw.AllWeatherError, "cannot write .*Name another place"),
 }
 
 

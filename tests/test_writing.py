@@ -70,7 +70,7 @@ def test_a_folder_in_the_files_place_is_said(
 @pytest.mark.parametrize("place", ["file", "file/out", "file/deep/out"])
 def test_a_folder_that_cannot_be_is_refused_and_none_is_made(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="'file' is a file"):
+    with pytest.raises(AllWeatherError, match=r"cannot write .*: 'file' is a file\. Name another place"):
         check_folder(tmp_path / place)
     check_folder(tmp_path / "new" / "out")
     assert [path.name for path in tmp_path.rglob("*")] == ["file"]

@@ -112,26 +112,32 @@ def check_place(path: Path) -> None:
     """Refuses a place where no file could be written, before any work; missing folders are made.
 
     Raises:
-        OSError: for a folder, or a file in a folder that cannot be made or written.
+        AllWeatherError: for a folder, or a file in a folder that cannot be made or written.
     """
-    if path.is_dir():
-        raise IsADirectoryError(None, "it is a folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(None, "the folder is not yours to write in")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "the folder is not yours to write in")
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def check_folder(path: Path) -> None:
     """Refuses a folder that could not be made or written, before any work; none is made.
 
     Raises:
-        OSError: for a file in its place or on the way to it, and for a folder that takes nothing.
+        AllWeatherError: for a file in its place or on the way to it, and for a folder that takes nothing.
     """
-    there = _nearest(path)
-    if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, f"'{there.name}' is a file")
-    if not os.access(there, os.W_OK):
-        raise PermissionError(errno.EACCES, f"the folder {there.name} is not yours to write in")
+    try:
+        there = _nearest(path)
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"'{there.name}' is a file")
+        if not os.access(there, os.W_OK):
+            raise PermissionError(errno.EACCES, f"the folder {there.name} is not yours to write in")
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def _nearest(path: Path) -> Path:

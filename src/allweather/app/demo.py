@@ -23,7 +23,7 @@ from allweather.pictures.writing import write_image
 from allweather.runs.decisions import count
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision, Session
-from allweather.writing import check_place, unwritable
+from allweather.writing import check_folder
 
 METHODS = ("source", "tent", "mall-sample", "mall-domain")
 FIRST = 300_000  # seeds of the demo's scenes: none of them trained or tuned anything
@@ -52,7 +52,7 @@ def demo(
 
     Prints mIoU per weather and method and writes OUT/panels.png (input, source, adapted, truth) and OUT/demo.json.
     """
-    _make_folder(out)
+    check_folder(out)  # before minutes of work, not after them
     seeds = range(FIRST + 1000 * seed, FIRST + 1000 * seed + frames)
     model = load_model("demo:streetnet")
     truths = [scene_labels(str(seed)) for seed in seeds]  # the same in every weather
@@ -79,14 +79,6 @@ def demo(
     )
     write_image(out / "panels.png", panels(trials, seeds[-1], model.classes))
     narration.print(f"picture: [bold]{plain(out / 'panels.png')}[/]   figures: {plain(out / 'demo.json')}")
-
-
-def _make_folder(out: Path) -> None:
-    """Before minutes of work, not after them."""
-    try:
-        check_place(out / "demo.json")
-    except OSError as error:
-        raise unwritable(out, error) from error
 
 
 def run(model: Segmenter, name: str, scenes: list[Frame], truths: list[np.ndarray]) -> Trial:

@@ -34,12 +34,7 @@ def check_place(path: Path | None, out: Path, read: Sequence[Path | None] = ()) 
         )
     writing.check_apart(path, read)
     check_replaceable(path)
-    try:
-        writing.check_place(path)
-    except OSError as error:
-        raise AllWeatherError(
-            f"--save-session {path}: cannot be written ({error.strerror}). Name a file in a folder of yours."
-        ) from error
+    writing.check_place(path)
 
 
 def go_on_from(session: Session, path: Path | None) -> dict[str, Any]:

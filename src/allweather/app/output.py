@@ -26,7 +26,7 @@ from allweather.runs.holding import held
 from allweather.runs.overlap import bytes_of
 from allweather.runs.record import describe_result
 from allweather.runs.record_file import HEADER, LINES, check_same_run, holds_run, read_adapted
-from allweather.writing import Closing, check_folder, place_below, unwritable, write_bytes
+from allweather.writing import Closing, check_folder, place_below, write_bytes
 
 Kind = Literal["labels", "color", "overlay", "confidence", "video"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -199,10 +199,7 @@ def check_results(folder: Path, searched: Iterable[Path]) -> None:
     Raises:
         AllWeatherError: naming the first.
     """
-    try:
-        check_folder(folder)
-    except OSError as error:
-        raise unwritable(folder, error) from error
+    check_folder(folder)
     place = folder.resolve()
     for given in searched:
         if given.is_dir() and place.is_relative_to(given.resolve()):

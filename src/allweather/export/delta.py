@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from allweather.errors import CheckpointError, NetworkError
 from allweather.export.deployment import Deployment, base_digest, tensors_of
-from allweather.export.files import finished
 from allweather.export.image_statistics import ImageStatistics, can_mix, check_unmixed
 from allweather.models.digest import digest
 from allweather.models.inputs import unwrapped
 from allweather.models.passed_on import check_finite, read_object
 from allweather.models.segmenter import Segmenter, own_network
+from allweather.writing import write_bytes
 
 ABOUT, CONTENT, DELTA = "allweather", "allweather.digest", "allweather.delta"
 
@@ -30,8 +30,7 @@ def write_delta(deployment: Deployment, path: Path) -> None:
     state = deployment.state()
     moved = {name: value for name, value in state.items() if not torch.equal(value, deployment.base[name])}
     metadata = {ABOUT: json.dumps(deployment.facts()), CONTENT: digest(moved), DELTA: "1"}
-    with finished(path) as temporary:
-        temporary.write_bytes(save(moved, metadata))
+    write_bytes(path, save(moved, metadata), durable=True)
 
 
 def write_state(deployment: Deployment, path: Path) -> None:
@@ -42,8 +41,7 @@ def write_state(deployment: Deployment, path: Path) -> None:
     """
     state = deployment.state()
     metadata = {"format": "pt", ABOUT: json.dumps(deployment.facts())}
-    with finished(path) as temporary:
-        temporary.write_bytes(save(state, metadata))
+    write_bytes(path, save(state, metadata), durable=True)
 
 
 def apply_delta(network: nn.Module, file: Path | str) -> nn.Module:

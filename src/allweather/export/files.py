@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from allweather import writing
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import SettingsError
+from allweather.writing import unwritable, whole
 
 SUFFIXES = {  # in the order in which they are tried
     ".delta.safetensors": "what moved alone, for allweather.apply_delta",
@@ -28,18 +28,6 @@ def kind_of(path: Path) -> str:
     raise SettingsError(f"{path}: expected one of {known}.")
 
 
-def check_place(path: Path) -> None:
-    """Refuses a place where nothing can be written, before any work.
-
-    Raises:
-        AllWeatherError: for a folder, or a file in a folder that cannot be made or written.
-    """
-    try:
-        writing.check_place(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
 @contextmanager
 def finished(path: Path) -> Iterator[Path]:
     """Gives the name to write to; what stands there in the end, and was not refused, becomes `path`.
@@ -48,13 +36,7 @@ def finished(path: Path) -> Iterator[Path]:
         AllWeatherError: when it cannot be written.
     """
     try:
-        with writing.whole(path, durable=True) as temporary:
+        with whole(path, durable=True) as temporary:
             yield temporary
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> AllWeatherError:
-    return AllWeatherError(
-        f"cannot write {path}: {error.strerror or error}. Choose a file in a folder that can be written, with room."
-    )
+        raise unwritable(path, error) from error

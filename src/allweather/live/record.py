@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from allweather.errors import AllWeatherError
 from allweather.live.frame import Event, Learnt, LiveFrame
+from allweather.writing import unwritable
 
 FORMAT = 1
 
@@ -66,7 +67,7 @@ class Record:
             self._path.unlink(missing_ok=True)
 
     def _write(self, kind: str, content: Mapping[str, Any]) -> None:
-        if self._file is None or self._file.closed:
+        if self._path is None or self._file is None or self._file.closed:
             return
         line = json.dumps({"kind": kind, **content}, ensure_ascii=False, allow_nan=False) + "\n"
         try:
@@ -74,7 +75,7 @@ class Record:
                 self._file.write(line)
                 self._file.flush()
         except OSError as error:
-            raise _unwritable(self._path, error) from error
+            raise unwritable(self._path, error) from error
 
 
 def _create(path: Path | None) -> TextIO | None:
@@ -86,8 +87,4 @@ def _create(path: Path | None) -> TextIO | None:
     except FileExistsError as error:
         raise AllWeatherError(f"{path} exists already. Choose another --record, or remove it first.") from error
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path | None, error: OSError) -> AllWeatherError:
-    return AllWeatherError(f"cannot write {path}: {error.strerror or error}. Lines written before are whole.")
+        raise unwritable(path, error) from error

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from allweather.errors import AllWeatherError
+from allweather.writing import unwritable
 
 BOX = 8  # bytes of the head of an MP4 file's box
 CLUSTER, HEAD = b"\x1f\x43\xb6\x75", 1 << 16  # how a Matroska file's first piece begins, and within how many bytes
@@ -26,7 +27,7 @@ class GrowingFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb", buffering=0)
         except OSError as error:
-            raise AllWeatherError(f"cannot write {path}: {error.strerror or error}. Choose another place.") from error
+            raise unwritable(path, error) from error
 
     def write(self, content: bytes) -> int:
         """Writes all of it, or raises and writes nothing ever again.

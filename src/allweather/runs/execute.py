@@ -33,7 +33,7 @@ from allweather.runs.stale import other_code, outdated
 from allweather.runs.streams import open_stream
 from allweather.runs.variables import make_method, resolve
 from allweather.session import AdaptWhen, Precision, Session
-from allweather.writing import place_below, whole_folder
+from allweather.writing import place_below, unwritable, whole_folder
 
 Tick = Callable[[PlannedRun, int, int], None]  # the run, frames done, frames in all
 Finished = Callable[[PlannedRun, Mapping[str, Any]], None]  # the run and its record
@@ -268,4 +268,4 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AllWeatherError(f"cannot write records to {out}: {error.strerror or error}.") from error
+        raise unwritable(out, error) from error
