@@ -47,7 +47,7 @@ def advise(text: str) -> None:
         console.warn,
         lambda text: console.warn("below:", text),
         console.complain,
-        lambda text: console.tell_failures([text]),
+        lambda text: console.tell_done("", Path(text), (), text, [text], [text]),
         lambda text: console.data.print(console.table(text, [text], [[text]])),
         log,
         log_a_fault,

@@ -14,10 +14,8 @@ from allweather.app.console import (
     INTERRUPTED,
     SOME_FAILED,
     narration,
-    plain,
-    tell_failures,
+    tell_done,
     tell_interrupted,
-    warn,
 )
 from allweather.app.flags import (
     Channels,
@@ -247,12 +245,8 @@ def _film_read(stream: Stream) -> dict[str, Any]:
 
 
 def _tell(folder: Output, stream: Stream, damage: str | None) -> None:
-    decided = spell(decisions_of({"images": folder.images}))
-    guard = f", {decided}" if decided else ""
     plainly = sum(entry.get("stop") == "no shift" for entry in folder.images.values())
-    spared = f", {plainly} predicted without adapting" if plainly else ""
-    narration.print(f"{len(folder.images)} of {len(stream)} images in [bold]{plain(folder.folder)}[/]{spared}{guard}")
-    if damage:
-        warn(f"{damage}.")
-    if folder.failures:
-        tell_failures(folder.failures)
+    spared = f"{plainly} predicted without adapting" if plainly else ""
+    decided = spell(decisions_of({"images": folder.images}))
+    images = f"{len(folder.images)} of {len(stream)} images"
+    tell_done(images, folder.folder, (spared, decided), damage, folder.failures)

@@ -6,7 +6,8 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import typer
@@ -70,9 +71,19 @@ def tell_interrupted(images: int) -> None:
     narration.print(f"interrupted: {images} images are complete; add --resume for the rest.")
 
 
-def tell_failures(names: Collection[str]) -> None:
-    """Names the first images that have no prediction."""
-    warn(f"{len(names)} images have no prediction: {', '.join(list(names)[:SHOWN])}{', …' * (len(names) > SHOWN)}")
+def tell_done(
+    images: str, folder: Path, notes: Iterable[str], damage: str | None, failures: Collection[str],
+    lost: Iterable[str] = (),
+) -> None:  # fmt: skip
+    """What a run came to: images in the folder and what became of them; what is lost, and the first of the failures."""
+    narration.print(", ".join([f"{images} in [bold]{plain(folder)}[/]", *filter(None, notes)]))
+    for line in lost:
+        warn(line)
+    if damage:
+        warn(f"{damage}.")
+    if failures:
+        first = ", ".join(list(failures)[:SHOWN]) + ", …" * (len(failures) > SHOWN)
+        warn(f"{len(failures)} images have no prediction: {first}")
 
 
 def print_json(content: Mapping[str, Any] | Sequence[Any]) -> None:

@@ -13,11 +13,9 @@ from allweather.app.console import (
     DONE,
     INTERRUPTED,
     SOME_FAILED,
-    narration,
-    plain,
     progress,
     rate,
-    tell_failures,
+    tell_done,
     tell_interrupted,
     warn,
 )  # fmt: skip
@@ -134,7 +132,11 @@ class Spread:
             damage = damages(self.sources)
             lacks = {"damage": damage} if damage else {}
             record.finish({"given_up": conducted.given_up, "taken_up_again": conducted.again, **lacks})
-        _tell(record, conducted, self.sources)
+        again = f"{conducted.again} times taken up again" if conducted.again else ""
+        total, notes = sum(map(len, self.sources)), (spell(record.decisions), again)
+        lost = [f"{title} was given up: {reason}" for title, reason in conducted.given_up.items()]
+        images = f"{len(record.done)} of {total} images of {len(self.sources)} streams"
+        tell_done(images, record.folder, notes, damage, record.failures, lost)
         return SOME_FAILED if record.failures or conducted.given_up or damage else DONE
 
     def _task(self, makings: Makings, pictures: Pictures, token: str) -> Adapting:
@@ -243,19 +245,3 @@ def _token(folder: Path) -> Iterator[str]:
         yield path.name
     finally:
         path.unlink(missing_ok=True)
-
-
-def _tell(record: MergedRecord, conducted: Conducted, sources: list[Source]) -> None:
-    decided = spell(record.decisions)
-    again = f", {conducted.again} times taken up again" if conducted.again else ""
-    total = sum(map(len, sources))
-    narration.print(
-        f"{len(record.done)} of {total} images of {len(sources)} streams in [bold]{plain(record.folder)}[/]"
-        + (f", {decided}" if decided else "") + again
-    )  # fmt: skip
-    for title, reason in conducted.given_up.items():
-        warn(f"{title} was given up: {reason}")
-    if damage := damages(sources):
-        warn(f"{damage}.")
-    if record.failures:
-        tell_failures(record.failures)

@@ -14,10 +14,9 @@ from allweather.app.console import (
     SOME_FAILED,
     USER_MISTAKE,
     narration,
-    plain,
     progress,
     rate,
-    tell_failures,
+    tell_done,
     tell_interrupted,
     warn,
 )
@@ -130,22 +129,14 @@ class Together:
             for name in record.keep(each_json_line(part)):
                 warn(record.failures[name])
             part.unlink()
-        total = sum(map(len, self.sources))
         if not finished:
             record.close()
             tell_interrupted(len(record.done))
             return True
         damage = damages(self.sources)
         record.finish({"digest": session.parameters_digest(), **({"damage": damage} if damage else {})})
-        decided = spell(record.decisions)
-        narration.print(
-            f"{len(record.done)} of {total} images of {self.ranks.number} ranks in [bold]{plain(out)}[/]"
-            + (f", {decided}" if decided else "")
-        )
-        if damage:
-            warn(f"{damage}.")
-        if record.failures:
-            tell_failures(record.failures)
-            if self.ranks.most:
-                narration.print("all else is done: exit status 0, for torchrun --max-restarts begins anew after 1.")
+        told = f"{len(record.done)} of {sum(map(len, self.sources))} images of {self.ranks.number} ranks"
+        tell_done(told, out, [spell(record.decisions)], damage, record.failures)
+        if record.failures and self.ranks.most:
+            narration.print("all else is done: exit status 0, for torchrun --max-restarts begins anew after 1.")
         return bool(record.failures or damage)
