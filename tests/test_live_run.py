@@ -376,9 +376,9 @@ def test_predictions_go_on_without_a_learner_that_was_lost(
         ({"budget": True}, "live: expected a budget above 0, got True, no number"),
         ({"rate": "10"}, "live: expected a rate above 0, got '10'"),
         ({"stall": "x"}, "live: expected a stall above 0, got 'x'"),
-        ({"adapt_every": 0}, "Live.adapt_every: expected a whole number above 0 or 'auto', got 0"),
-        ({"adapt_every": True}, "Live.adapt_every: expected a whole number above 0 or 'auto', got True"),
-        *(({"reconnect": tries}, "Live.reconnect: expected a whole number of at least 0") for tries in (-1, "8", 2.5)),
+        ({"adapt_every": 0}, r"Live.adapt_every \(or 'auto'\): expected a whole number at least 1, got 0"),
+        ({"adapt_every": True}, r"Live.adapt_every \(or 'auto'\): expected a whole number at least 1, got True"),
+        *(({"reconnect": tries}, "Live.reconnect: expected a whole number at least 0") for tries in (-1, "8", 2.5)),
         *(
             ({"threads": threads}, r"Live.threads: expected \(of the predictor, of the learner\)")
             for threads in ((0, 0), (1, -1), 2, (1,), (1, 1, 1), "21", (10**12, 1), (True, 1))

@@ -2,7 +2,7 @@
 
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from allweather.errors import SettingsError
 from allweather.models import Segmenter
@@ -22,30 +22,6 @@ def check_session(session: Any) -> Session:
     raise SettingsError(f"Live: expected a Session{hint}; got {_kind(session)}.")
 
 
-def check_every(adapt_every: Any) -> int | Literal["auto"]:
-    """From which frames to learn.
-
-    Raises:
-        SettingsError: for anything but a whole number above 0 or `auto`.
-    """
-    if adapt_every == "auto":
-        return "auto"
-    if not _is_whole(adapt_every, 1):
-        raise SettingsError(f"Live.adapt_every: expected a whole number above 0 or 'auto', got {adapt_every!r:.60}.")
-    return int(adapt_every)
-
-
-def check_reconnect(reconnect: Any) -> int:
-    """Attempts to connect again.
-
-    Raises:
-        SettingsError: for anything but a whole number from 0 on.
-    """
-    if not _is_whole(reconnect, 0):
-        raise SettingsError(f"Live.reconnect: expected a whole number of at least 0, got {reconnect!r:.60}.")
-    return int(reconnect)
-
-
 def check_threads(threads: Any) -> tuple[int, int] | None:
     """Of predictor and learner; None where that is left to the run.
 
@@ -55,7 +31,7 @@ def check_threads(threads: Any) -> tuple[int, int] | None:
     if threads is None:
         return None
     both = tuple(threads) if isinstance(threads, tuple | list) else ()
-    if len(both) != 2 or not all(_is_whole(number, 1) and number <= MOST_THREADS for number in both):
+    if len(both) != 2 or not all(map(_is_count, both)):
         raise SettingsError(
             f"Live.threads: expected (of the predictor, of the learner), two whole numbers of 1 to {MOST_THREADS} such "
             f"as (3, 1); got {threads!r:.60}."
@@ -87,8 +63,8 @@ def check_record(record: Any) -> Path | None:
     raise SettingsError(f"Live.record: expected a file's name, got {record!r:.60}.")
 
 
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= MOST_THREADS
 
 
 def _kind(value: Any) -> str:

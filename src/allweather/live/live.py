@@ -12,14 +12,7 @@ import torch
 
 from allweather.errors import SettingsError, check_known
 from allweather.interrupts import interruptions_wait
-from allweather.live.arguments import (
-    check_every,
-    check_own,
-    check_reconnect,
-    check_record,
-    check_session,
-    check_threads,
-)  # fmt: skip
+from allweather.live.arguments import check_own, check_record, check_session, check_threads
 from allweather.live.clock import Clock
 from allweather.live.devices import split_threads, thread_count
 from allweather.live.frame import Event, LiveFrame
@@ -35,7 +28,7 @@ from allweather.live.totals import Totals
 from allweather.models.placing import device_of
 from allweather.session import Session
 from allweather.sizes import check_asked
-from allweather.values import check_flag
+from allweather.values import check_flag, check_number
 
 Where = Literal["auto", "process", "thread"]
 
@@ -112,7 +105,11 @@ class Live:
         check_asked(size)
         if on_event is not None and not callable(on_event):
             raise SettingsError(f"Live.on_event: expected a function of an event, got {on_event!r:.60}.")
-        self.session, self.budget, self.adapt_every = check_session(session), budget, check_every(adapt_every)
+        self.session, self.budget = check_session(session), budget
+        if adapt_every != "auto":
+            check_number("Live.adapt_every (or 'auto')", adapt_every, whole=True, low=1)
+        check_number("Live.reconnect", reconnect, whole=True, low=0)
+        self.adapt_every: int | Literal["auto"] = adapt_every if adapt_every == "auto" else int(adapt_every)
         for name, switch in (("wait", wait), ("every_frame", every_frame)):
             check_flag(f"Live.{name}", switch)
         if every_frame and budget is not None:
@@ -121,7 +118,7 @@ class Live:
                 "longer. Leave one of them out."
             )
         self.wait = wait
-        self.reconnect, self.threads = check_reconnect(reconnect), check_threads(threads)
+        self.reconnect, self.threads = int(reconnect), check_threads(threads)
         self.record, self.learner = check_record(record), learner
         self.on_event, self.clock = on_event, clock or Clock()
         self._nothing = _nothing_to_learn(session, wait)
