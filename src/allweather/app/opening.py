@@ -11,7 +11,7 @@ from torch import Tensor
 
 from allweather import methods
 from allweather.app.console import narration, plain, warn
-from allweather.app.options import parse_size
+from allweather.app.options import check_sides, parse_size
 from allweather.data import Stream, VideoStream, load_stream
 from allweather.data.folder import open_files, tell_others
 from allweather.data.video import suffixes
@@ -120,8 +120,8 @@ def scaled(size: tuple[int, int] | None, scale: float) -> tuple[int, int]:
         raise SettingsError(
             "--scale: expected a size to enlarge; every frame keeps its own. Give it with --size WIDTHxHEIGHT."
         )
-    width, height = (round(side * scale) for side in size)
-    return parse_size(f"{width}x{height}") or size
+    width, height = size
+    return check_sides((round(width * scale), round(height * scale)))
 
 
 def readable(stream: Stream) -> Iterator[Tensor]:

@@ -19,8 +19,18 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         AllWeatherError: for anything else, or a side that no network could take.
     """
     size = pixels(text)
-    if size and not all(16 <= side <= 16384 for side in size):
-        raise SettingsError(f"size: expected WIDTHxHEIGHT with sides of 16 to 16384 pixels, got '{text}'.")
+    return size and check_sides(size)
+
+
+def check_sides(size: tuple[int, int]) -> tuple[int, int]:
+    """The size (width, height), where a network could take it.
+
+    Raises:
+        SettingsError: for a side that none could.
+    """
+    if not all(16 <= side <= 16384 for side in size):
+        width, height = size
+        raise SettingsError(f"size: expected WIDTHxHEIGHT with sides of 16 to 16384 pixels, got '{width}x{height}'.")
     return size
 
 
