@@ -22,7 +22,8 @@ from torch import Tensor
 
 from allweather import Session, load_model, methods
 from allweather.app.adapting import adapt_along
-from allweather.app.output import Output, Seen
+from allweather.app.output import Output
+from allweather.app.pictures import Seen
 from allweather.data import Stream
 from allweather.data.folder import open_files
 from allweather.data.scenes import render

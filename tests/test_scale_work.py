@@ -13,7 +13,7 @@ from many import alone, labels, paint, same, session_of, task_of
 from tiny import tiny
 
 from allweather import methods
-from allweather.app.pictures import Makings
+from allweather.app.makings import Makings
 from allweather.app.spread import stands_alone
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.models import Segmenter

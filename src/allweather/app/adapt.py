@@ -35,10 +35,10 @@ from allweather.app.flags import (
     Workers,
 )  # fmt: skip
 from allweather.app.kept_session import check_place, go_on_from
+from allweather.app.makings import Makings
 from allweather.app.opening import frame_size, open_inputs, open_network, readable, scaled, tell_scale
 from allweather.app.options import network_options, parse_scale, parse_settings
 from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, check_results, parse_kinds
-from allweather.app.pictures import Makings
 from allweather.app.reel import open_reel
 from allweather.app.spread import Spread
 from allweather.data import Stream, VideoStream

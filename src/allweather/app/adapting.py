@@ -5,7 +5,8 @@ from functools import partial
 from torch import Tensor
 
 from allweather.app.console import progress, rate
-from allweather.app.output import Output, Seen, Written
+from allweather.app.output import Output
+from allweather.app.pictures import Seen, Written
 from allweather.data import Stream, VideoStream
 from allweather.runs.evaluate import Outcome, Protocol, run
 from allweather.runs.overlap import Ahead, Behind, workers

@@ -5,59 +5,25 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import numpy as np
-from torch import Tensor
+from typing import Any
 
 from allweather.app.console import warn
-from allweather.app.drawn import Drawn
 from allweather.app.options import parse_names
+from allweather.app.pictures import KINDS, SUFFIXES, Kind, Pictures, Seen, Written
 from allweather.app.reel import Reel
 from allweather.classes import ClassSet
-from allweather.data.images import is_whole, write_json
+from allweather.data.images import write_json
 from allweather.data.json_lines import JsonLines, encode_line
-from allweather.errors import AllWeatherError, ImageError
-from allweather.finite import or_none
-from allweather.pictures.writing import write_image
+from allweather.errors import AllWeatherError
 from allweather.runs.decisions import decisions_of
-from allweather.runs.evaluate import Outcome
 from allweather.runs.holding import held
-from allweather.runs.overlap import bytes_of
-from allweather.runs.record import describe_result
 from allweather.runs.record_file import HEADER, LINES, check_same_run, holds_run, read_adapted
-from allweather.writing import Closing, check_folder, place_below, write_bytes
+from allweather.writing import Closing, check_folder, write_bytes
 
-Kind = Literal["labels", "color", "overlay", "confidence", "video"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 FOR_IMAGES: tuple[Kind, ...] = ("labels", "color", "overlay")
 FOR_VIDEOS: tuple[Kind, ...] = ("video",)
-SUFFIXES: dict[Kind, str] = {"labels": "png", "color": "png", "overlay": "jpg", "confidence": "png"}  # by folder of OUT
 FILM = "overlay.mp4"
 OF_RESULTS = (*SUFFIXES, FILM, HEADER, LINES)  # names in OUT
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What became of one frame, and the source network's logits of it where the film shows them."""
-
-    outcome: Outcome
-    source: Tensor | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of frame and logits."""
-        frame = 0 if self.outcome.frame is None else bytes_of(self.outcome.frame)
-        return frame + sum(logits.nbytes for logits in (self.outcome.logits, self.source) if logits is not None)
-
-
-@dataclass(frozen=True, eq=False)
-class Written:
-    """A frame whose pictures are on the disk: its line in the record, and its picture in the film."""
-
-    name: str
-    line: dict[str, Any]
-    picture: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -66,17 +32,15 @@ class Output(Closing):
     record.jsonl has a line for each image.
 
     Attributes:
-        folder: OUT.
+        pictures: what is written of a frame, and where.
         head: what made the results.
-        kinds: what is written.
         reel: the film, where one is written.
         images: what became of each image, by name.
         failures: why an image has no prediction, by name.
     """
 
-    folder: Path
+    pictures: Pictures
     head: dict[str, Any]
-    kinds: tuple[Kind, ...]
     reel: Reel | None = None
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -100,7 +64,7 @@ class Output(Closing):
                 goes on still.
             InputError: when its record is damaged.
         """
-        made = cls(folder, json.loads(json.dumps(head)), kinds, reel)
+        made = cls(Pictures(folder, kinds), json.loads(json.dumps(head)), reel)
         with ExitStack() as opened:
             opened.enter_context(held(made._header))
             if holds_run(made._header, resume):
@@ -114,19 +78,8 @@ class Output(Closing):
         return made
 
     def write(self, seen: Seen, classes: ClassSet) -> Written:
-        """Writes the pictures of one frame; may run in several threads at once. One that is no picture is a failure."""
-        outcome = seen.outcome
-        if outcome.frame is None or outcome.logits is None:
-            return Written(outcome.name, {"failure": outcome.failure or "no prediction"})
-        drawn = Drawn(outcome.frame, outcome.logits, classes)
-        try:
-            for kind in SUFFIXES:
-                if kind in self.kinds:
-                    write_image(self._place(kind, outcome.name), getattr(drawn, kind))
-            picture = None if self.reel is None else self.reel.picture(drawn, seen.source)
-        except ImageError as error:
-            return Written(outcome.name, {"failure": str(error)})
-        return Written(outcome.name, _entry(outcome), picture)
+        """Writes the pictures of one frame; may run in several threads at once."""
+        return self.pictures.write(seen, classes, self.reel)
 
     def keep(self, written: Written) -> None:
         """Adds a frame to the film and the record; in the frames' order."""
@@ -160,9 +113,10 @@ class Output(Closing):
         finally:
             self._lines.close()
 
-    def is_whole(self, name: str) -> bool:
-        """Whether every picture of this image is there, and none empty or cut, as a power failure leaves them."""
-        return all(is_whole(self._place(kind, name)) for kind in SUFFIXES if kind in self.kinds)
+    @property
+    def folder(self) -> Path:
+        """OUT."""
+        return self.pictures.folder
 
     @property
     def _header(self) -> Path:
@@ -175,7 +129,7 @@ class Output(Closing):
     def _take_over(self, earlier: dict[str, Any], names: Sequence[str]) -> None:
         """Goes on from what an earlier run recorded, in whichever format; a film that is not whole begins anew."""
         check_same_run(self._header, self.head, earlier)
-        self.images = {name: entry for name, entry in earlier["images"].items() if self.is_whole(name)}
+        self.images = {name: entry for name, entry in earlier["images"].items() if self.pictures.is_whole(name)}
         filmed = "film" in earlier or "size" not in earlier  # the first headers said neither
         whole = filmed and "totals" in earlier and (self.folder / FILM).exists() and self.images.keys() >= set(names)
         if self.reel is None and whole and "film" in earlier:
@@ -183,9 +137,6 @@ class Output(Closing):
         if self.reel is not None and not whole:
             warn(f"{FILM} cannot be continued where it stopped: all frames are predicted again.")
             self.images = {}
-
-    def _place(self, kind: Kind, name: str) -> Path:
-        return place_below(self.folder / kind, f"{name}.{SUFFIXES[kind]}")
 
 
 def check_results(folder: Path, searched: Iterable[Path]) -> None:
@@ -227,14 +178,3 @@ def parse_kinds(text: str | None, usual: Sequence[Kind], confidence: bool = Fals
     """
     asked = usual if text is None else parse_names("--write", "output", text, KINDS)
     return tuple(kind for kind in KINDS if kind in asked or (confidence and kind == "confidence"))
-
-
-def _entry(outcome: Outcome) -> dict[str, Any]:
-    result = outcome.result
-    if result is None:
-        return {}
-    return {
-        "losses": or_none(round(loss, 6) for loss in result.losses),
-        "watched": or_none(round(loss, 6) for loss in result.watched),
-        **describe_result(result),
-    }

@@ -19,8 +19,8 @@ from allweather.app.console import (
     tell_interrupted,
     warn,
 )  # fmt: skip
-from allweather.app.output import Kind
-from allweather.app.pictures import Makings, Pictures
+from allweather.app.makings import Makings
+from allweather.app.pictures import Kind, Pictures
 from allweather.app.together import Together
 from allweather.data import Stream
 from allweather.errors import ImageError, SettingsError

@@ -20,8 +20,8 @@ from allweather.app.console import (
     tell_interrupted,
     warn,
 )
-from allweather.app.output import Kind
-from allweather.app.pictures import Makings, Pictures
+from allweather.app.makings import Makings
+from allweather.app.pictures import Kind, Pictures
 from allweather.data.json_lines import each_json_line
 from allweather.errors import AllWeatherError
 from allweather.models.placing import device_of
