@@ -41,7 +41,7 @@ from allweather.app.options import network_options, parse_scale, parse_settings
 from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, check_results, parse_kinds
 from allweather.app.reel import open_reel
 from allweather.app.spread import Spread
-from allweather.data import Stream, VideoStream
+from allweather.data import Stream
 from allweather.errors import SettingsError
 from allweather.models import Segmenter
 from allweather.plugins import digest, own_file
@@ -176,7 +176,7 @@ def adapt(
     else:
         stream = spread.open(inputs or [], dataset, asked, film=panels or film_rate)
     check_case(out, stream.names)
-    kinds = parse_kinds(write, FOR_VIDEOS if isinstance(stream, VideoStream) else FOR_IMAGES, confidence)
+    kinds = parse_kinds(write, FOR_VIDEOS if stream.video else FOR_IMAGES, confidence)
     if (panels or film_rate) and spread is None and "video" not in kinds:
         raise SettingsError("--panels and --film-rate are of a film: add video to --write, or leave them out.")
     chosen = partial(methods.make, method, preset, parse_settings(setting or []))
@@ -206,12 +206,11 @@ def adapt(
         except KeyboardInterrupt:
             tell_interrupted(len(folder.images))
             raise typer.Exit(INTERRUPTED) from None
-        damage = stream.damage if isinstance(stream, VideoStream) else None
-        folder.finish(damage)
+        folder.finish(stream.damage)
     if save_session is not None:
         session.save(save_session)
-    _tell(folder, stream, damage)
-    raise typer.Exit(SOME_FAILED if folder.failures or damage else DONE)
+    _tell(folder, stream)
+    raise typer.Exit(SOME_FAILED if folder.failures or stream.damage else DONE)
 
 
 def _at_best_scale(
@@ -238,15 +237,15 @@ def _own_code(model: str, method: str, dataset: str | None, network: Mapping[str
 
 def _film_read(stream: Stream) -> dict[str, Any]:
     """What the record says of a video; nothing of images."""
-    if not isinstance(stream, VideoStream):
+    if stream.video is None:
         return {}
     path = stream.video.path
     return {"video": {"file": path.name, "bytes": path.stat().st_size, "rate": float(stream.video.rate)}}
 
 
-def _tell(folder: Output, stream: Stream, damage: str | None) -> None:
+def _tell(folder: Output, stream: Stream) -> None:
     plainly = sum(entry.get("stop") == "no shift" for entry in folder.images.values())
     spared = f"{plainly} predicted without adapting" if plainly else ""
     decided = spell(decisions_of({"images": folder.images}))
     images = f"{len(folder.images)} of {len(stream)} images"
-    tell_done(images, folder.folder, (spared, decided), damage, folder.failures)
+    tell_done(images, folder.folder, (spared, decided), stream.damage, folder.failures)

@@ -7,7 +7,7 @@ from torch import Tensor
 from allweather.app.console import progress, rate
 from allweather.app.output import Output
 from allweather.app.pictures import Seen, Written
-from allweather.data import Stream, VideoStream
+from allweather.data import Stream
 from allweather.runs.evaluate import Outcome, Protocol, run
 from allweather.runs.overlap import Ahead, Behind, workers
 from allweather.session import Session
@@ -33,7 +33,7 @@ def adapt_along(
     Raises:
         AllWeatherError: where an output cannot be written, or the method cannot work.
     """
-    readers = 1 if isinstance(stream, VideoStream) else workers()
+    readers = 1 if stream.video else workers()
     with progress() as bar, Ahead(stream, readers) as ahead:
         task = bar.add_task(session.method.name, total=len(stream) - len(skip), rate="")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from allweather.app.drawn import Drawn, overlay_at, shrunk
 from allweather.app.options import parse_names
-from allweather.data import Stream, VideoStream
+from allweather.data import Stream
 from allweather.errors import SettingsError
 from allweather.finite import all_finite
 from allweather.pictures.film import Film
@@ -84,7 +84,7 @@ def open_reel(path: Path, panels: str | None, rate: float | None, stream: Stream
     """
     if rate is not None and not 0.001 <= rate <= 1000:
         raise SettingsError(f"--film-rate: expected frames per second of 0.001 to 1000, got {rate}.")
-    usual = stream.video.rate if isinstance(stream, VideoStream) else IMAGES_RATE
+    usual = stream.video.rate if stream.video else IMAGES_RATE
     return Reel(path, parse_panels(panels, method), usual if rate is None else Fraction(rate).limit_denominator(1000))
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from allweather.errors import ImageError
 from allweather.rgb import to_unit
+
+if TYPE_CHECKING:
+    from allweather.data.video import Video
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,14 @@ class Stream:
         names: of the frames, in order.
         read: gives the frame of a name.
         order: indices into `names` in the order of play; as given where None.
+
+    Attributes:
+        video: the file that all frames are of; None where there is none.
+        damage: what is missing at its end; None where nothing is.
     """
+
+    video: "Video | None" = None
+    damage: str | None = None
 
     def __init__(self, names: Sequence[str], read: Callable[[str], Frame], order: Sequence[int] | None = None) -> None:
         self._read = read

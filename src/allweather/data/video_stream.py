@@ -43,6 +43,8 @@ class VideoStream(Stream):
         SettingsError: for a size that is none.
     """
 
+    video: Video
+
     def __init__(self, path: Path | str, size: tuple[int, int] | None = None) -> None:
         size, self.video = check_asked(size), Video(path)
         reader = _Reader(self.video)
