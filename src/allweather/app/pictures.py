@@ -15,7 +15,6 @@ from allweather.errors import ImageError
 from allweather.finite import or_none
 from allweather.pictures.writing import write_image
 from allweather.runs.evaluate import Outcome
-from allweather.runs.overlap import bytes_of
 from allweather.runs.record import describe_result
 from allweather.scale.work import Line
 from allweather.writing import place_below
@@ -35,8 +34,7 @@ class Seen:
     @property
     def nbytes(self) -> int:
         """Bytes of frame and logits."""
-        frame = 0 if self.outcome.frame is None else bytes_of(self.outcome.frame)
-        return frame + sum(logits.nbytes for logits in (self.outcome.logits, self.source) if logits is not None)
+        return self.outcome.nbytes + (0 if self.source is None else self.source.nbytes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,6 +52,11 @@ class Frame:
         resampled = tuple(image.shape[:0:-1]) != stored.size
         return cls(name, image, stored.size, path, np.asarray(picture) if resampled else None)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pixels at both sizes."""
+        return self.image.nbytes + (0 if self.picture is None else self.picture.nbytes)
+
 
 class Stream:
     """Frames in a defined order, read one at a time; an unreadable one raises where it stands.

@@ -37,6 +37,11 @@ class Outcome:
     result: Result | None = None
     failure: str | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of frame and prediction."""
+        return sum(part.nbytes for part in (self.frame, self.logits) if part is not None)
+
     @classmethod
     def of(cls, frame: Frame, logits: Tensor, result: Result | None = None) -> "Outcome":
         """The frame with its prediction C×H×W; a failure where that is not finite, as no class can be told of it."""

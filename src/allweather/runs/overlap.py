@@ -52,7 +52,7 @@ class Ahead(Stream):
         self._coming = {each: self._coming.get(each) or self._begin(each) for each in wanted}
         frame = self._coming[name].result()
         del self._coming[name]
-        self._depth = min(MOST, AT_HAND // max(1, bytes_of(frame)))
+        self._depth = min(MOST, AT_HAND // max(1, frame.nbytes))
         return frame
 
     def __enter__(self) -> Self:
@@ -134,11 +134,6 @@ class Behind(Generic[T, U]):
         except BaseException:
             self._failed = True
             raise
-
-
-def bytes_of(frame: Frame) -> int:
-    """Bytes of the frame's pixels at both sizes."""
-    return frame.image.nbytes + (0 if frame.picture is None else frame.picture.nbytes)
 
 
 def _threads(number: int) -> ThreadPoolExecutor:

@@ -12,7 +12,7 @@ from allweather.data.stream import Stream
 from allweather.errors import ImageError, SettingsError
 from allweather.models.placing import device_of
 from allweather.runs.evaluate import Outcome
-from allweather.runs.overlap import Ahead, Behind, bytes_of
+from allweather.runs.overlap import Ahead, Behind
 from allweather.scale.places import Place
 from allweather.scale.ranks import RankLost, Ranks
 from allweather.scale.streams import Source
@@ -117,7 +117,7 @@ def go_along(
                     session.check_equal()
                 outcome = _one(session, ahead, source, step)
                 if outcome is not None and outcome.name not in done:
-                    written.put(outcome, 0 if outcome.frame is None else bytes_of(outcome.frame))
+                    written.put(outcome, outcome.nbytes)
             session.check_equal()
         except RankLost as error:
             _save(session, place, written, step)

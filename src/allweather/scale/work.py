@@ -10,7 +10,7 @@ from allweather.classes import ClassSet
 from allweather.data.stream import Frame, Stream
 from allweather.errors import AllWeatherError, ImageError
 from allweather.runs.evaluate import Outcome, Protocol, groups, run
-from allweather.runs.overlap import Ahead, Behind, bytes_of
+from allweather.runs.overlap import Ahead, Behind
 from allweather.scale.carried import Carried
 from allweather.scale.places import Place
 from allweather.scale.streams import Source
@@ -154,7 +154,7 @@ class _Worker:
         for group in self._groups(stream, stretch):
             for outcome in group:
                 if outcome.name not in stretch.done:
-                    written.put(outcome, _bytes(outcome))
+                    written.put(outcome, outcome.nbytes)
             position += len(group)
             leaving = talk.stopping()
             if stretch.careful or leaving:
@@ -197,8 +197,3 @@ def _readable(stream: Stream, name: str) -> bool:
     except ImageError:
         return False
     return True
-
-
-def _bytes(outcome: Outcome) -> int:
-    frame = 0 if outcome.frame is None else bytes_of(outcome.frame)
-    return frame + (0 if outcome.logits is None else outcome.logits.nbytes)
