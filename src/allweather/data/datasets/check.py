@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from allweather.data.datasets.dataset import Dataset, Sample, Split
+from allweather.data.datasets.dataset import Dataset, Sample
 from allweather.errors import InputError
 
 
@@ -31,7 +31,7 @@ def check(dataset: Dataset, root: Path) -> dict[str, Any]:
         "title": dataset.title,
         "splits": {name: len(samples) for name, samples in found.items()},
         "published": {name: split.count for name, split in dataset.splits.items() if split.count is not None},
-        "missing": {name: _sought(split) for name, split in dataset.splits.items() if not found[name]},
+        "missing": {name: split.sought for name, split in dataset.splits.items() if not found[name]},
         "absent": _absent(dataset, root),
         "unlisted": _unlisted(dataset, root, found),
         "differing": _differing(dataset, found),
@@ -40,10 +40,6 @@ def check(dataset: Dataset, root: Path) -> dict[str, Any]:
         "terms": dataset.terms,
         "notes": dataset.notes,
     }
-
-
-def _sought(split: Split) -> list[str]:
-    return [*([split.listed] if split.listed else []), *split.images]
 
 
 def _absent(dataset: Dataset, root: Path) -> dict[str, dict[str, Any]]:

@@ -52,6 +52,11 @@ class Split:
         if self.listed is not None and Path(self.listed).anchor:
             raise SettingsError(f"Split.listed: expected a file below the root, got {self.listed}. Leave out the root.")
 
+    @property
+    def sought(self) -> list[str]:
+        """What its images are looked for by, below the root."""
+        return [*([self.listed] if self.listed else []), *self.images]
+
 
 def _several(kind: str, given: Any) -> tuple[Any, ...]:
     if not isinstance(given, tuple | list):
@@ -152,7 +157,7 @@ class Dataset:
                 f"are not in {root}, e.g. {absent[0]}. It is offered at {self.publisher}."
             )
         if not found:
-            sought = ", ".join(([chosen.listed] if chosen.listed else []) + list(chosen.images))
+            sought = ", ".join(chosen.sought)
             raise InputError(
                 f"no image of {self.title} ({split or self.default}) in {root}: looked for {sought}. "
                 f"{self._elsewhere(root, chosen)}It is offered at {self.publisher}."
