@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from allweather.errors import NotFiniteError
+from allweather.finite import extremes
 from allweather.methods.method import Batch, Method, Objective
 from allweather.session.adapted import AdaptedNetwork
 from allweather.session.prediction import Prediction
@@ -171,7 +171,7 @@ def _goes_on(steps: Steps, objective: Objective, reading: Reading, adapted: Adap
 
 def unfit(images: Tensor, learns: bool) -> str | None:
     """Why nothing can be learnt from images B×3×H×W; found before anything is queued behind them."""
-    low, high = torch.aminmax(images)
-    if not (low.isfinite() and high.isfinite()):
+    low, high = extremes(images)
+    if not (isfinite(low) and isfinite(high)):
         return "the image is not finite"
     return "the image is constant" if learns and low == high else None
