@@ -1,11 +1,13 @@
 """Small videos made for a test, by whatever codec and with whatever faults it asks for."""
 
+import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 SIZE = (64, 48)  # width, height
 
@@ -72,6 +74,29 @@ def clip(
         file.mux(stream.encode(None))
         if audio is not None:
             _silence(file, audio, sound)
+    return path
+
+
+def jpegs(path: Path, frames: Sequence[np.ndarray], turn: int | None = None) -> Path:
+    """Writes JPEGs one behind the other, as cameras do; in a container where the name ends in one's.
+
+    Args:
+        turn: what their EXIF says of how the camera was held, beside who made it; None writes none.
+    """
+    stills, exif = io.BytesIO(), Image.Exif()
+    exif[0x010F], exif[0x0112] = "Acme", turn
+    for pixels in frames:
+        Image.fromarray(pixels).save(stills, "JPEG", quality=95, **({} if turn is None else {"exif": exif}))
+    if path.suffix == ".mjpeg":
+        path.write_bytes(stills.getvalue())
+        return path
+    stills.seek(0)
+    with av.open(stills, format="mjpeg") as given, av.open(path, "w") as file:
+        stream = file.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                file.mux(packet)
     return path
 
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clips import SIZE, clip, cut, noise, scene, sound_only, spoil
-from PIL import Image
+from clips import SIZE, clip, cut, jpegs, noise, scene, sound_only, spoil
+from PIL import Image, ImageOps
 
 import allweather as aw
 from allweather.data import Video, load_stream
 from allweather.data.video import suffixes
 from allweather.errors import ImageError
+from allweather.rgb import ORIENTATION
 
 LOSSLESS = [
     ("a.mkv", "ffv1", "bgr0", {}),
@@ -112,6 +113,32 @@ def test_a_video_is_turned_as_it_says(turn: str, suffix: str, tmp_path: Path) ->
             expected[down - (b + d < 0), across - (a + c < 0)] = frame[y, x]  # −1 is the last
     (given,) = video
     assert (video.height, video.width) == expected.shape[:2] and (given.pixels == expected).all()
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("suffix", [".mjpeg", ".mkv", ".avi", ".mov"])
+def test_jpegs_are_turned_as_their_exif_says(turn: int, suffix: str, tmp_path: Path) -> None:
+    frames = scene(3)
+    (plain, *_) = Video(jpegs(tmp_path / f"plain{suffix}", frames))
+    path = jpegs(tmp_path / f"a{suffix}", frames, turn)
+    held = Image.Exif()
+    held[ORIENTATION] = turn
+    still = Image.fromarray(plain.pixels)
+    still.getexif().update(held)
+    expected = np.asarray(ImageOps.exif_transpose(still))
+    given, stream = list(Video(path)), load_stream("video", path)
+    assert len(given) == len(stream) == 3 and (given[0].pixels == expected).all()
+    assert stream.read("000000").size == expected.shape[1::-1]
+
+
+def test_an_error_of_another_kind_is_not_told_as_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("another mistake")
+
+    path = clip(tmp_path / "a.mp4", scene(1))
+    monkeypatch.setattr("allweather.data.decoding._side_data", fail)
+    with pytest.raises(ValueError, match=r"^another mistake$"):
+        Video(path)
 
 
 def test_a_turn_that_is_no_right_angle_is_refused(tmp_path: Path) -> None:
@@ -216,6 +243,12 @@ def pipe(folder: Path) -> Path:
     return folder / "a.mp4"
 
 
+def pages(folder: Path) -> Path:
+    first, *others = map(Image.fromarray, scene(3))
+    first.save(folder / "a.tiff", save_all=True, append_images=others)
+    return folder / "a.tiff"
+
+
 NONE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "not there": (lambda folder: folder / "a.mp4", "No such file"),
     "a folder": (lambda folder: folder, "it is a folder"),
@@ -233,6 +266,7 @@ NONE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no frame, avi": (lambda folder: clip(folder / "a.avi", [], "mpeg4"), "there is no frame in it"),
     "no index": (lambda folder: cut(clip(folder / "a.mp4", noise(9)), 0.6), "its index is missing.*record .mkv"),
     "no such codec": (unknown_codec, "no decoder for its codec 'zzz1'; convert it to H.264"),
+    "pages": (pages, "it is a TIFF picture, of several pages perhaps; save each"),
     "nothing whole": (lambda folder: spoil(png(folder, 1), 0.5), "no frame in it can be decoded"),
 }
 

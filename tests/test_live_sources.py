@@ -23,6 +23,7 @@ from allweather.errors import AllWeatherError, InputError, MissingLibraryError, 
 from allweather.live import Event, Live, camera, reader
 from allweather.live.sources import open_source
 from allweather.pictures.film import Film
+from allweather.rgb import ORIENTATION
 from allweather.session import Session
 
 Serve = Callable[["Handler"], None]
@@ -55,14 +56,18 @@ def served() -> Iterator[Callable[[Serve], str]]:
         server.server_close()
 
 
-def send_pictures(handler: Handler, numbers: range) -> None:
-    """A few JPEGs as cameras send them."""
+def send_pictures(handler: Handler, numbers: range, turn: int | None = None) -> None:
+    """A few JPEGs as cameras send them; with EXIF that says how the camera was held, where `turn` is given."""
+    exif = Image.Exif()
+    exif[0x010F], exif[ORIENTATION] = "Acme", turn
     handler.send_response(200)
     handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
     handler.end_headers()
     for number in numbers:
         content = io.BytesIO()
-        Image.fromarray(np.full((32, 48, 3), 10 * number, np.uint8)).save(content, "JPEG")
+        Image.fromarray(np.full((32, 48, 3), 10 * number, np.uint8)).save(
+            content, "JPEG", **({} if turn is None else {"exif": exif})
+        )
         head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content.getvalue())}\r\n\r\n"
         handler.wfile.write(head.encode() + content.getvalue() + b"\r\n")
         handler.wfile.flush()
@@ -99,6 +104,13 @@ def test_a_stream_of_jpegs_is_predicted_and_come_back_to(
     assert live.totals.arrived >= 10 and len(shown) + live.totals.dropped == live.totals.arrived
     assert [frame.name for frame in shown] == [f"{frame.index:06d}" for frame in shown]
     assert shown[0].frame.image.shape == (3, 32, 48) and len({float(each.frame.image.max()) for each in shown}) > 1
+
+
+@pytest.mark.parametrize("turn", [1, 4, 6])
+def test_a_camera_may_send_exif(served: Callable[[Serve], str], turn: int) -> None:
+    shown, events, _ = play(served(lambda handler: send_pictures(handler, range(8), turn)), reconnect=0, stall=20.0)
+    assert [event.kind for event in events] == ["gave-up"] and "broke off" in events[0].text
+    assert shown[0].frame.size == ((32, 48) if turn == 6 else (48, 32))
 
 
 def test_a_stream_that_stops_is_lost(served: Callable[[Serve], str]) -> None:

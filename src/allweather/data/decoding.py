@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from av.buffer import Buffer
     from av.container import InputContainer
     from av.video.stream import VideoStream
+
+NEWER = 16  # kinds of side data that FFmpeg may know beyond those that PyAV has names for
+TICK = Fraction(1, 1000)  # of a graph that looks at no time
 
 
 @dataclass
@@ -95,28 +99,56 @@ def decoded_frames(container: InputContainer, stream: VideoStream, losses: Losse
             yield frame
 
 
+class NoRightAngle(ValueError):
+    """A frame that is to be shown turned by something else than right angles."""
+
+
 def upright(frame: Decoded) -> np.ndarray:
-    """H×W×3 uint8 RGB of a frame, turned as the file says; a copy that outlives the file.
+    """H×W×3 uint8 RGB of a frame, turned and mirrored as the file says; a copy that outlives the file.
 
     Raises:
-        ValueError: for a turn that is no multiple of a right angle.
+        NoRightAngle: for a turn that is no multiple of a right angle.
     """
     from av.video.reformatter import Interpolation
 
     exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
-    return _turned(np.asarray(frame.to_ndarray(format="rgb24", interpolation=exact)), frame)
+    return _turned(np.asarray(frame.to_ndarray(format="rgb24", interpolation=exact)), _display_matrix(frame))
 
 
-def _turned(pixels: np.ndarray, frame: Decoded) -> np.ndarray:
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+def _display_matrix(frame: Decoded) -> Buffer | None:
+    """How a frame is to be shown, where it says; PyAV refuses to look where it has no name for what lies beside."""
+    try:
+        return cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
+    except ValueError:
+        return cast("Buffer | None", _nameable(frame).side_data.get("DISPLAYMATRIX"))
+
+
+def _nameable(frame: Decoded) -> Decoded:
+    """The frame without what this PyAV has no name for, such as the EXIF of JPEGs."""
+    from av.filter import Graph
+    from av.sidedata.sidedata import Type
+
+    graph = Graph()
+    graph.threads = 1
+    newer = range(len(Type), len(Type) + NEWER)
+    graph.link_nodes(
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=TICK),
+        *(graph.add("sidedata", f"mode=delete:type={kind}") for kind in newer),
+        graph.add("buffersink"),
+    ).configure()
+    graph.push(frame)
+    return cast("Decoded", graph.pull())
+
+
+def _turned(pixels: np.ndarray, matrix: Buffer | None) -> np.ndarray:
     if matrix is None:
         return pixels
-    numbers = np.frombuffer(memoryview(cast("Buffer", matrix)), "=i4").tolist()
+    numbers = np.frombuffer(memoryview(matrix), "=i4").tolist()
     xx, xy, yx, yy = numbers[0], numbers[1], numbers[3], numbers[4]  # x' = xx·x + yx·y, y' = xy·x + yy·y
     if xy and yx and not xx and not yy:
         pixels, flip_x, flip_y = pixels.swapaxes(0, 1), yx < 0, xy < 0
     elif xx and yy and not xy and not yx:
         flip_x, flip_y = xx < 0, yy < 0
     else:
-        raise ValueError(f"it is to be shown turned by {math.degrees(math.atan2(-xy, xx)):.0f}°")
+        raise NoRightAngle(f"it is to be shown turned by {math.degrees(math.atan2(-xy, xx)):.0f}°")
     return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])

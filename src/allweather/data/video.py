@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allweather.data.decoding import Losses, decoded_frames, upright
+from allweather.data.decoding import Losses, NoRightAngle, decoded_frames, upright
 from allweather.data.refused import codec_name, why_unopened
 from allweather.errors import ImageError
 from allweather.pictures.pyav import load_pyav
@@ -125,7 +125,7 @@ class Video:
         """
         try:
             return upright(frame)
-        except ValueError as error:
+        except NoRightAngle as error:
             raise self._unreadable(f"{error}; expected a multiple of 90°. Turn it when encoding") from error
 
     def change(self, index: int, pixels: np.ndarray) -> str | None:
@@ -175,6 +175,8 @@ class Video:
             others = ", ".join(sorted({s.type for s in container.streams}))
             raise self._unreadable(f"there is no video in it, only {others}" if others else "there is nothing in it")
         stream = moving[0]
+        if container.format.name == "tiff_pipe":
+            raise self._unreadable("it is a TIFF picture, of several pages perhaps; save each as a picture of its own")
         if stream.codec_context is None:
             codec = codec_name(self.path)
             raise self._unreadable(f"this build of PyAV has no decoder for its codec{codec}; convert it to H.264 first")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
-from allweather.data.decoding import Losses, decoded_frames, upright
+from allweather.data.decoding import Losses, NoRightAngle, decoded_frames, upright
 from allweather.data.stream import Frame
 from allweather.errors import InputError
 from allweather.live.sources import Lost, Shot, Size, Source
@@ -78,7 +78,7 @@ class NetworkSource(Source):
     def _upright(self, frame: Decoded) -> np.ndarray:
         try:
             return upright(frame)
-        except ValueError as error:
+        except NoRightAngle as error:
             raise InputError(f"{self.label}: {error}; expected a multiple of 90°.") from error
 
     def _why(self, error: Exception, waited: float) -> str:
