@@ -3,6 +3,7 @@
 import json
 import resource
 import signal
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from clips import clip, cut, scene, sound_only
 from command_line import MODEL, Done, allweather, in_a_process, pixels
 from PIL import Image
 
+from allweather.app.reel import Reel
 from allweather.data.scenes import render
 from allweather.runs.record_file import read_adapted
 
@@ -82,6 +84,32 @@ def test_a_film_may_show_one_of_them_at_a_rate_of_choice(tmp_path: Path, panel: 
     assert film(place)[0].shape == (64, 96, 3) and rate(place) == 5
     like_input = np.abs(film(place)[1].astype(int) - drive(3)[1]).mean()
     assert (like_input < 10) == (panel == "input")
+
+
+def moments(path: Path) -> list[float]:
+    with av.open(path) as container:
+        return [frame.time for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_film_keeps_the_times_of_a_variable_rate(tmp_path: Path, name: str) -> None:
+    times = (0, 40, 80, 500, 520, 1500, 1510, 3000)
+    path, kinds = clip(tmp_path / name, drive(8), times=times), ("--panels", "input")
+    own, even = adapted(path, tmp_path / "own", *kinds), adapted(path, tmp_path / "even", *kinds, "--film-rate", "5")
+    assert own.returncode == even.returncode == 0, own.stderr + even.stderr
+    assert moments(tmp_path / "own" / "overlay.mp4") == pytest.approx([time / 1000 for time in times], abs=2e-3)
+    assert moments(tmp_path / "even" / "overlay.mp4") == pytest.approx([index / 5 for index in range(8)], abs=2e-3)
+    assert read_adapted(tmp_path / "own" / "record.json")["film"]["times"] == "the video's"
+    assert read_adapted(tmp_path / "even" / "record.json")["film"] == {"panels": ["input"], "rate": 5.0}
+
+
+def test_a_film_of_what_is_left_of_a_variable_rate_begins_at_once(tmp_path: Path) -> None:
+    times = {"b": 0.5, "c": 2.0}  # "a", at 0, could not be decoded
+    reel = Reel(tmp_path / "a.mp4", ("input",), Fraction(10), {"a": 0.0, **times})
+    for name in times:
+        reel.add(name, drive(1)[0])
+    reel.close()
+    assert moments(tmp_path / "a.mp4") == pytest.approx([0, 1.5])
 
 
 def test_every_kind_of_output_of_images_of_two_sizes(tmp_path: Path) -> None:

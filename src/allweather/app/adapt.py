@@ -129,7 +129,7 @@ def adapt(
     ] = None,
     film_rate: Annotated[
         float | None,
-        typer.Option(metavar="FPS", help="Frames per second of the film. Default: the video's; of images, 10."),
+        typer.Option(metavar="FPS", help="Frames per second of the film. Default: the video's times; of images, 10."),
     ] = None,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Write confidence too, beside what --write says.")

@@ -84,7 +84,7 @@ class Output(Closing):
     def keep(self, written: Written) -> None:
         """Adds a frame to the film and the record; in the frames' order."""
         if self.reel is not None and written.picture is not None:
-            self.reel.add(written.picture)
+            self.reel.add(written.name, written.picture)
         self._lines.append({"name": written.name, **written.line})
         if "failure" in written.line:
             self.failures[written.name] = written.line["failure"]

@@ -1,6 +1,6 @@
 """The film that `allweather adapt` writes: each frame's input, source and adapted prediction side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -30,20 +30,25 @@ class Reel:
         path: the film.
         panels: what it shows, from left to right.
         rate: frames per second.
+        seconds: when each frame is shown, by name; None shows all at the rate.
 
     Raises:
         MissingLibraryError: when PyAV is not installed.
     """
 
-    def __init__(self, path: Path, panels: Sequence[Panel], rate: Fraction) -> None:
+    def __init__(
+        self, path: Path, panels: Sequence[Panel], rate: Fraction, seconds: Mapping[str, float] | None = None
+    ) -> None:
         load_pyav()
-        self._path, self.panels, self._rate = path, tuple(panels), rate
+        self._path, self.panels, self._rate, self._seconds = path, tuple(panels), rate, seconds
+        self._begin = 0.0
         self._film: Film | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the record says of the film."""
-        return {"panels": list(self.panels), "rate": float(self._rate)}
+        times = {} if self._seconds is None else {"times": "the video's"}
+        return {"panels": list(self.panels), "rate": float(self._rate), **times}
 
     def picture(self, drawn: Drawn, source: Tensor | None) -> np.ndarray:
         """The panels of one frame, H×W×3 uint8; `source` are the source network's logits, C×h×w, where shown."""
@@ -59,15 +64,17 @@ class Reel:
         named = [captions[panel] if len(self.panels) > 1 else "" for panel in self.panels]
         return side_by_side([shown[panel] for panel in self.panels], named)
 
-    def add(self, picture: np.ndarray) -> None:
-        """Adds a picture; one of another size than the first is fitted into that.
+    def add(self, name: str, picture: np.ndarray) -> None:
+        """Adds a frame's picture; one of another size than the first is fitted into that.
 
         Raises:
             AllWeatherError: when it cannot be written; what was written before plays.
         """
+        when = None if self._seconds is None else self._seconds[name]
         if self._film is None:
-            self._film = Film(self._path, self._rate, picture.shape[1], picture.shape[0])
-        self._film.write(fitted(picture, self._film.width, self._film.height))
+            self._film, self._begin = Film(self._path, self._rate, picture.shape[1], picture.shape[0]), when or 0.0
+        pixels = fitted(picture, self._film.width, self._film.height)
+        self._film.write(pixels, None if when is None else when - self._begin)
 
     def close(self) -> None:
         """Makes an ordinary file of what was added."""
@@ -84,8 +91,10 @@ def open_reel(path: Path, panels: str | None, rate: float | None, stream: Stream
     """
     if rate is not None and not 0.001 <= rate <= 1000:
         raise SettingsError(f"--film-rate: expected frames per second of 0.001 to 1000, got {rate}.")
-    usual = stream.video.rate if stream.video else IMAGES_RATE
-    return Reel(path, parse_panels(panels, method), usual if rate is None else Fraction(rate).limit_denominator(1000))
+    shown = parse_panels(panels, method)
+    if rate is not None:
+        return Reel(path, shown, Fraction(rate).limit_denominator(1000))
+    return Reel(path, shown, stream.video.rate if stream.video else IMAGES_RATE, stream.seconds)
 
 
 def parse_panels(text: str | None, method: str) -> tuple[Panel, ...]:

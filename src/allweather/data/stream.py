@@ -1,7 +1,7 @@
 """Frames in an order: what adaptation sees of a dataset, which is images and never a label."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -69,10 +69,12 @@ class Stream:
     Attributes:
         video: the file that all frames are of; None where there is none.
         damage: what is missing at its end; None where nothing is.
+        seconds: when each frame is shown, counted from the first, by name; None where all are at the video's rate.
     """
 
     video: "Video | None" = None
     damage: str | None = None
+    seconds: Mapping[str, float] | None = None
 
     def __init__(self, names: Sequence[str], read: Callable[[str], Frame], order: Sequence[int] | None = None) -> None:
         self._read = read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class VideoStream(Stream):
     Attributes:
         video: the file.
         damage: what is missing at its end; None where nothing is.
+        seconds: when each frame is shown, counted from the first, by name; None where all are at the video's rate.
 
     Args:
         path: a video file.
@@ -54,6 +56,7 @@ class VideoStream(Stream):
             return Frame.of(name, reader.pixels(int(name)), size, self.video.path)
 
         super().__init__([f"{index:06d}" for index in range(reader.count)], read)
+        self.seconds = None if reader.seconds is None else dict(zip(self.names, reader.seconds, strict=True))
 
 
 class _Reader:
@@ -62,6 +65,7 @@ class _Reader:
     Attributes:
         count: frames that the file holds.
         damage: what is missing at its end; None where nothing is.
+        seconds: when each frame is shown, counted from the first; None where all are at the video's rate.
     """
 
     def __init__(self, video: Video) -> None:
@@ -70,9 +74,10 @@ class _Reader:
         self._frames: Iterator[tuple[int, Decoded]] = iter(())
         self._held: tuple[int, Decoded] | None = None  # decoded beyond the frame that was asked for
         self._next = 0
-        shown = self._scan()
+        shown, tick = self._scan()
         self.count = len(shown)
         self._times = sorted(shown) if self._are_names(shown) else None
+        self.seconds = self._uneven(tick)
         self._go_to(0)
 
     def pixels(self, number: int) -> np.ndarray:
@@ -89,14 +94,22 @@ class _Reader:
             raise ImageError(f"{self._video.path}: {change}.")
         return pixels
 
-    def _scan(self) -> list[int]:
-        """When each frame is shown, in the order of the file; −1 where it does not say."""
+    def _scan(self) -> tuple[list[int], Fraction]:
+        """When each frame is shown, in the order of the file, and in which unit; −1 where it does not say."""
         losses = Losses()
         with self._video.opened() as (container, stream):
             packets = read_packets(container, stream, losses)
             kept = [packet.pts for packet in packets if packet.size and not packet.is_discard]
             self.damage = self._video.missing(container, losses)
-        return [-1 if pts is None else pts for pts in kept]
+            tick = stream.time_base or Fraction(0)
+        return [-1 if pts is None else pts for pts in kept], tick
+
+    def _uneven(self, tick: Fraction) -> list[float] | None:
+        """When each frame is shown, in seconds; None where that is at the video's rate, as near as ticks can be."""
+        times = self._times or []
+        seconds = [(time - times[0]) * tick for time in times]
+        even = all(abs(one - index / self._video.rate) <= tick for index, one in enumerate(seconds))
+        return None if even else [float(one) for one in seconds]
 
     def _are_names(self, shown: list[int]) -> bool:
         """Whether the times tell frames apart, and decoded frames have them."""
