@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from PIL import Image
 
 SIZE = (64, 48)  # width, height
@@ -97,6 +98,29 @@ def jpegs(path: Path, frames: Sequence[np.ndarray], turn: int | None = None) -> 
             if packet.size:
                 packet.stream = stream
                 file.mux(packet)
+    return path
+
+
+def unknown_codec(path: Path) -> Path:
+    """A video whose codec no decoder knows."""
+    clip(path, scene(3))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1").replace(b"avcC", b"zzzC"))
+    return path
+
+
+def covered(path: Path, frames: Sequence[np.ndarray]) -> Path:
+    """Writes an .mp4 whose first stream is a cover, a picture of another size, and its second a video."""
+    with av.open(path, "w") as file:
+        cover = file.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 16, 16, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        stream = file.add_stream("libx264", rate=10)
+        stream.height, stream.width = frames[0].shape[:2]
+        file.start_encoding()
+        for each, pictures in ((cover, [np.zeros((16, 16, 3), np.uint8)]), (stream, frames)):
+            for pixels in pictures:
+                file.mux(each.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            file.mux(each.encode(None))
     return path
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clips import SIZE, clip, cut, jpegs, noise, scene, sound_only, spoil
+from clips import SIZE, clip, covered, cut, jpegs, noise, scene, sound_only, spoil, unknown_codec
 from PIL import Image, ImageOps
 
 import allweather as aw
-from allweather.data import Video, load_stream
+from allweather.data import Video, VideoStream, load_stream
 from allweather.data.video import suffixes
 from allweather.errors import ImageError
 from allweather.rgb import ORIENTATION
@@ -136,7 +136,7 @@ def test_an_error_of_another_kind_is_not_told_as_a_turn(tmp_path: Path, monkeypa
         raise ValueError("another mistake")
 
     path = clip(tmp_path / "a.mp4", scene(1))
-    monkeypatch.setattr("allweather.data.decoding._side_data", fail)
+    monkeypatch.setattr("allweather.data.decoding._display_matrix", fail)
     with pytest.raises(ValueError, match=r"^another mistake$"):
         Video(path)
 
@@ -154,6 +154,28 @@ def test_a_variable_rate_keeps_its_times(suffix: str, tmp_path: Path) -> None:
     video = Video(clip(tmp_path / f"a{suffix}", scene(6), times=times))
     assert [one.seconds for one in video] == pytest.approx([time / 1000 for time in times], abs=1e-3)
     assert video.damage is None
+
+
+UNEVEN = {"a.mkv": (0, 40, 80, 500, 520, 1900), "a.mp4": (0, 40, 80, 500, 520, 1900), "late.mkv": (700, 740, 800)}
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_a_stream_says_when_its_frames_are_shown(name: str, tmp_path: Path) -> None:
+    times = UNEVEN[name]
+    stream = VideoStream(clip(tmp_path / name, scene(len(times)), times=times))
+    assert stream.seconds is not None and tuple(stream.seconds) == stream.names
+    assert list(stream.seconds.values()) == pytest.approx([(time - times[0]) / 1000 for time in times], abs=1e-3)
+
+
+@pytest.mark.parametrize("rate", [10, 24, Fraction(30000, 1001)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".h264"])
+def test_an_even_rate_needs_no_times(rate: Fraction | int, suffix: str, tmp_path: Path) -> None:
+    assert VideoStream(clip(tmp_path / f"a{suffix}", scene(40), rate=rate)).seconds is None
+
+
+def test_a_cover_is_no_video(tmp_path: Path) -> None:
+    video = Video(covered(tmp_path / "a.mp4", scene(3)))
+    assert (video.width, video.height) == SIZE and len(list(video)) == 3
 
 
 def test_sound_that_goes_on_is_no_missing_end(tmp_path: Path) -> None:
@@ -227,12 +249,6 @@ def test_a_change_of_size_ends_it_by_name(tmp_path: Path) -> None:
         stream.read("000003")
 
 
-def unknown_codec(folder: Path) -> Path:
-    path = clip(folder / "a.mp4", scene(3))
-    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1").replace(b"avcC", b"zzzC"))
-    return path
-
-
 def written(folder: Path, content: bytes, name: str = "a.mp4") -> Path:
     (folder / name).write_bytes(content)
     return folder / name
@@ -265,7 +281,7 @@ NONE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no frame, mkv": (lambda folder: clip(folder / "a.mkv", []), "it ends before its first frame"),
     "no frame, avi": (lambda folder: clip(folder / "a.avi", [], "mpeg4"), "there is no frame in it"),
     "no index": (lambda folder: cut(clip(folder / "a.mp4", noise(9)), 0.6), "its index is missing.*record .mkv"),
-    "no such codec": (unknown_codec, "no decoder for its codec 'zzz1'; convert it to H.264"),
+    "no such codec": (lambda folder: unknown_codec(folder / "a.mp4"), "no decoder for its codec 'zzz1'; convert it"),
     "pages": (pages, "it is a TIFF picture, of several pages perhaps; save each"),
     "nothing whole": (lambda folder: spoil(png(folder, 1), 0.5), "no frame in it can be decoded"),
 }

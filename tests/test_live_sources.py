@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clips import covered, sound_only, unknown_codec
 from PIL import Image
 from simulated import picture
 from tiny import tiny
@@ -74,6 +75,18 @@ def send_pictures(handler: Handler, numbers: range, turn: int | None = None) -> 
         time.sleep(0.02)
 
 
+def sending(content: bytes, status: int = 200) -> Serve:
+    """Answers with a file."""
+
+    def serve(handler: Handler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return serve
+
+
 def play(source: str, **options: Any) -> tuple[list[Any], list[Event], Live]:
     events: list[Event] = []
     live = Live(source, Session(tiny("batchnorm"), "source"), on_event=events.append, **options)
@@ -126,15 +139,7 @@ def test_a_stream_that_stops_is_lost(served: Callable[[Serve], str]) -> None:
 
 
 def test_a_file_behind_an_address_ends(served: Callable[[Serve], str], tmp_path: Path) -> None:
-    path = clip(tmp_path / "clip.mp4")
-
-    def serve(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(path.stat().st_size))
-        handler.end_headers()
-        handler.wfile.write(path.read_bytes())
-
-    shown, events, live = play(served(serve), stall=5.0)
+    shown, events, live = play(served(sending(clip(tmp_path / "clip.mp4").read_bytes())), stall=5.0)
     assert not events and live.totals.arrived == 8 and not live.source.endless
     assert 7 / 50 - 0.01 <= shown[-1].arrival < 7 / 50 + 5  # no sooner than its rate; on a busy machine later
 
@@ -175,14 +180,24 @@ def test_an_address_that_cannot_be_reached_is_refused(address: str, said: str) -
 def test_an_answer_without_pictures_is_refused(
     served: Callable[[Serve], str], status: int, body: bytes, said: str
 ) -> None:
-    def serve(handler: Handler) -> None:
-        handler.send_response(status)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
     with pytest.raises(InputError, match=said):
-        play(served(serve))
+        play(served(sending(body, status)))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"), [(unknown_codec, "no decoder for its codec; send H.264"), (sound_only, "there are none in it")]
+)
+def test_a_stream_without_what_can_be_seen_is_refused(
+    served: Callable[[Serve], str], make: Callable[[Path], Path], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"expected a stream with pictures; .*{said}"):
+        play(served(sending(make(tmp_path / "a.mp4").read_bytes())), stall=5.0)
+
+
+def test_a_cover_is_not_played(served: Callable[[Serve], str], tmp_path: Path) -> None:
+    content = covered(tmp_path / "a.mp4", [picture(number, (48, 32)) for number in range(8)]).read_bytes()
+    shown, events, live = play(served(sending(content)), stall=5.0)
+    assert not events and live.totals.arrived == 8 and shown[0].frame.size == (48, 32)
 
 
 def test_a_server_that_says_nothing_is_refused(served: Callable[[Serve], str]) -> None:

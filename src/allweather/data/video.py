@@ -168,13 +168,10 @@ class Video:
             raise self._unreadable("Permission denied")
 
     def _stream(self, container: InputContainer) -> VideoStream:
-        from av.stream import Disposition
-
-        moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not moving:
+        stream = moving_pictures(container)
+        if stream is None:
             others = ", ".join(sorted({s.type for s in container.streams}))
             raise self._unreadable(f"there is no video in it, only {others}" if others else "there is nothing in it")
-        stream = moving[0]
         if container.format.name == "tiff_pipe":
             raise self._unreadable("it is a TIFF picture, of several pages perhaps; save each as a picture of its own")
         if stream.codec_context is None:
@@ -196,6 +193,13 @@ class Video:
 
     def _unreadable(self, reason: str) -> ImageError:
         return ImageError(f"{self.path}: not a readable video ({reason}).")
+
+
+def moving_pictures(container: InputContainer) -> VideoStream | None:
+    """The first stream of pictures that is no cover of another's; None where there is none."""
+    from av.stream import Disposition
+
+    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float | None:

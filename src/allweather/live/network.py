@@ -13,6 +13,7 @@ import numpy as np
 
 from allweather.data.decoding import Losses, NoRightAngle, decoded_frames, upright
 from allweather.data.stream import Frame
+from allweather.data.video import moving_pictures
 from allweather.errors import InputError
 from allweather.live.sources import Lost, Shot, Size, Source
 from allweather.pictures.pyav import load_pyav
@@ -51,10 +52,11 @@ class NetworkSource(Source):
             container = av.open(self._address, timeout=(self._stall, self._stall), options=NO_DELAY)
         except (av.FFmpegError, UnicodeError, ValueError) as error:
             raise InputError(f"{self.label}: {self._why(error, monotonic() - begun)}.") from error
-        if not container.streams.video:
+        stream = moving_pictures(container)
+        if stream is None or stream.codec_context is None:
             container.close()
-            raise InputError(f"{self.label}: expected a stream with pictures, there is none in it.")
-        stream = container.streams.video[0]
+            found = "this build of PyAV has no decoder for its codec; send H.264" if stream else "there are none in it"
+            raise InputError(f"{self.label}: expected a stream with pictures; {found}.")
         self.endless = not container.duration
         self.rate = float(stream.average_rate) if stream.average_rate else None
         return self._shots(container, stream)
