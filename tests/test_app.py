@@ -163,6 +163,15 @@ def test_a_stream_of_dim_pictures_is_warned_of_once(frames: Path) -> None:
     assert done.stderr.count("warning: 16-bit grey") == 1 and "rgb.py" not in done.stderr
 
 
+def test_pictures_of_several_pages_are_warned_of_once(frames: Path) -> None:
+    for number in range(3):
+        page = Image.new("RGB", (40, 30), (80 * number, 0, 0))
+        page.save(frames / "images" / f"scan{number}.tiff", save_all=True, append_images=[page, page])
+    done = in_a_process("adapt", frames / "images", *MODEL, "--method", "tent", "--out", frames / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("warning: of a picture with several pages") == 1 and "rgb.py" not in done.stderr
+
+
 MISTAKES = [
     (("--method", "malldomain"), "Did you mean 'mall-domain'"),
     (("--preset", "papers"), "Did you mean 'paper'"),

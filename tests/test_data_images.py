@@ -2,6 +2,8 @@
 
 import json
 import struct
+import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -158,7 +160,28 @@ def test_a_jpeg_of_several_pictures_gives_the_first(tmp_path: Path) -> None:
     """As phones save them: MPO, which is a JPEG with more behind it."""
     first, second = (Image.new("RGB", (8, 4), color) for color in ("white", "black"))
     first.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[second])
-    assert read_rgb(tmp_path / "x.jpg")[0].min() == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_rgb(tmp_path / "x.jpg")[0].min() == 1
+
+
+@pytest.mark.parametrize("read", [read_rgb, read_image, read_labels])
+@pytest.mark.parametrize("name", ["x.tiff", "x.webp", "x.png"])
+def test_further_pages_are_warned_of_whoever_reads(
+    tmp_path: Path, name: str, read: Callable[[Path], object], recwarn: pytest.WarningsRecorder
+) -> None:
+    pages = [Image.new("L", (8, 4), number) for number in (0, 60, 120)]
+    pages[0].save(tmp_path / "alone.png")
+    read(tmp_path / "alone.png")
+    assert not recwarn.list
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    with (
+        pytest.raises(ImageError, match="expected label indices")
+        if name == "x.webp" and read is read_labels  # which has colors only
+        else nullcontext()
+    ):
+        read(tmp_path / name)
+    assert ["only the first is read. Save each page" in str(each.message) for each in recwarn.list] == [True]
 
 
 def test_resampling_keeps_the_stored_size(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The page's parts: visitors that do not mix, runs that are cancelled, pictures that are held, what is drawn."""
 
 import asyncio
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from allweather.methods.method import Method
 from allweather.serve.limits import Limits
 from allweather.serve.networks import Network, as_network
 from allweather.serve.pool import BusyError, Lane, Pool, StoppingError
-from allweather.serve.uploads import Held, UploadError
+from allweather.serve.uploads import Held, UploadError, read_picture
 from allweather.serve.visitor import Point, Visitor, Visitors, restart
 from allweather.session import Session
 
@@ -288,6 +289,17 @@ def test_clips_give_their_first_frames_and_playlists_are_refused(tmp_path: Path)
         assert str(tmp_path) not in str(refused.value)
     with pytest.raises(UploadError, match="expected at most 100 pixels"):
         from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(clip_pixels=100), None)
+
+
+def test_of_a_picture_of_several_pages_a_visitor_is_told(tmp_path: Path) -> None:
+    from allweather.serve.pictures import from_uploads
+
+    pages, content = [Image.new("RGB", (40, 30), (number, 0, 0)) for number in range(3)], io.BytesIO()
+    pages[0].save(content, "TIFF", save_all=True, append_images=pages[1:])
+    held, said = from_uploads([upload(tmp_path, "a.tiff", content.getvalue())], tmp_path, Limits(), None)
+    assert len(held) == 1 and len(said) == 1 and said[0].startswith("a.tiff: of a picture with several pages")
+    with pytest.warns(UserWarning, match="only the first is read"):
+        read_picture(content.getvalue(), Limits())
 
 
 def test_what_a_visitor_holds_is_bounded(tmp_path: Path) -> None:

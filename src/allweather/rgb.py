@@ -26,6 +26,10 @@ TURNS = {  # what makes the picture upright, by that tag
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+PAGES = (
+    "of a picture with several pages or frames only the first is read. Save each page as a file of its own, and an "
+    "animation as a video."
+)  # of one text, so that a stream of them is told once
 DAMAGE = (  # what Pillow raises for a file that is not as it should be
     OSError, ValueError, SyntaxError, ImportError, EOFError, RuntimeError, LookupError, TypeError, AttributeError,
     ArithmeticError, AssertionError, struct.error, zlib.error, Image.DecompressionBombError, Warning,
@@ -94,7 +98,7 @@ def to_unit(image: Image.Image, size: tuple[int, int] | None = None) -> Tensor:
 
 
 def open_image(path: Path) -> Image.Image:
-    """The decoded image.
+    """The decoded image; of several pages the first, with a warning.
 
     Raises:
         ImageError: for a file that is missing, empty, truncated or no image of `FORMATS`.
@@ -104,7 +108,14 @@ def open_image(path: Path) -> Image.Image:
         image.load()
     except DAMAGE as error:
         raise ImageError(f"{path}: not a readable image ({_reason(path, error)}).") from error
+    if has_pages(image):
+        warnings.warn(PAGES, stacklevel=1)
     return image
+
+
+def has_pages(image: Image.Image) -> bool:
+    """Whether a file holds more pictures than one; the preview that phones put into a JPEG does not count."""
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -142,7 +142,7 @@ def _pictures(
     """The picture of a file, or the frames of a clip, called by their numbers where there is no other file."""
     if file.is_clip:
         return read_clip(path, file.name, size, limits, say, "" if alone else f"{file.label}/")
-    return [read_file(path, file.name, size, limits, file.label)]
+    return [read_file(path, file.name, size, limits, say, file.label)]
 
 
 def _drawn(rgb: np.ndarray, name: str) -> Held:

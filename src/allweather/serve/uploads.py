@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from allweather.data.refused import why_unopened
 from allweather.data.video import Video
 from allweather.errors import InputError, first_line
 from allweather.pictures.pyav import load_pyav
-from allweather.rgb import DAMAGE, FORMATS, rgb_of, to_unit
+from allweather.rgb import DAMAGE, FORMATS, PAGES, has_pages, rgb_of, to_unit
 from allweather.serve.limits import Limits
 
 CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
@@ -71,8 +72,13 @@ def check_name(name: str) -> str:
     return name
 
 
-def read_picture(content: bytes, limits: Limits, name: str = "the picture") -> Image.Image:
+def read_picture(
+    content: bytes, limits: Limits, name: str = "the picture", say: Callable[[str], object] = warnings.warn
+) -> Image.Image:
     """The picture as upright 8-bit RGB; its pixels are counted before they are decoded.
+
+    Args:
+        say: told in words what of it is left out.
 
     Raises:
         UploadError: for too many bytes or pixels, another format, a damaged file, or one that is a page, a document
@@ -85,13 +91,16 @@ def read_picture(content: bytes, limits: Limits, name: str = "the picture") -> I
             _check_pixels(image.size, limits.pixels, name)
             _check_alone(content, name)
             image.load()
-            return rgb_of(image, name)
+            picture, more = rgb_of(image, name), has_pages(image)
     except (UnidentifiedImageError, ImportError) as error:  # other libraries replace Image.open and try plugins
         raise UploadError("format", f"{name} is no picture: expected {', '.join(FORMATS)}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UploadError("pixels", f"{name} has too many pixels: expected at most {limits.pixels}.") from error
     except DAMAGE as error:
         raise UploadError("damaged", f"{name} cannot be read: {first_line(error)}. Save it again.") from error
+    if more:
+        say(PAGES)
+    return picture
 
 
 def hold(image: Image.Image, name: str, size: tuple[int, int] | None, limits: Limits, label: str = "") -> Held:
@@ -140,8 +149,13 @@ def read_clip(
         say(f"{name}: {video.damage}.")
 
 
-def read_file(path: Path, name: str, size: tuple[int, int] | None, limits: Limits, label: str) -> Held:
+def read_file(
+    path: Path, name: str, size: tuple[int, int] | None, limits: Limits, say: Callable[[str], None], label: str
+) -> Held:
     """The picture of a file.
+
+    Args:
+        say: told in words what of it is left out.
 
     Raises:
         UploadError: as `read_picture`.
@@ -152,7 +166,8 @@ def read_file(path: Path, name: str, size: tuple[int, int] | None, limits: Limit
         content = path.read_bytes()
     except OSError as error:
         raise UploadError("damaged", f"{name} cannot be read ({error.strerror or error}).") from error
-    return hold(read_picture(content, limits, name), name, size, limits, label)
+    picture = read_picture(content, limits, name, lambda text: say(f"{name}: {text}"))
+    return hold(picture, name, size, limits, label)
 
 
 def _check_pixels(size: tuple[int, int], most: int, name: str) -> None:
