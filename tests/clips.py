@@ -44,6 +44,7 @@ def clip(
     container: dict[str, str] | None = None,
     space: tuple[int, int] | None = None,
     sound: float = 0,
+    aspect: Fraction | None = None,
 ) -> Path:
     """Writes a video.
 
@@ -52,6 +53,7 @@ def clip(
         matrix: how it is to be turned when it is shown.
         space: color space and range, both as FFmpeg numbers them.
         sound: seconds of silence beside the pictures.
+        aspect: a pixel's width by its height.
     """
     with av.open(path, "w", container_options=container or {}) as file:
         stream = file.add_stream(codec, rate=rate, options=options or {})
@@ -59,6 +61,8 @@ def clip(
         stream.pix_fmt = pixel_format
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
         if matrix is not None:
             stream.set_display_matrix(matrix)
         if space is not None:

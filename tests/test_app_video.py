@@ -112,6 +112,14 @@ def test_a_film_of_what_is_left_of_a_variable_rate_begins_at_once(tmp_path: Path
     assert moments(tmp_path / "a.mp4") == pytest.approx([0, 1.5])
 
 
+def test_pixels_that_are_not_square_are_warned_of_once(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", drive(3), aspect=Fraction(4, 3))
+    done = in_a_process("adapt", path, *MODEL, "--method", "source", "--out", tmp_path / "out")
+    assert done.returncode == 0 and done.stderr.count("warning:") == 1 and "--size 128x64 " in done.stderr
+    right = adapted(path, tmp_path / "right", "--size", "128x64", method="source")
+    assert right.returncode == 0 and "not square" not in right.stderr
+
+
 def test_every_kind_of_output_of_images_of_two_sizes(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for index, size in enumerate([(96, 64), (50, 70)]):

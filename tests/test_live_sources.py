@@ -5,12 +5,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+import clips
 import numpy as np
 import pytest
 import torch
@@ -192,6 +194,17 @@ def test_a_stream_without_what_can_be_seen_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=f"expected a stream with pictures; .*{said}"):
         play(served(sending(make(tmp_path / "a.mp4").read_bytes())), stall=5.0)
+
+
+@pytest.mark.parametrize("where", ["file", "address"])
+def test_live_tells_of_pixels_that_are_not_square(
+    served: Callable[[Serve], str], where: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = clips.clip(tmp_path / "a.mp4", clips.scene(8), aspect=Fraction(2))
+    name = str(path) if where == "file" else served(sending(path.read_bytes()))
+    assert play(name, size=(128, 48), stall=5.0)[0] and not recwarn.list
+    assert play(name, stall=5.0)[0]
+    assert ["--size 128x48" in str(each.message) for each in recwarn.list] == [True]
 
 
 def test_a_cover_is_not_played(served: Callable[[Serve], str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,9 @@ def test_clips_give_their_first_frames_and_playlists_are_refused(tmp_path: Path)
     assert not from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(pictures=8), None)[1]
     held, said = from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(held_bytes=60_000), None)
     assert len(held) == 3 and said == ["only the first 3 frames of a.mp4 are kept: more take over 60000 bytes."]
+    clip(tmp_path / "wide.mp4", scene(1), aspect=Fraction(2))
+    wide = upload(tmp_path, "wide.mp4", (tmp_path / "wide.mp4").read_bytes())
+    assert "not square" in from_uploads([wide], tmp_path, Limits(), None)[1][0]
     playlist = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"
     for name, evil, message in (
         ("a.mp4", playlist, "is no clip"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allweather.data.decoding import Losses, NoRightAngle, decoded_frames, upright
+from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.refused import codec_name, why_unopened
 from allweather.errors import ImageError
 from allweather.pictures.pyav import load_pyav
@@ -58,6 +59,8 @@ class Video:
         path: the file.
         rate: frames per second, the average where it varies; 25 where the file says nothing.
         width, height: of every frame in pixels, after it was turned upright.
+        shown: (width, height) that gives frames the shape in which they are to be shown; others than their own where
+            the file's pixels are not square.
         frames: number of frames by the file's own account; None where it has none.
         duration: in seconds by the file's own account; None where it has none.
         damage: what was lost in the last iteration; None before one, and where nothing was lost.
@@ -86,6 +89,7 @@ class Video:
                 what = "no frame in it can be decoded" if losses.read else "there is no frame in it"
                 raise self._unreadable(f"{what}; record or encode it again")
             self.height, self.width = self.upright(first).shape[:2]
+            self.shown = shown_size(first, stream.sample_aspect_ratio)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         self.damage = None
@@ -136,6 +140,10 @@ class Video:
             f"frame {index} is {pixels.shape[1]}×{pixels.shape[0]} instead of {self.width}×{self.height}; cut the "
             "video there, or encode it at one size"
         )
+
+    def squeezed(self, size: tuple[int, int] | None) -> str | None:
+        """What to say of frames that a resampling to `size`, (width, height), leaves in another shape; else None."""
+        return squeezed(str(self.path), (self.width, self.height), self.shown, size)
 
     def missing(self, container: InputContainer, losses: Losses) -> str | None:
         """What to say of a `container`, read to its end with these `losses`, that ends too early; else None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -52,7 +53,13 @@ class VideoStream(Stream):
         reader = _Reader(self.video)
         self.damage = reader.damage
 
+        squeezed = self.video.squeezed(size)
+
         def read(name: str) -> Frame:
+            nonlocal squeezed
+            if squeezed:  # not before: who only asks for the frames' names resamples none
+                warnings.warn(squeezed, stacklevel=1)
+                squeezed = None
             return Frame.of(name, reader.pixels(int(name)), size, self.video.path)
 
         super().__init__([f"{index:06d}" for index in range(reader.count)], read)

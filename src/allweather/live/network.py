@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 
 from allweather.data.decoding import Losses, NoRightAngle, decoded_frames, upright
+from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.stream import Frame
 from allweather.data.video import moving_pictures
 from allweather.errors import InputError
@@ -65,8 +67,10 @@ class NetworkSource(Source):
         losses = Losses()
         with container:
             for frame in decoded_frames(container, stream, losses):
-                name = f"{next(self._numbers):06d}"
-                yield Shot(self._due(frame), partial(Frame.of, name, self._upright(frame), self._size))
+                name, pixels = f"{next(self._numbers):06d}", self._upright(frame)
+                if losses.decoded == 1:
+                    self._tell_shape(pixels, shown_size(frame, stream.sample_aspect_ratio))
+                yield Shot(self._due(frame), partial(Frame.of, name, pixels, self._size))
         if losses.stopped:
             stopped = "Immediate exit" in losses.stopped
             raise Lost(f"no picture for {self._stall:g} s" if stopped else "the connection broke off")
@@ -76,6 +80,10 @@ class NetworkSource(Source):
 
     def _due(self, frame: Decoded) -> float | None:
         return None if self.endless or frame.time is None else float(frame.time)
+
+    def _tell_shape(self, pixels: np.ndarray, shown: tuple[int, int]) -> None:
+        if said := squeezed(self.label, (pixels.shape[1], pixels.shape[0]), shown, self._size):
+            warnings.warn(said, stacklevel=1)  # of one text, so that coming back is no news
 
     def _upright(self, frame: Decoded) -> np.ndarray:
         try:

@@ -1,6 +1,7 @@
 """Where live pictures come from: the contract of a source, files and folders, and which source a name means."""
 
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ class FileSource(Source):
     def __init__(self, path: Path, size: Size, rate: float | None) -> None:
         self.label, self._size = str(path), size
         self._video = Video(path)
+        if squeezed := self._video.squeezed(size):
+            warnings.warn(squeezed, stacklevel=1)
         self._pace = 1.0 if rate is None else float(self._video.rate) / rate
         self.rate, self.total = rate or float(self._video.rate), self._video.frames
 
