@@ -3,14 +3,15 @@
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import CLASSES, TinyNetwork, frames
 from torch import nn
 
-from allweather import Segmenter, Session, methods
-from allweather.errors import AllWeatherError
+from allweather import Segmenter, Session, load_model, methods
+from allweather.errors import AllWeatherError, NetworkError
 from allweather.session import Guard
 
 IMAGE = frames(1)[0]
@@ -48,3 +49,43 @@ def test_a_session_of_torchscript_is_not_copied_to_one_that_never_learns(
     session(IMAGE)
     with pytest.raises(AllWeatherError, match="TorchScript network cannot be copied or pickled"):
         way(session)
+
+
+@pytest.mark.parametrize("around", [lambda program: program, lambda program: nn.Sequential(nn.Identity(), program)])
+def test_an_exported_program_keeps_its_mode_and_all_around_it_changes(
+    around: Callable[[nn.Module], nn.Module],
+) -> None:
+    beside = nn.Dropout()
+    model = Segmenter(around(exported()), classes=CLASSES, enhancer=beside)
+    for training in (False, True):
+        assert model.train(training) is model and model.training is beside.training is training
+    assert torch.equal(Session(model.eval(), "source")(IMAGE).logits, Session(model.train(), "source")(IMAGE).logits)
+
+
+@pytest.mark.parametrize("made", ["program()", "Segmenter.wrap(program(), classes=CITYSCAPES)"])
+def test_an_exported_program_in_a_file_is_a_network_of_ones_own(made: str, tmp_path: Path) -> None:
+    program = torch.export.export(nn.Conv2d(3, 19, 1).eval(), (IMAGE[None],))
+    torch.export.save(program, tmp_path / "a.pt2")
+    (tmp_path / "nets.py").write_text(
+        "import torch\nfrom allweather import CITYSCAPES, Segmenter\n"
+        f"def program(): return torch.export.load({str(tmp_path / 'a.pt2')!r}).module()\ndef build(): return {made}\n"
+    )
+    model = load_model(f"{tmp_path}/nets.py:build")
+    assert not model.training and torch.equal(model(IMAGE[None]), Segmenter.wrap(program.module())(IMAGE[None]))
+
+
+class Refusing(nn.Conv2d):
+    """Raises in the mode that it is asked for; `train` is its own."""
+
+    def train(self, mode: bool = True) -> "Refusing":
+        raise NotImplementedError("one mode alone")
+
+
+def test_a_train_of_ones_own_that_raises_is_told_as_what_fails(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match=r"own train\(False\) fails: .*NotImplementedError: one mode alone"):
+        Session(Segmenter.wrap(Refusing(3, 19, 1)), "source")
+    (tmp_path / "nets.py").write_text(
+        "from test_session_programs import Refusing\ndef build(): return Refusing(3, 19, 1)\n"
+    )
+    with pytest.raises(NetworkError, match=r"nets\.py:build cannot be used as a network: .*one mode alone"):
+        load_model(f"{tmp_path}/nets.py:build")

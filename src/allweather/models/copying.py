@@ -17,6 +17,7 @@ from allweather.models.inputs import unwrapped
 from allweather.models.norm_layers import has_own_statistics
 from allweather.models.quiet import adopt_quiet_layers
 from allweather.models.segmenter import Segmenter
+from allweather.plugins import FAULTS, where
 
 _UNCOPYABLE = (
     TypeError, RuntimeError, ValueError, AttributeError, NotImplementedError, RecursionError, pickle.PicklingError,
@@ -47,13 +48,20 @@ def independent_copy(model: Segmenter) -> Segmenter:
     try:
         with torch.inference_mode(False), torch.no_grad(), _PlainTensors(single=_is_other_precision(model)) as plain:
             memo[id(model.network)] = deepcopy(unwrapped(model.network), memo)
-            copy = deepcopy(model, memo).eval()
+            copy = deepcopy(model, memo)
             if plain.single:
                 copy.float()
     except _UNCOPYABLE as error:
         raise NetworkError(
             f"{model.name}: a session adapts a copy, and the network cannot be copied ({first_line(error)}). "
             "Remove what copy.deepcopy(network) refuses, such as locks, open files and generators."
+        ) from error
+    try:
+        copy.eval()
+    except FAULTS as error:  # of a `train` of its own
+        raise NetworkError(
+            f"{model.name}: a session adapts a copy in evaluation mode, and the network's own train(False) fails: "
+            f"{where(error)}."
         ) from error
     for parameter in copy.parameters():
         parameter.requires_grad_(False)

@@ -69,6 +69,7 @@ def build_own(
 
     def call() -> Segmenter:
         made = _segmenter(label, guarded(label, NETWORKS, lambda: maker(**values)), classes, mean, std)
+        guarded(label, NETWORKS, made.eval)  # runs a `train` of its own
         _check_values(label, made)
         return made
 
@@ -140,13 +141,11 @@ def _segmenter(
         if any(given is not None for given in (classes, mean, std)):
             raise SettingsError(f"{label} gives a Segmenter, which has its own classes, mean and std. Leave them out.")
         made.name = label
-        return made.eval()
+        return made
     if not isinstance(made, nn.Module):
         what = f"the class {made.__name__}; call it" if isinstance(made, type) else type(made).__name__
         raise NetworkError(f"{label}: expected a torch.nn.Module that gives logits, or a Segmenter; got {what}.")
-    return Segmenter.wrap(
-        made, classes=CITYSCAPES if classes is None else classes, mean=mean, std=std, name=label
-    ).eval()
+    return Segmenter.wrap(made, classes=CITYSCAPES if classes is None else classes, mean=mean, std=std, name=label)
 
 
 def _check_values(label: str, model: Segmenter) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn import functional
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import InputError, NetworkError, SettingsError
 from allweather.models.inputs import check_images, check_network, check_pixels, unwrapped
+from allweather.models.mode import set_mode
 from allweather.models.outputs import Output, check_filled, check_scale, find_logits, log_of
 from allweather.plugins import told_as
 from allweather.values import check_flag, check_number, check_numbers
@@ -298,6 +299,13 @@ class Segmenter(nn.Module):
             probabilities=probabilities,
         )
 
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or evaluation mode; a network that torch.export wrote keeps its own."""
+        self.training = mode
+        for part in self.children():
+            set_mode(part, mode)
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """RGB images B×3×H×W in [0, 1], floats, to logits B×C×H×W.
 
@@ -325,13 +333,8 @@ class Segmenter(nn.Module):
             for left in window.starts(images.shape[-1]):
                 rows, columns = slice(top, top + window.size), slice(left, left + window.size)
                 part = self._whole(images[..., rows, columns])
-                margins = (
-                    left,
-                    images.shape[-1] - left - part.shape[-1],
-                    top,
-                    images.shape[-2] - top - part.shape[-2],
-                )
-                padded = functional.pad(part, margins)
+                right, bottom = images.shape[-1] - left - part.shape[-1], images.shape[-2] - top - part.shape[-2]
+                padded = functional.pad(part, (left, right, top, bottom))
                 total = padded if total is None else total + padded
                 seen[..., rows, columns] += 1
         return cast(Tensor, total) / seen
