@@ -15,13 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import frames, tiny
 
-from allweather import Guard, Session, apply_delta, load_model, methods
+from allweather import Guard, Session, apply_delta, load_model, load_stream, methods
 from allweather.data.scenes import render
 from allweather.errors import CheckpointError, SettingsError
 from allweather.methods.method import Method
 from allweather.methods.own import find_method
+from allweather.models.segmenter import Preprocessing
 from allweather.session import Shift
 from allweather.session.saved import open_saved
+from allweather.session.storage import read_saved, save_session, tell_names
 
 MINE = """from dataclasses import dataclass
 from typing import ClassVar
@@ -172,6 +174,31 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         open_saved(path, tiny("batchnorm"), "norm")
 
 
+@pytest.mark.parametrize("loaded", ["load", "open_saved"])
+def test_a_network_goes_by_another_name_where_all_else_is_equal(
+    loaded: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_names.cache_clear()
+    path, model = tmp_path / "a.safetensors", tiny("batchnorm")
+    saved = session_of(model)
+    saved.save(path)
+    model.name = "nets.py:build"
+    for _ in range(2):
+        session = open_saved(path, model) if loaded == "open_saved" else Session(model, saved.method, guard=False)
+        session.load(path)
+        assert torch.equal(session.predict(PICTURE), saved.predict(PICTURE))
+    assert caplog.text.count("a session of tiny-batchnorm is taken for one of nets.py:build") == 1
+    model.preprocessing = Preprocessing(bgr=True)
+    with pytest.raises(CheckpointError, match=r"preprocessing\.bgr=False"):
+        open_saved(path, model)
+
+
+def test_a_session_of_another_version_says_so(tmp_path: Path) -> None:
+    session_of(tiny("batchnorm")).save(tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"saved by another version of allweather: its format is 3, this one rea"):
+        open_saved(edited(tmp_path / "a.safetensors", {"format": "3", "weights": "0"}), tiny("batchnorm"))
+
+
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two frames, and the session that `adapt` saved of them."""
@@ -192,13 +219,65 @@ def export(folder: Path, *arguments: object) -> Done:
 
 def test_the_verb_writes_a_state_dict_of_the_stream_and_a_delta(adapted: Path, tmp_path: Path) -> None:
     done = export(adapted, "--out", tmp_path / "a.safetensors")
-    assert done.returncode == 0 and "mall-domain on demo:streetnet" in done.stderr
+    assert done.returncode == 0 and "mall-domain on demo:streetnet" in done.stderr and "checked" not in done.stderr
     network = load_model("demo:streetnet").network
     network.load_state_dict(load_file(tmp_path / "a.safetensors"), strict=True)
     assert read_about(tmp_path / "a.safetensors")["record"]["batches averaged"] == 2
     done = export(adapted, "--out", tmp_path / "b.delta.safetensors", "--frames", adapted / "frames")
     assert done.returncode == 0 and read_about(tmp_path / "b.delta.safetensors")["statistics"] == "stream"
     apply_delta(load_model("demo:streetnet"), tmp_path / "b.delta.safetensors")
+
+
+def statistics_at(folder: Path, size: tuple[int, int] | None) -> dict[str, torch.Tensor]:
+    opened = open_saved(folder / "session.safetensors", load_model("demo:streetnet"))
+    return opened.network("stream", load_stream("folder", folder / "frames", size)).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "told"),
+    [((), None, "2 at 96×64"), (("--frames-size", "48x32"), (48, 32), "2 at 48×32"),
+     (("--frames-size", "native"), None, "2 at 96×64")],
+)  # fmt: skip
+def test_statistics_are_of_frames_at_the_size_asked_for_and_it_is_told(
+    given: tuple[str, ...], size: tuple[int, int] | None, told: str, adapted: Path, tmp_path: Path
+) -> None:
+    done = export(adapted, "--out", tmp_path / "a.safetensors", "--frames", adapted / "frames", *given)
+    assert done.returncode == 0 and f"statistics of 2 frames: {told}" in done.stderr, done.stderr
+    written, expected = load_file(tmp_path / "a.safetensors"), statistics_at(adapted, size)
+    assert all(torch.equal(written[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "told", "graph"),
+    [(("--frames-size", "48x32"), "48×32", None), (("--size", "64x32"), "64×32", (64, 32)),
+     (("--size", "64x32", "--frames-size", "48x32"), "48×32", (64, 32))],
+)  # fmt: skip
+def test_the_size_of_frames_and_that_of_a_graph_are_two(
+    given: tuple[str, ...],
+    told: str,
+    graph: tuple[int, int] | None,
+    adapted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("allweather.export.write.write", lambda deployment, path, size, opset: asked.append(size))
+    done = export(adapted, "--out", tmp_path / "a.pt2", "--frames", adapted / "frames", *given)
+    assert done.returncode == 0 and f"statistics of 2 frames: 2 at {told}" in done.stderr, done.stderr
+    assert asked == [graph] and "checked" in done.stderr
+
+
+def test_a_session_of_a_device_that_is_not_here_is_exported_from_the_cpu(adapted: Path, tmp_path: Path) -> None:
+    assert export(adapted, "--out", tmp_path / "here.safetensors").returncode == 0
+    tensors, identity = read_saved(adapted / "session.safetensors")
+    tensors["counters.random"] = torch.zeros(16, dtype=torch.uint8)  # as a GPU's are
+    save_session(tmp_path / "session.safetensors", tensors, identity | {"device": "xpu"})
+    done = export(tmp_path, "--out", tmp_path / "there.safetensors")
+    assert done.returncode == 0 and "was adapted on xpu, which is not here: exported from the CPU" in done.stderr
+    here, there = (load_file(tmp_path / f"{name}.safetensors") for name in ("here", "there"))
+    assert all(torch.equal(here[name], there[name]) for name in here)
+    with pytest.raises(CheckpointError, match="was saved with device=xpu"):
+        open_saved(tmp_path / "session.safetensors", load_model("demo:streetnet"))
 
 
 @pytest.mark.usefixtures("own_imports")
@@ -229,6 +308,9 @@ def test_the_verb_writes_a_program(adapted: Path, tmp_path: Path) -> None:
         (("--out", "a.safetensors", "--statistics", "image", "--frames", "."), "only --statistics stream averages"),
         (("--out", "a.pt2", "--opset", "18"), "only .onnx has an opset"),
         (("--out", "a.pt2", "--size", "9"), "expected WIDTHxHEIGHT"),
+        (("--out", "a.safetensors", "--frames", ".", "--size", "99x99"), "That of --frames is --frames-size 99x99"),
+        (("--out", "a.safetensors", "--frames", ".", "--frames-size", "9"), "expected WIDTHxHEIGHT"),
+        (("--out", "a.safetensors", "--frames-size", "99x99"), "--frames-size: expected --frames"),
         (("--out", "a.safetensors", "--model", "espnetv2:0.5", "--random-weights"), "is a session of demo:streetnet"),
     ],
 )

@@ -1,5 +1,6 @@
 """What the options of a verb describe: a network, a session, a stream of frames."""
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -21,6 +22,8 @@ from allweather.models.catalogue import published_size
 from allweather.models.placing import place
 from allweather.session import ScaleAdvice, Session
 from allweather.session.arguments import check_seed
+
+_ENDLESS = re.compile(r"camera:|[a-zA-Z][a-zA-Z0-9+.-]+:/")  # no file: a Path has lost one slash
 
 
 def open_session(
@@ -85,6 +88,12 @@ def open_inputs(inputs: list[Path], dataset: str | None, size: tuple[int, int] |
         if len(inputs) != 1:
             raise SettingsError(f"--dataset {dataset}: expected one INPUT, the dataset's root, got {len(inputs)}.")
         return load_stream(dataset, inputs[0], size)
+    for given in inputs:
+        if _ENDLESS.match(str(given)) and not given.exists():
+            raise InputError(
+                f"{given}: expected files, got an address or a camera. `allweather live` takes those: it adapts to "
+                "pictures as they come."
+            )
     videos = [given for given in inputs if given.suffix.lower() in suffixes and not given.is_dir()]
     if not videos:
         stream = open_files(inputs, size)
@@ -100,13 +109,13 @@ def open_inputs(inputs: list[Path], dataset: str | None, size: tuple[int, int] |
     return VideoStream(videos[0], size)
 
 
-def frame_size(asked: str | None, model: str) -> tuple[int, int] | None:
+def frame_size(asked: str | None, model: str, option: str = "--size") -> tuple[int, int] | None:
     """The size asked for, or the one at which the network's authors evaluate it; None keeps each frame's own."""
     if asked is not None:
         return None if asked == "native" else parse_size(asked)
     size = published_size(model)
     if size:
-        narration.print(f"frames are resampled to {size[0]}×{size[1]}, as the authors of {plain(model)} do (--size)")
+        narration.print(f"frames are resampled to {size[0]}×{size[1]}, as the authors of {plain(model)} do ({option})")
     return size
 
 

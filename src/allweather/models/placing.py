@@ -9,6 +9,7 @@ from allweather.errors import SettingsError, first_line
 
 CPU = torch.device("cpu")
 Network = TypeVar("Network", bound=nn.Module)
+_NOT_HERE = (RuntimeError, AssertionError, TypeError)  # what torch raises for a device that cannot be used
 
 
 def device_of(module: nn.Module, otherwise: torch.device = CPU) -> torch.device:
@@ -26,7 +27,21 @@ def place(model: Network, device: torch.device | str, what: str) -> Network:
         SettingsError: for a device that is not here, or where nothing can be computed.
     """
     try:
-        torch.zeros(1, device=device).item()  # fails where nothing can be computed, such as meta
+        _compute(device)
         return model.to(torch.device(device))
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except _NOT_HERE as error:
         raise SettingsError(f"{what} {device}: {first_line(error)}") from error
+
+
+def can_compute(device: str) -> bool:
+    """Whether there is such a device, on which something can be computed."""
+    try:
+        _compute(device)
+    except _NOT_HERE:
+        return False
+    return True
+
+
+def _compute(device: torch.device | str) -> None:
+    """Fails where nothing can be computed, such as meta."""
+    torch.zeros(1, device=device).item()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from allweather import methods
-from allweather.errors import CheckpointError, SettingsError
+from allweather.errors import AllWeatherError, CheckpointError, SettingsError, first_line
 from allweather.methods.method import Method
 from allweather.methods.own import find_method
 from allweather.methods.settings import parse_fields, parse_settings
@@ -18,14 +18,19 @@ from allweather.session.guard import Guard
 from allweather.session.identity import field_of
 from allweather.session.session import AdaptWhen, Session
 from allweather.session.shift import Shift
-from allweather.session.storage import read_identity
+from allweather.session.storage import is_same_network, read_identity
 from allweather.values import parse_value
 
 T = TypeVar("T", Guard, Shift)
 
 
 def open_saved(
-    path: Path, model: Segmenter, method: str | None = None, settings: Mapping[str, str] | None = None
+    path: Path,
+    model: Segmenter,
+    method: str | None = None,
+    settings: Mapping[str, str] | None = None,
+    *,
+    anywhere: bool = False,
 ) -> Session:
     """The session that `Session.save` wrote to `path`, on the network that it was of.
 
@@ -34,6 +39,8 @@ def open_saved(
         method: of one's own, as `mymethod.py:MyMethod`; methods of this package are known from the file.
         settings: fields of the method as text, needed for those that name code, such as views of one's own: a file
             names none. Others are known from the file.
+        anywhere: whether the session may have been on another kind of device. What it learnt is exact then, which is
+            enough to export it; its random numbers begin anew.
 
     Raises:
         CheckpointError: for a file that is none, is damaged, or belongs to another network, device or `settings`.
@@ -41,20 +48,19 @@ def open_saved(
             code, where `settings` do not; and for a saved value that its setting does not allow.
     """
     identity = read_identity(path)
-    _check(path, identity, model)
     try:
-        session = Session(
-            model,
-            _method(path, identity, method, settings or {}),
-            seed=parse_value("seed", identity["seed"], int),
-            precision=parse_value("precision", identity["precision"], Precision),
-            guard=_part(Guard, "guard", identity),
-            adapt_when=parse_value("adapt_when", identity["adapt_when"], AdaptWhen),
-            shift=_part(Shift, "shift", identity) if "shift.threshold" in identity else None,
-        )
+        known = _method(path, identity, method, settings or {})
+        options: dict[str, Any] = {
+            "seed": parse_value("seed", identity["seed"], int),
+            "precision": parse_value("precision", identity["precision"], Precision),
+            "guard": _part(Guard, "guard", identity),
+            "adapt_when": parse_value("adapt_when", identity["adapt_when"], AdaptWhen),
+            "shift": _part(Shift, "shift", identity) if "shift.threshold" in identity else None,
+        }
     except KeyError as error:
         raise CheckpointError(f"{path} is damaged, or of another version: it lacks the setting {error}.") from error
-    session.load(path)
+    session = _begin(path, identity, model, known, options)
+    session._load(path, saved_device(path) if anywhere else "")
     return session
 
 
@@ -67,11 +73,23 @@ def saved_device(path: Path) -> str:
     return read_identity(path).get("device", "cpu")
 
 
-def _check(path: Path, identity: Mapping[str, str], model: Segmenter) -> None:
-    if (network := identity.get("network")) != model.name:
-        raise CheckpointError(
-            f"{path} is a session of {network}, this network is {model.name}. Name the network that was adapted."
-        )
+def _begin(
+    path: Path, identity: Mapping[str, str], model: Segmenter, method: Method, options: Mapping[str, Any]
+) -> Session:
+    """A session as the saved one began; another network is refused by name, where its weights are others too."""
+    network, reason = identity.get("network"), "its weights are others"
+    try:
+        session = Session(model, method, **options)
+        if network == model.name or is_same_network(identity, session._identity()):
+            return session
+    except AllWeatherError as error:
+        if network == model.name:
+            raise
+        reason = first_line(error)
+    raise CheckpointError(
+        f"{path} is a session of {network}, this network is {model.name} ({reason}). Name the network that was "
+        "adapted, with the checkpoint that it had."
+    )
 
 
 def _method(path: Path, identity: Mapping[str, str], own: str | None, settings: Mapping[str, str]) -> Method:

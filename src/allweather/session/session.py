@@ -164,8 +164,15 @@ class Session(Streaming, HandsBack):
             CheckpointError: for an unreadable or damaged file, or one of another network, weights, method, guard,
                 precision or seed. The session is then unchanged.
         """
+        self._load(Path(path))
+
+    def _load(self, path: Path, saved_on: str = "") -> None:
+        """As `load`; of a file that was saved on another device, all but its random numbers, which only that has."""
         with self._alone():
-            tensors = load_session(Path(path), self.state.tensors(), self._identity())
+            elsewhere = {"device": saved_on} if saved_on else {}
+            tensors = load_session(path, self.state.tensors(), self._identity() | elsewhere)
+            if saved_on and saved_on != self._adapted.device().type:
+                tensors["counters.random"] = self.state.generator.get_state()
             counters = {
                 name.removeprefix("counters."): t for name, t in tensors.items() if name.startswith("counters.")
             }

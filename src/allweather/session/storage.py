@@ -1,7 +1,9 @@
 """A session on disk: one safetensors file of all that moved, checked whole before the session that reads it changes."""
 
 import json
+import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,6 +15,7 @@ from allweather.models.digest import digest
 from allweather.models.passed_on import check_finite, read_object
 from allweather.writing import whole
 
+LOG = logging.getLogger(__name__)
 _TELLING = ("name", "network", "weights")  # other settings differ because these do
 _IDENTITY, _DIGEST = "allweather.session", "allweather.digest"
 
@@ -71,6 +74,13 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
     """
     tensors, metadata = _read(path)
     found = _identity(path, metadata)
+    if (version := found.get("format")) != identity["format"]:
+        raise CheckpointError(
+            f"{path} was saved by another version of allweather: its format is {version}, this one reads "
+            f"{identity['format']}. Load it with the version that saved it, or adapt again."
+        )
+    here = identity["network"]
+    identity = {**identity, "network": named_as(found, identity)}
     for key in sorted(identity.keys() | found.keys(), key=lambda key: (key not in _TELLING, key)):
         if not same(identity.get(key), found.get(key)):
             raise CheckpointError(
@@ -79,6 +89,7 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
                 "on: `allweather export`, and what that writes as --weights; in Python `session.predict`."
             )
     _check_digest(path, tensors, metadata)
+    tell_names(found["network"], here)
     for name, tensor in moved.items():
         came = tensors.get(name)
         if came is None or came.shape != tensor.shape or came.dtype != tensor.dtype:
@@ -107,6 +118,26 @@ def read_identity(path: Path) -> dict[str, str]:
         CheckpointError: for a file that is none, or damaged.
     """
     return _identity(path, _read(path)[1])
+
+
+def is_same_network(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two sessions are of one network by its weights, whatever it is called."""
+    return one.get("weights") is not None and one.get("weights") == other.get("weights")
+
+
+def named_as(one: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """The network's name in `other`; that in `one` where it is the same network: Python and files name it differently.
+
+    What the network's input and output mean is compared setting by setting.
+    """
+    return one.get("network", "") if is_same_network(one, other) else other.get("network", "")
+
+
+@cache
+def tell_names(saved: str, here: str) -> None:
+    """Says once that a network goes by two names."""
+    if saved != here:
+        LOG.warning("a session of %s is taken for one of %s: weights, preprocessing and classes are equal", saved, here)
 
 
 def same(one: str | None, other: str | None) -> bool:
