@@ -16,6 +16,7 @@ from allweather.app.drawn import picture_of
 from allweather.data import load_stream, open_files
 from allweather.data.folder import natural_key, tell_others
 from allweather.data.labelled import labelled_scenes
+from allweather.data.stream import Frame
 from allweather.errors import AllWeatherError, ImageError, InputError
 from allweather.runs.overlap import Ahead
 
@@ -191,6 +192,24 @@ def test_a_corrupt_frame_raises_where_it_stands(tmp_path: Path) -> None:
 def test_nothing_to_read_is_said(tmp_path: Path, path: str, said: str) -> None:
     with pytest.raises(AllWeatherError, match=said):
         open_files([tmp_path / path])
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (np.zeros((4, 6), np.uint8), r"uint8 of shape \(4, 6\)"),
+        (np.zeros((4, 6, 1), np.uint8), r"uint8 of shape \(4, 6, 1\)"),
+        (np.zeros((4, 6, 4), np.uint8), r"uint8 of shape \(4, 6, 4\)"),
+        (np.zeros((4, 6, 3), np.uint16), "uint16 of shape"),
+        (np.zeros((4, 6, 3)), "float64 of shape"),
+        (np.zeros((0, 6, 3), np.uint8), r"uint8 of shape \(0, 6, 3\)"),
+        (Image.new("L", (6, 4)), "of mode RGB, got L"),
+        (Image.new("RGBA", (6, 4)), "of mode RGB, got RGBA"),
+    ],
+)
+def test_a_picture_of_another_kind_makes_no_frame(picture: Any, said: str) -> None:
+    with pytest.raises(InputError, match=f"frame 'a': expected .*{said}"):
+        Frame.of("a", picture, None)
 
 
 @pytest.mark.parametrize("name", ["c", "2", "", 3, None])

@@ -16,7 +16,7 @@ from allweather import methods
 from allweather.errors import AllWeatherError
 from allweather.scale.fleet import merge
 from allweather.session import Session
-from allweather.session.storage import save_session
+from allweather.session.storage import save_session, tell_names
 
 
 def saved(path: Path, count: int, seed: int, method: str = "mall-domain", model: Any = None, **fields: Any) -> Path:
@@ -81,6 +81,18 @@ def other_weights() -> Any:
 def damaged(path: Path) -> Path:
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
     return path
+
+
+def renamed() -> Any:
+    model = tiny("batchnorm")
+    model.name = "nets.py:build"
+    return model
+
+
+def test_one_network_under_two_names_is_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tell_names.cache_clear()
+    merged = merge([saved(tmp_path / "a", 1, 0), saved(tmp_path / "b", 1, 1, model=renamed())], tmp_path / "m")
+    assert merged.updates == 2 and "a session of nets.py:build is taken for one of tiny-batchnorm" in caplog.text
 
 
 BAD: dict[str, tuple[Callable[[Path], list[Path]], str]] = {

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny import CLASSES, TinyNetwork, frames
 from torch import nn
 
 from allweather import Segmenter, Session, load_model, methods
-from allweather.errors import AllWeatherError, NetworkError
+from allweather.errors import AllWeatherError, NetworkError, SettingsError
+from allweather.live import Live
 from allweather.session import Guard
 
 IMAGE = frames(1)[0]
@@ -72,6 +74,16 @@ def test_an_exported_program_in_a_file_is_a_network_of_ones_own(made: str, tmp_p
     )
     model = load_model(f"{tmp_path}/nets.py:build")
     assert not model.training and torch.equal(model(IMAGE[None]), Segmenter.wrap(program.module())(IMAGE[None]))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_live_takes_turns_with_torchscript_and_says_how(tmp_path: Path) -> None:
+    Image.new("RGB", (48, 32)).save(tmp_path / "0.png")
+    scripted = torch.jit.script(TinyNetwork(nn.BatchNorm2d).eval())
+    session = Session(Segmenter.wrap(scripted, classes=CLASSES), methods.Tent(episodic=False))
+    with pytest.raises(SettingsError, match=r"TorchScript network cannot be copied.*Take turns: wait=True, --wait"):
+        list(Live(tmp_path, session))
+    assert len(list(Live(tmp_path, session, wait=True))) == 1
 
 
 class Refusing(nn.Conv2d):

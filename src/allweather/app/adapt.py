@@ -136,7 +136,10 @@ def adapt(
     ] = False,
     save_session: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the adapted state goes in the end; --from-session reads it."),
+        typer.Option(
+            metavar="FILE",
+            help="Where the adapted state goes in the end, not after Ctrl-C; --from-session reads it.",
+        ),
     ] = None,
     from_session: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Go on from the state that --save-session wrote.")

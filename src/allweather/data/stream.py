@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from allweather.errors import ImageError
+from allweather.errors import ImageError, InputError
 from allweather.rgb import to_unit
 
 if TYPE_CHECKING:
@@ -46,8 +46,19 @@ class Frame:
             name, path: as of the frame.
             picture: RGB of 8 bits, or H×W×3 uint8.
             size: (width, height) that it is resampled to; None keeps its own.
+
+        Raises:
+            InputError: for a picture of another kind, such as grey or 16 bits.
         """
-        stored = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+        if isinstance(picture, np.ndarray):
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+                raise InputError(
+                    f"frame {name!r}: expected H×W×3 uint8, RGB, got {picture.dtype} of shape {picture.shape}. "
+                    "Make it so: of grey three equal channels, of 16 bits the upper eight."
+                )
+            stored = Image.fromarray(picture)
+        elif (stored := picture).mode != "RGB":
+            raise InputError(f"frame {name!r}: expected a picture of mode RGB, got {picture.mode}: convert('RGB').")
         image = to_unit(stored, size)
         resampled = tuple(image.shape[:0:-1]) != stored.size
         return cls(name, image, stored.size, path, np.asarray(picture) if resampled else None)

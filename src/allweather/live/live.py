@@ -153,7 +153,7 @@ class Live:
         record = Record(self.record, self._head())
         beside = not (self.wait or self._nothing)
         try:
-            predictor = deepcopy(self.session) if beside else self.session
+            predictor = self._copy() if beside else self.session
             learner = self._start_learner(threads) if beside else None
         except BaseException:
             record.discard()
@@ -166,6 +166,16 @@ class Live:
         reader.notify = run.notify
         self.clock.start(reader.run, "allweather reader")
         return run
+
+    def _copy(self) -> Session:
+        """What predicts while the session learns."""
+        try:
+            return deepcopy(self.session)
+        except SettingsError as error:
+            reason = str(error).partition(". ")[0]
+            raise SettingsError(
+                f"{reason}: live learns beside what predicts, a copy. Take turns: wait=True, --wait."
+            ) from error
 
     def _start_learner(self, threads: tuple[int, int] | None) -> Learner:
         if self._where() == "process":

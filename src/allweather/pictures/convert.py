@@ -66,7 +66,10 @@ def read_image(picture: Picture, size: tuple[int, int] | None = None) -> Tensor:
         return to_unit(rgb_of(picture), size)
     images, single = as_images(picture)
     if not single:
-        raise InputError(f"expected one picture, got a batch of {len(images)}.")
+        raise InputError(
+            f"expected one picture, got a batch of {len(images)}. A session takes it, session(batch); of a "
+            "DataLoader, batch_size=None gives single ones."
+        )
     return images[0] if size is None else resample(images[0], size)
 
 
