@@ -26,12 +26,12 @@ def test_label_ids_cover_every_value_and_no_more(tmp_path: Path) -> None:
     )
     assert label_ids(save(tmp_path / "deep.png", np.array([[65535, 7]], np.uint16))).tolist() == [[-1, 0]]
     assert label_ids(save(tmp_path / "signed.tif", np.array([[-1, 7]], np.int32))).tolist() == [[-1, 0]]
-    with pytest.raises(ImageError, match=r"values \[34, 200\]"):
+    with pytest.raises(ImageError, match="label values 34, 200;"):
         label_ids(save(tmp_path / "b.png", np.array([[34, 200, 7]], np.uint8)))
 
 
 def test_label_ids_in_place_of_train_ids_are_noticed(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="not in trainIds"):
+    with pytest.raises(ImageError, match=r"label values 26; expected 0\.\.18 \(cityscapes\)"):
         train_ids(save(tmp_path / "a.png", np.array([[7, 26]], np.uint8)))
 
 
@@ -87,5 +87,5 @@ def test_every_wilddash_category_counts_as_a_class_that_exists() -> None:
 def test_an_invalid_mask_is_read_in_both_forms(tmp_path: Path) -> None:
     for value in (1, 255):
         assert invalid_mask(save(tmp_path / "a.png", np.array([[0, value]], np.uint8))).tolist() == [[False, True]]
-    with pytest.raises(ImageError, match="not in an invalid mask"):
+    with pytest.raises(ImageError, match=r"label values 7; .* an invalid mask"):
         invalid_mask(save(tmp_path / "b.png", np.array([[0, 7]], np.uint8)))

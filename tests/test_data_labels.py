@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from allweather.classes import CAMVID11, CITYSCAPES, CLASS_SETS
-from allweather.data.labels import MAPPINGS, find_mapping, label_files
+from allweather.classes import CAMVID11, CITYSCAPES, CLASS_SETS, ClassSet
+from allweather.data.labelled import labelled_folders
+from allweather.data.labels import MAPPINGS, find_mapping, label_files, mapping_between
 from allweather.errors import AllWeatherError, ImageError
 from allweather.pictures.drawing import colorize, overlay
 
@@ -39,6 +41,27 @@ def test_ignored_values_become_no_class() -> None:
 def test_unexpected_label_values_are_named(value: int) -> None:
     with pytest.raises(ImageError, match=rf"x\.png: unexpected label values {value};.*0\.\.10 \(camvid11\) and 11"):
         find_mapping("cityscapes-camvid11").labels(np.array([0, value]), HERE)
+
+
+@pytest.mark.parametrize(
+    ("count", "ignore", "values"),
+    [(300, 65535, {0: 0, 299: 299, 65535: -1}), (2, 300, {1: 1, 300: -1}), (256, 256, {255: 255, 256: -1})],
+    ids=["many classes", "a large ignored value", "every byte a class"],
+)
+def test_values_beyond_a_byte_are_labels_where_the_set_has_them(
+    count: int, ignore: int, values: dict[int, int], tmp_path: Path
+) -> None:
+    classes = ClassSet("many", tuple(map(str, range(count))), ignore=ignore)
+    given = np.array([list(values)], np.int32)
+    assert mapping_between(classes, classes).labels(given, HERE).tolist() == [list(values.values())]
+    with pytest.raises(ImageError, match=rf"unexpected label values {count + 3};"):
+        mapping_between(classes, classes).labels(np.array([0, count + 3]), HERE)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(np.zeros((1, len(values), 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(given.astype(np.uint16)).save(tmp_path / "labels" / "a.png")
+    labelled = labelled_folders(tmp_path / "images", tmp_path / "labels", classes)
+    assert labelled.truth("a").labels.tolist() == [list(values.values())]
 
 
 @pytest.mark.parametrize("classes", CLASS_SETS.values(), ids=CLASS_SETS)

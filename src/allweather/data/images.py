@@ -1,4 +1,4 @@
-"""Label images as integers, and JSON that is short, stable and takes any file's name."""
+"""Label images as integers and as classes, and JSON that is short, stable and takes any file's name."""
 
 import io
 import json
@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from allweather.classes import ClassSet
 from allweather.errors import ImageError
 from allweather.rgb import DAMAGE, open_image
 from allweather.writing import write_bytes
 
 INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "LA", "PA")
+MISSING = -2  # no meaning
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -51,6 +53,35 @@ def indices_of(image: Image.Image, path: Path) -> np.ndarray:
     if image.mode in ("LA", "PA"):
         image = image.getchannel(0)
     return np.asarray(image).astype(np.int16 if image.mode in ("L", "P", "1") else np.int32)
+
+
+def class_indices(values: np.ndarray, classes: ClassSet, path: Path) -> np.ndarray:
+    """Class indices of a file's values, integers H×W: int16 H×W, −1 where they are to be ignored.
+
+    Raises:
+        ImageError: for a value that is neither a class nor the set's ignore value.
+    """
+    table = {**{index: index for index in range(len(classes))}, classes.ignore: -1}
+    expected = f"0..{len(classes) - 1} ({classes.name}) and {classes.ignore} for ignored pixels"
+    return lookup(values, table, path, expected)
+
+
+def lookup(values: np.ndarray, table: Mapping[int, int], path: Path, expected: str) -> np.ndarray:
+    """Every value, integers H×W, through a table of −1..65535: int16 H×W; `path` and `expected` are for the message.
+
+    Raises:
+        ImageError: for values that are not in it, the first five named.
+    """
+    every = np.full(65539, MISSING, np.int16)  # −2 or less, −1..65535, 65536 or more
+    for value, meaning in table.items():
+        every[value + 2] = meaning
+    found = every[np.clip(values.astype(np.int32, copy=False), -2, 65536) + 2]
+    if (found == MISSING).any():
+        wrong = ", ".join(map(str, np.unique(values[found == MISSING])[:5]))
+        raise ImageError(
+            f"{path}: unexpected label values {wrong}; expected {expected}. Is it another kind of label file?"
+        )
+    return found
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

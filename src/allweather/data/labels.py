@@ -8,7 +8,8 @@ import numpy as np
 from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
 from allweather.data.class_files import find_classes, is_file
 from allweather.data.folder import natural_key
-from allweather.errors import ImageError, InputError, SettingsError, check_known
+from allweather.data.images import class_indices
+from allweather.errors import InputError, SettingsError, check_known
 from allweather.pictures.walk import files_below
 
 
@@ -40,10 +41,7 @@ class ClassMapping:
         Raises:
             ImageError: for a value that is neither a class nor the set's ignore value.
         """
-        table = np.full(256, -2, np.int16)
-        table[: len(self.truth)] = np.arange(len(self.truth))
-        table[self.truth.ignore] = -1
-        return _lookup(labels, table, path, self.truth)
+        return class_indices(labels, self.truth, path)
 
 
 MAPPINGS = {
@@ -93,19 +91,6 @@ def mapping_between(predicted: ClassSet, truth: ClassSet) -> ClassMapping:
         f"Known: {', '.join(MAPPINGS)}. Where labels hold {predicted.name}'s own indices, write its names into a file "
         "and give that: classes = 'yard.toml'."
     )
-
-
-def _lookup(labels: np.ndarray, table: np.ndarray, path: Path, classes: ClassSet) -> np.ndarray:
-    outside = (labels < 0) | (labels > 255)
-    values = table[np.where(outside, 255, labels)]
-    wrong = labels[outside | (values == -2)]
-    if wrong.size:
-        found = ", ".join(map(str, np.unique(wrong)[:5]))
-        raise ImageError(
-            f"{path}: unexpected label values {found}; expected 0..{len(classes) - 1} ({classes.name}) and "
-            f"{classes.ignore} for ignored pixels."
-        )
-    return values
 
 
 def label_files(folder: Path) -> dict[str, Path]:

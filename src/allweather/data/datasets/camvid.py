@@ -6,8 +6,7 @@ import numpy as np
 
 from allweather.classes import CAMVID11
 from allweather.data.datasets.dataset import Dataset, Split
-from allweather.data.datasets.encodings import lookup
-from allweather.data.images import read_labels
+from allweather.data.images import class_indices, read_labels
 
 COUNTS = {"train": 367, "val": 101, "test": 233}
 
@@ -18,8 +17,7 @@ def eleven(path: Path) -> np.ndarray:
     Raises:
         ImageError: for any other value.
     """
-    table = {**{index: index for index in range(len(CAMVID11))}, CAMVID11.ignore: -1}
-    return lookup(read_labels(path), table, path, "CamVid's eleven classes")
+    return class_indices(read_labels(path), CAMVID11, path)
 
 
 DATASET = Dataset(

@@ -5,12 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from allweather.classes import CITYSCAPES
-from allweather.data.images import read_labels
-from allweather.errors import ImageError
+from allweather.data.images import class_indices, lookup, read_labels
 
-IGNORED = 255
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of trainIds 0..18
-MISSING = -2
 MINUS_ONE = (255, 65535)  # what −1, the licence plate, becomes in 8 and in 16 bits
 
 
@@ -20,8 +17,7 @@ def train_ids(path: Path) -> np.ndarray:
     Raises:
         ImageError: for any other value.
     """
-    values = read_labels(path)
-    return lookup(values, {**{index: index for index in range(len(CITYSCAPES))}, IGNORED: -1}, path, "trainIds")
+    return class_indices(read_labels(path), CITYSCAPES, path)
 
 
 def label_ids(path: Path) -> np.ndarray:
@@ -41,7 +37,7 @@ def label_ids_of(values: np.ndarray, path: Path) -> np.ndarray:
     """
     table = dict.fromkeys((*range(-1, 34), *MINUS_ONE), -1)
     table |= {value: index for index, value in enumerate(LABEL_IDS)}
-    return lookup(values, table, path, "labelIds")
+    return lookup(values, table, path, "labelIds, −1..33 and 255")
 
 
 def by_name(path: Path) -> np.ndarray:
@@ -55,7 +51,7 @@ def invalid_mask(path: Path) -> np.ndarray:
     Raises:
         ImageError: for any value but 0, 1 and 255.
     """
-    return lookup(read_labels(path), {0: 0, 1: 1, 255: 1}, path, "an invalid mask") == 1
+    return lookup(read_labels(path), {0: 0, 1: 1, 255: 1}, path, "0, 1 and 255, of an invalid mask") == 1
 
 
 def to_label_ids(values: np.ndarray) -> np.ndarray:
@@ -63,19 +59,3 @@ def to_label_ids(values: np.ndarray) -> np.ndarray:
     table = np.zeros(256, np.uint8)
     table[: len(LABEL_IDS)] = LABEL_IDS
     return table[values]
-
-
-def lookup(values: np.ndarray, table: dict[int, int], path: Path, encoding: str) -> np.ndarray:
-    """Every value, integers H×W, through the table: int16 H×W.
-
-    Raises:
-        ImageError: for values that are not in it, the first five named.
-    """
-    every = np.full(65539, MISSING, np.int16)  # −2 or less, −1..65535, 65536 or more
-    for value, meaning in table.items():
-        every[value + 2] = meaning
-    found = every[np.clip(values.astype(np.int32, copy=False), -2, 65536) + 2]
-    if (found == MISSING).any():
-        wrong = np.unique(values[found == MISSING])[:5].tolist()
-        raise ImageError(f"{path}: values {wrong} are not in {encoding}. Is it another kind of label file?")
-    return found

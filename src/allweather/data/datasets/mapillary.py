@@ -7,8 +7,7 @@ import numpy as np
 
 from allweather.classes import CITYSCAPES
 from allweather.data.datasets.dataset import Dataset, Decoder, Split
-from allweather.data.datasets.encodings import lookup
-from allweather.data.images import read_labels
+from allweather.data.images import lookup, read_labels
 from allweather.errors import InputError
 
 PREFIXES = {  # the longest prefix of a label's name decides; None does not count
@@ -43,7 +42,7 @@ def decoder(root: Path) -> Decoder:
         version = "v2.0" if "v2.0" in path.relative_to(root).parts else "v1.2"
         if version not in tables:
             tables[version] = _table(root, version)
-        return lookup(read_labels(path), tables[version], path, f"Vistas {version}")
+        return lookup(read_labels(path), tables[version], path, f"labels of Vistas {version}")
 
     return decode
 
