@@ -12,8 +12,7 @@ from torch import nn
 import allweather as aw
 from allweather import errors, methods
 from allweather.app.opening import open_network
-from allweather.errors import ImageError
-from allweather.models.ecosystems.extras import optional
+from allweather.errors import ImageError, optional
 from allweather.rgb import read_rgb
 
 

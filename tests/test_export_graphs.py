@@ -13,7 +13,7 @@ from tiny import CLASSES, tiny
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather import Segmenter, Session
+from allweather import Segmenter, Session, errors
 from allweather.errors import AllWeatherError, MissingLibraryError, NetworkError
 from allweather.export import onnx as to_onnx
 from allweather.export.graph import picture
@@ -250,10 +250,8 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
             raise ModuleNotFoundError("No module named 'onnxscript'")
         return real(name, *rest, **more)
 
-    from allweather.models.ecosystems import extras
-
-    real = extras.import_module
-    monkeypatch.setattr(extras, "import_module", without)
+    real = errors.import_module
+    monkeypatch.setattr(errors, "import_module", without)
     with pytest.raises(MissingLibraryError, match=r"pip install 'allweather\[onnx\]'"):
         session_of(tiny("batchnorm")).export(tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import torch
 from exported import session_of, through
 from tiny import tiny
 
-from allweather import from_hub
+from allweather import errors, from_hub
 from allweather.errors import AllWeatherError, CheckpointError, MissingLibraryError, SettingsError
 from allweather.export.card import base_licence
 from allweather.export.hub import FILE
@@ -124,11 +124,9 @@ def test_what_is_not_in_the_cache_and_what_is_no_name() -> None:
 
 
 def test_without_the_library_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from allweather.models.ecosystems import extras
-
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named '{name}'")
 
-    monkeypatch.setattr(extras, "import_module", missing)
+    monkeypatch.setattr(errors, "import_module", missing)
     with pytest.raises(MissingLibraryError, match=r"pip install 'allweather\[hub\]'"):
         from_hub(tiny("batchnorm").network, "me/night")

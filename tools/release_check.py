@@ -110,8 +110,8 @@ assert len(list(Video("film.mp4"))) == 4
 assert aw.serve.application(aw.load_model("demo:streetnet")).title == "allweather"
 """,
     "camera": """
-from allweather.live.camera import load_opencv
-load_opencv()
+from allweather.errors import optional
+optional("cv2", "camera", "OpenCV")
 try:
     aw.Live("camera:99", session)
 except aw.InputError as error:

@@ -1,4 +1,4 @@
-"""The errors a user can mend, and the wording for names that do not exist.
+"""The errors a user can mend, and the wording for names that do not exist and libraries that are missing.
 
 AllWeatherError                 any of those below, and an output that cannot be written
 ├── InputError                  pictures, labels, tensors, datasets, plans, records: missing, damaged, of another shape
@@ -13,6 +13,8 @@ AllWeatherError                 any of those below, and an output that cannot be
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
 
 COLORS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
 
@@ -64,6 +66,20 @@ def first_line(error: BaseException) -> str:
     """The first line of a library's message, at most 160 characters, without its last stop and a terminal's colors."""
     line = (COLORS.sub("", str(error)).strip().splitlines() or [type(error).__name__])[0]
     return line[:160].rstrip(".: ") + ("…" if len(line) > 160 else "")
+
+
+def optional(library: str, extra: str, called: str = "") -> ModuleType:
+    """An optional library, imported; `called` is what people call it.
+
+    Raises:
+        MissingLibraryError: when it is not installed; the message names the extra.
+    """
+    try:
+        return import_module(library)
+    except ImportError as error:
+        raise MissingLibraryError(
+            f"{called or library} is not importable ({error}). Install it with: pip install 'allweather[{extra}]'."
+        ) from error
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> SettingsError:

@@ -4,9 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from allweather.errors import SettingsError
+from allweather.errors import SettingsError, optional
 from allweather.models.catalogue import FAMILIES, find_entry
-from allweather.models.ecosystems.extras import optional
 
 _LICENCES = ("mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "agpl-3.0", "gpl-3.0")
 

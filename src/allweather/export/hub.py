@@ -8,11 +8,10 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
-from allweather.errors import AllWeatherError, first_line
+from allweather.errors import AllWeatherError, first_line, optional
 from allweather.export.card import base_licence, card
 from allweather.export.delta import apply_delta, write_delta
 from allweather.export.deployment import Deployment
-from allweather.models.ecosystems.extras import optional
 
 FILE = "adapted.delta.safetensors"
 

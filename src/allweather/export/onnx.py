@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allweather.errors import NetworkError, SettingsError, first_line
+from allweather.errors import NetworkError, SettingsError, first_line, optional
 from allweather.export.delta import ABOUT
 from allweather.export.files import finished
 from allweather.export.graph import INPUT, OUTPUT
 from allweather.export.pooling import DECOMPOSITIONS
 from allweather.export.program import Program, disagreement
-from allweather.models.ecosystems.extras import optional
 
 OPSETS = range(18, 24)
 SIZE = "size=(width, height), --size WIDTHxHEIGHT"

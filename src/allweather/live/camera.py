@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from functools import partial
-from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from allweather.data.stream import Frame
-from allweather.errors import InputError, MissingLibraryError
+from allweather.errors import InputError, optional
 from allweather.live.sources import Lost, Shot, Size, Source
 
 DEVICES = Path("/dev")
@@ -31,7 +30,7 @@ class CameraSource(Source):
         self.label, self._which, self._size = f"camera:{which}", which, size
         self._numbers = count()
         self._check()
-        self._cv2 = load_opencv()
+        self._cv2: Any = optional("cv2", "camera", "OpenCV")
 
     def connect(self) -> Iterator[Shot]:
         self._check()
@@ -68,18 +67,3 @@ class CameraSource(Source):
             there = ", ".join(sorted(str(path) for path in DEVICES.glob("video*"))) or "none"
             hint = "" if self._which.isdecimal() else " Expected camera:NUMBER, or camera: and a device's path."
             raise InputError(f"{self.label}: no such camera: there is no {device}.{hint} Cameras here: {there}.")
-
-
-def load_opencv() -> Any:
-    """The module `cv2`.
-
-    Raises:
-        MissingLibraryError: when it is not installed.
-    """
-    try:
-        return import_module("cv2")
-    except ImportError as error:
-        raise MissingLibraryError(
-            f"cameras need OpenCV, which is not importable ({error}). "
-            "Install it with: pip install 'allweather[camera]'."
-        ) from error

@@ -5,7 +5,6 @@ within it lie in ordinary groups: a list of parameters is a group whose `name` a
 and a plain convolution layer one with `filters` and `biases`. Both are found wherever they are.
 """
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allweather.errors import CheckpointError, MissingLibraryError
+from allweather.errors import CheckpointError, optional
 
 CLASSIFIER = "classifier"  # what the layer without a name is called here
 LONGEST_NAME = 200  # characters
@@ -30,12 +29,7 @@ def read_matlab(path: Path) -> dict[str, Tensor]:
         AllWeatherError: when h5py is missing, the file is no HDF5, it holds no such parameters, or their bytes lie in
             other files.
     """
-    try:
-        h5py: Any = import_module("h5py")
-    except ImportError as error:
-        raise MissingLibraryError(
-            f"reading {path} needs h5py. Install it with: pip install 'allweather[matlab]'."
-        ) from error
+    h5py: Any = optional("h5py", "matlab")
     groups: list[Any] = []
     try:
         with h5py.File(path) as file:

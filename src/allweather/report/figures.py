@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from allweather.errors import MissingLibraryError
+from allweather.errors import optional
 from allweather.report.collect import Group, against, source_of
 from allweather.runs.decisions import refused
 from allweather.runs.summary import reliability_of
@@ -157,11 +157,5 @@ def _svg(figure: Any) -> str:
 
 
 def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingLibraryError("the page's figures need matplotlib: pip install 'allweather[report]'.") from error
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    return pyplot
+    optional("matplotlib", "report").use("svg")
+    return optional("matplotlib.pyplot", "report")

@@ -11,8 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from allweather.errors import AllWeatherError, SettingsError, first_line
-from allweather.models.ecosystems.extras import optional
+from allweather.errors import AllWeatherError, SettingsError, first_line, optional
 from allweather.scale.pool import Event, Pool
 from allweather.scale.task import DONE, FAILED, FATAL, LINES, SURE, Do, Message, Talk, Task, attempt
 

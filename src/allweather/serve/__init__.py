@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from allweather.models.ecosystems.extras import optional
+from allweather.errors import optional
 from allweather.models.segmenter import Segmenter
 from allweather.serve.limits import Limits
 

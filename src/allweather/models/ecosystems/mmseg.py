@@ -7,9 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, first_line
+from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, first_line, optional
 from allweather.models.checkpoints import load_weights
-from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Segmenter, Window
 
 

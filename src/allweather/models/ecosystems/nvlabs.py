@@ -9,9 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import CheckpointError, RandomWeightsWarning, first_line, unknown
+from allweather.errors import CheckpointError, RandomWeightsWarning, first_line, optional, unknown
 from allweather.models.checkpoints import read_state_dict
-from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.sizes import Sizes
 from allweather.models.ecosystems.transformers import Logits
 from allweather.models.segmenter import Preprocessing, Segmenter, Window

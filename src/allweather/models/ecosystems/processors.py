@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from allweather.errors import NetworkError, first_line
-from allweather.models.ecosystems.extras import optional
+from allweather.errors import NetworkError, first_line, optional
 from allweather.models.ecosystems.reading import reading
 from allweather.models.segmenter import Preprocessing
 from allweather.plugins import FAULTS

@@ -9,10 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from allweather.classes import CITYSCAPES, ClassSet, numbered
-from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, first_line, unknown
+from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, first_line, optional, unknown
 from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.albumentations import pixel_values
-from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.reading import reading
 from allweather.models.ecosystems.sizes import Sizes
 from allweather.models.segmenter import Preprocessing, Segmenter

@@ -4,9 +4,8 @@ import warnings
 from pathlib import Path
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import RandomWeightsWarning, check_known
+from allweather.errors import RandomWeightsWarning, check_known, optional
 from allweather.models.checkpoints import load_weights
-from allweather.models.ecosystems.extras import optional
 from allweather.models.segmenter import Segmenter
 
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from allweather.classes import ClassSet
-from allweather.errors import CheckpointError, NetworkError, first_line
+from allweather.errors import CheckpointError, NetworkError, first_line, optional
 from allweather.models.checkpoints import load_weights
-from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.masks import MaskLogits, Split
 from allweather.models.ecosystems.naming import Selection, choose
 from allweather.models.ecosystems.processors import preprocessing, reduces_labels

@@ -15,9 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import CheckpointError, MissingLibraryError, RandomWeightsWarning, SettingsError, check_known
+from allweather.errors import (
+    CheckpointError,
+    MissingLibraryError,
+    RandomWeightsWarning,
+    SettingsError,
+    check_known,
+    optional,
+)
 from allweather.models.checkpoints import check_digest, load_weights
-from allweather.models.ecosystems.extras import optional
 from allweather.models.ecosystems.naming import Selection, choose
 from allweather.models.ecosystems.sizes import Sizes
 from allweather.models.reading import check_sums
