@@ -8,6 +8,10 @@ from torch import Tensor
 from allweather.ncut.lowrank import Factors, filter_scores, gradient, terms_and_modes
 
 _FIELDS = 9  # of Factors: seven tensors and two integers
+_FACTORS = (
+    "Tensor appearance, Tensor across, Tensor down, Tensor lines, Tensor delta, Tensor total, Tensor one, "
+    "SymInt cell_y, SymInt cell_x"
+)
 
 
 def ncut_terms(scores: Tensor, factors: Factors) -> Tensor:
@@ -29,22 +33,12 @@ def _fields(factors: Factors) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-@torch.library.custom_op("allweather::ncut_terms", mutates_args=())
-def _terms(
-    scores: Tensor,
-    appearance: Tensor,
-    across: Tensor,
-    down: Tensor,
-    lines: Tensor,
-    delta: Tensor,
-    total: Tensor,
-    one: Tensor,
-    cell_y: int,
-    cell_x: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    factors = Factors(appearance, across, down, lines, delta, total, one, cell_y, cell_x)
+@torch.library.custom_op(
+    "allweather::ncut_terms", mutates_args=(), schema=f"(Tensor scores, {_FACTORS}) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+def _terms(scores: Tensor, *factors: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     with torch.autocast(scores.device.type, enabled=False):
-        return terms_and_modes(scores, factors)
+        return terms_and_modes(scores, Factors(*factors))
 
 
 @_terms.register_fake
@@ -55,25 +49,14 @@ def _(scores: Tensor, *factors: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return terms, modes, torch.empty_like(terms), torch.empty_like(terms)
 
 
-@torch.library.custom_op("allweather::ncut_gradient", mutates_args=())
-def _gradient(
-    scores: Tensor,
-    modes: Tensor,
-    ratio: Tensor,
-    inverse: Tensor,
-    appearance: Tensor,
-    across: Tensor,
-    down: Tensor,
-    lines: Tensor,
-    delta: Tensor,
-    total: Tensor,
-    one: Tensor,
-    cell_y: int,
-    cell_x: int,
-) -> Tensor:
-    factors = Factors(appearance, across, down, lines, delta, total, one, cell_y, cell_x)
+@torch.library.custom_op(
+    "allweather::ncut_gradient",
+    mutates_args=(),
+    schema=f"(Tensor scores, Tensor modes, Tensor ratio, Tensor inverse, {_FACTORS}) -> Tensor",
+)
+def _gradient(scores: Tensor, modes: Tensor, ratio: Tensor, inverse: Tensor, *factors: Any) -> Tensor:
     with torch.autocast(scores.device.type, enabled=False):
-        return gradient(scores, factors, modes, ratio, inverse)
+        return gradient(scores, Factors(*factors), modes, ratio, inverse)
 
 
 @_gradient.register_fake
@@ -105,22 +88,10 @@ def _terms_backward(ctx: Any, terms: Tensor | None, *others: None) -> tuple[Tens
 _terms.register_autograd(_terms_backward, setup_context=_keep_modes)
 
 
-@torch.library.custom_op("allweather::ncut_filter", mutates_args=())
-def _filter(
-    scores: Tensor,
-    appearance: Tensor,
-    across: Tensor,
-    down: Tensor,
-    lines: Tensor,
-    delta: Tensor,
-    total: Tensor,
-    one: Tensor,
-    cell_y: int,
-    cell_x: int,
-) -> Tensor:
-    factors = Factors(appearance, across, down, lines, delta, total, one, cell_y, cell_x)
+@torch.library.custom_op("allweather::ncut_filter", mutates_args=(), schema=f"(Tensor scores, {_FACTORS}) -> Tensor")
+def _filter(scores: Tensor, *factors: Any) -> Tensor:
     with torch.autocast(scores.device.type, enabled=False):
-        return filter_scores(scores, factors)
+        return filter_scores(scores, Factors(*factors))
 
 
 @_filter.register_fake
