@@ -1,5 +1,6 @@
 """Networks that other libraries build: loading, NVlabs' SegFormer, mmseg, adapting; and windows over large images."""
 
+import math
 import warnings
 from pathlib import Path
 
@@ -60,10 +61,22 @@ def test_nvlabs_checkpoint_in_transformers_network(tmp_path: Path) -> None:
         assert torch.equal(model.network(IMAGE), expected)
     del state["backbone.block1.0.attn.kv.weight"]
     save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "less.safetensors")
-    with pytest.raises(AllWeatherError, match="not a checkpoint of segformer-b0"):
+    with pytest.raises(AllWeatherError, match=r"less\.safetensors: 2 missing tensors \(first: .*attention"):
         load_model("nvlabs:segformer-b0", tmp_path / "less.safetensors")
     with pytest.raises(AllWeatherError, match=r"head\.weight"):
         hub_names({"head.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_nvlabs_checkpoint_with_numbers_that_are_not_finite_is_refused(value: float, tmp_path: Path) -> None:
+    library = pytest.importorskip("transformers")
+    state = nvlabs_names(
+        library.SegformerForSemanticSegmentation(library.SegformerConfig(num_labels=19, **SIZES["b0"]))
+    )
+    state["backbone.norm1.bias"][3] = value
+    torch.save(state, tmp_path / "damaged.pth")
+    with pytest.raises(AllWeatherError, match="holds NaN or infinite values; the checkpoint is damaged"):
+        load_model("nvlabs:segformer-b0", tmp_path / "damaged.pth")
 
 
 @pytest.mark.parametrize(

@@ -143,18 +143,6 @@ def taken_tensors(network: nn.Module, path: Path, *, name: str) -> dict[str, Ten
     return {key: one.value for key, one in _chosen(sets, expected, path, name).tensors.items()}
 
 
-def read_state_dict(path: Path) -> tuple[dict[str, Tensor], Provenance]:
-    """The tensors of a checkpoint, out of their nesting and without a wrapper's prefix, and where they came from.
-
-    Plain weights are preferred to a moving average of them; losses' and averages' tensors are left out.
-
-    Raises:
-        AllWeatherError: as `read_checkpoint`.
-    """
-    tensors, (nesting, prefix) = unwrapped(_stored(path))
-    return tensors, Provenance(path.name, check_digest(path), nesting, prefix)
-
-
 def write_tensors(tensors: Mapping[str, Tensor], out: Path, *, name: str, provenance: Provenance) -> None:
     """Writes tensors as safetensors, whole or not at all, with the network's name and the provenance inside; missing
     folders are made.

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import CheckpointError, RandomWeightsWarning, first_line, optional, unknown
-from allweather.models.checkpoints import read_state_dict
+from allweather.errors import CheckpointError, RandomWeightsWarning, optional, unknown
+from allweather.models.checkpoints import load_weights
 from allweather.models.ecosystems.sizes import Sizes
-from allweather.models.ecosystems.transformers import Logits
+from allweather.models.ecosystems.transformers import Logits, renamed
 from allweather.models.segmenter import Preprocessing, Segmenter, Window
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -54,19 +54,20 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         raise unknown("network of NVlabs", name, [f"segformer-{known}" for known in SIZES])
     library = optional("transformers", "transformers")
     classes = classes or CITYSCAPES
-    config = library.SegformerConfig(num_labels=len(classes), **SIZES[size])
+    label = f"nvlabs:{name}"
+    network = library.SegformerForSemanticSegmentation(library.SegformerConfig(num_labels=len(classes), **SIZES[size]))
     provenance = None
     if weights is None:
-        network = library.SegformerForSemanticSegmentation(config)
-        warnings.warn(RandomWeightsWarning(f"nvlabs:{name}"), stacklevel=3)
+        warnings.warn(RandomWeightsWarning(label), stacklevel=3)
     else:
-        tensors, provenance = read_state_dict(weights)
-        network = _with_tensors(library, config, hub_names(tensors), weights, name)
+        provenance = load_weights(
+            network, weights, name=label, translate=lambda found: renamed(network, weights, hub_names(found))
+        )
     return Segmenter(
-        Logits(network, sizes=Sizes(f"nvlabs:{name}")),
+        Logits(network, sizes=Sizes(label)),
         classes=classes,
         preprocessing=Preprocessing(),
-        name=f"nvlabs:{name}",
+        name=label,
         provenance=provenance,
         window=Window(1024, 768),
     ).eval()
@@ -78,38 +79,22 @@ def hub_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         AllWeatherError: for a name that SegFormer does not have.
     """
-    renamed: dict[str, Tensor] = {}
+    named: dict[str, Tensor] = {}
     for key, value in tensors.items():
         layer, _, kind = key.rpartition(".")
         if key.startswith(UNUSED):
             continue
         if match := re.fullmatch(JOINT, layer):
             block = f"segformer.encoder.block.{int(match[1]) - 1}.{match[2]}.attention.self"
-            renamed[f"{block}.key.{kind}"], renamed[f"{block}.value.{kind}"] = value.chunk(2)
+            named[f"{block}.key.{kind}"], named[f"{block}.value.{kind}"] = value.chunk(2)
             continue
-        renamed[f"{_renamed(layer, key)}.{kind}"] = value
-    return renamed
+        named[f"{_hub_name(layer, key)}.{kind}"] = value
+    return named
 
 
-def _renamed(layer: str, key: str) -> str:
+def _hub_name(layer: str, key: str) -> str:
     for pattern, name in RENAMED:
         if match := re.fullmatch(pattern, layer):
             groups = match.groups()
             return name.format(int(groups[0]) - 1, *groups[1:]) if groups else name
     raise CheckpointError(f"'{key}' is no tensor of SegFormer as NVlabs names them.")
-
-
-def _with_tensors(library: Any, config: Any, tensors: dict[str, Tensor], path: Path, name: str) -> nn.Module:
-    """transformers' network with tensors under the hub's names, which it renames as its version asks."""
-    model = library.SegformerForSemanticSegmentation
-    try:
-        network, report = model.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True)
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of {name}: {first_line(error)}") from error
-    wrong = [
-        str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report.get(kind) or ()
-    ]
-    if wrong:
-        raise CheckpointError(f"{path} is not a checkpoint of {name}: {len(wrong)} tensors differ (first: {wrong[0]}).")
-    loaded: nn.Module = network
-    return loaded

@@ -151,7 +151,7 @@ def _network(
     file = weights or _pickled(library, name)
     if file is not None:
         network = auto.from_config(config).float()
-        translate = partial(_renamed, network, file)
+        translate = partial(renamed, network, file)
         return network, load_weights(network, file, name=f"transformers:{name}", translate=translate)
     network, report = auto.from_pretrained(name, config=config, use_safetensors=True, trust_remote_code=False, **REPORT)
     _refuse_gaps(report, f"the weights of transformers:{name}", kinds=("missing_keys", "mismatched_keys"))
@@ -169,7 +169,7 @@ def _pickled(library: Any, name: str) -> Path | None:
     return None
 
 
-def _renamed(network: Any, file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def renamed(network: Any, file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under the names of earlier versions of the library, under those of this one."""
     loaded, report = type(network).from_pretrained(None, config=network.config, state_dict=dict(tensors), **REPORT)
     _refuse_gaps(report, str(file), kinds=("missing_keys", "mismatched_keys", "unexpected_keys"))
