@@ -278,6 +278,16 @@ def test_packages_are_listed_and_a_broken_one_is_named(package: Path, kind: str)
     assert "broken.py, line 1: ModuleNotFoundError" in done.stderr
 
 
+@pytest.mark.parametrize(("kind", "name", "word"), [("methods", "tent", "method"), ("datasets", "camvid", "dataset")])
+def test_a_name_that_is_taken_is_not_given_anew(package: Path, kind: str, name: str, word: str) -> None:
+    listed = next(package.glob("*/entry_points.txt"))
+    listed.write_text(listed.read_text().replace(f"bad-{kind} = ", f"{name} = "))
+    done = allweather("list", kind, "--json")
+    assert done.returncode == 0 and [row["name"] for row in json.loads(done.stdout)].count(name) == 1
+    said = f"acme-nets 1.2 calls a {word} {name}, a name that is taken here. Remove that package"
+    assert said in re.sub(r"\s+", " ", done.stderr)
+
+
 def test_what_a_package_brings_is_used_by_its_name(package: Path, outside: Path) -> None:
     command = ("adapt", outside / "frames", "--out", outside / "out", "--model", "acme-models")
     assert allweather(*command, "--method", "acme-methods", "--dataset", "acme-datasets:val").returncode == 0

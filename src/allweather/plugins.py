@@ -9,7 +9,7 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -221,6 +221,27 @@ def without_name(text: str, kind: Kind) -> SettingsError | None:
 def installed(kind: Kind) -> dict[str, EntryPoint]:
     """The entry points of a kind by name, those of installed packages."""
     return {entry.name: entry for entry in sorted(entry_points(group=kind.group), key=lambda entry: entry.name)}
+
+
+def usable(kind: Kind, known: Container[str], made: Callable[[EntryPoint], T]) -> tuple[dict[str, T], dict[str, str]]:
+    """What is made of installed packages' entry points by name, and why of others nothing is.
+
+    Args:
+        known: names that no package may give anew.
+    """
+    found: dict[str, T] = {}
+    broken: dict[str, str] = {}
+    for name, entry in installed(kind).items():
+        try:
+            if name in known:
+                raise SettingsError(
+                    f"{package_of(entry)} calls a {kind.word} {name}, a name that is taken here. Remove that package, "
+                    "or ask those who publish it for another name."
+                )
+            found[name] = made(entry)
+        except AllWeatherError as error:
+            broken[name] = str(error)
+    return found, broken
 
 
 def load_installed(entry: EntryPoint, kind: Kind) -> Any:

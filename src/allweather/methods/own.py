@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from inspect import isabstract
 from typing import Any
 
-from allweather.errors import AllWeatherError, SettingsError, unknown
+from allweather.errors import SettingsError, unknown
 from allweather.methods.method import Method
-from allweather.plugins import Kind, find_place, installed, load_installed, load_own, package_of, without_name
+from allweather.plugins import Kind, find_place, installed, load_installed, load_own, usable, without_name
 
 ADAPTATIONS = Kind("method", "allweather.methods", SettingsError, "mymethod.py:MyMethod")
 
@@ -36,16 +36,7 @@ def find_method(name: str, known: Mapping[str, type[Method]]) -> type[Method]:
 
 def list_own(known: Mapping[str, type[Method]]) -> tuple[dict[str, type[Method]], dict[str, str]]:
     """The methods of installed packages by name, and why others cannot be used."""
-    found: dict[str, type[Method]] = {}
-    broken: dict[str, str] = {}
-    for entry in installed(ADAPTATIONS).values():
-        try:
-            if entry.name in known:
-                raise SettingsError(f"{package_of(entry)} calls a method {entry.name}, which is a method's name here.")
-            found[entry.name] = checked(entry.name, load_installed(entry, ADAPTATIONS), known)
-        except AllWeatherError as error:
-            broken[entry.name] = str(error)
-    return found, broken
+    return usable(ADAPTATIONS, known, lambda entry: checked(entry.name, load_installed(entry, ADAPTATIONS), known))
 
 
 def checked(label: str, made: Any, known: Mapping[str, type[Method]]) -> type[Method]:

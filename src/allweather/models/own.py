@@ -5,6 +5,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from allweather.classes import CITYSCAPES, ClassSet
-from allweather.errors import AllWeatherError, NetworkError, RandomWeightsWarning, SettingsError, check_known
+from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, check_known
 from allweather.models.checkpoints import load_weights
 from allweather.models.segmenter import Provenance, Segmenter
-from allweather.plugins import Kind, find_place, guarded, installed, load_installed, load_own, package_of
+from allweather.plugins import Kind, find_place, guarded, installed, load_installed, load_own, package_of, usable
 from allweather.values import parse_value, spell_type
 
 if sys.version_info >= (3, 14):
@@ -110,16 +111,13 @@ def parse_arguments(label: str, maker: Callable[..., Any], arguments: Mapping[st
 
 def list_own() -> tuple[list[dict[str, Any]], dict[str, str]]:
     """One row per network of an installed package, ready for JSON, and why others cannot be used, by name."""
-    rows: list[dict[str, Any]] = []
-    broken: dict[str, str] = {}
-    for entry in installed(NETWORKS).values():
-        try:
-            load_installed(entry, NETWORKS)
-        except AllWeatherError as error:
-            broken[entry.name] = str(error)
-            continue
-        rows.append({"name": entry.name, "family": f"of {package_of(entry)}", "plugin": entry.value})
-    return rows, broken
+    rows, broken = usable(NETWORKS, (), _row)
+    return list(rows.values()), broken
+
+
+def _row(entry: EntryPoint) -> dict[str, Any]:
+    load_installed(entry, NETWORKS)
+    return {"name": entry.name, "family": f"of {package_of(entry)}", "plugin": entry.value}
 
 
 def _checked(name: str, made: Any) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from allweather.data.datasets.dataset import Dataset
-from allweather.errors import AllWeatherError, InputError, SettingsError, unknown
+from allweather.errors import InputError, unknown
 from allweather.plugins import (
     Kind,
     find_place,
@@ -13,7 +13,7 @@ from allweather.plugins import (
     installed,
     load_installed,
     load_own,
-    package_of,
+    usable,
     without_name,
 )
 
@@ -50,16 +50,7 @@ def find_dataset_in(
 
 def list_own(known: Mapping[str, Dataset]) -> tuple[dict[str, Dataset], dict[str, str]]:
     """The datasets of installed packages by name, and why others cannot be used."""
-    found: dict[str, Dataset] = {}
-    broken: dict[str, str] = {}
-    for entry in installed(OWN_DATASETS).values():
-        try:
-            if entry.name in known:
-                raise SettingsError(f"{package_of(entry)} calls a dataset {entry.name}, which is one's name here.")
-            found[entry.name] = checked(entry.name, load_installed(entry, OWN_DATASETS))
-        except AllWeatherError as error:
-            broken[entry.name] = str(error)
-    return found, broken
+    return usable(OWN_DATASETS, known, lambda entry: checked(entry.name, load_installed(entry, OWN_DATASETS)))
 
 
 def checked(label: str, made: Any) -> Dataset:
