@@ -51,16 +51,11 @@ def _made(content: dict[str, Any], stem: str) -> ClassSet:
         raise SettingsError(f"name: expected a name of its own, got {name!r}.")
     if not isinstance(names, list) or not all(isinstance(each, str) and each for each in names):
         raise SettingsError('expected names = ["…", …], in the order of the network\'s logits.')
-    if not isinstance(colors, list) or not all(_is_color(color) for color in colors):
+    if not isinstance(colors, list):
         raise SettingsError("colors: expected [red, green, blue] for each class, whole numbers in 0..255.")
     if type(ignore) is not int or ignore > _LARGEST:
         raise SettingsError(f"ignore: expected a label value up to {_LARGEST}, got {ignore!r}.")
-    triples = tuple((red, green, blue) for red, green, blue in colors)
-    for what, items in (("names", tuple(names)), ("colors", triples)):
-        if doubled := [item for item in items if items.count(item) > 1]:
-            raise SettingsError(f"{what}: {doubled[0]} stands there twice.")
-    return ClassSet(name, tuple(names), triples, ignore)
-
-
-def _is_color(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value)
+    classes = ClassSet(**{"name": stem, **content})
+    if doubled := [color for color in classes.colors if classes.colors.count(color) > 1]:
+        raise SettingsError(f"colors: {doubled[0]} stands there twice.")
+    return classes
