@@ -4,10 +4,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import NetworkError
-from allweather.methods.normalization import TestTimeStatistics
+from allweather.methods.normalization import TestTimeStatistics, keeps_statistics
 from allweather.models.norm_layers import has_own_statistics
 
 
@@ -52,7 +51,7 @@ class ImageStatistics:
 
 def can_mix(layer: nn.Module) -> bool:
     """Whether the layer normalises by running statistics, as those do that a session mixes the image's into."""
-    return has_own_statistics(layer) or (isinstance(layer, _BatchNorm) and layer.running_mean is not None)
+    return has_own_statistics(layer) or keeps_statistics(layer)
 
 
 def shares_of(network: nn.Module) -> dict[str, float]:

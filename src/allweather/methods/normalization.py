@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None, asker:
     share = model.facts.bn_share if share is None else share
     moved: dict[str, Tensor] = {}
     for prefix, module in model.network.named_modules():
-        if not isinstance(module, _BatchNorm) or module.running_mean is None:
+        if not keeps_statistics(module):
             continue
         layer = _adopt(module)
         layer.mode, layer.share, layer.moving = (
@@ -79,9 +79,14 @@ def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None, asker:
     return moved
 
 
+def keeps_statistics(layer: nn.Module) -> TypeGuard[_BatchNorm]:
+    """Whether a layer is a BatchNorm with running statistics."""
+    return isinstance(layer, _BatchNorm) and layer.running_mean is not None
+
+
 def has_statistics(model: Segmenter) -> bool:
     """Whether the network has BatchNorm layers with running statistics."""
-    return any(isinstance(module, _BatchNorm) and module.running_mean is not None for module in model.network.modules())
+    return any(map(keeps_statistics, model.network.modules()))
 
 
 def has_batch_layers(model: Segmenter) -> bool:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from allweather.errors import CheckpointError
-from allweather.methods.normalization import TestTimeStatistics, pooled
+from allweather.export.image_statistics import mixed_layers
+from allweather.methods.normalization import pooled
 
 MEMORY = 100  # batches: their plain mean up to here, then an exponential average over about as many
 _PREFIX = "statistics."
@@ -24,11 +25,7 @@ class StreamAverages:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.layers = {
-            name: layer
-            for name, layer in network.named_modules()
-            if isinstance(layer, TestTimeStatistics) and layer.mode in ("mixed", "batch")
-        }
+        self.layers = {name: layer for name, (layer, _) in mixed_layers(network).items()}
         self.start()
 
     def start(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import AllWeatherError, check_known
-from allweather.methods.normalization import Seen, moments, pooled
+from allweather.methods.normalization import Seen, keeps_statistics, moments, pooled
 from allweather.methods.option import check_ranges, option
 from allweather.methods.settings import check_types
 from allweather.session.adapted import AdaptedNetwork
@@ -61,7 +61,7 @@ class ShiftDetector:
 
     def __init__(self, shift: Shift, adapted: AdaptedNetwork) -> None:
         self.shift, self._adapted = shift, adapted
-        norms = [m for m in adapted.model.network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        norms = [m for m in adapted.model.network.modules() if keeps_statistics(m)]
         convolutions = [m for m in adapted.model.network.modules() if isinstance(m, nn.Conv2d)]
         self._inputs, self._candidates = bool(norms), norms or convolutions
         self._places: list[int] = []  # of the layers that are compared, among the candidates; known from the first look
