@@ -27,7 +27,7 @@ def test_views_come_back_onto_the_images_grid() -> None:
     torch.testing.assert_close(view_logits(network, images, mirror=True), network(images))
     smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 3, 4), (24, 32), mode="bilinear")
     torch.testing.assert_close(view_logits(network, smooth, 1.5), network(smooth), atol=0.3, rtol=0)
-    mean = mean_probabilities(network, images, (1.0,), mirror=True)
+    mean = mean_probabilities(network, images, (1.0,))
     torch.testing.assert_close(mean, network(images).softmax(1))
 
 

@@ -88,9 +88,7 @@ def check_number(
         raise SettingsError(f"{where}: expected {kind}{spell_range(low, high, above, below)}, got {value!r}.")
 
 
-def check_numbers(
-    where: str, values: Any, count: int | None = None, *, whole: bool = False, above: float = -inf
-) -> None:
+def check_numbers(where: str, values: Any, count: int | None = None, *, above: float = -inf) -> None:
     """Refuses what is no tuple or list of finite numbers above a value, or not `count` of them.
 
     Raises:
@@ -100,7 +98,7 @@ def check_numbers(
     if not isinstance(values, _LISTS) or count not in (None, len(values)):
         raise SettingsError(f"{where}: expected {wanted}, got {values!r}.")
     for value in values:
-        check_number(where, value, whole=whole, above=above)
+        check_number(where, value, above=above)
 
 
 def check_flag(where: str, value: Any) -> None:

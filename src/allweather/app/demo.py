@@ -132,11 +132,9 @@ def panels(trials: dict[tuple[str, str], Trial], seed: int, classes: ClassSet) -
     return _sheet(heads, rows)
 
 
-def _sheet(
-    heads: list[str], rows: list[tuple[list[np.ndarray], list[str]]], gap: int = 8, head: int = 30
-) -> np.ndarray:
+def _sheet(heads: list[str], rows: list[tuple[list[np.ndarray], list[str]]]) -> np.ndarray:
     height, width = rows[0][0][0].shape[:2]
-    line = 22
+    gap, head, line = 8, 30, 22
     size = (len(heads) * (width + gap) + gap, head + len(rows) * (height + gap + line) + gap)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)

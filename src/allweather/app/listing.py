@@ -39,7 +39,7 @@ def listing(
         data.print(_fields(rows))
 
 
-def list_methods(known: Mapping[str, type[methods.Method]] = methods.METHODS) -> list[dict[str, Any]]:
+def list_methods(known: Mapping[str, type[methods.Method]]) -> list[dict[str, Any]]:
     """One row per method: name, source, fields with type, default and help, presets.
 
     `passes` is what one prediction costs by default, in forward passes over the image: one per view of its size.

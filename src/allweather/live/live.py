@@ -159,7 +159,7 @@ class Live:
             record.discard()
             raise
         run = Run(
-            reader, slot, predictor, learner, self._nothing,
+            reader.source.label, slot, predictor, learner, self._nothing,
             Pace(self.adapt_every, self.budget, self.wait), record, self.totals, self.clock, self.clock.now(),
             self.on_event,
         )  # fmt: skip

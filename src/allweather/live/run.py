@@ -13,7 +13,6 @@ from allweather.live.devices import OwnStream
 from allweather.live.frame import Event, EventKind, Learnt, LiveFrame
 from allweather.live.learner import Learner, LearnerLost, learnt_of, moved
 from allweather.live.pace import Pace
-from allweather.live.reader import Reader
 from allweather.live.record import Record
 from allweather.live.slot import Arrived, Slot
 from allweather.live.totals import Totals
@@ -30,7 +29,7 @@ class Run:
     """What one run needs, and what it has come to.
 
     Attributes:
-        reader: fills the slot, in a thread of its own.
+        label: of the source, in messages.
         slot: where frames wait to be predicted.
         predictor: predicts; where nothing learns beside it, it learns too, and predictions wait.
         learner: learns beside it; None where nothing does.
@@ -43,7 +42,7 @@ class Run:
         on_event: is told of each event; None where nobody is.
     """
 
-    reader: Reader
+    label: str
     slot: Slot
     predictor: Session
     learner: Learner | None
@@ -108,7 +107,7 @@ class Run:
         self._measure(started, ended, busy, learnt)
         if not all_finite(result.logits):
             self._failed += 1
-            self.notify("not-finite", f"{self.reader.source.label}, {frame.name}: the network gives no finite numbers")
+            self.notify("not-finite", f"{self.label}, {frame.name}: the network gives no finite numbers")
             return None
         why = "" if learnt is not None else self._offer(arrived.index, frame.image)
         shown = LiveFrame(
@@ -194,5 +193,5 @@ class Run:
     def _look_at_size(self, frame: Frame, index: int) -> None:
         if self._size is not None and self._size != frame.size:
             before, now = (f"{width}×{height}" for width, height in (self._size, frame.size))
-            self.notify("size", f"{self.reader.source.label}: frames are {now} from frame {index} on, {before} before")
+            self.notify("size", f"{self.label}: frames are {now} from frame {index} on, {before} before")
         self._size = frame.size

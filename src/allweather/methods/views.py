@@ -198,11 +198,9 @@ def view_logits(
         return view.back(network(seen), images.shape[2:])
 
 
-def mean_probabilities(
-    network: Network, images: Tensor, scales: Sequence[float], mirror: bool = True, antialias: bool = True
-) -> Tensor:
-    """The mean of the views' softmax, B×C×H×W: every scale, and its mirror image if `mirror`."""
-    views = [(scale, flipped) for scale in scales for flipped in ((False, True) if mirror else (False,))]
+def mean_probabilities(network: Network, images: Tensor, scales: Sequence[float], antialias: bool = True) -> Tensor:
+    """The mean of the views' softmax, B×C×H×W: every scale, and its mirror image."""
+    views = [(scale, flipped) for scale in scales for flipped in (False, True)]
     return mean_softmax(view_logits(network, images, *view, antialias) for view in views)
 
 

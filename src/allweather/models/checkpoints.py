@@ -42,14 +42,13 @@ def load_weights(
     *,
     name: str,
     drop: Iterable[str] = (),
-    sha256: str | None = None,
     translate: Translate | None = None,
 ) -> Provenance:
     """Loads the checkpoint at `path` into `network`.
 
     Args, Raises: see `fitting_tensors`; the network is unchanged where it raises.
     """
-    tensors, provenance = fitting_tensors(network, path, name=name, drop=drop, sha256=sha256, translate=translate)
+    tensors, provenance = fitting_tensors(network, path, name=name, drop=drop, translate=translate)
     kept = network.state_dict()
     LOG.info("%s: weights of %s, sha256 %s", name, path, provenance.sha256)
     network.load_state_dict({**{key: kept[key] for key in kept if is_counter(key)}, **tensors})

@@ -122,7 +122,7 @@ def _curve(points: Sequence[Group], ruled: Sequence[Group]) -> str:
     left.set_xlabel("iterations per batch")
     left.set_ylabel("mIoU in %", color=BLUE)
     right.set_ylabel("normalized cut", color=ORANGE)
-    _legend(figure, [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]], 2)
+    _legend(figure, [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]])
     return _svg(figure)
 
 
@@ -137,14 +137,14 @@ def _diagram(inside: Sequence[Group]) -> str:
         mark = MARKS[index % len(MARKS)]
         axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=group.marked)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    _legend(figure, axes.get_legend_handles_labels()[0], 2)
+    _legend(figure, axes.get_legend_handles_labels()[0])
     return _svg(figure)
 
 
-def _legend(figure: Any, handles: Sequence[Any], columns: int) -> None:
+def _legend(figure: Any, handles: Sequence[Any]) -> None:
     """Below the axes, where it covers nothing."""
     labels = [handle.get_label() for handle in handles]
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns, frameon=False)
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, frameon=False)
 
 
 def _svg(figure: Any) -> str:

@@ -45,7 +45,7 @@ def parse_workers(number: str | None, ray: str | None, threads: int) -> Workers:
     return Workers(int(number), threads, ray)
 
 
-def open_pool(task: Task, workers: Workers, device: str = "cpu") -> Pool:
+def open_pool(task: Task, workers: Workers, device: str) -> Pool:
     """The workers, started.
 
     Raises:

@@ -17,7 +17,7 @@ class Snapshot:
 
     tensors: dict[str, Tensor]
     optimizer: dict[str, Any] | None
-    updates: int = 0
+    updates: int
 
     @classmethod
     def take(

@@ -3,18 +3,18 @@
 import io
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from allweather.classes import CITYSCAPES
 from allweather.data.datasets.encodings import to_label_ids
 from allweather.data.images import read_labels
 from allweather.data.labels import label_files
 from allweather.errors import AllWeatherError, ImageError, InputError, SettingsError, check_known
+from allweather.pictures.writing import encode_image
 from allweather.runs.record_file import written_classes
 from allweather.submit.servers import BENCHMARKS, Benchmark
 from allweather.writing import write_bytes
@@ -111,14 +111,14 @@ def _pack(archive: zipfile.ZipFile, target: Benchmark, key: str, path: Path, con
 
 
 def _checked(target: Benchmark, path: Path) -> np.ndarray:
-    labels = _sized(target, path, read_labels)
+    labels = _sized(target, path)
     if labels.min() < 0 or labels.max() >= len(CITYSCAPES):
         raise InputError(f"{path}: expected trainIds 0..18, got {labels.min()}..{labels.max()}.")
     return labels.astype(np.uint8)
 
 
 def _confidence(target: Benchmark, path: Path) -> np.ndarray:
-    values = _sized(target, path, read_labels)
+    values = _sized(target, path)
     if values.dtype == np.int16:  # as `read_labels` gives eight bits
         raise InputError(f"{path}: expected 16-bit grey, 0..65535 for 0..1, got 8 bits a pixel.")
     if values.min() < 0 or values.max() > 65535:
@@ -126,9 +126,9 @@ def _confidence(target: Benchmark, path: Path) -> np.ndarray:
     return values
 
 
-def _sized(target: Benchmark, path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+def _sized(target: Benchmark, path: Path) -> np.ndarray:
     try:
-        values = read(path)
+        values = read_labels(path)
     except ImageError as error:
         raise AllWeatherError(f"cannot submit: {error}") from error
     width, height = target.size
@@ -141,6 +141,4 @@ def _sized(target: Benchmark, path: Path, read: Callable[[Path], np.ndarray]) ->
 
 
 def _add(archive: zipfile.ZipFile, name: str, pixels: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    archive.writestr(zipfile.ZipInfo(name, EPOCH), buffer.getvalue(), zipfile.ZIP_STORED)  # PNG is compressed already
+    archive.writestr(zipfile.ZipInfo(name, EPOCH), encode_image(pixels), zipfile.ZIP_STORED)  # PNG is compressed

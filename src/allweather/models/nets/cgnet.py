@@ -12,6 +12,7 @@ from allweather.models.nets.blocks.prelu import SharedPReLU
 from allweather.models.nets.blocks.realtime import classifier, enlarge, realtime_entry
 
 STEM, MIDDLE, DEEP = 32, 64, 128
+MIDDLE_BLOCKS, DEEP_BLOCKS = 2, 14  # at 1/4 and at 1/8, after those that halve the resolution
 REDUCTION = 8
 
 
@@ -56,19 +57,15 @@ class ContextGuided(nn.Module):
 
 
 class CgNet(nn.Module):
-    """RGB B×3×H×W, normalised, H and W multiples of 8, to logits B×19×H×W.
+    """RGB B×3×H×W, normalised, H and W multiples of 8, to logits B×19×H×W."""
 
-    Args:
-        middle, deep: context guided blocks at 1/4 and at 1/8, after those that halve the resolution.
-    """
-
-    def __init__(self, middle: int = 2, deep: int = 14) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.stage1 = Stem()
         self.stage2_down = ContextGuided(2 * STEM, MIDDLE, dilation=2, stride=2)
-        self.stage2 = _stage(MIDDLE, middle, dilation=2)
+        self.stage2 = _stage(MIDDLE, MIDDLE_BLOCKS, dilation=2)
         self.stage3_down = ContextGuided(2 * MIDDLE, DEEP, dilation=4, stride=2)
-        self.stage3 = _stage(DEEP, deep, dilation=4)
+        self.stage3 = _stage(DEEP, DEEP_BLOCKS, dilation=4)
         self.seg_head = classifier(2 * DEEP)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from allweather.models.nets.blocks.prelu import ConvNormAct, NormAct
 from allweather.models.segmenter import Preprocessing
 
 LOGITS = 20  # 19 trainIds and void
+SHALLOW, DEEP = 2, 8  # pyramid units at 1/4 and at 1/8; p and q of the paper
 EPS = 1e-3
 DILATIONS = (1, 2, 4, 8, 16)
 
@@ -76,15 +77,15 @@ class PyramidUnit(Pyramid):
 class Encoder(nn.Module):
     """ESPNet-C: features at 1/2 and 1/4, and class scores at 1/8."""
 
-    def __init__(self, shallow: int, deep: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.level1 = ConvNormAct(3, 16, 3, stride=2, eps=EPS)
         self.b1 = NormAct(16 + 3, EPS)
         self.level2_0 = Downsampler(16 + 3, 64)
-        self.level2 = nn.Sequential(*(PyramidUnit(64, 64) for _ in range(shallow)))
+        self.level2 = nn.Sequential(*(PyramidUnit(64, 64) for _ in range(SHALLOW)))
         self.b2 = NormAct(128 + 3, EPS)
         self.level3_0 = Downsampler(128 + 3, 128)
-        self.level3 = nn.Sequential(*(PyramidUnit(128, 128) for _ in range(deep)))
+        self.level3 = nn.Sequential(*(PyramidUnit(128, 128) for _ in range(DEEP)))
         self.b3 = NormAct(256, EPS)
         self.classifier = Conv(256, LOGITS, 1)
 
@@ -99,15 +100,11 @@ class Encoder(nn.Module):
 
 
 class EspNet(nn.Module):
-    """RGB B×3×H×W, normalised, H and W multiples of 8, to logits B×20×H×W.
+    """RGB B×3×H×W, normalised, H and W multiples of 8, to logits B×20×H×W."""
 
-    Args:
-        shallow, deep: pyramid units at 1/4 and at 1/8; p and q of the paper.
-    """
-
-    def __init__(self, shallow: int = 2, deep: int = 8) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.encoder = Encoder(shallow, deep)
+        self.encoder = Encoder()
         self.level3_C = Conv(128 + 3, LOGITS, 1)
         self.br = nn.BatchNorm2d(LOGITS, EPS)
         self.conv = ConvNormAct(16 + LOGITS, LOGITS, 3, eps=EPS)

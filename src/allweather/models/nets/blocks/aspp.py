@@ -38,32 +38,31 @@ def spread(pooled: Tensor, features: Tensor) -> Tensor:
 
 
 class Aspp(nn.Module):
-    """B×inputs×H×W to B×256×H×W, the pooled branch concatenated last (torchvision's and VainF's form).
+    """B×inputs×H×W to B×outputs×H×W, the pooled branch concatenated last (torchvision's and VainF's form).
 
     Args:
         rates: dilations of the 3×3 branches.
-        dropout: of the output, while training.
     """
 
-    def __init__(self, inputs: int, rates: Sequence[int], outputs: int = 256, dropout: float = 0.1) -> None:
+    def __init__(self, inputs: int, rates: Sequence[int], outputs: int) -> None:
         super().__init__()
         layers = pyramid_layers(inputs, outputs, rates)
         self.convs = nn.ModuleList([*layers, ImagePooling(inputs, outputs)])
         branches = len(self.convs)
-        self.project = nn.Sequential(*numbered_unit(branches * outputs, outputs), nn.Dropout(dropout))
+        self.project = nn.Sequential(*numbered_unit(branches * outputs, outputs), nn.Dropout(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(torch.cat([branch(x) for branch in self.convs], 1))
 
 
 class PooledFirstAspp(nn.Module):
-    """B×inputs×H×W to B×1280×H×W, the pooled branch concatenated first, no projection (RobustNet's form).
+    """B×inputs×H×W to B×5·outputs×H×W, the pooled branch concatenated first, no projection (RobustNet's form).
 
     Args:
         rates: dilations of the 3×3 branches.
     """
 
-    def __init__(self, inputs: int, rates: Sequence[int], outputs: int = 256) -> None:
+    def __init__(self, inputs: int, rates: Sequence[int], outputs: int) -> None:
         super().__init__()
         self.features = nn.ModuleList(pyramid_layers(inputs, outputs, rates))
         self.img_conv = numbered_unit(inputs, outputs)

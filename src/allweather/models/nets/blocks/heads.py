@@ -12,15 +12,11 @@ DETAIL_WIDTH = 48
 
 
 class Head(nn.Module):
-    """Dropout and a 1×1 classifier, `conv_seg`, that end every head.
+    """Dropout and a 1×1 classifier, `conv_seg`, that end every head."""
 
-    Args:
-        dropout: before the classifier, while training.
-    """
-
-    def __init__(self, width: int, classes: int, dropout: float = 0.1) -> None:
+    def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = nn.Dropout2d(0.1)
         self.conv_seg = nn.Conv2d(width, classes, 1)
 
     def classify(self, features: Tensor) -> Tensor:

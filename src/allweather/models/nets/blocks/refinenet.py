@@ -67,12 +67,11 @@ class RefineNetDecoder(nn.Module):
     Args:
         classes: number of logits.
         matconvnet: the authors' form: convolutions before poolings, bicubic enlarging; otherwise the PyTorch one.
-        dropout: of the two coarsest features and before the classifier, while training.
     """
 
-    def __init__(self, classes: int, *, matconvnet: bool = False, dropout: float = 0.5) -> None:
+    def __init__(self, classes: int, *, matconvnet: bool = False) -> None:
         super().__init__()
-        self.do = nn.Dropout(dropout)
+        self.do = nn.Dropout(0.5)  # of the two coarsest features and before the classifier
         self.matconvnet = matconvnet
         for group, (inputs, width) in enumerate(zip(reversed(STAGE_CHANNELS), WIDTHS, strict=True), 1):
             self.add_module(f"p_ims1d2_outl{group}_dimred", conv3x3(inputs, width))

@@ -133,7 +133,7 @@ class ResNet(nn.Module):
     """Image B×3×H×W to the features of the four stages, the first at a quarter of the resolution.
 
     Args:
-        depth, output_stride, dilate_first, stride_on_first, closing_norms: see `residual_stages`.
+        depth, output_stride, dilate_first, stride_on_first: see `residual_stages`.
         stem: "plain", one 7×7 convolution as `conv1`; "deep", three 3×3 as `conv1…conv3`;
             "sequential", three 3×3 as `stem.0…stem.7`.
         stem_width: channels of the stem.
@@ -150,7 +150,6 @@ class ResNet(nn.Module):
         ceil_pool: bool = False,
         dilate_first: bool = False,
         stride_on_first: bool = False,
-        closing_norms: Sequence[NormFactory | None] = (None, None, None, None),
     ) -> None:
         super().__init__()
         layers = stem_layers(stem_width, deep=stem != "plain")
@@ -168,7 +167,6 @@ class ResNet(nn.Module):
             output_stride=output_stride,
             dilate_first=dilate_first,
             stride_on_first=stride_on_first,
-            closing_norms=closing_norms,
         )
 
     def stages(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
