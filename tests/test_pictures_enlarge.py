@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from allweather.classes import CITYSCAPES, numbered
 from allweather.pictures import enlarge
 from allweather.pictures.drawing import colorize, overlay, palette_of
-from allweather.pictures.enlarge import classify, confidence_at, labels_at, logits_at, stripes
+from allweather.pictures.enlarge import classify, confidence_at, labels_at, stripes
 
 SIZES = [(35, 48, 72, 96), (64, 128, 133, 217), (37, 91, 141, 101), (60, 80, 30, 45), (8, 16, 8, 50), (8, 9, 31, 9)]
 
@@ -24,13 +24,18 @@ def made(height: int, width: int, classes: int = 19) -> torch.Tensor:
     return torch.randn(classes, height, width, generator=torch.Generator().manual_seed(height))
 
 
+def logits_at(logits: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """C×H×W, of all stripes."""
+    return torch.cat([part for _, part in stripes(logits, shape)], 1)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("stripe", [1, 20_000, 1 << 40], ids=["row by row", "some rows", "at once"])
 def test_stripes_change_nothing(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int, int, int], stripe: int) -> None:
     logits, shape = made(*size[:2]), size[2:]
     whole = logits_at(logits, shape)
     monkeypatch.setattr(enlarge, "STRIPE", stripe)
-    assert torch.equal(torch.cat([part for _, part in stripes(logits, shape)], 1), whole)
+    assert torch.equal(logits_at(logits, shape), whole)
     assert (labels_at(logits, shape[::-1]) == whole.argmax(0).numpy()).all()
     confidence, labels = classify(logits, shape)
     expected, same = whole.softmax(0).max(0)
@@ -64,7 +69,8 @@ def test_labels_are_the_first_largest_of_the_rows_enlarged_bilinearly(fault: flo
 
 def test_a_size_that_is_right_already_is_kept() -> None:
     logits = made(8, 9)
-    assert logits_at(logits, (8, 9)) is logits
+    ((rows, part),) = stripes(logits, (8, 9))
+    assert rows == slice(0, 8) and part.data_ptr() == logits.data_ptr() and torch.equal(part, logits)
 
 
 def test_many_classes_do_not_wrap_around() -> None:

@@ -40,13 +40,11 @@ class Kind:
         word: what messages call it.
         group: the entry points of packages that bring it.
         error: what one that cannot be used raises.
-        example: a name that would do.
     """
 
     word: str
     group: str
     error: type[AllWeatherError]
-    example: str
 
 
 @dataclass(frozen=True)

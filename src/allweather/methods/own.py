@@ -8,7 +8,7 @@ from allweather.errors import SettingsError, unknown
 from allweather.methods.method import Method
 from allweather.plugins import Kind, find_place, installed, load_installed, load_own, usable, without_name
 
-ADAPTATIONS = Kind("method", "allweather.methods", SettingsError, "mymethod.py:MyMethod")
+ADAPTATIONS = Kind("method", "allweather.methods", SettingsError)
 
 
 def find_method(name: str, known: Mapping[str, type[Method]]) -> type[Method]:

@@ -30,7 +30,7 @@ NAMES = (
     "gamma-mirror-x1.5",
 )
 OR_OWN = ", or FILE.py:FUNCTION"  # of the help of the field; not everybody may name one
-_OWN = Kind("view", "allweather.views", SettingsError, "myviews.py:turned")
+_OWN = Kind("view", "allweather.views", SettingsError)
 _SCALE = re.compile(r"x(\d+(?:\.\d+)?)")
 _SCALES = (0.25, 4.0)
 _LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709

@@ -26,7 +26,7 @@ if sys.version_info >= (3, 14):
     LAZILY: Mapping[str, Any] = {"annotation_format": Format.FORWARDREF}  # names that only type checkers know may stand
 else:
     LAZILY: Mapping[str, Any] = {}
-NETWORKS = Kind("network", "allweather.models", NetworkError, "mynets.py:build")
+NETWORKS = Kind("network", "allweather.models", NetworkError)
 
 
 def find_maker(name: str) -> tuple[str, Callable[..., Any]] | None:

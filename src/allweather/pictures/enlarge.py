@@ -13,18 +13,11 @@ from allweather.finite import all_finite
 STRIPE = 1 << 20  # logits of one stripe, all classes together
 
 
-def logits_at(logits: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Logits C×h×w enlarged bilinearly to (H, W), C×H×W, all at once: 4·C bytes per pixel.
+def stripes(logits: Tensor, shape: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+    """Logits C×h×w enlarged bilinearly to (H, W), rows from top to bottom: where they belong, and their logits C×n×W.
 
     As `functional.interpolate(mode="bilinear")` but for the last bit, and the same bits whatever the stripes.
     """
-    if (logits.shape[1], logits.shape[2]) == shape:
-        return logits
-    return _rows(logits, shape, 0, shape[0])
-
-
-def stripes(logits: Tensor, shape: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
-    """The rows of `logits_at` from top to bottom: where they belong, and their logits C×n×W."""
     height = max(1, STRIPE // (logits.shape[0] * shape[1]))
     whole = (logits.shape[1], logits.shape[2]) == shape
     for top in range(0, shape[0], height):

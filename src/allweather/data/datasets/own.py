@@ -17,7 +17,7 @@ from allweather.plugins import (
     without_name,
 )
 
-OWN_DATASETS = Kind("dataset", "allweather.datasets", InputError, "mydata.py:MyDataset")
+OWN_DATASETS = Kind("dataset", "allweather.datasets", InputError)
 _OWN = re.compile(r"(?P<place>.+\.py:\w+|[\w.]+:\w+)(?::(?P<split>.+))?")
 
 

@@ -84,10 +84,6 @@ class RefineNetDecoder(nn.Module):
                 self.add_module(f"mflow_conv_g{group}_b3_joint_varout_dimred", conv3x3(width, WIDTHS[group]))
         self.clf_conv = conv3x3(WIDTHS[-1], classes, bias=True)
 
-    def decode(self, features: Sequence[Tensor]) -> Tensor:
-        """Features of `layer1` … `layer4` to logits B×classes×h×w at the resolution of the first."""
-        return self.classify(self.refine(features))
-
     def classify(self, refined: Tensor) -> Tensor:
         """Refined features B×256×h×w to logits B×classes×h×w."""
         logits: Tensor = self.clf_conv(self.do(refined))
@@ -139,7 +135,7 @@ class RefineNet(RefineNetDecoder):
         for number in range(1, 5):
             x = self.get_submodule(f"layer{number}")(x)
             features.append(x)
-        return self.decode(features)
+        return self.classify(self.refine(features))
 
 
 def _pool(x: Tensor) -> Tensor:
