@@ -14,6 +14,7 @@ from torch.nn import functional
 from allweather.models.entry import mmseg_entry
 from allweather.models.nets.blocks.conv import ConvUnit
 from allweather.models.nets.blocks.encoder_decoder import CLASSES
+from allweather.models.nets.blocks.features import outputs_of
 from allweather.models.nets.blocks.heads import Head, resize
 
 EPS = 1e-3
@@ -82,10 +83,8 @@ class StridedUnit(ConvUnit):
         for size in (input.shape[3], input.shape[2]):
             missing = max((size + 1) // 2 * 2 - 2 + self.kernel - size, 0)
             margins += [missing // 2, missing - missing // 2]
-        x = functional.pad(input, margins)
-        for layer in self:
-            x = layer(x)
-        return x
+        result: Tensor = super().forward(functional.pad(input, margins))  # type: ignore[no-untyped-call]
+        return result
 
 
 class Squeeze(nn.Module):
@@ -139,10 +138,7 @@ class MobileNetV3(nn.Module):
         self.add_module(f"layer{len(blocks) + 1}", last)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        features = []
-        for layer in self.children():
-            x = layer(x)
-            features.append(x)
+        features = outputs_of(self.children(), x)
         return [features[tap] for tap in self.taps]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from allweather.models.entry import mmseg_entry
 from allweather.models.nets.blocks.conv import ConvUnit
 from allweather.models.nets.blocks.encoder_decoder import CLASSES, WIDTH, EncoderDecoder
+from allweather.models.nets.blocks.features import outputs_of
 from allweather.models.nets.blocks.heads import AsppHead, DetailedAsppHead, FcnHead, PspHead
 from allweather.models.nets.blocks.mobilenetv2 import CHANNELS, STEM_CHANNELS, inverted_stages
 
@@ -30,11 +31,8 @@ class MobileNetV2(nn.Module):
             self.add_module(f"layer{number}", stage)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = self.conv1(image)
-        features = []
-        for number in range(1, len(CHANNELS) + 1):
-            x = self.get_submodule(f"layer{number}")(x)
-            features.append(x)
+        stages = (self.get_submodule(f"layer{number}") for number in range(1, len(CHANNELS) + 1))
+        features = outputs_of(stages, self.conv1(image))
         return [features[tap] for tap in TAPS]
 
 

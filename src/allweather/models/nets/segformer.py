@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from allweather.models.entry import mmseg_entry
 from allweather.models.nets.blocks.conv import ConvUnit
+from allweather.models.nets.blocks.features import outputs_of
 from allweather.models.nets.blocks.heads import Head, resize
 from allweather.models.segmenter import Preprocessing, Window
 
@@ -122,11 +123,7 @@ class MixTransformer(nn.Module):
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        features, x = [], image
-        for stage in self.layers:
-            x = stage(x)
-            features.append(x)
-        return features
+        return outputs_of(self.layers, image)
 
 
 class Decoder(Head):

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from allweather.models.entry import Entry, mmseg_entry
 from allweather.models.nets.blocks.conv import ConvUnit
+from allweather.models.nets.blocks.features import outputs_of
 from allweather.models.nets.blocks.heads import FcnHead
 from allweather.models.segmenter import Preprocessing
 
@@ -89,11 +90,7 @@ class MmsegEncoder(nn.Module):
         self.stages = nn.ModuleList([*_stem(), *_stages(blocks, authors=False)])
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        features, x = [], image
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return features[2:]
+        return outputs_of(self.stages, image)[2:]
 
 
 class Attention(nn.Module):

@@ -26,10 +26,7 @@ class ImagePooling(nn.Sequential):
         super().__init__(nn.AdaptiveAvgPool2d(1), *numbered_unit(inputs, outputs))
 
     def forward(self, input: Tensor) -> Tensor:
-        x = input
-        for layer in self:
-            x = layer(x)
-        return spread(x, input)
+        return spread(super().forward(input), input)  # type: ignore[no-untyped-call]
 
 
 def spread(pooled: Tensor, features: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
+from allweather.models.nets.blocks.features import outputs_of
 from allweather.models.nets.blocks.resnet import STAGE_CHANNELS, ResNet
 
 WIDTHS = (512, 256, 256, 256)  # of the four refinements, the coarsest first
@@ -131,10 +132,7 @@ class RefineNet(RefineNetDecoder):
         for name in ("conv1", "bn1"):
             x = self.get_submodule(name)(x)
         x = self.get_submodule("pool")(functional.relu(x))
-        features = []
-        for number in range(1, 5):
-            x = self.get_submodule(f"layer{number}")(x)
-            features.append(x)
+        features = outputs_of((self.get_submodule(f"layer{number}") for number in range(1, 5)), x)
         return self.classify(self.refine(features))
 
 
