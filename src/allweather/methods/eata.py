@@ -15,6 +15,7 @@ from allweather.methods.method import Batch, Objective, State
 from allweather.methods.option import Need, option
 from allweather.methods.parameters import values_of
 from allweather.models.gradients import gradients_of
+from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
 from allweather.rgb import EXTENSIONS, read_rgb
 
@@ -76,7 +77,7 @@ class Eata(Eta):
         parameters = state.parameters
         total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         paths = _spread(_images_below(folder), self.source_count)
-        device = next(iter(parameters.values())).device
+        device = device_of(model)
         for path in paths:
             logits = model(_image(path).to(device)).float()
             loss = functional.cross_entropy(logits, logits.detach().argmax(1))

@@ -12,6 +12,7 @@ from allweather.methods.gradient import GradientMethod
 from allweather.methods.losses import pixel_entropy, reliable
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.option import option, where
+from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
 
 
@@ -61,8 +62,7 @@ class Eta(GradientMethod):
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
-        device = next(iter(state.parameters.values())).device
-        state.memory["mean"] = torch.zeros(len(model.classes), device=device, dtype=torch.float32)
+        state.memory["mean"] = torch.zeros(len(model.classes), device=device_of(model), dtype=torch.float32)
         return state
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:

@@ -16,6 +16,7 @@ from allweather.methods.option import Need, option, where
 from allweather.methods.stopping import Stopping
 from allweather.methods.vector_scaling import moved_by_cut, scaled, unscaled
 from allweather.methods.views import Views, resized, views_option
+from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 
@@ -126,8 +127,7 @@ class Mall(GradientMethod):
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
         if self.vector_rate:
-            device = next(iter(state.parameters.values())).device
-            state.output[_VECTOR] = unscaled(len(model.classes), device)
+            state.output[_VECTOR] = unscaled(len(model.classes), device_of(model))
         return state
 
     @property

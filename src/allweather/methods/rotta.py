@@ -16,6 +16,7 @@ from allweather.methods.normalization import moving_statistics
 from allweather.methods.option import option, where
 from allweather.methods.parameters import values_of, with_parameters
 from allweather.methods.views import recoloured, resized
+from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
 
 EMPTY = -1
@@ -56,7 +57,7 @@ class Rotta(GradientMethod):
 
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
-        device = next(iter(state.parameters.values())).device
+        device = device_of(model)
         state.memory = values_of(state.parameters) | {
             "bank.images": torch.zeros(self.capacity, 3, self.side, self.side, dtype=torch.uint8, device=device),
             "bank.sizes": torch.zeros(self.capacity, 2, dtype=torch.long, device=device),

@@ -13,6 +13,7 @@ from allweather.methods.normalization import further_passes
 from allweather.methods.option import option, where
 from allweather.methods.parameters import values_of, with_parameters
 from allweather.models.gradients import gradients_of
+from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
 
 NONE = -1.0  # the average before its first value
@@ -59,8 +60,7 @@ class Sar(GradientMethod):
     def begin(self, model: Segmenter) -> State:
         state = super().begin(model)
         state.origin = values_of(state.parameters)
-        device = next(iter(state.parameters.values())).device
-        state.memory["entropy"] = torch.full((1,), NONE, device=device, dtype=torch.float32)
+        state.memory["entropy"] = torch.full((1,), NONE, device=device_of(model), dtype=torch.float32)
         return state
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
