@@ -10,7 +10,7 @@ from torch.nn import functional
 from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.normalization import BNMode, adopt_statistics, bn_option, share_option
 from allweather.methods.option import option
-from allweather.methods.views import Views, views_option
+from allweather.methods.views import Views, resized, views_option
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 
@@ -50,8 +50,7 @@ class Crf(Method):
     @torch.no_grad()
     def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
         logits = model(images)
-        size = [max(1, int(side * self.scale)) for side in logits.shape[2:]]
-        small = functional.interpolate(logits.float(), size, mode="bilinear")
+        small = resized(logits.float(), self.scale, antialias=False)
         change = self._smoothed(small, images) - small.log_softmax(1)
         change = functional.interpolate(change, logits.shape[2:], mode="bilinear")
         return logits.float().log_softmax(1) + change

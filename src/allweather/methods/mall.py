@@ -136,8 +136,7 @@ class Mall(GradientMethod):
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         logits = model(batch.images)
-        size = [max(1, int(side * self.scale)) for side in logits.shape[2:]]
-        small = functional.interpolate(logits.float(), size, mode="bilinear")
+        small = resized(logits.float(), self.scale, antialias=False)
         probabilities = small.softmax(1)
         affinity = batch.once("affinity", lambda: self.affinity(batch.images, probabilities.detach()))
         scores = probabilities if self.scores == "softmax" else small.log_softmax(1)
