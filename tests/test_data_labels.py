@@ -10,7 +10,7 @@ from allweather.classes import CAMVID11, CITYSCAPES, CLASS_SETS, ClassSet
 from allweather.data.labelled import labelled_folders
 from allweather.data.labels import MAPPINGS, find_mapping, label_files, mapping_between
 from allweather.errors import AllWeatherError, ImageError
-from allweather.pictures.drawing import colorize, overlay
+from allweather.pictures.drawing import blend, colorize
 
 HERE = Path("x.png")
 EQUIVALENT = {  # names of the one set, names of the other
@@ -73,8 +73,8 @@ def test_colors_tell_classes_apart(classes: object) -> None:
 
 def test_an_overlay_lies_between_image_and_colors() -> None:
     image, labels = np.full((2, 2, 3), 200, np.uint8), np.zeros((2, 2), np.uint8)
-    assert (overlay(image, labels, CITYSCAPES, 0.0) == image).all()
-    assert (overlay(image, labels, CITYSCAPES, 1.0) == colorize(labels, CITYSCAPES)).all()
+    assert (blend(image, colorize(labels, CITYSCAPES), 0.0) == image).all()
+    assert (blend(image, colorize(labels, CITYSCAPES), 1.0) == colorize(labels, CITYSCAPES)).all()
 
 
 def test_a_folder_without_labels_is_said(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from allweather.classes import CITYSCAPES, numbered
 from allweather.pictures import enlarge
-from allweather.pictures.drawing import colorize, overlay, palette_of
+from allweather.pictures.drawing import blend, colorize, palette_of
 from allweather.pictures.enlarge import classify, confidence_at, labels_at, stripes
 
 SIZES = [(35, 48, 72, 96), (64, 128, 133, 217), (37, 91, 141, 101), (60, 80, 30, 45), (8, 16, 8, 50), (8, 9, 31, 9)]
@@ -118,7 +118,7 @@ def test_an_overlay_is_the_same_in_stripes() -> None:
     image, labels = rng.integers(0, 256, (700, 900, 3), np.uint8), rng.integers(0, 19, (700, 900), np.uint8)
     for opacity in (0, 0.25, 0.5, 1):
         mixed = image * (1 - opacity) + palette_of(CITYSCAPES)[labels] * opacity
-        assert (overlay(image, labels, CITYSCAPES, opacity) == np.floor(mixed + 0.5)).all()
+        assert (blend(image, colorize(labels, CITYSCAPES), opacity) == np.floor(mixed + 0.5)).all()
     assert (colorize(labels, CITYSCAPES) == palette_of(CITYSCAPES)[labels]).all()
 
 

@@ -72,11 +72,6 @@ def picture_of(frame: Frame) -> np.ndarray:
     return pixels_of(frame.image)
 
 
-def overlay_at(picture: np.ndarray, logits: Tensor, classes: ClassSet) -> np.ndarray:
-    """A prediction's colors over a picture of any size, H×W×3 uint8."""
-    return blend(picture, colorize(labels_at(logits, (picture.shape[1], picture.shape[0])), classes))
-
-
 def shrunk(picture: np.ndarray, width: int) -> np.ndarray:
     """The picture at this width if it is wider, its shape kept."""
     if picture.shape[1] <= width:

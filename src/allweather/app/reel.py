@@ -8,11 +8,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import Tensor
 
-from allweather.app.drawn import Drawn, overlay_at, shrunk
+from allweather.app.drawn import Drawn, shrunk
 from allweather.app.options import parse_names
 from allweather.data import Stream
 from allweather.errors import SettingsError
 from allweather.finite import all_finite
+from allweather.pictures.drawing import overlay_of
 from allweather.pictures.film import Film
 from allweather.pictures.panels import fitted, side_by_side
 from allweather.pictures.pyav import load_pyav
@@ -56,10 +57,10 @@ class Reel:
         shown, captions = {"input": picture}, {panel: str(panel) for panel in self.panels}
         if "adapted" in self.panels:
             own = picture.shape == drawn.picture.shape
-            shown["adapted"] = drawn.overlay if own else overlay_at(picture, drawn.logits, drawn.classes)
+            shown["adapted"] = drawn.overlay if own else overlay_of(drawn.logits, picture, drawn.classes)
         if "source" in self.panels and source is not None:
             known = all_finite(source)
-            shown["source"] = overlay_at(picture, source, drawn.classes) if known else np.zeros_like(picture)
+            shown["source"] = overlay_of(source, picture, drawn.classes) if known else np.zeros_like(picture)
             captions["source"] = "source" if known else "source: not finite"
         named = [captions[panel] if len(self.panels) > 1 else "" for panel in self.panels]
         return side_by_side([shown[panel] for panel in self.panels], named)

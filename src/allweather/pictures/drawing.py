@@ -2,8 +2,10 @@
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from allweather.classes import ClassSet
+from allweather.pictures.enlarge import labels_at
 from allweather.values import check_number
 
 STRIPE = 1 << 18  # pixels of one stripe
@@ -19,9 +21,17 @@ def colorize(labels: np.ndarray, classes: ClassSet) -> np.ndarray:
     return np.asarray(image.convert("RGB"))  # in a twentieth of the time of indexing
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, classes: ClassSet, opacity: float = 0.5) -> np.ndarray:
-    """The class colors over the image, both H×W×3 uint8; `opacity` in [0, 1] is that of the colors, in 256 steps."""
-    return blend(image, colorize(labels, classes), opacity)
+def overlay_of(logits: Tensor, picture: np.ndarray, classes: ClassSet, opacity: float = 0.5) -> np.ndarray:
+    """A prediction C×h×w as colors over a picture of any size, H×W×3 uint8.
+
+    Args:
+        opacity: of the colors, in [0, 1], in 256 steps.
+
+    Raises:
+        NotFiniteError: for logits of which no class can be told.
+    """
+    labels = labels_at(logits, (picture.shape[1], picture.shape[0]))
+    return blend(picture, colorize(labels, classes), opacity)
 
 
 def blend(image: np.ndarray, colors: np.ndarray, opacity: float = 0.5) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 from allweather.classes import ClassSet
 from allweather.errors import InputError, check_known
 from allweather.pictures.convert import Picture, pixels_of, read_image, resample
-from allweather.pictures.drawing import colorize, overlay, palette_of
+from allweather.pictures.drawing import blend, colorize, overlay_of, palette_of
 from allweather.pictures.enlarge import labels_at
 from allweather.pictures.writing import write_image
 from allweather.session.guard import Decision
@@ -70,11 +70,11 @@ class Result:
         """
         classes, single = self._classes(), self.logits.ndim == 3
         if image is not None:
-            return _drawn_over(self._single("overlay(image)"), read_image(image), classes, opacity)
+            return overlay_of(self._single("overlay(image)"), pixels_of(read_image(image)), classes, opacity)
         if self.images is None:
             raise InputError("this result did not keep its image: pass one, overlay(image).")
         pairs = [(self.logits, self.images)] if single else zip(self.logits, self.images, strict=True)
-        drawn = [_drawn_over(logits, picture, classes, opacity) for logits, picture in pairs]
+        drawn = [overlay_of(logits, pixels_of(picture), classes, opacity) for logits, picture in pairs]
         return drawn[0] if single else np.stack(drawn)
 
     def save(self, path: Path | str, kind: Drawn = "labels", *, size: tuple[int, int] | None = None) -> None:
@@ -97,11 +97,12 @@ class Result:
             lossless = "a .png, which keeps every class as it is" if kind == "labels" else "a .png or .jpg"
             raise InputError(f"{path}: expected {lossless}.")
         logits, classes = self._single("save"), self._classes()
-        labels = labels_at(logits, size or (logits.shape[2], logits.shape[1]))
+        size = size or (logits.shape[2], logits.shape[1])
+        labels = labels_at(logits, size)
         draw: dict[Drawn, Callable[[], np.ndarray]] = {
             "labels": lambda: labels,
             "color": lambda: colorize(labels, classes),
-            "overlay": lambda: _over(self._kept(), labels, classes, 0.5),
+            "overlay": lambda: blend(pixels_of(resample(self._kept(), size)), colorize(labels, classes)),
         }
         palette = palette_of(classes).ravel().tolist() if kind == "labels" and labels.dtype == np.uint8 else None
         write_image(path, draw[kind](), palette)
@@ -128,13 +129,3 @@ class Result:
         if self.images is None:
             raise InputError("this result did not keep its image: save labels or color, or call overlay(image).")
         return self.images if self.images.ndim == 3 else self.images[0]
-
-
-def _drawn_over(logits: Tensor, picture: Tensor, classes: ClassSet, opacity: float) -> np.ndarray:
-    return _over(picture, labels_at(logits, (picture.shape[2], picture.shape[1])), classes, opacity)
-
-
-def _over(picture: Tensor, labels: np.ndarray, classes: ClassSet, opacity: float) -> np.ndarray:
-    """The overlay at the labels' size, of a picture 3×H×W in [0, 1]."""
-    pixels = pixels_of(resample(picture, (labels.shape[1], labels.shape[0])))
-    return overlay(pixels, labels, classes, opacity)
