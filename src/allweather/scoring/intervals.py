@@ -1,7 +1,7 @@
 """Bootstrap intervals over images: of one mIoU, and of the difference of two methods over one set of classes."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -153,8 +153,7 @@ def bootstrap(
     def mean(weights: np.ndarray) -> np.ndarray:
         return counts.mean_iou(weights, counts.classes(weights) if convention == "truth" else None)
 
-    whole, drawn = np.ones((1, len(counts.union))), _resample(counts, resamples, seed)
-    return _interval(float(mean(whole)[0]), None if drawn is None else mean(drawn), level)
+    return _estimated(mean, counts, level, resamples, seed)
 
 
 def paired_difference(
@@ -185,8 +184,7 @@ def paired_difference(
         both = first.classes(weights) & second.classes(weights) if convention == "truth" else None
         return second.mean_iou(weights, both) - first.mean_iou(weights, both)
 
-    whole, drawn = np.ones((1, len(first.union))), _resample(first, resamples, seed)
-    return _interval(float(difference(whole)[0]), None if drawn is None else difference(drawn), level)
+    return _estimated(difference, first, level, resamples, seed)
 
 
 def _in_truth(record: Mapping[str, Any], classes: int) -> np.ndarray:
@@ -210,8 +208,12 @@ def _resample(counts: ImageCounts, resamples: int, seed: int) -> np.ndarray | No
     return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), resamples)[:, frames]
 
 
-def _interval(value: float, drawn: np.ndarray | None, level: float) -> Interval:
+def _estimated(
+    figure: Callable[[np.ndarray], np.ndarray], counts: ImageCounts, level: float, resamples: int, seed: int
+) -> Interval:
+    """A figure, R of weights R×N, over all images, with its interval over resamples of them."""
+    value, drawn = float(figure(np.ones((1, len(counts.union))))[0]), _resample(counts, resamples, seed)
     if drawn is None:
         return Interval(value, np.nan, np.nan, level)
-    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(figure(drawn), [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), level)
