@@ -11,7 +11,7 @@ from allweather.classes import CAMVID11, CITYSCAPES, ClassSet
 from allweather.data.datasets.encodings import LABEL_IDS
 from allweather.data.labelled import labelled_folders
 from allweather.data.labels import find_mapping
-from allweather.data.pairing import pair, scenes
+from allweather.data.pairing import labelled_pictures, pair
 from allweather.data.truth import CAMVID_COLORS, TruthReader
 from allweather.errors import AllWeatherError, ImageError, SettingsError
 
@@ -42,7 +42,7 @@ PAIRS = {  # prediction, and the label file that answers it
 
 
 def paired(predictions: list[str], labels: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    found, failed = pair(predictions, scenes({name: Path(f"{name}.png") for name in labels}, Path("truth")))
+    found, failed = pair(predictions, labelled_pictures({name: Path(f"{name}.png") for name in labels}, Path("truth")))
     return {name: scene.choose(None)[0].with_suffix("").as_posix() for name, scene in found.items()}, failed
 
 
@@ -74,7 +74,7 @@ def test_what_looks_alike_stays_apart(case: str) -> None:
 def test_masks_and_instances_are_no_labels() -> None:
     labels = [f"{CITY}_gtFine_{kind}" for kind in ("color", "instanceIds", "labelIds", "labelTrainIds")]
     labels += ["G_1_gt_invIds", "G_1_gt_invGray", "G_1_gt_labelTrainIds", "G_1_gt_labelColor", "inverness_1"]
-    found = scenes({name: Path(f"{name}.png") for name in labels}, Path("truth"))
+    found = labelled_pictures({name: Path(f"{name}.png") for name in labels}, Path("truth"))
     assert [scene.name for scene in found] == [CITY, "G_1", "inverness_1"]
     assert found[0].choose(None) == (Path(f"{CITY}_gtFine_labelTrainIds.png"), "trainIds")
     assert found[0].choose("colors") == (Path(f"{CITY}_gtFine_color.png"), "colors")
@@ -82,7 +82,7 @@ def test_masks_and_instances_are_no_labels() -> None:
     with pytest.raises(AllWeatherError, match="asked for labelIds, its name says trainIds"):
         found[1].choose("labelIds")
     with pytest.raises(AllWeatherError, match="only masks or instances"):
-        scenes({"a_invIds": Path("a_invIds.png")}, Path("truth"))
+        labelled_pictures({"a_invIds": Path("a_invIds.png")}, Path("truth"))
 
 
 def test_what_could_be_two_scenes_is_named() -> None:
@@ -147,7 +147,7 @@ def read(image: Image.Image, folder: Path, name: str, labels_as: str | None, map
     path = folder / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, "TIFF" if image.mode == "I" else "PNG")
-    (scene,) = scenes({name: path}, folder)
+    (scene,) = labelled_pictures({name: path}, folder)
     reader = TruthReader(find_mapping(mapping), labels_as)
     return reader.read(*scene.choose(labels_as))
 

@@ -148,7 +148,7 @@ def where(error: BaseException) -> str:
     return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {reason}" if own else reason
 
 
-def digest(text: str, folder: Path | str = "") -> str:
+def code_digest(text: str, folder: Path | str = "") -> str:
     """sha256 of the file that `FILE.py:NAME` names, relative to `folder`; '' for every other name.
 
     Raises:

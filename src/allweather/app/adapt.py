@@ -44,7 +44,7 @@ from allweather.app.spread import Spread
 from allweather.data import Stream
 from allweather.errors import SettingsError
 from allweather.models import Segmenter
-from allweather.plugins import digest, own_file
+from allweather.plugins import code_digest, own_file
 from allweather.runs.decisions import decisions_of, spell
 from allweather.runs.evaluate import Protocol
 from allweather.runs.record import provenance
@@ -233,7 +233,8 @@ def _at_best_scale(
 
 def _own_code(model: str, method: str, dataset: str | None, network: Mapping[str, Any]) -> dict[str, Any]:
     """What the record says of code of the user's own: the files' digests, and the network's arguments; or nothing."""
-    code = {Path(own_file(name) or "").name: digest(name) for name in (model, method, dataset or "") if own_file(name)}
+    files = {name: own_file(name) for name in (model, method, dataset or "")}
+    code = {Path(file).name: code_digest(name) for name, file in files.items() if file}
     arguments = {"arguments": network["arguments"]} if "arguments" in network else {}
     return ({"code": code} if code else {}) | arguments
 

@@ -15,7 +15,7 @@ from allweather.data.datasets.dataset import Dataset
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.data.folder import open_files
 from allweather.data.labels import label_files, mapping_between
-from allweather.data.pairing import pair, scenes
+from allweather.data.pairing import labelled_pictures, pair
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.data.stream import Frame, Stream, no_frame
 from allweather.data.truth import TruthReader
@@ -129,7 +129,7 @@ def labelled_folders(
     """
     images, labels, classes = Path(images), Path(labels), _class_set(classes)
     mapping, stream = mapping_between(classes, classes), _frames(images, size)
-    reader, found = TruthReader(mapping), pair(stream.names, scenes(label_files(labels), labels))[0]
+    reader, found = TruthReader(mapping), pair(stream.names, labelled_pictures(label_files(labels), labels))[0]
 
     def read(name: str) -> Truth:
         return Truth(reader.read(*found[name].choose(None))[0])

@@ -25,7 +25,7 @@ PREFERRED: tuple[Encoding | None, ...] = ("trainIds", "labelIds", None, "colors"
 
 
 @dataclass
-class Scene:
+class Labelled:
     """The label files of one picture.
 
     Attributes:
@@ -59,7 +59,7 @@ class Scene:
         )
 
 
-def scenes(labels: Mapping[str, Path], root: Path) -> list[Scene]:
+def labelled_pictures(labels: Mapping[str, Path], root: Path) -> list[Labelled]:
     """The pictures that label files belong to, in the files' order; masks and instances are left out.
 
     Args:
@@ -68,14 +68,14 @@ def scenes(labels: Mapping[str, Path], root: Path) -> list[Scene]:
     Raises:
         AllWeatherError: for two files that would be the same label of one picture, or no label at all.
     """
-    found: dict[str, Scene] = {}
+    found: dict[str, Labelled] = {}
     for name, path in labels.items():
         place, base = _placed(name)
         match = LABEL.search(base)
         word = match["word"].lower() if match else ""
         if word.startswith(("inst", "inv", "pan")):
             continue
-        made = Scene(place, _without(base, match))
+        made = Labelled(place, _without(base, match))
         scene = found.setdefault(made.name, made)
         said = _encoding(word) or _of_folders((root.absolute().name, *PurePosixPath(name).parts[:-1]))
         if said in scene.files:
@@ -88,7 +88,7 @@ def scenes(labels: Mapping[str, Path], root: Path) -> list[Scene]:
     return list(found.values())
 
 
-def pair(predictions: Iterable[str], labelled: Sequence[Scene]) -> tuple[dict[str, Scene], dict[str, str]]:
+def pair(predictions: Iterable[str], labelled: Sequence[Labelled]) -> tuple[dict[str, Labelled], dict[str, str]]:
     """The scene that each prediction is of, and why others are of none, by the predictions' names.
 
     A prediction is named after its image, and its scene is the one of the same name, or of the same name once both lose
@@ -96,11 +96,11 @@ def pair(predictions: Iterable[str], labelled: Sequence[Scene]) -> tuple[dict[st
     that only say what a file is aside. A prediction of one of two images that differed in their suffix alone (`a_png`,
     `a_jpg`) is of scene `a`. Several renderings of one scene, such as densities of fog, share its label.
     """
-    by_base: dict[str, list[Scene]] = {}
+    by_base: dict[str, list[Labelled]] = {}
     for scene in labelled:
         for base in dict.fromkeys((scene.base, _without(scene.base, IMAGE.search(scene.base)))):
             by_base.setdefault(base, []).append(scene)
-    found: dict[str, Scene] = {}
+    found: dict[str, Labelled] = {}
     failed: dict[str, str] = {}
     for name in predictions:
         candidates = _candidates(name, by_base)
@@ -148,7 +148,7 @@ def _spellings(base: str) -> Iterator[str]:
             yield _without(name, pattern.search(name))
 
 
-def _candidates(name: str, by_base: Mapping[str, Sequence[Scene]]) -> list[Scene]:
+def _candidates(name: str, by_base: Mapping[str, Sequence[Labelled]]) -> list[Labelled]:
     """The scenes that a prediction may be of: those of the first spelling that has any, the same place first."""
     place, base = _placed(name)
     for spelling in _spellings(base):
@@ -165,7 +165,7 @@ def _agree(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
     return first[len(first) - shared :] == second[len(second) - shared :]
 
 
-def _drop_doubles(found: dict[str, Scene], failed: dict[str, str]) -> None:
+def _drop_doubles(found: dict[str, Labelled], failed: dict[str, str]) -> None:
     """Moves to `failed` what cannot be: predictions of one scene from several folders, but that in its own."""
     claims: dict[str, list[str]] = {}
     for name, scene in found.items():

@@ -59,10 +59,10 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
                 f"{type(network).__name__}: its state dict holds {name}, a {type(value).__name__}; files of an export "
                 "hold tensors alone. Leave it out of get_extra_state."
             )
-    return apart(state)
+    return copies(state)
 
 
-def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU, no two in one memory."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
 

@@ -9,7 +9,7 @@ Spec = Mapping[str, Any]
 SHORTENED = 8  # digits of a digest that are shown
 
 
-def told_apart(specs: Sequence[Spec], named: Callable[[Spec], str]) -> list[str]:
+def names_of(specs: Sequence[Spec], named: Callable[[Spec], str]) -> list[str]:
     """A name for each spec, the same for equal ones only.
 
     Args:

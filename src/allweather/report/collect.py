@@ -11,7 +11,7 @@ import numpy as np
 
 from allweather.errors import InputError
 from allweather.methods import METHODS, describe_fields, make
-from allweather.report.apart import told_apart
+from allweather.report.apart import names_of
 from allweather.report.derived import miou_of, with_derived_figures
 from allweather.report.refusals import mark, of_records
 from allweather.runs.decisions import Counts
@@ -247,8 +247,8 @@ def group_records(records: Iterable[Record]) -> list[Group]:
         run = {key: value for key, value in record["run"].items() if key not in ("seed", "order")}
         gathered.setdefault(json.dumps(run, sort_keys=True), []).append(record)
     runs = [found[0]["run"] for found in gathered.values()]
-    places = told_apart([run["stream"] for run in runs], _where)
-    networks = told_apart([run["model"] for run in runs], _network)
+    places = names_of([run["stream"] for run in runs], _where)
+    networks = names_of([run["model"] for run in runs], _network)
     groups = [
         _group(tuple(found), place, network)
         for found, place, network in zip(gathered.values(), places, networks, strict=True)
@@ -263,7 +263,7 @@ def _labelled(groups: Sequence[Group]) -> list[Group]:
     hidden: dict[str, set[str]] = {}
     for group in marked:
         hidden.setdefault(group.short, set()).update(dict(group.fields))
-    labels = told_apart([_told(group, hidden[group.short]) for group in marked], lambda spec: str(spec["label"]))
+    labels = names_of([_told(group, hidden[group.short]) for group in marked], lambda spec: str(spec["label"]))
     return [replace(group, label=label) for group, label in zip(marked, labels, strict=True)]
 
 

@@ -13,7 +13,7 @@ from allweather import methods
 from allweather.data.class_files import find_classes
 from allweather.data.toml_file import read_toml
 from allweather.errors import SettingsError, check_known
-from allweather.plugins import digest, names_code, relative_to
+from allweather.plugins import code_digest, names_code, relative_to
 from allweather.runs.evaluate import Protocol
 from allweather.runs.plan_checks import SCENES, check_device, check_network, check_pieces, check_seeds, check_values
 from allweather.session import AdaptWhen, Precision
@@ -256,7 +256,7 @@ def read_plan(path: Path | str) -> Plan:
     folder = str(path.parent)
     models = [replace(spec, folder=folder, code=_code_of_model(spec, folder)) for spec in models]
     streams = [replace(spec, folder=folder, code=_code_of_stream(spec, folder)) for spec in streams]
-    chosen = [replace(spec, folder=folder, code=digest(spec.name, folder)) for spec in chosen]
+    chosen = [replace(spec, folder=folder, code=code_digest(spec.name, folder)) for spec in chosen]
     for network in models:
         check_network(network.located(network.name))
     for stream in streams:
@@ -269,11 +269,11 @@ def read_plan(path: Path | str) -> Plan:
 
 
 def _code_of_model(spec: ModelSpec, folder: str) -> str:
-    return _joined(digest(spec.name, folder), _digest_of_classes(spec.classes, folder))
+    return _joined(code_digest(spec.name, folder), _digest_of_classes(spec.classes, folder))
 
 
 def _code_of_stream(spec: StreamSpec, folder: str) -> str:
-    own = "" if spec.root is None else digest((spec.sequence or (spec.name,))[0], folder)
+    own = "" if spec.root is None else code_digest((spec.sequence or (spec.name,))[0], folder)
     return _joined(own, _digest_of_classes(spec.classes, folder))
 
 

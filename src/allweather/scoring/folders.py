@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from allweather.data.labels import ClassMapping, label_files, mapping_between
-from allweather.data.pairing import Scene, pair, scenes
+from allweather.data.pairing import Labelled, labelled_pictures, pair
 from allweather.data.truth import Encoding, LabelsAs, TruthReader
 from allweather.errors import ImageError, InputError
 from allweather.scoring.confusion import ConfusionMatrix
@@ -62,7 +62,7 @@ def score_folders(
         if not folder.is_dir():
             raise InputError(f"no such folder: {folder}. Expected a folder of label images (.png).")
     predicted, labels = _chosen(label_files(predictions), predictions), label_files(truth)
-    labelled, reader = scenes(labels, truth), TruthReader(mapping, labels_as)
+    labelled, reader = labelled_pictures(labels, truth), TruthReader(mapping, labels_as)
     own = TruthReader(mapping_between(mapping.predicted, mapping.predicted), predicted=True)
     found, failed = pair(predicted, labelled)
     if not found:
@@ -99,12 +99,12 @@ def score_folders(
 def _chosen(files: Mapping[str, Path], folder: Path) -> dict[str, tuple[Path, Encoding | None]]:
     """One file for each prediction by its name, and what that says of how it holds classes."""
     names = {path: name for name, path in files.items()}
-    chosen = (scene.choose(None) for scene in scenes(files, folder))
+    chosen = (scene.choose(None) for scene in labelled_pictures(files, folder))
     return {names[path]: (path, said) for path, said in chosen}
 
 
 def _read(
-    prediction: tuple[Path, Encoding | None], own: TruthReader, scene: Scene, reader: TruthReader
+    prediction: tuple[Path, Encoding | None], own: TruthReader, scene: Labelled, reader: TruthReader
 ) -> tuple[np.ndarray, np.ndarray, tuple[Encoding, Encoding]]:
     """Predicted and true class of each pixel, H×W each, −1 for none, and how either file held them.
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from allweather.errors import SettingsError, check_known
-from allweather.export.deployment import Deployment, apart
+from allweather.export.deployment import Deployment, copies
 from allweather.export.ordinary import Averages, Statistics, ordinary, own_keys
 from allweather.methods.method import Batch, Method, State
 from allweather.methods.normalization import moving_statistics
@@ -159,7 +159,7 @@ class HandsBack(ABC):
             averages = self._stream(frames) if statistics == "stream" else {}
             model = ordinary(self.model, values, statistics, averages)
             base = own_keys(model, self._adapted.source_state())
-            return Deployment(model, apart(base), self._about(statistics))
+            return Deployment(model, copies(base), self._about(statistics))
 
     def _check_replaced(self, path: Path) -> None:
         """Refuses to write over what an export is made from."""
