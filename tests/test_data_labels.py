@@ -78,7 +78,7 @@ def test_an_overlay_lies_between_image_and_colors() -> None:
 
 
 def test_a_folder_without_labels_is_said(tmp_path: Path) -> None:
-    with pytest.raises(AllWeatherError, match="no label image"):
+    with pytest.raises(AllWeatherError, match=r"no label image \(\.png\) in .*\. Give the dataset"):
         label_files(tmp_path)
 
 

@@ -64,7 +64,7 @@ def test_an_error_without_text_is_told_by_its_kind(monkeypatch: pytest.MonkeyPat
         raise AssertionError
 
     monkeypatch.setattr(aw.Segmenter, "to", silent)
-    with pytest.raises(aw.SettingsError, match=r"--device cpu: AssertionError$"):
+    with pytest.raises(aw.SettingsError, match=r"--device cpu: AssertionError\. Choose another device, such as cpu\.$"):
         open_network("demo:streetnet", None)
 
 

@@ -206,7 +206,7 @@ def test_class_counts_and_names(tmp_path: Path) -> None:
     [
         ("fpn", "names no encoder.*smp:fpn/resnet18"),
         ("fpn/resnet19", "unknown encoder of smp 'resnet19'. Did you mean 'resnet18'"),
-        ("fpn/tu-nothing", "cannot make 'fpn/tu-nothing': Unknown model"),
+        ("fpn/tu-nothing", r"cannot make 'fpn/tu-nothing': Unknown model.*Segmenter.wrap"),
         ("unett/resnet18", "Did you mean 'unet'.*no repository of the hub"),
         ("smp-hub/segformer-b2-1024x1024-city-160k", "no repository of the hub that can be reached or is in its cache"),
     ],

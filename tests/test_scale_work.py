@@ -193,7 +193,7 @@ def test_what_cannot_travel_and_who_cannot_work(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(AllWeatherError, match=r"Install mynet.py on every machine"):
         moved.session(0)
     monkeypatch.setattr(Segmenter, "to", silent_mistake)
-    with pytest.raises(SettingsError, match=r"--device cpu: RuntimeError$"):
+    with pytest.raises(SettingsError, match=r"--device cpu: RuntimeError\. Choose another device, such as cpu\.$"):
         carried.session(0)
 
 

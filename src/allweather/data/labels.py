@@ -115,5 +115,5 @@ def label_files(folder: Path) -> dict[str, Path]:
             raise InputError(f"{files[name]} and {entry.path.name} would be labels of one picture. Keep one of them.")
         files[name] = entry.path
     if not files:
-        raise InputError(f"no label image (.png) in {folder}.")
+        raise InputError(f"no label image (.png) in {folder}. Give the dataset's folder of labels, or `adapt`'s.")
     return dict(sorted(files.items(), key=lambda item: natural_key(item[0])))

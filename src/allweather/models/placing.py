@@ -30,7 +30,7 @@ def place(model: Network, device: torch.device | str, what: str) -> Network:
         _compute(device)
         return model.to(torch.device(device))
     except _NOT_HERE as error:
-        raise SettingsError(f"{what} {device}: {first_line(error)}") from error
+        raise SettingsError(f"{what} {device}: {first_line(error)}. Choose another device, such as cpu.") from error
 
 
 def can_compute(device: str) -> bool:

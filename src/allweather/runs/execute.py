@@ -214,11 +214,7 @@ def open_model(entry: PlannedRun) -> Segmenter:
             )
         except UserWarning as warning:
             raise SettingsError(f"{warning}; a plan needs weights for every network.") from warning
-    try:
-        return place(model, entry.device, "device")
-    except SettingsError as error:
-        reason = str(error).rstrip(". ")
-        raise SettingsError(f"{reason}. Choose another in [run], or a machine that has it.") from error
+    return place(model, entry.device, "device")
 
 
 def chosen_options(spec: ModelSpec) -> dict[str, Any]:

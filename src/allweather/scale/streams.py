@@ -207,9 +207,12 @@ def _check(sources: Collection[Source]) -> None:
     seen: dict[str, Source] = {}
     for source in sources:
         if source.name in ("", ".", "..") or re.search(NO_FOLDER, source.name):
-            raise InputError(f"'{source.name}' cannot be a stream's name: outputs are folders of that name.")
+            raise InputError(
+                f"'{source.name}' cannot be a stream's name: outputs are folders of that name. Name it in a list: "
+                "--streams-by manifest.csv."
+            )
         if not source.frames:
-            raise InputError(f"stream '{source.name}' has no frame.")
+            raise InputError(f"stream '{source.name}' has no frame. Leave it out.")
         if source.name in seen:
             raise InputError(
                 f"two streams would be named '{source.name}': {Path(seen[source.name].frames[0][1]).parent} and "

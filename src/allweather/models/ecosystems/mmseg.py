@@ -42,7 +42,10 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
             warnings.simplefilter("ignore")  # about losses, which are not used
             network = optional("mmseg.registry", "mmseg").MODELS.build(config.model)
     except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
-        raise NetworkError(f"mmseg cannot build {name}: {first_line(error)}") from error
+        raise NetworkError(
+            f"mmseg cannot build {name}: {first_line(error)}. Look at its configuration, or build it yourself: "
+            "Segmenter.wrap."
+        ) from error
     test = config.model.get("test_cfg", {})
     window = Window(test.crop_size[0], test.stride[0]) if test.get("mode") == "slide" else None
     model = Segmenter(

@@ -153,7 +153,10 @@ def _pretrained(library: Any, config: dict[str, Any], name: str, weights: Path |
 
 
 def _failed(name: str, error: Exception) -> NetworkError:
-    return NetworkError(f"segmentation-models-pytorch cannot make '{name}': {first_line(error)}.")
+    return NetworkError(
+        f"segmentation-models-pytorch cannot make '{name}': {first_line(error)}. Look at its configuration, or build "
+        "the network yourself: Segmenter.wrap."
+    )
 
 
 def _classes(config: dict[str, Any], wanted: ClassSet | None, label: str) -> ClassSet:
