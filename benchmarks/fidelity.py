@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from allweather.runs.record import versions
+from benchmarks.committed import markdown_table
 from benchmarks.fidelity_cases import (
     CASES,
     FIXTURE,
@@ -103,7 +104,7 @@ def table() -> str:
         "parameters (way moved)",
         "known to differ",
     )
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    shown = []
     rows = json.loads(RECORD.read_text())["rows"]
     for name, row in rows.items():
         steps = row["steps"]
@@ -112,14 +113,15 @@ def table() -> str:
         cells = [name, row["public"], str(len(steps)), _largest(steps, "probabilities")]
         cells += [f"{min(step['same_labels'] for step in steps):.2%}"]
         cells += [parameters if parameters == "–" else f"{parameters} ({moved:.0e})", row["deviation"] or "–"]
-        lines.append("| " + " | ".join(cells) + " |")
+        shown.append(cells)
     fitted: dict[str, list[str]] = {}
     for row in rows.values():
         repository = row["public"].partition("@")[0]
         fitted.setdefault(row["adapted"], [])
         fitted[row["adapted"]] += [] if repository in fitted[row["adapted"]] else [repository]
     said = [f"- {', '.join(names)}: {adapted}" for adapted, names in fitted.items()]
-    return "\n".join([*lines, "", "What was done to run them, their files unchanged:", "", *said])
+    about = "What was done to run them, their files unchanged:"
+    return "\n".join([markdown_table(heads, shown), "", about, "", *said])
 
 
 def _largest(steps: list[dict[str, Any]], key: str) -> str:

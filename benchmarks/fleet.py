@@ -31,7 +31,7 @@ from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scale.fleet import merge
 from allweather.scoring.confusion import ConfusionMatrix
-from benchmarks.committed import benchmark_record, hand_out
+from benchmarks.committed import benchmark_record, hand_out, markdown_table
 
 WEATHER = ("fog", "rain", "snow", "night")
 SEEDS = range(500_000, 500_024)  # as in plans: none of them trained or tuned anything
@@ -159,20 +159,19 @@ def table() -> str:
     found = benchmark_record("fleet.json")
     if found is None:
         return "not measured"
-    lines = ["| fleet, stream | odd frames | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    notes = []
+    rows, notes = [], []
     for name, fleet in found["fleets"].items():
         for stream, row in fleet["streams"].items():
-            lines.append(f"| {name}, {stream} | {row['frames']} | {_cells(row)} |")
+            rows.append([f"{name}, {stream}", str(row["frames"]), *_cells(row)])
         average = {column: mean(row[column] for row in fleet["streams"].values()) for column in COLUMNS}
-        lines.append(f"| {name}, mean | | {_cells(average)} |")
+        rows.append([f"{name}, mean", "", *_cells(average)])
         notes.append(f"{name}: {fleet['model']}, {fleet['updates']} updates in all, {fleet['apart']:.2%} apart")
     about = f"mIoU in %. {'; '.join(notes)}. CamVid: every {found['every']}th frame. {found['versions']['machine']}."
-    return "\n".join([*lines, "", about])
+    return f"{markdown_table(['fleet, stream', 'odd frames', *COLUMNS], rows)}\n\n{about}"
 
 
-def _cells(row: Mapping[str, float]) -> str:
-    return " | ".join(f"{row[column]:.2f}" for column in COLUMNS)
+def _cells(row: Mapping[str, float]) -> list[str]:
+    return [f"{row[column]:.2f}" for column in COLUMNS]
 
 
 if __name__ == "__main__":

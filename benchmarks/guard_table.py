@@ -5,7 +5,7 @@ from typing import Any
 
 from allweather.session import Guard
 from allweather.session.guard.signs import Signs
-from benchmarks.committed import benchmark_record
+from benchmarks.committed import benchmark_record, markdown_table
 from benchmarks.guard_record import read_rows
 
 Frame = Mapping[str, Any]
@@ -19,15 +19,16 @@ def guard() -> str:
     found = benchmark_record("guard.json.gz")
     if found is None:
         return "not measured"
-    head = "| network | run | frames | gained, of these refused | lost, of these passed | lost > 5, of these passed |"
-    lines = [head, "|---" * 6 + "|"]
+    heads = ["network", "run", "frames"]
+    heads += ["gained, of these refused", "lost, of these passed", "lost > 5, of these passed"]
+    rows = []
     groups: dict[tuple[str, str], list[Frame]] = {}
     for row in read_rows(found):
         groups.setdefault((row["network"], row["run"]), []).extend(row["frames"])
         groups.setdefault(("all", row["run"]), []).extend(row["frames"])
     for (network, run), frames in sorted(groups.items(), key=lambda item: (item[0][0] == "all", item[0])):
-        lines.append(f"| {network} | {run} | {len(frames)} | " + " | ".join(_cells(frames)) + " |")
-    return "\n".join([*lines, "", _mixing(groups["all", "mall-domain"])])
+        rows.append([network, run, str(len(frames)), *_cells(frames)])
+    return f"{markdown_table(heads, rows)}\n\n{_mixing(groups['all', 'mall-domain'])}"
 
 
 def _cells(frames: list[Frame]) -> list[str]:

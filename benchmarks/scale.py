@@ -39,7 +39,7 @@ from allweather.scale.processes import ProcessPool, _Process
 from allweather.scale.streams import Source, split
 from allweather.scale.task import DONE, LINES
 from allweather.scale.work import Adapting, Line, Stretch
-from benchmarks.committed import benchmark_record, hand_out
+from benchmarks.committed import benchmark_record, hand_out, markdown_table
 from benchmarks.memory import resident
 
 SIZE, STREAMS, PAINTED = (64, 48), 10, 50
@@ -227,12 +227,6 @@ def table() -> str:
     return "\n\n".join([_real(found), _simulated(found), _million(found)])
 
 
-def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of a page."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _real(found: Mapping[str, Any]) -> str:
     heads = ["real", "frames", "workers", "frames/s", "against 1", "worker's CPU, ms a frame", "MiB a worker"]
     heads += ["start, s", "coordinator's share", "record, B a frame", "load"]
@@ -251,7 +245,7 @@ def _real(found: Mapping[str, Any]) -> str:
     about += found["versions"]["machine"]
     about += ". load: processes that wanted one of the two cores, other programs included: "
     about += "where it is above two, frames/s say more of those than of this; CPU time hardly changes."
-    return f"{markdown(heads, rows)}\n\n{about}"
+    return f"{markdown_table(heads, rows)}\n\n{about}"
 
 
 def _simulated(found: Mapping[str, Any]) -> str:
@@ -269,7 +263,7 @@ def _simulated(found: Mapping[str, Any]) -> str:
         "record, B a frame",
         "MiB more",
     ]
-    return markdown(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def _million(found: Mapping[str, Any]) -> str:
@@ -285,7 +279,7 @@ def _million(found: Mapping[str, Any]) -> str:
         ["the record", f"{cost.bytes_per_frame * million / 2**20:,.0f} MiB"],
         ["the coordinator's memory beyond its start", f"{cost.mib_per_frame * million:,.0f} MiB"],
     ]
-    return markdown(["a million frames in a thousand streams, extrapolated", ""], rows)
+    return markdown_table(["a million frames in a thousand streams, extrapolated", ""], rows)
 
 
 if __name__ == "__main__":

@@ -27,14 +27,15 @@ def hostile_tables(found: Row) -> str:
 
 def _change(found: Row) -> str:
     columns = _methods(found)
-    lines = ["| case | source | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    rows = []
     for case, inside in _cases(found).items():
         source = next(iter(inside.values()))["source"]
         cells = [_changes(inside[name], source) if name in inside else "not run" for name in columns]
-        lines.append(f"| {case} | {source:.1f} | " + " | ".join(cells) + " |")
+        rows.append([case, f"{source:.1f}", *cells])
     worst, bare = (min(row[key]["mIoU"] - row["source"] for row in found["rows"]) for key in ("guarded", "unguarded"))
     said = f"{found['setting']}. Lowest of all: {worst:+.1f} with the guard, {bare:+.1f} without it."
-    return "\n".join([*lines, "", f"{said} {REMARK}" if any(MARK in line for line in lines) else said])
+    marked = any(MARK in cell for row in rows for cell in row)
+    return f"{markdown_table(['case', 'source', *columns], rows)}\n\n{said}{f' {REMARK}' if marked else ''}"
 
 
 def _changes(row: Row, source: float) -> str:
@@ -46,13 +47,14 @@ def _decided(found: Row) -> str:
     """What became of the updates with the guard on, all frames of a case counted, unscored ones too."""
     columns = _methods(found)
     apart = all("resting" in row["guarded"]["decisions"] for row in found["rows"])
-    lines = ["| case | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = []
     for case, inside in _cases(found).items():
         cells = [
             _kinds(inside[name]["guarded"]["decisions"], apart) if name in inside else "not run" for name in columns
         ]
-        lines.append(f"| {case} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"With the guard: {COLUMN if apart else TOGETHER}, of all frames of a case."])
+        rows.append([case, *cells])
+    said = f"With the guard: {COLUMN if apart else TOGETHER}, of all frames of a case."
+    return f"{markdown_table(['case', *columns], rows)}\n\n{said}"
 
 
 def _kinds(recorded: Mapping[str, int], apart: bool) -> str:
@@ -120,13 +122,8 @@ def export() -> str:
     said = (
         f"mIoU in % of every {found['every']}th frame, after adapting to the same ones; `session` is `session.predict`."
     )
-    measured = _rows(["network, frames", *columns], costs)
-    return f"{_rows(heads, rows)}\n\n{about}\n\n{measured}\n\n{said} {found['versions']['machine']}."
-
-
-def _rows(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    measured = markdown_table(["network, frames", *columns], costs)
+    return f"{markdown_table(heads, rows)}\n\n{about}\n\n{measured}\n\n{said} {found['versions']['machine']}."
 
 
 def demo() -> str:
@@ -196,5 +193,5 @@ def serve() -> str:
     ]  # fmt: skip
     size = "×".join(map(str, found["size"]))
     about = f"{found['network']}, {size}, {found['clients']} clients, {found['waiting']} requests taken at once"
-    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-    return "\n".join([*lines, "", f"{about}. {found['versions']['machine'].replace('1 threads', '1 thread')}."])
+    machine = found["versions"]["machine"].replace("1 threads", "1 thread")
+    return f"{markdown_table(['', ''], rows)}\n\n{about}. {machine}."

@@ -121,23 +121,20 @@ def _paired(found: dict[str, Any]) -> list[str]:
 
 def iteration() -> str:
     """Milliseconds per iteration of every recorded network."""
-    lines = [
-        "| network, size, batch | TENT | MALL-sample | MALL-domain | MALL-domain, all parameters | "
-        "MALL/TENT affine | MALL/TENT all | NCut's share |",
-        "|---" * 8 + "|",
-    ]
+    heads = ["network, size, batch", "TENT", "MALL-sample", "MALL-domain", "MALL-domain, all parameters"]
+    heads += ["MALL/TENT affine", "MALL/TENT all", "NCut's share"]
+    rows = []
     for path in sorted((RECORDS / "iteration").glob("*.json")):
         loaded = json.loads(path.read_text())
         for row in loaded if isinstance(loaded, list) else [loaded]:
             times = row["ms_per_iteration"]
             cells = [times[case] for case in ("tent", "mall-sample affine", "mall-domain affine", "mall-domain all")]
             ratios = [row["ratio_mall_affine_over_tent"], row["ratio_mall_all_over_tent"]]
-            lines.append(
-                f"| {row['model']}{'' if row['weights'] else ' (random)'}, {row['size']}, {row['batch']} | "
-                + " | ".join(f"{value:.0f}" for value in cells)
-                + f" | {ratios[0]:.2f} | {ratios[1]:.2f} | {row['ncut_share_of_iteration']:.1%} |"
-            )
-    return "\n".join(lines)
+            name = f"{row['model']}{'' if row['weights'] else ' (random)'}, {row['size']}, {row['batch']}"
+            shares = [f"{ratio:.2f}" for ratio in ratios]
+            times = [f"{value:.0f}" for value in cells]
+            rows.append([name, *times, *shares, f"{row['ncut_share_of_iteration']:.1%}"])
+    return markdown_table(heads, rows)
 
 
 def stream() -> str:
@@ -169,13 +166,14 @@ def options() -> str:
     found = benchmark_record("performance/options.json")
     if found is None:
         return "not measured"
-    lines = ["| option | ms per frame | time ratio | mIoU % | labels that stay |", "|---|---|---|---|---|"]
-    for name, row in found["rows"].items():
-        figures = f"{row['ms_per_frame']:.0f} | {row['ratio']:.2f} | {row['mIoU']:.2f} | {row['same_labels']:.3%}"
-        lines.append(f"| {name} | {figures} |")
+    heads = ["option", "ms per frame", "time ratio", "mIoU %", "labels that stay"]
+    rows = [
+        [name, f"{row['ms_per_frame']:.0f}", f"{row['ratio']:.2f}", f"{row['mIoU']:.2f}", f"{row['same_labels']:.3%}"]
+        for name, row in found["rows"].items()
+    ]
     about = f"{found['model']}, {found['method']}, {found['frames']} dusk frames at {found['size']}"
     about += f", {found['versions']['machine']}."
-    return "\n".join([*lines, "", about])
+    return f"{markdown_table(heads, rows)}\n\n{about}"
 
 
 def adapt_io() -> str:
@@ -184,18 +182,16 @@ def adapt_io() -> str:
     if found is None:
         return "not measured"
     heads = ["network", "input and output", "one after another", "adapt"]
-    lines = [
-        f"| method | {' | '.join(heads)} | over the larger part | peak above its start, MiB |",
-        "|---" * (len(heads) + 3) + "|",
-    ]
+    rows = []
     for name, row in found["rows"].items():
-        times = " | ".join(f"{row['ms_per_frame'][head.replace(' ', '_')]:.0f}" for head in heads)
-        lines.append(f"| {name} | {times} | {row['over_larger']:.2f}× | {row['peak_mib']} |")
+        times = [f"{row['ms_per_frame'][head.replace(' ', '_')]:.0f}" for head in heads]
+        rows.append([name, *times, f"{row['over_larger']:.2f}×", str(row["peak_mib"])])
+    measured = markdown_table(["method", *heads, "over the larger part", "peak above its start, MiB"], rows)
     about = (
         f"Milliseconds per frame: {found['frames']} frames of {found['stored']}, {found['model']} at {found['size']}"
     )
     peak = "The peak is what came beyond what the process held when the row began; rows follow each other in it."
-    return "\n".join([*lines, "", f"{about}, {found['versions']['machine']} each for network and files. {peak}"])
+    return f"{measured}\n\n{about}, {found['versions']['machine']} each for network and files. {peak}"
 
 
 def all_methods() -> str:
