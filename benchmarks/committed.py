@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -49,6 +51,12 @@ def hand_out(record: str | Mapping[str, Any] | Sequence[Any], path: Path | None)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = f"{text}\n".encode()
         path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def refuse_untested(test: str) -> None:
+    """Runs a file of tests; ends the process where one fails."""
+    if subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", f"tests/{test}"], stdout=sys.stderr).returncode:
+        sys.exit(f"{test} fails; nothing is timed until it passes.")
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

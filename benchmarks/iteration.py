@@ -8,8 +8,6 @@ the affinity's rank, unlike real ones. `--tent CHECKOUT` times a step of TENT as
 """
 
 import argparse
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
@@ -29,7 +27,7 @@ from allweather.models.catalogue import all_entries
 from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
 from allweather.session import Guard
-from benchmarks.committed import hand_out
+from benchmarks.committed import hand_out, refuse_untested
 from benchmarks.fidelity_public import tent_of
 from benchmarks.memory import reset_peak, resident
 
@@ -57,9 +55,7 @@ def main() -> None:
     parser.add_argument("--tent", type=Path, help="a checkout of github.com/DequanWang/tent")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    tests = [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_ncut.py"]
-    if subprocess.run(tests, stdout=sys.stderr).returncode:
-        sys.exit("The operator's tests fail; nothing is timed until they pass.")
+    refuse_untested("test_ncut.py")
     size = parse_size(options.size) or (1024, 512)
     names = [entry.name for entry in all_entries() if entry.segments] if options.all else [options.model]
     records = [_record(name, options, size) for name in names]

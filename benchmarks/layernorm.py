@@ -30,6 +30,7 @@ from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision
 from benchmarks.committed import hand_out
 from benchmarks.stream import TWO_VIEWS
+from benchmarks.train_streetnet import fit
 
 SIZE = (240, 176)  # width, height of training and adaptation
 VOID = 11
@@ -119,28 +120,11 @@ def measure(model: Segmenter, split: str, name: str, fields: dict[str, Any], eve
 
 
 def train(model: Segmenter, steps: int, batch: int) -> None:
-    """AdamW with a one-cycle rate; mirrored crops and mild changes of light are the only augmentation."""
+    """As StreetNet is trained, on real frames."""
     images, labels = _frames()
     frequency = torch.bincount(labels.flatten().long(), minlength=VOID + 1)[:VOID].float()
     weight = (frequency.sum() / frequency).log().clamp(1, 6)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
-    model.train()
-    for step in range(steps):
-        chosen = torch.randint(len(images), (batch,))
-        x, y = images[chosen].float() / 255, labels[chosen].long()
-        if step % 2:
-            x, y = x.flip(3), y.flip(2)
-        gain, lift = torch.empty(2, batch, 1, 1, 1).uniform_(-0.1, 0.1)
-        x = (x * (1 + gain) + lift * 0.5).clamp(0, 1)
-        loss = functional.cross_entropy(model(x), y, weight, ignore_index=VOID)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0:
-            print(f"step {step}: loss {loss.item():.3f}", flush=True)
-    model.eval()
+    fit(model, images, labels, weight, steps, batch, rate=3e-3, decay=1e-3, ignore=VOID)
 
 
 def _frames() -> tuple[Tensor, Tensor]:

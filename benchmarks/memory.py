@@ -1,4 +1,4 @@
-"""Peak memory of this process, as Linux counts it."""
+"""Memory of this process and of others, as Linux counts it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def reset_peak() -> int | None:
     return resident("VmRSS")
 
 
-def resident(key: str) -> int:
-    """Bytes of `VmRSS` (now) or `VmHWM` (the peak)."""
-    status = Path("/proc/self/status").read_text().splitlines()
+def resident(key: str, pid: int | str = "self") -> int:
+    """Bytes of `VmRSS` (now) or `VmHWM` (the peak), libraries that a process shares with others included."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
     return 1024 * int(next(line for line in status if line.startswith(key)).split()[1])

@@ -113,7 +113,7 @@ def adapted(inputs: list[Path], out: Path, method: str, workers: int) -> dict[st
         Conductor(pool, keep, lambda job, refused: job).run(stretches(split(inputs), record, made.episodic, 1))
         seconds, cpu = perf_counter() - first[0], process_time() - cpu
         worked = sum(map(cpu_of, pool.pids)) - first[1]
-        peaks = [peak(pid) for pid in pool.pids]
+        peaks = [resident("VmHWM", pid) / 2**20 for pid in pool.pids]
         frames = len(record.done)
     return {
         "frames_per_second": round((frames - 1) / seconds, 1),
@@ -131,12 +131,6 @@ def cpu_of(pid: int) -> float:
     """Seconds of CPU time that a process has had, all its threads together."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def peak(pid: int) -> float:
-    """MiB that a process had at most, libraries that it shares with others included."""
-    status = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 2**10
 
 
 def simulated(counts: Sequence[int], numbers: Sequence[int]) -> Iterator[dict[str, Any]]:

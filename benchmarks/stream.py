@@ -10,7 +10,6 @@ the source's mean of the same run below it.
 
 import argparse
 import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from allweather.data.folder import open_files
 from allweather.data.scenes import scene_stream
 from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
-from benchmarks.committed import hand_out
+from benchmarks.committed import hand_out, refuse_untested
 
 TWO_VIEWS = {"views": ("plain", "mirror")}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -58,9 +57,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    tests = [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_session.py"]
-    if subprocess.run(tests, stdout=sys.stderr).returncode:
-        sys.exit("The session's tests fail; nothing is timed until they pass.")
+    refuse_untested("test_session.py")
     networks, frames, source = _inputs(options)
     found = {}
     for name, weights in networks.items():

@@ -80,11 +80,25 @@ def clear_scenes(count: int) -> tuple[Tensor, Tensor]:
 
 
 def train(model: Segmenter, images: Tensor, labels: Tensor, steps: int, batch: int) -> None:
-    """AdamW with a one-cycle rate; flips and mild changes of light are the only augmentation."""
+    """Rare classes count for more, up to six times."""
     frequency = torch.bincount(labels.flatten().long(), minlength=19).float()
     weight = torch.where(frequency > 0, (frequency.sum() / frequency.clamp_min(1)).log().clamp(1, 6), 0)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
+    fit(model, images, labels, weight, steps, batch, rate=4e-3, decay=1e-4)
+
+
+def fit(
+    model: Segmenter, images: Tensor, labels: Tensor, weight: Tensor, steps: int, batch: int,
+    *, rate: float, decay: float, ignore: int = -100,
+) -> None:  # fmt: skip
+    """AdamW with a one-cycle rate; flips and mild changes of light are the only augmentation.
+
+    Args:
+        images, labels: uint8, N×3×H×W and N×H×W.
+        weight: of each class in the loss.
+        ignore: the label that the loss leaves out.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
     model.train()
     for step in range(steps):
         chosen = torch.randint(len(images), (batch,))
@@ -93,7 +107,7 @@ def train(model: Segmenter, images: Tensor, labels: Tensor, steps: int, batch: i
             x, y = x.flip(3), y.flip(2)
         gain, lift = torch.empty(2, batch, 1, 1, 1).uniform_(-0.1, 0.1)
         x = (x * (1 + gain) + lift * 0.5).clamp(0, 1)
-        loss = functional.cross_entropy(model(x), y, weight)
+        loss = functional.cross_entropy(model(x), y, weight, ignore_index=ignore)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
