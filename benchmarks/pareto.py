@@ -76,7 +76,9 @@ def draw() -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "allweather", "svg.fonttype": "none", "font.family": "sans-serif"})
+    matplotlib.rcParams.update(
+        {"svg.hashsalt": "allweather", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
+    )
     from matplotlib import pyplot
 
     found = points()
