@@ -43,14 +43,19 @@ def load(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def keep(record: str | Mapping[str, Any] | Sequence[Any], path: Path) -> None:
+    """Writes a record, ready text or what JSON is made of; a .gz compressed."""
+    text = record if isinstance(record, str) else json.dumps(record, indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = f"{text}\n".encode()
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
 def hand_out(record: str | Mapping[str, Any] | Sequence[Any], path: Path | None) -> None:
     """Prints a record, ready text or what JSON is made of, and writes it where a file is named; a .gz compressed."""
-    text = record if isinstance(record, str) else json.dumps(record, indent=1)
-    print(text)
+    print(record if isinstance(record, str) else json.dumps(record, indent=1))
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = f"{text}\n".encode()
-        path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+        keep(record, path)
 
 
 def refuse_untested(test: str) -> None:

@@ -1,7 +1,7 @@
 """The product's methods, preset `paper`, beside public code of their authors.
 
     python -m benchmarks.fidelity public --public FOLDER   runs public code, writes tests/data/fidelity.json.gz
-    python -m benchmarks.fidelity compare                  runs the product, writes benchmarks/records/fidelity.json
+    python -m benchmarks.fidelity compare                  runs the product, writes benchmarks/records/fidelity.json.gz
 
 FOLDER holds checkouts named as in `fidelity_sources.BY_METHOD`, with their commits in FOLDER/commits.json. Cases on
 ESPNetv2 need ALLWEATHER_ASSETS; without it `public` keeps what the fixture holds of them and `compare` leaves them out.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from allweather.runs.record import versions
-from benchmarks.committed import markdown_table
+from benchmarks.committed import keep, load, markdown_table
 from benchmarks.fidelity_cases import (
     CASES,
     FIXTURE,
@@ -30,7 +30,7 @@ from benchmarks.fidelity_cases import (
     write_fixture,
 )
 
-RECORD = Path(__file__).parent / "records" / "fidelity.json"
+RECORD = Path(__file__).parent / "records" / "fidelity.json.gz"
 
 
 def main() -> None:
@@ -86,9 +86,9 @@ def write_comparison(cases: list[Case], dry: bool) -> None:
         rows[case.name] = {**about, "deviation": case.deviation, "steps": [vars(step) for step in steps]}
         print(f"{case.name:24}", *(_spell(step) for step in steps), sep="\n    ")
     if not dry:
-        old = json.loads(RECORD.read_text())["rows"] if RECORD.exists() else {}
+        old = load(RECORD)["rows"] if RECORD.exists() else {}
         kept = {case.name: (old | rows)[case.name] for case in CASES if case.name in old | rows}
-        RECORD.write_text(json.dumps({"versions": versions(), "rows": kept}, indent=1) + "\n")
+        keep({"versions": versions(), "rows": kept}, RECORD)
 
 
 def table() -> str:
@@ -105,7 +105,7 @@ def table() -> str:
         "known to differ",
     )
     shown = []
-    rows = json.loads(RECORD.read_text())["rows"]
+    rows = load(RECORD)["rows"]
     for name, row in rows.items():
         steps = row["steps"]
         moved = max(step["moved"] for step in steps)

@@ -44,7 +44,7 @@ class Case:
         frames: how many frames of the stream.
         seed, stream: of the tiny network; what differs in `frames`.
         limit, parameter_limit: the largest difference in probabilities and in parameters that the product may show; the
-            measured ones are in benchmarks/records/fidelity.json.
+            measured ones are in benchmarks/records/fidelity.json.gz.
         same_labels: the least share of pixels whose label is the same, 0..1.
         deviation: what is known to differ, in words.
     """

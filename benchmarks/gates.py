@@ -38,6 +38,7 @@ from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.scoring.intervals import ImageCounts, image_differences
 from benchmarks import gate_parts as parts
+from benchmarks.committed import keep, load
 from benchmarks.gate_parts import Bias, Looker
 
 SIZE = (480, 352)
@@ -298,17 +299,6 @@ def cells(gates: Sequence[str], only: str) -> Iterator[tuple[str, str, str, slic
                     yield gate, network, stream, chosen
 
 
-def packed(gates: dict[str, Any]) -> str:
-    """The record's text: candidates' names once a gate, their values in that order, a row a line."""
-    lines = []
-    for gate, found in sorted(gates.items(), key=lambda item: list(GATES).index(item[0])):
-        rows = [f"  {json.dumps(name)}:{json.dumps(row, separators=(',', ':'))}" for name, row in found["rows"].items()]
-        head = json.dumps(found["candidates"], ensure_ascii=False, separators=(",", ":"))
-        lines.append(f'"{gate}":{{"candidates":{head},"rows":{{\n' + ",\n".join(rows) + "\n}}")
-    about = f'"benchmark":"gates","size":"{"x".join(map(str, SIZE))}","versions":{json.dumps(versions())}'
-    return "\n".join([f'{{{about},"gates":{{', ",\n".join(lines), "}}", ""])
-
-
 def compact(row: dict[str, Any]) -> dict[str, Any]:
     """A row as the record holds it: three changes of each candidate in hundredths of a point, then the next's."""
     found = row | {"values": [round(100 * value) for values in row["values"].values() for value in values]}
@@ -317,7 +307,7 @@ def compact(row: dict[str, Any]) -> dict[str, Any]:
 
 def measure(root: Path, out: Path, gates: Sequence[str], only: str) -> None:
     """Writes the file after every row."""
-    done: dict[str, Any] = json.loads(out.read_text())["gates"] if out.exists() else {}
+    done: dict[str, Any] = load(out)["gates"] if out.exists() else {}
     for gate, network, stream, chosen in cells(gates, only):
         held = done.setdefault(gate, {"candidates": [], "rows": {}})
         key = f"{network} | {stream}"
@@ -330,7 +320,9 @@ def measure(root: Path, out: Path, gates: Sequence[str], only: str) -> None:
             raise SystemExit(f"{gate}: the file's rows are of other candidates than today's. Name another file.")
         held["candidates"] = list(row["values"])
         held["rows"][key] = compact(row)
-        out.write_text(packed(done))
+        sorted_gates = {gate: done[gate] for gate in GATES if gate in done}
+        about = {"benchmark": "gates", "size": "x".join(map(str, SIZE)), "versions": versions()}
+        keep({**about, "gates": sorted_gates}, out)
 
 
 def main() -> None:

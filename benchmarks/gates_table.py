@@ -16,7 +16,7 @@ Gate = Mapping[str, Any]
 
 def table(gate: str) -> str:
     """One row per candidate of a gate, and which of them pass."""
-    found = (benchmark_record("gates.json") or {"gates": {}})["gates"].get(gate)
+    found = (benchmark_record("gates.json.gz") or {"gates": {}})["gates"].get(gate)
     if found is None:
         return "not measured"
     return drift(found) if gate == "drift" else compared(found)

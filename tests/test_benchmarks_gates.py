@@ -1,6 +1,5 @@
 """The gates' trials at tiny sizes: what is handed on, what moves, who passes, and a run that goes on after a stop."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from allweather.methods.mall import MallSample
 from allweather.ncut import Affinity
 from benchmarks import gate_parts as parts
 from benchmarks import gates, gates_table
+from benchmarks.committed import load
 from benchmarks.gates import BEFORE, GATES, ROUNDS, Scores, Shot
 
 MAPPING = ClassMapping("three", CLASSES, CLASSES, (0, 1, 2))
@@ -155,11 +155,11 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(gates, "load_model", lambda *_: tiny("batchnorm"))
     monkeypatch.setattr(gates, "shots_of", lambda *_: ([], MAPPING))
     monkeypatch.setattr(gates, "GATES", dict.fromkeys(GATES, gate))
-    out = tmp_path / "gates.json"
+    out = tmp_path / "gates.json.gz"
     for names, only, expected in ((["drift"], "cgnet", 1), (["time", "drift"], "", 10), (["time"], "", 10)):
         gates.measure(tmp_path, out, names, only)
         assert len(asked) == expected
-    found = json.loads(out.read_text())
+    found = load(out)
     assert list(found["gates"]) == ["time", "drift"] and len(found["gates"]["time"]["rows"]) == 8
     assert found["gates"]["time"]["candidates"] == ["one"]
     assert found["gates"]["time"]["rows"]["realtime:cgnet | video"]["values"] == [100, 100, 10]

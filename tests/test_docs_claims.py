@@ -1,6 +1,5 @@
 """What the pages claim and the catalogue, the plans and the records can confirm."""
 
-import json
 import re
 from pathlib import Path
 from typing import get_args
@@ -13,7 +12,7 @@ from allweather.methods import METHODS, describe_fields
 from allweather.models.catalogue import ECOSYSTEMS, all_entries, list_models
 from allweather.runs.plan import read_plan
 from allweather.runs.summary import is_summary
-from benchmarks.committed import plan_files, plan_records
+from benchmarks.committed import load, plan_files, plan_records
 from benchmarks.packed import spell_lines
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +46,7 @@ def test_numbers_of_networks_methods_and_datasets() -> None:
     assert f"and the {in_words(libraries)} libraries." in readme
     assert f"Layouts of {in_words(len(DATASETS))} datasets" in changelog
     assert all(f"`{name}`" in readme for name in METHODS)
-    cases = json.loads((KEPT / "fidelity.json").read_text())["rows"]
+    cases = load(KEPT / "fidelity.json.gz")["rows"]
     beside = {re.split("[, ]", case)[0] for case in cases}
     assert beside <= set(METHODS) and f"{in_words(len(beside))} of them run beside their authors' code" in readme
 
