@@ -27,6 +27,7 @@ from allweather.app.console import table
 from allweather.classes import CITYSCAPES
 from allweather.data.scenes import render
 from allweather.models.catalogue import find_entry
+from allweather.runs.decisions import spell
 from allweather.runs.record_file import read_adapted
 
 
@@ -92,6 +93,23 @@ def test_every_method_under_both_protocols(frames: Path, method: str, protocol: 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(list((frames / "o" / "labels").glob("*.png"))) == 3
+
+
+def test_adapt_tells_what_passes_over_the_stream_did(frames: Path) -> None:
+    command = ("adapt", frames / "images", *MODEL, "--method", "tent", "--set", "episodic=false", "--set", "lr=1.0",
+               "--protocol", "transductive", "--out", frames / "out")  # fmt: skip
+    done = allweather(*command)
+    record = read_adapted(frames / "out" / "record.json")
+    passes, decisions = record["totals"]["stream_passes"], record["totals"]["decisions"]
+    assert len(passes) > 1 and sum(decisions.values()) == 3 * len(passes) > decisions["accepted"]
+    for image in record["images"].values():
+        assert len(image["stream_passes"]) == len(passes) and image["seconds"] > 0 and image["stop"]
+    assert done.stderr.rstrip().endswith(spell(decisions))
+    kept = json.loads((frames / "out" / "record.jsonl").read_text().splitlines()[0])
+    (frames / "out" / "record.jsonl").write_text(json.dumps(kept) + "\n")
+    assert allweather(*command, "--resume").returncode == 0
+    again = read_adapted(frames / "out" / "record.json")
+    assert again["totals"]["decisions"] == decisions and again["images"].keys() == record["images"].keys()
 
 
 def test_adapt_refuses_a_checkpoint_of_another_digest(frames: Path) -> None:

@@ -16,7 +16,9 @@ from allweather.data import Stream, open_files
 from allweather.data.labelled import labelled_scenes
 from allweather.data.labels import find_mapping, mapping_between
 from allweather.errors import AllWeatherError
+from allweather.runs.decisions import decisions_in
 from allweather.runs.evaluate import PASSES, run
+from allweather.runs.passes import summed
 from allweather.runs.record import describe_result, provenance
 from allweather.runs.scorer import Scorer
 from allweather.scoring.folders import score_folders
@@ -92,6 +94,47 @@ def test_transductive_passes_end_at_ten_where_the_loss_keeps_falling(
     monkeypatch.setattr(Session, "adapt", lambda self, images: replace(falling, watched=(float(next(losses)),)))
     predictions(make_session("tent", episodic=False), stream, protocol="transductive")
     assert 1000 - next(losses) == 10 * COUNT
+
+
+@pytest.mark.parametrize(
+    ("losses", "settings", "passes", "stop"),
+    [
+        ([4.0, 3.0, 2.0], {}, PASSES, "cap"),
+        ([4.0, 3.0, 3.0, 3.0], {"stop_patience": 2}, 4, "plateau"),
+        ([4.0, 3.0, 9.0], {"stop_rise": 0.1}, 3, "rise"),
+        ([], {}, 1, "none"),
+    ],
+)
+def test_every_pass_is_told_of_every_frame(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch, losses: list[float], settings: dict, passes: int, stop: str
+) -> None:
+    falling = iter(range(1000))
+    decision, calls = Decision("shrunk", "why"), []
+
+    def adapt(session: Session, images: torch.Tensor) -> Result:
+        number = len(calls) // 3  # batches of two: three to a pass
+        calls.append(1)
+        watched = losses[number] if number < len(losses) else -float(next(falling))
+        return Result(torch.zeros(len(images), 1, 1, 1), (), (watched,) * bool(losses), 2, "cap", decision, 8.0)
+
+    monkeypatch.setattr(Session, "adapt", adapt)
+    session = make_session("mall-sample", episodic=False, iterations=2, **settings)
+    outcomes = list(run(session, stream, "transductive", batch=2))
+    lines = {"0": passes * 4.0, "4": passes * 8.0}  # the last is alone in its batch
+    for outcome in outcomes:
+        learnt = outcome.learnt
+        assert outcome.result is None and learnt["stop"] == stop and learnt["iterations"] == 2 * passes
+        assert [line["decision"] for line in learnt["stream_passes"]] == ["shrunk"] * passes
+        assert decisions_in(learnt) == [decision] * passes
+        wanted = lines.get(outcome.name, lines["0"])
+        assert sum(line["seconds"] for line in learnt["stream_passes"]) == wanted < learnt["seconds"]
+    found = summed(outcome.learnt for outcome in outcomes)
+    assert [line["watched"] for line in found[: len(losses)]] == losses[:passes] and len(found) == passes
+    assert all(line["decisions"]["shrunk"] == COUNT and line["seconds"] == 24.0 for line in found)
+
+
+def test_online_runs_tell_of_no_passes(stream: Stream) -> None:
+    assert all(outcome.learnt is None for outcome in run(make_session("tent", episodic=False), stream))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])

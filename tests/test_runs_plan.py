@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,16 @@ from allweather.data.images import write_json
 from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.report.collect import group_records
 from allweather.report.compare import compare, flatten
+from allweather.report.page import tables_of
+from allweather.report.refusals import EVERY_PASS, MARK, REMARK
 from allweather.runs import execute as executor
-from allweather.runs.decisions import decisions_of
+from allweather.runs.decisions import decisions_of, refused
+from allweather.runs.evaluate import PASSES
 from allweather.runs.execute import LoadedNetwork, execute, labels_folder, make_record
 from allweather.runs.plan import MethodSpec, Plan, PlannedRun, read_plan
 from allweather.runs.record_file import read_record
 from allweather.runs.streams import open_stream
+from allweather.runs.summary import stops_of, summarize
 from allweather.scale.benching import gather
 from allweather.scoring.confusion import ConfusionMatrix
 
@@ -220,6 +225,31 @@ def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path) ->
     before = [image["ncut_before"] for image in record["images"]]
     assert before == [image["ncut"] for image in source["images"]] != [image["ncut"] for image in record["images"]]
     assert str(root) not in json.dumps(record)
+
+
+def test_a_transductive_record_counts_what_every_pass_did(root: Path, tmp_path: Path) -> None:
+    (run,) = tiny(root, protocol='"transductive"').runs[1:]
+    hostile = replace(run, method=replace(run.method, fields=run.method.fields | {"lr": 1.0}))
+    record = json.loads(json.dumps(make_record(hostile), allow_nan=False))
+    passes = record["stream_passes"]
+    assert 1 < len(passes) <= PASSES and all(image["stop"] for image in record["images"])
+    assert record["decisions"] == decisions_of(record) and sum(record["decisions"].values()) == FRAMES * len(passes)
+    assert refused(record["decisions"]) > FRAMES * len(passes) / 3
+    assert all(sum(each["decisions"].values()) == FRAMES for each in passes)
+    assert record["seconds"] > sum(each["seconds"] for each in passes) > 0  # the predictions come on top
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(record))
+    for kept in (read_record(path), summarize(record, [])):
+        (group,) = group_records([kept])
+        assert group.decisions == [record["decisions"]] and kept["stream_passes"] == passes
+        assert group.marked == f"{group.label} {MARK}"
+        text = "\n".join(table.markdown() for table in tables_of([group]))
+        assert EVERY_PASS in text and REMARK in text
+        found = Counter(image["stop"] for image in record["images"])
+        assert stops_of(kept) == found and np.mean(group.per_image("seconds")) > 0
+    plainly = make_record(replace(run, protocol="online"))
+    assert "stream_passes" not in plainly and "stream_passes" not in compare(plainly, record)["settings"]
+    assert EVERY_PASS not in "\n".join(table.markdown() for table in tables_of(group_records([plainly])))
 
 
 def test_pixels_are_scored_at_the_labels_size_or_the_authors(root: Path) -> None:

@@ -49,6 +49,9 @@ def whole() -> dict[str, Any]:
     made["resolution"] = {kind: ["8x8"] for kind in ("stored", "input", "scored")}
     for image in made["images"]:
         image |= {"decision": "shrunk", "reason": "why", "stop": "cap"}
+    done = {"watched": [1.0, None], "iterations": 1, "stop": "cap", "decision": "reset", "reason": "x", "seconds": 0.1}
+    made["images"][0]["stream_passes"] = [done]
+    made["stream_passes"] = [{"watched": 1.0, "iterations": 1, "decisions": {"reset": 1}, "seconds": 0.1}]
     return made
 
 
@@ -87,6 +90,9 @@ def test_no_edit_of_a_record_ends_in_anything_but_a_report_or_one_line(tmp_path:
         (("images",), [], "images: expected at least one"),
         (("images", 0, "union"), [1], "images.0.union: expected 3 numbers, got 1"),
         (("images", 1, "decision"), "forgiven", "image f<1>: expected a decision that begins with"),
+        (("images", 0, "stream_passes", 0, "decision"), "x", "image f<0>: expected a decision that begins with"),
+        (("images", 0, "stream_passes", 0, "seconds"), ..., "images.0.stream_passes.0.seconds is missing"),
+        (("stream_passes", 0, "decisions"), 1, "stream_passes.0.decisions: expected an object, got 1"),
         (("figures", "interval"), [1.0], "figures.interval: expected 2 numbers, got 1"),
         (("parts",), {"fog": {"mIoU": 1.0}}, "parts.fog: expected a name like 01/fog"),
         (("run", "model", "arguments"), "x", "run.model.arguments: expected an object, got 'x'"),

@@ -206,11 +206,13 @@ def test_the_record_has_a_frame_once_and_keeps_what_is_whole(tmp_path: Path) -> 
         record.keep([{**line, "name": "a/3"}])
     with MergedRecord(tmp_path, {"threads": 1}, True, lambda name: name != "a/3") as record:
         assert record.done == {"a/1"} and not record.failures  # what failed or is damaged is tried again
-        record.keep([{**line, "name": "a/2"}])
+        done = {"decision": "shrunk", "reason": "why", "iterations": 1, "seconds": 0.1}
+        record.keep([{"name": "a/2", "stream_passes": [done, done | {"decision": "accepted"}]}])
         record.finish({})
     found = [json.loads(text)["name"] for text in (tmp_path / "record.jsonl").read_text().splitlines()]
     assert found == ["a/1", "a/2"]
     assert json.loads((tmp_path / "record.json").read_text())["totals"]["decisions"]["accepted"] == 2
+    assert json.loads((tmp_path / "record.json").read_text())["totals"]["decisions"]["shrunk"] == 1
     with pytest.raises(AllWeatherError, match="already holds a run"):
         MergedRecord(tmp_path, {"threads": 1}, False)
     with pytest.raises(AllWeatherError, match="of another run: threads was 1 and is 2"):

@@ -15,8 +15,9 @@ from allweather.classes import ClassSet
 from allweather.data.images import write_json
 from allweather.data.json_lines import JsonLines, encode_line
 from allweather.errors import AllWeatherError
-from allweather.runs.decisions import decisions_of
+from allweather.runs.decisions import STREAM_PASSES, decisions_of
 from allweather.runs.holding import held
+from allweather.runs.passes import summed
 from allweather.runs.record_file import HEADER, LINES, check_same_run, holds_run, read_adapted
 from allweather.writing import Closing, check_folder, write_bytes
 
@@ -100,6 +101,8 @@ class Output(Closing):
             "images": len(self.images),
             "failures": len(self.failures),
         }
+        if passes := summed(self.images.values()):
+            totals[STREAM_PASSES] = passes
         write_json(self._header, {**self.head, "totals": totals | ({"damage": damage} if damage else {})})
 
     def close(self) -> None:

@@ -88,7 +88,7 @@ class Pictures:
 def _entry(outcome: Outcome) -> dict[str, Any]:
     result = outcome.result
     if result is None:
-        return {}
+        return outcome.learnt or {}
     return {
         "losses": or_none(round(loss, 6) for loss in result.losses),
         "watched": or_none(round(loss, 6) for loss in result.watched),

@@ -7,13 +7,13 @@ import numpy as np
 
 from allweather.finite import or_none
 from allweather.report.derived import not_in_truth, with_derived_figures
-from allweather.runs.decisions import decisions_of
+from allweather.runs.decisions import STREAM_PASSES, decisions_of
 from allweather.runs.summary import Record, image_count, is_summary, paired, same_truth
 from allweather.scoring.intervals import Interval, counts_of, paired_difference
 
 UNCOMPARED = (  # results, or too long to show
     "images", "summary", "confusion", "reliability", "figures", "parts", "identity", "finished",
-    "seconds", "peak_memory_mib", "decisions", "rolled_back", "skipped_updates",
+    "seconds", "peak_memory_mib", "decisions", STREAM_PASSES, "rolled_back", "skipped_updates",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from allweather.session.guard import KINDS
 SHOWN = KINDS[1:]  # all but accepted, which is the rest of the frames
 COLUMN = " / ".join(kind.replace("-", " ") for kind in SHOWN)
 NOTE = f"{COLUMN}: frames, the mean over runs and in brackets the lowest and highest; all others were accepted."
+EVERY_PASS = "In transductive runs a frame counts once in every pass."
 MARK = "‡"
 LIMIT = 1 / 3  # of the frames
 REMARK = (
@@ -40,10 +41,14 @@ def mark(label: str, runs: Sequence[Counts]) -> str:
     return f"{label} {MARK}" if measures_guard(runs) else label
 
 
-def explained(rows: Iterable[Sequence[object]]) -> str:
-    """What stands below a table with such cells, and what the mark means where it occurs."""
+def explained(rows: Iterable[Sequence[object]], passes: bool = False) -> str:
+    """What stands below a table with such cells, and what the mark means where it occurs.
+
+    Args:
+        passes: whether some of the runs made passes over their stream.
+    """
     marked = any(isinstance(value, str) and MARK in value for row in rows for value in row)
-    return f"{NOTE} {REMARK}" if marked else NOTE
+    return " ".join([NOTE, *[EVERY_PASS] * passes, *[REMARK] * marked])
 
 
 def together(streams: Sequence[Sequence[Counts]]) -> list[Counts]:

@@ -19,6 +19,7 @@ from allweather.report.published import (
 )
 from allweather.report.refusals import COLUMN, cell, explained, mark, of_records, together
 from allweather.report.table import Cell, Table
+from allweather.runs.decisions import STREAM_PASSES
 from allweather.scoring.means import mean_of
 
 OVER = {  # what a figure of a piece is a mean over
@@ -52,7 +53,7 @@ def _conditions(groups: Sequence[Group]) -> list[Table]:
                 shown = [entry.marked if (entry := theirs.get(stream)) else None for stream in streams]
                 rows.append([network, f"{label}, published", *shown, None, None])
                 notes += [entry for entry in theirs.values() if entry]
-        note = f"mIoU in %, mean over seeds and orders, {_over(inside)}. {_remarks(notes)} {explained(rows)}"
+        note = f"mIoU in %, mean over seeds and orders, {_over(inside)}. {_remarks(notes)} {_explained(rows, inside)}"
         title = f"By condition: {how}, scored at {_scored(scoring)}"
         made.append(Table(title, ("network", "method", *streams, "mean", COLUMN), rows, _evened(note), grouped=True))
     return made
@@ -82,7 +83,7 @@ def _results(groups: Sequence[Group]) -> list[Table]:
                 ("network", "method", "mIoU", "vs source", "95 % paired", "95 % of images", "official", "± runs",
                  "runs", "UIoU", "calibration error", "NCut", COLUMN, "published"),
                 rows,
-                _evened(f"{note} {_remarks(notes)} {explained(rows)}"),
+                _evened(f"{note} {_remarks(notes)} {_explained(rows, inside)}"),
                 grouped=True,
             )
         )  # fmt: skip
@@ -142,7 +143,7 @@ def _thirteen(groups: Sequence[Group]) -> list[Table]:
     note = (
         "Mean of the thirteen mIoU, in %, each over the classes in its truth. Published in section 4, which states "
         "neither the networks' sizes nor the scoring; the authors' code scores at 1024×512. † scored otherwise, or "
-        f"{OTHER_SETTINGS}. {explained(rows)}"
+        f"{OTHER_SETTINGS}. {_explained(rows, groups)}"
     )
     columns = ("network", "method", "mIoU", COLUMN, "published")
     return [Table("Mean over thirteen datasets", columns, rows, note, grouped=True)] if rows else []
@@ -168,7 +169,7 @@ def _sequences(groups: Sequence[Group]) -> list[Table]:
                 name = f"{group.network}, {group.label}, {group.how}"
                 rows.append([name, mark(f"round {int(number)}", runs), *values, cell(runs)])
         columns = ("network, method", "round", *kinds, "mean", COLUMN)
-        note = f"mIoU in %, over the classes {OVER[figure]}. {explained(rows)}"
+        note = f"mIoU in %, over the classes {OVER[figure]}. {_explained(rows, inside)}"
         made.append(Table(f"{where}: piece by piece", columns, rows, note, grouped=True))
     return made
 
@@ -193,7 +194,7 @@ def _classes(groups: Sequence[Group]) -> list[Table]:
             [group.network, group.marked, *(_class(group, name) for name in names), cell(group.decisions)]
             for group in inside
         ]
-        note = f"In %; – where a class is neither true nor predicted. {explained(rows)}"
+        note = f"In %; – where a class is neither true nor predicted. {_explained(rows, inside)}"
         if inside[0].stream.startswith("dark-zurich") and tuple(names) == CITYSCAPES.names:
             rows += [
                 ["published in Table 4, test split by the server †", name, *table4(name)[:-1], None] for name in TABLE4
@@ -227,9 +228,13 @@ def harm_tables(groups: Sequence[Group]) -> list[Table]:
     columns = ("stream, network", "method", "images that lost", "their mean", "lost most", "won most", COLUMN)
     note = (
         "Change of each image's own mIoU against the source, in points, over the classes in its truth. "
-        f"{explained(rows)}"
+        f"{_explained(rows, groups)}"
     )
     return [Table("Where adaptation hurt", columns, rows, note, 1, grouped=True, stacked=True)] if rows else []
+
+
+def _explained(rows: Sequence[Sequence[Cell]], groups: Sequence[Group]) -> str:
+    return explained(rows, any(STREAM_PASSES in record for group in groups for record in group.records))
 
 
 def _named(images: Sequence[tuple[str, float]]) -> str:

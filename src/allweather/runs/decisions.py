@@ -8,6 +8,7 @@ from allweather.errors import InputError
 from allweather.session import Decision
 from allweather.session.guard import KINDS, Kind
 
+STREAM_PASSES = "stream_passes"  # of the transductive protocol; a record's `passes` are those of one prediction
 Counts = Mapping[Kind, float]  # every kind, 0 included; means over runs need not be whole
 
 
@@ -17,7 +18,7 @@ def describe(decision: Decision) -> dict[str, str]:
 
 
 def decision_of(image: Mapping[str, Any]) -> Decision | None:
-    """What a record says of one image; None where it was predicted without a decision, as after transductive passes.
+    """What a record says of one image, or of one pass; None where it was predicted without a decision.
 
     Records of version 0.1 hold kind and reason as one text ("rolled back: …", "skipped: resting after a reset").
 
@@ -32,6 +33,19 @@ def decision_of(image: Mapping[str, Any]) -> Decision | None:
         raise InputError(f"image {image.get('name', '')}: {error}") from error
 
 
+def decisions_in(image: Mapping[str, Any]) -> list[Decision]:
+    """All that a record says of one image: one decision, and under the transductive protocol one of every pass.
+
+    None of records from before passes were kept.
+
+    Raises:
+        InputError: for a decision of no known kind.
+    """
+    name = image.get("name", "")
+    lines = (image, *({"name": name, **line} for line in image.get(STREAM_PASSES, ())))
+    return [decision for line in lines if (decision := decision_of(line)) is not None]
+
+
 def count(decisions: Iterable[Decision]) -> dict[Kind, int]:
     """How many decisions there are of each kind, 0 included, ready for JSON."""
     found = Counter(decision.kind for decision in decisions)
@@ -39,7 +53,7 @@ def count(decisions: Iterable[Decision]) -> dict[Kind, int]:
 
 
 def decisions_of(record: Mapping[str, Any], part: str = "") -> dict[Kind, int]:
-    """How many images of a record met each kind of decision, whichever version wrote it.
+    """How many images of a record met each kind of decision, whichever version wrote it; once for every pass.
 
     Args:
         part: counts only images whose name begins so, as those of one piece of a sequence do.
@@ -51,8 +65,7 @@ def decisions_of(record: Mapping[str, Any], part: str = "") -> dict[Kind, int]:
         return _summed(record["summary"]["decisions"], part)
     images = record["images"]
     entries = images.items() if isinstance(images, Mapping) else ((image["name"], image) for image in images)
-    found = (decision_of(image) for name, image in entries if name.startswith(part))
-    return count(decision for decision in found if decision is not None)
+    return count(decision for name, image in entries if name.startswith(part) for decision in decisions_in(image))
 
 
 def _summed(by_part: Mapping[str, Mapping[str, int]], part: str) -> dict[Kind, int]:

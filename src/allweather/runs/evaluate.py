@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, get_args
+from time import perf_counter
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from allweather.data.stream import Frame, Stream
 from allweather.errors import ImageError, InputError, check_known
 from allweather.finite import all_finite
+from allweather.runs.passes import Passes
 from allweather.session import Result, Session
 from allweather.session.streaming import grouped
 from allweather.values import check_number
@@ -29,6 +31,7 @@ class Outcome:
             the prediction is not finite.
         result: what the session said of the frame's batch; None where it only predicted or could not read.
         failure: why there is no prediction.
+        learnt: after transductive passes, what a record says of the frame in them; None elsewhere.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Outcome:
     logits: Tensor | None = None
     result: Result | None = None
     failure: str | None = None
+    learnt: dict[str, Any] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -43,10 +47,12 @@ class Outcome:
         return sum(part.nbytes for part in (self.frame, self.logits) if part is not None)
 
     @classmethod
-    def of(cls, frame: Frame, logits: Tensor, result: Result | None = None) -> "Outcome":
+    def of(
+        cls, frame: Frame, logits: Tensor, result: Result | None = None, learnt: dict[str, Any] | None = None
+    ) -> "Outcome":
         """The frame with its prediction C×H×W; a failure where that is not finite, as no class can be told of it."""
         if all_finite(logits):
-            return cls(frame.name, frame, logits, result)
+            return cls(frame.name, frame, logits, result, learnt=learnt)
         reason = f" ({result.decision.reason})" if result is not None and result.decision.reason else ""
         return cls(frame.name, failure=f"{frame.name}: the network gives no finite numbers for it{reason}")
 
@@ -89,11 +95,11 @@ def _outcomes(
         for group in groups(session, stream, batch, skip):
             yield from (outcome for outcome in group if outcome.name not in skip)
         return
-    _passes(session, stream, batch)
+    passes = _passes(session, stream, batch)
     for name in stream.names:
         if name not in skip:
             frame = _read(stream, name)
-            yield frame if isinstance(frame, Outcome) else Outcome.of(frame, session.predict(frame.image))
+            yield frame if isinstance(frame, Outcome) else _predicted(session, frame, passes)
 
 
 def groups(
@@ -126,20 +132,30 @@ def may_stand_alone(session: Session) -> bool:
     return session.method.episodic and session.adapt_when == "always" and session.method.adapt_every == 1
 
 
-def _passes(session: Session, stream: Stream, batch: int) -> None:
+def _predicted(session: Session, frame: Frame, passes: Passes) -> Outcome:
+    """A frame's prediction after all passes."""
+    started = perf_counter()
+    logits = session.predict(frame.image)
+    return Outcome.of(frame, logits, learnt=passes.of(frame.name, perf_counter() - started))
+
+
+def _passes(session: Session, stream: Stream, batch: int) -> Passes:
     """Adapts over the whole stream until the mean watched loss per pass meets the stopping rule."""
-    losses: list[float] = []
+    passes, losses = Passes(), list[float]()
     for _ in range(PASSES):
         watched: list[float] = []
         for frames in _batches(stream, batch):
-            good = [frame.image for frame in frames if isinstance(frame, Frame)]
+            good = [frame for frame in frames if isinstance(frame, Frame)]
             if good:
-                watched += filter(isfinite, session.adapt(torch.stack(good)).watched[:1])
+                result = session.adapt(torch.stack([frame.image for frame in good]))
+                passes.add([frame.name for frame in good], result)
+                watched += filter(isfinite, result.watched[:1])
         if not watched:
-            return
+            return passes
         losses.append(sum(watched) / len(watched))
-        if session.method.stopping.reason(losses):
-            return
+        if reason := session.method.stopping.reason(losses):
+            return passes.ended(reason)
+    return passes.ended("cap")
 
 
 def _batches(stream: Stream, batch: int) -> Iterator[list[Frame | Outcome]]:

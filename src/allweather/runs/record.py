@@ -8,6 +8,7 @@ import torch
 
 from allweather.classes import CLASS_SETS
 from allweather.data.stream import Stream
+from allweather.finite import or_none
 from allweather.models.segmenter import Segmenter
 from allweather.runs.decisions import describe
 from allweather.session import Result, Session
@@ -52,6 +53,13 @@ def describe_result(result: Result) -> dict[str, Any]:
         **describe(result.decision),
         "seconds": round(result.seconds / images, 4),
     }
+
+
+def watched_ends(result: Result) -> dict[str, list[float | None]]:
+    """The watched loss at the first and the last iteration, `watched`; nothing where none was watched."""
+    if not result.watched:
+        return {}
+    return {"watched": or_none(round(result.watched[end], 6) for end in (0, -1))}
 
 
 def versions() -> dict[str, str]:

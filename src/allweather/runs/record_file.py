@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from allweather.classes import CLASS_SETS
 from allweather.data.json_lines import read_json_lines
 from allweather.errors import AllWeatherError, InputError
-from allweather.runs.decisions import decisions_of
+from allweather.runs.decisions import STREAM_PASSES, decisions_of
 from allweather.runs.shape import NUMBER, OR_NONE, SCALAR, Count, Each, Maybe, check
 from allweather.runs.summary import is_summary
 from allweather.values import check_depth
@@ -20,9 +20,14 @@ HEADER, LINES = "record.json", "record.jsonl"  # of `adapt`, beside the folders 
 SETTING = (*SCALAR, list)
 NUMBER_OR_NONE = (*NUMBER, *OR_NONE)  # as the ends of an interval, which a single frame has not
 TEXT = (str, *OR_NONE)
+ONE_PASS = {
+    "decision": str, "reason": Maybe(str), "iterations": Count, "seconds": NUMBER, "stop": Maybe(str),
+    "watched": Maybe([NUMBER_OR_NONE]),
+}  # fmt: skip
+ALL_PASSES = {"watched": NUMBER_OR_NONE, "iterations": Count, "decisions": Each(Count), "seconds": NUMBER}
 IMAGE = {
     "decision": Maybe(str), "reason": Maybe(str), "iterations": Maybe(Count), "seconds": Maybe(NUMBER),
-    "stop": Maybe(str),
+    "stop": Maybe(str), STREAM_PASSES: Maybe([ONE_PASS]),
 }  # fmt: skip
 SCORED = {
     **IMAGE, "name": str, "mIoU": NUMBER_OR_NONE, "intersection": [Count], "union": [Count],
@@ -68,6 +73,7 @@ RECORD = {
     "resolution": Maybe({"stored": [str], "input": [str], "scored": [str]}),
     "versions": {"machine": str}, "frames": Count, "order_hash": str, "prediction": str, "views": Maybe(Count),
     "passes": Maybe(NUMBER),
+    STREAM_PASSES: Maybe([ALL_PASSES]),
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe(NUMBER_OR_NONE), "finished": Maybe(str),
 }  # fmt: skip
 COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder

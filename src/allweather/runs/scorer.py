@@ -16,9 +16,10 @@ from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
 from allweather.ncut import Affinity
 from allweather.pictures.enlarge import classify
-from allweather.runs.decisions import decisions_of
+from allweather.runs.decisions import STREAM_PASSES, decisions_of
 from allweather.runs.evaluate import Outcome
-from allweather.runs.record import describe_result
+from allweather.runs.passes import summed
+from allweather.runs.record import describe_result, watched_ends
 from allweather.scoring import METERS
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.scoring.intervals import ImageCounts, bootstrap, frames_of
@@ -112,6 +113,8 @@ class Scorer:
             "images": self.images,
             "failures": self.failures,
         }
+        if passes := summed(self.images):
+            content[STREAM_PASSES] = passes
         if self.parts:
             content["parts"] = {name: matrix.summary(names) for name, matrix in self.parts.items()}
         return content
@@ -152,6 +155,5 @@ def _scores(image: ConfusionMatrix) -> dict[str, Any]:
 def _adaptation(outcome: Outcome) -> dict[str, Any]:
     result = outcome.result
     if result is None:
-        return {}
-    watched = or_none(round(result.watched[end], 6) for end in (0, -1)) if result.watched else None
-    return ({} if watched is None else {"watched": watched}) | describe_result(result)
+        return outcome.learnt or {}
+    return watched_ends(result) | describe_result(result)

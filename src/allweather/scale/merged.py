@@ -10,7 +10,7 @@ from typing import Any
 
 from allweather.data.images import write_json
 from allweather.data.json_lines import JsonLines, each_json_line, encode_line
-from allweather.runs.decisions import decision_of
+from allweather.runs.decisions import decisions_in
 from allweather.runs.holding import held
 from allweather.runs.record_file import HEADER, LINE, LINES, check_same_run, holds_run, read_json
 from allweather.runs.shape import check
@@ -111,8 +111,7 @@ class MergedRecord(Closing):
             return
         self.failures.pop(name, None)
         self.done.add(name)
-        if decision := decision_of(line):
-            self._decisions[decision.kind] += 1
+        self._decisions.update(decision.kind for decision in decisions_in(line))
 
     def _gather(self, parts: Sequence[Path]) -> None:
         """Adds what a process of an earlier run wrote into files of its own, which then are gone."""
