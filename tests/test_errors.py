@@ -10,10 +10,18 @@ import torch
 from torch import nn
 
 import allweather as aw
-from allweather import errors, methods
+from allweather import classes, errors, methods
 from allweather.app.opening import open_network
 from allweather.errors import ImageError, optional
 from allweather.rgb import read_rgb
+
+PACKAGE = Path(aw.__file__).parent
+ADAPTING = [path for room in ("methods", "session", "ncut") for path in sorted((PACKAGE / room).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", ADAPTING, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_adapting_refuses_has_a_kind(path: Path) -> None:
+    assert not re.search(r"raise (AllWeatherError|NotImplementedError)\b", path.read_text())
 
 
 def test_the_printed_tree_is_the_real_one() -> None:
@@ -29,11 +37,39 @@ def test_the_printed_tree_is_the_real_one() -> None:
     assert {name for _, name in printed} == defined
 
 
-def gives(classes: int) -> aw.Segmenter:
-    return aw.Segmenter.wrap(nn.Conv2d(3, classes, 1))
+def gives(classes: int, bias: bool = True) -> aw.Segmenter:
+    return aw.Segmenter.wrap(nn.Conv2d(3, classes, 1, bias=bias))
 
 
 SCORES = torch.rand(1, 3, 4, 4)
+
+
+def unlike() -> aw.Segmenter:
+    """A network with norm layers alone."""
+    return aw.Segmenter.wrap(nn.LayerNorm(8), classes=classes.CITYSCAPES)
+
+
+REFUSED: list[Callable[[], object]] = [  # a value that a setting does not allow, or this network does not
+    lambda: methods.Tent(lr=-1.0),
+    lambda: methods.Tent(lr="x"),  # type: ignore[arg-type]
+    lambda: methods.Tent(share=0.2, bn="source"),
+    lambda: methods.Tent(episodic=True, report_after=False),
+    lambda: methods.Tent(views=("plain", "sideways")),
+    lambda: methods.Tent(views=()),
+    lambda: methods.Norm(share=2.0),
+    lambda: aw.Guard(every=0),
+    lambda: aw.Guard(mixing="x"),  # type: ignore[arg-type]
+    lambda: aw.session.Shift(threshold=2.0),
+    lambda: aw.session.Shift(layers="x"),  # type: ignore[arg-type]
+    lambda: aw.Session(gives(19), methods.Tent(parameters="zzz")),
+    lambda: aw.Session(gives(19), "tent"),
+    lambda: aw.Session(gives(19, bias=False), methods.Tent(parameters="logit-bias")),
+    lambda: aw.Session(gives(19), methods.Tent(parameters="all", bn="source")),
+    lambda: aw.Session(gives(19), methods.Source(), adapt_when="shift", shift=aw.session.Shift(reference="source")),
+    lambda: aw.Session(gives(19), methods.MallSample(parameters="all", class_weights=(1.0,)))(torch.rand(3, 8, 8)),
+    lambda: aw.Session(gives(19), methods.make("eata", settings={"parameters": "all", "source_images": "no/such"})),
+]
+
 MISTAKES: list[tuple[Callable[[], object], type[aw.AllWeatherError]]] = [
     (lambda: gives(19)(torch.rand(3, 8, 8)), aw.InputError),
     (lambda: aw.load_stream("folder", "no/such/place"), aw.InputError),
@@ -43,6 +79,9 @@ MISTAKES: list[tuple[Callable[[], object], type[aw.AllWeatherError]]] = [
     (lambda: gives(5)(torch.rand(1, 3, 8, 8)), aw.NetworkError),
     (lambda: aw.load_model("espnetv2:3.0"), aw.SettingsError),
     (lambda: methods.make("tent", "papers"), aw.SettingsError),
+    *((lambda made=made: made(), aw.SettingsError) for made in REFUSED),
+    (lambda: aw.Session(gives(19), "norm"), aw.NetworkError),
+    (lambda: aw.Session(unlike(), "tent", adapt_when="shift"), aw.NetworkError),
     (lambda: aw.load_stream("acdc:val/fogg", "acdc"), aw.SettingsError),
     (lambda: optional("no_library_of_that_name", "smp"), aw.MissingLibraryError),
 ]

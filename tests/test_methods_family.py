@@ -11,7 +11,7 @@ from tiny import frames, moved_names, tiny
 from torch import Tensor
 
 from allweather import methods
-from allweather.errors import AllWeatherError
+from allweather.errors import InputError, SettingsError
 from allweather.methods.losses import IGNORED, confident_labels, pixel_entropy, reliable
 from allweather.methods.method import Batch
 from allweather.methods.views import mean_probabilities, recoloured, view_logits
@@ -284,8 +284,8 @@ def test_eata_says_what_it_lacks(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="choose eta"):
         methods.make("eata").begin(tiny("batchnorm"))
     for folder, reason in ((tmp_path / "absent", "expected a folder"), (tmp_path, "no image")):
-        with pytest.raises(AllWeatherError, match=f"eata.source_images: .*{reason}|eata.source_images: {reason}"):
+        with pytest.raises(SettingsError, match=f"eata.source_images: .*{reason}|eata.source_images: {reason}"):
             methods.make("eata", settings={"source_images": str(folder)}).begin(tiny("batchnorm"))
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(AllWeatherError, match=r"broken\.png"):
+    with pytest.raises(InputError, match=r"broken\.png"):
         methods.make("eata", settings={"source_images": str(tmp_path)}).begin(tiny("batchnorm"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from allweather import methods
-from allweather.errors import AllWeatherError
+from allweather.errors import SettingsError
 from allweather.methods import METHODS
 from benchmarks.fidelity_cases import BY_NAME, CASES, FIXTURE, REAL, Case, distances, read_fixture, run
 
@@ -60,7 +60,7 @@ def test_every_published_setting_shows(name: str, field: str) -> None:
     case = BY_NAME[name]
     changed = replace(case, settings={**case.settings, field: default(case.method, field)})
     if field == "episodic":  # reporting before the only update of a batch shows nothing of it
-        with pytest.raises(AllWeatherError, match="would never be seen"):
+        with pytest.raises(SettingsError, match="would never be seen"):
             run(changed)
         return
     assert not all(step.within(case) for step in distances(case, RECORDED[name], run(changed)))

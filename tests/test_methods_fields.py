@@ -197,9 +197,9 @@ def test_a_field_acts_or_is_refused_by_name(name: str, field: str) -> None:
 def test_a_value_that_could_not_act_or_is_out_of_range_is_named(
     name: str, settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(AllWeatherError) as by_name:
+    with pytest.raises(SettingsError) as by_name:
         methods.make(name, settings=settings)
-    with pytest.raises(AllWeatherError) as by_class:
+    with pytest.raises(SettingsError) as by_class:
         methods.METHODS[name](**settings)
     assert message in str(by_name.value) and message in str(by_class.value)
 
@@ -221,7 +221,7 @@ def test_a_value_that_could_not_act_or_is_out_of_range_is_named(
     ],
 )
 def test_the_constructor_converts_nothing(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(AllWeatherError) as error:
+    with pytest.raises(SettingsError) as error:
         methods.Tent(**settings)
     assert message in str(error.value)
 
@@ -235,12 +235,12 @@ SEVERAL = [
 @pytest.mark.parametrize(("name", "field"), SEVERAL)
 def test_a_field_of_several_values_takes_a_tuple_of_one_at_least(name: str, field: str) -> None:
     for made in (methods.METHODS[name], lambda **values: methods.make(name, settings=values)):
-        with pytest.raises(AllWeatherError, match=rf"{name}\.{field}: expected at least one value, got none"):
+        with pytest.raises(SettingsError, match=rf"{name}\.{field}: expected at least one value, got none"):
             made(**{field: ()})
     for text in ("0.5,1", ["0.5", "1"]):
-        with pytest.raises(AllWeatherError, match=rf"{name}\.{field}: expected .*a tuple of .*\. Write {field}=\("):
+        with pytest.raises(SettingsError, match=rf"{name}\.{field}: expected .*a tuple of .*\. Write {field}=\("):
             methods.METHODS[name](**{field: text})
-    with pytest.raises(AllWeatherError, match=rf"{name}\.{field}: expected .*a tuple of .*, got 3\.$"):
+    with pytest.raises(SettingsError, match=rf"{name}\.{field}: expected .*a tuple of .*, got 3\.$"):
         methods.METHODS[name](**{field: 3})
 
 
@@ -257,7 +257,7 @@ def test_a_field_may_be_empty_where_its_default_is() -> None:
 )
 def test_statistics_cannot_be_chosen_for_a_network_that_has_none(name: str, fields: dict[str, Any], norm: str) -> None:
     method = methods.make(name, settings={"parameters": "all", **fields})
-    with pytest.raises(AllWeatherError, match=rf"{name}\.\w+=.* would change nothing: tiny-{norm} has no BatchNorm"):
+    with pytest.raises(SettingsError, match=rf"{name}\.\w+=.* would change nothing: tiny-{norm} has no BatchNorm"):
         Session(tiny(norm), method)
 
 
@@ -280,7 +280,7 @@ def test_a_method_without_presets_has_none_but_recommended(monkeypatch: pytest.M
 
     monkeypatch.setitem(methods.METHODS, "bare", Bare)
     assert methods.make("bare") == Bare()
-    with pytest.raises(AllWeatherError, match=r"unknown preset of bare 'paper'.*Known: recommended"):
+    with pytest.raises(SettingsError, match=r"unknown preset of bare 'paper'.*Known: recommended"):
         methods.make("bare", "paper")
 
 

@@ -11,7 +11,7 @@ from tiny import CLASSES, TinyNetwork, frames, moved_names, pixelwise, tiny
 from torch import Tensor, nn
 
 from allweather import apply_delta, methods
-from allweather.errors import AllWeatherError
+from allweather.errors import SettingsError
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
 from allweather.models.segmenter import Segmenter
@@ -124,7 +124,7 @@ def test_a_logit_bias_moves_one_number_per_class_and_is_exported(name: str, tmp_
 def test_a_network_without_such_a_bias_is_refused() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1, bias=False))
     model = Segmenter.wrap(network.eval(), classes=CLASSES, name="unbiased")
-    with pytest.raises(AllWeatherError, match=r"no convolution or linear layer of unbiased has 3 biases.*norm-affine"):
+    with pytest.raises(SettingsError, match=r"no convolution or linear layer of unbiased has 3 biases.*norm-affine"):
         Session(model, methods.make("tent", settings={"parameters": "logit-bias"}))
 
 

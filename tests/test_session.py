@@ -302,7 +302,7 @@ def test_speed_options_keep_the_labels(name: str, option: dict[str, Any]) -> Non
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, str], message: str) -> None:
-    with pytest.raises(AllWeatherError) as error:
+    with pytest.raises(SettingsError) as error:
         methods.make("mall-sample", settings=settings)
     assert message in str(error.value)
 
@@ -330,7 +330,7 @@ def test_every_form_of_the_loss_takes_a_step(weights: Any, scores: str) -> None:
 
 def test_class_weights_of_the_wrong_length_are_named() -> None:
     method = methods.make("mall-sample", settings={"class_weights": "1,2"})
-    with pytest.raises(AllWeatherError, match="expected 3 numbers, one per class, got 2"):
+    with pytest.raises(SettingsError, match="expected 3 numbers, one per class, got 2"):
         Session(tiny("batchnorm"), method)(frames(1)[0])
 
 
@@ -342,13 +342,13 @@ def test_a_name_pattern_moves_what_it_names_and_nothing_else() -> None:
     source = model.state_dict()
     moved = {name for name, value in session.model.state_dict().items() if not torch.equal(value, source[name])}
     assert moved and all(name.startswith("network.head.") for name in moved)
-    with pytest.raises(AllWeatherError, match="matches nothing in tiny-none"):
+    with pytest.raises(SettingsError, match="matches nothing in tiny-none"):
         Session(model, methods.make("mall-domain", settings={"parameters": "neck.*"}))
 
 
 def test_a_network_without_parameters_is_refused_by_name() -> None:
     model = Segmenter.wrap(nn.Identity(), classes=CLASSES, name="bare")
-    with pytest.raises(AllWeatherError, match="bare has none"):
+    with pytest.raises(SettingsError, match="bare has none"):
         Session(model, methods.make("tent"))
     assert Session(model, methods.Source())(frames(1)[0]).decision.kind == "accepted"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather import methods
-from allweather.errors import AllWeatherError
+from allweather.errors import SettingsError
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
 from allweather.models.segmenter import Segmenter
@@ -139,7 +139,7 @@ def test_decisions_are_read_from_records_of_now_and_of_version_0_1(text: str, de
     ids=str,
 )
 def test_a_limit_that_makes_no_sense_is_refused_by_name(limits: dict[str, Any], message: str) -> None:
-    with pytest.raises(AllWeatherError, match=message):
+    with pytest.raises(SettingsError, match=message):
         Guard(**limits)
 
 

@@ -26,7 +26,7 @@ def exported() -> nn.Module:
 
 def test_statistics_of_an_exported_program_cannot_be_replaced_and_that_is_said() -> None:
     model = Segmenter.wrap(exported(), classes=CLASSES)
-    with pytest.raises(AllWeatherError, match="norm replaces BatchNorm statistics, and GraphModule has none"):
+    with pytest.raises(NetworkError, match="norm replaces BatchNorm statistics, and GraphModule has none"):
         Session(model, "norm")
 
 

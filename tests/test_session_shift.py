@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from allweather import methods
 from allweather.data.scenes import scene_stream
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, NetworkError, SettingsError
 from allweather.models import load_model
 from allweather.models.segmenter import Segmenter, Window
 from allweather.session import Session, Shift
@@ -68,14 +68,14 @@ def test_the_first_images_can_be_the_reference(norm: str, reference: str) -> Non
 
 
 def test_a_reference_that_is_not_there_is_named() -> None:
-    with pytest.raises(AllWeatherError, match="tiny-layernorm has no BatchNorm statistics"):
+    with pytest.raises(SettingsError, match="tiny-layernorm has no BatchNorm statistics"):
         watching("layernorm", "tent", reference="source")
-    with pytest.raises(AllWeatherError, match="Did you mean"):
+    with pytest.raises(SettingsError, match="Did you mean"):
         watching(reference="starts")
-    with pytest.raises(AllWeatherError, match="adapt_when"):
+    with pytest.raises(SettingsError, match="adapt_when"):
         Session(tiny("batchnorm"), methods.make("tent"), adapt_when="sometimes")  # type: ignore[arg-type]
     bare = Segmenter.wrap(nn.Identity(), classes=CLASSES, name="bare")
-    with pytest.raises(AllWeatherError, match="bare has none"):
+    with pytest.raises(NetworkError, match="bare has none"):
         Session(bare, methods.Source(), adapt_when="shift")
 
 
@@ -140,7 +140,7 @@ def test_layers_that_do_not_run_are_left_out(reference: Any, tmp_path: Path) -> 
     resumed = of_odd(Odd(), reference=reference, start=1)
     resumed.load(tmp_path / "s.safetensors")
     assert level(resumed, frames(1)[0]) == level(session, frames(1)[0])
-    with pytest.raises(AllWeatherError, match="do not run with each image"):
+    with pytest.raises(NetworkError, match="do not run with each image"):
         of_odd(Unused(), reference=reference)(frames(1)[0])
 
 

@@ -63,7 +63,7 @@ def make(
     With `model`, every preset but `paper` includes what is known to suit that network.
 
     Raises:
-        AllWeatherError: for an unknown method, preset or field, or a value its type does not allow.
+        SettingsError: for an unknown method, preset or field, or a value its type does not allow.
     """
     method = find_method(name, METHODS)
     presets = {"recommended": {}, **method.presets}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from allweather.errors import AllWeatherError
+from allweather.errors import SettingsError
 from allweather.methods.method import Method, State
 from allweather.methods.normalization import BNMode, bn_option, share_option
 from allweather.methods.option import option, where
@@ -47,7 +47,7 @@ class Adaptation(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.episodic and not self.report_after and self.iterations == 1:
-            raise AllWeatherError(
+            raise SettingsError(
                 f"{self.name}: with episodic=true, report_after=false and one update the update would never be seen. "
                 "Choose report_after=true, or episodic=false."
             )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from allweather.errors import AllWeatherError, ImageError
+from allweather.errors import ImageError, InputError, SettingsError
 from allweather.methods.eta import Eta
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.option import Need, option
@@ -88,10 +88,10 @@ class Eata(Eta):
 
 def _images_below(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise AllWeatherError(f"eata.source_images: expected a folder of images, got '{folder}', which is none.")
+        raise SettingsError(f"eata.source_images: expected a folder of images, got '{folder}', which is none.")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     if not paths:
-        raise AllWeatherError(f"eata.source_images: no image lies below '{folder}'. Give the source domain's folder.")
+        raise SettingsError(f"eata.source_images: no image lies below '{folder}'. Give the source domain's folder.")
     return paths
 
 
@@ -106,4 +106,4 @@ def _image(path: Path) -> Tensor:
     try:
         return read_rgb(path)[0][None]
     except ImageError as error:
-        raise AllWeatherError(f"eata.source_images: {error}") from error
+        raise InputError(f"eata.source_images: {error}") from error

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from allweather.errors import AllWeatherError
+from allweather.errors import SettingsError
 from allweather.finite import all_finite
 from allweather.methods.gradient import GradientMethod, relative_option
 from allweather.methods.losses import diversity, mean_entropy
@@ -192,7 +192,7 @@ class Mall(GradientMethod):
             inverse = 1 / mass.clamp_min(0.1 / mass.shape[1])
             return inverse / inverse.mean(1, keepdim=True)
         if len(self.class_weights) != mass.shape[1]:
-            raise AllWeatherError(
+            raise SettingsError(
                 f"{self.name}.class_weights: expected {mass.shape[1]} numbers, one per class, "
                 f"got {len(self.class_weights)}."
             )

@@ -125,7 +125,7 @@ class Method(ABC):
         adapt_scale: share of the images' size at which they are learnt from, above 0, at most 1.
 
     Raises:
-        AllWeatherError: by the constructor, for a value of the wrong type or out of range, and for a field that could
+        SettingsError: by the constructor, for a value of the wrong type or out of range, and for a field that could
             change nothing with the others as they are.
     """
 
@@ -170,7 +170,8 @@ class Method(ABC):
         """Prepares the session's own copy of the network, `model`, and says what may move.
 
         Raises:
-            AllWeatherError: when the network has nothing that this method could move.
+            AllWeatherError: when the network has nothing that this method could move: SettingsError where another
+                setting would mend it, NetworkError where none would.
         """
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from allweather.errors import AllWeatherError
+from allweather.errors import NetworkError
 from allweather.methods.method import Batch, Method, Objective, State
 from allweather.methods.normalization import adopt_statistics, has_statistics, share_option
 from allweather.methods.option import option
@@ -42,7 +42,7 @@ class Norm(Method):
 
     def begin(self, model: Segmenter) -> State:
         if not has_statistics(model):
-            raise AllWeatherError(
+            raise NetworkError(
                 f"{self.name} replaces BatchNorm statistics, and {model.name} has none. Choose another method, such as "
                 "tent or mall-sample, or source for the network as it is."
             )

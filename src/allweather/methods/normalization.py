@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from allweather.errors import AllWeatherError
+from allweather.errors import SettingsError
 from allweather.methods.option import is_set, option, where
 from allweather.models.copying import AdoptedBatchNorm, adopted_class
 from allweather.models.segmenter import Segmenter
@@ -51,12 +51,12 @@ def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None, asker:
         The buffers that a forward pass may move, by name within the network.
 
     Raises:
-        AllWeatherError: where `asker` sets one of the two and the network has no BatchNorm statistics.
+        SettingsError: where `asker` sets one of the two and the network has no BatchNorm statistics.
     """
     if asker is not None and not has_statistics(model):
         for name, value in (("bn", mode), ("share", share)):
             if is_set(asker, name, value):
-                raise AllWeatherError(
+                raise SettingsError(
                     f"{asker.name}.{name}={value} would change nothing: {model.name} has no BatchNorm statistics. "
                     "Leave it out for this network."
                 )

@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from math import inf
 from typing import Any
 
-from allweather.errors import AllWeatherError
+from allweather.errors import SettingsError
 from allweather.values import in_range, spell_range
 
 
@@ -69,15 +69,15 @@ def check_ranges(holder: Any, name: str) -> None:
     A tuple may be empty where the field's default is.
 
     Raises:
-        AllWeatherError: naming the first field whose value does not fit.
+        SettingsError: naming the first field whose value does not fit.
     """
     for entry in fields(holder):
         value, bounds = getattr(holder, entry.name), _bounds(entry.metadata)
         if isinstance(value, tuple) and not value and entry.default != ():  # a NumPy number is no truth beside ()
-            raise AllWeatherError(f"{name}.{entry.name}: expected at least one value, got none.")
+            raise SettingsError(f"{name}.{entry.name}: expected at least one value, got none.")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, (int, float)) and not isinstance(number, bool) and not in_range(number, *bounds):
-                raise AllWeatherError(
+                raise SettingsError(
                     f"{name}.{entry.name}: expected a finite number{spell_range(*bounds)}, got {spell(value)}."
                 )
 
@@ -88,16 +88,16 @@ def check_needs(method: Any) -> None:
     A field counts as set where its value is neither its default nor that of one of the method's presets.
 
     Raises:
-        AllWeatherError: naming the first such field, and what it needs.
+        SettingsError: naming the first such field, and what it needs.
     """
     for entry in fields(method):
         value, need = getattr(method, entry.name), entry.metadata.get("needs")
         if not is_set(method, entry.name, value):
             continue
         if reason := method.without.get(entry.name):
-            raise AllWeatherError(f"{method.name}.{entry.name}={spell(value)} would change nothing: {reason}.")
+            raise SettingsError(f"{method.name}.{entry.name}={spell(value)} would change nothing: {reason}.")
         if need is not None and not need.met(method):
-            raise AllWeatherError(
+            raise SettingsError(
                 f"{method.name}.{entry.name}={spell(value)} would change nothing: it needs {need.text}."
             )
 

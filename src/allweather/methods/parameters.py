@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from allweather.errors import AllWeatherError
+from allweather.errors import SettingsError
 from allweather.models.norm_layers import is_norm_layer
 from allweather.models.segmenter import Segmenter
 
@@ -28,7 +28,7 @@ def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn
         method: who asks, for the message.
 
     Raises:
-        AllWeatherError: when nothing matches.
+        SettingsError: when nothing matches.
     """
     network = model.network
     if which in NORM_AFFINE:
@@ -46,7 +46,7 @@ def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn
         if name in wanted:
             chosen[name] = parameter
     if not chosen:
-        raise AllWeatherError(_nothing(model, which, method))
+        raise SettingsError(_nothing(model, which, method))
     return chosen
 
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from allweather.errors import AllWeatherError, SettingsError, check_known
+from allweather.errors import SettingsError, check_known
 from allweather.methods.option import spell
 from allweather.values import alternatives, parse_value, spell_type
 
@@ -40,7 +40,7 @@ def check_types(holder: Any) -> None:
     """Refuses values that are not of the type their field of the dataclass `holder` declares; nothing is converted.
 
     Raises:
-        AllWeatherError: naming the first such field.
+        SettingsError: naming the first such field.
     """
     hints = get_type_hints(type(holder))
     name = getattr(holder, "name", type(holder).__name__)
@@ -48,14 +48,14 @@ def check_types(holder: Any) -> None:
         value, kind = getattr(holder, field.name), hints[field.name]
         if not any(_is(value, option) for option in alternatives(kind)):
             wanted, hint = spell_type(kind, ready=True), _hint(field.name, value, kind)
-            raise AllWeatherError(f"{name}.{field.name}: expected {wanted}, got {value!r}.{hint}")
+            raise SettingsError(f"{name}.{field.name}: expected {wanted}, got {value!r}.{hint}")
 
 
 def parse_settings(method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Values for the method's fields from text or from ready values.
 
     Raises:
-        AllWeatherError: for a field the method does not have, or a value that its type does not allow.
+        SettingsError: for a field the method does not have, or a value that its type does not allow.
     """
     return parse_fields(method, _with_views(method.name, settings), method.name)
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from allweather.errors import SettingsError
 from allweather.ncut.lowrank import Factors, filter_scores, gradient, terms_and_modes
 
 _FIELDS = 9  # of Factors: seven tensors and two integers
@@ -65,7 +66,7 @@ def _(scores: Tensor, *rest: Any) -> Tensor:
 
 
 def _no_second_derivative(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    raise NotImplementedError("the normalized cut has no second derivative here; use implementation='dense'")
+    raise SettingsError("the normalized cut's low-rank form has no second derivative. Use implementation='dense'.")
 
 
 _gradient.register_autograd(_no_second_derivative)

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import SettingsError
 from allweather.export.image_statistics import check_unmixed
 from allweather.methods.method import Batch, Method, Objective
 from allweather.methods.normalization import (
@@ -106,10 +106,11 @@ class AdaptedNetwork:
         """Computes the gradient; whether all of it is finite, as a number on the device, false where there is none.
 
         Raises:
-            AllWeatherError: where the method gives a loss and no optimizer, or the network cannot be differentiated.
+            SettingsError: where the method gives a loss and no optimizer.
+            NetworkError: where the network cannot be differentiated.
         """
         if self.optimizer is None:
-            raise AllWeatherError(f"{self.method.name} returned a loss but make_optimizer returned none.")
+            raise SettingsError(f"{self.method.name} returned a loss but make_optimizer returned none.")
         self.forget_gradient()
         with gradient_through(self.model):
             loss.backward()

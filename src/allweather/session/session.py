@@ -66,9 +66,8 @@ class Session(Streaming, HandsBack):
         shift: what counts as a shift; used only with `adapt_when="shift"`.
 
     Raises:
-        NetworkError: when `model` is no `Segmenter`.
-        SettingsError: for an unknown name, or a setting of the wrong type.
-        AllWeatherError: when the method cannot work on this network; the message has the reason.
+        NetworkError: when `model` is no `Segmenter`, or has not what the method needs.
+        SettingsError: for an unknown name, and a value that is of the wrong type or that this network does not allow.
 
     Example:
         >>> import allweather as aw, torch

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from allweather.errors import AllWeatherError, check_known
+from allweather.errors import NetworkError, SettingsError, check_known
 from allweather.methods.normalization import Seen, keeps_statistics, moments, pooled
 from allweather.methods.option import check_ranges, option
 from allweather.methods.settings import check_types
@@ -37,7 +37,7 @@ class Shift:
         smoothing: share of itself that the distance keeps from batch to batch, 0..1.
 
     Raises:
-        AllWeatherError: for a value of another type, or outside its range.
+        SettingsError: for a value of another type, or outside its range.
     """
 
     threshold: float = option(0.03, low=0, high=1)
@@ -56,7 +56,8 @@ class ShiftDetector:
     """Looks at each batch before it is adapted to; everything it remembers is saved, resumed and reset.
 
     Raises:
-        AllWeatherError: for an unknown reference, or one that the network does not have.
+        SettingsError: for a reference that the network does not have.
+        NetworkError: for a network without layers that could be compared.
     """
 
     def __init__(self, shift: Shift, adapted: AdaptedNetwork) -> None:
@@ -66,12 +67,12 @@ class ShiftDetector:
         self._inputs, self._candidates = bool(norms), norms or convolutions
         self._places: list[int] = []  # of the layers that are compared, among the candidates; known from the first look
         if not self._candidates:
-            raise AllWeatherError(
+            raise NetworkError(
                 f"shift detection looks at BatchNorm or convolution layers, and {adapted.model.name} has none. "
                 "Adapt always."
             )
         if shift.reference == "source" and not norms:
-            raise AllWeatherError(
+            raise SettingsError(
                 f"shift detection: {adapted.model.name} has no BatchNorm statistics of its source domain. "
                 "Choose the reference 'start'."
             )
@@ -142,12 +143,12 @@ class ShiftDetector:
         """The moments of the layers that are compared: the first that run at all, auxiliary heads may not.
 
         Raises:
-            AllWeatherError: where none does.
+            NetworkError: where none does.
         """
         self._places = self._places or sorted(found)[: self.shift.layers]
         if not self._places or not found.keys() >= set(self._places):
             kind = "BatchNorm" if self._inputs else "convolution"
-            raise AllWeatherError(
+            raise NetworkError(
                 f"shift detection compares the inputs of {kind} layers, and of {self._adapted.model.name} those that "
                 "are compared do not run with each image. Adapt always."
             )

@@ -61,7 +61,7 @@ class Guard:
         rest: number of batches predicted without adapting after a reset; doubled at each reset, at most eightfold.
 
     Raises:
-        AllWeatherError: for a value of another type, or outside its range.
+        SettingsError: for a value of another type, or outside its range.
 
     Example:
         >>> import allweather as aw
