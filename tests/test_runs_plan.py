@@ -22,6 +22,16 @@ from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.report.collect import group_records
 from allweather.report.compare import compare, flatten
 from allweather.report.page import tables_of
+from allweather.report.published import (
+    LOGS,
+    MILLISECONDS,
+    NIGHT,
+    R101,
+    SECTION4,
+    TABLE1,
+    TABLE4_ROWS,
+    THIRTEEN,
+)
 from allweather.report.refusals import EVERY_PASS, MARK, REMARK
 from allweather.runs import execute as executor
 from allweather.runs.decisions import decisions_of, refused
@@ -109,6 +119,27 @@ def test_the_plans_that_come_along_can_be_read(path: Path) -> None:
     for run in plan.runs:  # what varies only with order must not return to the source after each frame
         if run.order == "shuffled":
             assert not methods.make(run.method.name, run.method.preset, run.method.fields).episodic
+
+
+def planned() -> set[tuple[str, str, str]]:
+    """Network, stream and method of every run of the plans that come along."""
+    runs = [run for path in PLANS for run in read_plan(path).runs]
+    return {(run.model.name, run.stream.name, run.method.name) for run in runs}
+
+
+PUBLISHED = {
+    "table 1": [(R101, f"acdc:val/{part}", method) for method, row in TABLE1.items() for part in row],
+    "tables 2 and 3": [(model, "acdc:val/night", method) for model, method in MILLISECONDS],
+    "table 4": [(model, "dark-zurich:val", method) for model, method in TABLE4_ROWS],
+    "section 4": [(model, stream, "mall-sample") for model in SECTION4 for stream in THIRTEEN],
+    "section 4, night": [(model, stream, "mall-sample") for stream, model in NIGHT],
+    "logs": [(model, stream, "source") for model in LOGS for stream in THIRTEEN[:5]],
+}
+
+
+@pytest.mark.parametrize("cells", PUBLISHED.values(), ids=PUBLISHED.keys())
+def test_every_published_figure_has_a_run_to_stand_beside(cells: list[tuple[str, str, str]]) -> None:
+    assert cells and set(cells) <= planned()
 
 
 @pytest.mark.parametrize(
