@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -56,12 +54,6 @@ def hand_out(record: str | Mapping[str, Any] | Sequence[Any], path: Path | None)
     print(record if isinstance(record, str) else json.dumps(record, indent=1))
     if path is not None:
         keep(record, path)
-
-
-def refuse_untested(test: str) -> None:
-    """Runs a file of tests; ends the process where one fails."""
-    if subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", f"tests/{test}"], stdout=sys.stderr).returncode:
-        sys.exit(f"{test} fails; nothing is timed until it passes.")
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

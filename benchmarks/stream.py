@@ -5,7 +5,7 @@
 CamVid's video frames where ALLWEATHER_ASSETS is set, and ESPNetv2 2.0 with its weights, then networks with random ones;
 else a procedural drive with the shipped network. Every frame is given to each method in turn, so that a machine whose
 speed drifts slows them alike. Means are over the second half of the frames, when the guard compares rarely; a ratio has
-the source's mean of the same run below it.
+the source's mean of the same run below it. The worst frame is of all, the comparisons at the beginning included.
 """
 
 import argparse
@@ -27,7 +27,8 @@ from allweather.data.folder import open_files
 from allweather.data.scenes import scene_stream
 from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
-from benchmarks.committed import hand_out, refuse_untested
+from benchmarks.committed import hand_out
+from benchmarks.operator_tests import need_sound_operator
 
 TWO_VIEWS = {"views": ("plain", "mirror")}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    refuse_untested("test_session.py")
+    need_sound_operator("tests/test_session.py")
     networks, frames, source = _inputs(options)
     found = {}
     for name, weights in networks.items():

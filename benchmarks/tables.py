@@ -145,20 +145,21 @@ def stream() -> str:
 
 def _stream(found: Mapping[str, Any]) -> str:
     networks = found["networks"]
-    heads = [f"{name}{'' if network['weights'] else ' (random)'}: ms, × source" for name, network in networks.items()]
+    said = "ms, × source, worst ms"
+    heads = [f"{name}{'' if network['weights'] else ' (random)'}: {said}" for name, network in networks.items()]
     cases = next(iter(networks.values()))["rows"]
     rows = [
         [
             case,
             *(
-                f"{row['mean_ms']:.0f}, {row['ratio']:.2f}"
+                f"{row['mean_ms']:.0f}, {row['ratio']:.2f}, {row['worst_ms']:.0f}"
                 for row in (each["rows"][case] for each in networks.values())
             ),
         ]
         for case in cases
     ]
-    said = f"{found['size']}, {found['frames']} frames of {found['of']}, {found['versions']['machine']}."
-    return "\n\n".join([markdown_table(["method", *heads], rows), said])
+    about = f"{found['size']}, {found['frames']} frames of {found['of']}, {found['versions']['machine']}."
+    return "\n\n".join([markdown_table(["method", *heads], rows), about])
 
 
 def options() -> str:
