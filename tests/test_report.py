@@ -147,6 +147,18 @@ def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> N
     assert source_of(next(group for group in groups if "one frame" in group.where), groups) is None
 
 
+def test_comparing_tells_what_a_record_does_not_say_from_a_setting_that_is_none(tmp_path: Path) -> None:
+    records = [record("tent", 0.5, fields={"share": None}), record("tent", 0.7, fields={"share": 0.2, "lr": 0.5})]
+    records[1]["figures"] |= {"interval": [2.0, 98.0], "mUIoU": 3.0}
+    records[0]["figures"]["mUIoU"] = None
+    paths = sorted(save(tmp_path / "full", *records).iterdir())
+    told = CliRunner().invoke(make_app("compare"), ["compare", *map(str, paths)], env={"COLUMNS": "200"})
+    rows = {cells[0]: cells[1:] for line in told.stdout.splitlines() if (cells := re.split(r" {2,}", line.strip()))}
+    assert rows["run.method.fields.share"] == ["none", "0.2"] and rows["run.method.fields.lr"] == ["–", "0.5"]
+    assert rows["interval"] == ["[1.0, 99.0]", "[2.0, 98.0]", "–"] and rows["mUIoU"] == ["–", "3.00", "–"]
+    assert "None" not in told.stdout
+
+
 def test_runs_with_other_labels_are_told_apart_and_never_compared() -> None:
     made = []
     for key, values in (

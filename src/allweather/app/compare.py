@@ -8,6 +8,7 @@ import typer
 
 from allweather.app.console import data, plain, print_json, table
 from allweather.report.compare import compare as compare_records
+from allweather.report.compare import flatten
 from allweather.runs.record_file import read_record
 
 UNPAIRED = (
@@ -24,12 +25,17 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
 ) -> None:
     """Say what differs between two records: settings, figures, and the paired difference over their images."""
-    found = compare_records(read_record(first), read_record(second))
+    records = read_record(first), read_record(second)
+    found = compare_records(*records)
     if json:
         print_json(found)
         return
     data.print(f"A: {plain(first)}\nB: {plain(second)}")
-    settings = [(key, *map(str, values)) for key, values in found["settings"].items()]
+    held = [flatten(record) for record in records]
+    settings = [
+        (key, *(_setting(value, key in keys) for value, keys in zip(values, held, strict=True)))
+        for key, values in found["settings"].items()
+    ]
     _show("settings that differ", ("setting", "A", "B"), settings, numbers_from=3)
     figures = [(key, *(_figure(key, value) for value in values)) for key, values in found["figures"].items()]
     title = "figures; mIoU: official, over classes true or predicted; mIoU_truth: over classes in the truth"
@@ -51,7 +57,17 @@ def _paired(found: Mapping[str, Any]) -> str:
     )
 
 
+def _setting(value: Any, held: bool) -> str:
+    """A setting's value; a dash where the record does not say it."""
+    return "–" if not held else "none" if value is None else str(value)
+
+
 def _figure(name: str, value: Any) -> str:
-    """A percentage with two decimals, as tables have it; what is no percentage with five."""
+    """A percentage with two decimals, as tables have it; what is no percentage with five; a dash where there is none.
+
+    Intervals have no difference.
+    """
+    if value is None:
+        return "–"
     digits = 2 if "IoU" in name or "accuracy" in name else 5
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
