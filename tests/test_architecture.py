@@ -32,7 +32,7 @@ BELOW = {  # what each room may import, besides itself
     "ncut": {"errors", "finite", "values", "rgb"},
     "models": {"errors", "finite", "values", "plugins", "classes", "rgb", "writing"},
     "methods": {"errors", "finite", "values", "plugins", "classes", "rgb", "pictures", "models", "ncut"},
-    "export": {"errors", "finite", "classes", "sizes", "writing", "models", "methods"},
+    "export": {"errors", "finite", "plugins", "classes", "sizes", "writing", "models", "methods"},
     "session": {
         "errors", "interrupts", "finite", "values", "plugins", "classes", "rgb", "sizes", "writing", "pictures",
         "models", "methods", "ncut", "export",

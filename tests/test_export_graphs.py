@@ -173,6 +173,34 @@ class Unknown(nn.Module):
         return self.body(torch.special.spherical_bessel_j0(x))
 
 
+class Raising(nn.Module):
+    """Fails in a graph alone, by an error of its own kind."""
+
+    class Odd(Exception):
+        pass
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = tiny("batchnorm").network
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            raise self.Odd("not in a graph")
+        return self.body(x)
+
+
+def scripted() -> nn.Module:
+    return torch.jit.script(tiny("batchnorm").network)
+
+
+def traced() -> nn.Module:
+    return torch.jit.trace(tiny("batchnorm").network, torch.rand(1, 3, 24, 32))
+
+
+def partly_scripted() -> nn.Module:
+    return nn.Sequential(nn.Identity(), scripted())
+
+
 def fresh(network: nn.Module) -> Session:
     return Session(Segmenter.wrap(network.eval(), classes=CLASSES, name="mine"), "source")
 
@@ -186,6 +214,10 @@ def fresh(network: nn.Module) -> Session:
         ),
         (OneSize, r"mine.* --size WIDTHxHEIGHT, or write NAME\.safetensors"),
         (Branching, r"mine.* --size WIDTHxHEIGHT, or write NAME\.safetensors"),
+        (
+            Raising,
+            r"mine cannot become a graph.* at test_export_graphs\.py:.*\(Odd: not in a graph\).*NAME\.safetensors",
+        ),
         (Unknown, r"mine cannot be written as ONNX: .*spherical_bessel_j0.* Write NAME\.pt2"),
     ],
 )
@@ -193,6 +225,21 @@ def test_what_a_graph_cannot_hold_is_named(network: Any, said: str, tmp_path: Pa
     with pytest.raises(NetworkError, match=said):
         fresh(network()).export(tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+@pytest.mark.parametrize(("form", "which"), [(scripted, "it"), (traced, "it"), (partly_scripted, "its 1")])
+def test_torchscript_becomes_no_graph_and_is_written_as_tensors(
+    form: Any, which: str, suffix: str, tmp_path: Path
+) -> None:
+    session = fresh(form())
+    for size in (None, (64, 48)):
+        with pytest.raises(NetworkError, match=rf"mine cannot become a graph: {which} is TorchScript.* NAME\.safetens"):
+            session.export(tmp_path / f"a{suffix}", size=size)
+    assert not list(tmp_path.iterdir())
+    session.export(tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_size
 
 
 def test_sizes_in_floating_point_are_named_for_a_program(tmp_path: Path) -> None:

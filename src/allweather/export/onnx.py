@@ -19,6 +19,7 @@ from allweather.export.files import finished
 from allweather.export.graph import INPUT, OUTPUT
 from allweather.export.pooling import DECOMPOSITIONS
 from allweather.export.program import Program, disagreement
+from allweather.plugins import FAULTS
 
 OPSETS = range(18, 24)
 SIZE = "size=(width, height), --size WIDTHxHEIGHT"
@@ -69,7 +70,7 @@ def _converted(program: Program, name: str, opset: int) -> Any:
                 exported, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT],
                 opset_version=opset, dynamic_shapes=open_sizes,
             )  # fmt: skip
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+    except FAULTS as error:  # torch's kinds have no base in common
         raise _unwritten(name, error, program.size is None) from error
     proto = made.model_proto  # type: ignore[union-attr]
     written = {entry.domain: entry.version for entry in proto.opset_import}

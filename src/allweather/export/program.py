@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.jit import ScriptModule
 
-from allweather.errors import NetworkError, first_line
+from allweather.errors import AllWeatherError, NetworkError, first_line
 from allweather.export.graph import Graph, picture
 from allweather.finite import all_finite
 from allweather.models.segmenter import Segmenter
+from allweather.plugins import FAULTS
 
 Size = tuple[int, int]
 _ANY: tuple[Size, ...] = ((251, 187), (320, 224), (773, 520))  # width, height; the first is exported, all are checked
@@ -47,9 +49,10 @@ def make_program(model: Segmenter, size: Size | None) -> Program:
         size: (width, height) to fix the graph to; None leaves it open.
 
     Raises:
-        NetworkError: for a network whose Python decides by what a picture shows, or is of one size only, or whose
-            program predicts otherwise.
+        NetworkError: for a network of TorchScript, one whose Python decides by what a picture shows, or is of one size
+            only, or whose program predicts otherwise.
     """
+    _check_python(model)
     model._checked = True  # looking at values is not for a graph
     sizes = _ANY if size is None else (size,)
     examples = [picture(each) for each in sizes]
@@ -85,14 +88,26 @@ def disagreement(found: Tensor, expected: Tensor) -> str:
     )
 
 
+def _check_python(model: Segmenter) -> None:
+    """Refuses TorchScript, compiled already, of which torch.export makes nothing."""
+    compiled = ((name, module) for name, module in model.named_modules() if isinstance(module, ScriptModule))
+    if found := next(compiled, None):
+        part = found[0].removeprefix("network").removeprefix(".")
+        raise NetworkError(
+            f"{model.name} cannot become a graph: {f'its {part}' if part else 'it'} is TorchScript, compiled already. "
+            "Adapt the Python module that was scripted or traced, or write NAME.safetensors, which needs no graph."
+        )
+
+
 def _exported(graph: nn.Module, example: Tensor, size: Size | None, name: str) -> ExportedProgram:
     shapes: Any = None if size else ({2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.export(graph, (example,), dynamic_shapes=shapes, strict=False)
-    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError, AttributeError) as error:
-        # torch's own kinds of failure all derive from these
+    except AllWeatherError:
+        raise
+    except FAULTS as error:  # of the network's code too; torch's own kinds have no base in common
         raise _not_a_graph(name, error, size) from error
 
 
