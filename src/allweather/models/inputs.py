@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 
 from allweather.errors import InputError, NetworkError
 from allweather.finite import extremes
+from allweather.models.programs import training_step
 from allweather.rgb import check_unit_range
 
 _EXPORTED = ("allweather.models.segmenter.Segmenter", "allweather.export.graph.Graph")  # as torch.export names them
@@ -39,7 +40,7 @@ def segmenter_in(network: nn.Module, segmenter: type[nn.Module]) -> str | None:
 
 
 def check_network(network: Any, segmenter: type[nn.Module]) -> None:
-    """Refuses what is no network, and what is a `segmenter` in any form, which would normalise pixels twice.
+    """Refuses what is no network, a `segmenter` in any form, which would normalise pixels twice, and what only trains.
 
     Raises:
         NetworkError: saying what came.
@@ -49,6 +50,13 @@ def check_network(network: Any, segmenter: type[nn.Module]) -> None:
         raise NetworkError(f"expected a network, an instance of torch.nn.Module, got {network!r:.80}. {call}.")
     if what := segmenter_in(network, segmenter):
         raise NetworkError(f"expected a network that takes normalised pixels, got {what}.")
+    if step := training_step(network):
+        raise NetworkError(
+            f"expected a network in evaluation mode, got one that was traced or exported in training mode: its "
+            f"{step} goes on as in training, whatever eval() says. Call network.eval() before torch.export.export or "
+            "torch.jit.trace; in code of your own, functional.dropout needs training=self.training. Where it is meant, "
+            "give the network itself, in Python."
+        )
 
 
 def check_images(images: Any, name: str) -> None:

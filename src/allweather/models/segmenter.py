@@ -333,8 +333,8 @@ class Segmenter(nn.Module):
             for left in window.starts(images.shape[-1]):
                 rows, columns = slice(top, top + window.size), slice(left, left + window.size)
                 part = self._whole(images[..., rows, columns])
-                right, bottom = images.shape[-1] - left - part.shape[-1], images.shape[-2] - top - part.shape[-2]
-                padded = functional.pad(part, (left, right, top, bottom))
+                margins = (left, images.shape[-1] - left - part.shape[-1], top, images.shape[-2] - top - part.shape[-2])
+                padded = functional.pad(part, margins)
                 total = padded if total is None else total + padded
                 seen[..., rows, columns] += 1
         return cast(Tensor, total) / seen

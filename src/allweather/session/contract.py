@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.jit import ScriptModule
 
 from allweather.errors import SettingsError
 from allweather.methods.method import State
+from allweather.models.programs import outer_modules
 from allweather.session.given import said
 
 _Forms = dict[str, dict[str, Any]]  # of each tensor, by group and name
@@ -27,7 +27,7 @@ class Contract:
         self._state, self._forms = state, _forms(state)
         self._said = {name: said(tensor) for name, tensor in state.tensors().items()}
         self._modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-        self._telling = [module for module in dict.fromkeys(_outer(model)) if hasattr(module, "training")]
+        self._telling = [module for module in dict.fromkeys(outer_modules(model)) if hasattr(module, "training")]
         self._told = [module.training for module in self._telling]
 
     @contextmanager
@@ -78,11 +78,3 @@ def _form(value: object) -> tuple[torch.Size, torch.dtype] | None:
 def _version(tensor: Tensor) -> int:
     """Counts what was written to a tensor; always 0 of one made under inference mode, which has no count."""
     return 0 if tensor.is_inference() else tensor._version
-
-
-def _outer(module: nn.Module) -> Iterator[nn.Module]:
-    """All modules but those within TorchScript, whose modes follow the outermost and take microseconds to read."""
-    yield module
-    if not isinstance(module, ScriptModule):
-        for part in module.children():
-            yield from _outer(part)
