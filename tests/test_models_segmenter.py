@@ -114,7 +114,10 @@ FORMS: dict[str, tuple[Callable[[Segmenter], Any], str]] = {  # of a network tha
     "data parallel": (nn.DataParallel, "within torch.compile or DataParallel"),
     "traced": (lambda model: torch.jit.trace(model, UNIT, check_trace=False), "traced or exported"),
     "exported": (lambda model: torch.export.export(model, (UNIT,)).module(), "traced or exported"),
-    "a program": (lambda model: torch.export.export(model, (UNIT,)), "expected a network, an instance of torch.nn"),
+    "a program": (
+        lambda model: torch.export.export(model, (UNIT,)),
+        r"instance of torch.nn.*its module: exported\.module",
+    ),
     "a session": (lambda model: Session(model, "source"), "got Session.* Pass the module itself"),
 }
 

@@ -14,11 +14,11 @@ from allweather.export.deployment import Deployment, base_digest, tensors_of
 from allweather.export.image_statistics import ImageStatistics, can_mix, check_unmixed
 from allweather.models.digest import digest
 from allweather.models.inputs import unwrapped
-from allweather.models.passed_on import check_finite, read_object
+from allweather.models.passed_on import DELTA, check_finite, read_object
 from allweather.models.segmenter import Segmenter, own_network
 from allweather.writing import write_bytes
 
-ABOUT, CONTENT, DELTA = "allweather", "allweather.digest", "allweather.delta"
+ABOUT, CONTENT = "allweather", "allweather.digest"
 
 
 def write_delta(deployment: Deployment, path: Path) -> None:

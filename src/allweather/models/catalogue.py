@@ -24,6 +24,7 @@ from allweather.models.checkpoints import (
 from allweather.models.entry import Entry
 from allweather.models.norm_layers import count_norms
 from allweather.models.own import NETWORKS, build_own, find_maker
+from allweather.models.recognised import no_weights_by_name
 from allweather.models.segmenter import Provenance, Segmenter, own_network
 from allweather.plugins import find_place, installed, without_name
 from allweather.writing import check_apart
@@ -293,6 +294,8 @@ def _no_name(given: object) -> SettingsError:
 def _without_scheme(name: str) -> SettingsError:
     if nameless := without_name(name, NETWORKS):
         return nameless
+    if said := no_weights_by_name(name):
+        return SettingsError(f"expected a model as SCHEME:NAME, and '{name}' is {said}.")
     if name.lower().endswith((".pth", ".pt", ".tar", ".ckpt", ".safetensors", ".bin", ".mat")):
         return SettingsError(
             f"'{name}' is a checkpoint's name; say which network it belongs to: SCHEME:NAME, with the file as weights "

@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from allweather.errors import InputError, NetworkError
 from allweather.finite import extremes
-from allweather.models.programs import training_step
+from allweather.models.programs import is_exported_program, training_step
 from allweather.rgb import check_unit_range
 
 _EXPORTED = ("allweather.models.segmenter.Segmenter", "allweather.export.graph.Graph")  # as torch.export names them
@@ -47,6 +47,8 @@ def check_network(network: Any, segmenter: type[nn.Module]) -> None:
     """
     if not isinstance(network, nn.Module):
         call = "For a class, call it first" if isinstance(network, type) else "Pass the module itself"
+        if is_exported_program(network):
+            call = "Pass its module: exported.module()"
         raise NetworkError(f"expected a network, an instance of torch.nn.Module, got {network!r:.80}. {call}.")
     if what := segmenter_in(network, segmenter):
         raise NetworkError(f"expected a network that takes normalised pixels, got {what}.")

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, check_known
 from allweather.models.checkpoints import load_weights
+from allweather.models.programs import is_exported_program
 from allweather.models.segmenter import Provenance, Segmenter
 from allweather.plugins import Kind, find_place, guarded, installed, load_installed, load_own, package_of, usable
 from allweather.values import parse_value, spell_type
@@ -142,6 +143,7 @@ def _segmenter(
         return made
     if not isinstance(made, nn.Module):
         what = f"the class {made.__name__}; call it" if isinstance(made, type) else type(made).__name__
+        what += ": return its module, exported.module()" if is_exported_program(made) else ""
         raise NetworkError(f"{label}: expected a torch.nn.Module that gives logits, or a Segmenter; got {what}.")
     return Segmenter.wrap(made, classes=CITYSCAPES if classes is None else classes, mean=mean, std=std, name=label)
 

@@ -11,6 +11,8 @@ from allweather.errors import CheckpointError, InputError, first_line
 from allweather.finite import all_finite
 from allweather.values import check_depth
 
+SESSION, DELTA = "allweather.session", "allweather.delta"  # in their metadata, by which each is known
+
 
 def read_object(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     """The JSON object that the metadata of `path` holds under `key`.

@@ -1,4 +1,4 @@
-"""Networks that are programs, of torch.export, torch.fx or TorchScript, and what in them trains whatever eval() says."""
+"""Programs of torch.export, torch.fx or TorchScript, and what in them goes on training whatever eval() says."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -54,6 +54,11 @@ def training_step(network: nn.Module) -> str | None:
             if step.trains:
                 return step.name
     return None
+
+
+def is_exported_program(made: object) -> bool:
+    """Whether it is what torch.export gives, whose `module()` is a network; its class takes long to import."""
+    return type(made).__module__.startswith("torch.export") and type(made).__name__ == "ExportedProgram"
 
 
 def outer_modules(module: nn.Module) -> Iterator[nn.Module]:

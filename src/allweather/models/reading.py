@@ -15,11 +15,11 @@ from torch import Tensor
 from allweather.errors import CheckpointError, first_line
 from allweather.models.matlab import read_matlab
 from allweather.models.pickles import Contents, inspect, stand_ins
+from allweather.models.recognised import ARCHIVE, is_safetensors, no_weights
 
 _HEADER_LIMIT = 100 << 20  # bytes; safetensors' own limit
 _SIZE_LIMIT = 16 << 30  # bytes; several times the largest network for segmentation
 _PIECE = 1 << 20  # bytes
-_ARCHIVE = b"PK\x03\x04"  # opens a zip archive
 _SCRIPTED = "__torch__."  # opens the names of what TorchScript compiled
 _COMPILED = "/code/__torch__"  # in the paths of TorchScript's sources, which are stored compressed
 _LEGACY_PICKLES = 5  # that open a checkpoint of torch before 1.6: magic, version, system, content, keys of storages
@@ -44,10 +44,12 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
     if head.lstrip()[:1] == b"<":
         raise CheckpointError(f"{path} is a web page, not a checkpoint: the download was refused. Fetch it again.")
     suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        return _read_safetensors(path, head)
     if suffix == ".mat":
         return read_matlab(path)
+    if said := no_weights(path):
+        raise CheckpointError(f"{path} is {said}.")
+    if suffix == ".safetensors" or is_safetensors(head):
+        return _read_safetensors(path, head)
     return _read_torch(path)
 
 
@@ -87,7 +89,7 @@ def check_sums(path: Path) -> None:
 def _is_archive(path: Path) -> bool:
     """Whether torch takes the file for a zip archive: by its first bytes, where `zipfile.is_zipfile` asks its last."""
     with path.open("rb") as file:
-        return file.read(len(_ARCHIVE)) == _ARCHIVE
+        return file.read(len(ARCHIVE)) == ARCHIVE
 
 
 def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from allweather.errors import CheckpointError
 from allweather.models.digest import digest
-from allweather.models.passed_on import check_finite, read_object
+from allweather.models.passed_on import SESSION, check_finite, read_object
 from allweather.writing import whole
 
 LOG = logging.getLogger(__name__)
 _TELLING = ("name", "network", "weights")  # other settings differ because these do
-_IDENTITY, _DIGEST = "allweather.session", "allweather.digest"
+_DIGEST = "allweather.digest"
 
 
 def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[str, str]) -> None:
@@ -33,7 +33,7 @@ def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[st
     except CheckpointError as error:
         raise CheckpointError(f"cannot write the session: {error} None goes on from those: reset it.") from error
     tensors = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}
-    metadata = {_IDENTITY: json.dumps(identity), _DIGEST: digest(tensors)}
+    metadata = {SESSION: json.dumps(identity), _DIGEST: digest(tensors)}
     try:
         with whole(path, durable=True) as temporary:
             save_file(tensors, temporary, metadata=metadata)
@@ -57,7 +57,7 @@ def holds_session(path: Path) -> bool:
     """Whether there is a file that `save_session` wrote; its tensors are not looked at."""
     try:
         with safe_open(path, framework="pt") as file:
-            return _IDENTITY in (file.metadata() or {})
+            return SESSION in (file.metadata() or {})
     except (OSError, SafetensorError):
         return False
 
@@ -167,12 +167,12 @@ def _check_digest(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def _identity(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
     """What the session that wrote the file was: setting by setting."""
-    if _IDENTITY not in metadata:
+    if SESSION not in metadata:
         raise CheckpointError(
             f"{path} is a safetensors file, but not one that Session.save wrote. What `allweather export` wrote is a "
             "checkpoint: give it as the network's weights."
         )
-    identity = read_object(path, metadata, _IDENTITY)
+    identity = read_object(path, metadata, SESSION)
     if not all(isinstance(value, str) for value in identity.values()):
         raise CheckpointError(f"{path} is damaged: expected its settings as names and texts.")
     return identity
