@@ -29,6 +29,7 @@ def plain():
 def whole():
     return aw.Segmenter.wrap(plain(), classes=aw.ClassSet("yard", ("track", "rail", "person", "rest")))
 """
+MANY = json.dumps([f"class {number}" for number in range(300)])
 PLAN = """
 [[models]]
 name = "nets.py:plain"
@@ -70,6 +71,18 @@ def test_name_colors_and_the_ignored_value_can_be_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("count", "said", "ignored"),
+    [(255, "", 255), (256, "", 65535), (300, "", 65535), (300, "ignore = 300", 300), (2, "ignore = 1000", 1000)],
+)
+def test_the_ignored_value_is_one_that_label_files_of_so_many_classes_hold(
+    count: int, said: str, ignored: int, tmp_path: Path
+) -> None:
+    names = [f"class {number}" for number in range(count)]
+    assert find_classes(written(tmp_path, f"names = {json.dumps(names)}\n{said}")).ignore == ignored
+    assert said or numbered(tuple(names)).ignore == ignored
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [
         ("names = [", "Invalid value"),
@@ -83,8 +96,10 @@ def test_name_colors_and_the_ignored_value_can_be_said(tmp_path: Path) -> None:
         ('names = ["a", 1]', "expected names"),
         ('names = ["a", "a"]', "names that differ, got 'a' twice"),
         ('names = ["a", "b"]\nignore = 1', "no class's index"),
-        ('names = ["a", "b"]\nignore = 256', "up to 255"),
-        ('names = ["a", "b"]\nignore = true', "up to 255"),
+        ('names = ["a", "b"]\nignore = 65536', "value of 2 to 65535, no class's index; got 65536"),
+        ('names = ["a", "b"]\nignore = true', "value of 2 to 65535"),
+        ('names = ["a", "b"]\nignore = 255.0', "value of 2 to 65535"),
+        (f"names = {MANY}\nignore = 255", "value of 300 to 65535, no class's index; got 255"),
         ('names = ["a", "b"]\ncolors = [[0, 0, 0]]', "2 names but 1 colors"),
         ('names = ["a", "b"]\ncolors = [[0, 0, 0], [0, 0, 0]]', r"colors: \(0, 0, 0\) stands there twice"),
         ('names = ["a", "b"]\ncolors = [[0, 0, 0], [0, 0, 256]]', "whole numbers in 0..255"),
@@ -109,7 +124,7 @@ def test_what_would_not_tell_classes_apart_is_refused(text: str, why: str, tmp_p
         ({"names": "abc"}, "a tuple of text, got 'abc'"),
         ({"names": 5}, "a tuple of text, got 5"),
         ({"names": ()}, "at least one name"),
-        ({"ignore": 255.0}, "ignore: expected a label value of 2 or more, no class's index; got 255.0"),
+        ({"ignore": 255.0}, "ignore: expected a label value of 2 to 65535, no class's index; got 255.0"),
         ({"ignore": "255"}, "ignore: .* got '255'"),
         ({"names": ("a",), "ignore": True}, "ignore: .* got True"),
         ({"colors": ((0, 0, 0), (1.5, 0, 0))}, r"whole numbers in 0..255, got \(1.5, 0, 0\)"),
@@ -178,6 +193,27 @@ def test_labels_of_one_s_own_are_scored_by_their_names_and_by_no_others(yard: Pa
     scored = allweather("score", out / "labels", yard / "labels", "--mapping", yard / "yard.toml", "--json")
     assert scored.returncode == 0, scored.stderr
     assert list(json.loads(scored.stdout)["IoU"]) == list(NAMES)
+
+
+def test_more_classes_than_a_byte_holds_go_from_a_file_of_names_to_figures(yard: Path) -> None:
+    written(yard, f"names = {MANY}")
+    (yard / "nets.py").write_text(NETS.replace("Conv2d(8, 4, 1)", "Conv2d(8, 300, 1)"))
+    out, truth = yard / "out", yard / "truth"
+    done = allweather(
+        "adapt", yard / "frames", "--model", f"{yard}/nets.py:plain", "--classes", yard / "yard.toml",
+        "--method", "source", "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    truth.mkdir()
+    for path in (out / "labels").iterdir():
+        labels = np.asarray(Image.open(path)).astype(np.uint16)
+        assert labels.max() > 255
+        labels[0] = 65535
+        Image.fromarray(labels).save(truth / path.name)
+    scored = allweather("score", out / "labels", truth, "--mapping", yard / "yard.toml", "--json")
+    assert scored.returncode == 0, scored.stderr
+    figures = json.loads(scored.stdout)
+    assert figures["pixel_accuracy"] == 100 and len(figures["IoU"]) == 300
 
 
 def test_a_plan_seeks_classes_beside_itself_and_runs_again_when_they_change(yard: Path) -> None:

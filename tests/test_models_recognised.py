@@ -70,7 +70,7 @@ def test_a_file_without_weights_is_told_as_what_it_is(name: str, tmp_path: Path)
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "night.safetensors"])
 def test_a_model_named_by_such_a_file_that_is_not_there_is_told_by_its_suffix(name: str) -> None:
-    with pytest.raises(SettingsError, match="expected a model as SCHEME:NAME, and '.*' is an? |NumPy's"):
+    with pytest.raises(SettingsError, match=r"expected a model as SCHEME:NAME, and '.*' is an? |NumPy's"):
         load_model(name.upper())
 
 

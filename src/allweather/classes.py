@@ -81,7 +81,7 @@ class ClassSet:
         if wrong := [color for color in self.colors if not _is_color(color)]:
             return f"expected colors as red, green, blue, whole numbers in 0..255, got {wrong[0]!r}."
         if not _is_whole(self.ignore) or not len(self.names) <= self.ignore < _VALUES:
-            wanted = f"a label value of {len(self.names)} or more, no class's index"
+            wanted = f"a label value of {len(self.names)} to {_VALUES - 1}, no class's index"
             return f"ignore: expected {wanted}; got {self.ignore!r}."
         return None
 
@@ -180,7 +180,12 @@ def numbered(names: tuple[str, ...]) -> ClassSet:
         while new in own or (new != name and new in names):
             new += "'"
         own.append(new)
-    return ClassSet("own", tuple(own), ignore=_BYTE - 1 if len(names) < _BYTE else _VALUES - 1)
+    return ClassSet("own", tuple(own), ignore=largest_value(len(own)))
+
+
+def largest_value(count: int) -> int:
+    """The last label value of files for `count` classes, ignored where nothing else is said: of a byte, or of two."""
+    return _BYTE - 1 if count < _BYTE else _VALUES - 1
 
 
 def _differing(count: int) -> tuple[tuple[int, int, int], ...]:

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from allweather.classes import CLASS_SETS, ClassSet
+from allweather.classes import CLASS_SETS, ClassSet, largest_value
 from allweather.data.toml_file import read_toml
 from allweather.errors import SettingsError, check_known, unknown
 
 SUFFIX = ".toml"
-_LARGEST = 255  # ignored value of a label file, which holds a byte a pixel
 
 
 def find_classes(name: str, folder: Path | str = "") -> ClassSet:
     """The class set of a known name, or of a file of one's own.
 
     A file has `names = ["track", "rail", …]` in the order of the network's logits; `name`, otherwise the file's own;
-    `ignore`, otherwise 255; and `colors = [[red, green, blue], …]` in 0..255, otherwise some that differ.
+    `ignore` up to 65535, otherwise 255, or 65535 for more than 255 names; and `colors = [[red, green, blue], …]` in
+    0..255, otherwise some that differ.
 
     Args:
         name: `cityscapes`, `camvid11`, or a file as `yard.toml`.
@@ -45,7 +45,7 @@ def is_file(name: str) -> bool:
 def _made(content: dict[str, Any], stem: str) -> ClassSet:
     for key in content:
         check_known("entry", key, ("name", "names", "colors", "ignore"))
-    names, colors, ignore = content.get("names"), content.get("colors", []), content.get("ignore", 255)
+    names, colors = content.get("names"), content.get("colors", [])
     name = content.get("name", stem)
     if not isinstance(name, str) or name in CLASS_SETS:
         raise SettingsError(f"name: expected a name of its own, got {name!r}.")
@@ -53,9 +53,7 @@ def _made(content: dict[str, Any], stem: str) -> ClassSet:
         raise SettingsError('expected names = ["…", …], in the order of the network\'s logits.')
     if not isinstance(colors, list):
         raise SettingsError("colors: expected [red, green, blue] for each class, whole numbers in 0..255.")
-    if type(ignore) is not int or ignore > _LARGEST:
-        raise SettingsError(f"ignore: expected a label value up to {_LARGEST}, got {ignore!r}.")
-    classes = ClassSet(**{"name": stem, **content})
+    classes = ClassSet(**{"name": stem, "ignore": largest_value(len(names)), **content})
     if doubled := [color for color in classes.colors if classes.colors.count(color) > 1]:
         raise SettingsError(f"colors: {doubled[0]} stands there twice.")
     return classes
