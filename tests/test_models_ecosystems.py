@@ -2,7 +2,10 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather import Segmenter, Session, load_model, methods
-from allweather.errors import AllWeatherError
+from allweather.errors import AllWeatherError, NetworkError
 from allweather.models.ecosystems.nvlabs import SIZES, hub_names
 from allweather.models.segmenter import Window
 from allweather.session import Guard
@@ -95,6 +98,71 @@ def test_mmseg_configs(config: str, tmp_path: Path) -> None:
     assert (again.window == Window(1024, 768)) == ("segformer" in config)
     with torch.no_grad():
         assert torch.equal(again(IMAGE), before)
+
+
+class Settings(dict[str, Any]):
+    """A configuration's, by attribute too."""
+
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__
+
+
+class Segmentor(nn.Conv2d):
+    align_corners = False
+
+    def encode_decode(self, images: Tensor, _: object) -> Tensor:
+        return self(images)
+
+
+@pytest.fixture
+def mmseg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Stands in for the library; gives the name of a configuration file with such settings of the test."""
+    made = Settings(test_cfg=Settings())
+    library = SimpleNamespace(
+        __file__=str(tmp_path / "mmseg" / "__init__.py"),
+        Config=SimpleNamespace(fromfile=lambda _: SimpleNamespace(model=made)),
+        MODELS=SimpleNamespace(build=lambda _: Segmentor(3, 19, 1)),
+        register_all_modules=lambda **_: None,
+    )
+    monkeypatch.setattr("allweather.models.ecosystems.mmseg.optional", lambda *_: library)
+    shipped = tmp_path / "mmseg" / ".mim" / "configs"
+    shipped.mkdir(parents=True)
+    for folder in (tmp_path, shipped):
+        (folder / f"{'mine' if folder == tmp_path else 'theirs'}.py").write_text("")
+
+    def configured(**test: Any) -> str:
+        made.test_cfg = Settings(test)
+        return str(tmp_path / "mine.py")
+
+    return configured
+
+
+@pytest.mark.filterwarnings("ignore::allweather.errors.RandomWeightsWarning")
+@pytest.mark.parametrize(
+    ("crop", "stride", "said"),
+    [
+        ((512, 512), (341, 341), None),
+        (512, 341, None),
+        ((512, 1024), (341, 341), r"crop_size = \(512, 1024\) \(height, width\); expected square"),
+        ((512, 512), (341, 683), r"stride = \(341, 683\)"),
+    ],
+)
+def test_windows_of_mmseg_are_square_or_refused(mmseg: Any, crop: Any, stride: Any, said: str | None) -> None:
+    name = mmseg(mode="slide", crop_size=crop, stride=stride)
+    if said is None:
+        assert load_model(f"mmseg:{name}").window == Window(512, 341)
+        assert load_model(f"mmseg:{mmseg(mode='whole', crop_size=crop)}").window is None
+        return
+    with pytest.raises(NetworkError, match=rf"{said}.*test_cfg, or mode='whole'"):
+        load_model(f"mmseg:{name}")
+
+
+@pytest.mark.filterwarnings("ignore::allweather.errors.RandomWeightsWarning")
+def test_a_configuration_of_one_s_own_is_said_to_run(mmseg: Any, caplog: pytest.LogCaptureFixture) -> None:
+    load_model("mmseg:theirs")
+    assert not caplog.messages
+    load_model(f"mmseg:{mmseg()}")
+    assert caplog.messages == [f"running {mmseg()}, your own code"]
 
 
 def small_network(kind: str, folder: Path) -> Segmenter:

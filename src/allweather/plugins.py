@@ -259,13 +259,13 @@ def package_of(entry: EntryPoint) -> str:
 def _module(place: Place, kind: Kind) -> ModuleType:
     if not place.is_file:
         if place.source not in sys.modules:
-            _say(place.source)
+            tell_run(place.source)
         return import_module(place.source)
     path = Path(place.source).resolve()
     content = _read(Path(place.source))
     key = (path, hashlib.sha256(content).hexdigest())
     if key not in _files:
-        _say(place.source)
+        tell_run(place.source)
         _files[key] = _run(path, f"{path.stem}_{key[1][:8]}")
     return _files[key]
 
@@ -335,7 +335,8 @@ class _Loader(SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
-def _say(source: str) -> None:
+def tell_run(source: str) -> None:
+    """Says on stderr that a file or module of the user's own is about to run."""
     LOG.warning("running %s, your own code", source)
 
 

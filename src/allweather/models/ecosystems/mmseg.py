@@ -10,6 +10,7 @@ from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, first_line, optional
 from allweather.models.checkpoints import load_weights
 from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Segmenter, Window
+from allweather.plugins import tell_run
 
 
 class Logits(nn.Module):
@@ -29,12 +30,13 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     """`name` as the path of a config file, or the name of one that the package ships.
 
     Raises:
-        AllWeatherError: when the library is missing, there is no such config, or the checkpoint does not fit.
+        AllWeatherError: when the library is missing, there is no such config, its windows are oblong, or the
+            checkpoint does not fit.
     """
     optional("mmcv", "mmseg")
     library = optional("mmseg", "mmseg")
     config = optional("mmengine.config", "mmseg").Config.fromfile(_file(name, library))
-    pre = config.model.get("data_preprocessor", {})
+    pre, window = config.model.get("data_preprocessor", {}), _window(config.model.get("test_cfg", {}), name)
     _without_downloads(config.model)
     optional("mmseg.utils", "mmseg").register_all_modules(init_default_scope=True)
     try:
@@ -46,8 +48,6 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
             f"mmseg cannot build {name}: {first_line(error)}. Look at its configuration, or build it yourself: "
             "Segmenter.wrap."
         ) from error
-    test = config.model.get("test_cfg", {})
-    window = Window(test.crop_size[0], test.stride[0]) if test.get("mode") == "slide" else None
     model = Segmenter(
         Logits(network),
         classes=classes or CITYSCAPES,
@@ -63,14 +63,30 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
 
 
 def _file(name: str, library: Any) -> str:
-    """The config's path: itself, or found among those of the package."""
+    """The config's path: itself, which is said to run, or found among those of the package."""
     if Path(name).is_file():
+        tell_run(name)
         return name
     shipped = Path(library.__file__).parent / ".mim" / "configs"
     found = sorted(shipped.rglob(f"{Path(name).stem}.py"))
     if not found:
         raise SettingsError(f"mmseg:{name}: no such file, and no config of that name under {shipped}.")
     return str(found[0])
+
+
+def _window(test: Any, name: str) -> Window | None:
+    """The windows that slide at test time, which are square here."""
+    if test.get("mode") != "slide":
+        return None
+    sides = {
+        key: (side, side) if isinstance(side := test[key], int) else tuple(side) for key in ("crop_size", "stride")
+    }
+    if oblong := [f"{key} = {each}" for key, each in sides.items() if len(set(each)) > 1]:
+        raise NetworkError(
+            f"mmseg:{name} slides windows over its pictures, {' and '.join(oblong)} (height, width); expected square "
+            "ones. In a copy of the configuration, write square ones into model.test_cfg, or mode='whole'."
+        )
+    return Window(sides["crop_size"][0], sides["stride"][0])
 
 
 def _without_downloads(model: Any) -> None:
