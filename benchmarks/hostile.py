@@ -29,6 +29,7 @@ from allweather.runs.decisions import count
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision, Guard
+from benchmarks.committed import keep
 from benchmarks.packed import spell_lines
 
 # no network saw them in training; the guard's limits were chosen while looking at some of them
@@ -148,7 +149,7 @@ def main() -> None:
             print(f"{name}, {label}: {source['mIoU']:.2f} → {row['guarded']} / {row['unguarded']}", flush=True)
             if options.json:  # after every row: what took an hour must not hang on the last one
                 found = {"benchmark": "hostile", "setting": setting.name, "rows": rows, "versions": versions()}
-                options.json.write_text(spell_lines(found) + "\n")
+                keep(spell_lines(found), options.json)
 
 
 def measure(setting: Setting, case: Case, name: str, fields: dict[str, Any], *, guarded: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ TOGETHER = COLUMN.replace("resting / skipped", "resting or skipped")  # before v
 
 def hostile() -> str:
     """With the guard, and in brackets without it, against the source on the same frames; two tables per setting."""
-    found = [load(path) for path in sorted((RECORDS / "hostile").glob("*.json"))]
+    found = [load(path) for path in sorted((RECORDS / "hostile").glob("*.json.gz"))]
     return "\n\n".join(map(hostile_tables, found)) or "not measured"
 
 
