@@ -140,6 +140,17 @@ def test_a_stream_that_stops_is_lost(served: Callable[[Serve], str]) -> None:
     assert "no picture for 2 s" in events[0].text
 
 
+@pytest.mark.parametrize("source", ["camera:0", "camera:/dev/none", "http://u:secret@h/clip.mp4", "RTSP://h/a"])
+def test_what_comes_at_its_own_rate_takes_no_other(source: str) -> None:
+    session = Session(tiny("batchnorm"), "source")
+    for make in (lambda: open_source(source, rate=5.0), lambda: Live(source, session, rate=5.0)):
+        with pytest.raises(
+            SettingsError, match=r"expected a rate \(--rate\) of a file or folder alone, got 5"
+        ) as caught:
+            make()
+        assert "secret" not in str(caught.value)
+
+
 def test_a_file_behind_an_address_ends(served: Callable[[Serve], str], tmp_path: Path) -> None:
     shown, events, live = play(served(sending(clip(tmp_path / "clip.mp4").read_bytes())), stall=5.0)
     assert not events and live.totals.arrived == 8 and not live.source.endless

@@ -5,6 +5,8 @@ import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,8 +23,10 @@ from allweather.errors import AllWeatherError, CheckpointError
 from allweather.methods.option import option
 from allweather.methods.tent import Tent
 from allweather.models.segmenter import AdaptationFacts, Preprocessing, Segmenter, Window
+from allweather.scale.fleet import merge
 from allweather.session import Guard, Session, Shift
 from allweather.session.saved import open_saved
+from allweather.session.storage import save_session
 
 Tensors = dict[str, Tensor]
 
@@ -102,8 +106,6 @@ def test_unreadable_settings_are_refused(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["counters.updates", "counters.random", "counters.guard.counts", "optimizer.0.step"])
 def test_a_file_of_another_version_is_refused_by_what_it_lacks(what: str, tmp_path: Path) -> None:
     """Its digest is right: it is whole, but not what this version writes."""
-    from allweather.session.storage import save_session
-
     tensors, metadata = read(saved(tmp_path / "a.safetensors"))
     del tensors[what]
     save_session(tmp_path / "b.safetensors", tensors, json.loads(metadata["allweather.session"]))
@@ -216,6 +218,58 @@ def test_the_same_weights_under_another_meaning_are_refused(changed: Any, word: 
         session.load(path)
     with pytest.raises(CheckpointError, match=f"was saved with {word}"):
         open_saved(path, model)
+
+
+class Heads(nn.Module):
+    """A network with an auxiliary head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.other = tiny("batchnorm").network, nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        logits = self.body(x)
+        return {"out": logits, "aux": self.other(logits)}
+
+
+def main_head(returned: dict[str, Tensor]) -> Tensor:
+    return returned["out"]
+
+
+def other_head(returned: dict[str, Tensor]) -> Tensor:
+    return returned["aux"]
+
+
+def head(name: str, returned: dict[str, Tensor]) -> Tensor:
+    return returned[name]
+
+
+@pytest.mark.parametrize(
+    ("output", "other"),
+    [(None, "aux"), ("out", "aux"), (main_head, other_head), (partial(head, "out"), partial(head, "aux")),
+     (itemgetter("out"), itemgetter("aux"))],
+    ids=["default", "key", "function", "partial", "itemgetter"],
+)  # fmt: skip
+def test_a_session_of_another_output_of_the_network_is_refused(output: Any, other: Any, tmp_path: Path) -> None:
+    network, paths = Heads().eval(), [tmp_path / "a.session", tmp_path / "b.session", tmp_path / "older.session"]
+    sessions = [
+        Session(Segmenter.wrap(network, classes=CLASSES, name="heads", output=which), "mall-domain")
+        for which in (output, other)
+    ]
+    for session, path in zip(sessions, paths, strict=False):
+        session(frames(1)[0])
+        session.save(path)
+    sessions[0].load(paths[0])
+    with pytest.raises(CheckpointError, match=r"saved with network\.output=.*this session has network\.output="):
+        sessions[1].load(paths[0])
+    with pytest.raises(CheckpointError, match=r"is of network\.output="):
+        merge(paths[:2], tmp_path / "merged.session")
+    tensors, metadata = read(paths[0])
+    about = json.loads(metadata["allweather.session"])
+    del about["network.output"]
+    save_session(paths[2], tensors, about)
+    sessions[0].load(paths[2])
+    sessions[1].load(paths[2])
 
 
 @dataclass(frozen=True, kw_only=True)

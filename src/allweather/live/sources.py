@@ -127,7 +127,7 @@ def open_source(name: str | Path, size: Size = None, rate: float | None = None, 
 
     Raises:
         InputError: when there is no such thing, it cannot be read, or it is no name.
-        SettingsError: for a size that is none, or a rate or stall that is not above 0.
+        SettingsError: for a size that is none, a rate or stall that is not above 0, or a rate of a camera or stream.
         MissingLibraryError: when the library that reads it is not installed.
     """
     if not isinstance(name, str | Path):
@@ -143,12 +143,14 @@ def open_source(name: str | Path, size: Size = None, rate: float | None = None, 
 
     scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):(//)?", name)
     if scheme and scheme[1] == "camera":
+        _check_own_rate(name, rate)
         return CameraSource(name.removeprefix("camera:"), size)
     if scheme and scheme[2]:
         if scheme[1].lower() not in SCHEMES:
             raise InputError(
                 f"{public(name)}: expected an address that begins with {', '.join(SCHEMES)}, got {scheme[1]}."
             )
+        _check_own_rate(public(name), rate)
         return NetworkSource(name, size, stall)
     path = Path(name)
     if not name:
@@ -164,3 +166,12 @@ def open_source(name: str | Path, size: Size = None, rate: float | None = None, 
             "rtsp://HOST/PATH."
         )
     return FileSource(path, size, rate)
+
+
+def _check_own_rate(label: str, rate: float | None) -> None:
+    """Refuses a rate of what comes at its own."""
+    if rate is not None:
+        raise SettingsError(
+            f"live: expected a rate (--rate) of a file or folder alone, got {rate:g}; {label} comes at its own. Leave "
+            "it out."
+        )

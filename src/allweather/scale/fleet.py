@@ -79,13 +79,14 @@ def _common(identities: Mapping[Path, Mapping[str, str]]) -> Mapping[str, str]:
         names = identity.get("network", ""), base.get("network", "")
         identity = {**identity, "network": named_as(base, identity)}
         for key in sorted(base.keys() | identity.keys()):
-            if key not in MAY_DIFFER and not same(base.get(key), identity.get(key)):
+            if key not in MAY_DIFFER and not same(key, base, identity):
                 what = "another base" if key in ("network", "weights") else f"{key}={identity.get(key)}"
                 raise CheckpointError(
                     f"{path} is of {what}, {first} of {key}={base.get(key)}. Only sessions of one network, its "
                     "weights and settings can be averaged."
                 )
         tell_names(*names)
+        base = {**identity, **base}  # what an older file does not say
     return base
 
 

@@ -1,5 +1,6 @@
 """What a saved session must share with the one that loads it, in words."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, get_type_hints
@@ -8,6 +9,7 @@ from allweather.models.segmenter import Segmenter
 from allweather.session.adapted import AdaptedNetwork
 from allweather.session.guard import Guard
 from allweather.session.shift import Shift
+from allweather.session.storage import OUTPUT
 from allweather.values import plain_value
 
 _FORMAT = "4"  # of saved sessions
@@ -60,5 +62,6 @@ def _meaning(model: Segmenter) -> dict[str, str]:
         "probabilities": str(model.probabilities),
         "bn_share": str(model.facts.bn_share),
         "window": str(model.window and asdict(model.window)),
+        OUTPUT: re.sub(r" at 0x\w+", "", repr(model.output)),  # functions by name, not by address
         **{f"preprocessing.{name}": str(value) for name, value in expected.items()},
     }

@@ -16,8 +16,13 @@ from allweather.models.passed_on import SESSION, check_finite, read_object
 from allweather.writing import whole
 
 LOG = logging.getLogger(__name__)
+OUTPUT = "network.output"  # which entry of what the network returns; older files do not say, and fit any
 _TELLING = ("name", "network", "weights")  # other settings differ because these do
 _DIGEST = "allweather.digest"
+
+
+class UnlikeError(CheckpointError):
+    """A session of another network, method or setting than the one that would go on from it."""
 
 
 def save_session(path: Path, tensors: Mapping[str, Tensor], identity: Mapping[str, str]) -> None:
@@ -70,7 +75,8 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
         identity: what the session that wrote it must have been.
 
     Raises:
-        CheckpointError: for an unreadable or damaged file, or one of another network, method or setting.
+        CheckpointError: for an unreadable or damaged file, or one of another version; UnlikeError for one of another
+            network, method or setting.
     """
     tensors, metadata = _read(path)
     found = _identity(path, metadata)
@@ -82,8 +88,8 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
     here = identity["network"]
     identity = {**identity, "network": named_as(found, identity)}
     for key in sorted(identity.keys() | found.keys(), key=lambda key: (key not in _TELLING, key)):
-        if not same(identity.get(key), found.get(key)):
-            raise CheckpointError(
+        if not same(key, identity, found):
+            raise UnlikeError(
                 f"{path} was saved with {key}={found.get(key)}, this session has {key}={identity.get(key)}. "
                 "Make the session with the same network, weights, preprocessing and settings. To predict without going "
                 "on: `allweather export`, and what that writes as --weights; in Python `session.predict`."
@@ -140,9 +146,11 @@ def tell_names(saved: str, here: str) -> None:
         LOG.warning("a session of %s is taken for one of %s: weights, preprocessing and classes are equal", saved, here)
 
 
-def same(one: str | None, other: str | None) -> bool:
-    """Whether two saved texts are one setting; older files have whole numbers as they were given."""
-    return one == other or (one is not None and other is not None and _as_number(one) == _as_number(other))
+def same(key: str, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two sessions are one in a setting; older files have whole numbers as they were given."""
+    if key not in one or key not in other:
+        return key == OUTPUT
+    return one[key] == other[key] or _as_number(one[key]) == _as_number(other[key])
 
 
 def _as_number(text: str) -> str:
