@@ -1,5 +1,6 @@
 """Videos: lossless ones bit for bit, any codec, turned, of variable rate, cut off, damaged, and what is none."""
 
+import multiprocessing
 import os
 import re
 import sys
@@ -376,3 +377,32 @@ def test_a_stream_says_what_is_missing_at_its_end(tmp_path: Path) -> None:
 def test_suffixes_are_lower_case_and_no_pictures() -> None:
     assert {".mp4", ".mkv", ".avi", ".mov", ".webm"} <= set(suffixes)
     assert all(suffix == suffix.lower() and suffix not in aw.rgb.EXTENSIONS for suffix in suffixes)
+
+
+class Read(torch.utils.data.Dataset[torch.Tensor]):
+    """Frames of a stream by their numbers."""
+
+    def __init__(self, stream: aw.data.Stream, order: list[int]) -> None:
+        self.stream, self.order = stream, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.stream.read(self.stream.names[self.order[index]]).image
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("before", [[], [0], [7, 8]], ids=str)
+@pytest.mark.parametrize("order", [list(range(40)), [30, 5, 39, 0]], ids=["in order", "any order"])
+def test_a_forked_worker_reads_what_this_process_does(before: list[int], order: list[int], tmp_path: Path) -> None:
+    stream = load_stream("video", clip(tmp_path / "a.mp4", scene(40), options={"g": "10"}))
+    for number in before:
+        stream.read(stream.names[number])
+    loader = torch.utils.data.DataLoader(
+        Read(stream, order), batch_size=None, num_workers=1, timeout=30, multiprocessing_context="fork"
+    )
+    given = list(loader)
+    assert all(torch.equal(image, Read(stream, order)[index]) for index, image in enumerate(given))
+    assert len(given) == len(order) and [frame.name for frame in stream] == list(stream.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from av import VideoFrame as Decoded
 
 NEAR = 64  # frames ahead that are decoded on the way instead of looked for
+_LEFT: list[object] = []  # open files of a process that was forked: closing them waits for threads that are not here
 
 
 class VideoStream(Stream):
@@ -30,7 +32,8 @@ class VideoStream(Stream):
 
     The file is read through once to find its frames, without decoding them. Reading in order decodes each frame once;
     in any other order a frame costs the way from the last complete picture before it. One that cannot be decoded, or
-    has another size than the first, raises where it stands.
+    has another size than the first, raises where it stands. Each process that reads opens the file for itself, the
+    workers of a DataLoader too.
 
     Attributes:
         video: the file.
@@ -80,12 +83,11 @@ class _Reader:
         self._open = ExitStack()
         self._frames: Iterator[tuple[int, Decoded]] = iter(())
         self._held: tuple[int, Decoded] | None = None  # decoded beyond the frame that was asked for
-        self._next = 0
         shown, tick = self._scan()
-        self.count = len(shown)
+        self.count = self._next = len(shown)  # nothing is open: the first frame, whichever it is, is looked for
+        self._process = os.getpid()
         self._times = sorted(shown) if self._are_names(shown) else None
         self.seconds = self._uneven(tick)
-        self._go_to(0)
 
     def pixels(self, number: int) -> np.ndarray:
         """H×W×3 uint8 of the frame.
@@ -93,6 +95,9 @@ class _Reader:
         Raises:
             ImageError: where it cannot be decoded, or has another size than the first.
         """
+        if self._process != os.getpid():
+            _LEFT.append((self._open, self._frames, self._held))
+            self._open, self._next, self._process = ExitStack(), self.count, os.getpid()
         frame = self._find(number)
         if frame is None:
             raise ImageError(f"{self._video.path}: frame {number} cannot be decoded.")

@@ -1,5 +1,8 @@
 """PyAV, which reads and writes videos, or a word on how to install it."""
 
+import gc
+import os
+import sys
 from types import ModuleType
 
 from allweather.errors import MissingLibraryError, optional
@@ -20,3 +23,13 @@ def load_pyav() -> ModuleType:
             "Install it with: pip install --upgrade 'allweather[video]'."
         )
     return av
+
+
+def _keep_inherited() -> None:
+    """In a forked process: what PyAV left to the garbage collector ends threads that are not here, and never returns."""
+    if "av" in sys.modules:
+        gc.freeze()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited)
