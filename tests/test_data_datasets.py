@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from allweather.app.verbs import make_app
+from allweather.classes import ClassSet
 from allweather.data.datasets import DATASETS, Dataset, Split, check, find_dataset, list_datasets
 from allweather.data.datasets.encodings import invalid_mask
 from allweather.data.labelled import labelled_split
-from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.errors import AllWeatherError, ImageError, InputError, SettingsError
 from allweather.writing import place_below
 
 TRAIN = [0, 18, 255]  # what a file of trainIds holds
@@ -466,3 +467,35 @@ def test_a_labelled_split_of_no_dataset_is_refused(tmp_path: Path, given: Any, s
 def placed(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+ROADS = ClassSet("roads", ("road", "kerb"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([[0, 1]], r"gave list for .*a\.png: expected H×W whole numbers in -1\.\.1, .*as a NumPy array"),
+        (None, "gave NoneType for"),
+        (np.zeros((4, 6, 1), np.int64), "gave 4×6×1 of int64 for"),
+        (np.zeros(4, np.int64), "gave 4 of int64 for"),
+        (np.zeros((), np.int64), "gave one number of int64 for"),
+        (np.zeros((0, 6), np.int64), "gave 0×6 of int64 for"),
+        (np.zeros((4, 6), np.float32), "gave 4×6 of float32 for"),
+        (np.full((4, 6), 255, np.uint8), r"gave 255\.\.255 for .*a\.png"),
+        (np.full((4, 6), 2, np.int64), r"gave 2\.\.2 for"),
+        (np.full((4, 6), -2, np.int16), r"gave -2\.\.-2 for"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else None,
+)
+def test_what_a_decoder_of_ones_own_gives_is_checked_by_file(given: Any, said: str, tmp_path: Path) -> None:
+    for name in ("im/a.png", "lab/a.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (6, 4)).save(tmp_path / name)
+    split = Split(("im/*.png",), labels=(("im/", "lab/"),))
+    dataset = Dataset("roads", "R", "us", "ours", {"val": split}, classes=ROADS, decoder=lambda _: lambda path: given)
+    with pytest.raises(InputError, match=f"the decoder of roads {said}") as caught:
+        labelled_split(dataset, tmp_path).truth("im/a")
+    assert isinstance(caught.value, ImageError) == ("\\.\\." in said.partition(" for")[0])  # one file's values
+    fine = replace(dataset, decoder=lambda _: lambda path: np.full((4, 6), -1, np.int8))
+    assert labelled_split(fine, tmp_path).truth("im/a").labels.tolist() == [[-1] * 6] * 4

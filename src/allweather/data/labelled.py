@@ -21,7 +21,7 @@ from allweather.data.stream import Frame, Stream, no_frame
 from allweather.data.truth import TruthReader
 from allweather.data.video import suffixes
 from allweather.data.video_stream import VideoStream
-from allweather.errors import InputError, SettingsError
+from allweather.errors import ImageError, InputError, SettingsError
 from allweather.sizes import check_asked, check_size
 from allweather.values import check_number
 
@@ -194,10 +194,29 @@ def labelled_split(
     def read(name: str) -> Truth:
         sample = samples[name]
         assert sample.label is not None
-        return Truth(decode(sample.label), None if sample.invalid is None else invalid_mask(sample.invalid))
+        labels = decode(sample.label)
+        _check_decoded(dataset, sample.label, labels)
+        return Truth(labels, None if sample.invalid is None else invalid_mask(sample.invalid))
 
     known = frozenset(name for name, sample in samples.items() if sample.label)
     return LabelledStream(dataset.stream(root, split, size), dataset.classes, read, known)
+
+
+def _check_decoded(dataset: Dataset, path: Path, labels: Any) -> None:
+    """Refuses what a decoder of somebody's own should not give.
+
+    Raises:
+        InputError: for no H×W array of whole numbers; ImageError for values that are no class, in this file alone.
+    """
+    expected = f"expected H×W whole numbers in -1..{len(dataset.classes) - 1}, -1 where nothing counts"
+    said = f"the decoder of {dataset.name} gave"
+    if not isinstance(labels, np.ndarray):
+        raise InputError(f"{said} {type(labels).__name__} for {path}: {expected}, as a NumPy array.")
+    if labels.ndim != 2 or not labels.size or labels.dtype.kind not in "iub":
+        shape = "×".join(map(str, labels.shape)) or "one number"
+        raise InputError(f"{said} {shape} of {labels.dtype} for {path}: {expected}.")
+    if labels.min() < -1 or labels.max() >= len(dataset.classes):
+        raise ImageError(f"{said} {labels.min()}..{labels.max()} for {path}: {expected}.")
 
 
 def _dataset(dataset: Any, split: str | None) -> tuple[Dataset, str | None]:
