@@ -8,7 +8,7 @@ import sys
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tiny import frames, tiny
 
 from allweather import methods
 from allweather.errors import CheckpointError
+from allweather.methods.option import spell
 from allweather.methods.settings import path_fields
 from allweather.models.segmenter import Segmenter
 from allweather.serve import Limits, application
@@ -30,6 +31,7 @@ from allweather.serve.room import Room
 from allweather.serve.serving import Serving
 from allweather.serve.streams import Wanted
 from allweather.session import Session
+from allweather.session.storage import read_saved, save_session
 
 pytest.importorskip("gradio", reason="the extra web")
 from fastapi.testclient import TestClient
@@ -127,6 +129,62 @@ def test_streams_are_saved_at_the_end_and_go_on(tmp_path: Path) -> None:
         assert other.status_code == 409
         assert second.delete("/v1/streams/camera-7").status_code == 200
     assert not list(tmp_path.iterdir())
+
+
+def test_equal_settings_are_one_however_they_are_written(served: TestClient) -> None:
+    wanted = [
+        {"set": ["lr=0.0002", "views=plain,mirror"]},
+        {"set": ["views=plain, mirror", "lr=2e-4"]},
+        {"set": ["mirror=true", "lr=.0002"], "network": MODEL.name, "preset": "recommended"},
+    ]
+    for name, order in (("first", wanted), ("last", wanted[::-1])):
+        assert [ask(served, PICTURES[0], stream=name, **one).status_code for one in order] == [200] * 3
+    for other in ({"set": ["lr=0.0003", "mirror=true"]}, {"set": ["lr=0.0002"]}, {"set": ["lr=0.0002", "mirror=no"]}):
+        assert ask(served, PICTURES[0], stream="first", **other).status_code == 409
+    for key in {Wanted(method=name, settings=_every_field(name)).key for name in methods.METHODS}:
+        assert isinstance(key, tuple)
+
+
+def _every_field(name: str) -> dict[str, str]:
+    """A text for each field of a method, as its default is written."""
+    return {
+        field: spell(getattr(methods.make(name), field)) for field in methods.describe_fields(methods.METHODS[name])
+    }
+
+
+def _damaged(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 0xFF
+    path.write_bytes(content)
+
+
+def _of_another_version(path: Path) -> None:
+    tensors, identity = read_saved(path)
+    del identity["bn_share"]
+    save_session(path, tensors, identity | {"format": "0"})
+
+
+@pytest.mark.parametrize(
+    ("change", "logged"),
+    [(_damaged, "is damaged"), (_of_another_version, "was saved with")],
+    ids=["damaged", "version"],
+)
+def test_a_kept_stream_that_cannot_go_on_is_said_as_what_it_is(
+    change: Callable[[Path], None], logged: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with client(sessions=tmp_path) as first:
+        ask(first, PICTURES[0], stream="kept")
+    (path,) = tmp_path.iterdir()
+    with client(sessions=tmp_path) as second:
+        other = ask(second, PICTURES[1], stream="kept", method="tent", set=[]).json()["error"]
+        assert "was put away with another network, method or settings" in other
+        change(path)
+        caplog.clear()
+        answer = ask(second, PICTURES[1], stream="kept")
+        assert answer.status_code == 409 and "cannot go on: the server's log says why" in answer.json()["error"]
+        assert str(tmp_path) not in answer.text and logged in caplog.text and "stream kept" in caplog.text
+        assert second.delete("/v1/streams/kept").status_code == 200
+        assert ask(second, PICTURES[1], stream="kept").status_code == 200
 
 
 def test_as_many_streams_as_may_be_and_no_more(tmp_path: Path) -> None:

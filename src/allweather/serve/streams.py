@@ -8,17 +8,21 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from allweather.errors import CheckpointError, SettingsError
+from allweather.errors import AllWeatherError, CheckpointError, SettingsError
+from allweather.methods import METHODS
+from allweather.methods.settings import parse_settings
 from allweather.serve.choosing import choose_method
 from allweather.serve.limits import Limits
 from allweather.serve.networks import Network, Networks
 from allweather.serve.pool import BusyError, Lane, Pool, StoppingError
 from allweather.session import Result, Session
+from allweather.session.storage import UnlikeError
 
 LOG = logging.getLogger(__name__)
 NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -41,8 +45,11 @@ class Wanted:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What two requests of one stream must share."""
-        return (self.network, self.method, self.preset, tuple(sorted(self.settings.items())))
+        """What two requests of one stream must share, its settings as values: 2e-4 is 0.0002."""
+        values: Mapping[str, object] = self.settings
+        with suppress(KeyError, AllWeatherError):  # what cannot be read is refused when its turn comes
+            values = parse_settings(METHODS[self.method], self.settings)
+        return (self.network, self.method, self.preset, frozenset(values.items()))
 
 
 @dataclass
@@ -105,6 +112,7 @@ class Streams:
             BusyError: where there are as many streams as may be, all in use.
             StoppingError: while the server is being stopped.
         """
+        wanted = replace(wanted, network=wanted.network or self.networks.default)
         with self._lock:
             stream = self._lonely(wanted) if name is None else self._named(name, wanted)
             stream.busy += 1
@@ -172,9 +180,14 @@ class Streams:
             try:
                 session.load(path)
             except CheckpointError as error:
+                LOG.warning("stream %s cannot go on: %s", name, error)
+                why = (
+                    "with another network, method or settings. Go on with those, choose"
+                    if isinstance(error, UnlikeError)
+                    else "and cannot go on: the server's log says why. Choose"
+                )
                 raise StreamConflictError(
-                    f"stream '{name}' was put away with another network, method or settings. Go on with those, choose "
-                    f"another name, or remove it: DELETE /v1/streams/{name}."
+                    f"stream '{name}' was put away {why} another name, or remove it: DELETE /v1/streams/{name}."
                 ) from error
         return session
 
