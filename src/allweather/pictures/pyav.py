@@ -26,7 +26,7 @@ def load_pyav() -> ModuleType:
 
 
 def _keep_inherited() -> None:
-    """In a forked process: what PyAV left to the garbage collector ends threads that are not here, and never returns."""
+    """In a forked process: to collect what PyAV left would wait for ever, for threads that only the parent has."""
     if "av" in sys.modules:
         gc.freeze()
 
