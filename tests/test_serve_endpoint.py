@@ -166,7 +166,7 @@ def _of_another_version(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "logged"),
-    [(_damaged, "is damaged"), (_of_another_version, "was saved with")],
+    [(_damaged, "is damaged"), (_of_another_version, "another version of allweather")],
     ids=["damaged", "version"],
 )
 def test_a_kept_stream_that_cannot_go_on_is_said_as_what_it_is(

@@ -54,6 +54,6 @@ def _made(content: dict[str, Any], stem: str) -> ClassSet:
     if not isinstance(colors, list):
         raise SettingsError("colors: expected [red, green, blue] for each class, whole numbers in 0..255.")
     classes = ClassSet(**{"name": stem, "ignore": largest_value(len(names)), **content})
-    if doubled := [color for color in classes.colors if classes.colors.count(color) > 1]:
+    if colors and (doubled := [color for color in classes.colors if classes.colors.count(color) > 1]):
         raise SettingsError(f"colors: {doubled[0]} stands there twice.")
     return classes
