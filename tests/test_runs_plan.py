@@ -11,14 +11,19 @@ from typing import Any
 import filelock
 import numpy as np
 import pytest
+import torch
 from command_line import allweather
 from PIL import Image
 
 from allweather import methods
+from allweather.classes import ClassSet
 from allweather.data import open_files
 from allweather.data.folder import natural_key
-from allweather.data.images import write_json
+from allweather.data.images import read_labels, write_json
+from allweather.data.labelled import LabelledStream, Truth
 from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.models import Segmenter
+from allweather.report import panels
 from allweather.report.collect import group_records
 from allweather.report.compare import compare, flatten
 from allweather.report.page import tables_of
@@ -484,6 +489,29 @@ def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path) -> No
     shutil.rmtree(root / "labels")
     with pytest.raises(InputError, match=r"no such folder: .*labels\. Expected one with label images"):
         make_record(tiny(root).runs[0])
+
+
+@pytest.mark.parametrize(("count", "kind"), [(255, np.uint8), (256, np.uint8), (257, np.uint16), (300, np.uint16)])
+def test_kept_predictions_hold_every_class(count: int, kind: type, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = ClassSet("many", tuple(map(str, range(count))), ((9, 8, 7),) * count, ignore=65535)
+    layer = torch.nn.Conv2d(3, count, 1)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.copy_(torch.arange(count))  # the last class everywhere
+    truth = np.full((60, 80), count - 1, np.int16)
+    truth[:30] = -1
+    stream = open_files([root / "images"])
+    labelled = LabelledStream(stream, classes, lambda name: Truth(truth), frozenset(stream.names))
+    monkeypatch.setattr(executor, "open_stream", lambda entry: labelled)
+    made = make_record(tiny(root).runs[0], labels=root / "kept", model=Segmenter.wrap(layer, classes=classes))
+    assert made["figures"]["pixel_accuracy"] == 100
+    for path in (root / "kept" / f"{name}.png" for name in stream.names):
+        assert np.asarray(Image.open(path)).dtype == kind and (read_labels(path) == count - 1).all()
+    shown: dict[str, np.ndarray] = {}
+    monkeypatch.setattr(panels, "_image", lambda pixels, title: shown.update({title: pixels}) or "")
+    panels._row(labelled, "0", root / "kept", root / "kept")
+    assert (shown["adapted"] == classes.colors[-1]).all() and (shown["truth"][30:] == classes.colors[-1]).all()
+    assert not shown["truth"][:30].any() and (shown["change"] == panels.SAME).all()
 
 
 def test_predictions_are_kept_whole_or_not_at_all(root: Path) -> None:

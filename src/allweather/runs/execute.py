@@ -163,7 +163,8 @@ def make_record(
     """Runs one cell of the grid; the record says all that is needed to repeat it.
 
     Args:
-        labels: folder for the predictions, H×W indices of the truth's classes as PNG files; None writes none.
+        labels: folder for the predictions, H×W indices of the truth's classes as PNG files, of 16 bits where there are
+            more than 256; None writes none.
         model: the run's network, if it is loaded already; it is not changed.
 
     Raises:
@@ -173,7 +174,8 @@ def make_record(
     reset_peak(entry.device)
     session, labelled = open_session(entry, model), open_stream(entry)
     mapping = mapping_between(model.classes, labelled.classes)
-    keep = None if labels is None else partial(_write_labels, labels)
+    kind = np.uint8 if len(mapping.truth) <= 256 else np.uint16  # one for all of a run's files
+    keep = None if labels is None else partial(_write_labels, labels, kind)
     scorer = Scorer(mapping, labelled, model, keep)
     protocol = cast(Protocol, entry.protocol)
     outcomes = run(session, labelled.stream, protocol, entry.batch)
@@ -191,10 +193,10 @@ def make_record(
     }
 
 
-def _write_labels(folder: Path, name: str, predicted: np.ndarray) -> None:
+def _write_labels(folder: Path, kind: type[np.unsignedinteger[Any]], name: str, predicted: np.ndarray) -> None:
     path = place_below(folder, f"{name}.png")
     _make_folder(path.parent)
-    write_image(path, predicted.astype(np.uint8))
+    write_image(path, predicted.astype(kind))
 
 
 def open_model(entry: PlannedRun) -> Segmenter:
