@@ -27,6 +27,7 @@ from allweather.report.refusals import COLUMN
 from allweather.report.table import Table
 from allweather.report.tables import harm_tables
 from allweather.report.verdict import verdicts
+from allweather.runs.decisions import STREAM_PASSES
 from allweather.runs.execute import execute
 from allweather.runs.plan import MethodSpec, ModelSpec, PlannedRun, StreamSpec, read_plan
 from allweather.runs.streams import open_stream
@@ -422,6 +423,9 @@ def test_the_report_says_whether_the_rule_found_the_best_and_why_not(runs: Path)
     for image, decision in zip(ruled["images"], [DECISIONS[0], DECISIONS[5]] * 2, strict=True):
         image |= decision
     assert "The guard refused no update." in verdicts(group_records([*points, ruled]))[0]
+    ruled[STREAM_PASSES] = []
+    (text,) = verdicts(group_records([*points, ruled]))
+    assert text.endswith("so nothing is said."), "passes over a stream end by another rule, and sum the updates"
 
 
 def test_the_mean_of_thirteen_needs_all_of_them() -> None:

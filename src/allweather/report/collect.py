@@ -14,7 +14,7 @@ from allweather.methods import METHODS, describe_fields, make
 from allweather.report.apart import names_of
 from allweather.report.derived import miou_of, with_derived_figures
 from allweather.report.refusals import mark, of_records
-from allweather.runs.decisions import Counts
+from allweather.runs.decisions import STREAM_PASSES, Counts
 from allweather.runs.record_file import read_record
 from allweather.runs.summary import Record, image_count, interval_of, is_summary, paired, per_image
 from allweather.scoring.intervals import (
@@ -67,6 +67,11 @@ class Group:
         """Stream and network, as the records have them whole."""
         run = self.records[0]["run"]
         return json.dumps([run["stream"], run["model"]], sort_keys=True)
+
+    @property
+    def in_passes(self) -> bool:
+        """Whether frames were learnt from in passes over the stream; their updates are then sums over these."""
+        return any(STREAM_PASSES in record for record in self.records)
 
     @property
     def thinned(self) -> bool:

@@ -59,7 +59,8 @@ def by_iterations(
 ) -> dict[tuple[tuple[str, str, str, str], str], tuple[list[Group], list[Group], Group | None]]:
     """(setting, method) → runs of fixed numbers of iterations in ascending order, those that stop, the source.
 
-    A method has its other fields beside its name where there are several curves of it.
+    Passes over a stream have a rule of their own: which of these stop is not said. A method has its other fields beside
+    its name where there are several curves of it.
     """
     free = [group for group in groups if not group.on_its_own]
     made = {}
@@ -67,7 +68,7 @@ def by_iterations(
         kin = [group for group in groups if group.on_curve and (group.setting, group.series) == (setting, method)]
         points = [group for group in kin if not group.on_its_own]
         points.sort(key=lambda group: group.free_iterations or 0)
-        stopped = [group for group in kin if group.on_its_own]
+        stopped = [group for group in kin if group.on_its_own and not group.in_passes]
         name = kin[0].method
         others = {group.series for group in free if (group.setting, group.method) == (setting, name)} - {method}
         made[setting, method if others else name] = points, stopped, source_of(points[0], groups)

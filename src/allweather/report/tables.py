@@ -19,7 +19,6 @@ from allweather.report.published import (
 )
 from allweather.report.refusals import COLUMN, cell, explained, mark, of_records, together
 from allweather.report.table import Cell, Table
-from allweather.runs.decisions import STREAM_PASSES
 from allweather.scoring.means import mean_of
 
 OVER = {  # what a figure of a piece is a mean over
@@ -234,7 +233,7 @@ def harm_tables(groups: Sequence[Group]) -> list[Table]:
 
 
 def _explained(rows: Sequence[Sequence[Cell]], groups: Sequence[Group]) -> str:
-    return explained(rows, any(STREAM_PASSES in record for group in groups for record in group.records))
+    return explained(rows, any(group.in_passes for group in groups))
 
 
 def _named(images: Sequence[tuple[str, float]]) -> str:

@@ -19,7 +19,8 @@ def verdicts(groups: Sequence[Group]) -> list[str]:
     lines = []
     for (setting, method), (points, stopped, source) in by_iterations(groups).items():
         if not stopped:
-            lines.append(f"{method} on {setting[0]}: no run with the same cap stops by the rule, so nothing is said.")
+            where = f"{method} on {setting[0]}"
+            lines.append(f"{where}: no run with the same cap stops image by image by the rule, so nothing is said.")
         curve = ([source] if source else []) + points
         lines += [_verdict(method if len(stopped) == 1 else ruled.label, ruled, curve) for ruled in stopped]
     return lines
