@@ -71,6 +71,14 @@ def test_colors_tell_classes_apart(classes: object) -> None:
     assert len(set(colors)) == len(classes) + 1 and colors[-1] == (0, 0, 0)
 
 
+@pytest.mark.parametrize("count", [3, 256, 300])
+def test_what_is_no_class_is_black_in_every_kind_of_labels(count: int) -> None:
+    colors = tuple((9, index // 200, index % 200) for index in range(count))
+    classes = ClassSet("many", tuple(f"c{index}" for index in range(count)), colors, ignore=65535)
+    for labels in (np.array([[0, count - 1, -1]], np.int16), np.array([[0, count - 1, 65535]], np.uint16)):
+        assert colorize(labels, classes)[0].tolist() == [list(colors[0]), list(colors[-1]), [0, 0, 0]]
+
+
 def test_an_overlay_lies_between_image_and_colors() -> None:
     image, labels = np.full((2, 2, 3), 200, np.uint8), np.zeros((2, 2), np.uint8)
     assert (blend(image, colorize(labels, CITYSCAPES), 0.0) == image).all()

@@ -15,7 +15,8 @@ def colorize(labels: np.ndarray, classes: ClassSet) -> np.ndarray:
     """Class indices H×W as colors H×W×3 uint8; values that are no class are black."""
     palette = palette_of(classes)
     if labels.dtype != np.uint8 or len(palette) > 256:
-        return palette[labels]
+        known = (labels >= 0) & (labels < len(palette))
+        return np.where(known[..., None], palette[np.where(known, labels, 0)], np.uint8(0))
     image = Image.fromarray(labels)
     image.putpalette(palette.ravel().tolist())
     return np.asarray(image.convert("RGB"))  # in a twentieth of the time of indexing

@@ -121,7 +121,7 @@ def _row(opened: LabelledStream, name: str, before: Path, after: Path) -> str:
         "input": pixels_of(frame.image),
         "source": colorize(source, opened.classes),
         "adapted": colorize(adapted, opened.classes),
-        "truth": np.where(truth[..., None] < 0, np.uint8(0), colorize(np.maximum(truth, 0), opened.classes)),
+        "truth": colorize(truth, opened.classes),
         "change": _change(source, adapted, truth),
     }
     return "".join(f"<figure>{_image(shown[column], column)}<figcaption>{column}</figcaption></figure>"

@@ -11,6 +11,7 @@ from typing import Any, cast
 import filelock
 import numpy as np
 
+from allweather.classes import largest_value
 from allweather.data.class_files import find_classes
 from allweather.data.images import write_json
 from allweather.data.labelled import LabelledStream
@@ -174,7 +175,7 @@ def make_record(
     reset_peak(entry.device)
     session, labelled = open_session(entry, model), open_stream(entry)
     mapping = mapping_between(model.classes, labelled.classes)
-    kind = np.uint8 if len(mapping.truth) <= 256 else np.uint16  # one for all of a run's files
+    kind = np.uint8 if largest_value(len(mapping.truth)) < 256 else np.uint16  # one for all of a run's files
     keep = None if labels is None else partial(_write_labels, labels, kind)
     scorer = Scorer(mapping, labelled, model, keep)
     protocol = cast(Protocol, entry.protocol)
