@@ -72,10 +72,11 @@ def lookup(values: np.ndarray, table: Mapping[int, int], path: Path, expected: s
     Raises:
         ImageError: for values that are not in it, the first five named.
     """
-    every = np.full(65539, MISSING, np.int16)  # −2 or less, −1..65535, 65536 or more
+    every = np.full(65539, MISSING, np.int16)  # 0..65535, 65536 or more, then from the end: −1, −2 or less
     for value, meaning in table.items():
-        every[value + 2] = meaning
-    found = every[np.clip(values.astype(np.int32, copy=False), -2, 65536) + 2]
+        every[value] = meaning
+    outside = values.size and (values.min() < -2 or values.max() > 65536)
+    found = every[np.clip(values.astype(np.int64), -2, 65536) if outside else values]
     if (found == MISSING).any():
         wrong = ", ".join(map(str, np.unique(values[found == MISSING])[:5]))
         raise ImageError(

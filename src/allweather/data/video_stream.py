@@ -32,8 +32,8 @@ class VideoStream(Stream):
 
     The file is read through once to find its frames, without decoding them. Reading in order decodes each frame once;
     in any other order a frame costs the way from the last complete picture before it. One that cannot be decoded, or
-    has another size than the first, raises where it stands. Each process that reads opens the file for itself, the
-    workers of a DataLoader too.
+    has another size than the first, raises where it stands. Each process that reads opens the file for itself,
+    forked workers of a DataLoader too (multiprocessing_context="fork").
 
     Attributes:
         video: the file.
@@ -118,10 +118,14 @@ class _Reader:
 
     def _uneven(self, tick: Fraction) -> list[float] | None:
         """When each frame is shown, in seconds; None where that is at the video's rate, as near as ticks can be."""
-        times = self._times or []
-        seconds = [(time - times[0]) * tick for time in times]
-        even = all(abs(one - index / self._video.rate) <= tick for index, one in enumerate(seconds))
-        return None if even else [float(one) for one in seconds]
+        times, rate = self._times or [], self._video.rate
+        most, step = (
+            tick.numerator * rate.numerator,
+            tick.denominator * rate.denominator,
+        )  # whole: quick
+        if all(abs((time - times[0]) * most - index * step) <= most for index, time in enumerate(times)):
+            return None
+        return [(time - times[0]) * float(tick) for time in times]
 
     def _are_names(self, shown: list[int]) -> bool:
         """Whether the times tell frames apart, and decoded frames have them."""
