@@ -91,8 +91,8 @@ def open_inputs(inputs: list[Path], dataset: str | None, size: tuple[int, int] |
     for given in inputs:
         if _ENDLESS.match(str(given)) and not given.exists():
             raise InputError(
-                f"{given}: expected files, got an address or a camera. `allweather live` takes those: it adapts to "
-                "pictures as they come."
+                f"{given}: expected files, got an address or a camera. `allweather live` adapts to those, picture "
+                "by picture as they come."
             )
     videos = [given for given in inputs if given.suffix.lower() in suffixes and not given.is_dir()]
     if not videos:

@@ -16,7 +16,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     """(width, height) from WIDTHxHEIGHT.
 
     Raises:
-        AllWeatherError: for anything else, or a side that no network could take.
+        SettingsError: for anything else, or a side that no network could take.
     """
     size = pixels(text)
     return size and check_sides(size)

@@ -64,7 +64,7 @@ def parse_fields(kind: type[Any], values: Mapping[str, Any], called: str) -> dic
     """Values for fields of the dataclass `kind` from text or from ready values; messages call it `called`.
 
     Raises:
-        AllWeatherError: for a field that it does not have, or a value that its type does not allow.
+        SettingsError: for a field that it does not have, or a value that its type does not allow.
     """
     hints, known = get_type_hints(kind), {field.name for field in fields(kind)}
     for name in values:

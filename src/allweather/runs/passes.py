@@ -51,6 +51,8 @@ class Passes:
 def summed(images: Iterable[Mapping[str, Any]]) -> list[Line]:
     """Each pass over all of a record's images: the mean watched loss, updates, decisions by kind, and seconds.
 
+    Every frame of a batch counts what its batch did, but for the seconds, of which it has a share.
+
     Nothing where none was made: of other protocols, and of records before these were kept.
     """
     frames = [image[STREAM_PASSES] for image in images if STREAM_PASSES in image]

@@ -89,7 +89,7 @@ class MergedRecord(Closing):
 
     @property
     def decisions(self) -> dict[Kind, int]:
-        """How many frames met each kind of decision, 0 included."""
+        """How many frames met each kind of decision, once in every pass, 0 included."""
         return {kind: self._decisions[kind] for kind in KINDS}
 
     def close(self) -> None:
