@@ -223,9 +223,9 @@ def test_wrong_models_and_inputs(frames: Path) -> None:
         ((frames / "images", "--model", "streetnet", *out), "Perhaps demo:streetnet"),
         ((frames / "nothing", *MODEL, *out), "no image in"),
         ((frames / "absent", *MODEL, *out), "no such input"),
-        (("http://127.0.0.1:1/clip.mp4", *MODEL, *out), "`allweather live` takes those"),
-        (("rtsp://127.0.0.1:1/a", *MODEL, *out), "`allweather live` takes those"),
-        (("camera:0", *MODEL, *out), "`allweather live` takes those"),
+        (("http://127.0.0.1:1/clip.mp4", *MODEL, *out), "`allweather live` adapts to those"),
+        (("rtsp://127.0.0.1:1/a", *MODEL, *out), "`allweather live` adapts to those"),
+        (("camera:0", *MODEL, *out), "`allweather live` adapts to those"),
     ]
     for arguments, message in cases:
         done = allweather("adapt", *arguments)
