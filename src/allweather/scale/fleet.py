@@ -9,7 +9,7 @@ from torch import Tensor
 
 from allweather.errors import CheckpointError, SettingsError
 from allweather.models.digest import digest
-from allweather.session.storage import named_as, read_saved, same, save_session, tell_names
+from allweather.session.storage import read_saved, same, save_session, tell_names
 from allweather.writing import check_apart
 
 MAY_DIFFER = ("seed",)  # the rest of what sessions say of themselves is one thing for all
@@ -76,8 +76,6 @@ def _common(identities: Mapping[Path, Mapping[str, str]]) -> Mapping[str, str]:
     """What all sessions say of themselves; the first one's where they may differ."""
     (first, base), *others = identities.items()
     for path, identity in others:
-        names = identity.get("network", ""), base.get("network", "")
-        identity = {**identity, "network": named_as(base, identity)}
         for key in sorted(base.keys() | identity.keys()):
             if key not in MAY_DIFFER and not same(key, base, identity):
                 what = "another base" if key in ("network", "weights") else f"{key}={identity.get(key)}"
@@ -85,7 +83,7 @@ def _common(identities: Mapping[Path, Mapping[str, str]]) -> Mapping[str, str]:
                     f"{path} is of {what}, {first} of {key}={base.get(key)}. Only sessions of one network, its "
                     "weights and settings can be averaged."
                 )
-        tell_names(*names)
+        tell_names(identity.get("network", ""), base.get("network", ""))
         base = {**identity, **base}  # what an older file does not say
     return base
 

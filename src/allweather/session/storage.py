@@ -85,8 +85,6 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
             f"{path} was saved by another version of allweather: its format is {version}, this one reads "
             f"{identity['format']}. Load it with the version that saved it, or adapt again."
         )
-    here = identity["network"]
-    identity = {**identity, "network": named_as(found, identity)}
     for key in sorted(identity.keys() | found.keys(), key=lambda key: (key not in _TELLING, key)):
         if not same(key, identity, found):
             raise UnlikeError(
@@ -95,7 +93,7 @@ def load_session(path: Path, moved: Mapping[str, Tensor], identity: Mapping[str,
                 "on: `allweather export`, and what that writes as --weights; in Python `session.predict`."
             )
     _check_digest(path, tensors, metadata)
-    tell_names(found["network"], here)
+    tell_names(found["network"], identity["network"])
     for name, tensor in moved.items():
         came = tensors.get(name)
         if came is None or came.shape != tensor.shape or came.dtype != tensor.dtype:
@@ -131,14 +129,6 @@ def is_same_network(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return one.get("weights") is not None and one.get("weights") == other.get("weights")
 
 
-def named_as(one: Mapping[str, str], other: Mapping[str, str]) -> str:
-    """The network's name in `other`; that in `one` where it is the same network: Python and files name it differently.
-
-    What the network's input and output mean is compared setting by setting.
-    """
-    return one.get("network", "") if is_same_network(one, other) else other.get("network", "")
-
-
 @cache
 def tell_names(saved: str, here: str) -> None:
     """Says once that a network goes by two names."""
@@ -147,9 +137,15 @@ def tell_names(saved: str, here: str) -> None:
 
 
 def same(key: str, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether two sessions are one in a setting; older files have whole numbers as they were given."""
+    """Whether two sessions are one in a setting; older files have whole numbers as they were given.
+
+    Python and files name one network differently: of equal weights, any names are one. What its input and output mean
+    are settings of their own.
+    """
     if key not in one or key not in other:
         return key == OUTPUT
+    if key == "network" and is_same_network(one, other):
+        return True
     return one[key] == other[key] or _as_number(one[key]) == _as_number(other[key])
 
 
