@@ -119,10 +119,8 @@ class _Reader:
     def _uneven(self, tick: Fraction) -> list[float] | None:
         """When each frame is shown, in seconds; None where that is at the video's rate, as near as ticks can be."""
         times, rate = self._times or [], self._video.rate
-        most, step = (
-            tick.numerator * rate.numerator,
-            tick.denominator * rate.denominator,
-        )  # whole: quick
+        most = tick.numerator * rate.numerator  # whole numbers: fractions take seconds an hour of video
+        step = tick.denominator * rate.denominator
         if all(abs((time - times[0]) * most - index * step) <= most for index, time in enumerate(times)):
             return None
         return [(time - times[0]) * float(tick) for time in times]
