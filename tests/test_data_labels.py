@@ -64,6 +64,12 @@ def test_values_beyond_a_byte_are_labels_where_the_set_has_them(
     assert labelled.truth("a").labels.tolist() == [list(values.values())]
 
 
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int16, np.uint32, np.uint64])
+def test_label_values_of_every_kind_are_read_alike(kind: type) -> None:
+    found = mapping_between(CITYSCAPES, CITYSCAPES).labels(np.array([[0, 1]]).astype(kind), Path("a.png"))
+    assert found.tolist() == [[0, 1]]
+
+
 @pytest.mark.parametrize("classes", CLASS_SETS.values(), ids=CLASS_SETS)
 def test_colors_tell_classes_apart(classes: object) -> None:
     labels = np.append(np.arange(len(classes)), 255).astype(np.uint8)[None]

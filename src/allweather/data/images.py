@@ -76,7 +76,7 @@ def lookup(values: np.ndarray, table: Mapping[int, int], path: Path, expected: s
     for value, meaning in table.items():
         every[value] = meaning
     outside = values.size and (values.min() < -2 or values.max() > 65536)
-    found = every[np.clip(values.astype(np.int64), -2, 65536) if outside else values]
+    found = np.take(every, np.clip(values.astype(np.int64), -2, 65536) if outside else values)
     if (found == MISSING).any():
         wrong = ", ".join(map(str, np.unique(values[found == MISSING])[:5]))
         raise ImageError(
