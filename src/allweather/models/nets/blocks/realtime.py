@@ -1,4 +1,4 @@
-"""What three networks of one collection of real-time models share: the last step of each and its catalogue entry."""
+"""What the networks of one collection of real-time models share: units, the last step, and the catalogue entry."""
 
 from collections.abc import Callable
 
@@ -19,6 +19,21 @@ def classifier(inputs: int) -> nn.Conv2d:
 def enlarge(logits: Tensor, image: Tensor) -> Tensor:
     """Logits B×19×h×w at the height and width of the image."""
     return functional.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=True)
+
+
+class UpUnit(nn.Module):
+    """Twice the height and width: B×inputs×H×W to B×outputs×2H×2W.
+
+    A transposed 3×3 convolution, BatchNorm and an activation, under `up_conv`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, activation: Callable[[], nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        transposed = nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1)
+        self.up_conv = nn.Sequential(transposed, nn.BatchNorm2d(outputs), activation())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up_conv(x)
 
 
 def realtime_entry(name: str, build: Callable[[], nn.Module], paper: str, size_multiple: int) -> Entry:
