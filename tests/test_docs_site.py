@@ -110,9 +110,7 @@ def test_the_pictures_are_drawn_by_their_script(tmp_path: Path) -> None:
     script["main"](tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"normalized-cut.png", "house.svg"}
     assert {path.name for path in (DOCS / "pictures").glob("*.*g")} == {"normalized-cut.png", "house.svg"}
-    words = [
-        re.findall(r"<!-- (.+?) -->", (place / "house.svg").read_text()) for place in (tmp_path, DOCS / "pictures")
-    ]
+    words = [re.findall(r">(.+?)</text>", (place / "house.svg").read_text()) for place in (tmp_path, DOCS / "pictures")]
     assert words[0] == words[1] and "session" in words[0]
 
 

@@ -92,7 +92,8 @@ def house_picture(path: Path) -> None:
             axis.text(2 + (place + 0.5) * width, 10 * level + 3.9, room, fontsize=size, ha="center", va="center")
     axis.annotate("", (92, 2), (92, 10 * len(FLOORS) - 2), arrowprops={"arrowstyle": "-|>", "lw": 1.6})
     axis.text(94, 5 * len(FLOORS), "imports", rotation=270, ha="center", va="center", fontsize=10)
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    with matplotlib.rc_context({"svg.hashsalt": "allweather", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
 
