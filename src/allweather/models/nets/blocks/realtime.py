@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.models.entry import Entry
+from allweather.models.nets.blocks.conv import numbered_unit
 from allweather.models.segmenter import Preprocessing
 
 CLASSES = 19
@@ -19,6 +21,22 @@ def classifier(inputs: int) -> nn.Conv2d:
 def enlarge(logits: Tensor, image: Tensor) -> Tensor:
     """Logits B×19×h×w at the height and width of the image."""
     return functional.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=True)
+
+
+class DownUnit(nn.Module):
+    """Half the height and width: B×inputs×H×W, H and W even, to B×outputs×H/2×W/2.
+
+    A strided 3×3 unit, under `conv`, and behind its channels the input's, max-pooled. The authors of MiniNet-v2 and
+    FDDWNet put BatchNorm and the activation behind both.
+    """
+
+    def __init__(self, inputs: int, outputs: int, activation: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        self.conv = numbered_unit(inputs, outputs - inputs, 3, stride=2, activation=activation)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.conv(x), self.pool(x)], 1)
 
 
 class UpUnit(nn.Module):
