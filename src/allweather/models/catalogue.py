@@ -45,7 +45,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that h
     "lraspp": ("lraspp",),
     "mgcda": ("mgcda",),
     "mobilenetv2": ("mobilenetv2",),
-    "realtime": ("cgnet", "edanet", "dabnet", "cfpnet", "fpenet", "adscnet", "mininetv2"),
+    "realtime": ("cgnet", "edanet", "dabnet", "cfpnet", "fpenet", "adscnet", "mininetv2", "fddwnet"),
     "robustnet": ("robustnet",),
     "segformer": ("segformer",),
     "stdc": ("stdc",),
