@@ -56,7 +56,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # scheme: the files under nets/ that h
         "fpenet",
         "fssnet",
         "mininetv2",
-    ),  # fmt: skip
+    ),
     "robustnet": ("robustnet",),
     "segformer": ("segformer",),
     "stdc": ("stdc",),

@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from allweather.models.nets.blocks.conv import numbered_unit
 from allweather.models.nets.blocks.prelu import SharedPReLU
-from allweather.models.nets.blocks.realtime import CLASSES, enlarge, realtime_entry
-from allweather.models.nets.dabnet import Downsampler
+from allweather.models.nets.blocks.realtime import CLASSES, DownUnit, enlarge, realtime_entry
 
 STEM, QUARTER, EIGHTH = 32, 64, 128
 WIDEST_DILATION = {QUARTER: (2, 2), EIGHTH: (4, 4, 8, 8, 16, 16)}  # of each module, by the stage's channels
@@ -67,9 +66,9 @@ class CfpNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv_init = nn.Sequential(_unit(3, STEM, 3, stride=2), _unit(STEM, STEM, 3), _unit(STEM, STEM, 3))
-        self.downsample1 = Downsampler(STEM + 3, QUARTER)
+        self.downsample1 = DownUnit(STEM + 3, QUARTER, SharedPReLU)
         self.cfp1 = _stage(QUARTER)
-        self.downsample2 = Downsampler(QUARTER + 3, EIGHTH)
+        self.downsample2 = DownUnit(QUARTER + 3, EIGHTH, SharedPReLU)
         self.cfp2 = _stage(EIGHTH)
         self.seg_head = _unit(EIGHTH + 3, CLASSES)  # the authors' logits have neither BatchNorm nor PReLU
 

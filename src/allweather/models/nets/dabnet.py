@@ -9,21 +9,9 @@ from torch.nn import functional
 
 from allweather.models.nets.blocks.conv import numbered_unit
 from allweather.models.nets.blocks.prelu import SharedPReLU
-from allweather.models.nets.blocks.realtime import classifier, enlarge, realtime_entry
+from allweather.models.nets.blocks.realtime import DownUnit, classifier, enlarge, realtime_entry
 
 STEM, QUARTER, EIGHTH = 32, 64, 128
-
-
-class Downsampler(nn.Module):
-    """A strided convolution beside a max pooling: B×inputs×H×W to B×outputs×H/2×W/2."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = _unit(inputs, outputs - inputs, 3, stride=2)
-        self.pool = nn.MaxPool2d(3, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.conv(x), self.pool(x)], 1)
 
 
 class Bottleneck(nn.Module):
@@ -53,7 +41,7 @@ class DabNet(nn.Module):
         self.layer1 = _unit(3, STEM, 3, stride=2)
         self.layer2 = _unit(STEM, STEM, 3)
         self.layer3 = _unit(STEM, STEM, 3)
-        self.layer4 = Downsampler(STEM + 3, QUARTER)
+        self.layer4 = DownUnit(STEM + 3, QUARTER, SharedPReLU)
         self.layer5_7 = _bottlenecks(QUARTER, 3, dilation=2)
         self.layer8 = _unit(2 * QUARTER + 3, EIGHTH, 3, stride=2)
         self.layer9_10 = _bottlenecks(EIGHTH, 2, dilation=4)
