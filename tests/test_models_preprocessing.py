@@ -44,6 +44,10 @@ FAMILIES = {  # scheme, or the name of one network: what its publisher's evaluat
     "realtime:cgnet": {**IMAGENET, "align_corners": True, "size_multiple": 8},
     "realtime:edanet": {**IMAGENET, "align_corners": True, "size_multiple": 4},
     "realtime:dabnet": {**IMAGENET, "align_corners": True, "size_multiple": 1},
+    **{
+        f"realtime:{name}": {**IMAGENET, "align_corners": True, "size_multiple": 8}
+        for name in ("enet", "fssnet", "cfpnet", "fpenet", "adscnet", "mininetv2", "fddwnet")
+    },
     "robustnet": {**IMAGENET, "align_corners": True},
     "segformer": {**IMAGENET, "align_corners": False},
     "stdc:1": {**IMAGENET, "align_corners": True, "input_scale": 0.75},
