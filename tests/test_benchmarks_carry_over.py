@@ -74,6 +74,13 @@ def test_tables_tell_confirming_networks_apart(found: list[dict[str, Any]]) -> N
     assert "| mall-sample over tent | -0.50 | -1.00 ± 0.21 | -0.50 | 2 of 2 (1) |" in carry_over.leads(found)
 
 
+def test_tables_of_networks_that_all_confirm_do_not_say_it_twice(found: list[dict[str, Any]]) -> None:
+    assert "confirming" in carry_over.summary(found) and "confirming" in carry_over.leads(found)
+    for table in (carry_over.summary, carry_over.leads):
+        head, _, *rows = table(found[:1]).splitlines()
+        assert "confirming" not in head and all(row.count(" | ") == head.count(" | ") for row in rows)
+
+
 def test_parts_are_ordered_by_what_the_whole_gives_over_the_rest() -> None:
     records = [
         run("source", [30, 40]), run("mall-domain", [40, 50]), run("mall-domain", [45, 50], anchor=0),
