@@ -4,7 +4,8 @@
     python -m benchmarks.carry_over results/carry-over --json benchmarks/records/carry-over.json.gz
 
 A cell is one network on one stream. Gains are in points of mIoU over the classes in the truth: pooled over the frames,
-and as the mean over frames of each frame's own, which rare classes move less; its standard error is over frames.
+and as the mean over frames of each frame's own, which rare classes move less; its standard error is over frames, of
+which all networks see the same: where each frame's figures are kept, they are averaged over networks first.
 """
 
 import argparse
@@ -65,6 +66,7 @@ def cells(records: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
             "stream": stream,
             "frames": len(source["images"]),
             "methods": {label: _row(record, source) for label, record in found.items()},
+            "each_frame": {label: _each_frame(record) for label, record in found.items()},
             "leads": {
                 ours: {other: _lead(found[ours], found[other]) for other in found if beside(ours, other)}
                 for ours in OURS
@@ -110,12 +112,15 @@ def _refused(image: Mapping[str, Any]) -> bool:
 
 def _lead(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
     """Pooled difference, and the mean of the frames' own with its standard error; points of mIoU."""
-    frames = 100 * np.array(
-        [_frame_miou(a) - _frame_miou(b) for a, b in zip(ours["images"], other["images"], strict=True)]
-    )
+    frames = np.subtract(_each_frame(ours), _each_frame(other))
     error = frames.std(ddof=1) / len(frames) ** 0.5 if len(frames) > 1 else float("nan")
     pooled = miou_of(ours) - miou_of(other)
     return [round(float(value), 2) for value in (pooled, frames.mean(), error)]
+
+
+def _each_frame(record: Mapping[str, Any]) -> list[float]:
+    """Every frame's own mIoU in %."""
+    return [round(100 * _frame_miou(image), 3) for image in record["images"]]
 
 
 def _frame_miou(image: Mapping[str, Any]) -> float:
@@ -226,8 +231,27 @@ def _beside(found: Sequence[Cell], ours: str, other: str) -> list[str]:
     if not pairs:
         return ["–"] * 3
     pooled, frames, errors = (np.array(column) for column in zip(*pairs, strict=True))
-    error = float(np.sqrt((errors**2).sum()) / len(errors))
+    error = _error_over_frames(found, ours, other)
+    if error is None:  # as if no two networks saw the same frames
+        error = float(np.sqrt((errors**2).sum()) / len(errors))
     return [f"{pooled.mean():+.2f}", f"{frames.mean():+.2f} ± {error:.2f}", f"{pooled.min():+.2f}"]
+
+
+def _error_over_frames(found: Sequence[Cell], ours: str, other: str) -> float | None:
+    """The standard error of the mean lead, networks averaged on each frame; None where frames' figures are not kept."""
+    differences: dict[str, list[Any]] = {}
+    for cell in found:
+        each = cell.get("each_frame")
+        if each is None:
+            return None
+        if other in cell["leads"][ours]:
+            differences.setdefault(cell["stream"], []).append(np.subtract(each[ours], each[other]))
+    cells = sum(map(len, differences.values()))
+    parts = [
+        (len(networks) / cells) ** 2 * np.mean(networks, axis=0).var(ddof=1) / len(networks[0])
+        for networks in differences.values()
+    ]
+    return float(np.sqrt(sum(parts)))
 
 
 def by_network(found: list[Cell]) -> str:
