@@ -14,6 +14,7 @@ from allweather import apply_delta, methods
 from allweather.errors import SettingsError
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
+from allweather.methods.parameters import select_parameters
 from allweather.models.segmenter import Segmenter
 from allweather.session import Session
 
@@ -126,6 +127,32 @@ def test_a_network_without_such_a_bias_is_refused() -> None:
     model = Segmenter.wrap(network.eval(), classes=CLASSES, name="unbiased")
     with pytest.raises(SettingsError, match=r"no convolution or linear layer of unbiased has 3 biases.*norm-affine"):
         Session(model, methods.make("tent", settings={"parameters": "logit-bias"}))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.InstanceNorm2d(3), nn.GroupNorm(3, 3)], ids=str)
+def test_a_bias_that_a_norm_layer_takes_away_is_none(norm: nn.Module) -> None:
+    """Under the batch's statistics it would move by rounding alone, and every update would be accepted."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.Sequential(nn.ConvTranspose2d(8, 3, 1), norm, nn.ReLU()))
+    model = Segmenter.wrap(network.eval(), classes=CLASSES, name="normalised")
+    with pytest.raises(SettingsError, match=r"normalised has 3 biases with no norm layer behind it"):
+        Session(model, methods.make("tent", settings={"parameters": "logit-bias"}))
+
+
+def test_a_norm_layer_of_other_channels_leaves_the_bias_before_it() -> None:
+    """As where a network holds its head before the branch that comes next."""
+
+    class HeadFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Conv2d(8, 3, 1)
+            self.stem = nn.Sequential(nn.BatchNorm2d(8), nn.ReLU())
+            self.first = nn.Conv2d(3, 8, 3, 1, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.head(self.stem(self.first(image)))
+
+    model = Segmenter.wrap(HeadFirst().eval(), classes=CLASSES)
+    assert set(select_parameters(model, "logit-bias", "tent")) == {"head.bias"}
 
 
 def shrunk(model: Segmenter, factor: float) -> Segmenter:

@@ -23,8 +23,8 @@ def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn
         model: the session's copy.
         which: `all`, `norm-affine` (weights and biases of normalisation layers), `norm-affine-late` (those of the later
             half of them, in the order in which the network holds them), `logit-bias` (one number per logit: the bias of
-            each convolution or linear layer that gives as many channels as the network has logits), or an fnmatch
-            pattern over the network's parameter names such as `layer4.*`.
+            each convolution or linear layer that gives as many channels as the network has logits, where no norm layer
+            takes it away again), or an fnmatch pattern over the network's parameter names such as `layer4.*`.
         method: who asks, for the message.
 
     Raises:
@@ -78,14 +78,23 @@ def _affine(prefix: str, layer: nn.Module) -> set[str]:
 def _logit_biases(model: Segmenter) -> set[str]:
     """The names of the biases of layers that give the logits.
 
-    An auxiliary head's are among them, which no prediction shows; of branches that are summed each has its own.
+    An auxiliary head's are among them, which no prediction shows; of branches that are summed each has its own. A layer
+    that the network holds right before a norm layer has none: what is added to all pixels, the norm takes away.
     """
     logits = len(model.classes) + model.extra_logits
+    leaves = [each for each in model.network.named_modules() if next(each[1].children(), None) is None]
+    followers = [*(layer for _, layer in leaves[1:]), None]
     return {
         f"{prefix}.bias" if prefix else "bias"
-        for prefix, layer in model.network.named_modules()
+        for (prefix, layer), following in zip(leaves, followers, strict=True)
         if isinstance(layer, _ConvNd | nn.Linear) and layer.bias is not None and len(layer.bias) == logits
+        if following is None or not _normalises(following, logits)
     }
+
+
+def _normalises(layer: nn.Module, channels: int) -> bool:
+    sizes = {tensor.numel() for tensor in (*layer.parameters(), *layer.buffers())}
+    return is_norm_layer(layer) and (channels in sizes or not sizes)
 
 
 def _nothing(model: Segmenter, which: str, method: str) -> str:
@@ -98,8 +107,8 @@ def _nothing(model: Segmenter, which: str, method: str) -> str:
         logits = len(model.classes) + model.extra_logits
         return (
             f"{method}: parameters='{LOGIT_BIAS}' moves the bias of the layer that gives the logits, and no convolution"
-            f" or linear layer of {model.name} has {logits} biases. Choose what may move instead, e.g. "
-            "parameters=norm-affine."
+            f" or linear layer of {model.name} has {logits} biases with no norm layer behind it. Choose what may move "
+            "instead, e.g. parameters=norm-affine."
         )
     examples = ", ".join(name for name, _ in list(model.network.named_parameters())[:3])
     return (
