@@ -312,6 +312,32 @@ def test_what_cannot_be_copied_is_named(make: Callable[[], nn.Module], message: 
         independent_copy(model)
 
 
+class Overflown(nn.Module):
+    """A network whose running variance is beyond float16, and a mask that is infinite by design."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 19, 1), nn.BatchNorm2d(19)
+        self.norm.running_var.fill_(1e5)
+        self.register_buffer("mask", torch.full((4,), -torch.inf))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(self.conv(image))
+
+
+def test_weights_that_are_not_finite_are_named_and_masks_are_not() -> None:
+    whole = independent_copy(Segmenter.wrap(Overflown().eval()))
+    assert whole(IMAGES).isfinite().all()
+    with pytest.raises(AllWeatherError, match=r"norm\.running_var holds NaN or infinite.*float16 was too small"):
+        independent_copy(Segmenter.wrap(Overflown().eval().half()))
+    assert independent_copy(Segmenter.wrap(Overflown().eval().bfloat16()))(IMAGES).isfinite().all()
+    network = Overflown().eval()
+    with torch.no_grad():
+        network.conv.weight[3, 1] = torch.nan
+    with pytest.raises(AllWeatherError, match=r"conv\.weight holds NaN or infinite values.*damaged\.$"):
+        independent_copy(Segmenter.wrap(network))
+
+
 def test_a_frozen_script_has_nothing_to_move() -> None:
     copy = independent_copy(Segmenter.wrap(torch.jit.freeze(torch.jit.script(Tiny().eval()))))
     for which in ("all", "norm-affine"):

@@ -13,12 +13,14 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from allweather.errors import NetworkError, first_line
+from allweather.finite import all_finite
 from allweather.models.inputs import unwrapped
-from allweather.models.norm_layers import has_own_statistics
+from allweather.models.norm_layers import STATISTICS, has_own_statistics
 from allweather.models.quiet import adopt_quiet_layers
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import FAULTS, where
 
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _UNCOPYABLE = (
     TypeError, RuntimeError, ValueError, AttributeError, NotImplementedError, RecursionError, pickle.PicklingError,
 )  # fmt: skip  # what deepcopy raises
@@ -41,7 +43,8 @@ def independent_copy(model: Segmenter) -> Segmenter:
       the copy's part. Hooks of tensors are not copied.
 
     Raises:
-        NetworkError: for a network that cannot be copied, or whose parameters have no values yet.
+        NetworkError: for a network that cannot be copied, or whose parameters have no values yet or values that are not
+            finite.
     """
     _check_values(model)
     memo: dict[int, Any] = {}
@@ -148,6 +151,25 @@ def _check_values(model: Segmenter) -> None:
             raise NetworkError(f"{model.name}: {name} has no shape yet. Call the network once on an image first.")
         if parameter.is_meta:
             raise NetworkError(f"{model.name}: {name} has no values (meta device). Load its weights first.")
+    _check_finite(model)
+
+
+def _check_finite(model: Segmenter) -> None:
+    """Refuses weights and running statistics that are not finite; other buffers may be so by design, as masks are."""
+    held = {
+        name.removeprefix("network."): tensor.detach()
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if tensor.dtype in _NUMBERS and (isinstance(tensor, nn.Parameter) or name.endswith(STATISTICS))
+    }
+    finite = {name: all_finite(tensor) for name, tensor in held.items()}
+    if not held or torch.stack([each.cpu() for each in finite.values()]).all():
+        return
+    name = next(name for name, each in finite.items() if not each)
+    half = ", or float16 was too small for it: take float32 or bfloat16" if held[name].dtype == torch.float16 else ""
+    raise NetworkError(
+        f"{model.name}: {name} holds NaN or infinite values, and no prediction could be right. The checkpoint is "
+        f"damaged{half}."
+    )
 
 
 def _is_other_precision(model: Segmenter) -> bool:
