@@ -25,7 +25,8 @@ class Diga(Method):
     Preset `paper` has the shares, similarity and averaging of the authors' code, with two differences. Prototypes live
     in the space of logits, which every network has; the authors' live in the features before the classifier. And the
     authors' code moves the prototypes by the ground truth; no method here sees a label, so confident pixels move them,
-    as the paper says. An image without a confident pixel is classified by the stream's prototypes alone.
+    as the paper says. An image without a confident pixel is classified by the stream's prototypes alone; until the
+    stream has any, the prediction is that of `norm`.
     """
 
     name: ClassVar[str] = "diga"
@@ -45,7 +46,11 @@ class Diga(Method):
     bn: BNMode = bn_option()
     share: float | None = share_option()
     threshold: float = option(
-        0.9, "minimum confidence of a pixel that counts for its class's prototype, 0..1", low=0, high=1
+        0.9,
+        "minimum confidence of a pixel that counts for its class's prototype, 0..1; lower it for a network that is "
+        "never so sure",
+        low=0,
+        high=1,
     )
     mixture: float = option(0.2, "weight of the prototypes' classifier in the prediction, 0..1", low=0, high=1)
     instance: float = option(0.8, "weight of the image's own prototypes against the stream's, 0..1", low=0, high=1)
