@@ -1,7 +1,6 @@
 """What every method must keep, run over the whole table and three tiny networks; a new method needs no test here."""
 
 import gc
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -174,17 +173,7 @@ def test_save_and_load_equals_never_having_stopped(name: str, preset: str, norm:
     assert all(torch.equal(a, b) for a, b in zip(expected[2:], found, strict=True))
 
 
-@pytest.fixture(scope="module")
-def frozen() -> Iterator[None]:
-    """What there was before these tests need not be looked through at each collection of garbage."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("frozen")
 @every_case
 def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str) -> None:
     session = session_for(name, preset, tiny(norm))
