@@ -39,7 +39,8 @@ class Guard:
             becomes sure of everything.
         max_drift: maximum share of the probability mass that moves to other classes, 0..1.
         max_disagreement: maximum share of pixels whose label changes, 0..1.
-        min_kept: minimum share of confident pixels whose label must survive, the mean over classes, 0..1.
+        min_kept: minimum share of confident pixels (over 0.98) whose label must survive, the mean over classes, 0..1.
+            A network that is never so sure is not held to it.
         tolerance: no limit but `max_flip` and `max_ncut` counts while the share of labels that change is at most this
             many times the share that mirroring the image changes in the reference, and `class_tolerance` is kept too.
             An unsteady network is judged by its own measure.
