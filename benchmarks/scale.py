@@ -1,6 +1,6 @@
 """How the cost of many streams grows: real workers on this machine, and simulated ones for what hands out the work.
 
-    python -m benchmarks.scale --json benchmarks/records/performance/scale.json
+    python -m benchmarks.scale --json benchmarks/records/performance/scale.json.gz
 
 Real: 1 and 2 worker processes over procedural frames of 64×48 as PNG files, ten streams, the demo's network, labels
 written; one thread of torch each. Throughput is without the workers' start, which is given beside it. A worker's CPU
@@ -215,7 +215,7 @@ def extrapolated(found: Mapping[str, Any]) -> Extrapolated:
 
 def table() -> str:
     """The record as three tables: real, simulated, and a million frames."""
-    found = benchmark_record("performance/scale.json")
+    found = benchmark_record("performance/scale.json.gz")
     if found is None:
         return "not measured"
     return "\n\n".join([_real(found), _simulated(found), _million(found)])

@@ -84,7 +84,7 @@ def _cases(found: Row) -> dict[str, dict[str, Row]]:
 
 def layernorm() -> str:
     """A network with LayerNorm alone, dusk and day."""
-    found = benchmark_record("layernorm.json")
+    found = benchmark_record("layernorm.json.gz")
     if found is None:
         return "not measured"
     source = found["rows"]["source"]
