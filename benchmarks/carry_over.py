@@ -25,7 +25,7 @@ from benchmarks.committed import benchmark_record, hand_out, markdown_table
 from benchmarks.passes import cost_of
 
 RECORD, CHOICE, PARTS = "carry-over.json.gz", "carry-over-choice.json.gz", "carry-over-parts.json.gz"
-FRESH = "carry-over-fresh.json.gz"
+FRESH, NATIVE = "carry-over-fresh.json.gz", "carry-over-native.json.gz"
 CHOSE = ("espnetv2:1.0", "espnetv2:2.0", "realtime:cgnet", "realtime:edanet")  # settings were chosen on these
 VIEWS = ["plain", "gamma-mirror-x1.5"]  # of MALL's defaults, and here of every rival
 RIVALS = ("norm", "tent", "infomax")
@@ -345,6 +345,8 @@ TABLES = {
     "carry-over-fresh-networks": _table(by_network, FRESH),
     "carry-over-fresh-streams": _table(by_stream, FRESH),
     "carry-over-fresh-cells": _table(every_cell, FRESH),
+    "carry-over-native": _table(by_network, NATIVE),
+    "carry-over-native-leads": _table(leads, NATIVE),
     "carry-over-savings": _table(savings, CHOICE),
     "carry-over-parts": _table(parts, PARTS),
 }

@@ -31,10 +31,10 @@ from allweather.report.refusals import in_words
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session.guard import KINDS, Kind
-from benchmarks.committed import benchmark_record, hand_out, markdown_table
+from benchmarks.committed import benchmark_record, hand_out, load, markdown_table
 from benchmarks.packed import spell_lines
 
-RECORD = "long-stream.json"
+RECORD = "long-stream.json.gz"
 FRAMES, EACH, SIZE = 3000, 100, (256, 128)  # frames in all, of each weather in a pass; width, height
 WEATHER = ("clear", "fog", "night", "rain", "snow", "overcast")
 PASS = EACH * len(WEATHER)
@@ -80,7 +80,7 @@ def _read_kept(path: Path | None, frames: int) -> dict[str, dict[str, Any]]:
     """What the file holds by network and method."""
     if path is None or not path.exists():
         return {}
-    record = json.loads(path.read_text())
+    record = load(path)
     if record["frames"] != frames:
         raise SystemExit(f"{path} holds streams of {record['frames']} frames, not {frames}: name another file.")
     found: dict[str, dict[str, Any]] = record["networks"]
