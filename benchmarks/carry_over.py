@@ -207,7 +207,7 @@ def _cost(label: str) -> str:
 def leads(found: list[Cell]) -> str:
     """MALL beside each rival with the same views, and beside itself without the normalized cut."""
     rows, split = [], bool(_confirming(found))
-    for ours in OURS:
+    for ours in found[0]["leads"]:
         for other in [label for label in _labels(found) if beside(ours, label)]:
             confirming = _beside(_confirming(found), ours, other) if split else []
             rows.append(
