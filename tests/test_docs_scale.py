@@ -1,6 +1,5 @@
 """The page on many streams: its snippets run as they stand, and the tables of its measurements are of the records."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 from pages import run_page
 
 from benchmarks import tables
+from benchmarks.committed import benchmark_record
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "how-to" / "many-streams.md"
@@ -30,7 +30,8 @@ def test_tables_are_those_of_the_records(name: str) -> None:
 
 def test_the_record_grows_linearly() -> None:
     """Bytes of the record and the coordinator's time for each frame do not grow with the number of frames."""
-    found = json.loads((ROOT / "benchmarks" / "records" / "performance" / "scale.json").read_text())
+    found = benchmark_record("performance/scale.json.gz")
+    assert found is not None
     sizes = [row["record_bytes_per_frame"] for row in found["simulated"]]
     assert max(sizes) < 1.05 * min(sizes) and len({row["frames"] for row in found["simulated"]}) >= 3
     assert re.search("stub work", (ROOT / "docs" / "scale.md").read_text())
