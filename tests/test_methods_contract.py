@@ -173,7 +173,15 @@ def test_save_and_load_equals_never_having_stopped(name: str, preset: str, norm:
     assert all(torch.equal(a, b) for a, b in zip(expected[2:], found, strict=True))
 
 
+@pytest.fixture(scope="module")
+def frozen() -> None:
+    """What has come since the tests were collected need not be looked through either."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("frozen")
 @every_case
 def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str) -> None:
     session = session_for(name, preset, tiny(norm))
