@@ -4,22 +4,18 @@ Written from Lou and Loew, CFPNet, ICIP 2021, in the form and with the parameter
 """
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.nets.blocks.conv import numbered_unit
-from allweather.models.nets.blocks.prelu import SharedPReLU
+from allweather.models.nets.blocks.prelu import SharedPReLU, prelu_unit
 from allweather.models.nets.blocks.realtime import CLASSES, DownUnit, enlarge, realtime_entry
 
 STEM, QUARTER, EIGHTH = 32, 64, 128
 WIDEST_DILATION = {QUARTER: (2, 2), EIGHTH: (4, 4, 8, 8, 16, 16)}  # of each module, by the stage's channels
 PYRAMIDS = {2: (1, 1, 1, 2), 4: (1, 1, 2, 4), 8: (1, 2, 4, 8), 16: (1, 4, 8, 16)}  # dilations, by the widest
-
-_unit = partial(numbered_unit, activation=SharedPReLU)
 
 
 class FeaturePyramid(nn.Module):
@@ -50,9 +46,9 @@ class CfpModule(nn.Module):
     def __init__(self, channels: int, dilations: Sequence[int]) -> None:
         super().__init__()
         width = channels // len(dilations)
-        self.conv_init = _unit(channels, width)
+        self.conv_init = prelu_unit(channels, width)
         self.layers = nn.ModuleList(FeaturePyramid(width, dilation) for dilation in dilations)
-        self.conv_last = _unit(channels, channels)
+        self.conv_last = prelu_unit(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         reduced = self.conv_init(x)
@@ -65,12 +61,14 @@ class CfpNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv_init = nn.Sequential(_unit(3, STEM, 3, stride=2), _unit(STEM, STEM, 3), _unit(STEM, STEM, 3))
+        self.conv_init = nn.Sequential(
+            prelu_unit(3, STEM, 3, stride=2), prelu_unit(STEM, STEM, 3), prelu_unit(STEM, STEM, 3)
+        )
         self.downsample1 = DownUnit(STEM + 3, QUARTER, SharedPReLU)
         self.cfp1 = _stage(QUARTER)
         self.downsample2 = DownUnit(QUARTER + 3, EIGHTH, SharedPReLU)
         self.cfp2 = _stage(EIGHTH)
-        self.seg_head = _unit(EIGHTH + 3, CLASSES)  # the authors' logits have neither BatchNorm nor PReLU
+        self.seg_head = prelu_unit(EIGHTH + 3, CLASSES)  # the authors' logits have neither BatchNorm nor PReLU
 
     def forward(self, image: Tensor) -> Tensor:
         half = _with_image(self.conv_init(image), image)
@@ -82,7 +80,7 @@ class CfpNet(nn.Module):
 def _asymmetric(inputs: int, outputs: int, dilation: int) -> nn.Sequential:
     """A 3×1 and a 1×3 unit, not in groups as the authors' are."""
     return nn.Sequential(
-        _unit(inputs, outputs, (3, 1), dilation=dilation), _unit(outputs, outputs, (1, 3), dilation=dilation)
+        prelu_unit(inputs, outputs, (3, 1), dilation=dilation), prelu_unit(outputs, outputs, (1, 3), dilation=dilation)
     )
 
 

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.nets.blocks.conv import numbered_unit
-from allweather.models.nets.blocks.prelu import SharedPReLU
+from allweather.models.nets.blocks.prelu import SharedPReLU, prelu_unit
 from allweather.models.nets.blocks.realtime import classifier, enlarge, realtime_entry
 
 STEM, MIDDLE, DEEP = 32, 64, 128
@@ -21,9 +20,9 @@ class Stem(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv0 = numbered_unit(3, STEM, 3, stride=2, activation=SharedPReLU)
-        self.conv1 = numbered_unit(STEM, STEM, 3, activation=SharedPReLU)
-        self.conv2 = numbered_unit(STEM, STEM, 3, activation=SharedPReLU)
+        self.conv0 = prelu_unit(3, STEM, 3, stride=2)
+        self.conv1 = prelu_unit(STEM, STEM, 3)
+        self.conv2 = prelu_unit(STEM, STEM, 3)
 
     def forward(self, image: Tensor) -> Tensor:
         first = self.conv0(image)

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.nets.blocks.conv import numbered_unit
-from allweather.models.nets.blocks.prelu import SharedPReLU
+from allweather.models.nets.blocks.prelu import SharedPReLU, prelu_unit
 from allweather.models.nets.blocks.realtime import DownUnit, classifier, enlarge, realtime_entry
 
 STEM, QUARTER, EIGHTH = 32, 64, 128
@@ -23,10 +22,10 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
-        self.init_conv = _unit(channels, channels // 2, 3)
+        self.init_conv = prelu_unit(channels, channels // 2, 3)
         self.left_branch = _asymmetric(channels // 2)
         self.right_branch = _asymmetric(channels // 2, dilation)
-        self.last_conv = _unit(channels // 2, channels)
+        self.last_conv = prelu_unit(channels // 2, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         reduced = self.init_conv(x)
@@ -38,12 +37,12 @@ class DabNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer1 = _unit(3, STEM, 3, stride=2)
-        self.layer2 = _unit(STEM, STEM, 3)
-        self.layer3 = _unit(STEM, STEM, 3)
+        self.layer1 = prelu_unit(3, STEM, 3, stride=2)
+        self.layer2 = prelu_unit(STEM, STEM, 3)
+        self.layer3 = prelu_unit(STEM, STEM, 3)
         self.layer4 = DownUnit(STEM + 3, QUARTER, SharedPReLU)
         self.layer5_7 = _bottlenecks(QUARTER, 3, dilation=2)
-        self.layer8 = _unit(2 * QUARTER + 3, EIGHTH, 3, stride=2)
+        self.layer8 = prelu_unit(2 * QUARTER + 3, EIGHTH, 3, stride=2)
         self.layer9_10 = _bottlenecks(EIGHTH, 2, dilation=4)
         self.layer11_12 = _bottlenecks(EIGHTH, 2, dilation=8)
         self.layer13_14 = _bottlenecks(EIGHTH, 2, dilation=16)
@@ -60,14 +59,10 @@ class DabNet(nn.Module):
         return enlarge(self.layer15(torch.cat([eighth, start, _halved(quarter_image)], 1)), image)
 
 
-def _unit(inputs: int, outputs: int, kernel: int | tuple[int, int] = 1, **options: int) -> nn.Sequential:
-    return numbered_unit(inputs, outputs, kernel, activation=SharedPReLU, **options)
-
-
 def _asymmetric(channels: int, dilation: int = 1) -> nn.Sequential:
     """Depth-wise 3×1 and 1×3 units."""
     return nn.Sequential(
-        *(_unit(channels, channels, kernel, dilation=dilation, groups=channels) for kernel in ((3, 1), (1, 3)))
+        *(prelu_unit(channels, channels, kernel, dilation=dilation, groups=channels) for kernel in ((3, 1), (1, 3)))
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.models.nets.blocks.conv import numbered_unit
-from allweather.models.nets.blocks.prelu import SharedPReLU
+from allweather.models.nets.blocks.prelu import SharedPReLU, prelu_unit
 from allweather.models.nets.blocks.realtime import CLASSES, DownUnit, realtime_entry
 
 HALF, QUARTER, EIGHTH = 16, 64, 128
@@ -116,7 +116,7 @@ class ENet(nn.Module):
         self.bottleneck3 = nn.Sequential(OrderedDict(conv_regular=_bottlenecks(EIGHTH, EIGHTH_DILATIONS)))
         self.bottleneck4 = Decoding(EIGHTH, QUARTER, extra=True)
         self.bottleneck5 = Decoding(QUARTER, HALF, extra=False)
-        logits = numbered_unit(HALF, CLASSES, activation=SharedPReLU)  # the paper: a transposed convolution alone
+        logits = prelu_unit(HALF, CLASSES)  # the paper: a transposed convolution alone
         self.fullconv = nn.Sequential(OrderedDict(up_conv=nn.Sequential(logits)))
 
     def forward(self, image: Tensor) -> Tensor:

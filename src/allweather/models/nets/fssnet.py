@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.models.nets.blocks.conv import numbered_unit
-from allweather.models.nets.blocks.prelu import SharedPReLU
+from allweather.models.nets.blocks.prelu import SharedPReLU, prelu_unit
 from allweather.models.nets.blocks.realtime import CLASSES, DownUnit, UpUnit, realtime_entry
 
 HALF, QUARTER, EIGHTH = 16, 64, 128
@@ -28,10 +28,10 @@ class Bottleneck(nn.Module):
         super().__init__()
         hidden = channels // REDUCTION
         if dilation is None:
-            middle = [_linear(hidden, hidden, (1, 3)), _unit(hidden, hidden, (3, 1))]
+            middle = [_linear(hidden, hidden, (1, 3)), prelu_unit(hidden, hidden, (3, 1))]
         else:
-            middle = [_unit(hidden, hidden, 3, dilation=dilation)]
-        self.conv = nn.Sequential(_unit(channels, hidden), *middle, _linear(hidden, channels))
+            middle = [prelu_unit(hidden, hidden, 3, dilation=dilation)]
+        self.conv = nn.Sequential(prelu_unit(channels, hidden), *middle, _linear(hidden, channels))
         self.act = SharedPReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ class Pooling(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         hidden = outputs // REDUCTION
-        halving = _unit(inputs, hidden, 2, stride=2, padding=0)
-        self.conv = nn.Sequential(halving, _unit(hidden, hidden, 3), _linear(hidden, outputs))
+        halving = prelu_unit(inputs, hidden, 2, stride=2, padding=0)
+        self.conv = nn.Sequential(halving, prelu_unit(hidden, hidden, 3), _linear(hidden, outputs))
         self.pool = nn.Sequential(nn.MaxPool2d(3, 2, 1), _linear(inputs, outputs))
         self.act = SharedPReLU()
 
@@ -60,7 +60,7 @@ class Enlarging(nn.Module):
         super().__init__()
         hidden = inputs // REDUCTION
         doubling = UpUnit(hidden, hidden, SharedPReLU)
-        self.deconv = nn.Sequential(_unit(inputs, hidden), doubling, _linear(hidden, outputs))
+        self.deconv = nn.Sequential(prelu_unit(inputs, hidden), doubling, _linear(hidden, outputs))
         self.conv = _linear(inputs, outputs)
         self.act = SharedPReLU()
 
@@ -90,10 +90,6 @@ class FssNet(nn.Module):
         eighth = self.down2(self.factorized(quarter))
         x = self.bottleneck2(self.up2(self.dilated(eighth), eighth))
         return self.full_conv(self.bottleneck1(self.up1(x, quarter)))
-
-
-def _unit(inputs: int, outputs: int, kernel: int | tuple[int, int] = 1, **options: int) -> nn.Sequential:
-    return numbered_unit(inputs, outputs, kernel, activation=SharedPReLU, **options)
 
 
 def _linear(inputs: int, outputs: int, kernel: int | tuple[int, int] = 1) -> nn.Sequential:

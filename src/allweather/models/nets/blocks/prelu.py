@@ -1,10 +1,11 @@
 """PReLU with BatchNorm, alone or after a convolution (ESPNet family), and PReLU with one slope for all channels."""
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 
-from allweather.models.nets.blocks.conv import ConvUnit
+from allweather.models.nets.blocks.conv import ConvUnit, numbered_unit
 
 
 class NormAct(nn.Sequential):
@@ -33,3 +34,8 @@ class SharedPReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(x)
+
+
+def prelu_unit(inputs: int, outputs: int, kernel: int | tuple[int, int] = 1, **options: Any) -> nn.Sequential:
+    """`numbered_unit` with its options and that PReLU."""
+    return numbered_unit(inputs, outputs, kernel, activation=SharedPReLU, **options)
