@@ -6,6 +6,8 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # dtypes in which torch finds extremes
+
 
 def all_finite(values: Tensor) -> Tensor:
     """Whether no value is NaN or infinite, as a number on the tensor's device; true of none at all.

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from allweather.errors import AllWeatherError, CheckpointError, NetworkError
-from allweather.finite import all_finite
+from allweather.finite import FLOATS, all_finite
 from allweather.models.matching import (
     Stored,
     Weights,
@@ -31,7 +31,6 @@ from allweather.models.segmenter import Provenance
 from allweather.writing import whole
 
 LOG = logging.getLogger(__name__)
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Translate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
@@ -276,7 +275,7 @@ def _as_infinite(value: Tensor, own: Tensor) -> bool:
 def _check_numbers(key: str, value: Tensor, own: Tensor, path: Path) -> None:
     wanted = own.dtype
     plain = value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
-    if not plain or (value.dtype not in _DTYPES if wanted.is_floating_point else value.is_floating_point()):
+    if not plain or (value.dtype not in FLOATS if wanted.is_floating_point else value.is_floating_point()):
         kind = value.dtype if plain else f"{value.dtype}, {value.layout}, on {value.device.type}"
         raise CheckpointError(f"{path}: {key} is {kind}; expected a dense tensor that fits {wanted}. Convert it first.")
     made = value.to(wanted)

@@ -13,14 +13,13 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from allweather.errors import NetworkError, first_line
-from allweather.finite import all_finite
+from allweather.finite import FLOATS, all_finite
 from allweather.models.inputs import unwrapped
 from allweather.models.norm_layers import STATISTICS, has_own_statistics
 from allweather.models.quiet import adopt_quiet_layers
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import FAULTS, where
 
-_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _UNCOPYABLE = (
     TypeError, RuntimeError, ValueError, AttributeError, NotImplementedError, RecursionError, pickle.PicklingError,
 )  # fmt: skip  # what deepcopy raises
@@ -159,7 +158,7 @@ def _check_finite(model: Segmenter) -> None:
     held = {
         name.removeprefix("network."): tensor.detach()
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
-        if tensor.dtype in _NUMBERS and (isinstance(tensor, nn.Parameter) or name.endswith(STATISTICS))
+        if tensor.dtype in FLOATS and (isinstance(tensor, nn.Parameter) or name.endswith(STATISTICS))
     }
     finite = {name: all_finite(tensor) for name, tensor in held.items()}
     if not held or torch.stack([each.cpu() for each in finite.values()]).all():
