@@ -206,16 +206,16 @@ def _cost(label: str) -> str:
 
 def leads(found: list[Cell]) -> str:
     """MALL beside each rival with the same views, and beside itself without the normalized cut."""
-    rows, split = [], bool(_confirming(found))
+    rows, networks = [], _confirming(found)
     for ours in found[0]["leads"]:
         for other in [label for label in _labels(found) if beside(ours, label)]:
-            confirming = _beside(_confirming(found), ours, other) if split else []
+            confirming = _beside(networks, ours, other) if networks else []
             rows.append(
                 [f"{ours} over {other}", *_beside(found, ours, other), _behind(_leads(found, ours, other)), *confirming]
             )
     heads = ["pooled", "mean per frame ± standard error", "worst cell"]
     behind = f"cells behind by over {BEHIND} (by more than two standard errors over frames)"
-    confirmed = [f"confirming: {head}" for head in heads] if split else []
+    confirmed = [f"confirming: {head}" for head in heads] if networks else []
     return markdown_table(["", *heads, behind, *confirmed], rows)
 
 

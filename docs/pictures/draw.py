@@ -92,8 +92,7 @@ def house_picture(path: Path) -> None:
             axis.text(2 + (place + 0.5) * width, 10 * level + 3.9, room, fontsize=size, ha="center", va="center")
     axis.annotate("", (92, 2), (92, 10 * len(FLOORS) - 2), arrowprops={"arrowstyle": "-|>", "lw": 1.6})
     axis.text(94, 5 * len(FLOORS), "imports", rotation=270, ha="center", va="center", fontsize=10)
-    with matplotlib.rc_context({"svg.hashsalt": "allweather", "svg.fonttype": "none"}):
-        figure.savefig(path, metadata={"Date": None, "Creator": None})
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
 
@@ -110,7 +109,7 @@ def _show(axis: Axes, picture: object, title: str, **options: float) -> None:
 def main(folder: Path = HERE) -> None:
     """Draws all pictures into a folder."""
     matplotlib.use("Agg")
-    plt.rcParams["svg.hashsalt"] = "allweather"
+    plt.rcParams.update({"svg.hashsalt": "allweather", "svg.fonttype": "none"})
     torch.manual_seed(0)
     normalized_cut_picture(folder / "normalized-cut.png")
     house_picture(folder / "house.svg")
