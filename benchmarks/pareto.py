@@ -6,6 +6,8 @@ Cost is in forward passes of the source network per frame, by the record of `ben
 the method's default adds what it costs. Gain is mIoU over the source's. Writes docs/gain-and-cost.svg.
 """
 
+import io
+import re
 from dataclasses import dataclass
 
 from allweather import methods
@@ -101,7 +103,17 @@ def draw() -> None:
     axes.grid(color="#e3e6ea", zorder=0)
     axes.axhline(0, color=_OTHER, linewidth=0.8)
     legend.axis("off")
-    figure.savefig(FIGURE, metadata={"Date": None, "Creator": None})
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    FIGURE.write_text(_brief(drawn.getvalue()), encoding="utf-8")
+
+
+def _brief(drawing: str) -> str:
+    """An SVG without what nobody sees: indents, rotations by nothing, digits beyond a hundredth of a point."""
+    drawing = re.sub(r"\s*<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r' transform="rotate\(-0 [^"]*"', "", drawing)
+    drawing = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", drawing)
+    return re.sub(r"(?m)^ +| +$", "", drawing)
 
 
 def _name(group: Group) -> str:
