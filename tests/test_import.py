@@ -9,7 +9,7 @@ import allweather
 
 HEAVY = (
     "transformers", "torchvision", "matplotlib", "scipy", "h5py", "typer", "rich", "timm", "av", "cv2",
-    "huggingface_hub", "onnx", "onnxruntime", "ray", "pandas", "pyarrow", "gradio", "fastapi",
+    "huggingface_hub", "onnx", "onnxruntime", "ray", "pandas", "pyarrow", "gradio", "fastapi", "torch._dynamo",
 )  # fmt: skip
 PUBLIC = {
     "CAMVID11", "CITYSCAPES", "Affinity", "AllWeatherError", "CheckpointError", "ClassSet", "Frame", "Guard",
@@ -40,6 +40,21 @@ def test_import_loads_nothing_heavy_and_says_nothing() -> None:
 def test_the_test_above_can_fail(statement: str) -> None:
     heavy, _ = loaded_after(f"{EVERYTHING}; {statement}")
     assert heavy
+
+
+ADAPT = """
+import torch, allweather
+for name, optimizer in (("mall-domain", "adam"), ("tent", "sgd")):
+    method = allweather.methods.make(name, "recommended", {"optimizer": optimizer})
+    session = allweather.Session(allweather.load_model("demo:streetnet"), method)
+    assert session(torch.rand(3, 64, 96)).iterations == 1
+    session.reset()
+"""
+
+
+def test_a_first_step_loads_no_compiler() -> None:
+    """`torch.optim` and `torch.library.custom_op` would import torch's, which takes seconds."""
+    assert not loaded_after(ADAPT)[0]
 
 
 def test_the_library_logs_and_prints_nothing(caplog: pytest.LogCaptureFixture) -> None:

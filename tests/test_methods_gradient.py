@@ -1,6 +1,8 @@
 """What all gradient methods share, in plain torch: optimizer, weight decay, schedule, anchor; the last bias."""
 
+import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,6 +35,35 @@ class Pull(GradientMethod):
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
         losses = [(parameter - TARGET).square().sum() / 2 for parameter in state.parameters.values()]
         return Objective(model(batch.images), torch.stack(losses).sum())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_optimizers_are_torchs_own(optimizer: str) -> None:
+    """Bit for bit, and with all that one may ask of them; a state goes from either into the other."""
+    generator = torch.Generator().manual_seed(0)
+    method = Pull(optimizer=optimizer, lr=LR, weight_decay=0.1)  # type: ignore[arg-type]
+    parameters = [[nn.Parameter(torch.ones(size)) for size in ((), (7,), (3, 2, 5))] for _ in range(2)]
+    ours = method.make_optimizer(parameters[0])
+    own = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
+    theirs = own(parameters[1], **ours.defaults)
+    heard: list[torch.optim.Optimizer] = []
+    ours.register_step_post_hook(lambda made, *_: heard.append(made))
+    for update in range(UPDATES):
+        for mine, other in zip(*parameters, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            other.grad = mine.grad.clone()
+        steps = [each.step(lambda: float(torch.is_grad_enabled())) for each in (ours, theirs)]
+        assert steps[0] == steps[1]
+        assert all(torch.equal(*pair) for pair in zip(*parameters, strict=True))
+        states = deepcopy(ours.state_dict()), deepcopy(theirs.state_dict())
+        ours.load_state_dict(states[1])
+        theirs.load_state_dict(states[0])
+        assert heard == [ours] * (update + 1)
+    assert isinstance(ours, own)
+    assert (repr(ours), str(states[0])) == (repr(theirs), str(states[1]))
+    ours.zero_grad()
+    assert [parameter.grad for parameter in parameters[0]] == [None] * 3
+    assert type(pickle.loads(pickle.dumps(ours))) is type(ours)
 
 
 def sgd(start: Tensor, momentum: float, decay: float, rate: Callable[[int], float], anchor: float) -> list[Tensor]:

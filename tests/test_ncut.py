@@ -1,5 +1,6 @@
 """The normalized cut: an independent evaluation, the dense oracle, the low-rank operator, and the corners."""
 
+import importlib
 from math import exp
 from typing import Any
 
@@ -347,6 +348,13 @@ def test_the_custom_operators_are_registered_soundly() -> None:
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(_terms, (s, *_fields(affinity.form)), test_utils=checks)
     torch.library.opcheck(_filter, (s, *_fields(affinity.form)), test_utils=checks)
+
+
+def test_the_custom_operators_can_be_loaded_again() -> None:
+    from allweather.ncut import operators
+
+    before = operators._terms
+    assert importlib.reload(operators)._terms is before
 
 
 def test_a_second_derivative_is_refused() -> None:

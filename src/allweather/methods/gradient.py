@@ -9,6 +9,7 @@ from torch import nn
 from allweather.methods.adaptation import Adaptation
 from allweather.methods.method import State
 from allweather.methods.normalization import adopt_statistics
+from allweather.methods.optimizers import SGD, Adam
 from allweather.methods.option import SEVERAL_UPDATES, option, where
 from allweather.methods.parameters import select_parameters, values_of
 from allweather.models.segmenter import Segmenter
@@ -46,9 +47,9 @@ class GradientMethod(Adaptation):
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+            return SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         betas = (float(self.momentum), 0.999)
-        return torch.optim.Adam(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay, fused=True)
+        return Adam(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay, fused=True)
 
     def learning_rate(self, update: int) -> float:
         if self.schedule == "constant":

@@ -34,42 +34,30 @@ def _fields(factors: Factors) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-@torch.library.custom_op(
-    "allweather::ncut_terms", mutates_args=(), schema=f"(Tensor scores, {_FACTORS}) -> (Tensor, Tensor, Tensor, Tensor)"
-)
-def _terms(scores: Tensor, *factors: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _operator(name: str, schema: str, run: Any, fake: Any, backward: Any, keep: Any = None) -> Any:
+    """Registers an operator for all devices; a module that is loaded again finds it registered.
+
+    `torch.library.custom_op` would import torch's compiler at the first call, which takes seconds.
+    """
+    if not hasattr(torch.ops.allweather, name):
+        full = f"allweather::{name}"
+        torch.library.define(full, schema, tags=torch.Tag.pt2_compliant_tag)
+        torch.library.impl(full, "default", run)
+        torch.library.register_fake(full, fake)
+        torch.library.register_autograd(full, backward, setup_context=keep)
+    return getattr(torch.ops.allweather, name).default
+
+
+def _run_terms(scores: Tensor, *factors: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     with torch.autocast(scores.device.type, enabled=False):
         return terms_and_modes(scores, Factors(*factors))
 
 
-@_terms.register_fake
-def _(scores: Tensor, *factors: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _fake_terms(scores: Tensor, *factors: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     one = factors[6]
     terms = one.new_empty(scores.shape[:2])
     modes = one.new_empty((*one.shape[:3], scores.shape[1], one.shape[4]))
     return terms, modes, torch.empty_like(terms), torch.empty_like(terms)
-
-
-@torch.library.custom_op(
-    "allweather::ncut_gradient",
-    mutates_args=(),
-    schema=f"(Tensor scores, Tensor modes, Tensor ratio, Tensor inverse, {_FACTORS}) -> Tensor",
-)
-def _gradient(scores: Tensor, modes: Tensor, ratio: Tensor, inverse: Tensor, *factors: Any) -> Tensor:
-    with torch.autocast(scores.device.type, enabled=False):
-        return gradient(scores, Factors(*factors), modes, ratio, inverse)
-
-
-@_gradient.register_fake
-def _(scores: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(scores)
-
-
-def _no_second_derivative(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    raise SettingsError("the normalized cut's low-rank form has no second derivative. Use implementation='dense'.")
-
-
-_gradient.register_autograd(_no_second_derivative)
 
 
 def _keep_modes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -86,18 +74,22 @@ def _terms_backward(ctx: Any, terms: Tensor | None, *others: None) -> tuple[Tens
     return (_gradient(scores, modes, ratio, inverse * terms, *factors, *ctx.cells), *(None,) * _FIELDS)
 
 
-_terms.register_autograd(_terms_backward, setup_context=_keep_modes)
+def _run_gradient(scores: Tensor, modes: Tensor, ratio: Tensor, inverse: Tensor, *factors: Any) -> Tensor:
+    with torch.autocast(scores.device.type, enabled=False):
+        return gradient(scores, Factors(*factors), modes, ratio, inverse)
 
 
-@torch.library.custom_op("allweather::ncut_filter", mutates_args=(), schema=f"(Tensor scores, {_FACTORS}) -> Tensor")
-def _filter(scores: Tensor, *factors: Any) -> Tensor:
+def _fake_like_scores(scores: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(scores)
+
+
+def _no_second_derivative(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    raise SettingsError("the normalized cut's low-rank form has no second derivative. Use implementation='dense'.")
+
+
+def _run_filter(scores: Tensor, *factors: Any) -> Tensor:
     with torch.autocast(scores.device.type, enabled=False):
         return filter_scores(scores, Factors(*factors))
-
-
-@_filter.register_fake
-def _(scores: Tensor, *factors: Any) -> Tensor:
-    return torch.empty_like(scores)
 
 
 def _keep_factors(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -110,4 +102,26 @@ def _filter_backward(ctx: Any, filtered: Tensor) -> tuple[Tensor | None, ...]:
     return (_filter(filtered, *ctx.saved_tensors, *ctx.cells), *(None,) * _FIELDS)
 
 
-_filter.register_autograd(_filter_backward, setup_context=_keep_factors)
+_terms = _operator(
+    "ncut_terms",
+    f"(Tensor scores, {_FACTORS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    _run_terms,
+    _fake_terms,
+    _terms_backward,
+    _keep_modes,
+)
+_gradient = _operator(
+    "ncut_gradient",
+    f"(Tensor scores, Tensor modes, Tensor ratio, Tensor inverse, {_FACTORS}) -> Tensor",
+    _run_gradient,
+    _fake_like_scores,
+    _no_second_derivative,
+)
+_filter = _operator(
+    "ncut_filter",
+    f"(Tensor scores, {_FACTORS}) -> Tensor",
+    _run_filter,
+    _fake_like_scores,
+    _filter_backward,
+    _keep_factors,
+)
