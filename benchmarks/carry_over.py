@@ -85,6 +85,7 @@ def label_of(record: Mapping[str, Any]) -> str:
     method = record["run"]["method"]
     preset = "" if method["preset"] == "recommended" else f" {method['preset']}"
     changed = [f"{name}={_spelt(value)}" for name, value in method["fields"].items() if value != VIEWS]
+    changed += [f"guard.{name}={_spelt(value)}" for name, value in method.get("guard", {}).items()]
     return " ".join([method["name"] + preset, *changed])
 
 

@@ -58,7 +58,9 @@ def same_frames(first: Record, second: Record) -> bool:
 def compared(record: Record, other: Record) -> bool:
     """Whether a table may show the record's difference to the other."""
     method, rival = record["run"]["method"], other["run"]["method"]["name"]
-    default = method["preset"] == "recommended" and not method["fields"].keys() - {"views"}
+    default = (
+        method["preset"] == "recommended" and not method["fields"].keys() - {"views"} | method.get("guard", {}).keys()
+    )
     ours = method["name"].startswith("mall-") and default
     return rival == "source" or (ours and not rival.startswith("mall-"))
 

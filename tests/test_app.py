@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from allweather.data.scenes import render
 from allweather.models.catalogue import find_entry
 from allweather.runs.decisions import spell
 from allweather.runs.record_file import read_adapted
+from allweather.session import Guard
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,19 @@ def test_adapt_tells_what_passes_over_the_stream_did(frames: Path) -> None:
     assert allweather(*command, "--resume").returncode == 0
     again = read_adapted(frames / "out" / "record.json")
     assert again["totals"]["decisions"] == decisions and again["images"].keys() == record["images"].keys()
+
+
+@pytest.mark.parametrize("spread", [(), ("--streams-by", "folder")], ids=["one stream", "streams"])
+def test_adapt_takes_the_guard_of_the_command_line(frames: Path, spread: tuple[str, ...]) -> None:
+    hot = ("adapt", frames / "images", *MODEL, "--method", "tent", "--set", "lr=0.5", *spread)
+    decided = {}
+    for name, guard in (("kept", ()), ("off", ("--guard", "enabled=false", "--guard", "max_drift=0.5"))):
+        done = allweather(*hot, *guard, "--out", frames / name)
+        assert done.returncode == 0, done.stderr
+        record = json.loads((frames / name / "record.json").read_text())
+        assert record["session"]["guard"] == asdict(Guard() if name == "kept" else Guard(enabled=False, max_drift=0.5))
+        decided[name] = record["totals"]["decisions"]
+    assert decided["kept"]["accepted"] < decided["off"]["accepted"] == 3
 
 
 def test_adapt_refuses_a_checkpoint_of_another_digest(frames: Path) -> None:
@@ -196,6 +211,9 @@ MISTAKES = [
     (("--set", "learning_rate=1"), "unknown field of mall-domain 'learning_rate'"),
     (("--set", "lr=fast"), "expected number, got 'fast'"),
     (("--set", "lr"), "expected FIELD=VALUE"),
+    (("--guard", "maxdrift=1"), "unknown field of Guard 'maxdrift'. Did you mean 'max_drift'"),
+    (("--guard", "every=0"), "Guard.every"),
+    (("--guard", "off"), "--guard: expected FIELD=VALUE"),
     (("--size", "big"), "expected WIDTHxHEIGHT"),
     (("--size", "0x10"), "expected WIDTHxHEIGHT"),
     (("--weights", "missing.pth"), "no checkpoint at missing.pth"),

@@ -44,7 +44,8 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def test_a_clip_becomes_a_clip_and_a_record(clip: Path, tmp_path: Path) -> None:
     out, record = tmp_path / "live.mp4", tmp_path / "live.jsonl"
-    done = allweather("live", clip, *QUICK, "--every-frame", "--out", out, "--record", record)
+    guard = ("--guard", "every=1")
+    done = allweather("live", clip, *QUICK, *guard, "--every-frame", "--out", out, "--record", record)
     assert done.returncode == 0, done.stderr
     assert "12 frames predicted, 0 dropped, learnt from" in done.stderr and done.stdout == ""
     film = Video(out)

@@ -41,13 +41,15 @@ from allweather.report.refusals import EVERY_PASS, MARK, REMARK
 from allweather.runs import execute as executor
 from allweather.runs.decisions import decisions_of, refused
 from allweather.runs.evaluate import PASSES
-from allweather.runs.execute import LoadedNetwork, execute, labels_folder, make_record
+from allweather.runs.execute import LoadedNetwork, execute, labels_folder, make_record, open_model
 from allweather.runs.plan import MethodSpec, Plan, PlannedRun, read_plan
 from allweather.runs.record_file import read_record
+from allweather.runs.stale import outdated
 from allweather.runs.streams import open_stream
 from allweather.runs.summary import stops_of, summarize
 from allweather.scale.benching import gather
 from allweather.scoring.confusion import ConfusionMatrix
+from allweather.session import Guard
 
 PLANS = sorted((Path(__file__).parents[1] / "plans").glob("*.toml"))
 FRAMES = 3
@@ -609,6 +611,27 @@ def test_folders_follow_each_other_and_a_piece_may_come_again(root: Path, monkey
     path.write_text(path.read_text().replace('"shift"', '"often"'))
     with pytest.raises(AllWeatherError, match="unknown adapt_when 'often'"):
         read_plan(path)
+
+
+def test_a_plan_sets_the_guard_and_older_plans_stay_what_they_were(root: Path) -> None:
+    path = write_plan(root)
+    plain = read_plan(path).runs[1]
+    assert "guard" not in plain.content["method"]
+    path.write_text(path.read_text().replace('name = "tent"', 'name = "tent"\nguard = { enabled = false, every = 3 }'))
+    run = read_plan(path).runs[1]
+    assert run.file != plain.file and PlannedRun.from_json(json.loads(json.dumps(run.content))) == run
+    record = make_record(run)
+    guard = record["session"]["guard"]
+    assert (guard["enabled"], guard["every"]) == (False, 3) and guard["max_drift"] == Guard().max_drift
+    model = open_model(run)
+    assert outdated(record, run, model) == []
+    assert outdated(record, plain, model) == ["session.guard.enabled", "session.guard.every"]
+    usual, changed = (group.label for group in group_records([record, make_record(plain)]))
+    assert changed == f"{usual}, guard enabled False, guard every 3"
+    for wrong, told in (("{ evry = 3 }", "unknown field of Guard 'evry'"), ("{ every = 0 }", "Guard.every")):
+        path.write_text(re.sub("guard = {.*}", f"guard = {wrong}", path.read_text()))
+        with pytest.raises(AllWeatherError, match=told):
+            read_plan(path)
 
 
 def test_comparing_names_what_differs_and_pairs_the_images(root: Path) -> None:

@@ -21,6 +21,7 @@ from allweather.app.flags import (
     Channels,
     Classes,
     Device,
+    GuardLimits,
     MethodName,
     ModelArguments,
     ModelName,
@@ -37,7 +38,7 @@ from allweather.app.flags import (
 from allweather.app.kept_session import check_place, go_on_from
 from allweather.app.makings import Makings
 from allweather.app.opening import frame_size, open_inputs, open_network, readable, scaled, tell_scale
-from allweather.app.options import network_options, parse_scale, parse_settings
+from allweather.app.options import network_options, parse_guard, parse_scale, parse_settings
 from allweather.app.output import FILM, FOR_IMAGES, FOR_VIDEOS, Output, check_results, parse_kinds
 from allweather.app.reel import open_reel
 from allweather.app.spread import Spread
@@ -79,6 +80,7 @@ def adapt(
     method: MethodName = "mall-domain",
     preset: Preset = "recommended",
     setting: Settings = None,
+    guard: GuardLimits = None,
     size: Annotated[
         str | None,
         typer.Option(
@@ -184,11 +186,12 @@ def adapt(
         raise SettingsError("--panels and --film-rate are of a film: add video to --write, or leave them out.")
     chosen = partial(methods.make, method, preset, parse_settings(setting or []))
     chosen()  # a misspelt method must not wait for a checkpoint
+    limits = parse_guard(guard or [])
     here = device if spread is None else spread.device(device)
     loaded = open_network(model, weights, here, network, sha256=sha256, random_weights=random_weights, seed=seed)
     options: dict[str, Any] = {"seed": seed, "precision": precision, "compile": compile, "channels_last": channels_last}
     shift = Shift(threshold=shift_threshold, reference=shift_reference)
-    when: dict[str, Any] = options | {"adapt_when": adapt_when, "shift": shift}
+    when: dict[str, Any] = options | {"adapt_when": adapt_when, "shift": shift, "guard": limits}
     if wanted == "auto":
         stream, asked = _at_best_scale(loaded, stream, asked, inputs or [], dataset, alone=spread is None)
     session = Session(loaded, chosen(model=loaded), **when)

@@ -36,6 +36,10 @@ Preset = Annotated[
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the method; repeatable.")
 ]
+GuardLimits = Annotated[
+    list[str] | None,
+    typer.Option("--guard", metavar="FIELD=VALUE", help="A limit of the collapse guard, or enabled=false; repeatable."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the session's random numbers.")]
 Workers = Annotated[
     str | None, typer.Option(metavar="N|auto", help="Spread the work over so many processes; auto: one a core, or GPU.")

@@ -12,6 +12,7 @@ from allweather.app.flags import (
     Channels,
     Classes,
     Device,
+    GuardLimits,
     MethodName,
     ModelArguments,
     ModelName,
@@ -23,7 +24,7 @@ from allweather.app.flags import (
     Weights,
 )  # fmt: skip
 from allweather.app.opening import frame_size, open_session
-from allweather.app.options import network_options, parse_every, parse_seconds, parse_settings
+from allweather.app.options import network_options, parse_every, parse_guard, parse_seconds, parse_settings
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.interrupts import interruptions_wait
 from allweather.live import Live, LiveFrame
@@ -54,6 +55,7 @@ def live(
     method: MethodName = "mall-domain",
     preset: Preset = "recommended",
     setting: Settings = None,
+    guard: GuardLimits = None,
     size: Annotated[
         str | None,
         typer.Option(
@@ -114,7 +116,7 @@ def live(
     session = open_session(
         model, weights, method, preset, _plain_view(method, preset) | parse_settings(setting or []), device,
         network_options(model_arg, classes, mean, std), sha256=sha256, random_weights=random_weights, seed=seed,
-        precision=precision,
+        precision=precision, guard=parse_guard(guard or []),
     )  # fmt: skip
     running = Live(
         opened, session, budget=limit, adapt_every=parse_every(adapt_every), wait=wait, every_frame=every_frame,

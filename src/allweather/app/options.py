@@ -5,7 +5,9 @@ from typing import Any, Literal, TypeVar
 
 from allweather.data.class_files import find_classes
 from allweather.errors import SettingsError, check_known
+from allweather.methods.settings import parse_fields
 from allweather.runs.plan import pixels
+from allweather.session import Guard
 from allweather.values import parse_value
 
 Name = TypeVar("Name", bound=str)
@@ -66,6 +68,15 @@ def parse_settings(pairs: list[str], option: str = "--set", field_name: str = "F
             raise SettingsError(f"{option}: {field} is given twice.")
         settings[field] = value
     return settings
+
+
+def parse_guard(pairs: list[str]) -> Guard:
+    """The collapse guard from FIELD=VALUE texts of `--guard`; its defaults where there are none.
+
+    Raises:
+        SettingsError: for what is no field of it, or a value outside its range.
+    """
+    return Guard(**parse_fields(Guard, parse_settings(pairs, "--guard"), "Guard"))
 
 
 def parse_names(option: str, kind: str, text: str, known: tuple[Name, ...]) -> tuple[Name, ...]:

@@ -37,7 +37,7 @@ class Group:
         stream, model, method, preset, scoring: what was run, as the plan names it.
         where, network, how: stream, network and protocol for people, with all that tells settings apart: other labels
             under the stream's name too.
-        fields, adapt_when: the method's fields that the plan sets, and when it adapts.
+        fields, guard, adapt_when: the method's fields and the guard's that the plan sets, and when it adapts.
         records: of the runs, at least one.
         label: the method as tables show it, the same for equal settings only.
         on_curve: whether runs of it with other numbers of iterations, or until the rule stops them, are there too.
@@ -52,6 +52,7 @@ class Group:
     network: str
     how: str
     fields: tuple[tuple[str, Any], ...]
+    guard: tuple[tuple[str, Any], ...]
     adapt_when: str
     records: tuple[Record, ...]
     label: str = ""
@@ -94,6 +95,7 @@ class Group:
     def _spelt(self, first: list[str]) -> str:
         preset = "" if self.preset == "recommended" or self.method == "source" else f" ({_preset(self)})"
         shown = [f"{k} {_short(v)}" for k, v in self.fields if not k.startswith("stop_") and k != "iterations"]
+        shown += [f"guard {k} {_short(v)}" for k, v in self.guard]
         shown = first + shown + self.older + (["only on a shift"] if self.adapt_when == "shift" else [])
         return f"{self.method}{preset}{': ' if shown else ''}{', '.join(shown)}"
 
@@ -296,6 +298,7 @@ def _group(records: tuple[Record, ...], where: str, network: str) -> Group:
         network=network,
         how=", ".join([run["protocol"], *filter(None, extras)]),
         fields=tuple(sorted(method["fields"].items(), key=lambda item: item[0])),
+        guard=tuple(sorted(method.get("guard", {}).items())),
         adapt_when=method.get("adapt_when", "always"),
         records=records,
     )
@@ -319,7 +322,8 @@ def _place(group: Group) -> tuple[Any, ...]:
     known = list(METHODS)
     method = known.index(group.method) if group.method in known else len(known)
     ruled, fixed = group.on_its_own, group.free_iterations or 0
-    return group.setting, method, group.preset != "recommended", ruled, fixed, bool(group.fields), repr(group.fields)
+    set_by_plan = (*group.fields, *group.guard)
+    return group.setting, method, group.preset != "recommended", ruled, fixed, bool(set_by_plan), repr(set_by_plan)
 
 
 def source_of(group: Group, groups: Iterable[Group]) -> Group | None:

@@ -238,8 +238,9 @@ def open_session(entry: PlannedRun, model: Segmenter) -> Session:
         AllWeatherError: when the method cannot work on the network.
     """
     method = make_method(entry.method, model)
-    when = cast(AdaptWhen, entry.method.adapt_when)
-    return Session(model, method, seed=entry.seed, precision=cast(Precision, entry.precision), adapt_when=when)
+    precision, when = cast(Precision, entry.precision), cast(AdaptWhen, entry.method.adapt_when)
+    guard = entry.method.limits()
+    return Session(model, method, seed=entry.seed, precision=precision, adapt_when=when, guard=guard)
 
 
 def _head(entry: PlannedRun, session: Session, labelled: LabelledStream, protocol: Protocol) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from allweather import methods
 from allweather.data.class_files import find_classes
 from allweather.data.toml_file import read_toml
 from allweather.errors import SettingsError, check_known
+from allweather.methods.settings import parse_fields
 from allweather.plugins import code_digest, names_code, relative_to
 from allweather.runs.evaluate import Protocol
 from allweather.runs.plan_checks import SCENES, check_device, check_network, check_pieces, check_seeds, check_values
-from allweather.session import AdaptWhen, Precision
+from allweather.session import AdaptWhen, Guard, Precision
 from allweather.sizes import check_size
 from allweather.values import parse_value
 
@@ -31,7 +32,7 @@ OWN = {"own": True}  # of fields that say where code of the user's own is; no ke
 LATER: Mapping[str, Mapping[str, Any]] = {
     "model": {"arguments": {}, "classes": None, "mean": (), "std": (), "code": ""},
     "stream": {"code": ""},
-    "method": {"adapt_when": "always", "code": ""},
+    "method": {"adapt_when": "always", "guard": {}, "code": ""},
 }
 T = TypeVar("T")
 
@@ -129,12 +130,14 @@ class MethodSpec(_Named):
     Attributes:
         name: of the table, or one's own as `mymethod.py:MyMethod`.
         adapt_when: `always`, or `shift`: frames that the source network knows are predicted by it, unadapted.
+        guard: limits of the collapse guard, as `{ enabled = false }`.
     """
 
     name: str
     preset: str = "recommended"
     fields: FIELDS = field(default_factory=dict)
     adapt_when: str = "always"
+    guard: FIELDS = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     orders: tuple[str, ...] = ()
 
@@ -142,11 +145,20 @@ class MethodSpec(_Named):
         _known("order", self.orders, ORDERS)
         _known("adapt_when", (self.adapt_when,), get_args(AdaptWhen))
         check_seeds(self.seeds)
+        self.limits()
         if names_code(self.fields.get("views")):
             raise SettingsError(
                 f"method '{self.name}' views: a plan's records cannot say what a function of your own is. Write a "
                 "method of your own that has it, whose file's digest is in every record."
             )
+
+    def limits(self) -> Guard:
+        """The guard of its sessions.
+
+        Raises:
+            SettingsError: for what is no field of a guard, or a value that it does not take.
+        """
+        return Guard(**parse_fields(Guard, self.guard, "Guard"))
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ RUN = {
         "every": Maybe(Count), "sequence": Maybe([str]), "rounds": Maybe(Count), "code": Maybe(str),
     },
     "method": {
-        "name": str, "preset": str, "fields": Each(SETTING), "adapt_when": Maybe(str), "code": Maybe(str),
+        "name": str, "preset": str, "fields": Each(SETTING), "adapt_when": Maybe(str),
+        "guard": Maybe(Each(SETTING)), "code": Maybe(str),
     },
     "protocol": str, "scoring": str, "order": str, "seed": int, "batch": Count, "device": Maybe(str),
     "precision": Maybe(str),

@@ -12,7 +12,6 @@ from allweather.models.segmenter import Segmenter
 from allweather.runs.plan import LATER, PlannedRun
 from allweather.runs.summary import per_image
 from allweather.runs.variables import make_method
-from allweather.session.guard import Guard
 
 
 def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> list[str]:
@@ -25,7 +24,7 @@ def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> 
     method = make_method(entry.method, model)
     weights = model.provenance
     updated = any(per_image(record, "iterations"))
-    guard = {"guard": asdict(Guard())} if updated or not method.episodic else {}
+    guard = {"guard": asdict(entry.method.limits())} if updated or not method.episodic else {}
     moved = path_fields(type(method))  # what a plan says of those is in its run; here they are as found from somewhere
     settings = {name: value for name, value in methods.settings_of(method).items() if name not in moved}
     now = {
