@@ -19,6 +19,7 @@ from allweather.values import check_number
 
 Implementation = Literal["auto", "dense", "lowrank"]
 Reduction = Literal["mean", "sum", "none"]
+_REDUCTIONS = get_args(Reduction)  # torch 2.6 cannot trace the call
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _INACCURATE = (
@@ -175,7 +176,7 @@ class Affinity:
         Raises:
             AllWeatherError: for scores or weights of another shape, and an unknown reduction.
         """
-        check_known("reduction", reduction, get_args(Reduction))
+        check_known("reduction", reduction, _REDUCTIONS)
         terms = self.terms(scores)
         if class_weights is not None:
             batch, classes = terms.shape
