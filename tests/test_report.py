@@ -348,10 +348,10 @@ def test_a_column_without_values_is_in_csv_only() -> None:
 
 
 def test_groups_become_headings_and_rows_become_blocks() -> None:
-    text = Table("t", ("g", "a", "b"), [["one", "x", "p; q"], ["one", "y", "r"], ["two", "z", "s"]], grouped=True,
+    text = Table("t", ("g", "a", "b"), [["one", "x", "p & s; q"], ["one", "y", "r"], ["two", "z", "s"]], grouped=True,
                  stacked=True).html()  # fmt: skip
     assert text.count("class='of'") == 2 and "<th>g</th>" not in text and text.count("<td") == 6
-    assert 'data-of="b">p<br>q</td>' in text
+    assert 'data-of="b">p &amp; s<br>q</td>' in text
 
 
 def one_published(method: str, stream: str, model: str, **changes: object) -> Published | None:

@@ -79,8 +79,8 @@ class Table:
         return f' data-of="{html.escape(self.columns[column])}"' if self.stacked else ""
 
     def _html(self, cell: Cell) -> str:
-        escaped = html.escape(self._text(cell))
-        return escaped.replace("; ", "<br>") if self.stacked else escaped
+        text = self._text(cell)
+        return "<br>".join(map(html.escape, text.split("; ") if self.stacked else [text]))
 
     def _shown_columns(self) -> list[int]:
         """Columns that hold anything, and the first."""
