@@ -70,6 +70,9 @@ def test_wilddash_reads_segments_by_their_colors(tmp_path: Path) -> None:
     ("name", "expected"),
     [
         ("object--traffic-sign--front", "traffic sign"), ("object--traffic-sign--back", None),
+        ("object--traffic-sign--direction-front", "traffic sign"), ("object--traffic-sign--direction-back", None),
+        ("object--traffic-sign--temporary-front", "traffic sign"), ("object--traffic-sign--temporary-back", None),
+        ("object--traffic-sign--information-parking", "traffic sign"), ("object--traffic-sign--ambiguous", None),
         ("human--person--individual", "person"), ("human--rider--motorcyclist", "rider"),
         ("marking--discrete--crosswalk-zebra", "road"), ("construction--barrier--fence", "fence"),
         ("construction--structure--bridge", None), ("object--vehicle--car", "car"), ("void--car-mount", None),
