@@ -81,6 +81,13 @@ def test_two_summaries_are_compared_as_the_records_are_either_way_round(summarie
     assert compare(kept[0], RUNS[1])["paired"] is None  # the source's summary holds no difference, a full record none
 
 
+def test_runs_that_are_scored_at_other_sizes_are_not_paired() -> None:
+    source, other = RUNS[0], deepcopy(RUNS[1])
+    other["run"]["scoring"] = "1024x512"
+    assert compare(source, other)["paired"] is None and paired(source, other) is None
+    assert compare(source, summarize(other, [source]))["paired"] is None
+
+
 def test_what_a_summary_does_not_know_it_does_not_say(summaries: Path) -> None:
     kept = load_records(summaries)
     groups = group_records(kept)

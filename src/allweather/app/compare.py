@@ -12,8 +12,8 @@ from allweather.report.compare import flatten
 from allweather.runs.record_file import read_record
 
 UNPAIRED = (
-    "not paired: the records share no image, or are of other labels or classes (run.stream above says which), or one "
-    "is a summary and neither holds their difference; full records hold every image"
+    "not paired: the records share no image, or are of other labels, classes or scoring (run above says which), or "
+    "one is a summary and neither holds their difference; full records hold every image"
 )
 
 EXAMPLE = "allweather compare runs/a.json runs/b.json --json"

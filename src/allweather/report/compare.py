@@ -24,7 +24,7 @@ def compare(first: Record, second: Record) -> dict[str, Any]:
         `settings` (dotted key → both values), `figures` (name → both values and second minus first), and `paired`:
         the mIoU difference in points over the images that both hold, with its interval (ends of None where the images
         are one frame), and the `classes` in their truth, which both means are over; None without such images, where the
-        labels of their streams are others, and for summaries that do not hold it.
+        labels of their streams or their scoring are others, and for summaries that do not hold it.
     """
     first, second = with_derived_figures(first), with_derived_figures(second)
     ours, theirs = (flatten({k: v for k, v in record.items() if k not in UNCOMPARED}) for record in (first, second))

@@ -63,16 +63,17 @@ def key_of(record: Record) -> str:
 
 
 def same_truth(first: Record, second: Record) -> bool:
-    """Whether two runs were scored with the same labels, of whichever images of them.
+    """Whether two runs were scored with the same labels at one size, of whichever images of them.
 
     A stream's name says which labels only where no folder and no sequence does; otherwise it is the plan's own word.
     """
-    ours, theirs = (record.get("run", {}).get("stream", {}) for record in (first, second))
+    ours, theirs = (record.get("run", {}) for record in (first, second))
     return _truth(ours) == _truth(theirs)
 
 
-def _truth(stream: Mapping[str, Any]) -> str:
-    told = [stream.get(key) for key in ("labels", "root", "classes", "sequence", "code")]
+def _truth(run: Mapping[str, Any]) -> str:
+    stream = run.get("stream", {})
+    told = [run.get("scoring"), *(stream.get(key) for key in ("labels", "root", "classes", "sequence", "code"))]
     own = stream.get("labels") is not None or stream.get("sequence")
     return json.dumps([*told, None if own else stream.get("name")])
 
