@@ -26,6 +26,7 @@ PAIRS = {  # prediction, and the label file that answers it
     "Cityscapes, a prediction named as a label": (f"{CITY}_gtFine_labelTrainIds", f"f/{CITY}_gtFine_labelIds"),
     "Foggy Cityscapes": (f"f/{CITY}_leftImg8bit_foggy_beta_0.02", f"f/{CITY}_gtFine_labelIds"),
     "Rain Cityscapes": (f"f/{CITY}_leftImg8bit_rain_alpha_0.01_beta_0.005_pattern_1", f"f/{CITY}_gtFine_labelIds"),
+    "Cityscapes, blurred": (f"f/{CITY}_leftImg8bit_blurred", f"f/{CITY}_gtFine_labelIds"),
     "Foggy Driving": ("public/p_0_leftImg8bit", "public/p_0_gtCoarse_labelTrainIds"),
     "ACDC": ("fog/val/GOPR0475/G_frame_000041_rgb_anon", "fog/val/GOPR0475/G_frame_000041_gt_labelTrainIds"),
     "ACDC, references": ("fog/G_frame_000041_rgb_ref_anon", "fog/G_frame_000041_gt_ref_labelTrainIds"),
@@ -63,6 +64,8 @@ APART = {  # what looks alike and must not meet
     "another city": (["aachen/x_leftImg8bit"], ["bochum/x_gtFine_labelIds"]),
     "a longer name": (["a_1"], ["a_11"]),
     "a word within": (["street_inverness_1"], ["street_inv"]),
+    "frames of one camera": (["d_frame_camera_0002"], ["d_frame_camera_0001"]),
+    "frames that a word precedes": (["d_rgb_anon_0002", "d_leftImg8bit_rain_0003"], ["d_gt_labelIds"]),
 }
 
 
@@ -105,6 +108,13 @@ def test_renderings_and_twins_share_a_label() -> None:
     found, failed = paired([*fog, "a_png", "a_jpg"], [f"f/{CITY}_gtFine_labelIds", "a"])
     assert set(found) == {*fog, "a_png", "a_jpg"}
     assert not failed
+
+
+def test_a_label_of_a_predictions_own_name_is_shared_with_renderings_alone() -> None:
+    clear, fog = f"{CITY}_leftImg8bit", f"{CITY}_leftImg8bit_foggy_beta_0.02"
+    found, failed = paired(["a", "a_png", "b_frame_camera", "b", clear, fog], ["a", "b_frame_camera", clear])
+    assert found == {"a": "a", "b_frame_camera": "b_frame_camera", clear: clear, fog: clear}
+    assert set(failed) == {"a_png", "b"} and "has the name of a" in failed["a_png"]
 
 
 TRAIN = np.array([[0, 0, 1, 255]])

@@ -9,7 +9,11 @@ from allweather.data.truth import Encoding, LabelsAs
 from allweather.errors import InputError
 from allweather.rgb import EXTENSIONS
 
-IMAGE = re.compile(r"_(?:leftImg8bit.*|rgb(?P<ref>_ref)?_anon.*|frame_camera.*)$", re.IGNORECASE)
+IMAGE = re.compile(  # nothing else may follow: numbers of frames do, of which each has a label of its own
+    r"_(?:leftImg8bit(?P<rendering>_blurred|_(?:foggy|rain)(?:_(?:alpha|beta|dropsize|pattern)_[\d.]+)+)?"
+    r"|rgb(?P<ref>_ref)?_anon|frame_camera)$",
+    re.IGNORECASE,
+)
 LABEL = re.compile(
     r"(?:_gt(?:Fine|Coarse)?(?P<ref>_ref)?)?_(?P<word>(?:label)?_?train_?ids?|label_?ids?|(?:label)?_?colou?rs?"
     r"|instance(?:train)?_?ids?|inv(?:ids|gray)|panoptic(?:train)?_?(?:ids?)?|(?-i:L))$",
@@ -94,7 +98,8 @@ def pair(predictions: Iterable[str], labelled: Sequence[Labelled]) -> tuple[dict
     A prediction is named after its image, and its scene is the one of the same name, or of the same name once both lose
     what says "image" or "label" (`_leftImg8bit`, `_gtFine_labelIds`). Folders count as far as both have them, those
     that only say what a file is aside. A prediction of one of two images that differed in their suffix alone (`a_png`,
-    `a_jpg`) is of scene `a`. Several renderings of one scene, such as densities of fog, share its label.
+    `a_jpg`) is of scene `a`. Several renderings of one scene, such as densities of fog, share its label; of others that
+    would, one that has the label file's own name has it alone.
     """
     by_base: dict[str, list[Labelled]] = {}
     for scene in labelled:
@@ -166,17 +171,27 @@ def _agree(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
 
 
 def _drop_doubles(found: dict[str, Labelled], failed: dict[str, str]) -> None:
-    """Moves to `failed` what cannot be: predictions of one scene from several folders, but that in its own."""
+    """Moves to `failed` what cannot be: of predictions of one scene those in other folders, or of other names, than it.
+
+    Where all are in one folder, and none has the name of its label, they are renderings or twins.
+    """
     claims: dict[str, list[str]] = {}
     for name, scene in found.items():
         claims.setdefault(scene.name, []).append(name)
     for names in claims.values():
-        if len({_placed(name)[0] for name in names}) == 1:
-            continue
+        scene, several = found[names[0]], len({_placed(name)[0] for name in names}) > 1
+        own = [name for name in names if PurePosixPath(name).name in {path.stem for path in scene.files.values()}]
         for name in names:
-            if _placed(name)[0] != found[name].place:
-                other = next(other for other in names if other != name)
-                failed[name] = f"its label {found[name].name} would be that of {other} too; its folders would tell"
+            other = next((other for other in own or names if other != name), name)
+            if several and _placed(name)[0] != scene.place:
+                failed[name] = f"its label {scene.name} would be that of {other} too; its folders would tell"
+            elif own and name not in own and not _is_rendering(name):
+                failed[name] = f"it has no label of its own: that of {scene.name} has the name of {other}"
         for name in names:
             if name in failed:
                 del found[name]
+
+
+def _is_rendering(name: str) -> bool:
+    match = IMAGE.search(TWIN.sub("", name))
+    return match is not None and match["rendering"] is not None
