@@ -88,7 +88,7 @@ def test_every_wilddash_category_counts_as_a_class_that_exists() -> None:
 
 
 def test_an_invalid_mask_is_read_in_both_forms(tmp_path: Path) -> None:
-    for value in (1, 255):
-        assert invalid_mask(save(tmp_path / "a.png", np.array([[0, value]], np.uint8))).tolist() == [[False, True]]
+    for values in (np.array([[0, 1]], np.uint8), np.array([[0, 255]], np.uint8), np.array([[False, True]])):
+        assert invalid_mask(save(tmp_path / "a.png", values)).tolist() == [[False, True]]
     with pytest.raises(ImageError, match=r"label values 7; .* an invalid mask"):
         invalid_mask(save(tmp_path / "b.png", np.array([[0, 7]], np.uint8)))

@@ -3,6 +3,7 @@
 import json
 import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -223,6 +224,24 @@ def test_labels_keep_their_values(tmp_path: Path, dtype: type) -> None:
     values = np.array([[0, 11, 255]], dtype)
     Image.fromarray(values).save(tmp_path / "l.png")
     assert read_labels(tmp_path / "l.png").tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_labels_of_few_bits_are_refused_and_palettes_are_not(bits: int, tmp_path: Path) -> None:
+    """A reader may take 3 of two bits for 3 or for white; Pillow does the one or the other by the depth."""
+    image = Image.fromarray(np.array([[0, 1, 1, 0]], np.uint8))
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    image.save(tmp_path / "p.png", bits=bits)
+    assert read_labels(tmp_path / "p.png").tolist() == [[0, 1, 1, 0]]
+    head = struct.pack(">IIBBBBB", 8 // bits, 1, bits, 0, 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(b"\0\x81")), (b"IEND", b""))
+    (tmp_path / "g.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in parts)
+    )
+    with pytest.raises(ImageError, match=rf"g\.png: .* grey of 8 bits or more; got {bits}-bit grey"):
+        read_labels(tmp_path / "g.png")
+    assert read_rgb(tmp_path / "g.png")[1] == (8 // bits, 1)
 
 
 def test_color_pictures_are_no_labels(tmp_path: Path) -> None:

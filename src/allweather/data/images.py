@@ -16,15 +16,16 @@ from allweather.writing import write_bytes
 
 INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "LA", "PA")
 MISSING = -2  # no meaning
+PNG, PNG_BITS, PNG_KIND = b"\x89PNG\r\n\x1a\n", 24, 25  # how a file begins, where its depth stands, and its kind
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A label image as H×W integers: palette indices or grey values of 1 to 32 bits.
+    """A label image as H×W integers: palette indices, or grey values of 8 to 32 bits.
 
     int16 where the file has at most eight bits a pixel, else int32, so that −1 can be written into it.
 
     Raises:
-        ImageError: when it cannot be read, or has colours instead of indices.
+        ImageError: when it cannot be read, or has colours or grey of fewer bits instead of indices.
     """
     return indices_of(open_image(path), path)
 
@@ -46,13 +47,27 @@ def indices_of(image: Image.Image, path: Path) -> np.ndarray:
     """As `read_labels`, of an image that is open already; `path` is for the message.
 
     Raises:
-        ImageError: when it has colours instead of indices.
+        ImageError: when it has colours or grey of fewer bits instead of indices.
     """
     if image.mode not in INDEX_MODES:
         raise ImageError(f"{path}: expected label indices (grey or palette image), got mode {image.mode}.")
+    if (bits := _grey_bits(image, path)) < 8:
+        raise ImageError(
+            f"{path}: expected label indices, a palette image or grey of 8 bits or more; got {bits}-bit grey, whose "
+            "numbers may be indices or shares of white. Save the indices as 8 bits, or with a palette."
+        )
     if image.mode in ("LA", "PA"):
         image = image.getchannel(0)
     return np.asarray(image).astype(np.int16 if image.mode in ("L", "P", "1") else np.int32)
+
+
+def _grey_bits(image: Image.Image, path: Path) -> int:
+    """Bits of a grey pixel; of 2 and 4 in a PNG, Pillow gives numbers that are spread over 0..255."""
+    if image.mode != "L":
+        return 1 if image.mode == "1" else 8
+    with path.open("rb") as file:
+        head = file.read(PNG_KIND + 1)
+    return head[PNG_BITS] if head.startswith(PNG) and head[PNG_KIND] == 0 else 8  # 0: grey
 
 
 def class_indices(values: np.ndarray, classes: ClassSet, path: Path) -> np.ndarray:

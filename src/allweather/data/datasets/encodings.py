@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from allweather.classes import CITYSCAPES
-from allweather.data.images import class_indices, lookup, read_labels
+from allweather.data.images import class_indices, indices_of, lookup, read_labels
+from allweather.rgb import open_image
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of trainIds 0..18
 MINUS_ONE = (255, 65535)  # what −1, the licence plate, becomes in 8 and in 16 bits
@@ -46,12 +47,14 @@ def by_name(path: Path) -> np.ndarray:
 
 
 def invalid_mask(path: Path) -> np.ndarray:
-    """H×W booleans, true where the class cannot be seen (value 1; 255 in the grey form).
+    """H×W booleans, true where the class cannot be seen (value 1; 255 in the grey form; one bit will do).
 
     Raises:
         ImageError: for any value but 0, 1 and 255.
     """
-    return lookup(read_labels(path), {0: 0, 1: 1, 255: 1}, path, "0, 1 and 255, of an invalid mask") == 1
+    image = open_image(path)
+    values = np.asarray(image, np.uint8) if image.mode == "1" else indices_of(image, path)
+    return lookup(values, {0: 0, 1: 1, 255: 1}, path, "0, 1 and 255, of an invalid mask") == 1
 
 
 def to_label_ids(values: np.ndarray) -> np.ndarray:
