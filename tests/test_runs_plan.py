@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from allweather.data import open_files
 from allweather.data.folder import natural_key
 from allweather.data.images import read_labels, write_json
 from allweather.data.labelled import LabelledStream, Truth
-from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.errors import AllWeatherError, ImageError, InputError, SettingsError
 from allweather.models import Segmenter
 from allweather.report import panels
 from allweather.report.collect import group_records
@@ -483,14 +484,40 @@ def test_a_full_disk_ends_them_all(root: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path) -> None:
     (root / "images" / "1.png").write_bytes(b"broken")
+    Image.fromarray(np.zeros((60, 60), np.uint8)).save(root / "labels" / "0.png")
     record = make_record(tiny(root).runs[0])
-    assert list(record["failures"]) == ["1"] and record["figures"]["images"] == FRAMES - 1
+    assert sorted(record["failures"]) == ["0", "1"] and record["figures"]["images"] == FRAMES - 2
     (root / "labels" / "2.png").unlink()
     with pytest.raises(AllWeatherError, match=r"1 images have no label, e\.g\. 2"):
         make_record(tiny(root).runs[0])
     shutil.rmtree(root / "labels")
     with pytest.raises(InputError, match=r"no such folder: .*labels\. Expected one with label images"):
         make_record(tiny(root).runs[0])
+
+
+@pytest.mark.parametrize("scoring", ["native", "1024x512"])
+@pytest.mark.parametrize(
+    ("shape", "turn", "said"),
+    [
+        ((30, 40), 1, None), ((120, 160), 1, None), ((45, 61), 1, None), ((8, 11), 1, None), ((80, 60), 6, None),
+        ((60, 60), 1, "has 60×60 pixels, its image 80×60. Expected one shape, at any resolution.$"),
+        ((512, 1024), 1, "has 1024×512"), ((48, 64), 6, "64×48 pixels, its image 60×80. .* upright as their EXIF says"),
+    ],
+)  # fmt: skip
+def test_labels_of_another_shape_are_no_truth(
+    shape: tuple[int, int], turn: int, said: str | None, scoring: str, root: Path
+) -> None:
+    image = Image.open(root / "images" / "0.png")
+    exif = image.getexif()
+    exif[0x0112] = turn
+    image.save(root / "images" / "0.png", exif=exif)
+    Image.fromarray(np.zeros(shape, np.uint8)).save(root / "labels" / "0.png")
+    labelled = open_stream(tiny(root, scoring=scoring).runs[0])
+    frame = labelled.stream.read("0")
+    assert frame.size == ((60, 80) if turn == 6 else (80, 60)) and frame.image.shape == (3, 48, 64)
+    with nullcontext() if said is None else pytest.raises(ImageError, match=said):
+        found = labelled.truth("0", frame.size).labels.shape
+        assert found == (shape if scoring == "native" else (512, 1024))
 
 
 @pytest.mark.parametrize(("count", "kind"), [(255, np.uint8), (256, np.uint16), (300, np.uint16)])

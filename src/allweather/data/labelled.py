@@ -61,6 +61,7 @@ class LabelledStream:
         read_truth: gives a name's truth; raises ImageError where it cannot be read.
         known: names that have a truth at all.
         parts: name → the piece of a sequence that it belongs to; empty where the stream is no sequence.
+        size: (width, height) that the truth is resampled to; None keeps each one's own.
     """
 
     stream: Stream
@@ -68,16 +69,24 @@ class LabelledStream:
     read_truth: Callable[[str], Truth]
     known: frozenset[str]
     parts: Mapping[str, str] = field(default_factory=dict)
+    size: Size | None = None
 
-    def truth(self, name: str) -> Truth:
+    def truth(self, name: str, stored: Size | None = None) -> Truth:
         """The truth of the frame of that name.
 
+        Args:
+            stored: (width, height) of the frame as it is stored, upright; its truth must be of that shape, at any
+                resolution. None looks at none.
+
         Raises:
-            ImageError: when it cannot be read, or no frame of that name has a truth.
+            ImageError: when it cannot be read, is of another shape, or no frame of that name has a truth.
         """
         if name not in self.known:
             raise no_frame(name, sorted(self.known), "frame with a truth")
-        return self.read_truth(name)
+        truth = self.read_truth(name)
+        if stored is not None:
+            _check_shape(name, truth.labels, stored)
+        return truth if self.size is None else truth.resized(self.size)
 
     def every(self, step: int) -> "LabelledStream":
         """Each `step`-th frame, from the first on.
@@ -98,8 +107,7 @@ class LabelledStream:
         Raises:
             SettingsError: for a size that is none.
         """
-        size = check_size(size)
-        return replace(self, read_truth=lambda name: self.read_truth(name).resized(size))
+        return replace(self, size=check_size(size))
 
     def checked(self, title: str) -> "LabelledStream":
         """Itself.
@@ -110,6 +118,27 @@ class LabelledStream:
         if without := [name for name in self.stream.names if name not in self.known]:
             raise InputError(f"stream '{title}': {len(without)} images have no label, e.g. {without[0]}.")
         return self
+
+
+def _check_shape(name: str, labels: np.ndarray, stored: Size) -> None:
+    (height, width), (stored_width, stored_height) = labels.shape, stored
+    if _alike((width, height), stored):
+        return
+    turned = (
+        " Pictures are turned upright as their EXIF says, labels are not: turn the label too, or take that out of the "
+        "picture."
+        if _alike((height, width), stored)
+        else ""
+    )
+    raise ImageError(
+        f"{name}: its label has {width}×{height} pixels, its image {stored_width}×{stored_height}. Expected one shape, "
+        f"at any resolution.{turned}"
+    )
+
+
+def _alike(first: Size, second: Size) -> bool:
+    """Whether one size may be the other at another resolution, each side rounded to whole pixels."""
+    return abs(first[0] * second[1] - first[1] * second[0]) <= max(*first, *second)
 
 
 def labelled_folders(

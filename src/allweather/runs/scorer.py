@@ -57,7 +57,7 @@ class Scorer:
             self.failures[outcome.name] = outcome.failure or "no prediction"
             return
         try:
-            truth = self._labelled.truth(outcome.name)
+            truth = self._labelled.truth(outcome.name, outcome.frame.size)
         except ImageError as error:
             self.failures[outcome.name] = str(error)
             return
