@@ -2,7 +2,7 @@
 
 `python -m benchmarks.packed pack FOLDER…` replaces folders of summaries by such files beside them;
 `python -m benchmarks.packed unpack FILE FOLDER` writes them as `allweather report` and `compare` read them. A file of
-more than twenty kilobytes is kept compressed.
+more than ten kilobytes is kept compressed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from allweather.writing import write_bytes
 Record = Mapping[str, Any]
 FILE, LIKE, GONE, DERIVED = "file", "like", "-", "derived"  # keys of a line that no record has
 SUFFIX, COMPRESSED = ".jsonl", ".jsonl.gz"
-LARGE = 20_000  # bytes
+LARGE = 10_000  # bytes
 
 
 def pack(records: Mapping[str, Record]) -> str:

@@ -118,7 +118,7 @@ def counting(session: Session) -> Iterator[Counter[str]]:
 
 def table() -> str:
     """One row per method and preset."""
-    record = benchmark_record("performance/passes.json")
+    record = benchmark_record("performance/passes.json.gz")
     if record is None:
         return "not measured"
     heads = [
@@ -143,7 +143,7 @@ def table() -> str:
 
 def cost_of(name: str, preset: str, views: Sequence[str]) -> float | None:
     """What a frame costs, in forward passes, when predicted over these views; None where it was never counted."""
-    record = benchmark_record("performance/passes.json")
+    record = benchmark_record("performance/passes.json.gz")
     row = None if record is None else record["rows"].get(f"{name} {preset}")
     if row is None or name not in methods.METHODS:
         return None

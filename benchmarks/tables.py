@@ -139,7 +139,7 @@ def iteration() -> str:
 
 def stream() -> str:
     """What a frame costs along a video, as a ratio to the source's, one column per network; a table a record."""
-    found = [load(path) for path in sorted((RECORDS / "performance").glob("stream*.json"))]
+    found = [load(path) for path in sorted((RECORDS / "performance").glob("stream*.json.gz"))]
     return "\n\n".join(map(_stream, found)) or "not measured"
 
 

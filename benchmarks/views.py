@@ -36,7 +36,7 @@ from allweather.session.input_scale import BELOW, LARGER
 from benchmarks.committed import ROOT, benchmark_record, hand_out, markdown_table
 
 PLAN = ROOT / "plans" / "carry-over-choice.toml"
-RECORD = "views.json"
+RECORD = "views.json.gz"
 SETS = (
     "plain",
     "plain,mirror",

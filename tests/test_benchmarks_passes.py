@@ -12,7 +12,7 @@ from benchmarks.committed import benchmark_record
 from benchmarks.pareto import FIGURE, points, row
 from benchmarks.passes import BACKWARD, GUARDING, LEARNING, PREDICTING, count, every_preset
 
-RECORD = benchmark_record("performance/passes.json") or {"rows": {}}
+RECORD = benchmark_record("performance/passes.json.gz") or {"rows": {}}
 BY_CONTENT = {  # what these ask for depends on how sure they are of a picture
     "cotta": (LEARNING,), "rotta": (LEARNING, BACKWARD), "eta": (BACKWARD,), "eata": (BACKWARD,),
     "mall-sample": (LEARNING, BACKWARD, PREDICTING), "mall-domain": (LEARNING, BACKWARD, PREDICTING),
