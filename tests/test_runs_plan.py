@@ -21,7 +21,7 @@ from allweather.classes import ClassSet
 from allweather.data import open_files
 from allweather.data.folder import natural_key
 from allweather.data.images import read_labels, write_json
-from allweather.data.labelled import LabelledStream, Truth
+from allweather.data.labelled import LabelledStream, Truth, join, labelled_scenes
 from allweather.errors import AllWeatherError, ImageError, InputError, SettingsError
 from allweather.models import Segmenter
 from allweather.report import panels
@@ -659,6 +659,74 @@ def test_a_plan_sets_the_guard_and_older_plans_stay_what_they_were(root: Path) -
         path.write_text(re.sub("guard = {.*}", f"guard = {wrong}", path.read_text()))
         with pytest.raises(AllWeatherError, match=told):
             read_plan(path)
+
+
+SPLITS = {  # an image of each, and its label
+    "foggy-driving": (
+        "Foggy_Driving/leftImg8bit/test/pub/a_leftImg8bit",
+        "Foggy_Driving/gtFine/test/pub/a_gtFine_labelTrainIds",
+    ),
+    "nighttime-driving": (
+        "NighttimeDrivingTest/leftImg8bit/test/night/a_leftImg8bit",
+        "NighttimeDrivingTest/gtCoarse_daytime_trainvaltest/test/night/a_gtCoarse_labelTrainIds",
+    ),
+    "cityscapes": ("leftImg8bit/val/bonn/a_leftImg8bit", "gtFine/val/bonn/a_gtFine_labelIds"),
+}
+
+
+def put(root: Path, *pairs: tuple[str, str]) -> None:
+    """An image and its label at each pair of paths."""
+    for pair in pairs:
+        for kind, path in zip(("images", "labels"), pair, strict=True):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / kind / "0.png", root / f"{path}.png")
+
+
+def sequence(root: Path, said: str, **changes: str) -> PlannedRun:
+    path = write_plan(root, **changes)
+    path.write_text(path.read_text().replace(f'"tiny"\n{FOLDERS}', f'"tiny"\n{said}'))
+    return read_plan(path).runs[1]
+
+
+@pytest.mark.parametrize(
+    ("played", "parts"),
+    [
+        (["fog", "fog", "fog-2"], ["01/fog", "01/fog-3", "01/fog-2"]),
+        (["fog", "fog-2", "fog"], ["01/fog", "01/fog-2", "01/fog-3"]),
+        (["fog", "fog", "fog"], ["01/fog", "01/fog-2", "01/fog-3"]),
+    ],
+)
+def test_every_part_of_a_sequence_has_a_name_of_its_own(root: Path, played: list[str], parts: list[str]) -> None:
+    put(root, *((f"images/{piece}/{name}", f"labels/{piece}/{name}") for piece in set(played) for name in "ab"))
+    folders = FOLDERS.replace('images"', 'images/{}"').replace('labels"', 'labels/{}"')
+    stream = open_stream(sequence(root, f"sequence = {played}\n{folders}"))
+    assert list(dict.fromkeys(stream.parts.values())) == parts and len(stream.stream) == 2 * len(parts)
+
+
+@pytest.mark.parametrize(
+    ("played", "parts"),
+    [
+        (["cityscapes:val", "foggy-driving:test"], ["val", "test"]),
+        (["nighttime-driving:test", "foggy-driving:test"], ["nighttime-driving-test", "foggy-driving-test"]),
+        (["foggy-driving", "foggy-driving:test_all"], ["test_all", "test_all-2"]),
+    ],
+)
+def test_splits_of_one_name_are_told_apart_by_their_datasets(root: Path, played: list[str], parts: list[str]) -> None:
+    for dataset in {piece.partition(":")[0] for piece in played}:
+        put(root, SPLITS[dataset])
+    stream = open_stream(sequence(root, f'root = "${{TINY_ROOT}}"\nsequence = {played}\nrounds = 2'))
+    assert list(dict.fromkeys(stream.parts.values())) == [f"{number:02d}/{part}" for number in (1, 2) for part in parts]
+    assert len(stream.stream) == 4
+
+
+def test_joining_refuses_what_would_be_lost() -> None:
+    scenes = labelled_scenes("fog", range(2))
+    with pytest.raises(InputError, match="expected each name once, got '01/fog' 2 times"):
+        join([("01/fog", scenes), ("01/fog", scenes)])
+    name = scenes.stream.names[0]
+    inner = join([("b", scenes)])
+    with pytest.raises(InputError, match=f"parts 'a' and 'a/b' both have a frame 'a/b/{name}'"):
+        join([("a", inner), ("a/b", scenes)])
 
 
 def test_comparing_names_what_differs_and_pairs_the_images(root: Path) -> None:

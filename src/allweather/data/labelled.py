@@ -1,6 +1,7 @@
 """Streams with their truth: frames for adaptation, and beside them the labels that only scoring reads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -259,21 +260,37 @@ def _dataset(dataset: Any, split: str | None) -> tuple[Dataset, str | None]:
     return found, said if split is None else split
 
 
-def join(pieces: Mapping[str, LabelledStream]) -> LabelledStream:
-    """Streams of one class set, one after the other; a frame is then named PIECE/NAME and belongs to part PIECE."""
-    sources = {f"{part}/{name}": (piece, name) for part, piece in pieces.items() for name in piece.stream.names}
+def join(pieces: Iterable[tuple[str, LabelledStream]]) -> LabelledStream:
+    """Streams of one class set, one after the other; a frame is then named PART/NAME and belongs to part PART.
+
+    Args:
+        pieces: each part's name with its stream, at least one; one stream may come as several parts.
+
+    Raises:
+        InputError: where two parts, or two frames, would have one name.
+    """
+    pieces, sources = list(pieces), dict[str, tuple[str, LabelledStream, str]]()
+    parts = [part for part, _ in pieces]
+    if twice := [part for part, times in Counter(parts).items() if times > 1]:
+        raise InputError(f"parts: expected each name once, got '{twice[0]}' {parts.count(twice[0])} times.")
+    for part, piece in pieces:
+        for name in piece.stream.names:
+            whole = f"{part}/{name}"
+            if whole in sources:
+                raise InputError(f"parts '{sources[whole][0]}' and '{part}' both have a frame '{whole}': rename one.")
+            sources[whole] = (part, piece, name)
 
     def read(name: str) -> Frame:
-        piece, original = sources[name]
+        _, piece, original = sources[name]
         return replace(piece.stream.read(original), name=name)
 
     def read_truth(name: str) -> Truth:
-        piece, original = sources[name]
+        _, piece, original = sources[name]
         return piece.truth(original)
 
-    known = frozenset(name for name, (piece, original) in sources.items() if original in piece.known)
-    parts = {name: name.removesuffix(f"/{original}") for name, (_, original) in sources.items()}
-    return LabelledStream(Stream(list(sources), read), next(iter(pieces.values())).classes, read_truth, known, parts)
+    known = frozenset(name for name, (_, piece, original) in sources.items() if original in piece.known)
+    of = {name: part for name, (part, _, _) in sources.items()}
+    return LabelledStream(Stream(list(sources), read), pieces[0][1].classes, read_truth, known, of)
 
 
 def _nearest(values: np.ndarray, size: Size) -> np.ndarray:

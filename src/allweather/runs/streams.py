@@ -1,6 +1,8 @@
 """Opening what a plan calls a stream: frames for the session, and the truth that only scoring reads."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, count
 
 import numpy as np
 
@@ -37,10 +39,12 @@ def _opened(spec: StreamSpec, size: Size | None) -> LabelledStream:
     """Each n-th frame of a stream, or of every piece of a sequence."""
     if not spec.sequence:
         return _piece(spec, spec.name, size).every(spec.every)
-    opened = {piece: _piece(spec, piece, size).every(spec.every) for piece in dict.fromkeys(spec.sequence)}
+    pieces = [_whole(spec, piece) for piece in spec.sequence]
+    opened = {piece: _piece(spec, piece, size).every(spec.every) for piece in dict.fromkeys(pieces)}
     if len({piece.classes.name for piece in opened.values()}) > 1:
         raise SettingsError(f"stream '{spec.name}': expected pieces whose labels have the same classes.")
-    return join({part: opened[piece] for part, piece in _parts(spec)})
+    names = _names({piece: _called(spec, piece) for piece in opened})
+    return join((part, opened[piece]) for part, piece in _parts(pieces, names, spec.rounds))
 
 
 def _piece(spec: StreamSpec, piece: str, size: Size | None) -> LabelledStream:
@@ -54,25 +58,48 @@ def _piece(spec: StreamSpec, piece: str, size: Size | None) -> LabelledStream:
     return labelled_split(dataset, resolve(spec.root, spec.folder), split, size)
 
 
-def _parts(spec: StreamSpec) -> Iterator[tuple[str, str]]:
+def _parts(pieces: Sequence[str], names: Mapping[str, str], rounds: int) -> Iterator[tuple[str, str]]:
     """The parts of a sequence in order, named ROUND/PIECE, each with its piece.
 
-    A piece that comes again within a round gets a number.
+    A piece that comes again within a round gets the next number that no other part has.
     """
-    for number in range(1, spec.rounds + 1):
-        for index, piece in enumerate(spec.sequence):
-            times = spec.sequence[: index + 1].count(piece)
-            yield f"{number:02d}/{_called(spec, piece)}" + (f"-{times}" if times > 1 else ""), piece
+    for number in range(1, rounds + 1):
+        taken, played = set(names.values()), set[str]()
+        for piece in pieces:
+            name = _free(names[piece], taken) if piece in played else names[piece]
+            taken.add(name)
+            played.add(piece)
+            yield f"{number:02d}/{name}", piece
 
 
-def _called(spec: StreamSpec, piece: str) -> str:
-    """A piece as its part's name has it: the weather, the folder, or the dataset's split."""
-    if spec.procedural:
-        return piece.removeprefix(SCENES)
-    if spec.images is not None:
+def _names(called: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """What the parts of each piece are called, each otherwise; with the dataset only where splits share a name."""
+    times, made = Counter(own for _, own in called.values()), dict[str, str]()
+    for piece, (dataset, own) in called.items():
+        made[piece] = _free(own if times[own] == 1 else f"{dataset}-{own}", made.values())
+    return made
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, with the first number that makes it one of its own where it is taken."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(each for each in chain([name], numbered) if each not in taken)
+
+
+def _called(spec: StreamSpec, piece: str) -> tuple[str, str]:
+    """A piece's dataset, '' where it is of none, and what it is called: its weather, folder or split."""
+    if spec.root is None:
+        return "", piece.removeprefix(SCENES)
+    dataset, split = find_split(spec.located(piece))
+    return dataset.name, split or dataset.default
+
+
+def _whole(spec: StreamSpec, piece: str) -> str:
+    """A piece with the split that is meant where none is named, so that one piece is spelt in one way."""
+    if spec.root is None:
         return piece
     dataset, split = find_split(spec.located(piece))
-    return split or dataset.default
+    return piece if split else f"{piece}:{dataset.default}"
 
 
 def _order(count: int, order: str, seed: int) -> list[int]:
