@@ -719,6 +719,21 @@ def test_splits_of_one_name_are_told_apart_by_their_datasets(root: Path, played:
     assert len(stream.stream) == 4
 
 
+@pytest.mark.parametrize("order", ["natural", "reversed", "shuffled"])
+def test_an_order_is_one_within_each_part_of_a_sequence(root: Path, order: str) -> None:
+    said = 'sequence = ["scenes:fog", "scenes:night"]\nrounds = 2\nevery = 4'
+    natural, stream = (open_stream(sequence(root, said, orders=f'["{each}"]')) for each in ("natural", order))
+    parts = [stream.parts[name] for name in stream.stream.names]
+    assert parts == [natural.parts[name] for name in natural.stream.names], "pieces and rounds stay in their order"
+    played = {part: [name for name in stream.stream.names if stream.parts[name] == part] for part in parts}
+    told = {part: [name.rpartition("/")[2] for name in names] for part, names in played.items()}
+    first, again = told["01/fog"], told["02/fog"]
+    plain = [name.rpartition("/")[2] for name in natural.stream.names][: len(first)]
+    assert sorted(first) == sorted(again) == sorted(plain)
+    assert {"natural": plain, "reversed": plain[::-1]}.get(order, first) == first
+    assert (first != again and first != plain) == (order == "shuffled")
+
+
 def test_joining_refuses_what_would_be_lost() -> None:
     scenes = labelled_scenes("fog", range(2))
     with pytest.raises(InputError, match="expected each name once, got '01/fog' 2 times"):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain, count
+from itertools import chain, count, groupby
 
 import numpy as np
 
@@ -18,14 +18,14 @@ _SEEDS = range(500_000, 500_024)  # none of them trained or tuned anything
 
 
 def open_stream(run: PlannedRun) -> LabelledStream:
-    """The stream of a run in the run's order, thinned and repeated as it says.
+    """The stream of a run, thinned and repeated as it says; in the run's order, of a sequence within each part.
 
     Raises:
         AllWeatherError: when a variable is not set, nothing is found, or an image has no label.
     """
     scale = pixels(run.scoring) if run.scoring != "native" else None
     labelled = _opened(run.stream, pixels(run.model.size) or scale).checked(run.stream.name)
-    labelled = labelled.reordered(_order(len(labelled.stream), run.order, run.seed))
+    labelled = labelled.reordered(_order(labelled, run.order, run.seed))
     return labelled if scale is None else labelled.scored_at(scale)
 
 
@@ -102,7 +102,10 @@ def _whole(spec: StreamSpec, piece: str) -> str:
     return piece if split else f"{piece}:{dataset.default}"
 
 
-def _order(count: int, order: str, seed: int) -> list[int]:
+def _order(labelled: LabelledStream, order: str, seed: int) -> list[int]:
+    """Indices of the frames in a run's order; the parts of a sequence stay in theirs, each ordered in itself."""
+    rng, names = np.random.default_rng(seed), labelled.stream.names
+    parts = [list(part) for _, part in groupby(range(len(names)), lambda index: labelled.parts.get(names[index]))]
     if order == "shuffled":
-        return [int(index) for index in np.random.default_rng(seed).permutation(count)]
-    return list(range(count))[:: -1 if order == "reversed" else 1]
+        return [part[index] for part in parts for index in rng.permutation(len(part))]
+    return [index for part in parts for index in (part[::-1] if order == "reversed" else part)]
