@@ -44,12 +44,13 @@ from allweather.runs.decisions import decisions_of, refused
 from allweather.runs.evaluate import PASSES
 from allweather.runs.execute import LoadedNetwork, execute, labels_folder, make_record, open_model
 from allweather.runs.plan import MethodSpec, Plan, PlannedRun, read_plan
-from allweather.runs.record_file import read_record
+from allweather.runs.record_file import checked_record, read_record
 from allweather.runs.stale import outdated
 from allweather.runs.streams import open_stream
 from allweather.runs.summary import stops_of, summarize
 from allweather.scale.benching import gather
 from allweather.scoring.confusion import ConfusionMatrix
+from allweather.scoring.intervals import counts_of
 from allweather.session import Guard
 
 PLANS = sorted((Path(__file__).parents[1] / "plans").glob("*.toml"))
@@ -634,6 +635,9 @@ def test_folders_follow_each_other_and_a_piece_may_come_again(root: Path, monkey
     record = make_record(tent)
     assert list(record["parts"]) == ["01/day", "01/dusk", "01/day-2"]
     assert record["frames"] == 3 * FRAMES and record["session"]["adapt_when"] == "shift"
+    frames = counts_of(record, [image["name"] for image in record["images"]]).frames
+    assert frames is not None and frames.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2], "day-2 is day again"
+    assert checked_record(json.loads(json.dumps(record)), path) and record["parts"]["01/day-2"]["first"] == "01/day"
     assert "only on a shift" in group_records([record])[0].label
     path.write_text(path.read_text().replace('"shift"', '"often"'))
     with pytest.raises(AllWeatherError, match="unknown adapt_when 'often'"):
@@ -701,6 +705,8 @@ def test_every_part_of_a_sequence_has_a_name_of_its_own(root: Path, played: list
     folders = FOLDERS.replace('images"', 'images/{}"').replace('labels"', 'labels/{}"')
     stream = open_stream(sequence(root, f"sequence = {played}\n{folders}"))
     assert list(dict.fromkeys(stream.parts.values())) == parts and len(stream.stream) == 2 * len(parts)
+    firsts = {piece: parts[played.index(piece)] for piece in played}
+    assert stream.firsts == dict(zip(parts, map(firsts.get, played), strict=True))
 
 
 @pytest.mark.parametrize(

@@ -98,12 +98,35 @@ def test_frames_that_came_again_are_no_further_evidence() -> None:
         ImageCounts(counts(made).intersection, counts(made).union, frames=np.arange(3))
 
 
-def test_a_frame_of_another_round_is_known_by_its_name() -> None:
+def test_a_frame_that_comes_again_is_known_by_its_part() -> None:
+    firsts = {"01/day": "01/day", "01/day-2": "01/day-2", "01/day-3": "01/day", "02/day": "01/day"}
+    assert frames_of([f"{part}/{name}" for part in firsts for name in ("a", "b/c")], firsts).tolist() == (
+        [0, 1, 2, 3, 0, 1, 0, 1]
+    )
+    assert frames_of(["01/day/a", "02/day/a"], {}).tolist() == [0, 1], "names of a stream that is no sequence"
+    nested = {"01/val": "01/val", "01/val/fog": "01/val/fog", "02/val/fog": "01/val/fog"}
+    assert frames_of([f"{part}/a" for part in nested], nested).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "frames"),
+    [
+        (None, [0, 1, 0, 1, 2, 3] * 2),
+        (["day", "day", "night-1"], [0, 1, 0, 1, 2, 3] * 2),
+        (["day", "day-2", "night-1"], [0, 1, 2, 3, 4, 5] * 2),
+    ],
+)
+def test_the_parts_of_older_records_are_known_by_their_names(sequence: list[str] | None, frames: list[int]) -> None:
     parts = ["01/day", "01/day-2", "01/night-1", "02/day", "02/day-2", "02/night-1"]
     names = [f"{part}/{name}" for part in parts for name in ("a", "b/c")]
-    found = frames_of(names, parts)
-    assert found.tolist() == [0, 1, 0, 1, 2, 3] * 2
-    assert frames_of(["01/day/a", "02/day/a"], []).tolist() == [0, 1], "names of a stream that is no sequence"
+    image = {"intersection": [1], "union": [2], "only_predicted": []}
+    record = {
+        "run": {"stream": {} if sequence is None else {"sequence": sequence}},
+        "parts": {part: {"mIoU": 1.0} for part in parts},
+        "images": [{"name": name, **image} for name in names],
+    }
+    found = counts_of(record, names).frames
+    assert found is not None and found.tolist() == frames
 
 
 def test_one_frame_has_no_interval() -> None:

@@ -63,6 +63,7 @@ class LabelledStream:
         known: names that have a truth at all.
         parts: name → the piece of a sequence that it belongs to; empty where the stream is no sequence.
         size: (width, height) that the truth is resampled to; None keeps each one's own.
+        firsts: part → the first part that has the same frames, itself where none has before; empty likewise.
     """
 
     stream: Stream
@@ -71,6 +72,7 @@ class LabelledStream:
     known: frozenset[str]
     parts: Mapping[str, str] = field(default_factory=dict)
     size: Size | None = None
+    firsts: Mapping[str, str] = field(default_factory=dict)
 
     def truth(self, name: str, stored: Size | None = None) -> Truth:
         """The truth of the frame of that name.
@@ -290,7 +292,9 @@ def join(pieces: Iterable[tuple[str, LabelledStream]]) -> LabelledStream:
 
     known = frozenset(name for name, (_, piece, original) in sources.items() if original in piece.known)
     of = {name: part for name, (part, _, _) in sources.items()}
-    return LabelledStream(Stream(list(sources), read), pieces[0][1].classes, read_truth, known, of)
+    known_as: dict[int, str] = {}
+    firsts = {part: known_as.setdefault(id(piece), part) for part, piece in pieces}
+    return LabelledStream(Stream(list(sources), read), pieces[0][1].classes, read_truth, known, of, firsts)
 
 
 def _nearest(values: np.ndarray, size: Size) -> np.ndarray:

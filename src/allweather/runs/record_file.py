@@ -68,7 +68,7 @@ RECORD = {
     "summary": Maybe(SUMMARY), "failures": Each(str),
     "model": {"name": str, "weights": TEXT, "sha256": TEXT},
     "session": Maybe({"method": Each(SETTING), "guard": Each(SETTING)}),
-    "parts": Maybe(Each({"mIoU": NUMBER_OR_NONE, "mIoU_truth": Maybe(NUMBER_OR_NONE)})),
+    "parts": Maybe(Each({"mIoU": NUMBER_OR_NONE, "mIoU_truth": Maybe(NUMBER_OR_NONE), "first": Maybe(str)})),
     "confusion": Maybe([[Count]]),
     "reliability": Maybe([{"confidence": NUMBER, "accuracy": NUMBER}]),
     "resolution": Maybe({"stored": [str], "input": [str], "scored": [str]}),

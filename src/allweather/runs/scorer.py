@@ -91,7 +91,8 @@ class Scorer:
         """The figures, ready for JSON, percentages where a name says mIoU or IoU."""
         names = self._mapping.truth.names
         intersection, union = (np.array([entry[key] for entry in self.images]) for key in ("intersection", "union"))
-        frames = frames_of([entry["name"] for entry in self.images], self.parts)
+        firsts = self._labelled.firsts
+        frames = frames_of([entry["name"] for entry in self.images], firsts)
         counts = ImageCounts(intersection, union, frames=frames)
         interval = bootstrap(counts, convention="official")
         content: dict[str, Any] = {
@@ -116,7 +117,9 @@ class Scorer:
         if passes := summed(self.images):
             content[STREAM_PASSES] = passes
         if self.parts:
-            content["parts"] = {name: matrix.summary(names) for name, matrix in self.parts.items()}
+            content["parts"] = {
+                name: {**matrix.summary(names), "first": firsts[name]} for name, matrix in self.parts.items()
+            }
         return content
 
 

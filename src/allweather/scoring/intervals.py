@@ -95,9 +95,9 @@ def counts_of(record: Mapping[str, Any], names: Sequence[str]) -> ImageCounts:
     """The counts of a record's images, in the order of `names`.
 
     Records that do not say what each image's truth holds are read without the classes that their whole truth has not.
-    Frames of a sequence that came in several rounds are known by their names.
+    Frames of a sequence that came several times are known by their parts.
     """
-    frames = frames_of(names, record.get("parts", ()))
+    frames = frames_of(names, _firsts(record))
     by_name = {image["name"]: image for image in record["images"]}
     images = [by_name[name] for name in names]
     intersection, union = (np.array([image[key] for image in images]) for key in ("intersection", "union"))
@@ -109,25 +109,37 @@ def counts_of(record: Mapping[str, Any], names: Sequence[str]) -> ImageCounts:
     return ImageCounts(intersection, union, truth, frames)
 
 
-def frames_of(names: Sequence[str], parts: Collection[str]) -> np.ndarray:
-    """N numbers, equal for images of a sequence that are one frame: ROUND/PIECE/NAME in another round.
+def frames_of(names: Sequence[str], firsts: Mapping[str, str]) -> np.ndarray:
+    """N numbers, equal for images of a sequence that are one frame: PART/NAME in parts that have the same frames.
 
     Args:
         names: of the images.
-        parts: ROUND/PIECE of the sequence, where a piece that comes again within a round is PIECE-2, PIECE-3, …; none
-            where the images are no sequence.
+        firsts: each part of the sequence with the first one that has its frames; none where the images are no sequence.
     """
     known: dict[str, int] = {}
-    return np.array([known.setdefault(_in_any_round(name, parts), len(known)) for name in names])
+    return np.array([known.setdefault(_when_first(name, firsts), len(known)) for name in names])
 
 
-def _in_any_round(name: str, parts: Collection[str]) -> str:
-    part = next((name[: end.start()] for end in re.finditer("/", name) if name[: end.start()] in parts), "")
-    if not part:
-        return name
+def _when_first(name: str, firsts: Mapping[str, str]) -> str:
+    beginnings = [name[: end.start()] for end in re.finditer("/", name)]
+    part = next((each for each in reversed(beginnings) if each in firsts), None)
+    return name if part is None else f"{firsts[part]}{name[len(part) :]}"
+
+
+def _firsts(record: Mapping[str, Any]) -> dict[str, str]:
+    """The parts as `frames_of` takes them.
+
+    Older records do not say which have the same frames: those that are PIECE in another round, and PIECE-2, PIECE-3, …
+    in any where the sequence names a piece twice.
+    """
+    parts, played = record.get("parts", {}), record.get("run", {}).get("stream", {}).get("sequence")
+    numbered = parts if played is None or len(set(played)) < len(played) else ()
+    return {part: figures.get("first") or _guessed(part, numbered) for part, figures in parts.items()}
+
+
+def _guessed(part: str, numbered: Collection[str]) -> str:
     again = re.fullmatch(r"(.+)-\d+", part)
-    piece = again[1] if again and again[1] in parts else part
-    return f"{piece.partition('/')[2]}{name[len(part) :]}"
+    return (again[1] if again and again[1] in numbered else part).partition("/")[2]
 
 
 def bootstrap(
