@@ -156,7 +156,7 @@ def test_every_published_figure_has_a_run_to_stand_beside(cells: list[tuple[str,
     [
         ("[[models]]", "[[model]]", "unknown section of a plan 'model'. Did you mean 'models'"),
         ('size = "64x48"', 'sizes = "64x48"', "unknown key of [[models]] 'sizes'"),
-        ('size = "64x48"', 'size = "64"', "expected WIDTHxHEIGHT, got '64'"),
+        ('size = "64x48"', 'size = "64"', "expected WIDTHxHEIGHT or native, got '64'"),
         ('size = "64x48"', "size = 64", "[[models]] size: expected text|none, got 64"),
         ('name = "tent"', 'name = "tentt"', "unknown method 'tentt'. Did you mean 'tent'"),
         ("lr = 0.01", "rl = 0.01", "unknown"),
@@ -298,6 +298,32 @@ def test_pixels_are_scored_at_the_labels_size_or_the_authors(root: Path) -> None
     assert native["figures"]["pixels"] == labelled
     share = authors["figures"]["pixels"] / (FRAMES * 1024 * 512)
     assert share == pytest.approx(labelled / (FRAMES * 60 * 80), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "scoring", "said", "seen"),
+    [
+        ("adaptsegnet:multi", None, "native", "1024x512", (1024, 512)),
+        ("ciconv:w", None, "native", "1024x512", (1024, 512)),
+        ("dannet:pspnet", None, "native", "960x540", (960, 540)),
+        ("dannet:pspnet", None, "1024x512", "960x540", (960, 540)),
+        ("dannet:pspnet", "native", "native", "native", (80, 60)),
+        ("dannet:pspnet", "native", "1024x512", "native", (80, 60)),
+        ("dannet:pspnet", "64x48", "native", "64x48", (64, 48)),
+        ("demo:streetnet", None, "native", None, (80, 60)),
+        ("demo:streetnet", None, "1024x512", None, (1024, 512)),
+        ("demo:streetnet", "native", "1024x512", "native", (80, 60)),
+    ],
+)
+def test_frames_have_the_size_said_or_the_networks_authors_or_the_scorings(
+    root: Path, network: str, size: str | None, scoring: str, said: str | None, seen: tuple[int, int]
+) -> None:
+    path = write_plan(root, scoring=scoring)
+    sized = f'"{network}"' if size is None else f'"{network}"\nsize = "{size}"'
+    path.write_text(path.read_text().replace('"demo:streetnet"\nsize = "64x48"', sized))
+    run = read_plan(path).runs[0]
+    assert run.model.size == said and PlannedRun.from_json(json.loads(json.dumps(run.content))) == run
+    assert open_stream(run).stream.read("0").image.shape[:0:-1] == seen
 
 
 def test_orders_are_what_they_say(root: Path) -> None:

@@ -16,13 +16,14 @@ from allweather.errors import SettingsError, check_known
 from allweather.methods.settings import parse_fields
 from allweather.plugins import code_digest, names_code, relative_to
 from allweather.runs.evaluate import Protocol
-from allweather.runs.plan_checks import SCENES, check_device, check_network, check_pieces, check_seeds, check_values
+from allweather.runs.plan_checks import SCENES, check_device, check_pieces, check_seeds, check_values, size_of_network
 from allweather.session import AdaptWhen, Guard, Precision
 from allweather.sizes import check_size
 from allweather.values import parse_value
 
 ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
-SCORINGS = ("native", "1024x512")
+NATIVE = "native"  # sizes: each frame's, each label's own
+SCORINGS = (NATIVE, "1024x512")
 SECTIONS = ("models", "streams", "methods", "run")
 LONGEST = 230  # characters of a file's name before its digest; with that, a lock's name is one that file systems take
 PIECE = "{}"  # in folders of a sequence, where the piece's name goes
@@ -61,6 +62,8 @@ class ModelSpec(_Named):
 
     Attributes:
         name: `scheme:name`, or one of the user's own as `mynets.py:build`.
+        size: WIDTHxHEIGHT to which frames are resampled, or `native`, which keeps each one's own. None is the size that
+            they are scored at; a plan that is read has that of the network's authors there where they have one.
         arguments: of the user's own factory.
         classes: the class set's name, or a file of classes of one's own, for libraries' and own networks.
         mean, std: three numbers each, for own networks.
@@ -169,7 +172,7 @@ class RunSpec:
     orders: tuple[str, ...] = ("natural",)
     protocol: tuple[str, ...] = ("online",)
     batch: int = 1
-    scoring: str = "native"
+    scoring: str = NATIVE
     device: str = "cpu"
     precision: str = "float32"
 
@@ -269,8 +272,8 @@ def read_plan(path: Path | str) -> Plan:
     models = [replace(spec, folder=folder, code=_code_of_model(spec, folder)) for spec in models]
     streams = [replace(spec, folder=folder, code=_code_of_stream(spec, folder)) for spec in streams]
     chosen = [replace(spec, folder=folder, code=code_digest(spec.name, folder)) for spec in chosen]
-    for network in models:
-        check_network(network.located(network.name))
+    published = [size_of_network(spec.located(spec.name)) for spec in models]
+    models = [replace(spec, size=spec.size or size) for spec, size in zip(models, published, strict=True)]
     for stream in streams:
         if stream.images is None:
             pieces = stream.sequence or (stream.name,)
@@ -304,16 +307,16 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def pixels(size: str | None) -> tuple[int, int] | None:
-    """(width, height) from WIDTHxHEIGHT.
+    """(width, height) from WIDTHxHEIGHT; None from None and `native`.
 
     Raises:
         AllWeatherError: for anything else.
     """
-    if size is None:
+    if size is None or size == NATIVE:
         return None
     match = re.fullmatch(r"([1-9]\d{,9})x([1-9]\d{,9})", size)
     if not match:
-        raise SettingsError(f"size: expected WIDTHxHEIGHT, got '{size}'.")
+        raise SettingsError(f"size: expected WIDTHxHEIGHT or {NATIVE}, got '{size}'.")
     return check_size((int(match[1]), int(match[2])))
 
 

@@ -62,13 +62,14 @@ def check_device(name: str) -> None:
         raise SettingsError(f"[run] device: expected a device such as cpu, cuda or cuda:1, got '{name}'.") from error
 
 
-def check_network(name: str) -> None:
-    """Refuses a network that is neither in the catalogue, of a library nor of one's own; none is built.
+def size_of_network(name: str) -> str | None:
+    """WIDTHxHEIGHT at which a network's authors evaluate it, None where they keep frames; no network is built.
 
     Raises:
-        AllWeatherError: for another name.
+        AllWeatherError: for a network that is neither in the catalogue, of a library nor of one's own.
     """
-    published_size(name)
+    size = published_size(name)
+    return None if size is None else f"{size[0]}x{size[1]}"
 
 
 def check_pieces(pieces: Iterable[str], *, procedural: bool) -> None:

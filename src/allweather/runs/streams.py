@@ -23,8 +23,8 @@ def open_stream(run: PlannedRun) -> LabelledStream:
     Raises:
         AllWeatherError: when a variable is not set, nothing is found, or an image has no label.
     """
-    scale = pixels(run.scoring) if run.scoring != "native" else None
-    labelled = _opened(run.stream, pixels(run.model.size) or scale).checked(run.stream.name)
+    scale = pixels(run.scoring)
+    labelled = _opened(run.stream, pixels(run.model.size or run.scoring)).checked(run.stream.name)
     labelled = labelled.reordered(_order(labelled, run.order, run.seed))
     return labelled if scale is None else labelled.scored_at(scale)
 
