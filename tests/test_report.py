@@ -22,6 +22,7 @@ from allweather.report.collect import against, changes, group_records, source_of
 from allweather.report.compare import compare
 from allweather.report.page import tables_of
 from allweather.report.panels import extremes
+from allweather.report.provenance import timing_table
 from allweather.report.published import SECTION4, TABLE4, THIRTEEN, Published, published, table4
 from allweather.report.refusals import COLUMN
 from allweather.report.table import Table
@@ -436,6 +437,24 @@ def test_the_mean_of_thirteen_needs_all_of_them() -> None:
     assert table.rows[0][2] == pytest.approx(np.mean([entry["figures"]["mIoU"] for entry in full]))
     assert table.rows[0][4] == "28.6†" and SECTION4[model] == 28.6 and len(set(THIRTEEN)) == 13
     assert title not in [table.title for table in tables_of(group_records(full[:-1]))]
+
+
+@pytest.mark.parametrize(
+    ("batch", "changes", "whole", "summary"),
+    [
+        (1, {}, 250, 250), (2, {}, 500, 500), (3, {}, 500, None), (4, {}, 1000, 1000), (12, {}, 1000, 1000),
+        (1, {"frames": 5}, 250, 250), (12, {"frames": 5}, None, None), (12, {"resolution": {}}, None, None),
+        (2, {"resolution": {"input": ["64x48", "48x64"]}}, None, None),
+    ],
+)  # fmt: skip
+def test_time_per_update_is_of_batches_as_full_as_they_were(
+    batch: int, changes: dict, whole: float | None, summary: float | None
+) -> None:
+    made = record("tent", 0.5) | {"resolution": {"input": ["64x48"]}} | changes  # 4 frames, 0.5 s and 2 updates each
+    made["run"]["batch"] = batch
+    for kept, expected in ((made, whole), (summarize(made, []), summary)):
+        table = timing_table(group_records([kept]))
+        assert dict(zip(table.columns, table.rows[0], strict=True))["ms per update"] == expected
 
 
 def test_a_sequence_is_shown_piece_by_piece() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from allweather.report.collect import Group
 from allweather.report.published import MILLISECONDS
 from allweather.report.table import Cell, Table
+from allweather.runs.summary import updates_of
 from allweather.scoring.means import mean_of
 
 
@@ -111,10 +112,12 @@ def _short(value: Any) -> str:
 
 
 def _milliseconds(group: Group) -> float | None:
-    seconds, updates = mean_of(group.per_image("seconds")), mean_of(group.per_image("iterations"))
-    if seconds is None or not updates:
+    """Of one update of a batch; None where none was made, or a record does not tell how many."""
+    updates = [updates_of(record) for record in group.records]
+    known = [number for number in updates if number is not None]
+    if len(known) < len(updates) or not sum(known):
         return None
-    return 1000 * seconds * int(group.records[0]["run"]["batch"]) / updates
+    return 1000 * sum(group.per_image("seconds")) / sum(known)
 
 
 def _size(group: Group) -> str | None:

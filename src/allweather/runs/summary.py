@@ -130,6 +130,23 @@ def per_image(record: Record, key: str) -> list[float]:
     return [float(image[key]) for image in record["images"] if key in image]
 
 
+def updates_of(record: Record) -> float | None:
+    """How many updates were made, those of a batch once; None where the record does not tell how full batches were.
+
+    Every image of a batch counts what its batch did. Batches are full but for the last one where the frames have one
+    size and none is missing; of a summary, whose images are means, all must be equally full.
+    """
+    run, frames, images = record["run"], int(record["frames"]), image_count(record)
+    batch, made = min(int(run["batch"]), frames), per_image(record, "iterations")
+    if batch == 1:
+        return sum(made)
+    sizes = record.get("resolution", {}).get("input", ())
+    told = len(sizes) == 1 and len(made) == images == frames and (not is_summary(record) or frames % batch == 0)
+    if not told:
+        return None
+    return sum(number / min(batch, frames - index // batch * batch) for index, number in enumerate(made))
+
+
 def stops_of(record: Record) -> Counter[str]:
     """What ended the iterations, and of how many images."""
     if is_summary(record):
