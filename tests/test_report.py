@@ -31,6 +31,7 @@ from allweather.report.verdict import verdicts
 from allweather.runs.decisions import STREAM_PASSES
 from allweather.runs.execute import execute
 from allweather.runs.plan import MethodSpec, ModelSpec, PlannedRun, StreamSpec, read_plan
+from allweather.runs.record_file import read_record
 from allweather.runs.streams import open_stream
 from allweather.runs.summary import summarize
 from allweather.scoring.confusion import ConfusionMatrix
@@ -499,6 +500,10 @@ def test_panels_show_the_frames_that_changed_most(tmp_path: Path) -> None:
     assert "500000" in page or "500012" in page
     assert "src='data:image/" in page
     assert "src='http" not in page
+    for path in runs.glob("*.json"):
+        path.write_text(json.dumps(read_record(path) | {"frames": 99}))
+    with pytest.raises(AllWeatherError, match="are others than those of the record: start the report in the plan's"):
+        write_report(runs, tmp_path / "page.html", frames=1)
 
 
 @pytest.mark.parametrize(

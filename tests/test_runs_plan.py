@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -399,6 +400,63 @@ def test_the_record_of_another_run_is_not_taken_for_this_ones(root: Path) -> Non
     again = execute(plan, out)
     assert again.kept == [source] and again.done == [tent] and not again.outdated
     assert read_record(out / tent)["run"]["method"]["name"] == "tent"
+
+
+def relabel(root: Path) -> None:
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(root / "labels" / "0.png")
+
+
+def add(root: Path) -> None:
+    for kind in ("images", "labels"):
+        shutil.copy(root / kind / "0.png", root / kind / "9.png")
+
+
+def rename(root: Path) -> None:
+    for kind in ("images", "labels"):
+        (root / kind / "0.png").rename(root / kind / "9.png")
+
+
+def remove(root: Path) -> None:
+    shutil.rmtree(root / "images")
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (relabel, ["data_hash"]),
+        (add, ["frames", "order_hash", "data_hash"]),
+        (rename, ["order_hash", "data_hash"]),
+        (remove, []),
+    ],
+)
+def test_a_record_of_other_data_is_made_again_and_never_paired(
+    root: Path, change: Callable[[Path], None], differs: list[str]
+) -> None:
+    plan, out = Plan(tiny(root).runs[:1]), root / "runs"
+    (name,) = execute(plan, out).done
+    before = read_record(out / name)
+    assert execute(plan, out).kept == [name]
+    change(root)
+    again = execute(plan, out)
+    assert again.outdated == ({name: differs} if differs else {}) and again.kept == ([] if differs else [name])
+    after = read_record(out / name)
+    for first, second in ((before, after), (summarize(before, [after]), summarize(after, [before]))):
+        assert (compare(first, second)["paired"] is None) == bool(differs)
+    write_json(out / name, {key: value for key, value in before.items() if key != "data_hash"})  # as older ones are
+    again = execute(plan, out)
+    told = [key for key in differs if key != "data_hash"]
+    assert again.outdated == ({name: told} if told else {}) and again.kept == ([] if told else [name])
+
+
+def test_the_data_are_the_same_in_any_order_and_part(root: Path) -> None:
+    put(root, *((f"images/day/{name}", f"labels/day/{name}") for name in "ab"))
+    stream = open_stream(tiny(root).runs[1])
+    hashes = {
+        made.data_hash() for made in (stream, stream.every(2), stream.reordered([2, 0, 1]), join([("1", stream)]))
+    }
+    (told,) = hashes
+    assert told == make_record(tiny(root).runs[0])["data_hash"] != stream.stream.order_hash
+    assert labelled_scenes("fog", range(2)).data_hash() is None
 
 
 def test_a_record_stays_whole_when_writing_the_next_one_stops_half_way(

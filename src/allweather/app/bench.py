@@ -27,6 +27,7 @@ from allweather.scale.engines import Workers as Spread
 from allweather.scale.engines import open_pool, parse_workers
 from allweather.scale.pool import Event
 
+DATA = {"frames", "order_hash", "data_hash"}  # of a record, what its files are
 SHOWN = 5  # frames that a warning names
 EXAMPLE = "allweather bench plans/camvid.toml --out runs/"
 
@@ -71,7 +72,7 @@ def bench(
         narration.print(f"interrupted: finished runs are in {plain(out)}; the same command does the rest.")
         raise typer.Exit(INTERRUPTED) from None
     for name, changed in result.outdated.items():
-        shared = any(".code" in each for each in changed)
+        shared = any(".code" in each or each in DATA for each in changed)
         apart = ". Plans whose own files share a name need an --out each, or one replaces the other's record"
         warn(f"{name} was there, and was made again: since then {', '.join(changed)} has changed{apart * shared}")
     for name, reason in result.failed.items():

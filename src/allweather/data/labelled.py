@@ -1,7 +1,8 @@
 """Streams with their truth: frames for adaptation, and beside them the labels that only scoring reads."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from allweather.data.class_files import find_classes
 from allweather.data.datasets import find_split
 from allweather.data.datasets.dataset import Dataset
 from allweather.data.datasets.encodings import invalid_mask
-from allweather.data.folder import open_files
+from allweather.data.folder import named_files, open_files
 from allweather.data.labels import label_files, mapping_between
 from allweather.data.pairing import labelled_pictures, pair
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
@@ -64,6 +65,7 @@ class LabelledStream:
         parts: name → the piece of a sequence that it belongs to; empty where the stream is no sequence.
         size: (width, height) that the truth is resampled to; None keeps each one's own.
         firsts: part → the first part that has the same frames, itself where none has before; empty likewise.
+        files: gives the files that frames and truths are read from, those of frames that were left out too.
     """
 
     stream: Stream
@@ -73,6 +75,15 @@ class LabelledStream:
     parts: Mapping[str, str] = field(default_factory=dict)
     size: Size | None = None
     firsts: Mapping[str, str] = field(default_factory=dict)
+    files: Callable[[], Iterable[Path]] = tuple
+
+    def data_hash(self) -> str | None:
+        """sha256 of the names and sizes in bytes of all `files`, whatever the order and the part of them that is taken.
+
+        None where there are no files.
+        """
+        told = sorted(f"{path.name}\t{_size_in_bytes(path)}" for path in self.files())
+        return hashlib.sha256("\n".join(told).encode(errors="surrogateescape")).hexdigest() if told else None
 
     def truth(self, name: str, stored: Size | None = None) -> Truth:
         """The truth of the frame of that name.
@@ -166,7 +177,11 @@ def labelled_folders(
     def read(name: str) -> Truth:
         return Truth(reader.read(*found[name].choose(None))[0])
 
-    return LabelledStream(stream, mapping.truth, read, frozenset(found))
+    def files() -> Iterator[Path]:
+        yield from (each.path for each in named_files([images]).values()) if images.is_dir() else [images]
+        yield from (scene.choose(None)[0] for scene in found.values())
+
+    return LabelledStream(stream, mapping.truth, read, frozenset(found), files=files)
 
 
 def _class_set(classes: Any) -> ClassSet:
@@ -230,8 +245,12 @@ def labelled_split(
         _check_decoded(dataset, sample.label, labels)
         return Truth(labels, None if sample.invalid is None else invalid_mask(sample.invalid))
 
+    def files() -> Iterator[Path]:
+        for sample in samples.values():
+            yield from filter(None, (sample.image, sample.label, sample.invalid))
+
     known = frozenset(name for name, sample in samples.items() if sample.label)
-    return LabelledStream(dataset.stream(root, split, size), dataset.classes, read, known)
+    return LabelledStream(dataset.stream(root, split, size), dataset.classes, read, known, files=files)
 
 
 def _check_decoded(dataset: Dataset, path: Path, labels: Any) -> None:
@@ -290,11 +309,21 @@ def join(pieces: Iterable[tuple[str, LabelledStream]]) -> LabelledStream:
         _, piece, original = sources[name]
         return piece.truth(original)
 
+    def files() -> Iterator[Path]:
+        return (path for piece in {id(piece): piece for _, piece in pieces}.values() for path in piece.files())
+
     known = frozenset(name for name, (_, piece, original) in sources.items() if original in piece.known)
     of = {name: part for name, (part, _, _) in sources.items()}
     known_as: dict[int, str] = {}
     firsts = {part: known_as.setdefault(id(piece), part) for part, piece in pieces}
-    return LabelledStream(Stream(list(sources), read), pieces[0][1].classes, read_truth, known, of, firsts)
+    return LabelledStream(Stream(list(sources), read), pieces[0][1].classes, read_truth, known, of, firsts, files)
+
+
+def _size_in_bytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # it may be a frame that cannot be read
+        return None
 
 
 def _nearest(values: np.ndarray, size: Size) -> np.ndarray:

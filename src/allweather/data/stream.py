@@ -114,7 +114,7 @@ class Stream:
 
     @property
     def order_hash(self) -> str:
-        """sha256 of the names in order: two runs with the same hash saw the same frames in the same order.
+        """sha256 of the names in order: two runs with the same hash saw frames of the same names in the same order.
 
         A name that is not UTF-8 counts with the bytes it has on the disk.
         """

@@ -16,7 +16,7 @@ from allweather.report.derived import miou_of, with_derived_figures
 from allweather.report.refusals import mark, of_records
 from allweather.runs.decisions import STREAM_PASSES, Counts
 from allweather.runs.record_file import read_record
-from allweather.runs.summary import Record, image_count, interval_of, is_summary, paired, per_image
+from allweather.runs.summary import Record, image_count, interval_of, is_summary, paired, per_image, same_truth
 from allweather.scoring.intervals import (
     ImageCounts,
     Interval,
@@ -365,8 +365,8 @@ def changes(group: Group, source: Group) -> list[tuple[str, float]]:
 
 
 def _counts(source: Record, record: Record, names: Sequence[str]) -> tuple[ImageCounts, ImageCounts] | None:
-    """Both records' counts over these images; None without an image, or where the classes are others."""
-    if not names or len(source["figures"]["IoU"]) != len(record["figures"]["IoU"]):
+    """Both records' counts over these images; None without an image, or where the labels are others."""
+    if not names or len(source["figures"]["IoU"]) != len(record["figures"]["IoU"]) or not same_truth(source, record):
         return None
     return counts_of(source, names), counts_of(record, names)
 

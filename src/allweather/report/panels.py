@@ -22,6 +22,7 @@ from allweather.report.collect import Group, changes, source_of
 from allweather.report.harm import extremes
 from allweather.runs.execute import labels_folder
 from allweather.runs.plan import PlannedRun
+from allweather.runs.stale import other_data
 from allweather.runs.streams import open_stream, runs_code
 from allweather.runs.summary import Record
 
@@ -53,7 +54,7 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
             where = group.setting[0]
             made[where] = made.get(where) or _unseen(run.stream.name)
             continue
-        opened = _opened(run)
+        opened = _opened(run, group.records[0])
         ranked = changes(group, source)
         helped, hurt = extremes(ranked, count)
         for name, change in [*helped, *hurt]:
@@ -68,10 +69,10 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
     return made
 
 
-def _opened(run: PlannedRun) -> LabelledStream:
+def _opened(run: PlannedRun, record: Record) -> LabelledStream:
     """The frames of a run; a record does not say in which folder its plan was."""
     try:
-        return open_stream(run)
+        opened = open_stream(run)
     except InputError as error:
         paths = [path for path in (run.stream.root, run.stream.images, run.stream.labels) if path]
         if all(path.startswith(("/", "~", "${")) for path in paths):
@@ -79,6 +80,12 @@ def _opened(run: PlannedRun) -> LabelledStream:
         raise InputError(
             f"{error} A record names {', '.join(paths)} as its plan does: start the report in the plan's folder."
         ) from error
+    if {"frames", "data_hash"} & set(other_data(record, opened, opened.data_hash())):
+        raise InputError(
+            f"the files of stream '{run.stream.name}' are others than those of the record: start the report in the "
+            "plan's folder, or make the record again."
+        )
+    return opened
 
 
 def _unseen(stream: str) -> str:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -26,12 +27,12 @@ from allweather.runs.evaluate import Protocol, run
 from allweather.runs.faults import is_full, why
 from allweather.runs.holding import lock_beside
 from allweather.runs.memory import peak_memory, reset_peak
-from allweather.runs.plan import ModelSpec, Plan, PlannedRun
+from allweather.runs.plan import ModelSpec, Plan, PlannedRun, StreamSpec
 from allweather.runs.record import provenance
 from allweather.runs.record_file import read_record
 from allweather.runs.scorer import Scorer
-from allweather.runs.stale import other_code, outdated
-from allweather.runs.streams import open_stream
+from allweather.runs.stale import other_code, other_data, outdated
+from allweather.runs.streams import in_order, list_stream, open_stream
 from allweather.runs.variables import make_method, resolve
 from allweather.session import AdaptWhen, Precision, Session
 from allweather.writing import place_below, unwritable, whole_folder
@@ -76,7 +77,7 @@ def execute(
 ) -> Executed:
     """Makes every record of the plan that is not in `out` yet; a run that cannot be made does not stop the others.
 
-    A record whose settings, weights or own code are no longer what its run would use today is made again.
+    A record whose settings, weights, data or own code are no longer what its run would use today is made again.
 
     Args:
         tick: called after every frame.
@@ -124,11 +125,15 @@ def execute(
 
 
 class LoadedNetwork:
-    """The network of the run at hand, loaded once for all runs in a row that share it; sessions work on copies."""
+    """The network of the run at hand, loaded once for all runs in a row that share it; sessions work on copies.
+
+    Likewise the list of a stream's frames, for records that are there.
+    """
 
     def __init__(self) -> None:
         self._key: tuple[ModelSpec, str, str] | None = None
         self._model: Segmenter | None = None
+        self._listed: tuple[tuple[StreamSpec, str], LabelledStream, str | None] | None = None
 
     def of(self, entry: PlannedRun) -> Segmenter:
         key = entry.model, entry.model.folder, entry.device  # models of one spelling differ from folder to folder
@@ -138,11 +143,21 @@ class LoadedNetwork:
         return self._model
 
     def changed(self, record: Mapping[str, Any], entry: PlannedRun) -> list[str]:
-        """What is no longer as the record says; nothing where that cannot be known, for want of the weights."""
-        try:
-            return outdated(record, entry, self.of(entry))
-        except AllWeatherError:
-            return []
+        """What is no longer as the record says; nothing that cannot be known, for want of the weights or the data."""
+        changed: list[str] = []
+        with suppress(AllWeatherError):
+            changed += outdated(record, entry, self.of(entry))
+        with suppress(AllWeatherError, OSError):
+            listed, data_hash = self._list(entry.stream)
+            changed += other_data(record, in_order(listed, entry), data_hash)
+        return changed
+
+    def _list(self, spec: StreamSpec) -> tuple[LabelledStream, str | None]:
+        key = spec, spec.folder
+        if self._listed is None or self._listed[0] != key:
+            listed = list_stream(spec)
+            self._listed = key, listed, listed.data_hash()
+        return self._listed[1:]
 
 
 def _holds_all(labels: Path, record: Mapping[str, Any]) -> bool:
@@ -174,6 +189,7 @@ def make_record(
     model = model or open_model(entry)
     reset_peak(entry.device)
     session, labelled = open_session(entry, model), open_stream(entry)
+    data_hash = labelled.data_hash()
     mapping = mapping_between(model.classes, labelled.classes)
     kind = np.uint8 if largest_value(len(mapping.truth)) < 256 else np.uint16  # one for all of a run's files
     keep = None if labels is None else partial(_write_labels, labels, kind)
@@ -188,6 +204,7 @@ def make_record(
         raise InputError(f"{entry.title}: no pixel could be scored; {reason}")
     return {
         **_head(entry, session, labelled, protocol),
+        **({} if data_hash is None else {"data_hash": data_hash}),
         **scorer.content(),
         "peak_memory_mib": peak_memory(entry.device),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

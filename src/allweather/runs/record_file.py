@@ -73,7 +73,7 @@ RECORD = {
     "reliability": Maybe([{"confidence": NUMBER, "accuracy": NUMBER}]),
     "resolution": Maybe({"stored": [str], "input": [str], "scored": [str]}),
     "versions": {"machine": str}, "frames": Count, "order_hash": str, "prediction": str, "views": Maybe(Count),
-    "passes": Maybe(NUMBER),
+    "passes": Maybe(NUMBER), "data_hash": Maybe(str),
     STREAM_PASSES: Maybe([ALL_PASSES]),
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe(NUMBER_OR_NONE), "finished": Maybe(str),
 }  # fmt: skip

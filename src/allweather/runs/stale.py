@@ -1,4 +1,4 @@
-"""Whether a record is what its run would give today: the same run, settings, guard and weights."""
+"""Whether a record is what its run would give today: the same run, settings, guard, weights and data."""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from allweather import methods
+from allweather.data.labelled import LabelledStream
 from allweather.methods.method import Method
 from allweather.methods.settings import path_fields
 from allweather.models.segmenter import Segmenter
@@ -32,6 +33,18 @@ def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> 
         "model": {"sha256": None if weights is None else weights.sha256},
     }
     return _differing(_filled(record, method), json.loads(json.dumps(now)), "")
+
+
+def other_data(record: Mapping[str, Any], labelled: LabelledStream, data_hash: str | None) -> list[str]:
+    """What a record says of its data that differs today, as keys; older records say nothing of the files.
+
+    Args:
+        labelled: the frames in the run's order.
+        data_hash: of its files.
+    """
+    stream = labelled.stream
+    now = {"frames": len(stream), "order_hash": stream.order_hash, "data_hash": data_hash}
+    return _differing(record, now, "")
 
 
 def other_code(record: Mapping[str, Any], entry: PlannedRun) -> list[str]:

@@ -25,8 +25,22 @@ def open_stream(run: PlannedRun) -> LabelledStream:
     """
     scale = pixels(run.scoring)
     labelled = _opened(run.stream, pixels(run.model.size or run.scoring)).checked(run.stream.name)
-    labelled = labelled.reordered(_order(labelled, run.order, run.seed))
+    labelled = in_order(labelled, run)
     return labelled if scale is None else labelled.scored_at(scale)
+
+
+def list_stream(spec: StreamSpec) -> LabelledStream:
+    """The frames of a stream in natural order, whether they have a truth or not; nothing of them is read.
+
+    Raises:
+        AllWeatherError: as `open_stream`.
+    """
+    return _opened(spec, None)
+
+
+def in_order(labelled: LabelledStream, run: PlannedRun) -> LabelledStream:
+    """A stream, given in natural order, in the run's; the parts of a sequence stay in theirs."""
+    return labelled.reordered(_order(labelled, run.order, run.seed))
 
 
 def runs_code(spec: StreamSpec) -> bool:

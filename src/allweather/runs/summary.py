@@ -66,9 +66,15 @@ def same_truth(first: Record, second: Record) -> bool:
     """Whether two runs were scored with the same labels at one size, of whichever images of them.
 
     A stream's name says which labels only where no folder and no sequence does; otherwise it is the plan's own word.
+    Paths that are spelt alike may be two: what records say of the frames and their files must not differ either.
     """
     ours, theirs = (record.get("run", {}) for record in (first, second))
-    return _truth(ours) == _truth(theirs)
+    told = ["data_hash"]
+    if ours.get("stream") == theirs.get("stream"):
+        natural = all(run.get("order") == "natural" for run in (ours, theirs))
+        told += ["frames"] + ["order_hash"] * natural
+    same = all(first[key] == second[key] for key in told if key in first and key in second)
+    return same and _truth(ours) == _truth(theirs)
 
 
 def _truth(run: Mapping[str, Any]) -> str:
