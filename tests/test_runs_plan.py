@@ -824,6 +824,19 @@ def test_an_order_is_one_within_each_part_of_a_sequence(root: Path, order: str) 
     assert (first != again and first != plain) == (order == "shuffled")
 
 
+def test_the_code_of_every_piece_is_part_of_what_a_run_is(root: Path) -> None:
+    said = 'root = "${TINY_ROOT}"\nsequence = ["a.py:MINE:val", "b.py:MINE:val"]'
+    made = (
+        'from allweather.data.datasets import Dataset, Split\nMINE = Dataset("mine", "M", "", "", {"val": Split(())})\n'
+    )
+    identities = []
+    for name, text in (("a.py", made), ("b.py", f"{made}#"), ("b.py", f"{made}# other"), ("a.py", f"{made}#")):
+        (root / name).write_text(text)
+        if (root / "b.py").exists():
+            identities.append(sequence(root, said).identity)
+    assert len(set(identities)) == 3
+
+
 def test_joining_refuses_what_would_be_lost() -> None:
     scenes = labelled_scenes("fog", range(2))
     with pytest.raises(InputError, match="expected each name once, got '01/fog' 2 times"):

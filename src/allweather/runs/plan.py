@@ -288,8 +288,9 @@ def _code_of_model(spec: ModelSpec, folder: str) -> str:
 
 
 def _code_of_stream(spec: StreamSpec, folder: str) -> str:
-    own = "" if spec.root is None else code_digest((spec.sequence or (spec.name,))[0], folder)
-    return _joined(own, _digest_of_classes(spec.classes, folder))
+    pieces = () if spec.root is None else spec.sequence or (spec.name,)
+    own = dict.fromkeys(code_digest(piece, folder) for piece in pieces)
+    return _joined(*own, _digest_of_classes(spec.classes, folder))
 
 
 def _joined(*digests: str) -> str:
