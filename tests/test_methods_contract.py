@@ -2,6 +2,7 @@
 
 import gc
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,21 @@ def session_for(name: str, preset: str, model: Segmenter, **options: Any) -> Ses
     return Session(model, methods.make(name, preset, model=model), **options)
 
 
+@cache
+def images() -> Tensor:
+    """Five frames that no test writes into."""
+    return frames(5)
+
+
+@cache
+def expected(name: str, preset: str, norm: str) -> list[Tensor]:
+    """What a fresh session gives for `images`, made once for all tests that compare with it."""
+    model = tiny(norm)
+    torch.manual_seed(1)
+    session = session_for(name, preset, model)
+    return [session(image).logits for image in images()]
+
+
 @every_case
 def test_the_callers_network_is_untouched(name: str, preset: str, norm: str) -> None:
     model = tiny(norm)
@@ -106,15 +122,11 @@ def test_reset_is_bitwise_and_repeats_the_first_run(name: str, preset: str, norm
 
 @every_case
 def test_same_seed_same_output_whatever_the_callers_random_state(name: str, preset: str, norm: str) -> None:
-    images = frames(2)
-    torch.manual_seed(1)
-    first = session_for(name, preset, tiny(norm), seed=5)
-    one = [first(frame).logits for frame in images]
+    one, model = expected(name, preset, norm)[:2], tiny(norm)
     torch.manual_seed(2)
     callers = torch.get_rng_state()
-    second = session_for(name, preset, tiny(norm), seed=5)
-    torch.set_rng_state(callers)
-    two = [second(frame).logits for frame in images]
+    session = session_for(name, preset, model)
+    two = [session(image).logits for image in images()[:2]]
     assert torch.equal(callers, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
@@ -149,28 +161,23 @@ def test_a_frame_that_is_not_finite_changes_nothing(name: str, preset: str, norm
 
 @every_case
 def test_works_inside_the_callers_inference_mode(name: str, preset: str, norm: str) -> None:
-    images = frames(2)
-    outside = session_for(name, preset, tiny(norm))
-    expected = [outside(frame).logits for frame in images]
+    outside = expected(name, preset, norm)[:2]
     with torch.inference_mode():
-        inside = session_for(name, preset, tiny(norm))
-        found = [inside(frame.clone()).logits for frame in images]
-    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+        session = session_for(name, preset, tiny(norm))
+        inside = [session(image.clone()).logits for image in images()[:2]]
+    assert all(torch.equal(a, b) for a, b in zip(outside, inside, strict=True))
 
 
 @every_case
 def test_save_and_load_equals_never_having_stopped(name: str, preset: str, norm: str, tmp_path: Path) -> None:
-    images = frames(4)
-    whole = session_for(name, preset, tiny(norm))
-    expected = [whole(frame).logits for frame in images]
     first = session_for(name, preset, tiny(norm))
-    for frame in images[:2]:
-        first(frame)
+    for image in images()[:2]:
+        first(image)
     first.save(tmp_path / "session.safetensors")
     second = session_for(name, preset, tiny(norm))
     second.load(tmp_path / "session.safetensors")
-    found = [second(frame).logits for frame in images[2:]]
-    assert all(torch.equal(a, b) for a, b in zip(expected[2:], found, strict=True))
+    found = [second(image).logits for image in images()[2:]]
+    assert all(torch.equal(a, b) for a, b in zip(expected(name, preset, norm)[2:], found, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -256,17 +263,14 @@ def test_images_of_any_size_give_a_result_or_a_clear_error(name: str, preset: st
 
 @every_case
 def test_the_default_dtype_changes_nothing(name: str, preset: str, norm: str) -> None:
-    images = frames(5)
-    plain = session_for(name, preset, tiny(norm))
-    expected = [plain(image).logits for image in images]
-    other = tiny(norm)
+    plain, other = expected(name, preset, norm), tiny(norm)
     torch.set_default_dtype(torch.float64)
     try:
         session = session_for(name, preset, other)
-        found = [session(image).logits for image in images]
+        found = [session(image).logits for image in images()]
     finally:
         torch.set_default_dtype(torch.float32)
-    for one, two in zip(expected, found, strict=True):
+    for one, two in zip(plain, found, strict=True):
         assert two.dtype == torch.float32
         torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
 
