@@ -8,7 +8,7 @@ import gzip
 import json
 import os
 import zlib
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,23 @@ class WithoutRandomValues(TorchFunctionMode):
 def fill(network: nn.Module) -> None:
     """The seeded values under which the fixtures were recorded; each tensor's depend on its name alone."""
     for key, tensor in network.state_dict().items():
-        value = _value(key, tensor) if tensor.is_floating_point() else None
-        if value is not None:
-            tensor.copy_(torch.from_numpy(np.asarray(value)).reshape(tensor.shape))
+        if tensor.is_floating_point() and not _stays(key, tensor):
+            tensor.copy_(_value(key, tensor.shape))
 
 
-def _value(key: str, tensor: torch.Tensor) -> Any:
-    shape = tuple(tensor.shape)
+def _stays(key: str, tensor: torch.Tensor) -> bool:
+    """Whether the fill leaves what the network itself begins with."""
+    return key.endswith("running_cov") or (key.endswith("scale") and tensor.numel() == 1)
+
+
+@lru_cache(maxsize=1024)
+def _value(key: str, shape: torch.Size) -> torch.Tensor:
+    """Kept for the next network: neighbours in the catalogue share most names, and drawing takes as long as a pass."""
+    return torch.from_numpy(np.asarray(_drawn(key, shape), np.float32)).reshape(shape)
+
+
+def _drawn(key: str, shape: torch.Size) -> Any:
     random = np.random.RandomState(zlib.crc32(key.encode()))
-    if key.endswith("running_cov") or (key.endswith("scale") and tensor.numel() == 1):
-        return None
     if key.endswith("running_var"):
         return 0.5 + random.random_sample(shape)
     if key.endswith("running_mean"):
@@ -74,6 +81,9 @@ def _value(key: str, tensor: torch.Tensor) -> Any:
     if len(shape) == 1 and key.endswith("weight"):
         return 0.5 + 0.5 * random.random_sample(shape)
     return 0.1 * random.standard_normal(shape)
+
+
+forget_values = _value.cache_clear  # half a gigabyte
 
 
 def fixture_input(key: str) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Every network with a reference fixture: official keys, shapes, counts and numbers; and real weights."""
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from reference_fixtures import (
     fill,
     fixture_input,
     fixtures,
+    forget_values,
     largest_difference,
     recorded_norms,
 )
@@ -34,6 +36,12 @@ REAL += [
         "cgnet", "edanet", "dabnet", "enet", "fssnet", "cfpnet", "fpenet", "adscnet", "mininetv2", "fddwnet",
     )
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgetting() -> Iterator[None]:
+    yield
+    forget_values()
 
 
 @pytest.mark.parametrize("entry", WITH_FIXTURE, ids=lambda entry: entry.name)
