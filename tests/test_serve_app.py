@@ -121,8 +121,9 @@ def test_a_stream_that_cannot_be_saved_at_the_stop_gives_status_one(tmp_path: Pa
     assert "could not be saved" in "".join(running.said)
 
 
-def test_beyond_this_machine_it_says_the_token(tmp_path: Path) -> None:
-    with server("--host", "0.0.0.0", ALLWEATHER_TOKEN="") as running:  # set, and empty: as if it were not
+def test_beyond_this_machine_it_says_the_token_and_the_network_of_the_command_line_comes_first(tmp_path: Path) -> None:
+    options = ("--model", "espnet:q8", "--random-weights", "--size", "64x48")
+    with server("--host", "0.0.0.0", *options, ALLWEATHER_TOKEN="") as running:  # set, and empty: as if it were not
         port = running.address.rsplit(":", 1)[1]
         local = f"http://127.0.0.1:{port}"
         assert httpx.get(f"{local}/metrics").status_code == 401
@@ -131,7 +132,16 @@ def test_beyond_this_machine_it_says_the_token(tmp_path: Path) -> None:
                 break
             httpx.get(f"{local}/v1/health")
         token = found[0].rsplit("?token=", 1)[1].strip()
-        assert httpx.get(f"{local}/metrics", headers={"authorization": f"Bearer {token}"}).status_code == 200
+        bearer = {"authorization": f"Bearer {token}"}
+        assert httpx.get(f"{local}/metrics", headers=bearer).status_code == 200
+
+        health = httpx.get(f"{local}/v1/health", headers=bearer).json()
+        assert health["networks"][1] == "demo:streetnet"
+        files = {"image": ("a.png", encoded(picture()))}
+        fields = {"network": "demo:streetnet", "method": "source"}
+        answer = httpx.post(f"{local}/v1/predict", files=files, data=fields, headers=bearer, timeout=60)
+        (tmp_path / "labels.png").write_bytes(answer.content)
+        assert np.asarray(Image.open(tmp_path / "labels.png")).shape == (64, 96)
 
 
 def test_a_port_that_is_taken_is_said() -> None:
@@ -160,14 +170,3 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "fastapi", None)
     done = allweather("serve")
     assert done.returncode == 2 and "pip install 'allweather[web]'" in done.stderr
-
-
-def test_the_network_of_the_command_line_comes_first(tmp_path: Path) -> None:
-    with server("--model", "espnet:q8", "--random-weights", "--size", "64x48") as running:
-        health = httpx.get(f"{running.address}/v1/health").json()
-        assert health["networks"][1] == "demo:streetnet"
-        files = {"image": ("a.png", encoded(picture()))}
-        fields = {"network": "demo:streetnet", "method": "source"}
-        answer = httpx.post(f"{running.address}/v1/predict", files=files, data=fields, timeout=60)
-        (tmp_path / "labels.png").write_bytes(answer.content)
-        assert np.asarray(Image.open(tmp_path / "labels.png")).shape == (64, 96)
