@@ -1,7 +1,5 @@
 """MatConvNet networks in MATLAB files of the structure that MGCDA saves, written here."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import allweather
 from torch import Tensor
 
 from allweather.errors import AllWeatherError, CheckpointError
@@ -118,21 +117,27 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ten
     return path, state
 
 
-def test_a_file_gives_the_network_that_wrote_it(saved: tuple[Path, dict[str, Tensor]]) -> None:
-    path, state = saved
-    loaded = load_model("mgcda:refinenet", path).network.state_dict()
+@pytest.fixture(scope="module")
+def loaded(saved: tuple[Path, dict[str, Tensor]]) -> dict[str, Tensor]:
+    return load_model("mgcda:refinenet", saved[0]).network.state_dict()
+
+
+def test_a_file_gives_the_network_that_wrote_it(
+    saved: tuple[Path, dict[str, Tensor]], loaded: dict[str, Tensor]
+) -> None:
+    _, state = saved
     assert loaded.keys() == state.keys()
     for key, value in state.items():
         torch.testing.assert_close(loaded[key], value, rtol=1e-5, atol=1e-6)
 
 
-def test_the_command_line_converts_it(saved: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> None:
+def test_the_command_line_converts_it(
+    saved: tuple[Path, dict[str, Tensor]], loaded: dict[str, Tensor], tmp_path: Path
+) -> None:
     out = tmp_path / "mgcda.safetensors"
-    command = [sys.executable, "-m", "allweather", "convert", saved[0], "--model", "mgcda:refinenet", "--out", out]
-    subprocess.run(command, check=True)
+    assert allweather("convert", saved[0], "--model", "mgcda:refinenet", "--out", out).returncode == 0
     again = load_model("mgcda:refinenet", out).network.state_dict()
-    once = load_model("mgcda:refinenet", saved[0]).network.state_dict()
-    assert all(torch.equal(again[key], once[key]) for key in once)
+    assert again.keys() == loaded.keys() and all(torch.equal(again[key], loaded[key]) for key in loaded)
 
 
 def test_height_and_width_are_not_exchanged(tmp_path: Path) -> None:
