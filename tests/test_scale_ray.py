@@ -120,4 +120,4 @@ def test_a_worker_that_does_not_see_the_folder_says_so(inputs: list[Path], tmp_p
     task = task_of(tmp_path, "mall-domain")
     (tmp_path / ".seen").unlink()
     with record_of(tmp_path) as record, pytest.raises(AllWeatherError, match=r"does not see .* all machines share"):
-        conduct(RayPool(task, HERE), split(inputs), record, False)
+        conduct(RayPool(task, Workers(1, 1, "local")), split(inputs), record, False)
