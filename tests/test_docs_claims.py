@@ -41,8 +41,9 @@ def test_numbers_of_networks_methods_and_datasets() -> None:
     assert f"Networks by name, {in_words(len(networks))} and the demo's" in changelog
     assert f"**{in_words(len(networks)).capitalize()} networks by name**" in readme
     libraries, helpers = len(ECOSYSTEMS), [entry.name for entry in all_entries() if not entry.segments]
-    assert helpers == ["dannet:lightnet"] and len(list_models()) == len(networks) + 2 + libraries
-    assert f"`doctor` count {in_words(len(list_models()))}: these, the demo's, DANNet's relighting network" in readme
+    listed = len(list_models())
+    assert helpers == ["dannet:lightnet"] and listed == len(networks) + 2 + libraries
+    assert f"`doctor` count {in_words(listed)}: these, the demo's, DANNet's relighting network" in readme
     assert f"and the {in_words(libraries)} libraries." in readme
     assert f"Layouts of {in_words(len(DATASETS))} datasets" in changelog
     assert all(f"`{name}`" in readme for name in METHODS)
