@@ -68,7 +68,7 @@ SLOW = {  # whole files that `make quick` leaves out, and what they prove; other
     "test_live_run": "minutes of a camera",
     "test_live_sources": "cameras that come, go and stop",
     "test_methods_fidelity": "presets named paper against their authors' code",
-    "test_models_adaptation": "every network of the catalogue under five methods",
+    "test_models_adaptation": "every network of the catalogue adapted, one of each architecture by five methods",
     "test_models_checkpoints": "whole networks converted, loaded and refused",
     "test_models_ecosystems": "networks of other libraries, adapted and reset",
     "test_models_ecosystems_masks": "networks of other libraries that predict masks",
