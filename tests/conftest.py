@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
@@ -43,6 +44,19 @@ def hears_interrupts() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that this process starts are forked from a server that has imported torch; spawned ones take seconds.
+
+    As spawned ones they have nothing of this process, its environment at the first start apart.
+    """
+    if os.name == "posix":
+        server = get_context("forkserver")
+        server.set_forkserver_preload(["allweather.app.pictures", "allweather.scale.work", "allweather.live.process"])
+        for place in ("scale.processes", "live.process"):
+            monkeypatch.setattr(f"allweather.{place}.get_context", lambda kind: server)
 
 
 SLOW = {  # whole files that `make quick` leaves out, and what they prove; other files mark single tests

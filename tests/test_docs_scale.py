@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "how-to" / "many-streams.md"
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_the_page_runs_from_first_to_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = run_page(PAGE, tmp_path)

@@ -143,6 +143,7 @@ def build():
 """
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.slow
 def test_a_process_learns_what_a_thread_would(tmp_path: Path) -> None:
     (tmp_path / "mynets.py").write_text(OWN)  # a class that the process has to make again

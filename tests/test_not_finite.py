@@ -80,6 +80,7 @@ def written(folder: Path) -> set[str]:
     ],
     ids=["tent", "norm", "batch", "transductive", "confidence", "workers"],
 )
+@pytest.mark.usefixtures("warm_workers")
 def test_adapt_names_it_and_does_the_rest(folder: Path, options: tuple[str, ...]) -> None:
     for again in ((), ("--resume",)):
         status, said, lines = adapt(folder, *options, *again)

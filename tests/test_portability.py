@@ -138,6 +138,7 @@ class OtherConnection:
         return getattr(self._plain, name)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_workers_are_heard_through_any_class_of_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, add, plain = paint(tmp_path / "in", {"fog": 2}), processes.ProcessPool._add, processes.wait
     wrapped: dict[Any, Any] = {}

@@ -162,6 +162,7 @@ name = "mall-domain"
 """
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_plan_over_workers_makes_the_records_of_one_process(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
     figures = []
@@ -228,7 +229,7 @@ class Stumbling(nn.Module):
 """
 
 
-@pytest.mark.usefixtures("own_imports")
+@pytest.mark.usefixtures("own_imports", "warm_workers")
 def test_frames_on_which_a_network_stumbles_are_named(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(STUMBLING)
     for name, value in (("dull", 90), ("bright", 250)):
@@ -245,6 +246,7 @@ def test_frames_on_which_a_network_stumbles_are_named(tmp_path: Path) -> None:
     assert "2 of 4 images of 2 streams" in done.stderr
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_video_cut_off_is_not_passed_off_as_whole(tmp_path: Path) -> None:
     pytest.importorskip("av")
     from clips import clip, cut, scene
@@ -256,6 +258,7 @@ def test_a_video_cut_off_is_not_passed_off_as_whole(tmp_path: Path) -> None:
     assert "ends early" in json.loads((out / "record.json").read_text())["totals"]["damage"]
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
 def test_a_pipe_that_is_called_like_an_image_is_named_and_skipped(tmp_path: Path) -> None:
     (folder,) = paint(tmp_path, {"fog": 2})
@@ -266,6 +269,7 @@ def test_a_pipe_that_is_called_like_an_image_is_named_and_skipped(tmp_path: Path
     assert sorted(path.name for path in (out / "labels" / "fog").iterdir()) == ["000.png", "001.png"]
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_stream_that_is_given_up_is_not_counted_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No frame is at fault, as where every worker ends before it begins one."""
     for name in ("dull", "bright"):

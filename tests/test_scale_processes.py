@@ -74,6 +74,7 @@ def test_two_workers_give_the_labels_of_one_process_though_one_of_them_is_killed
     assert sorted(names_of(tmp_path)) == sorted(expected[method])  # each once
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_ended_in_the_middle_is_finished_by_another_number_of_workers(
     method: str, inputs: list[Path], expected: dict[str, Any], tmp_path: Path
@@ -98,6 +99,7 @@ def test_a_run_that_ended_in_the_middle_is_finished_by_another_number_of_workers
     assert sorted(names_of(tmp_path)) == sorted(expected[method])
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_frame_that_ends_every_worker_fails_alone(
     inputs: list[Path], expected: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_frame_that_ends_every_worker_fails_alone(
     assert same(labels(tmp_path, before), before)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_workers_that_never_begin_end_the_run(inputs: list[Path], tmp_path: Path) -> None:
     task = replace(task_of(tmp_path, "mall-domain"), token="not there")
     with (
@@ -192,6 +195,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_worker_that_is_about_to_end_gets_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is given up has the reason of its own fault, what is not at fault is done, however many end at once."""
     monkeypatch.setattr(processes, "BIRTHS", 1)
