@@ -26,7 +26,7 @@ ADAPT = [sys.executable, "-m", "allweather", "adapt"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "allweather", "adapt"]
 MARK = "ALLWEATHER_TEST_RUN"  # by which the processes of a command are known
 MARKS: dict[subprocess.Popen[str], str] = {}
-SLOWLY = ("--size", "320x208")  # so that a signal meets it at work
+SLOWLY = ("--size", "208x144")  # so that a signal meets it at work
 
 
 @pytest.fixture(scope="module")
