@@ -538,7 +538,7 @@ def test_the_module_runs_as_the_command_does() -> None:
 
 @pytest.mark.slow
 def test_the_demo_draws_a_picture_and_gains(tmp_path: Path) -> None:
-    done = allweather("demo", "--out", tmp_path, "--frames", 4, "--json")
+    done = allweather("demo", "--out", tmp_path, "--frames", 2, "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["mall-domain"]["adverse"] >= figures["source"]["adverse"] + 5
