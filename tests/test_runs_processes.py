@@ -19,7 +19,7 @@ name = "scenes:fog"
 every = 6
 [[methods]]
 name = "mall-domain"
-fields = { iterations = 40, stop_patience = 1000 }
+fields = { iterations = 15, stop_patience = 1000 }
 [[methods]]
 name = "norm"
 seeds = [0]
