@@ -90,6 +90,7 @@ def test_the_way_of_a_visitor(page: Any, tmp_path: Path) -> None:
     assert page.locator("#take a").count() == 0
 
 
+@pytest.mark.parametrize("page", ["phone"], indirect=True)  # where there is least room
 def test_a_long_run_is_paused_goes_on_and_is_cancelled(page: Any, tmp_path: Path) -> None:
     page.get_by_role("tab", name="Scene").click()
     page.get_by_label("number input for Scenes in a row").fill("30")
