@@ -316,7 +316,9 @@ def join(pieces: Iterable[tuple[str, LabelledStream]]) -> LabelledStream:
     of = {name: part for name, (part, _, _) in sources.items()}
     known_as: dict[int, str] = {}
     firsts = {part: known_as.setdefault(id(piece), part) for part, piece in pieces}
-    return LabelledStream(Stream(list(sources), read), pieces[0][1].classes, read_truth, known, of, firsts, files)
+    return LabelledStream(
+        Stream(list(sources), read), pieces[0][1].classes, read_truth, known, of, firsts=firsts, files=files
+    )
 
 
 def _size_in_bytes(path: Path) -> int | None:
