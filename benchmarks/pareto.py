@@ -6,12 +6,11 @@ Cost is in forward passes of the source network per frame, by the record of `ben
 the method's default adds what it costs. Gain is mIoU over the source's. Writes docs/gain-and-cost.svg.
 """
 
-import io
-import re
 from dataclasses import dataclass
 
 from allweather import methods
 from allweather.report.collect import Group, group_records
+from allweather.report.figures import brief_svg
 from benchmarks.carry_over import VIEWS
 from benchmarks.committed import ROOT, markdown_table, plan_records
 from benchmarks.passes import cost_of
@@ -103,17 +102,7 @@ def draw() -> None:
     axes.grid(color="#e3e6ea", zorder=0)
     axes.axhline(0, color=_OTHER, linewidth=0.8)
     legend.axis("off")
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
-    FIGURE.write_text(_brief(drawn.getvalue()), encoding="utf-8")
-
-
-def _brief(drawing: str) -> str:
-    """An SVG without what nobody sees: indents, rotations by nothing, digits beyond a hundredth of a point."""
-    drawing = re.sub(r"\s*<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r' transform="rotate\(-0 [^"]*"', "", drawing)
-    drawing = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", drawing)
-    return re.sub(r"(?m)^ +| +$", "", drawing)
+    FIGURE.write_text(brief_svg(figure), encoding="utf-8")
 
 
 def _name(group: Group) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -555,3 +556,13 @@ def test_procedural_weather_in_rounds(tmp_path: Path) -> None:
     assert np.array_equal(*(source.truth(source.stream.names[index]).labels for index in (0, 2)))
     with pytest.raises(AllWeatherError, match="either root"):
         StreamSpec("scenes:fog", root="somewhere")
+
+
+def test_figures_are_brief_and_letters_keep_their_scale() -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(3, 2))
+    figure.subplots().plot([0, 1 / 3, 1], [0, 1 / 7, 3])
+    drawing = figures.brief_svg(figure)
+    root = ElementTree.fromstring(drawing)
+    assert {f"{root.get('width')}", f"{root.get('height')}"} == {"216pt", "144pt"} and root.findall(".//{*}path")
+    assert "scale(0.015625)" in drawing and "rotate(-0" not in drawing
+    assert not re.search(r"(?<![\d.])[1-9]\d*\.\d{3,}|^ | $", drawing, flags=re.MULTILINE)

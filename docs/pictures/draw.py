@@ -15,6 +15,7 @@ from torch.nn import functional
 
 import allweather as aw
 from allweather.data.scenes import render
+from allweather.report.figures import brief_svg
 
 HERE = Path(__file__).parent
 POINTS = ((40, 20), (20, 96), (56, 64))  # row and column of the pixels whose affinity is shown
@@ -92,7 +93,7 @@ def house_picture(path: Path) -> None:
             axis.text(2 + (place + 0.5) * width, 10 * level + 3.9, room, fontsize=size, ha="center", va="center")
     axis.annotate("", (92, 2), (92, 10 * len(FLOORS) - 2), arrowprops={"arrowstyle": "-|>", "lw": 1.6})
     axis.text(94, 5 * len(FLOORS), "imports", rotation=270, ha="center", va="center", fontsize=10)
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    path.write_text(brief_svg(figure), encoding="utf-8")
     plt.close(figure)
 
 
