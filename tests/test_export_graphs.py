@@ -87,6 +87,38 @@ def test_graphs_agree_with_the_session_at_any_size(name: str, statistics: Any, s
     assert list(tmp_path.iterdir()) == [path]
 
 
+class Halved(nn.Module):
+    """Logits in half precision at a quarter of the size, as a network gives that is run under autocast within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = tiny("batchnorm").network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.avg_pool2d(self.body(x), 2).to(torch.bfloat16)
+
+
+@pytest.mark.parametrize(("suffix", "size"), [(".pt2", None), (".onnx", (64, 48))])
+def test_logits_are_float32_in_a_graph_whatever_the_network_gives(size: Any, suffix: str, tmp_path: Path) -> None:
+    fresh(Halved()).export(tmp_path / f"a{suffix}", size=size)
+    image = picture((64, 48))
+    if suffix == ".pt2":
+        assert torch.export.load(tmp_path / "a.pt2").module()(image).dtype == torch.float32
+    else:
+        session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+        assert session.run(None, {"image": image.numpy()})[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", ["NotImplemented", "InvalidArgument", "Fail", "RuntimeException"])
+def test_what_onnx_runtime_cannot_run_is_said(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise getattr(onnxruntime.capi.onnxruntime_pybind11_state, kind)("no kernel for Resize")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(NetworkError, match=r"ONNX Runtime cannot run the file: no kernel for Resize\. Write NAME\.pt2"):
+        to_onnx._run(tmp_path / "a.onnx", picture((64, 48)), "mine")
+
+
 def test_an_onnx_file_has_standard_operations_and_says_what_it_is(tmp_path: Path) -> None:
     session_of(tiny("batchnorm")).export(tmp_path / "a.onnx", opset=19)
     model = onnx.load(tmp_path / "a.onnx")

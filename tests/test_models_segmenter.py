@@ -56,6 +56,16 @@ def test_output_forms(form: str) -> None:
     assert Segmenter.wrap(Seen(form=form))(torch.rand(1, 3, 8, 8)).shape == (1, 19, 8, 8)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_logits_of_another_precision_are_enlarged_in_the_images(dtype: torch.dtype) -> None:
+    coarse = torch.randn(1, 19, 4, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    model = Segmenter.wrap(nn.Conv2d(3, 19, 1), output=lambda returned: coarse)
+    expected = nn.functional.interpolate(coarse.float(), (8, 8), mode="bilinear")
+    torch.testing.assert_close(model(torch.rand(1, 3, 8, 8)), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(torch.rand(1, 3, 8, 8)).dtype == dtype, "under autocast, what the network gives"
+
+
 def test_extra_logits_are_dropped() -> None:
     assert Segmenter.wrap(Seen(20), extra_logits=1)(torch.rand(1, 3, 8, 8)).shape[1] == 19
 

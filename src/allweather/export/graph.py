@@ -71,6 +71,7 @@ class Graph(nn.Module):
         model = self.model
         classes = len(model.classes)
         logits = find_logits(model.network(seen), model.output, classes + model.extra_logits, model.name)
+        logits = logits if logits.dtype == seen.dtype else logits.to(seen.dtype)
         logits = logits[:, :classes] if model.extra_logits else logits
         return log_of(logits) if model.probabilities else logits
 

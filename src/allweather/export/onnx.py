@@ -101,15 +101,16 @@ def _run(path: Path, image: Tensor, name: str) -> Tensor:
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         (logits,) = session.run([OUTPUT], {INPUT: image.numpy()})
-    except (RuntimeError, ValueError, NotImplementedError, _failure(runtime)) as error:
+    except _failures(runtime) as error:
         raise NetworkError(f"{name}: ONNX Runtime cannot run the file: {first_line(error)}. Write NAME.pt2.") from error
     return torch.from_numpy(np.asarray(logits))
 
 
-def _failure(runtime: Any) -> type[Exception]:
-    """The class that ONNX Runtime's own errors share beside RuntimeError."""
-    kind: type[Exception] = runtime.capi.onnxruntime_pybind11_state.InvalidArgument
-    return kind
+def _failures(runtime: Any) -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises; its own errors have no base in common."""
+    known = vars(runtime.capi.onnxruntime_pybind11_state).values()
+    own = (kind for kind in known if isinstance(kind, type) and issubclass(kind, Exception))
+    return RuntimeError, ValueError, *own
 
 
 @contextmanager

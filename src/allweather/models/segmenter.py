@@ -162,8 +162,8 @@ class AdaptationFacts:
 class Segmenter(nn.Module):
     """A segmentation network with its preprocessing and class names.
 
-    Calling it maps RGB images B×3×H×W in [0, 1] to logits B×C×H×W, with C = `len(classes)`, in the images' dtype. See
-    `Segmenter.wrap` for a network of your own.
+    Calling it maps RGB images B×3×H×W in [0, 1] to logits B×C×H×W, with C = `len(classes)`, in the images' dtype
+    (under autocast, in the network's). See `Segmenter.wrap` for a network of your own.
 
     Args:
         network: a module that returns logits B×C'×h×w, or a tuple, list, mapping or object that holds them.
@@ -349,19 +349,18 @@ class Segmenter(nn.Module):
         else:
             with told_as(f"the network {self.name}"):
                 returned = self.network(seen)
-        logits = self._logits(returned)
-        if precision != images.dtype:
-            logits = logits.to(images.dtype)
-        return self.preprocessing.restore(logits, (images.shape[-2], images.shape[-1]))
+        return self.preprocessing.restore(self._logits(returned, images), (images.shape[-2], images.shape[-1]))
 
-    def _logits(self, returned: Any) -> Tensor:
-        """The logits of the classes within whatever the network returned."""
+    def _logits(self, returned: Any, images: Tensor) -> Tensor:
+        """The logits of the classes within whatever the network returned, in the images' dtype outside autocast."""
         logits = find_logits(returned, self.output, len(self.classes) + self.extra_logits, self.name)
         if not torch.compiler.is_compiling():
             check_filled(logits, self.name)
             if not self._checked:
                 check_scale(logits.detach(), self.probabilities, self.name)
                 self._checked = True
+        if logits.dtype != images.dtype and not torch.is_autocast_enabled(images.device.type):
+            logits = logits.to(images.dtype)
         logits = logits[:, : len(self.classes)] if self.extra_logits else logits
         return log_of(logits) if self.probabilities else logits
 
