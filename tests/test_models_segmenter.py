@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from allweather import CITYSCAPES, Segmenter, Session, list_models, load_model
+from allweather import CITYSCAPES, ClassSet, Segmenter, Session, list_models, load_model
 from allweather.errors import AllWeatherError, InputError, NetworkError, SettingsError
 from allweather.models.catalogue import find_entry
 from allweather.models.segmenter import AdaptationFacts, Preprocessing, Window
@@ -256,6 +256,25 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Any], Any, str]] = {
     "labels as floats": (lambda main, aux: main.argmax(1, keepdim=True).float(), None, "map of labels"),
     "labels without a channel as floats": (lambda main, aux: main.argmax(1).float(), None, "map of labels"),
     "one-hot labels": (lambda main, aux: main.long(), None, "map of labels"),
+    "tokens": (
+        lambda main, aux: main.flatten(2).transpose(1, 2),
+        None,
+        r"tokens \(1×16×19 of .*transpose\(1, 2\)\.un",
+    ),
+    "tokens last": (lambda main, aux: main.flatten(2), None, r"tokens \(1×19×16 of float32\)\. Return y\.unflatten\(2"),
+    "channels last": (
+        lambda main, aux: main.movedim(1, 3),
+        None,
+        r"classes last \(1×4×4×19 .* y\.permute\(0, 3, 1,",
+    ),
+    **{
+        f"masks, {output}": (
+            lambda main, aux: types.SimpleNamespace(class_queries_logits=aux[:, :, 0], masks_queries_logits=main),
+            output,
+            r"masks_queries_logits: 1×19×4×4 of .*load_model\('transformers:FOLDER'\) .*MaskLogits",
+        )
+        for output in (None, "masks_queries_logits")
+    },
     "a softmax": (lambda main, aux: main.softmax(1), None, "softmax already.*probabilities=True"),
     "a softmax in half precision": (lambda main, aux: (main.half() * 3).softmax(1), None, "softmax already"),
     "one-hot floats": (
@@ -271,6 +290,18 @@ def test_what_holds_no_logits_is_named(form: str) -> None:
     make, output, message = REFUSED[form]
     with pytest.raises(AllWeatherError, match=message):
         Segmenter.wrap(Answer(make), output=output)(torch.rand(1, 3, 4, 4))
+
+
+def test_one_logit_is_told_from_a_map_of_labels() -> None:
+    def ask(output: Any) -> Tensor:
+        network = Answer(lambda main, aux: 3 * main[:, :1])
+        return Segmenter.wrap(network, classes=ClassSet("two", ("a", "b")), output=output)(torch.rand(1, 3, 4, 4))
+
+    with pytest.raises(NetworkError, match=r"gives one \(1×1×4×4 of float32\)\..* torch\.cat\(\(0 \* y, y\), 1\)"):
+        ask(None)
+    with pytest.raises(NetworkError, match="map of labels"):
+        ask(Tensor.long)
+    assert ask(lambda y: torch.cat((0 * y, y), 1)).argmax(1).all()
 
 
 def test_an_output_or_a_batch_without_pixels_is_said_to_be_empty() -> None:

@@ -12,6 +12,7 @@ from allweather.finite import extremes
 
 Output = int | str | Callable[[Any], Any]
 KEYS = ("out", "logits")  # where torchvision and transformers put them
+MASKS = "masks_queries_logits"  # of a query each, as MaskFormer and its kin give them in transformers
 _ROUNDING = 0.02  # of a sum over classes in half precision
 
 
@@ -29,11 +30,17 @@ def find_logits(returned: Any, output: Output | None, channels: int, name: str) 
         NetworkError: where none or several entries fit, or the entry holds no logits.
         SettingsError: where `output` names no entry.
     """
+    entries = {} if isinstance(returned, Tensor) else _entries(returned)
+    if MASKS in entries and output in (None, MASKS):
+        raise NetworkError(
+            f"{name}: expected logits B×{channels}×h×w from the network, it gives masks and each one's class ({MASKS}: "
+            f"{_short(entries[MASKS])}). allweather.load_model('transformers:FOLDER') makes logits of them; for a "
+            "network in Python, wrap allweather.models.ecosystems.masks.MaskLogits(network)."
+        )
     if output is not None:
         return _fitting(_named(returned, output, name), channels, name)
     if isinstance(returned, Tensor):
         return _fitting(returned, channels, name)
-    entries = _entries(returned)
     key = next((key for key in KEYS if key in entries), None)
     if key is not None:
         return _fitting(entries[key], channels, name)
@@ -117,6 +124,11 @@ def _fitting(found: Any, channels: int, name: str) -> Tensor:
             f"{name}: expected logits B×{channels}×h×w from the network, got {_described(found)}. Say where they are: "
             "Segmenter.wrap(network, output=…), or wrap the network in a module that returns them."
         )
+    if found.is_floating_point() and (form := _other_form(found, channels)):
+        raise NetworkError(
+            f"{name}: expected logits B×{channels}×h×w from the network, it gives {form}, or make that of it: "
+            "Segmenter.wrap(network, output=FUNCTION)."
+        )
     if not found.is_floating_point() or found.ndim == 3 or (found.shape[1] == 1 != channels):
         raise NetworkError(
             f"{name}: the network gives a map of labels ({_described(found)}), and adaptation needs logits "
@@ -128,6 +140,18 @@ def _fitting(found: Any, channels: int, name: str) -> Tensor:
             "was trained on (classes=, on the command line --classes FILE.toml), or extra_logits for trailing ones."
         )
     return found
+
+
+def _other_form(found: Tensor, channels: int) -> str:
+    """Logits in another form than B×C×h×w and what makes them that, in words; empty for any other tensor."""
+    if found.ndim == 3 and channels in found.shape[1:]:
+        first = "y" if found.shape[1] == channels else "y.transpose(1, 2)"
+        return f"tokens ({_described(found)}). Return {first}.unflatten(2, (h, w))"
+    if found.ndim == 4 and found.shape[1] == 1 and channels == 2:
+        return f"one ({_described(found)}). Return that and a 0 of the other class, torch.cat((0 * y, y), 1)"
+    if found.ndim == 4 and found.shape[1] != channels == found.shape[3]:
+        return f"the classes last ({_described(found)}). Return y.permute(0, 3, 1, 2)"
+    return ""
 
 
 def _fits(value: Any, channels: int) -> bool:
