@@ -416,3 +416,40 @@ def test_a_hook_that_copies_what_is_saved_hides_no_source(tmp_path: Path) -> Non
     sessions[0].save(tmp_path / "a.session")
     sessions[1].load(tmp_path / "a.session")
     assert torch.equal(sessions[0].predict(frames(1)[0]), sessions[1].predict(frames(1)[0]))
+
+
+class Versioned(nn.Conv2d):
+    """Has what is no tensor in its state dict, as quantized layers have too."""
+
+    extra: ClassVar[Any]
+
+    def get_extra_state(self) -> Any:
+        return self.extra
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == self.extra
+
+
+@pytest.mark.parametrize("extra", [{"version": 1}, (torch.ones(1), None), torch.qint8, None], ids=str)
+def test_what_is_no_tensor_in_a_state_dict_stays_with_the_network(
+    extra: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Versioned, "extra", extra, raising=False)
+    network = nn.Sequential(Versioned(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1)).eval()
+    model = Segmenter.wrap(network, classes=CLASSES)
+    method = methods.make("mall-domain", settings={"views": ("plain",), "vector_rate": 0.0})
+    session, other = (Session(model, method, guard=False) for _ in range(2))
+    session(frames(1)[0])
+    session.save(tmp_path / "a.session")
+    other.load(tmp_path / "a.session")
+    image = frames(1)
+    expected = session.predict(image)
+    assert torch.equal(other.predict(image), expected)
+    session.export(tmp_path / "a.delta.safetensors")
+    for handed in (session.network(), apply_delta(copy.deepcopy(network), tmp_path / "a.delta.safetensors")):
+        assert handed[0].get_extra_state() == extra
+        torch.testing.assert_close(
+            Segmenter.wrap(handed, classes=CLASSES)(frames(1))[0], expected, atol=1e-5, rtol=1e-5
+        )
+    with pytest.raises(AllWeatherError, match=r"holds 0\._extra_state, which is no tensor.* Write NAME\.delta\.safe"):
+        session.export(tmp_path / "a.safetensors")

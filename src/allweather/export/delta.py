@@ -37,9 +37,14 @@ def write_state(deployment: Deployment, path: Path) -> None:
     """Writes the whole state dict, which the user's own network loads strictly.
 
     Raises:
-        AllWeatherError: when it cannot be written.
+        AllWeatherError: when it cannot be written, or holds anything but tensors.
     """
     state = deployment.state()
+    if other := [name for name in deployment.network.state_dict() if name not in state]:
+        raise NetworkError(
+            f"{deployment.model.name}: its state dict holds {other[0]}, which is no tensor, and the file would hold "
+            "tensors alone. Write NAME.delta.safetensors, or leave it out of get_extra_state."
+        )
     metadata = {"format": "pt", ABOUT: json.dumps(deployment.facts())}
     write_bytes(path, save(state, metadata), durable=True)
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from allweather.errors import NetworkError
 from allweather.export.image_statistics import shares_of
 from allweather.models.digest import digest
 from allweather.models.segmenter import Segmenter, own_network
@@ -33,12 +32,8 @@ class Deployment:
         return own_network(self.model)
 
     def state(self) -> dict[str, Tensor]:
-        """The own network's state dict, no two tensors in one memory.
-
-        Raises:
-            NetworkError: where it holds anything but tensors.
-        """
-        return tensors_of(self.network)
+        """The tensors of the own network's state dict, no two in one memory."""
+        return copies(tensors_of(self.network))
 
     def facts(self) -> dict[str, Any]:
         """What every file says of itself: `about`, the base's digest, and each layer's share of the image."""
@@ -47,19 +42,8 @@ class Deployment:
 
 
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a network, each tensor a copy of its own.
-
-    Raises:
-        NetworkError: where it holds anything but tensors.
-    """
-    state = network.state_dict()
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise NetworkError(
-                f"{type(network).__name__}: its state dict holds {name}, a {type(value).__name__}; files of an export "
-                "hold tensors alone. Leave it out of get_extra_state."
-            )
-    return copies(state)
+    """The tensors of a network's state dict, which can also hold what `get_extra_state` gives or a quantized layer."""
+    return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
 
 
 def copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from allweather.export.deployment import tensors_of
 from allweather.export.image_statistics import ImageStatistics, mixed_layers
 from allweather.methods.normalization import TestTimeStatistics
 from allweather.models.copying import AdoptedBatchNorm
@@ -48,9 +49,9 @@ def ordinary(model: Segmenter, values: Mapping[str, Tensor], statistics: Statist
 
 
 def own_keys(model: Segmenter, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A segmenter's state dict as the own network's."""
+    """A segmenter's state dict as the own network's, tensors alone."""
     network, prefix = own_place(model)
-    return {key: state[prefix + key] for key in network.state_dict()}
+    return {key: state[prefix + key] for key in tensors_of(network)}
 
 
 def _give_back(module: nn.Module) -> None:

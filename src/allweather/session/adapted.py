@@ -253,14 +253,16 @@ class AdaptedNetwork:
         return self._digest
 
     def source_state(self) -> dict[str, Tensor]:
-        """The source network's weights and buffers, under the segmenter's keys."""
+        """The source network's weights and buffers, under the segmenter's keys; what is no tensor cannot move."""
         by_tensor, by_name = self._own.sources(), dict(self._own.source)
         for group, tensors in (("parameters", self.state.parameters), ("buffers", self.state.buffers)):
             for name, tensor in tensors.items():
                 by_tensor[id(tensor)] = by_name[f"network.{name}"] = self.source.tensors[f"{group}.{name}"]
         # a module that the network has twice is told by its tensors, a copy that a hook makes by its name
         kept = self.model.state_dict(keep_vars=True).items()
-        return {name: by_tensor.get(id(value), value.detach()) for name, value in kept} | by_name
+        return {
+            name: by_tensor.get(id(value), value.detach()) for name, value in kept if isinstance(value, Tensor)
+        } | by_name
 
     def optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The optimizer's state out of saved tensors.
