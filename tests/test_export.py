@@ -468,3 +468,19 @@ def test_a_delta_finds_the_network_within_data_parallelism(within: bool, tmp_pat
     else:
         network = apply_delta(nn.DataParallel(tiny("batchnorm").network), tmp_path / "a.delta.safetensors").module
     torch.testing.assert_close(through(network, model), through(session.network(), model))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", ["network", "delta"])
+def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, tmp_path: Path) -> None:
+    model = tiny("batchnorm")
+    session, image = session_of(model), model.preprocessing.apply(PICTURE[None])
+    compiled = torch.compile(model.network, backend="eager")
+    with torch.no_grad():
+        source = compiled(image)
+        if by == "network":
+            mixed = torch.compile(session.network(), backend="eager")(image)
+        else:
+            session.export(tmp_path / "a.delta.safetensors")
+            mixed = apply_delta(compiled, tmp_path / "a.delta.safetensors")(image)
+        torch.testing.assert_close(mixed, session.network()(image), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(mixed, source, atol=1e-3)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from allweather.errors import CheckpointError, NetworkError
 from allweather.export.deployment import Deployment, base_digest, tensors_of
-from allweather.export.image_statistics import ImageStatistics, can_mix, check_unmixed
+from allweather.export.image_statistics import attach, can_mix, check_unmixed
 from allweather.models.digest import digest
 from allweather.models.inputs import unwrapped
 from allweather.models.passed_on import DELTA, check_finite, read_object
@@ -53,7 +53,7 @@ def apply_delta(network: nn.Module, file: Path | str) -> nn.Module:
     """Gives a network the values of a delta, in place.
 
     Where the delta keeps each image's own statistics (`statistics="image"`), BatchNorm layers get a hook that mixes
-    them in; the layers stay what they are.
+    them in; the layers stay what they are, and what torch.compile made is made anew at the next call.
 
     Args:
         network: the network that the delta was made from, with the same weights; or its Segmenter, or what
@@ -80,8 +80,7 @@ def apply_delta(network: nn.Module, file: Path | str) -> nn.Module:
     with torch.no_grad():
         for name, value in moved.items():
             state[name].copy_(value)
-    for layer, share in mixed:
-        ImageStatistics(share).attach(layer)
+    attach(mixed)
     return network
 
 

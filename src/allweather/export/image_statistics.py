@@ -1,5 +1,7 @@
 """Mixing BatchNorm's statistics with each image's own, as a hook before an ordinary layer."""
 
+import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -44,9 +46,16 @@ class ImageStatistics:
         gain = torch.sqrt((var + eps) / (torch.lerp(var, spread, self.share) + eps))
         return (values - torch.lerp(mean, own, self.share)) * gain + mean
 
-    def attach(self, layer: nn.Module) -> None:
-        """Sets the hook on the layer."""
-        layer.register_forward_pre_hook(self, with_kwargs=True)
+
+def attach(shares: Sequence[tuple[nn.Module, float]]) -> None:
+    """Sets the hook on each layer, with the share of the image's statistics.
+
+    What torch.compile made of a network without them would be taken for one with them, so all it made is made anew.
+    """
+    for layer, share in shares:
+        layer.register_forward_pre_hook(ImageStatistics(share), with_kwargs=True)
+    if shares and "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def can_mix(layer: nn.Module) -> bool:

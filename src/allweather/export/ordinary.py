@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from allweather.export.deployment import tensors_of
-from allweather.export.image_statistics import ImageStatistics, mixed_layers
+from allweather.export.image_statistics import attach, mixed_layers
 from allweather.methods.normalization import TestTimeStatistics
 from allweather.models.copying import AdoptedBatchNorm
 from allweather.models.quiet import give_back_layer
@@ -34,10 +34,11 @@ def ordinary(model: Segmenter, values: Mapping[str, Tensor], statistics: Statist
     parameters = dict(copy.network.named_parameters())
     for name, value in values.items():
         parameters[name].copy_(value)
-    for name, (layer, share) in mixed_layers(copy.network).items():
-        if statistics == "image":
-            ImageStatistics(share).attach(layer)
-        elif name in averages:
+    mixed = mixed_layers(copy.network)
+    if statistics == "image":
+        attach(list(mixed.values()))
+    for name, (layer, share) in mixed.items():
+        if name in averages:
             for buffer, average in zip((layer.running_mean, layer.running_var), averages[name], strict=True):
                 cast(Tensor, buffer).lerp_(average.to(cast(Tensor, buffer)), share)
     for module in copy.modules():

@@ -42,9 +42,9 @@ class HandsBack(ABC):
 
         Args:
             statistics: of BatchNorm. `image`: a hook of this package mixes in each image's own statistics, as the
-                session does. `stream`: the mixture with the stream's average is written into the ordinary buffers, and
-                nothing of this package is left. No difference for networks and methods that mix nothing. None is
-                `stream` where frames are given, else `image`.
+                session does; what torch.compile made before is made anew. `stream`: the mixture with the stream's
+                average is written into the ordinary buffers, and nothing of this package is left. No difference for
+                networks and methods that mix nothing. None is `stream` where frames are given, else `image`.
             frames: for `stream`: pictures to average over, instead of those that the session has adapted to; of every
                 kind that `stream` takes, a `load_stream(…)` too. Those that a session would not learn from, such as
                 NaN, are left out.
