@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from allweather import methods
+from allweather.errors import NetworkError
 from allweather.methods.normalization import BNMode, adopt_statistics, moments, moving_statistics
 from allweather.models.segmenter import Segmenter
 from allweather.session import Session
@@ -96,6 +97,78 @@ def test_a_subclass_keeps_its_own_forward() -> None:
     fused.load_state_dict(layer.state_dict())
     target = expected(layer, x, 0.3).relu()
     torch.testing.assert_close(adopted(fused.eval(), "mixed", 0.3).network(x), target)
+
+
+class Conditional(nn.BatchNorm2d):
+    """More than the input, under another name, and something before it."""
+
+    def forward(self, x: torch.Tensor, domain: int = 0, scale: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x.relu()) * (1 + domain)
+
+
+class ByItself(nn.BatchNorm2d):
+    """Does not come to PyTorch's forward, and takes more than the input."""
+
+    def forward(self, x: torch.Tensor, domain: int = 0, scale: torch.Tensor | None = None) -> torch.Tensor:
+        return (1 + domain) * functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.running_mean is None, 0.0, self.eps
+        )
+
+
+class InHalfOfTheCases(ByItself):
+    """Names super() and comes elsewhere."""
+
+    def forward(self, x: torch.Tensor, domain: int = 0, scale: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x, domain)
+
+
+class Tokens(nn.BatchNorm1d):
+    """Channels last."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return super().forward(tokens.transpose(1, 2)).transpose(1, 2)
+
+
+class TokensByItself(nn.BatchNorm1d):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        moved, running = tokens.transpose(1, 2), (self.running_mean, self.running_var)
+        return functional.batch_norm(moved, *running, self.weight, self.bias).transpose(1, 2)
+
+
+def of_class(kind: type[torch.nn.modules.batchnorm._BatchNorm], mode: BNMode, share: float = 0.3) -> nn.Module:
+    layer = kind(4)
+    layer.load_state_dict(layer_and_input()[0].state_dict())
+    return adopted(layer.eval(), mode, share).network[0]
+
+
+@pytest.mark.parametrize("mode", ["source", "mixed", "batch"])
+@pytest.mark.parametrize("kind", [Conditional, ByItself, InHalfOfTheCases])
+def test_a_subclass_takes_what_its_forward_takes(kind: type[nn.BatchNorm2d], mode: BNMode) -> None:
+    plain, x = layer_and_input()
+    share = {"source": 0.0, "mixed": 0.3, "batch": 1.0}[mode]
+    target = 2 * expected(plain, x.relu() if kind is Conditional else x, share)
+    layer = of_class(kind, mode)
+    for found in (layer(x, 1), layer(x, domain=1), layer(x=x, domain=1), layer(scale=torch.ones(1), x=x, domain=1)):
+        torch.testing.assert_close(found, target)
+
+
+@pytest.mark.parametrize("tokens", [4, 9])
+@pytest.mark.parametrize("mode", ["mixed", "batch", "running"])
+def test_a_subclass_that_moves_axes_is_mixed_over_what_it_normalises(mode: BNMode, tokens: int) -> None:
+    plain, x = layer_and_input()[0], torch.randn(2, 4, tokens)
+    layer = of_class(Tokens, mode)  # as many tokens as channels too
+    share = {"mixed": 0.3, "batch": 1.0, "running": 0.0}[mode]
+    mean = (1 - share) * plain.running_mean + share * x.mean((0, 2))
+    var = (1 - share) * plain.running_var + share * x.var((0, 2), correction=0)
+    target = functional.batch_norm(x, mean, var, plain.weight, plain.bias, eps=plain.eps)
+    torch.testing.assert_close(layer(x.transpose(1, 2)), target.transpose(1, 2))
+
+
+def test_an_input_without_the_layers_channels_is_refused_where_its_statistics_are_needed() -> None:
+    x = torch.randn(2, 9, 4)
+    assert of_class(TokensByItself, "source")(x).shape == x.shape
+    with pytest.raises(NetworkError, match=r"^TokensByItself: expected an input B×4×… to .*, got 2×9×4\. .* bn=source"):
+        of_class(TokensByItself, "mixed")(x)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (300, 400)])

@@ -16,7 +16,7 @@ from allweather.models.segmenter import Segmenter, own_place
 
 Statistics = Literal["image", "stream"]
 Averages = Mapping[str, tuple[Tensor, Tensor]]
-_LEFT = ("mode", "share", "moving", "parts", "taken", "seen", "fixed")  # attributes of adopted layers
+_LEFT = ("mode", "share", "moving", "parts", "taken", "reached", "seen", "fixed")  # attributes of adopted layers
 
 
 @torch.no_grad()

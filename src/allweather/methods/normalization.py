@@ -1,9 +1,10 @@
 """BatchNorm statistics at test time: the source's, the test images', a mixture, or a running average."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from inspect import unwrap
 from typing import Any, ClassVar, Literal, TypeGuard, cast
 
 import torch
@@ -14,9 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from allweather.errors import SettingsError
 from allweather.methods.option import is_set, option, where
 from allweather.models.copying import AdoptedBatchNorm, adopted_class
+from allweather.models.norm_layers import input_of
 from allweather.models.segmenter import Segmenter
 
 BNMode = Literal["source", "mixed", "batch", "running", "train"]
+Own = Callable[[Tensor], Tensor]  # a layer's own forward, but for its input
 _CANCELS = 64.0  # squared mean over variance beyond which float32 loses more than two of its seven digits
 _WHOLE = 1 << 14  # numbers that float32 sums in one go; more of them, row by row
 
@@ -143,50 +146,77 @@ class Seen:
 
 
 class TestTimeStatistics(_BatchNorm):
-    """What a BatchNorm layer of any class becomes when a session adopts it; never constructed."""
+    """What a BatchNorm layer of any class becomes when a session adopts it; never constructed.
+
+    Where the layer has a forward of its own that ends in PyTorch's by super(), that is where the statistics are mixed,
+    whatever it does before; any other runs on buffers that hold the mixture.
+    """
 
     mode: BNMode
     share: float
     moving: bool
     ordinary: ClassVar[bool]  # whether the forward of the class that was adopted is PyTorch's own
+    passes_on: ClassVar[bool]  # whether it calls that of a base
     parts: int = 1
     taken: bool = False  # whether the batch has had its share already: `further_passes`
+    reached: bool = False  # whether the forward has come to PyTorch's
     seen: tuple[Seen, ...]  # of the first pass since they were last taken, while moving; one of each window that slides
 
-    def forward(self, input: Tensor) -> Tensor:
-        if self.parts > 1 and self.mode != "source":
-            return torch.cat([self._normalised(part) for part in input.chunk(self.parts)])
-        return self._normalised(input)
+    def forward(self, *given: Any, **named: Any) -> Tensor:
+        if self.ordinary:
+            return self.normalised(*given, **named)
+        if self.passes_on or self.mode == "source":
+            self.reached = self.mode == "source"
+            made = super().forward(*given, **named)
+            if self.reached:
+                return made
+        input, again = input_of(self, given, named)
+        forward = super().forward
 
-    def _normalised(self, input: Tensor) -> Tensor:
+        def own(input: Tensor) -> Tensor:
+            changed, kept = again(input)
+            return forward(*changed, **kept)
+
+        return self.normalised(input, own)
+
+    def normalised(self, input: Tensor, own: Own | None = None) -> Tensor:
+        """The input B×C×… normalised in this mode, by PyTorch's forward or one on the buffers' statistics."""
+        if self.parts > 1 and self.mode != "source":
+            return torch.cat([self._normalised(part, own) for part in input.chunk(self.parts)])
+        return self._normalised(input, own)
+
+    def _normalised(self, input: Tensor, own: Own | None) -> Tensor:
         if self.mode == "source" or input.numel() // input.shape[1] < 2:
-            return super().forward(input)
+            return self._by_buffers(input, own)
         if self.mode == "mixed":
-            return self._with_statistics(input, *self._blend(input))
+            return self._with_statistics(input, own, *self._blend(input))
         if self.mode == "batch":
-            return self._by_this_batch(input)
+            return self._by_this_batch(input, own)
         if not self.moving or (self.taken and self.mode == "running"):
-            return super().forward(input)
+            return self._by_buffers(input, own)
         if self.taken:
-            return self._with_statistics(input, None, None)
+            return self._with_statistics(input, own, None, None)
         if self.mode == "running":
-            return self._with_statistics(input, *self._move(input))
+            return self._with_statistics(input, own, *self._move(input))
         self.training = True
         try:
-            return super().forward(input)
+            return self._by_buffers(input, own)
         finally:
             self.training = False
 
-    def _by_this_batch(self, input: Tensor) -> Tensor:
+    def _by_buffers(self, input: Tensor, own: Own | None) -> Tensor:
+        return _BatchNorm.forward(self, input) if own is None else own(input)
+
+    def _by_this_batch(self, input: Tensor, own: Own | None) -> Tensor:
         """Normalised by the input's own statistics, through which its gradient goes."""
-        quick, first = self.ordinary and _OfBatch.takes(input), self.moving and not self.taken
+        quick, first = own is None and _OfBatch.takes(input), self.moving and not self.taken
         if quick or first:
             seen = moments(input.detach().to(cast(Tensor, self.running_mean).dtype))
             if first:
                 self._see(input, *seen)
             if quick:
                 return cast(Tensor, _OfBatch.apply(input, self.weight, self.bias, *seen, self.eps))
-        return self._with_statistics(input, None, None)
+        return self._with_statistics(input, own, None, None)
 
     @torch.no_grad()
     def _blend(self, input: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,17 +241,26 @@ class TestTimeStatistics(_BatchNorm):
         cast(Tensor, self.running_var).copy_(var)
         return mean, var
 
-    def _with_statistics(self, input: Tensor, mean: Tensor | None, var: Tensor | None) -> Tensor:
+    def _with_statistics(self, input: Tensor, own: Own | None, mean: Tensor | None, var: Tensor | None) -> Tensor:
         """The layer's own forward under other statistics; None for both means the input's own."""
-        if self.ordinary and not self.training:
-            own = mean is None
-            return functional.batch_norm(input, mean, var, self.weight, self.bias, own, 0.0, self.eps)
+        if own is None and not self.training:
+            return functional.batch_norm(input, mean, var, self.weight, self.bias, mean is None, 0.0, self.eps)
         kept = self.running_mean, self.running_var
         self.running_mean, self.running_var = mean, var
         try:
-            return super().forward(input)
+            return self._by_buffers(input, own)
         finally:
             self.running_mean, self.running_var = kept
+
+
+class _Within(_BatchNorm):
+    """Stands before PyTorch's own among the bases of an adopted class, where super() leads to it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training or self.running_mean is None:  # replaced already, around the layer's own forward
+            return super().forward(input)
+        self.reached = True
+        return cast(TestTimeStatistics, self).normalised(input)
 
 
 class _OfBatch(torch.autograd.Function):
@@ -304,6 +343,7 @@ def _rebuilt(layer: type[nn.Module]) -> nn.Module:
 
 @cache
 def _adopted_class(layer: type[_BatchNorm]) -> type[_BatchNorm]:
-    return type(
-        f"TestTime{layer.__name__}", (TestTimeStatistics, layer), {"ordinary": layer.forward is _BatchNorm.forward}
-    )
+    names = getattr(getattr(unwrap(layer.forward), "__code__", None), "co_names", ())
+    about = {"ordinary": layer.forward is _BatchNorm.forward, "passes_on": "super" in names}
+    within = (_Within,) if about["passes_on"] else ()
+    return type(f"TestTime{layer.__name__}", (TestTimeStatistics, layer, *within), about)

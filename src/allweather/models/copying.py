@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from allweather.errors import NetworkError, first_line
 from allweather.finite import FLOATS, all_finite
 from allweather.models.inputs import unwrapped
-from allweather.models.norm_layers import STATISTICS, has_own_statistics
+from allweather.models.norm_layers import STATISTICS, has_own_statistics, input_of
 from allweather.models.quiet import adopt_quiet_layers
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import FAULTS, where
@@ -87,13 +87,15 @@ class AdoptedBatchNorm(_BatchNorm):
     def __reduce__(self) -> tuple[Any, ...]:
         return _remade, (self.own,), self.__dict__  # pickle finds the own class by its name, not the adopted one
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, *given: Any, **named: Any) -> Tensor:
         kept = self.running_mean, self.running_var, self.training
         if self.running_mean is None or self.training:
+            input, again = input_of(self, given, named)
             input, self.running_mean, self.running_var = self._by_batch(input)
+            given, named = again(input)
         self.training = False
         try:
-            return cast(Tensor, self.own.forward(self, input))
+            return cast(Tensor, self.own.forward(self, *given, **named))
         finally:
             self.running_mean, self.running_var, self.training = kept
 

@@ -1,12 +1,15 @@
-"""The norm layers of a network: which modules count as such, and how many of each kind there are."""
+"""The norm layers of a network: which modules count as such, how many there are of each kind, what they are given."""
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from allweather.errors import NetworkError
 from allweather.models.nets.blocks.norms import SwitchableWhitening
 
 NORM_LAYERS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, SwitchableWhitening)
@@ -37,6 +40,33 @@ def has_own_statistics(module: nn.Module) -> bool:
     if isinstance(module, NORM_LAYERS) or not _holds_statistics(module):
         return False
     return type(module).forward is not nn.Module.forward
+
+
+def input_of(
+    layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Tensor, Callable[[Tensor], tuple[tuple[Any, ...], dict[str, Any]]]]:
+    """What a BatchNorm normalises of the arguments of a call, B×C×…, and how they are with another in its place.
+
+    Raises:
+        NetworkError: where none has the layer's channels, as where its forward moves axes first.
+    """
+    values, mean = [*given, *named.values()], cast(Tensor | None, layer.running_mean)
+    channels = layer.num_features if mean is None else len(mean)
+    shapes = [(at, tuple(value.shape)) for at, value in enumerate(values) if isinstance(value, Tensor)]
+    place = next((at for at, shape in shapes if len(shape) > 1 and shape[1] == channels), None)
+    if place is None:
+        came = ", ".join("×".join(map(str, shape)) for _, shape in shapes) or "no tensor"
+        name = type(layer).__name__.removeprefix("TestTime")
+        raise NetworkError(
+            f"{name}: expected an input B×{channels}×… to take a picture's statistics of, got {came}. Leave it the "
+            "checkpoint's, bn=source; in an export, statistics='stream'."
+        )
+
+    def again(input: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        changed = [*values[:place], input, *values[place + 1 :]]
+        return tuple(changed[: len(given)]), dict(zip(named, changed[len(given) :], strict=True))
+
+    return values[place], again
 
 
 def _holds_statistics(module: nn.Module) -> bool:
