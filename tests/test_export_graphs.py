@@ -16,9 +16,8 @@ from torch.nn import functional
 from allweather import Segmenter, Session, errors
 from allweather.errors import AllWeatherError, MissingLibraryError, NetworkError
 from allweather.export import onnx as to_onnx
-from allweather.export.graph import picture
+from allweather.export.agreement import disagreement, picture
 from allweather.export.pooling import adaptive_average
-from allweather.export.program import disagreement
 from allweather.models.segmenter import Preprocessing, Window
 
 onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")

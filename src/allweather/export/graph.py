@@ -88,16 +88,3 @@ class Graph(nn.Module):
 def _cut(values: Tensor, axis: int, length: int) -> Tensor:
     """The first `length` along the axis; a slice would make the graph depend on whether anything is cut off."""
     return values.index_select(axis, torch.arange(length, device=values.device))
-
-
-def picture(size: tuple[int, int]) -> Tensor:
-    """Soft random colour patches with a little noise, 1×3×height×width: something to compare predictions on.
-
-    Args:
-        size: (width, height).
-    """
-    generator = torch.Generator().manual_seed(0)
-    patches = torch.rand(1, 3, 6, 8, generator=generator)
-    soft = functional.interpolate(patches, (size[1], size[0]), mode="bicubic")
-    noise = torch.rand(1, 3, size[1], size[0], generator=generator) - 0.5
-    return (soft + 0.2 * noise).clamp(0, 1)

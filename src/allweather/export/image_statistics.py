@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from allweather.errors import NetworkError
 from allweather.methods.normalization import TestTimeStatistics, keeps_statistics
-from allweather.models.norm_layers import has_own_statistics
+from allweather.models.norm_layers import has_own_statistics, input_of
 
 
 class ImageStatistics:
@@ -29,16 +29,15 @@ class ImageStatistics:
     def __call__(
         self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if arguments:
-            return (self.moved(layer, arguments[0]), *arguments[1:]), named
-        return arguments, {**named, "input": self.moved(layer, named["input"])}
+        values, again = input_of(layer, arguments, named)
+        return again(self.moved(layer, values))
 
     def moved(self, layer: nn.Module, values: Tensor) -> Tensor:
         """What the layer is to see: B×C×… as it came."""
-        axes = list(range(2, values.ndim))
+        axes = list(range(2, values.ndim)) or [0]  # tokens of one picture have no axes of their own
         if all(isinstance(values.shape[axis], int) and values.shape[axis] == 1 for axis in axes):
             return values
-        shape = (1, -1, *(1 for _ in axes))
+        shape = (1, -1, *(1 for _ in values.shape[2:]))
         mean, var = (cast(Tensor, getattr(layer, f"running_{name}")).view(shape) for name in ("mean", "var"))
         own = values.mean(axes, keepdim=True)
         spread = (values - own).square().mean(axes, keepdim=True)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from allweather.errors import NetworkError, SettingsError, first_line, optional
+from allweather.export.agreement import disagreement
 from allweather.export.delta import ABOUT
 from allweather.export.files import finished
 from allweather.export.graph import INPUT, OUTPUT
 from allweather.export.pooling import DECOMPOSITIONS
-from allweather.export.program import Program, disagreement
+from allweather.export.program import Program
 from allweather.plugins import FAULTS
 
 OPSETS = range(18, 24)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from allweather.export.deployment import tensors_of
 from allweather.export.image_statistics import attach, mixed_layers
+from allweather.export.trial import tried
 from allweather.methods.normalization import TestTimeStatistics
 from allweather.models.copying import AdoptedBatchNorm
 from allweather.models.quiet import give_back_layer
@@ -20,7 +21,13 @@ _LEFT = ("mode", "share", "moving", "parts", "taken", "reached", "seen", "fixed"
 
 
 @torch.no_grad()
-def ordinary(model: Segmenter, values: Mapping[str, Tensor], statistics: Statistics, averages: Averages) -> Segmenter:
+def ordinary(
+    model: Segmenter,
+    values: Mapping[str, Tensor],
+    statistics: Statistics,
+    averages: Averages,
+    size: tuple[int, int] | None = None,
+) -> Segmenter:
     """A copy of a session's segmenter in layers of the user's own classes, on the CPU and in evaluation mode.
 
     Args:
@@ -29,14 +36,19 @@ def ordinary(model: Segmenter, values: Mapping[str, Tensor], statistics: Statist
         statistics: `image` keeps the mixing, as hooks before BatchNorm layers; `stream` writes the mixture with the
             averages into the layers' buffers.
         averages: mean and variance of the stream by layer; a layer without any keeps its own.
+        size: (width, height) of a picture that both networks are compared on, for `image`; None for one of any size.
+
+    Raises:
+        NetworkError: for `image` where hooks cannot make the network predict what the session does.
     """
     copy = deepcopy(model).cpu().eval()
     parameters = dict(copy.network.named_parameters())
     for name, value in values.items():
         parameters[name].copy_(value)
     mixed = mixed_layers(copy.network)
+    trial = tried(copy, size) if mixed and statistics == "image" else None
     if statistics == "image":
-        attach(list(mixed.values()))
+        attach([each for name, each in mixed.items() if trial is None or trial.mixes(name)])
     for name, (layer, share) in mixed.items():
         if name in averages:
             for buffer, average in zip((layer.running_mean, layer.running_var), averages[name], strict=True):
@@ -46,7 +58,10 @@ def ordinary(model: Segmenter, values: Mapping[str, Tensor], statistics: Statist
     for parameter in copy.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
-    return copy.to(memory_format=torch.contiguous_format)
+    copy = copy.to(memory_format=torch.contiguous_format)
+    if trial is not None:
+        trial.check(copy)
+    return copy
 
 
 def own_keys(model: Segmenter, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,15 +13,13 @@ from torch.export import Dim, ExportedProgram
 from torch.jit import ScriptModule
 
 from allweather.errors import AllWeatherError, NetworkError, first_line
-from allweather.export.graph import Graph, picture
-from allweather.finite import all_finite
+from allweather.export.agreement import disagreement, picture
+from allweather.export.graph import Graph
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import FAULTS
 
 Size = tuple[int, int]
 _ANY: tuple[Size, ...] = ((251, 187), (320, 224), (773, 520))  # width, height; the first is exported, all are checked
-_LEAST = 0.999  # share of pixels whose class must stay
-_NEAR = 2e-2  # of the logits' standard deviation: how far they may differ on average, or at most where classes are tied
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
@@ -69,23 +67,6 @@ def make_program(model: Segmenter, size: Size | None) -> Program:
         if what := disagreement(found, expected):
             raise _differs(model.name, what, size)
     return Program(exported, size, checks)
-
-
-def disagreement(found: Tensor, expected: Tensor) -> str:
-    """How two predictions B×C×H×W differ, in words; empty where they do not."""
-    if found.shape != expected.shape:
-        return f"logits of shape {tuple(found.shape)} for {tuple(expected.shape)}"
-    if not all_finite(found):
-        return "logits that are not finite"
-    same = (found.argmax(1) == expected.argmax(1)).float().mean().item()
-    away = (found - expected).abs() / expected.std().clamp_min(1e-12)
-    mean, worst = away.mean().item(), away.max().item()
-    if worst <= _NEAR or (same >= _LEAST and mean <= _NEAR):
-        return ""
-    return (
-        f"{1 - same:.2%} of the pixels are of another class, logits differ by {mean:.2g} standard deviations on "
-        f"average and {worst:.2g} at most"
-    )
 
 
 def _check_python(model: Segmenter) -> None:

@@ -10,12 +10,13 @@ import torch
 from torch._export.serde.serialize import SerializeError
 
 from allweather.errors import NetworkError, SettingsError, first_line
+from allweather.export.agreement import disagreement
 from allweather.export.delta import ABOUT, write_delta, write_state
 from allweather.export.deployment import Deployment
 from allweather.export.files import finished, kind_of
 from allweather.export.graph import INPUT, OUTPUT
 from allweather.export.onnx import check_opset, write_onnx
-from allweather.export.program import Program, Size, disagreement, make_program
+from allweather.export.program import Program, Size, make_program
 from allweather.sizes import check_asked
 from allweather.writing import check_place
 

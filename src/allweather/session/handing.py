@@ -53,6 +53,7 @@ class HandsBack(ABC):
             SettingsError: for a method that predicts with more than its network, for `stream` without a stream, and for
                 `image` with frames.
             InputError: for a frame that is no picture.
+            NetworkError: for `image`, where a BatchNorm layer sees one picture as a batch or changes its input first.
         """
         return own_network(self._deployment(statistics, frames).model)
 
@@ -97,7 +98,7 @@ class HandsBack(ABC):
         self._check_replaced(path)
         if statistics is None and kind == ".safetensors":
             statistics = "stream"
-        write(self._deployment(statistics, frames), path, size, opset)
+        write(self._deployment(statistics, frames, size), path, size, opset)
 
     def push_to_hub(
         self,
@@ -147,7 +148,9 @@ class HandsBack(ABC):
     def _batch(self, pictures: Picture) -> tuple[Batch, bool]:
         """The pictures where the network lies."""
 
-    def _deployment(self, statistics: Statistics | None, frames: Iterable[object] | None) -> Deployment:
+    def _deployment(
+        self, statistics: Statistics | None, frames: Iterable[object] | None, size: tuple[int, int] | None = None
+    ) -> Deployment:
         if statistics is None:
             statistics = "image" if frames is None else "stream"
         check_known("statistics", statistics, get_args(Statistics))
@@ -157,7 +160,7 @@ class HandsBack(ABC):
             self._check_method()
             values = self.method.deployed(self.state)
             averages = self._stream(frames) if statistics == "stream" else {}
-            model = ordinary(self.model, values, statistics, averages)
+            model = ordinary(self.model, values, statistics, averages, size)
             base = own_keys(model, self._adapted.source_state())
             return Deployment(model, copies(base), self._about(statistics))
 
