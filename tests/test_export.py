@@ -484,3 +484,13 @@ def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, 
             mixed = apply_delta(compiled, tmp_path / "a.delta.safetensors")(image)
         torch.testing.assert_close(mixed, session.network()(image), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(mixed, source, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "inner"), [(nn.DataParallel, "module"), (lambda n: torch.compile(n, backend="eager"), "_orig_mod")]
+)
+def test_a_state_dict_is_of_the_network_that_another_wraps(wrapper: Any, inner: str, tmp_path: Path) -> None:
+    wrapped = wrapper(tiny("batchnorm").network)
+    session = session_of(Segmenter.wrap(wrapped, classes=CLASSES))
+    session.export(tmp_path / "a.safetensors")
+    getattr(wrapped, inner).load_state_dict(load_file(tmp_path / "a.safetensors"), strict=True)
