@@ -1,7 +1,6 @@
 """A session's network in ordinary layers again: the user's own classes, with the adapted values."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Literal, cast
 
 import torch
@@ -12,6 +11,7 @@ from allweather.export.image_statistics import attach, mixed_layers
 from allweather.export.trial import tried
 from allweather.methods.normalization import TestTimeStatistics
 from allweather.models.copying import AdoptedBatchNorm
+from allweather.models.deep_copy import deep_copy
 from allweather.models.quiet import give_back_layer
 from allweather.models.segmenter import Segmenter, own_place
 
@@ -41,7 +41,7 @@ def ordinary(
     Raises:
         NetworkError: for `image` where hooks cannot make the network predict what the session does.
     """
-    copy = deepcopy(model).cpu().eval()
+    copy = deep_copy(model, {}).cpu().eval()
     parameters = dict(copy.network.named_parameters())
     for name, value in values.items():
         parameters[name].copy_(value)

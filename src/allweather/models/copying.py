@@ -1,6 +1,5 @@
 """A session's own copy of a network: whatever form the network came in, plain float32 tensors that may be moved."""
 
-import pickle
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
@@ -14,15 +13,12 @@ from torch.overrides import TorchFunctionMode
 
 from allweather.errors import NetworkError, first_line
 from allweather.finite import FLOATS, all_finite
+from allweather.models.deep_copy import UNCOPYABLE, deep_copy
 from allweather.models.inputs import unwrapped
 from allweather.models.norm_layers import STATISTICS, has_own_statistics, input_of
 from allweather.models.quiet import adopt_quiet_layers
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import FAULTS, where
-
-_UNCOPYABLE = (
-    TypeError, RuntimeError, ValueError, AttributeError, NotImplementedError, RecursionError, pickle.PicklingError,
-)  # fmt: skip  # what deepcopy raises
 
 
 def independent_copy(model: Segmenter) -> Segmenter:
@@ -38,8 +34,8 @@ def independent_copy(model: Segmenter) -> Segmenter:
     - PReLU layers give the same without the gradient of slopes that stand still (`QuietPReLU`), grouped convolutions
       with a faster gradient of their input (`QuietConv2d`).
     - TorchScript modules stay as they are: parameters can move, statistics cannot be mixed.
-    - Hooks of modules are kept (weight_norm needs them). A hook that is a method of a part of the network belongs to
-      the copy's part. Hooks of tensors are not copied.
+    - Hooks of modules are kept (weight_norm needs them). A hook, or a forward of the instance's own, that holds a part
+      of the network holds the copy's part (`deep_copy`). Hooks of tensors are not copied.
 
     Raises:
         NetworkError: for a network that cannot be copied, or whose parameters have no values yet or values that are not
@@ -50,10 +46,10 @@ def independent_copy(model: Segmenter) -> Segmenter:
     try:
         with torch.inference_mode(False), torch.no_grad(), _PlainTensors(single=_is_other_precision(model)) as plain:
             memo[id(model.network)] = deepcopy(unwrapped(model.network), memo)
-            copy = deepcopy(model, memo)
+            copy = deep_copy(model, memo)
             if plain.single:
                 copy.float()
-    except _UNCOPYABLE as error:
+    except UNCOPYABLE as error:
         raise NetworkError(
             f"{model.name}: a session adapts a copy, and the network cannot be copied ({first_line(error)}). "
             "Remove what copy.deepcopy(network) refuses, such as locks, open files and generators."

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from threading import RLock
@@ -19,6 +18,7 @@ from allweather.finite import all_finite
 from allweather.interrupts import interruptions_wait
 from allweather.methods.method import Batch, Method
 from allweather.methods.settings import settings_of
+from allweather.models.deep_copy import deep_copy
 from allweather.models.outputs import log_of
 from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import Picture, as_images
@@ -226,7 +226,7 @@ class Session(Streaming, HandsBack):
         if any(isinstance(module, ScriptModule) for module in self.model.modules()):
             raise SettingsError("a session of a TorchScript network cannot be copied or pickled. Use save and load.")
         with self._alone():
-            return deepcopy({name: value for name, value in self.__dict__.items() if name != "_lock"}, memo)
+            return deep_copy({name: value for name, value in self.__dict__.items() if name != "_lock"}, memo)
 
     def _step(self, images: Picture | Sequence[Picture], *, predict: bool) -> Result:
         started = perf_counter()
