@@ -39,7 +39,7 @@ class ImageStatistics:
             return values
         shape = (1, -1, *(1 for _ in values.shape[2:]))
         mean, var = (cast(Tensor, getattr(layer, f"running_{name}")).view(shape) for name in ("mean", "var"))
-        own = values.mean(axes, keepdim=True)
+        own = values.to(mean.dtype).mean(axes, keepdim=True)  # half precision under an autocast of the network's own
         spread = (values - own).square().mean(axes, keepdim=True)
         eps = cast(float, getattr(layer, "eps", 1e-5))
         gain = torch.sqrt((var + eps) / (torch.lerp(var, spread, self.share) + eps))
