@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import CLASSES, TinyNetwork, frames, tiny
 from torch import Tensor, nn
 
 from allweather.errors import NetworkError
@@ -16,7 +17,6 @@ from allweather.methods import Norm, Tent
 from allweather.models.copying import independent_copy
 from allweather.models.segmenter import Segmenter
 from allweather.session import Session
-from tests.tiny import CLASSES, TinyNetwork, frames, tiny
 
 FRAMES = frames(3)
 NETWORK: Any = None  # a global as a notebook has it

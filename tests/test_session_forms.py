@@ -65,6 +65,29 @@ def test_frozen_norms_of_another_class_move_and_go_on_in_a_copy(copied: Callable
     assert torch.equal(session(images[0]).logits, other(images[0]).logits)
 
 
+def traced(network: nn.Module) -> nn.Module:
+    return torch.fx.symbolic_trace(network)
+
+
+def extracted(network: nn.Module) -> nn.Module:
+    extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    return extraction.create_feature_extractor(network, {"head": "out"})
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("form", [traced, extracted])
+def test_a_copied_session_of_a_graph_stays_in_evaluation(
+    form: Callable[[nn.Module], nn.Module], copied: Callable[[Session], Session]
+) -> None:
+    dropping = nn.Sequential(tiny("batchnorm").network, nn.Dropout(0.5))
+    network = form(TinyNetwork(nn.BatchNorm2d).eval() if form is extracted else dropping.eval())
+    session = Session(Segmenter.wrap(network.eval(), classes=CLASSES), "source")
+    other = copied(session)
+    assert not any(module.training for module in other.model.modules())
+    assert all(torch.equal(session(image).logits, other(image).logits) for image in frames(2))
+    assert moved_names(other, session.model) == set()
+
+
 class Layers(nn.Module):
     """A stem and a head in a list; `again` gives the stem a second name."""
 

@@ -77,6 +77,11 @@ class AdaptedNetwork:
             self._scales = [root_mean_square(parameter) if method.relative else 1.0 for parameter in parameters]
         self.network = cast(Segmenter, torch.compile(self.model)) if compile else self.model
 
+    def set_modes(self) -> None:
+        """The modes that the network had, in a copy of it: one of a graph comes in training mode."""
+        self.model.eval()  # graphs of the two modes may differ
+        self._contract.set_modes()
+
     def objective(self, batch: Batch, iteration: int = 0) -> Objective:
         """One forward pass of the method, running statistics moving: by the batch's share in the first iteration alone.
 

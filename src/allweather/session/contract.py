@@ -42,13 +42,17 @@ class Contract:
             yield
         finally:
             if [module.training for module in self._telling] != self._told:
-                for module, training in self._modes:
-                    module.training = training
+                self.set_modes()
         for what, tensor in given.items():
             if _version(tensor) != versions[what]:
                 raise SettingsError(f"{who} changes its {what} in place, which others look at; clone them.")
         if _forms(self._state) != self._forms:
             raise SettingsError(self._changed(who))
+
+    def set_modes(self) -> None:
+        """The modes of the network's modules as they were."""
+        for module, training in self._modes:
+            module.training = training
 
     def _changed(self, who: str) -> str:
         """In which tensor the state differs from what was declared."""
