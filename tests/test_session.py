@@ -83,6 +83,18 @@ class Refusing(torch.autograd.Function):
         raise ValueError("forward only")
 
 
+class Silent(torch.autograd.Function):
+    """An operation that gives no gradient, as quantized layers do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> None:
+        return None
+
+
 def written_over(x: Tensor) -> Tensor:
     y = torch.sigmoid(x)
     y += 1  # sigmoid's gradient needs what it gave
@@ -92,7 +104,12 @@ def written_over(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("method", ["mall-domain", "sar"])
 @pytest.mark.parametrize(
     ("last", "why"),
-    [(written_over, "inplace"), (Refusing.apply, "forward only"), (Tensor.detach, "does not require grad")],
+    [
+        (written_over, "inplace"),
+        (Refusing.apply, "forward only"),
+        (Tensor.detach, "does not require grad"),
+        (Silent.apply, r"none reaches norm\.weight, norm\.bias: a layer behind them"),
+    ],  # fmt: skip
 )
 def test_a_network_without_a_gradient_is_one_word(method: str, last: Callable[[Tensor], Tensor], why: str) -> None:
     class Ungraded(nn.Module):

@@ -12,8 +12,8 @@ from allweather.plugins import FAULTS
 
 
 @contextmanager
-def gradient_through(model: Segmenter) -> Iterator[None]:
-    """Takes a gradient inside; memory that runs out goes on its way.
+def gradient_through(model: Segmenter, moved: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+    """Takes a gradient inside, of `moved` where it is given; memory that runs out goes on its way.
 
     Raises:
         NetworkError: where the network gives none: layers that write over what a gradient needs, a backward pass of
@@ -21,6 +21,9 @@ def gradient_through(model: Segmenter) -> Iterator[None]:
     """
     try:
         yield
+        if moved is not None and all(parameter.grad is None for parameter in moved.values()):
+            names = ", ".join(list(moved)[:2]) + (", …" if len(moved) > 2 else "")
+            raise RuntimeError(f"none reaches {names}: a layer behind them gives none, as quantized ones do")
     except torch.OutOfMemoryError:
         raise
     except FAULTS as error:

@@ -108,20 +108,18 @@ class AdaptedNetwork:
         return batch if scale == 1 else Batch(resized(batch.images, scale))
 
     def gradient(self, loss: Tensor) -> Tensor:
-        """Computes the gradient; whether all of it is finite, as a number on the device, false where there is none.
+        """Computes the gradient; whether all of it is finite, as a number on the device.
 
         Raises:
             SettingsError: where the method gives a loss and no optimizer.
-            NetworkError: where the network cannot be differentiated.
+            NetworkError: where the network cannot be differentiated, or none of what moves gets a gradient.
         """
         if self.optimizer is None:
             raise SettingsError(f"{self.method.name} returned a loss but make_optimizer returned none.")
         self.forget_gradient()
-        with gradient_through(self.model):
+        with gradient_through(self.model, self.state.parameters):
             loss.backward()
         gradients = [p.grad for p in self.state.parameters.values() if p.grad is not None]
-        if not gradients:
-            return torch.zeros((), dtype=torch.bool, device=loss.device)
         return torch.nn.utils.get_total_norm(gradients).isfinite()
 
     def move(self) -> None:
