@@ -109,7 +109,7 @@ def written_over(x: Tensor) -> Tensor:
         (Refusing.apply, "forward only"),
         (Tensor.detach, "does not require grad"),
         (Silent.apply, r"none reaches norm\.weight, norm\.bias: a layer behind them"),
-    ],  # fmt: skip
+    ],
 )
 def test_a_network_without_a_gradient_is_one_word(method: str, last: Callable[[Tensor], Tensor], why: str) -> None:
     class Ungraded(nn.Module):

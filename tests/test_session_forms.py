@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from allweather import Segmenter, Session, load_model, methods
 from allweather.data.scenes import render
+from allweather.errors import NetworkError
 from allweather.methods.parameters import with_parameters
 
 
@@ -41,6 +42,40 @@ def test_a_network_of_any_precision_adapts_in_float32_and_stays_as_it_was(precis
     assert {value.dtype for value in session.model.parameters()} == {torch.float32}
     assert all(result.logits.dtype == torch.float32 and result.iterations for result in results)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Mixed(TinyNetwork):
+    """Has a head in half precision, and casts for it."""
+
+    def __init__(self, kind: torch.dtype | None) -> None:
+        super().__init__(nn.BatchNorm2d)
+        self.head.half()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x).to(self.kind or self.head[0].weight.dtype))
+
+
+@pytest.mark.parametrize("method", ["source", "tent", "mall-domain"])
+def test_a_network_with_casts_of_its_own_is_told_how_to_write_them(method: str) -> None:
+    session = Session(Segmenter.wrap(Mixed(torch.float16).eval(), classes=CLASSES), method)
+    with pytest.raises(NetworkError, match=r"not run in float32 \(.*came as float16 and float32, .*half"):
+        session(frames(1)[0])
+    assert Session(Segmenter.wrap(Mixed(None).eval(), classes=CLASSES), method)(frames(1)[0]).logits.isfinite().all()
+
+
+class Dropping(TinyNetwork):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5)
+
+
+@pytest.mark.parametrize("method", ["source", "tent"])
+def test_a_network_that_draws_random_numbers_is_told_of_once(method: str) -> None:
+    session = Session(Segmenter.wrap(Dropping(nn.BatchNorm2d).eval(), classes=CLASSES), method)
+    with pytest.warns(UserWarning, match="random numbers of the process were drawn.*training=self.training") as said:
+        session(frames(1)[0])
+    assert len(said) == 1
+    session.predict(frames(1)[0])
 
 
 def test_a_network_that_keeps_its_last_output_is_copied() -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -31,6 +31,7 @@ from allweather.models.segmenter import Segmenter
 from allweather.session.contract import Contract
 from allweather.session.given import checked_logits, checked_objective, checked_refined, checked_state
 from allweather.session.modes import half_precision, own_modes
+from allweather.session.passes import Passes
 from allweather.session.prediction import Prediction
 from allweather.session.proportion import in_proportion, root_mean_square
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
@@ -59,6 +60,7 @@ class AdaptedNetwork:
         self.updates, self._digest = 0, ""
         self._refused: set[tuple[View, torch.Size]] = set()  # scaled views, and the size of images they do not go with
         self._ahead: list[Tensor] = []  # how far the next prediction looks beyond each moved parameter
+        self._passes = Passes(model, model.name)
         with own_modes(device_of(model)):
             self.model = independent_copy(model)
             if channels_last:
@@ -98,7 +100,7 @@ class AdaptedNetwork:
         taken = further_passes(self.model) if again else nullcontext()
         told = size_told(batch.images, self.method.adapt_scale, "adapt_scale", "adapt_scale=1 leaves it its size")
         kept = self._contract.kept(f"{self.method.name}: objective", images=batch.images)
-        with kept, moving_statistics(self.model), taken, self._autocast(), told:
+        with kept, moving_statistics(self.model), taken, told, self._running():
             made = self.method.objective(self.network, self.state, batch)
         return checked_objective(made, self.method, batch.images, len(self.model.classes))
 
@@ -196,19 +198,19 @@ class AdaptedNetwork:
     @torch.no_grad()
     def source_logits(self, images: Tensor) -> Tensor:
         """The plain part of `predict_source`, B×C×H×W."""
-        with self._as_source(), self._autocast():
+        with self._as_source(), self._running():
             return self._by_method(self.model, images)
 
     @torch.no_grad()
     def predict_unmixed(self, images: Tensor) -> Tensor:
         """Plain logits B×C×H×W of the source network under its own BatchNorm statistics: not adapted in any way."""
-        with self._unmixed_source(), self._autocast():
+        with self._unmixed_source(), self._running():
             return self.model(images)
 
     @torch.no_grad()
     def plain_logits(self, images: Tensor) -> Tensor:
         """Logits B×C×H×W of the network as it stands, whatever the method makes of them."""
-        with self._autocast():
+        with self._running():
             return self.model(images)
 
     def snapshot(self) -> Snapshot:
@@ -338,7 +340,7 @@ class AdaptedNetwork:
         plain_network = network is self.model and type(self.method).predict is Method.predict
         if len(same) < 2 or not plain_network or images.device.type in ONE_BY_ONE or self._of_batches:
             return {}
-        with batch_in_parts(self.model, len(same)), self._autocast():
+        with batch_in_parts(self.model, len(same)), self._running():
             parts = network(torch.cat([view.of(images) for view in same])).chunk(len(same))
         return {view: view.back(part, images.shape[2:]) for view, part in zip(same, parts, strict=True)}
 
@@ -355,7 +357,7 @@ class AdaptedNetwork:
         def predict(images: Tensor) -> Tensor:
             return self.model(images) if view.source else self._by_method(network, images)
 
-        with self._unmixed_source() if view.source else nullcontext(), self._autocast():
+        with self._unmixed_source() if view.source else nullcontext(), self._running():
             if view.own is not None:
                 with self._contract.kept("views: a function", images=images):
                     made = view.own(predict, images)
@@ -386,5 +388,7 @@ class AdaptedNetwork:
         with self._as_source(), own_statistics(self.model):
             yield
 
-    def _autocast(self) -> AbstractContextManager[None]:
-        return half_precision(self.device(), self.precision == "bf16")
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with half_precision(self.device(), self.precision == "bf16"), self._passes.watched(self.device()):
+            yield

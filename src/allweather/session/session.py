@@ -57,7 +57,7 @@ class Session(Streaming, HandsBack):
     Args:
         model: the network, on the device that adaptation is to run on.
         method: a method of `allweather.methods`, or its name, which means the settings recommended for this network.
-        seed: of the session's random numbers; the process's own are neither read nor advanced.
+        seed: of the session's random numbers; the process's own are not touched, but by a network that draws some.
         precision: `float32`, or `bf16`: the network runs under autocast, losses and statistics stay float32.
         compile: runs the network through `torch.compile`.
         channels_last: runs the network in channels-last memory format.
