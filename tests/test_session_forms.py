@@ -3,13 +3,14 @@
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import CLASSES, TinyNetwork, frames, moved_names, tiny
 from torch import Tensor, nn
 
-from allweather import Segmenter, Session, load_model, methods
+from allweather import Segmenter, Session, apply_delta, load_model, methods
 from allweather.data.scenes import render
 from allweather.errors import NetworkError
 from allweather.methods.parameters import with_parameters
@@ -121,6 +122,137 @@ def test_a_copied_session_of_a_graph_stays_in_evaluation(
     assert not any(module.training for module in other.model.modules())
     assert all(torch.equal(session(image).logits, other(image).logits) for image in frames(2))
     assert moved_names(other, session.model) == set()
+
+
+class Remembering(TinyNetwork):
+    """Mixes each output with what it remembers of those before."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.BatchNorm2d)
+        self.start()
+
+    def start(self) -> None:
+        pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        before = self.remembered()
+        self.remember((y if before is None else (y + before) / 2).detach())
+        return y if before is None else y + before
+
+    def remembered(self) -> Tensor | None:
+        return getattr(self, "memory", None)
+
+    def remember(self, y: Tensor) -> None:
+        self.memory = y
+
+
+class Registering(Remembering):
+    def remember(self, y: Tensor) -> None:
+        if hasattr(self, "memory"):
+            self.memory = y
+        else:
+            self.register_buffer("memory", y)
+
+
+class Empty(Remembering):
+    def start(self) -> None:
+        self.register_buffer("memory", None)
+
+
+class Replacing(Remembering):
+    def start(self) -> None:
+        self.memory: Tensor | None = None
+
+
+class InPlace(Remembering):
+    def remember(self, y: Tensor) -> None:
+        self.memory = y if self.remembered() is None else self.memory.copy_(y)
+
+
+class Listing(Remembering):
+    def start(self) -> None:
+        self.outputs: list[Tensor] = []
+
+    def remembered(self) -> Tensor | None:
+        return self.outputs[-1] if self.outputs else None
+
+    def remember(self, y: Tensor) -> None:
+        self.outputs.append(y)
+
+
+class Mapping(Remembering):
+    def start(self) -> None:
+        self.outputs: dict[str, tuple[Tensor, ...]] = {}
+
+    def remembered(self) -> Tensor | None:
+        return self.outputs["last"][0] if self.outputs else None
+
+    def remember(self, y: Tensor) -> None:
+        self.outputs["last"] = (y,)
+
+
+BUFFERS = (Registering, Empty)
+ATTRIBUTES = (Remembering, Replacing, InPlace, Listing, Mapping)
+
+
+def remembering(kind: type[Remembering]) -> Session:
+    return Session(Segmenter.wrap(_source(kind), classes=CLASSES), methods.Tent(episodic=False), guard=False)
+
+
+@pytest.mark.parametrize("kind", [*BUFFERS, *ATTRIBUTES])
+def test_what_a_network_remembers_goes_back_with_it(kind: type[Remembering]) -> None:
+    session, images = remembering(kind), frames(4)
+    first = session.predict(images[0])
+    assert torch.equal(session.predict(images[0]), first)
+    session(images[1])
+    second = session.predict(images[0])
+    assert not torch.equal(second, first)
+    twin = copy.deepcopy(session)
+    assert torch.equal(session.predict(images[0]), second)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session._adapted, "move", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            session(images[2])
+    assert torch.equal(session.predict(images[0]), second)
+    assert torch.equal(session(images[2]).logits, twin(images[2]).logits)
+    session.reset()
+    assert torch.equal(session.predict(images[0]), first)
+
+
+@pytest.mark.parametrize("kind", BUFFERS)
+def test_buffers_that_a_pass_registers_are_saved_and_are_none_of_the_networks(
+    kind: type[Remembering], tmp_path: Path
+) -> None:
+    session, images = remembering(kind), frames(3)
+    names = set(session.model.network.state_dict())
+    digest = session._adapted.source_digest
+    session(images[0])
+    session(images[1])
+    session.save(tmp_path / "a.session")
+    other = remembering(kind)
+    other.load(tmp_path / "a.session")
+    assert torch.equal(other.predict(images[2]), session.predict(images[2]))
+    assert torch.equal(other(images[2]).logits, session(images[2]).logits)
+    session._adapted._digest = ""
+    assert session._adapted.source_digest == digest
+    assert set(session.network().state_dict()) == names
+    session.export(tmp_path / "a.delta.safetensors")
+    apply_delta(_source(kind), tmp_path / "a.delta.safetensors")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Remembering, "memory"), (Listing, "outputs")])
+def test_what_a_saved_session_lacks_is_warned_of(kind: type[Remembering], name: str, tmp_path: Path) -> None:
+    session = remembering(kind)
+    session.save(tmp_path / "a.session")
+    session(frames(1)[0])
+    with pytest.warns(UserWarning, match=f"keeps {name} from frame to frame, not in buffers.*register_buffer"):
+        session.save(tmp_path / "a.session")
+
+
+def _source(kind: type[Remembering]) -> nn.Module:
+    torch.manual_seed(0)
+    return kind().eval()
 
 
 class Layers(nn.Module):

@@ -65,9 +65,9 @@ def ordinary(
 
 
 def own_keys(model: Segmenter, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A segmenter's state dict as the own network's, tensors alone."""
+    """A segmenter's state dict as the own network's, tensors alone; what passes have registered since is not in it."""
     network, prefix = own_place(model)
-    return {key: state[prefix + key] for key in tensors_of(network)}
+    return {key: state[prefix + key] for key in tensors_of(network) if prefix + key in state}
 
 
 def _give_back(module: nn.Module) -> None:

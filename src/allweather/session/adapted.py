@@ -28,6 +28,7 @@ from allweather.models.gradients import gradient_through
 from allweather.models.outputs import log_of
 from allweather.models.placing import CPU, device_of
 from allweather.models.segmenter import Segmenter
+from allweather.session.attributes import OwnAttributes
 from allweather.session.contract import Contract
 from allweather.session.given import checked_logits, checked_objective, checked_refined, checked_state
 from allweather.session.modes import half_precision, own_modes
@@ -50,6 +51,7 @@ class AdaptedNetwork:
         optimizer: of the moved parameters; None for a method without updates.
         updates: made since the source network.
         source: the copy as it came.
+        attributes: plain ones of tensors that the network sets by itself.
         mixes: whether BatchNorm layers normalise by other statistics than the checkpoint's.
     """
 
@@ -74,6 +76,7 @@ class AdaptedNetwork:
             if self.mixes:
                 check_unmixed(self.model.network, method.name, "Take Session.network(statistics='stream'), or source.")
             self._own = OwnBuffers(self.model, self.state.buffers.values())
+            self.attributes = OwnAttributes(self.model)
             self.source = self.snapshot()
             self._contract = Contract(self.model, self.state)
             self._scales = [root_mean_square(parameter) if method.relative else 1.0 for parameter in parameters]
@@ -217,7 +220,7 @@ class AdaptedNetwork:
         """All that moves, as it is now."""
         own = {f"own.{name}": value for name, value in self._own.take().items()}
         snapshot = Snapshot.take(self.state.tensors(), self.optimizer, self.updates)
-        return Snapshot(snapshot.tensors | own, snapshot.optimizer, snapshot.updates)
+        return replace(snapshot, tensors=snapshot.tensors | own, attributes=self.attributes.take())
 
     def restore(self, snapshot: Snapshot) -> None:
         """All that moves as it was, bit for bit."""
@@ -227,7 +230,8 @@ class AdaptedNetwork:
         self.forget_gradient()
 
     def restore_own_buffers(self, snapshot: Snapshot) -> None:
-        """Buffers that the network moves by itself as they were."""
+        """Buffers and plain attributes that the network moves by itself as they were."""
+        self.attributes.restore(snapshot.attributes)
         with torch.no_grad():
             own = {name: value for name, value in snapshot.tensors.items() if name.startswith("own.")}
             self._own.restore({name.removeprefix("own."): value for name, value in own.items()})
@@ -265,9 +269,9 @@ class AdaptedNetwork:
                 by_tensor[id(tensor)] = by_name[f"network.{name}"] = self.source.tensors[f"{group}.{name}"]
         # a module that the network has twice is told by its tensors, a copy that a hook makes by its name
         kept = self.model.state_dict(keep_vars=True).items()
-        return {
-            name: by_tensor.get(id(value), value.detach()) for name, value in kept if isinstance(value, Tensor)
-        } | by_name
+        added = self._own.added()  # by passes, to a source that had none
+        tensors = {name: value for name, value in kept if isinstance(value, Tensor) and name not in added}
+        return {name: by_tensor.get(id(value), value.detach()) for name, value in tensors.items()} | by_name
 
     def optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The optimizer's state out of saved tensors.
@@ -284,9 +288,10 @@ class AdaptedNetwork:
         """Whether any update or running statistic may have changed the network since the source."""
         return self.updates > 0 or bool(self.state.buffers)
 
-    def own_buffers(self) -> dict[str, Tensor]:
-        """The source's values of all buffers that the network might move by itself, by name."""
-        return self._own.source
+    @property
+    def own_buffers(self) -> OwnBuffers:
+        """The buffers that the network might move by itself."""
+        return self._own
 
     def device(self, otherwise: torch.device = CPU) -> torch.device:
         """Where the network lies; `otherwise` for one without parameters."""

@@ -161,6 +161,7 @@ class HandsBack(ABC):
             values = self.method.deployed(self.state)
             averages = self._stream(frames) if statistics == "stream" else {}
             model = ordinary(self.model, values, statistics, averages, size)
+            self._adapted.own_buffers.drop_added(model)
             base = own_keys(model, self._adapted.source_state())
             return Deployment(model, copies(base), self._about(statistics))
 

@@ -155,6 +155,7 @@ class Session(Streaming, HandsBack):
             optimizer = None if adapted.optimizer is None else adapted.optimizer.state_dict()
             tensors = {**adapted.snapshot().tensors, **flatten_optimizer(optimizer)}
             save_session(Path(path), tensors | _named("counters", self._counters()), self._identity())
+            adapted.attributes.warn_unsaved()
 
     def load(self, path: Path | str) -> None:
         """Goes on from the file at `path` that `save` wrote, as if nothing had stopped.
@@ -382,8 +383,7 @@ class Session(Streaming, HandsBack):
         """Whether a saved tensor is part of the network's or the method's state."""
         if not name.startswith("own."):
             return name in self.state.tensors()
-        own = self._adapted.own_buffers().get(name.removeprefix("own."))
-        if own is None or own.dtype != tensor.dtype:
+        if not self._adapted.own_buffers.takes(name.removeprefix("own."), tensor):
             raise CheckpointError(f"expected no tensor '{name}'.")
         return True
 

@@ -1,7 +1,7 @@
 """Copies of everything that may move, so that a session can return to them bit for bit."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -9,15 +9,18 @@ from torch import Tensor, nn
 
 from allweather.errors import CheckpointError
 from allweather.methods.method import State
+from allweather.models.placing import device_of
+from allweather.session.attributes import Values
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The values of named tensors, of the optimizer's state, and the number of updates made, at one moment."""
+    """The values of named tensors, of the optimizer's state and of plain attributes, and the number of updates made."""
 
     tensors: dict[str, Tensor]
     optimizer: dict[str, Any] | None
     updates: int
+    attributes: Values = field(default_factory=dict)
 
     @classmethod
     def take(
@@ -63,8 +66,8 @@ def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
 class OwnBuffers:
     """Buffers that a network moves by itself in its forward pass, such as a moving average or a counter of calls.
 
-    Which ones do is found out as they move: whenever it is asked, every buffer that was written to or replaced since
-    the beginning counts from then on.
+    Which ones do is found out as they move: whenever it is asked, every buffer that was written to, replaced or
+    registered since the beginning counts from then on.
 
     Args:
         network: the session's copy, as it came.
@@ -73,13 +76,20 @@ class OwnBuffers:
 
     def __init__(self, network: nn.Module, declared: Iterable[Tensor]) -> None:
         known = {id(buffer) for buffer in declared}
-        self._places = {
-            f"{prefix}.{key}" if prefix else key: (module, key)
-            for prefix, module in network.named_modules()
-            for key, buffer in module.named_buffers(recurse=False)
-            if id(buffer) not in known
+        self._network, self._modules = network, dict(network.named_modules())
+        self._places: dict[str, tuple[nn.Module, str]] = {}
+        self._began: dict[str, set[str]] = {}  # the names of each module's buffers, but of those that are None
+        for prefix, module in self._modules.items():
+            began = dict(module.named_buffers(recurse=False))
+            self._began[prefix] = set(began)
+            self._places |= {_joined(prefix, key): (module, key) for key, b in began.items() if id(b) not in known}
+        self._empty = {
+            _joined(prefix, key)
+            for prefix, module in self._modules.items()
+            for key, buffer in module._buffers.items()
+            if buffer is None
         }
-        self.source = {name: self._now(name).detach().clone() for name in self._places}
+        self.source = {name: cast(Tensor, self._now(name)).detach().clone() for name in self._places}
         self._marks = {name: self._mark(name) for name in self._places}
         self.moving: set[str] = set()
 
@@ -89,41 +99,80 @@ class OwnBuffers:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._marks = {name: self._mark(name) for name in self._places}
+        self._marks = {name: self._mark(name) for name in self.source}
 
     def take(self) -> dict[str, Tensor]:
         """Copies of the buffers known to move."""
         self._look()
-        return {name: self._now(name).detach().clone() for name in sorted(self.moving)}
+        now = {name: self._now(name) for name in sorted(self.moving)}
+        return {name: value.detach().clone() for name, value in now.items() if value is not None}
 
     def restore(self, values: Mapping[str, Tensor]) -> None:
         """Writes `values` back; a buffer that they do not name had not moved then, and is as in the source."""
         self._look()
+        for name in values.keys() - self._places.keys():
+            prefix, _, key = name.rpartition(".")
+            self._places[name] = self._modules[prefix], key
         self.moving |= values.keys()
-        for name in self.moving:
-            module, key = self._places[name]
-            value = values.get(name, self.source[name])
-            if self._now(name).shape == value.shape:
-                self._now(name).copy_(value)
+        for name in tuple(self.moving):
+            now, (module, key), value = self._now(name), self._places[name], values.get(name, self.source.get(name))
+            if value is None:
+                self._drop(name, module)
+            elif now is not None and now.shape == value.shape:
+                now.copy_(value)
             else:
-                module._buffers[key] = value.clone()
+                module._buffers[key] = value.to(device_of(self._network), copy=True)
+
+    def takes(self, name: str, value: Tensor) -> bool:
+        """Whether a buffer of this name may have such a value: one of the source's, or one that a pass registers."""
+        if name in self.source:
+            return self.source[name].dtype == value.dtype
+        prefix, _, key = name.rpartition(".")
+        module = self._modules.get(prefix)
+        return name in self._places or name in self._empty or (module is not None and not hasattr(module, key))
 
     def sources(self) -> dict[int, Tensor]:
         """The source's value of each buffer, by the `id` of the buffer as it is now."""
         return {id(self._now(name)): value for name, value in self.source.items()}
 
+    def added(self) -> set[str]:
+        """The names of buffers that the source did not have."""
+        self._look()
+        return self._places.keys() - self.source.keys()
+
+    def drop_added(self, copy: nn.Module) -> None:
+        """Takes them out of a copy of the network, which makes them again."""
+        for name in self.added():
+            self._drop(name, copy.get_submodule(name.rpartition(".")[0]))
+
+    def _drop(self, name: str, module: nn.Module) -> None:
+        key = name.rpartition(".")[2]
+        if name in self._empty:
+            module._buffers[key] = None
+        else:
+            module._buffers.pop(key, None)
+
     def _look(self) -> None:
         self.moving |= {
             name for name, mark in self._marks.items() if name not in self.moving and self._mark(name) != mark
         }
+        for prefix, module in self._modules.items():
+            began = self._began[prefix]
+            added = [key for key, buffer in module._buffers.items() if key not in began and buffer is not None]
+            self._places |= {_joined(prefix, key): (module, key) for key in added}
+            self.moving.update(_joined(prefix, key) for key in added)
 
-    def _now(self, name: str) -> Tensor:
+    def _now(self, name: str) -> Tensor | None:
         module, key = self._places[name]
-        return cast(Tensor, module._buffers[key])
+        return module._buffers[key] if key in module._buffers else None  # noqa: SIM401 – TorchScript's has no `get`
 
     def _mark(self, name: str) -> tuple[int, int]:
         buffer = self._now(name)
-        return id(buffer), buffer._version
+        return id(buffer), 0 if buffer is None else buffer._version
+
+
+def _joined(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key
 
 
 def flatten_optimizer(state: Mapping[str, Any] | None) -> dict[str, Tensor]:
