@@ -1,6 +1,6 @@
 """Exports of five networks beside the session: labels that agree, and what folded statistics cost, dusk and day.
 
-    ALLWEATHER_ASSETS=DIR python -m benchmarks.export --every 4 --json benchmarks/records/export.json
+    ALLWEATHER_ASSETS=DIR python -m benchmarks.export --every 4 --json benchmarks/records/export.json.gz
 
 The state dict is read by a process that does not import allweather, where the network's class is not this package's.
 """

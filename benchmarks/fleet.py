@@ -1,6 +1,6 @@
 """What merging sessions of a fleet gives and costs, and what one network that learns from all streams at once does.
 
-    [ALLWEATHER_ASSETS=DIR] python -m benchmarks.fleet --json benchmarks/records/fleet.json
+    [ALLWEATHER_ASSETS=DIR] python -m benchmarks.fleet --json benchmarks/records/fleet.json.gz
 
 Each stream's even frames are adapted to by MALL-domain; its odd frames, which nothing has learnt from, are then
 predicted by the network as it stands (`Session.predict`): the source's, the stream's own session, the session of
@@ -156,7 +156,7 @@ def score(session: Session, labelled: LabelledStream) -> float:
 
 def table() -> str:
     """The record, one row a stream."""
-    found = benchmark_record("fleet.json")
+    found = benchmark_record("fleet.json.gz")
     if found is None:
         return "not measured"
     rows, notes = [], []

@@ -1,6 +1,6 @@
 """How large the gains and biases of real networks' norm layers are, which steps of one length would not see.
 
-    ALLWEATHER_ASSETS=DIR python -m benchmarks.norm_scales --json benchmarks/records/norm-scales.json
+    ALLWEATHER_ASSETS=DIR python -m benchmarks.norm_scales --json benchmarks/records/norm-scales.json.gz
 
 Of each network of plans/carry-over.toml, with its weights: the root mean square of each tensor that MALL moves, and of
 those the lowest, the median and the highest.
@@ -21,7 +21,7 @@ from allweather.runs.record import versions
 from allweather.runs.variables import resolve
 from benchmarks.committed import ROOT, benchmark_record, hand_out, markdown_table
 
-RECORD = "norm-scales.json"
+RECORD = "norm-scales.json.gz"
 
 
 def main() -> None:

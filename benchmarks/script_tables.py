@@ -105,7 +105,7 @@ def _split(row: Row, source: Row) -> list[str]:
 
 def export() -> str:
     """Labels of exported files beside the session's, and mIoU under folded statistics."""
-    found = benchmark_record("export.json")
+    found = benchmark_record("export.json.gz")
     if found is None:
         return "not measured"
     forms = (".safetensors", ".pt2", ".onnx")

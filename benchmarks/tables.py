@@ -47,7 +47,7 @@ PAGES = (
     "docs/scale.md",
     "docs/how-to/export.md",
 )
-REPORTS = {f"docs/results/{plan}.md": plan for plan in ("camvid", "camvid-iterations", "weather")}
+REPORTS = {f"docs/results/{plan}.md": plan for plan in ("camvid", "weather")}
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
