@@ -1,7 +1,6 @@
 """One picture through a session's network before and after it is handed over: what mixes, and whether both agree."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from allweather.errors import AllWeatherError, NetworkError, first_line
 from allweather.export.agreement import disagreement, picture
 from allweather.export.image_statistics import mixed_layers
 from allweather.finite import all_finite
+from allweather.models.deep_copy import deep_copy
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import FAULTS
 
@@ -26,11 +26,13 @@ class Trial:
     Attributes:
         image, logits: the picture, and 1×C×H×W.
         shapes: of what each layer that mixes normalised, call by call, by the layer's name.
+        half: whether any of that was in half precision, as under an autocast of the network's own.
     """
 
     image: Tensor
     logits: Tensor
     shapes: dict[str, list[torch.Size]]
+    half: bool
 
     def mixes(self, name: str) -> bool:
         """Whether the layer takes statistics of a picture: it is used, and not for one row a picture, as after pooling.
@@ -53,7 +55,7 @@ class Trial:
             NetworkError: saying by how much.
         """
         try:
-            what = disagreement(_seen(deepcopy(model), self.image), self.logits)
+            what = disagreement(_seen(deep_copy(model, {}), self.image), self.logits, half=self.half)
         except AllWeatherError:
             raise
         except FAULTS as error:
@@ -71,20 +73,22 @@ def tried(model: Segmenter, size: tuple[int, int] | None) -> Trial | None:
     Args:
         size: (width, height); None for one that most networks take.
     """
-    model, image = deepcopy(model), picture(size or _SIZE)
-    shapes: dict[str, list[torch.Size]] = {}
+    model, image = deep_copy(model, {}), picture(size or _SIZE)
+    seen: dict[str, list[Tensor]] = {}
     for name, (layer, _) in mixed_layers(model.network).items():
-        shapes[name] = []
-        layer.normalised = partial(_noted, layer.normalised, shapes[name])  # type: ignore[method-assign]
+        seen[name] = []
+        layer.normalised = partial(_noted, layer.normalised, seen[name])  # type: ignore[method-assign]
     try:
         logits = _seen(model, image)
     except FAULTS:  # of a network of another size alone, say
         return None
-    return Trial(image, logits, shapes) if all_finite(logits) else None
+    shapes = {name: [each.shape for each in inputs] for name, inputs in seen.items()}
+    half = any(each.dtype in (torch.float16, torch.bfloat16) for inputs in seen.values() for each in inputs)
+    return Trial(image, logits, shapes, half) if all_finite(logits) else None
 
 
-def _noted(normalised: Callable[..., Tensor], shapes: list[torch.Size], input: Tensor, own: Any = None) -> Tensor:
-    shapes.append(input.shape)
+def _noted(normalised: Callable[..., Tensor], seen: list[Tensor], input: Tensor, own: Any = None) -> Tensor:
+    seen.append(input.to("meta"))  # its shape and type
     return normalised(input, own)
 
 
