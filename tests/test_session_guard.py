@@ -436,6 +436,18 @@ def test_after_a_doubt_the_next_frame_is_compared() -> None:
     assert {session(image).decision.kind for image in frames(9)} == {"shrunk"}
 
 
+@pytest.mark.parametrize(("mixing", "looks"), [("stream", 8), ("always", 12), ("never", 0)])
+def test_mixing_is_looked_at_with_every_comparison_or_every_batch(
+    mixing: Any, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(Guard, "mixing_verdict", lambda self, ratio: seen.append(ratio))
+    guard = replace(PATIENT, mixing=mixing, every=8)
+    session = Session(tiny("batchnorm"), methods.make("tent", settings={"episodic": False, "lr": 1e-6}), guard=guard)
+    left = [(session(image), session._policy._history.wait)[1] for image in frames(12)]
+    assert len(seen) == looks and left[-1] == 7  # what is not compared is counted all the same
+
+
 def test_replaced_statistics_are_looked_at_on_request_alone() -> None:
     assert not any(Guard().looks_at_mixing(stream=stream) for stream in (True, False))
 

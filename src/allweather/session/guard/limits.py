@@ -52,8 +52,8 @@ class Guard:
         max_mixing: maximum number of labels that mirroring changes under replaced BatchNorm statistics, as a multiple
             of those under the network's own. Beyond it the two predictions are averaged (`shrunk`).
         mixing: when `max_mixing` is checked, for three more forward passes: `never`; `stream`, with every comparison
-            along a stream, and with every batch while nothing but the statistics has changed; `always`, for single
-            images too.
+            along a stream, and with every batch while nothing but the statistics has changed; `always`, with every
+            batch, for one pass more where nothing is compared, and for single images too.
         every: maximum number of updates along a stream between two comparisons.
         halvings: how often the way back to the last good state is halved before all of it is taken.
         strikes: number of updates, among the last ten compared, of which nothing could stand, 1..10; as many bring the

@@ -125,6 +125,9 @@ class Policy:
         passed = max(1, updates)
         if first is None and usual and self._history.wait >= passed:
             self._history.wait -= passed
+            if self.guard.mixing == "always" and self._adapted.mixes:  # which asks about every batch
+                reference = self._adapted.source_logits(images)
+                self._reference = reference if all_finite(reference) else None
             return None
         reference = self._adapted.source_logits(images) if first is None else first
         if not all_finite(reference):
@@ -156,7 +159,8 @@ class Policy:
         reason = self.guard.mixing_verdict(mixed / before)
         if reason is None:
             return None
-        self._history.interval, self._history.wait = 1, 0  # the next batch is looked at again
+        if self.guard.mixing == "stream":
+            self._history.interval, self._history.wait = 1, 0  # the next batch is looked at again
         views = [own] if len(prediction.views) == 1 else [own, own_mirrored]
         return reason, torch.stack([view.float().softmax(1) for view in views]).mean(0)
 
