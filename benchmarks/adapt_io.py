@@ -1,6 +1,6 @@
 """`allweather adapt` end to end: its wall time against the larger of the network's and that of reading and writing.
 
-    python -m benchmarks.adapt_io --json benchmarks/records/performance/adapt-io.json
+    python -m benchmarks.adapt_io --json benchmarks/records/performance/adapt-io.json.gz
 
 Procedural scenes as PNG files of 1920×1080, the demo's network, labels, colors and overlays written, as by default.
 `network` is the session alone, over frames in memory; `input and output` reads and writes all the same in one thread,

@@ -141,7 +141,7 @@ def demo() -> str:
 
 def live() -> str:
     """What live keeps of plain prediction's rate and of MALL-domain's gain."""
-    found = benchmark_record("performance/live.json")
+    found = benchmark_record("performance/live.json.gz")
     if found is None:
         return "not measured"
     heads = [
@@ -175,7 +175,7 @@ def _live_cells(row: Row) -> list[str]:
 
 def serve() -> str:
     """What came back under load: statuses, times, memory."""
-    found = benchmark_record("performance/serve.json")
+    found = benchmark_record("performance/serve.json.gz")
     if found is None:
         return "not measured"
     late, memory = found["latency_ms"], found["memory_mib"]

@@ -1,6 +1,6 @@
 """A load on a real server: thousands of requests at once, hostile ones among them, every answer compared.
 
-    python -m benchmarks.serve --json benchmarks/records/performance/serve.json
+    python -m benchmarks.serve --json benchmarks/records/performance/serve.json.gz
 
 The server is `allweather serve` in a process of its own, with the shipped network and one thread. Streams are sent by
 one client each, in order, and compared with a session of this process that saw the same frames; pictures without a

@@ -6,7 +6,6 @@ TABLES.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -124,8 +123,8 @@ def iteration() -> str:
     heads = ["network, size, batch", "TENT", "MALL-sample", "MALL-domain", "MALL-domain, all parameters"]
     heads += ["MALL/TENT affine", "MALL/TENT all", "NCut's share"]
     rows = []
-    for path in sorted((RECORDS / "iteration").glob("*.json")):
-        loaded = json.loads(path.read_text())
+    for path in sorted((RECORDS / "iteration").glob("*.json.gz")):
+        loaded: Any = load(path)
         for row in loaded if isinstance(loaded, list) else [loaded]:
             times = row["ms_per_iteration"]
             cells = [times[case] for case in ("tent", "mall-sample affine", "mall-domain affine", "mall-domain all")]
@@ -164,7 +163,7 @@ def _stream(found: Mapping[str, Any]) -> str:
 
 def options() -> str:
     """What each speed option changes."""
-    found = benchmark_record("performance/options.json")
+    found = benchmark_record("performance/options.json.gz")
     if found is None:
         return "not measured"
     heads = ["option", "ms per frame", "time ratio", "mIoU %", "labels that stay"]
@@ -179,7 +178,7 @@ def options() -> str:
 
 def adapt_io() -> str:
     """`adapt` end to end against its parts."""
-    found = benchmark_record("performance/adapt-io.json")
+    found = benchmark_record("performance/adapt-io.json.gz")
     if found is None:
         return "not measured"
     heads = ["network", "input and output", "one after another", "adapt"]
