@@ -128,6 +128,30 @@ class Until(Source):
             number += 1
 
 
+class Decoding(Source):
+    """Pictures that take their time, as where libav is at work: a process that ends meanwhile would abort."""
+
+    label = "decoding"
+    at_work = False
+
+    def connect(self) -> Iterator[Shot]:
+        for number in range(100):
+            self.at_work = number > 0
+            time.sleep(0.5 * self.at_work)
+            self.at_work = False
+            yield Shot(make=lambda: Frame.of("one", picture(0), None))
+
+
+def test_a_run_ends_after_its_reader() -> None:
+    source = Decoding()
+    frames = iter(Live(source, Session(tiny("batchnorm"), "source"), every_frame=True))
+    next(frames)
+    while not source.at_work:
+        time.sleep(0.001)
+    frames.close()
+    assert not source.at_work
+
+
 OWN = """
 from tiny import TinyNetwork, tiny
 

@@ -448,8 +448,6 @@ def test_what_is_no_tensor_in_a_state_dict_stays_with_the_network(
     session.export(tmp_path / "a.delta.safetensors")
     for handed in (session.network(), apply_delta(copy.deepcopy(network), tmp_path / "a.delta.safetensors")):
         assert handed[0].get_extra_state() == extra
-        torch.testing.assert_close(
-            Segmenter.wrap(handed, classes=CLASSES)(frames(1)), expected, atol=1e-5, rtol=1e-5
-        )
+        torch.testing.assert_close(Segmenter.wrap(handed, classes=CLASSES)(frames(1)), expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(AllWeatherError, match=r"holds 0\._extra_state, which is no tensor.* Write NAME\.delta\.safe"):
         session.export(tmp_path / "a.safetensors")

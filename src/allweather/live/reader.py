@@ -53,7 +53,7 @@ class Reader:
         except AllWeatherError as refused:
             error = refused
         finally:
-            self._slot.close(error or sys.exc_info()[1])
+            self._slot.end(error or sys.exc_info()[1])
 
     def _read(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from allweather.session.handover import serve
 from allweather.session.snapshot import Snapshot
 
 LOG = logging.getLogger(__name__)
+READER_ENDS = 2.0  # seconds in which it does, unless a camera hangs; a process that ended while it decodes would abort
 
 
 @dataclass
@@ -82,6 +83,7 @@ class Run:
                 self._check_learner(self.learner)
         finally:
             self.record.close({"why": why, **self.totals.facts()}, "the stream ended before")
+            self.slot.await_end(READER_ENDS)
 
     def notify(self, kind: EventKind, text: str) -> None:
         """Tells of an event; any thread may."""

@@ -35,7 +35,7 @@ class Slot:
         self._clock, self._keep = clock, keep
         self._changed = Condition()
         self._held: Arrived | None = None
-        self._closed = False
+        self._closed = self._ended = False
         self._error: BaseException | None = None
         self._arrived = 0
 
@@ -73,6 +73,18 @@ class Slot:
         with self._changed:
             self._closed, self._error = True, error or self._error
             self._changed.notify_all()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """As `close`, from the reader, which puts nothing more."""
+        self.close(error)
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def await_end(self, seconds: float) -> None:
+        """Waits until the reader has ended, or so long."""
+        with self._changed:
+            self._clock.wait(self._changed, lambda: self._ended, seconds)
 
     @property
     def arrived(self) -> int:
