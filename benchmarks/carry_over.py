@@ -177,18 +177,16 @@ def summary(found: list[Cell]) -> str:
         gains = [_gain(cell, label) for cell in found]
         night = [cell for cell in found if cell["stream"] == NIGHT]
         sky = [cell["methods"][label]["sky"] - cell["methods"]["source"]["sky"] for cell in night]
-        harmed, seen = (sum(cell["methods"][label][key] for cell in found) for key in ("frames_harmed", "harm_seen"))
         rows.append(
             [
                 label,
                 _cost(label),
                 f"{mean(gains):+.2f}",
                 *([f"{mean(_gain(cell, label) for cell in confirming):+.2f}"] if confirming else []),
-                f"{min(gains):+.2f} to {max(gains):+.2f}",
-                f"{sum(gain < -0.5 for gain in gains)} of {len(gains)}",
+                *_spread(gains),
                 f"{mean(sky):+.1f}",
-                f"{harmed} of {sum(cell['frames'] for cell in found)}",
-                f"{seen}",
+                _harmed(found, label),
+                _seen(found, label),
             ]
         )
     heads = ["method", "in forward passes", "mean gain", *(["on the confirming networks"] if confirming else [])]
@@ -196,6 +194,23 @@ def summary(found: list[Cell]) -> str:
     return markdown_table(
         [*heads, "sky IoU at night", "frames that lose over 5 points of accuracy", "the guard saw"], rows
     )
+
+
+def _spread(gains: Sequence[float]) -> list[str]:
+    """The lowest and the highest gain, and how many are losses."""
+    lost = sum(gain < -0.5 for gain in gains)
+    return [f"{min(gains):+.2f} to {max(gains):+.2f}", f"{lost} of {len(gains)}"]
+
+
+def _harmed(found: Sequence[Cell], label: str) -> str:
+    """How many frames lose more than `HARM`, of how many."""
+    harmed = sum(cell["methods"][label]["frames_harmed"] for cell in found)
+    return f"{harmed} of {sum(cell['frames'] for cell in found)}"
+
+
+def _seen(found: Sequence[Cell], label: str) -> str:
+    """In how many of them the guard saw something."""
+    return str(sum(cell["methods"][label]["harm_seen"] for cell in found))
 
 
 def _cost(label: str) -> str:
@@ -330,18 +345,14 @@ def guarded() -> str:
 
 
 def _harm_row(cells: Sequence[Cell], label: str) -> list[str]:
-    found = [cell["methods"][label] for cell in cells]
     gains = [_gain(cell, label) for cell in cells]
-    day = [cell for cell in cells if cell["stream"] in DAY]
-    harmed, frames = sum(row["frames_harmed"] for row in found), sum(cell["frames"] for cell in cells)
     return [
         f"{mean(gains):+.2f}",
-        f"{min(gains):+.2f} to {max(gains):+.2f}",
-        f"{sum(gain < -0.5 for gain in gains)} of {len(gains)}",
-        f"{harmed} of {frames}",
-        f"{sum(c['methods'][label]['frames_harmed'] for c in day)} of {sum(c['frames'] for c in day)}",
-        f"{min(row['worst_frame'] for row in found):+.1f}",
-        f"{sum(row['harm_seen'] for row in found)}",
+        *_spread(gains),
+        _harmed(cells, label),
+        _harmed([cell for cell in cells if cell["stream"] in DAY], label),
+        f"{min(cell['methods'][label]['worst_frame'] for cell in cells):+.1f}",
+        _seen(cells, label),
     ]
 
 

@@ -58,10 +58,8 @@ def same_frames(first: Record, second: Record) -> bool:
 def compared(record: Record, other: Record) -> bool:
     """Whether a table may show the record's difference to the other."""
     method, rival = record["run"]["method"], other["run"]["method"]["name"]
-    default = (
-        method["preset"] == "recommended" and not method["fields"].keys() - {"views"} | method.get("guard", {}).keys()
-    )
-    ours = method["name"].startswith("mall-") and default
+    changed = method["preset"] != "recommended" or method["fields"].keys() - {"views"} or method.get("guard")
+    ours = method["name"].startswith("mall-") and not changed
     return rival == "source" or (ours and not rival.startswith("mall-"))
 
 

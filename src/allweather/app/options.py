@@ -5,9 +5,8 @@ from typing import Any, Literal, TypeVar
 
 from allweather.data.class_files import find_classes
 from allweather.errors import SettingsError, check_known
-from allweather.methods.settings import parse_fields
 from allweather.runs.plan import pixels
-from allweather.session import Guard
+from allweather.session.guard import Guard, guard_of
 from allweather.values import parse_value
 
 Name = TypeVar("Name", bound=str)
@@ -76,7 +75,7 @@ def parse_guard(pairs: list[str]) -> Guard:
     Raises:
         SettingsError: for what is no field of it, or a value outside its range.
     """
-    return Guard(**parse_fields(Guard, parse_settings(pairs, "--guard"), "Guard"))
+    return guard_of(parse_settings(pairs, "--guard"))
 
 
 def parse_names(option: str, kind: str, text: str, known: tuple[Name, ...]) -> tuple[Name, ...]:

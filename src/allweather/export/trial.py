@@ -25,14 +25,17 @@ class Trial:
 
     Attributes:
         image, logits: the picture, and 1×C×H×W.
-        shapes: of what each layer that mixes normalised, call by call, by the layer's name.
-        half: whether any of that was in half precision, as under an autocast of the network's own.
+        seen: what each layer that mixes normalised, call by call, by the layer's name: shapes and types alone.
     """
 
     image: Tensor
     logits: Tensor
-    shapes: dict[str, list[torch.Size]]
-    half: bool
+    seen: dict[str, list[Tensor]]
+
+    @property
+    def half(self) -> bool:
+        """Whether any of it was in half precision, as under an autocast of the network's own."""
+        return any(each.dtype in (torch.float16, torch.bfloat16) for inputs in self.seen.values() for each in inputs)
 
     def mixes(self, name: str) -> bool:
         """Whether the layer takes statistics of a picture: it is used, and not for one row a picture, as after pooling.
@@ -40,7 +43,7 @@ class Trial:
         Raises:
             NetworkError: where it sees parts of a picture as a batch.
         """
-        shapes = self.shapes[name]
+        shapes = [each.shape for each in self.seen[name]]
         if stacked := next((shape for shape in shapes if len(shape) > 2 and shape[0] > 1), None):
             raise NetworkError(
                 f"{name} sees one picture as a batch, {'×'.join(map(str, stacked))}: a hook cannot tell it from "
@@ -82,9 +85,7 @@ def tried(model: Segmenter, size: tuple[int, int] | None) -> Trial | None:
         logits = _seen(model, image)
     except FAULTS:  # of a network of another size alone, say
         return None
-    shapes = {name: [each.shape for each in inputs] for name, inputs in seen.items()}
-    half = any(each.dtype in (torch.float16, torch.bfloat16) for inputs in seen.values() for each in inputs)
-    return Trial(image, logits, shapes, half) if all_finite(logits) else None
+    return Trial(image, logits, seen) if all_finite(logits) else None
 
 
 def _noted(normalised: Callable[..., Tensor], seen: list[Tensor], input: Tensor, own: Any = None) -> Tensor:

@@ -76,10 +76,9 @@ class Slot:
 
     def end(self, error: BaseException | None = None) -> None:
         """As `close`, from the reader, which puts nothing more."""
-        self.close(error)
         with self._changed:
             self._ended = True
-            self._changed.notify_all()
+            self.close(error)
 
     def await_end(self, seconds: float) -> None:
         """Waits until the reader has ended, or so long."""

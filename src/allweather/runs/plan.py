@@ -13,11 +13,11 @@ from allweather import methods
 from allweather.data.class_files import find_classes
 from allweather.data.toml_file import read_toml
 from allweather.errors import SettingsError, check_known
-from allweather.methods.settings import parse_fields
 from allweather.plugins import code_digest, names_code, relative_to
 from allweather.runs.evaluate import Protocol
 from allweather.runs.plan_checks import SCENES, check_device, check_pieces, check_seeds, check_values, size_of_network
 from allweather.session import AdaptWhen, Guard, Precision
+from allweather.session.guard import guard_of
 from allweather.sizes import check_size
 from allweather.values import parse_value
 
@@ -161,7 +161,7 @@ class MethodSpec(_Named):
         Raises:
             SettingsError: for what is no field of a guard, or a value that it does not take.
         """
-        return Guard(**parse_fields(Guard, self.guard, "Guard"))
+        return guard_of(self.guard)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """The collapse guard's limits: beyond which an update counts as harm."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
 from allweather.methods.option import check_ranges, option
-from allweather.methods.settings import check_types
+from allweather.methods.settings import check_types, parse_fields
 from allweather.session.guard.signs import STILL, Signs
 
 Mixing = Literal["stream", "always", "never"]
@@ -143,3 +144,12 @@ class Guard:
     def unusual(self, classes: float, entropy: float) -> bool:
         """Whether ratios to the usual number of classes and entropy ask for a comparison out of turn."""
         return classes < self.min_classes or entropy < self.min_entropy or entropy * self.min_entropy > 1
+
+
+def guard_of(limits: Mapping[str, Any]) -> Guard:
+    """The guard with these limits, from text or ready values, and its defaults for all others.
+
+    Raises:
+        SettingsError: for what is no field of a guard, or a value that it does not take.
+    """
+    return Guard(**parse_fields(Guard, limits, "Guard"))
