@@ -24,6 +24,7 @@ NAMES = {
     "source": View(source=True),
     "mirror-x1.5": View(mirror=True, scale=1.5),
     "source-gamma-x0.5": View(source=True, gamma=True, scale=0.5),
+    "mirror-x1.5-fit": View(mirror=True, scale=1.5, fit=True),
 }
 
 
@@ -42,6 +43,7 @@ def test_a_name_is_a_view(name: str) -> None:
         (("plain", "mirror", "mirror"), "mirror is named twice"),
         (("plain", "x9"), "a scale of 0.25 to 4 other than 1, got 9"),
         (("plain", "x1"), "other than 1"),
+        (("plain", "mirror-fit"), "expected one, as in x1.5-fit"),
         (("plain", "mirror-plain"), "unknown view 'mirror-plain'"),
         (("plain", "mirror-mirror"), "unknown view 'mirror-mirror'"),
         (("plain", 3), r"expected (values separated by commas|a tuple of text or functions).*, got \('plain', 3\)"),
@@ -126,6 +128,31 @@ def test_views_stay_apart_where_a_layer_has_no_statistics_but_the_batchs(monkeyp
     torch.testing.assert_close(*found)
 
 
+class Unsure(torch.nn.Module):
+    """Sure of narrow pictures and not of wide ones, and of neither where they are dark."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        sure = 1.0 if x.shape[3] > 50 else 9.0
+        return torch.where(x.mean((1, 2, 3), keepdim=True) > 0.3, sure * x, x)
+
+
+def test_a_view_that_is_to_fit_is_unscaled_for_images_of_which_the_network_is_less_sure_enlarged() -> None:
+    stripes = torch.eye(3)[torch.arange(32) // 4 % 3].T[:, None].repeat(1, 24, 1)
+    bright, dark = stripes, 0.1 * stripes
+    model, asked = Segmenter.wrap(Unsure(), classes=CLASSES), []
+    model.network.register_forward_pre_hook(lambda _, given: asked.append(tuple(given[0].shape[2:])))
+
+    def predicted(*images: Tensor, views: str) -> Tensor:
+        method = methods.make("source", settings={"views": f"plain,{views}"})
+        return Session(model, method).predict(torch.stack(images))
+
+    both, large, small = (predicted(bright, dark, views=f"mirror{end}") for end in ("-x2-fit", "-x2", ""))
+    assert torch.equal(both, torch.stack([small[0], large[1]])) and not torch.allclose(small[0], large[0])
+    asked.clear()
+    assert torch.equal(predicted(dark, views="mirror-x2-fit")[0], large[1])
+    assert asked == [(24, 32), (48, 64)]  # nothing to compare with where the larger view is as sure
+
+
 def turned(network, images):  # type: ignore[no-untyped-def]
     return network(images.flip(2)).flip(2)
 
@@ -178,6 +205,15 @@ class OneSize(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         assert not self.asserts or x.shape[2:] == self.places.shape[1:], "input size does not match"
         return self.norm(x) + self.places
+
+
+def test_default_views_of_a_network_without_batchnorm_may_be_refused_too() -> None:
+    model = Segmenter.wrap(OneSize().eval(), classes=CLASSES)
+    model.network.norm = torch.nn.GroupNorm(1, 3)
+    session = Session(model, "mall-sample", guard=FREE)
+    assert session.method.views == ("plain", "gamma-mirror-x1.5-fit")
+    with pytest.warns(UserWarning, match="taken at the images' own size"):
+        assert session(frames(1)[0]).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["mall-sample", "mall-domain"])

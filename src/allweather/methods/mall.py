@@ -44,6 +44,7 @@ _PAPER: dict[str, Any] = {
     "vector_rate": 0.0,
 }
 
+_FITTING = {"views": ("plain", "gamma-mirror-x1.5-fit")}
 _BEST = {"views": ("plain", "gamma-mirror", "x1.5", "gamma-mirror-x1.5")}
 
 _STOPS = Need(
@@ -205,7 +206,7 @@ class MallSample(Mall):
 
     name: ClassVar[str] = "mall-sample"
     presets: ClassVar = {"paper": _PAPER | {"iterations": 5, "horizon": 5}, "best": _BEST}
-    without_batchnorm: ClassVar = {"lr": 1e-2, "relative": False}
+    without_batchnorm: ClassVar = _FITTING | {"lr": 1e-2, "relative": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +222,7 @@ class MallDomain(Mall):
         "fast": {"views": ("plain",), "adapt_every": 6, "lr": 2e-3},
         "best": _BEST,
     }
-    without_batchnorm: ClassVar = {
+    without_batchnorm: ClassVar = _FITTING | {
         "lr": 3e-4,
         "lookahead": 1e-2,
         "relative": False,

@@ -103,9 +103,10 @@ def check_needs(method: Any) -> None:
 
 
 def is_set(method: Any, name: str, value: Any) -> bool:
-    """Whether `value` is neither the field's default nor what one of the method's presets gives it."""
+    """Whether `value` is neither the field's default nor what a preset, or a network without BatchNorm, gives it."""
     default = next((entry.default for entry in fields(method) if entry.name == name), MISSING)
-    usual = [default, *(preset[name] for preset in method.presets.values() if name in preset)]
+    given = (*method.presets.values(), method.without_batchnorm)
+    usual = [default, *(each[name] for each in given if name in each)]
     return not any(value is known or (type(value) is type(known) and value == known) for known in usual)
 
 

@@ -1,9 +1,9 @@
 """Other views of the same images (mirrored, resized, recoloured) and their predictions on the images' own grid."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from allweather.errors import InputError, NotFiniteError, SettingsError, first_line, unknown
+from allweather.methods.losses import pixel_entropy
 from allweather.methods.option import option, spell
 from allweather.plugins import Kind, find_place, load_own
 
@@ -28,6 +29,7 @@ NAMES = (
     "x1.5",
     "mirror-x1.5",
     "gamma-mirror-x1.5",
+    "gamma-mirror-x1.5-fit",
 )
 OR_OWN = ", or FILE.py:FUNCTION"  # of the help of the field; not everybody may name one
 _OWN = Kind("view", "allweather.views", SettingsError)
@@ -35,6 +37,7 @@ _SCALE = re.compile(r"x(\d+(?:\.\d+)?)")
 _SCALES = (0.25, 4.0)
 _LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
 _BRIGHTNESS = 0.33  # mean luminance after gamma: real night frames gain there, at .45 one lost 54 points (lab notes)
+_UNFIT = 1.1  # of entropies, above which a scale does not fit: docs/results/carry-over.md
 _HALVINGS = 16  # of the search for the exponent, which ends within 1e-4 of it
 
 
@@ -46,6 +49,8 @@ class View:
         mirror: left and right exchanged.
         gamma: each image to the power that brings its mean luminance (Rec. 709) to 0.33.
         scale: the image's sides times this.
+        fit: where the network is less sure of the scaled image than of the image and of this view of it unscaled, by
+            mean entropies over 1.1 times as high, that unscaled view takes its place; each image of a batch by itself.
         source: seen by the source network under its own BatchNorm statistics, not by the adapted one.
         own: a function of the user's own, (network, images B×3×H×W) to logits B×C×H×W on the images' grid.
     """
@@ -53,12 +58,16 @@ class View:
     mirror: bool = False
     gamma: bool = False
     scale: float = 1.0
+    fit: bool = False
     source: bool = False
     own: OwnView | None = None
 
     @property
     def passes(self) -> float:
-        """What it costs, in forward passes over the images as they are; 1 of a function, which is not known."""
+        """What it costs, in forward passes over the images as they are; 1 of a function, which is not known.
+
+        One that is to fit costs a pass more on images whose scaled prediction is less sure than the plain one.
+        """
         return self.scale**2
 
     def of(self, images: Tensor, antialias: bool = True) -> Tensor:
@@ -76,6 +85,11 @@ class View:
 
 PLAIN, MIRROR = View(), View(mirror=True)
 SOURCE, SOURCE_MIRROR = View(source=True), View(source=True, mirror=True)
+
+
+def unscaled(view: View) -> View:
+    """The same view at the images' own size."""
+    return replace(view, scale=1.0, fit=False)
 
 
 def views_option(*default: str) -> Any:
@@ -117,11 +131,13 @@ def _parse(name: OwnView | str) -> View:
         if any(getattr(view, field) != getattr(View(), field) for field in fields):
             raise unknown("view", name, NAMES)
         view = View(**{**vars(view), **fields})
+    if view.fit and view.scale == 1:
+        raise SettingsError(f"views: {name}: fit asks whether a scale fits: expected one, as in x1.5-fit, got none.")
     return view
 
 
 def _word(word: str, name: str) -> dict[str, Any]:
-    if word in ("mirror", "gamma", "source"):
+    if word in ("mirror", "gamma", "fit", "source"):
         return {word: True}
     if word == "plain" and name == "plain":
         return {}
@@ -155,6 +171,29 @@ def brightened(images: Tensor) -> Tensor:
         bright = (weights * few**2**middle).sum(1, keepdim=True).mean((2, 3), keepdim=True) > _BRIGHTNESS
         low, high = torch.where(bright, middle, low), torch.where(bright, high, middle)
     return images**2 ** ((low + high) / 2)
+
+
+@torch.no_grad()
+def where_it_fits(view: View, seen: Mapping[View, Tensor], look: Callable[[View], Tensor]) -> Tensor:
+    """Logits B×C×H×W of a scaled view that is to `fit`: of each image that it does not fit, those of it unscaled.
+
+    Args:
+        view: one of `seen`.
+        seen: logits of views of the same images, PLAIN among them.
+        look: gives those of a view that is not among them; asked only where the scaled one is less sure than PLAIN.
+    """
+    logits, own = seen[view], unscaled(view)
+    unfit = _less_sure(logits, seen[PLAIN])
+    if not unfit.any():
+        return logits
+    other = seen[own] if own in seen else look(own)
+    return torch.where(unfit & _less_sure(logits, other), other, logits)
+
+
+def _less_sure(logits: Tensor, others: Tensor) -> Tensor:
+    """Of which images the mean entropy is over 1.1 times that of the others: B×1×1×1 of bool."""
+    mean, other = (pixel_entropy(each).mean((1, 2)) for each in (logits, others))
+    return (mean > _UNFIT * other).view(-1, 1, 1, 1)
 
 
 def resized(images: Tensor, scale: float, antialias: bool = True) -> Tensor:

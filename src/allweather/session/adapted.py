@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -21,7 +22,7 @@ from allweather.methods.normalization import (
     replaces_statistics,
 )
 from allweather.methods.option import is_set
-from allweather.methods.views import PLAIN, View, mean_softmax, resized, size_told
+from allweather.methods.views import PLAIN, View, mean_softmax, resized, size_told, unscaled, where_it_fits
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
 from allweather.models.gradients import gradient_through
@@ -298,12 +299,12 @@ class AdaptedNetwork:
         return device_of(self.model, otherwise)
 
     def _predict(self, network: Segmenter, images: Tensor, plain: Tensor | None) -> Prediction:
-        seen = {} if plain is None else {PLAIN: plain}
-        size = images.shape[2:]
+        seen, size = ({} if plain is None else {PLAIN: plain}), images.shape[2:]
         seen |= self._look_together(network, images, [view for view in self._looks(size) if view not in seen])
-        for view in self._looks(size):
-            if view not in seen:
-                seen |= self._look_at_some_size(network, images, view)
+        for view in [view for view in self._looks(size) if view not in seen]:
+            seen |= self._look_at_some_size(network, images, view)
+        for view in [view for view in seen if view.fit]:
+            seen[view] = where_it_fits(view, seen, partial(self._look, network, images))
         if len(seen) == 1:
             return self.reported(images, seen[PLAIN], seen)
         mean = mean_softmax(seen[view] for view in self._looks(size))
@@ -317,7 +318,7 @@ class AdaptedNetwork:
 
     def _looks(self, size: torch.Size) -> tuple[View, ...]:
         """The views that the prediction of images of a size is the mean over: the method's, unscaled where refused."""
-        views = (replace(view, scale=1.0) if (view, size) in self._refused else view for view in self.method.looks)
+        views = (unscaled(view) if (view, size) in self._refused else view for view in self.method.looks)
         return tuple(dict.fromkeys(views))
 
     def _look_at_some_size(self, network: Segmenter, images: Tensor, view: View) -> dict[View, Tensor]:
@@ -332,7 +333,7 @@ class AdaptedNetwork:
             if view.scale == 1 or is_set(self.method, "views", self.method.views):
                 raise
             warnings.warn(f"{error} It is taken at the images' own size.", stacklevel=2)
-            own = replace(view, scale=1.0)
+            own = unscaled(view)
             self._refused.add((view, images.shape[2:]))
             return {own: self._look(network, images, own)} if own != PLAIN else {}
 
