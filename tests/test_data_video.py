@@ -185,6 +185,14 @@ def test_pixels_that_are_not_square_are_told_once(shape: str, tmp_path: Path, re
     assert [f"--size {shown[0]}x{shown[1]} " in each for each in told] == [True] * (shape not in ("square", "not said"))
 
 
+def test_frames_that_an_avi_leaves_out_are_no_missing_end(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.avi", scene(6), "mpeg4", times=[0, 100, 200, 500, 600, 900])
+    video = Video(path)
+    assert len(list(video)) == 6 and video.damage is VideoStream(path).damage is None
+    video = Video(cut(path, 0.6))
+    assert list(video) and "ends early" in (video.damage or "")
+
+
 def test_a_cover_is_no_video(tmp_path: Path) -> None:
     video = Video(covered(tmp_path / "a.mp4", scene(3)))
     assert (video.width, video.height) == SIZE and len(list(video)) == 3

@@ -29,6 +29,7 @@ suffixes = (
     ".ogv", ".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265", ".hevc", ".gif", ".y4m",
 )  # fmt: skip
 USUAL_RATE = Fraction(25)  # of a file that says nothing: FFmpeg's own convention
+PAUSE = 1.0  # seconds without a frame in which a recorder of AVI may stop
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,16 @@ class Video:
         """What to say of a `container`, read to its end with these `losses`, that ends too early; else None."""
         if losses.stopped is not None:
             return losses.stopped
-        missing = self.frames is not None and losses.read < self.frames
-        short = self.duration is not None and losses.end < self.duration - 1.5 / float(self.rate)
-        edited = "mov" in container.format.name.split(",")  # an edit list may leave frames out on purpose
-        if missing and (short or not edited):
+        whole, rate = self.duration, float(self.rate)
+        if self.frames is None:
+            if whole is not None and losses.end < whole - 1.5 / rate:
+                return f"the file ends early: {losses.end:.2f} of {whole:.2f} seconds are in it"
+            return None
+        short = whole is not None and losses.end < whole - 1.5 / rate
+        if "mov" not in container.format.name.split(","):  # AVI counts dropped frames, the last ones too; FFmpeg
+            short = min(whole or 0.0, losses.end + PAUSE) < (self.frames - 0.5) / rate  # shortens what it finds cut off
+        if losses.read < self.frames and short:  # an edit list may leave frames out on purpose
             return f"the file ends early: {losses.read} of {self.frames} frames are in it"
-        if self.frames is None and short:
-            return f"the file ends early: {losses.end:.2f} of {self.duration:.2f} seconds are in it"
         return None
 
     def __repr__(self) -> str:
