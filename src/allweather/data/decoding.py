@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NEWER = 16  # kinds of side data that FFmpeg may know beyond those that PyAV has names for
 TICK = Fraction(1, 1000)  # of a graph that looks at no time
+VP8_SHOWN = 0x10  # bit of a packet's first byte
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Losses:
 
     Attributes:
         read: packets, one a frame, that the file gave.
+        before: frames ahead of the first whole one that the decoder left out without a word: what they need is missing.
         decoded: frames that came out whole.
         failed: packets and frames that did not.
         failed_at: whole frames before the first of those.
@@ -37,6 +39,7 @@ class Losses:
     """
 
     read: int = 0
+    before: int = 0
     decoded: int = 0
     failed: int = 0
     failed_at: int = 0
@@ -53,13 +56,57 @@ class Losses:
         if packet.pts is not None and packet.time_base is not None:
             self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
 
-    def words(self) -> str | None:
-        """How many frames were lost to damage, and where; None where none were."""
-        if not self.failed:
+    def beginning(self) -> str | None:
+        """What was lost of a recording that begins in the middle of a group of pictures; None where nothing was."""
+        if not self.before:
             return None
+        needs = "frame needs" if self.before == 1 else f"{self.before} frames need"
+        left = "is" if self.before == 1 else "are"
+        return f"the first {needs} a picture that is not in the file, and {left} left out"
+
+    def words(self) -> str | None:
+        """How many frames were lost to damage or a missing beginning, and where; None where none were."""
+        if not self.failed:
+            return self.beginning()
         frames = "1 frame is" if self.failed == 1 else f"{self.failed} frames are"
         first = "" if self.failed == 1 else "the first of them "
-        return f"{frames} damaged and left out, {first}after {self.failed_at} whole ones"
+        damaged = f"{frames} damaged and left out, {first}after {self.failed_at} whole ones"
+        return "; ".join(filter(None, [self.beginning(), damaged]))
+
+
+class Moments:
+    """When frames are shown, in seconds from the first. Where the file's clock jumps back, as recordings joined byte by
+    byte do, time goes on: a frame later.
+
+    Args:
+        rate: frames per second, for frames without a time.
+    """
+
+    def __init__(self, rate: Fraction) -> None:
+        self._rate, self._index = rate, 0
+        self._start: int | None = None
+        self._last = self._ahead = 0.0
+
+    def next(self, frame: Decoded) -> float:
+        """When the next frame in the order of play is shown; never before the last."""
+        seconds = float(self._index / self._rate)
+        self._index += 1
+        if frame.pts is not None and frame.time_base is not None:
+            self._start = frame.pts if self._start is None else self._start
+            seconds = float((frame.pts - self._start) * frame.time_base)
+        seconds, step = seconds + self._ahead, 1 / float(self._rate)
+        if seconds < self._last - step:
+            self._ahead += self._last + step - seconds
+            seconds = self._last + step
+        self._last = max(self._last, seconds)
+        return self._last
+
+
+def is_frame(packet: Packet[VideoStream]) -> bool:
+    """Whether a packet is a frame that is shown. VP8 has others, to which frames refer; so an empty one is none."""
+    if not packet.size:
+        return False
+    return packet.stream.codec_context.name != "vp8" or bool(memoryview(packet)[0] & VP8_SHOWN)
 
 
 def read_packets(container: InputContainer, stream: VideoStream, losses: Losses) -> Iterator[Packet[VideoStream]]:
@@ -74,7 +121,7 @@ def read_packets(container: InputContainer, stream: VideoStream, losses: Losses)
         except av.FFmpegError as error:
             losses.stopped = f"the file cannot be read beyond its frame {losses.read} ({error.strerror})"
             return
-        if packet.size:
+        if is_frame(packet):
             losses.read += 1
             losses.reach(packet)
         yield packet
@@ -83,7 +130,10 @@ def read_packets(container: InputContainer, stream: VideoStream, losses: Losses)
 def decoded_frames(container: InputContainer, stream: VideoStream, losses: Losses) -> Iterator[Decoded]:
     """Every frame that is whole, from where the file stands, in the order of play; others are counted as lost."""
     av = load_pyav()
+    early: list[int] = []  # times of packets before the first frame came
     for packet in read_packets(container, stream, losses):
+        if not losses.decoded and packet.pts is not None and is_frame(packet) and not packet.is_discard:
+            early.append(packet.pts)
         try:
             frames = packet.decode()
         except av.EOFError:
@@ -95,6 +145,8 @@ def decoded_frames(container: InputContainer, stream: VideoStream, losses: Losse
             if frame.is_corrupt:
                 losses.fail()
                 continue
+            if not losses.decoded and frame.pts is not None:
+                losses.before = max(0, sum(pts < frame.pts for pts in early) - losses.failed)
             losses.decoded += 1
             yield frame
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allweather.data.decoding import Losses, NoRightAngle, decoded_frames, upright
+from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, upright
 from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.refused import codec_name, why_unopened
 from allweather.errors import ImageError
@@ -38,7 +38,7 @@ class VideoFrame:
 
     Attributes:
         index: 0 for the first that could be decoded, and so on.
-        seconds: when it is shown, counted from the first.
+        seconds: when it is shown, counted from the first; never less than the last frame's.
         pixels: H×W×3 uint8 RGB, turned upright as the file says.
     """
 
@@ -51,7 +51,7 @@ class Video:
     """A video file, opened and checked. Each iteration plays it from its beginning.
 
     Frames of variable rate come as they are, each with its time. After an iteration to the end, `damage` says what was
-    lost: damaged frames, a missing end, everything after a change of size.
+    lost: a beginning whose first picture is missing, damaged frames, a missing end, everything after a change of size.
 
     Args:
         path: a file in any format that PyAV reads.
@@ -96,13 +96,12 @@ class Video:
         self.damage = None
         losses = Losses()
         with self.opened() as (container, stream):
-            start, change = None, None
+            moments, change = Moments(self.rate), None
             for index, frame in enumerate(decoded_frames(container, stream, losses)):
                 pixels = self.upright(frame)
                 if change := self.change(index, pixels):
                     break
-                start = frame.pts if start is None else start
-                yield VideoFrame(index, self._seconds(frame, start, index), pixels)
+                yield VideoFrame(index, moments.next(frame), pixels)
             last = f"{change}. It and all after it are left out" if change else self.missing(container, losses)
             self.damage = "; ".join(filter(None, [losses.words(), last])) or None
 
@@ -197,11 +196,6 @@ class Video:
         if not stream.frames or (self.duration and stream.frames < 0.9 * self.duration * self.rate):
             return None
         return stream.frames
-
-    def _seconds(self, frame: Decoded, start: int | None, index: int) -> float:
-        if frame.pts is None or start is None or frame.time_base is None:
-            return float(index / self.rate)
-        return float((frame.pts - start) * frame.time_base)
 
     def _unreadable(self, reason: str) -> ImageError:
         return ImageError(f"{self.path}: not a readable video ({reason}).")

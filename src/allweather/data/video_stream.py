@@ -6,14 +6,13 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allweather.data.decoding import Losses, decoded_frames, read_packets
+from allweather.data.decoding import Losses, decoded_frames, is_frame, read_packets
 from allweather.data.stream import Frame, Stream
 from allweather.data.video import Video
 from allweather.errors import ImageError
@@ -23,6 +22,7 @@ from allweather.sizes import check_asked
 if TYPE_CHECKING:
     from av import VideoFrame as Decoded
 
+FEW = 8  # frames that are decoded to see whether packets and frames are the same
 NEAR = 64  # frames ahead that are decoded on the way instead of looked for
 _LEFT: list[object] = []  # open files of a process that was forked: closing them waits for threads that are not here
 
@@ -32,12 +32,14 @@ class VideoStream(Stream):
 
     The file is read through once to find its frames, without decoding them. Reading in order decodes each frame once;
     in any other order a frame costs the way from the last complete picture before it. One that cannot be decoded, or
-    has another size than the first, raises where it stands. Each process that reads opens the file for itself,
+    has another size than the first, raises where it stands. Where times do not tell frames apart (raw streams,
+    recordings joined byte by byte, pictures of two packets) all are decoded once to count them; the frames are then
+    those of `Video`, any order costs the way from the beginning. Each process that reads opens the file for itself,
     forked workers of a DataLoader too (multiprocessing_context="fork").
 
     Attributes:
         video: the file.
-        damage: what is missing at its end; None where nothing is.
+        damage: what is missing at its beginning or end; None where nothing is.
         seconds: when each frame is shown, counted from the first, by name; None where all are at the video's rate.
 
     Args:
@@ -74,7 +76,7 @@ class _Reader:
 
     Attributes:
         count: frames that the file holds.
-        damage: what is missing at its end; None where nothing is.
+        damage: what is missing at its beginning or end; None where nothing is.
         seconds: when each frame is shown, counted from the first; None where all are at the video's rate.
     """
 
@@ -83,11 +85,16 @@ class _Reader:
         self._open = ExitStack()
         self._frames: Iterator[tuple[int, Decoded]] = iter(())
         self._held: tuple[int, Decoded] | None = None  # decoded beyond the frame that was asked for
-        shown, tick = self._scan()
-        self.count = self._next = len(shown)  # nothing is open: the first frame, whichever it is, is looked for
         self._process = os.getpid()
-        self._times = sorted(shown) if self._are_names(shown) else None
-        self.seconds = self._uneven(tick)
+        self._times, tick = self._scan()
+        if self._times is None:
+            seconds = [frame.seconds for frame in video]
+            self.damage = video.damage
+        else:
+            seconds = [(time - self._times[0]) * tick for time in self._times]
+        self.count = self._next = len(seconds)  # nothing is open: the first frame, whichever it is, is looked for
+        even = all(abs(each - index / float(video.rate)) <= tick + 1e-9 for index, each in enumerate(seconds))
+        self.seconds = None if even else seconds
 
     def pixels(self, number: int) -> np.ndarray:
         """H×W×3 uint8 of the frame.
@@ -106,31 +113,24 @@ class _Reader:
             raise ImageError(f"{self._video.path}: {change}.")
         return pixels
 
-    def _scan(self) -> tuple[list[int], Fraction]:
-        """When each frame is shown, in the order of the file, and in which unit; −1 where it does not say."""
-        losses = Losses()
+    def _scan(self) -> tuple[list[int] | None, float]:
+        """When each frame is shown, in order, where that tells frames apart; and the unit, in seconds."""
+        losses, begun = Losses(), Losses()
         with self._video.opened() as (container, stream):
-            packets = read_packets(container, stream, losses)
-            kept = [packet.pts for packet in packets if packet.size and not packet.is_discard]
-            self.damage = self._video.missing(container, losses)
-            tick = stream.time_base or Fraction(0)
-        return [-1 if pts is None else pts for pts in kept], tick
-
-    def _uneven(self, tick: Fraction) -> list[float] | None:
-        """When each frame is shown, in seconds; None where that is at the video's rate, as near as ticks can be."""
-        times, rate = self._times or [], self._video.rate
-        most = tick.numerator * rate.numerator  # whole numbers: fractions take seconds an hour of video
-        step = tick.denominator * rate.denominator
-        if all(abs((time - times[0]) * most - index * step) <= most for index, time in enumerate(times)):
-            return None
-        return [(time - times[0]) * float(tick) for time in times]
-
-    def _are_names(self, shown: list[int]) -> bool:
-        """Whether the times tell frames apart, and decoded frames have them."""
+            packets = [
+                (packet.pts, packet.dts)
+                for packet in read_packets(container, stream, losses)
+                if is_frame(packet) and not packet.is_discard
+            ]
+            missing, tick = self._video.missing(container, losses), float(stream.time_base or 0)
         with self._video.opened() as (container, stream):
-            first = next(decoded_frames(container, stream, Losses()), None)
-            known = first is not None and first.pts in shown
-        return known and len(set(shown)) == len(shown) and -1 not in shown
+            first = [frame.pts for frame in islice(decoded_frames(container, stream, begun), FEW)]
+        self.damage = "; ".join(filter(None, [begun.beginning(), missing])) or None
+        times = sorted(pts for pts, _ in packets if pts is not None)[begun.before :]
+        order = [dts for _, dts in packets if dts is not None]  # it goes back where recordings were joined
+        apart = len(set(times)) == len(packets) - begun.before and order == sorted(order)
+        same = first[0] in times if begun.failed else first == times[: len(first)]
+        return (times if apart and same else None), tick
 
     def _find(self, number: int) -> Decoded | None:
         if self._next <= number < self._next + NEAR:

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
-from allweather.data.decoding import Losses, NoRightAngle, decoded_frames, upright
+from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, upright
 from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.stream import Frame
-from allweather.data.video import moving_pictures
+from allweather.data.video import USUAL_RATE, moving_pictures
 from allweather.errors import InputError
 from allweather.live.sources import Lost, Shot, Size, Source
 from allweather.pictures.pyav import load_pyav
@@ -64,22 +64,21 @@ class NetworkSource(Source):
         return self._shots(container, stream)
 
     def _shots(self, container: InputContainer, stream: VideoStream) -> Iterator[Shot]:
-        losses = Losses()
+        losses, moments = Losses(), Moments(stream.average_rate or USUAL_RATE)
         with container:
             for frame in decoded_frames(container, stream, losses):
                 name, pixels = f"{next(self._numbers):06d}", self._upright(frame)
                 if losses.decoded == 1:
                     self._tell_shape(pixels, shown_size(frame, stream.sample_aspect_ratio))
-                yield Shot(self._due(frame), partial(Frame.of, name, pixels, self._size))
+                yield Shot(None if self.endless else moments.next(frame), partial(Frame.of, name, pixels, self._size))
         if losses.stopped:
             stopped = "Immediate exit" in losses.stopped
             raise Lost(f"no picture for {self._stall:g} s" if stopped else "the connection broke off")
         if not losses.decoded:
             raise Lost("no picture of it could be decoded")
-        self.damage = f"{self.label}: {losses.words()}." if losses.failed else None
-
-    def _due(self, frame: Decoded) -> float | None:
-        return None if self.endless or frame.time is None else float(frame.time)
+        if self.endless:
+            losses.before = 0  # who joins a stream has no right to its beginning
+        self.damage = f"{self.label}: {said}." if (said := losses.words()) else None
 
     def _tell_shape(self, pixels: np.ndarray, shown: tuple[int, int]) -> None:
         if said := squeezed(self.label, (pixels.shape[1], pixels.shape[0]), shown, self._size):
