@@ -241,6 +241,7 @@ def test_wrong_models_and_inputs(frames: Path) -> None:
         ((frames / "images", "--model", "streetnet", *out), "Perhaps demo:streetnet"),
         ((frames / "nothing", *MODEL, *out), "no image in"),
         ((frames / "absent", *MODEL, *out), "no such input"),
+        ((*MODEL, *out), "INPUT is missing: expected folders of images"),
         (("http://127.0.0.1:1/clip.mp4", *MODEL, *out), "`allweather live` adapts to those"),
         (("rtsp://127.0.0.1:1/a", *MODEL, *out), "`allweather live` adapts to those"),
         (("camera:0", *MODEL, *out), "`allweather live` adapts to those"),

@@ -77,6 +77,8 @@ def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
     (tmp_path / "a.png").unlink()
     with pytest.raises(AllWeatherError, match=r"no image in .*hidden files are left out\)\.$"):
         open_files([tmp_path])
+    with pytest.raises(AllWeatherError, match="no input: expected at least one folder"):
+        open_files([])
 
 
 def test_pictures_and_videos_that_are_left_out_are_told(tmp_path: Path) -> None:

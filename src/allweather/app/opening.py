@@ -88,6 +88,8 @@ def open_inputs(inputs: list[Path], dataset: str | None, size: tuple[int, int] |
         if len(inputs) != 1:
             raise SettingsError(f"--dataset {dataset}: expected one INPUT, the dataset's root, got {len(inputs)}.")
         return load_stream(dataset, inputs[0], size)
+    if not inputs:
+        raise InputError("INPUT is missing: expected folders of images, image files, or one video.")
     for given in inputs:
         if _ENDLESS.match(str(given)) and not given.exists():
             raise InputError(

@@ -49,6 +49,8 @@ def named_files(inputs: Sequence[Path | str]) -> dict[str, Found]:
     Raises:
         InputError: as `open_files`.
     """
+    if not inputs:
+        raise InputError("no input: expected at least one folder of images or image file, got an empty list.")
     files = _named([entry for given in map(Path, inputs) for entry in _images(given)])
     if not files:
         looked, others = ", ".join(str(given) for given in inputs), _others(inputs)
