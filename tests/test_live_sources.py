@@ -360,6 +360,15 @@ def test_a_camera_gives_upright_colors_and_is_released(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("cameras")
+@pytest.mark.parametrize("said", [-1.0, 0.0, float("nan"), float("inf")])
+def test_a_camera_may_not_know_its_rate(said: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeCamera, "get", lambda *_: said)
+    source = open_source("camera:0")
+    next(source.connect())
+    assert source.rate is None
+
+
+@pytest.mark.usefixtures("cameras")
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -11,7 +11,7 @@ import numpy as np
 
 from allweather.data.stream import Frame
 from allweather.errors import InputError, optional
-from allweather.live.sources import Lost, Shot, Size, Source
+from allweather.live.sources import Lost, Shot, Size, Source, known_rate
 
 DEVICES = Path("/dev")
 
@@ -38,7 +38,7 @@ class CameraSource(Source):
         if not camera.isOpened():
             raise InputError(f"{self.label}: the camera cannot be opened; another program may be using it.")
         camera.set(self._cv2.CAP_PROP_BUFFERSIZE, 1)
-        self.rate = float(camera.get(self._cv2.CAP_PROP_FPS)) or None
+        self.rate = known_rate(float(camera.get(self._cv2.CAP_PROP_FPS)))
         return self._shots(camera)
 
     def _shots(self, camera: Any) -> Iterator[Shot]:

@@ -17,7 +17,7 @@ from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.stream import Frame
 from allweather.data.video import USUAL_RATE, moving_pictures
 from allweather.errors import InputError
-from allweather.live.sources import Lost, Shot, Size, Source
+from allweather.live.sources import Lost, Shot, Size, Source, known_rate
 from allweather.pictures.pyav import load_pyav
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class NetworkSource(Source):
             found = "this build of PyAV has no decoder for its codec; send H.264" if stream else "there are none in it"
             raise InputError(f"{self.label}: expected a stream with pictures; {found}.")
         self.endless = not container.duration
-        self.rate = float(stream.average_rate) if stream.average_rate else None
+        self.rate = known_rate(float(stream.average_rate or 0))
         return self._shots(container, stream)
 
     def _shots(self, container: InputContainer, stream: VideoStream) -> Iterator[Shot]:

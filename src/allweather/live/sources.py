@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,11 @@ class FileSource(Source):
             yield Shot(frame.seconds * self._pace, partial(Frame.of, name, frame.pixels, self._size, self._video.path))
         if self._video.damage:
             self.damage = f"{self.label}: {self._video.damage}."
+
+
+def known_rate(said: float) -> float | None:
+    """Pictures per second by what a device or stream says; None where that is no rate: 0, −1 or NaN."""
+    return said if isfinite(said) and said > 0 else None
 
 
 def check_positive(name: str, value: Any) -> None:
