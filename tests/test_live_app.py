@@ -58,6 +58,17 @@ def test_a_clip_becomes_a_clip_and_a_record(clip: Path, tmp_path: Path) -> None:
     assert again.returncode == 2 and "live.mp4 exists already. Choose another --out" in again.stderr
 
 
+def test_what_waits_for_predictions_keeps_its_times(clip: Path, tmp_path: Path) -> None:
+    uneven, out = tmp_path / "uneven.mkv", tmp_path / "live.mp4"
+    times = [0.0, 0.12, 0.24, 0.5]
+    with Film(uneven, 25, 128, 64) as film:
+        for frame, seconds in zip(Video(clip), times, strict=False):
+            film.write(frame.pixels, seconds)
+    done = allweather("live", uneven, *QUICK, "--every-frame", "--method", "source", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert [frame.seconds for frame in Video(out)] == pytest.approx(times, abs=2e-3)
+
+
 def test_waiting_predicts_what_adapt_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = tmp_path / "frames"
     frames.mkdir()

@@ -148,8 +148,8 @@ def _watch(running: Live, out: Path | None) -> bool:
                     if film is None:
                         with interruptions_wait():  # or one without a frame would stay
                             film = open_things.enter_context(_film(out, shown, running.source.rate))
-                    # what waits for predictions came at no rate of its own
-                    when = None if running.every_frame else shown.arrival
+                    # what waits for predictions arrives when it is taken
+                    when = shown.seconds if running.every_frame else shown.arrival
                     film.write(fitted(shown.overlay(), film.width, film.height), when)
                 bar.update(task, advance=1 + shown.dropped, rate=_figures(shown, running.totals, bar.tasks[0].speed))
         except KeyboardInterrupt as interruption:

@@ -80,6 +80,7 @@ class LiveFrame:
         dropped: frames dropped since the one before.
         state: how many states had been handed over when it was predicted; 0 is the network as the session began.
         why: why the network does not learn from this frame; empty where it does.
+        seconds: when it is shown, counted from the beginning of a file or folder; None of what comes in its own time.
     """
 
     index: int
@@ -91,6 +92,7 @@ class LiveFrame:
     dropped: int
     state: int
     why: str = ""
+    seconds: float | None = None
 
     @property
     def name(self) -> str:

@@ -81,7 +81,7 @@ class Reader:
             if self._failed:
                 self.notify("back", f"{self.source.label} is back")
                 self._failed = 0
-            if not self._wait_for(shot) or not self._slot.put(shot.make):
+            if not self._wait_for(shot) or not self._slot.put(shot.make, shot.seconds):
                 return False
         return True
 

@@ -114,7 +114,7 @@ class Run:
         why = "" if learnt is not None else self._offer(arrived.index, frame.image)
         shown = LiveFrame(
             arrived.index, frame, result, arrived.at - self.begun, age, ended - arrived.at,
-            arrived.index - self._shown - 1 - self._failed, self._states, why,
+            arrived.index - self._shown - 1 - self._failed, self._states, why, arrived.seconds,
         )  # fmt: skip
         self._tell(shown, learnt)
         return shown

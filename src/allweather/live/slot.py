@@ -16,11 +16,13 @@ class Arrived:
         index: its number among all that arrived.
         at: when, by the clock.
         make: gives the frame; decoding is done, resampling may not be.
+        seconds: when it is shown, counted from the source's beginning; None for one that is due as it comes.
     """
 
     index: int
     at: float
     make: Callable[[], Frame]
+    seconds: float | None = None
 
 
 class Slot:
@@ -39,12 +41,12 @@ class Slot:
         self._error: BaseException | None = None
         self._arrived = 0
 
-    def put(self, make: Callable[[], Frame]) -> bool:
-        """Puts a frame that arrives now; whether anybody still wants one."""
+    def put(self, make: Callable[[], Frame], seconds: float | None = None) -> bool:
+        """Puts a frame that arrives now and is shown at `seconds`; whether anybody still wants one."""
         with self._changed:
             if self._keep:
                 self._clock.wait(self._changed, lambda: self._held is None or self._closed)
-            self._held = Arrived(self._arrived, self._clock.now(), make)
+            self._held = Arrived(self._arrived, self._clock.now(), make, seconds)
             self._arrived += 1
             self._changed.notify_all()
             return not self._closed
