@@ -1,9 +1,11 @@
 """Live's small parts: how often to learn, quantiles, durations, threads; and learning in a process of its own."""
 
+import errno
 import json
 import random
 import time
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,12 @@ from tiny import CLASSES, tiny
 
 from allweather.app.options import parse_every, parse_seconds
 from allweather.data.stream import Frame
-from allweather.errors import SettingsError
-from allweather.live import Live
+from allweather.errors import AllWeatherError, SettingsError
+from allweather.live import Event, Live, record
 from allweather.live.devices import OwnStream, split_threads, thread_count
 from allweather.live.pace import RAREST, Pace, stride_that_fits
 from allweather.live.process import ProcessPupil
+from allweather.live.record import Record
 from allweather.live.sources import Shot, Source
 from allweather.live.totals import Latencies
 from allweather.models import Segmenter, load_model
@@ -203,6 +206,27 @@ def test_a_session_that_cannot_travel_is_told_to_stay() -> None:
     network = Segmenter.wrap(Local(3, 3, 1), classes=tiny("none").classes)
     with pytest.raises(SettingsError, match=r"cannot be taken to a process of its own .*Learn in a thread"):
         ProcessPupil(Session(network, "source"), 1)
+
+
+def test_a_record_on_a_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(StringIO):
+        def write(self, _: str) -> int:
+            self.lines = getattr(self, "lines", 0) + 1
+            if self.lines > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return 0
+
+    path, room = tmp_path / "a.jsonl", 1
+    path.touch()
+    monkeypatch.setattr(record, "_create", lambda _: Full())
+    made = Record(path, {})
+    with pytest.raises(AllWeatherError, match=r"is complete\. Make room, and remove it or choose another --record\."):
+        made.event(Event("lost", "", 0.0))
+    assert path.exists()
+    room = 0
+    with pytest.raises(AllWeatherError, match="Make room"):
+        Record(path, {})
+    assert not path.exists()
 
 
 def test_layers_that_refuse_to_be_pickled_are_told_to_stay_and_leave_no_record(tmp_path: Path) -> None:

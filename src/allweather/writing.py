@@ -120,6 +120,8 @@ def check_place(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
             raise PermissionError(errno.EACCES, "the folder is not yours to write in")
+        with NamedTemporaryFile(dir=path.parent, prefix=".place-"):
+            pass  # some folders, as below /proc, take none and do not say so
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -229,9 +231,9 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
         raise unwritable(path, error) from error
 
 
-def unwritable(path: Path, error: OSError) -> AllWeatherError:
-    """The error for an output that takes no more, or a place that takes none."""
-    advice = ADVICE if error.errno in FULL else "Name another place, in a folder of yours."
+def unwritable(path: Path, error: OSError, full: str = ADVICE) -> AllWeatherError:
+    """The error for an output that takes no more, or a place that takes none; `full` is what to do on a full disk."""
+    advice = full if error.errno in FULL else "Name another place, in a folder of yours."
     return AllWeatherError(f"cannot write {path}: {error.strerror or error}. {advice}")
 
 

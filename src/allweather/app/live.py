@@ -33,7 +33,9 @@ from allweather.live.sources import open_source
 from allweather.live.totals import Totals
 from allweather.pictures.film import FORMATS, Film
 from allweather.pictures.panels import fitted
+from allweather.pictures.pyav import load_pyav
 from allweather.session import Precision
+from allweather.writing import check_place
 
 USUAL_RATE = 25.0  # of a film of a source that says nothing; its frames have their own times
 EXAMPLE = "allweather live drive.mp4 --model demo:streetnet --budget 100ms --out adapted.mp4"
@@ -174,14 +176,19 @@ def _check_files(out: Path | None, record: Path | None) -> None:
     """Refuses a film or a record before anything is loaded."""
     if record is not None and str(record) == "-":
         raise SettingsError("--record -: expected a file's name; a record cannot go to the standard output.")
-    if out is None:
-        return
-    if out.suffix.lower() not in FORMATS:
-        raise SettingsError(f"--out {out}: expected a video's name ending in {', '.join(FORMATS)}.")
-    if record is not None and out.resolve() == record.resolve():
-        raise SettingsError(f"--out and --record are both {out}: the film would replace the record. Choose two names.")
-    if out.exists():
-        raise AllWeatherError(f"{out} exists already. Choose another --out, or remove it first.")
+    if out is not None:
+        load_pyav()
+        if out.suffix.lower() not in FORMATS:
+            raise SettingsError(f"--out {out}: expected a video's name ending in {', '.join(FORMATS)}.")
+        if record is not None and out.resolve() == record.resolve():
+            raise SettingsError(
+                f"--out and --record are both {out}: the film would replace the record. Choose two names."
+            )
+    for option, path in (("--out", out), ("--record", record)):
+        if path is not None and path.exists():
+            raise AllWeatherError(f"{path} exists already. Choose another {option}, or remove it first.")
+    for path in filter(None, (out, record)):
+        check_place(path)
 
 
 def _tell(totals: Totals, out: Path | None) -> None:

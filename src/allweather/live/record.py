@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, TextIO
@@ -11,6 +12,7 @@ from allweather.live.frame import Event, Learnt, LiveFrame
 from allweather.writing import unwritable
 
 FORMAT = 1
+FULL = "What was written before is complete. Make room, and remove it or choose another --record."
 
 
 class Record:
@@ -29,7 +31,11 @@ class Record:
     def __init__(self, path: Path | None, head: Mapping[str, Any]) -> None:
         self._path, self._file, self._lock = path, _create(path), Lock()
         self._waiting: dict[int, dict[str, Any]] = {}
-        self._write("run", {"format": FORMAT, **head})
+        try:
+            self._write("run", {"format": FORMAT, **head})
+        except AllWeatherError:
+            self.discard()
+            raise
 
     def frame(self, shown: LiveFrame, learnt: Learnt | None = None) -> None:
         """A predicted frame; without `why` and `learnt` it waits for what is learnt from it."""
@@ -63,7 +69,8 @@ class Record:
     def discard(self) -> None:
         """Leaves no file of a run that never began."""
         if self._path is not None and self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a disk that is full
+                self._file.close()
             self._path.unlink(missing_ok=True)
 
     def _write(self, kind: str, content: Mapping[str, Any]) -> None:
@@ -75,7 +82,7 @@ class Record:
                 self._file.write(line)
                 self._file.flush()
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise unwritable(self._path, error, FULL) from error
 
 
 def _create(path: Path | None) -> TextIO | None:
@@ -87,4 +94,4 @@ def _create(path: Path | None) -> TextIO | None:
     except FileExistsError as error:
         raise AllWeatherError(f"{path} exists already. Choose another --record, or remove it first.") from error
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(path, error, FULL) from error
