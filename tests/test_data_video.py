@@ -195,40 +195,37 @@ def test_frames_that_an_avi_leaves_out_are_no_missing_end(tmp_path: Path) -> Non
 
 
 def hidden(path: Path) -> Path:
-    """VP8 whose fourth packet is not shown, only referred to."""
+    """VP8 with a packet, its fourth, that is not shown."""
     with av.open(clip(path.with_name("plain.webm"), scene(8), "libvpx")) as given, av.open(path, "w") as file:
         stream = file.add_stream_from_template(given.streams.video[0])
         for number, packet in enumerate(each for each in given.demux(video=0) if each.size):
             content = bytearray(bytes(packet))
-            content[0] &= 0xEF  # the bit that says it is shown
+            content[0] &= 0xEF
             for one in [av.Packet(bytes(content)), packet] if number == 3 else [packet]:
                 one.pts, one.dts, one.time_base, one.stream = packet.pts, packet.dts, packet.time_base, stream
                 file.mux(one)
     return path
 
 
-def joined(path: Path, second: float, size: tuple[int, int] = SIZE) -> Path:
-    """Two transport streams of 12 frames in one file, whose times begin at 0 and at `second`."""
-    parts = []
-    for begin, frames in ((0, scene(12)), (second, scene(12, size)[::-1])):
-        times = [round(1000 * begin) + 100 * index for index in range(12)]
-        parts.append(clip(path, frames, times=times, options={"g": "4"}).read_bytes())
-    path.write_bytes(b"".join(parts))
-    return path
+def joined(path: Path, second: int, size: tuple[int, int] = SIZE) -> Path:
+    """Two transport streams in one file, whose times, in milliseconds, begin at 0 and at `second`."""
+    parts = [
+        clip(path, frames, times=range(begin, begin + 1200, 100), options={"g": "4"}).read_bytes()
+        for begin, frames in ((0, scene(12)), (second, scene(12, size)[::-1]))
+    ]
+    return written(path.parent, b"".join(parts), path.name)
 
 
 def middle(path: Path) -> Path:
     """A transport stream without its first packets, the first picture's among them."""
-    content = clip(path, scene(12), options={"g": "4"}).read_bytes()
-    path.write_bytes(content[8 * 188 :])
-    return path
+    return written(path.parent, clip(path, scene(12), options={"g": "4"}).read_bytes()[8 * 188 :], path.name)
 
 
-BEGUN = "the first 3 frames need a picture that is not in the file, and are left out"
-NUMBERED: dict[str, tuple[Callable[[Path], Path], int, str | None]] = {  # how it is made, its frames, its damage
+BEGUN = "the first 3 frames are left out: the picture to begin with"
+NUMBERED: dict[str, tuple[Callable[[Path], Path], int, str | None]] = {  # its frames, its damage
     "hidden": (lambda folder: hidden(folder / "a.webm"), 8, None),
     "joined, equal times": (lambda folder: joined(folder / "a.ts", 0), 24, None),
-    "joined, overlapping": (lambda folder: joined(folder / "a.ts", 0.005), 24, None),
+    "joined, overlapping": (lambda folder: joined(folder / "a.ts", 5), 24, None),
     "joined, smaller": (lambda folder: joined(folder / "a.ts", 0, size=(32, 24)), 12, "frame 12 is 32×24 instead"),
     "middle": (lambda folder: middle(folder / "a.ts"), 8, BEGUN),
 }

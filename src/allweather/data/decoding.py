@@ -30,7 +30,7 @@ class Losses:
 
     Attributes:
         read: packets, one a frame, that the file gave.
-        before: frames ahead of the first whole one that the decoder left out without a word: what they need is missing.
+        before: frames ahead of the first whole one that the decoder left out without a word.
         decoded: frames that came out whole.
         failed: packets and frames that did not.
         failed_at: whole frames before the first of those.
@@ -60,9 +60,8 @@ class Losses:
         """What was lost of a recording that begins in the middle of a group of pictures; None where nothing was."""
         if not self.before:
             return None
-        needs = "frame needs" if self.before == 1 else f"{self.before} frames need"
-        left = "is" if self.before == 1 else "are"
-        return f"the first {needs} a picture that is not in the file, and {left} left out"
+        frames = "frame is" if self.before == 1 else f"{self.before} frames are"
+        return f"the first {frames} left out: the picture to begin with is not in the file"
 
     def words(self) -> str | None:
         """How many frames were lost to damage or a missing beginning, and where; None where none were."""
@@ -75,8 +74,7 @@ class Losses:
 
 
 class Moments:
-    """When frames are shown, in seconds from the first. Where the file's clock jumps back, as recordings joined byte by
-    byte do, time goes on: a frame later.
+    """When frames are shown, in seconds from the first; where the clock jumps back (recordings joined), a frame later.
 
     Args:
         rate: frames per second, for frames without a time.
