@@ -523,6 +523,27 @@ def test_one_run_that_fails_does_not_stop_the_others(root: Path, monkeypatch: py
     assert list(result.failed.values()) == ["no such network"] and len(result.done) == 1
 
 
+OWN = """import warnings
+from torch import nn
+def build():
+    warnings.warn("an old call")
+    return nn.Conv2d(3, 19, 1)
+"""
+
+
+def test_a_plan_needs_weights_and_passes_other_warnings_on(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    torch.save(torch.nn.Conv2d(3, 19, 1).state_dict(), tmp_path / "w.pth")
+    text = 'streams = [{ name = "scenes:fog" }]\nmethods = [{ name = "source" }]\nmodels = [{ name = "mine.py:build"'
+    for weights, what in (
+        (', weights = "w.pth"', nullcontext()),
+        ("", pytest.raises(SettingsError, match="a plan needs")),
+    ):
+        (tmp_path / "plan.toml").write_text(f"{text}{weights} }}]")
+        with what, pytest.warns(UserWarning, match="an old call"):
+            open_model(read_plan(tmp_path / "plan.toml").runs[0])
+
+
 class Strange(Exception):
     """An error as code of the user's own may have it."""
 

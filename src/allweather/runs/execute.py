@@ -17,7 +17,7 @@ from allweather.data.class_files import find_classes
 from allweather.data.images import write_json
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
-from allweather.errors import AllWeatherError, InputError, SettingsError
+from allweather.errors import AllWeatherError, InputError, RandomWeightsWarning, SettingsError
 from allweather.methods.views import passes_of
 from allweather.models import load_model
 from allweather.models.placing import place
@@ -225,14 +225,14 @@ def open_model(entry: PlannedRun) -> Segmenter:
     """
     spec = entry.model
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("error", RandomWeightsWarning)
         try:
             model = load_model(
                 spec.located(spec.name),
                 None if spec.weights is None else resolve(spec.weights, spec.folder),
                 **chosen_options(spec),
             )
-        except UserWarning as warning:
+        except RandomWeightsWarning as warning:
             raise SettingsError(f"{warning}; a plan needs weights for every network.") from warning
     return place(model, entry.device, "device")
 
