@@ -544,6 +544,29 @@ def test_a_plan_needs_weights_and_passes_other_warnings_on(tmp_path: Path) -> No
             open_model(read_plan(tmp_path / "plan.toml").runs[0])
 
 
+class Keeping(torch.nn.Conv2d):
+    """A network that mixes each frame with what it kept of those before, in a buffer and in an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 19, 1)
+        self.register_buffer("seen", torch.zeros(()))
+        self.last: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            self.seen = self.seen + x.mean()
+        self.last = super().forward(x) + self.seen + (0 if self.last is None else self.last)
+        return self.last
+
+
+def test_what_a_network_keeps_of_one_run_is_none_of_the_next_ones(root: Path) -> None:
+    run, model = tiny(root).runs[0], Segmenter.wrap(Keeping(), classes=open_stream(tiny(root).runs[0]).classes)
+    first, second = (make_record(run, model=model) for _ in range(2))
+    assert first["confusion"] == second["confusion"]
+    assert [image["ncut_before"] for image in first["images"]] == [image["ncut_before"] for image in second["images"]]
+    assert not model.network.seen and model.network.last is None
+
+
 class Strange(Exception):
     """An error as code of the user's own may have it."""
 

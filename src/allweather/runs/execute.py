@@ -35,6 +35,7 @@ from allweather.runs.stale import other_code, other_data, outdated
 from allweather.runs.streams import in_order, list_stream, open_stream
 from allweather.runs.variables import make_method, resolve
 from allweather.session import AdaptWhen, Precision, Session
+from allweather.session.snapshot import left_as_it_came
 from allweather.writing import place_below, unwritable, whole_folder
 
 Tick = Callable[[PlannedRun, int, int], None]  # the run, frames done, frames in all
@@ -196,9 +197,10 @@ def make_record(
     scorer = Scorer(mapping, labelled, model, keep)
     protocol = cast(Protocol, entry.protocol)
     outcomes = run(session, labelled.stream, protocol, entry.batch)
-    for done, outcome in enumerate(outcomes, 1):
-        scorer.add(outcome)
-        tick(entry, done, len(labelled.stream))
+    with left_as_it_came(model):  # other runs begin from it
+        for done, outcome in enumerate(outcomes, 1):
+            scorer.add(outcome)
+            tick(entry, done, len(labelled.stream))
     if not scorer.matrix.counts.any():
         reason = next(iter(scorer.failures.values()), "every pixel of every label is to be ignored")
         raise InputError(f"{entry.title}: no pixel could be scored; {reason}")

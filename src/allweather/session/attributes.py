@@ -35,7 +35,7 @@ class OwnAttributes:
         self._marks = self._marked()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._look()  # a copy's tensors are others
+        self.look()  # a copy's tensors are others
         return self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -44,13 +44,13 @@ class OwnAttributes:
 
     def take(self) -> Values:
         """Copies of the attributes known to move."""
-        self._look()
+        self.look()
         now = {(number, key): vars(self._modules[number]).get(key, _ABSENT) for number, key in self._moving}
         return {place: _copied(value) for place, value in now.items() if value is not _ABSENT}
 
     def restore(self, values: Values) -> None:
         """Sets them again; one that `values` do not name had not moved then, and is as the network came."""
-        self._look()
+        self.look()
         for number, key in self._moving | values.keys():
             held = vars(self._modules[number])
             value, now = _copied(values.get((number, key), self._source.get((number, key), _ABSENT))), held.get(key)
@@ -66,7 +66,7 @@ class OwnAttributes:
 
     def warn_unsaved(self) -> None:
         """Warns of those that a saved session lacks."""
-        self._look()
+        self.look()
         if names := sorted(f"{self._names[number]}.{key}".removeprefix("network.") for number, key in self._moving):
             told = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             warnings.warn(
@@ -75,7 +75,8 @@ class OwnAttributes:
                 stacklevel=3,
             )
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Takes note of what has moved."""
         self._moving |= {place for place, mark in self._marked().items() if self._marks.get(place) != mark}
 
     def _marked(self) -> dict[tuple[int, str], list[tuple[int, int]]]:

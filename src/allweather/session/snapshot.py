@@ -1,6 +1,7 @@
 """Copies of everything that may move, so that a session can return to them bit for bit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from allweather.errors import CheckpointError
 from allweather.methods.method import State
 from allweather.models.placing import device_of
-from allweather.session.attributes import Values
+from allweather.session.attributes import OwnAttributes, Values
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ class OwnBuffers:
         self.moving: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._look()  # a copy's buffers are others, whose marks say nothing of these
+        self.look()  # a copy's buffers are others, whose marks say nothing of these
         return self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -103,13 +104,13 @@ class OwnBuffers:
 
     def take(self) -> dict[str, Tensor]:
         """Copies of the buffers known to move."""
-        self._look()
+        self.look()
         now = {name: self._now(name) for name in sorted(self.moving)}
         return {name: value.detach().clone() for name, value in now.items() if value is not None}
 
     def restore(self, values: Mapping[str, Tensor]) -> None:
         """Writes `values` back; a buffer that they do not name had not moved then, and is as in the source."""
-        self._look()
+        self.look()
         for name in values.keys() - self._places.keys():
             prefix, _, key = name.rpartition(".")
             self._places[name] = self._modules[prefix], key
@@ -118,7 +119,7 @@ class OwnBuffers:
             now, (module, key), value = self._now(name), self._places[name], values.get(name, self.source.get(name))
             if value is None:
                 self._drop(name, module)
-            elif now is not None and now.shape == value.shape:
+            elif now is not None and now.shape == value.shape and not now.is_inference():
                 now.copy_(value)
             else:
                 module._buffers[key] = value.to(device_of(self._network), copy=True)
@@ -137,7 +138,7 @@ class OwnBuffers:
 
     def added(self) -> set[str]:
         """The names of buffers that the source did not have."""
-        self._look()
+        self.look()
         return self._places.keys() - self.source.keys()
 
     def drop_added(self, copy: nn.Module) -> None:
@@ -152,7 +153,8 @@ class OwnBuffers:
         else:
             module._buffers.pop(key, None)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Takes note of what has moved; of two passes without a look, a buffer may have the first one's place again."""
         self.moving |= {
             name for name, mark in self._marks.items() if name not in self.moving and self._mark(name) != mark
         }
@@ -168,7 +170,26 @@ class OwnBuffers:
 
     def _mark(self, name: str) -> tuple[int, int]:
         buffer = self._now(name)
-        return id(buffer), 0 if buffer is None else buffer._version
+        return id(buffer), 0 if buffer is None or buffer.is_inference() else buffer._version
+
+
+@contextmanager
+def left_as_it_came(network: nn.Module) -> Iterator[None]:
+    """Afterwards, buffers and plain attributes of tensors that the network moved in its passes are as they were."""
+    buffers, attributes = OwnBuffers(network, ()), OwnAttributes(network)
+
+    def look(*_: object) -> None:
+        buffers.look()
+        attributes.look()
+
+    looking = network.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        looking.remove()
+        with torch.no_grad():
+            buffers.restore({})
+            attributes.restore({})
 
 
 def _joined(prefix: str, key: str) -> str:
