@@ -121,7 +121,7 @@ def test_a_plan_s_paths_are_sought_from_its_folder_alone(lab: Path, monkeypatch:
     done = allweather(*command)
     assert done.returncode == 1 and "2 failed" in done.stderr
     here = "for 2 runs; it is there from the current folder"
-    assert f"(a plan's paths are sought from its folder): lab/frames, {here} lab/labels, {here} " in done.stderr
+    assert f"(a plan's paths are sought from its folder): {lab}/frames, {here} {lab}/labels, {here} " in done.stderr
     for place in ("frames", "labels"):
         (lab.parent / place).rename(lab / place)
     done = allweather(*command)

@@ -78,6 +78,10 @@ def test_paths_among_fields_of_a_method_are_sought_as_others_are(
     (tmp_path / "source").mkdir()
     run = written("source")
     assert make_method(run.method, model).source_images == str(tmp_path / "source")
+    with monkeypatch.context() as here:
+        here.chdir(tmp_path)
+        relative = read_plan("plan.toml").runs[0]
+    assert (relative, relative.identity, relative.method.folder) == (run, run.identity, str(tmp_path))
     assert run.content["method"]["fields"] == {"source_images": "source"}, "the run is the same from every folder"
     assert not absent_paths([run])
     record = {"session": {"method": {"source_images": "source", "lr": 7.0}}, "model": {}, "images": []}

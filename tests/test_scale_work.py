@@ -12,7 +12,7 @@ import torch
 from many import alone, labels, paint, same, session_of, task_of
 from tiny import tiny
 
-from allweather import methods
+from allweather import Session, methods
 from allweather.app.makings import Makings
 from allweather.app.spread import stands_alone
 from allweather.errors import AllWeatherError, SettingsError
@@ -195,6 +195,22 @@ def test_what_cannot_travel_and_who_cannot_work(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Segmenter, "to", silent_mistake)
     with pytest.raises(SettingsError, match=r"--device cpu: RuntimeError\. Choose another device, such as cpu\.$"):
         carried.session(0)
+
+
+def test_paths_of_a_method_are_found_from_a_workers_folder(
+    inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(inputs[0].parent)
+    method = methods.make("eata", settings={"source_images": inputs[0].name})
+    Session(tiny("batchnorm"), method).save(tmp_path / "a.session")
+    carried = Carried.pack(tiny("batchnorm"), method, {}, "cpu", 1)
+    monkeypatch.chdir(tmp_path)
+    worker = carried.session(0)
+    assert worker.settings()["method"]["source_images"] == str(inputs[0])
+    worker.load(tmp_path / "a.session")
+    other = methods.make("eata", settings={"source_images": str(inputs[0].parent)})
+    with pytest.raises(AllWeatherError, match="saved with source_images=fog"):
+        Session(tiny("batchnorm"), other).load(tmp_path / "a.session")
 
 
 def test_the_record_has_a_frame_once_and_keeps_what_is_whole(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """A method's hyperparameters as text and JSON: what there is, what a value may be, what was chosen."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from allweather.errors import SettingsError, check_known
 from allweather.methods.option import spell
 from allweather.values import alternatives, parse_value, spell_type
+
+T = TypeVar("T")
 
 
 def settings_of(method: Any) -> dict[str, Any]:
@@ -34,6 +37,13 @@ def describe_fields(method: type[Any]) -> dict[str, dict[str, Any]]:
 def path_fields(method: type[Any]) -> set[str]:
     """The hyperparameters of a `method` class that name files or folders."""
     return {field.name for field in fields(method) if field.metadata.get("path")}
+
+
+def from_anywhere(method: T) -> T:
+    """The method with its files and folders as they are found from any current folder."""
+    named = {name: getattr(method, name) for name in path_fields(type(method))}
+    found = {name: _absolute(value) for name, value in named.items()}
+    return method if found == named else replace(method, **found)  # type: ignore[type-var]
 
 
 def check_types(holder: Any) -> None:
@@ -91,6 +101,12 @@ def _with_views(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise SettingsError(f"{method}: mirror is an old word for views=plain,mirror. Say views alone.")
     mirror = parse_value(f"{method}.mirror", settings.pop("mirror"), bool)
     return settings | {"views": ("plain", "mirror") if mirror else ("plain",)}
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_absolute, value))
+    return type(value)(Path(value).absolute()) if isinstance(value, str | Path) else value
 
 
 def _plain(value: Any) -> Any:

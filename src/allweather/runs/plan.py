@@ -45,7 +45,7 @@ class _Named:
     Attributes:
         code: sha256 of the user's own file that the name says, and of classes of one's own; '' where there is neither.
             The run is another with another.
-        folder: the plan's, which is no part of what the run is.
+        folder: the plan's, absolute, which is no part of what the run is.
     """
 
     code: str = field(default="", metadata=OWN)
@@ -268,7 +268,7 @@ def read_plan(path: Path | str) -> Plan:
     if not isinstance(shared, dict):
         raise SettingsError(f"run: expected one table [run], got {shared!r:.60}.")
     run = _build(RunSpec, shared, "[run]")
-    folder = str(path.parent)
+    folder = str(path.parent.absolute())  # workers have folders of their own
     models = [replace(spec, folder=folder, code=_code_of_model(spec, folder)) for spec in models]
     streams = [replace(spec, folder=folder, code=_code_of_stream(spec, folder)) for spec in streams]
     chosen = [replace(spec, folder=folder, code=code_digest(spec.name, folder)) for spec in chosen]

@@ -10,6 +10,7 @@ import torch
 
 from allweather.errors import AllWeatherError, first_line
 from allweather.methods.method import Method
+from allweather.methods.settings import from_anywhere
 from allweather.models.placing import place
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import FAULTS, files_that_ran, pickled, run_again
@@ -39,13 +40,14 @@ class Carried:
 
     @classmethod
     def pack(cls, model: Segmenter, method: Method, options: dict[str, Any], device: str, threads: int) -> "Carried":
-        """Packs a network on the CPU.
+        """Packs a network on the CPU; files and folders of the method become absolute paths.
 
         Raises:
             SettingsError: for a network or a method that cannot be taken to another process.
         """
         instead = "Its class and what it holds must stand at the top of a module; or leave --workers out."
-        content = pickled((model, method, options), f"{model.name} cannot be taken to other processes", instead)
+        parts = model, from_anywhere(method), options
+        content = pickled(parts, f"{model.name} cannot be taken to other processes", instead)
         return cls(content, files_that_ran(), device, threads, versions())
 
     def session(self, index: int) -> Session:

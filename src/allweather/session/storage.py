@@ -139,6 +139,8 @@ def tell_names(saved: str, here: str) -> None:
 def same(key: str, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     """Whether two sessions are one in a setting; older files have whole numbers as they were given.
 
+    A worker's session has the paths of its method absolute, so that a relative one is the same where it ends so.
+
     Python and files name one network differently: of equal weights, any names are one. What its input and output mean
     are settings of their own.
     """
@@ -146,7 +148,13 @@ def same(key: str, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
         return key == OUTPUT
     if key == "network" and is_same_network(one, other):
         return True
-    return one[key] == other[key] or _as_number(one[key]) == _as_number(other[key])
+    here, there = one[key], other[key]
+    return _as_number(here) == _as_number(there) or _found_as(here, there) or _found_as(there, here)
+
+
+def _found_as(text: str, found: str) -> bool:
+    parts = Path(text).parts
+    return Path(found).is_absolute() and bool(parts) and Path(found).parts[-len(parts) :] == parts
 
 
 def _as_number(text: str) -> str:
