@@ -26,15 +26,21 @@ from allweather.session.saved import open_saved
 from allweather.session.storage import read_saved, save_session, tell_names
 
 MINE = """from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
 from typing import ClassVar
 from allweather.methods.option import option
 from allweather.methods.tent import Tent
+
+Kind = Enum("Kind", ["SOFT", "HARD"])
 
 @dataclass(frozen=True, kw_only=True)
 class Mine(Tent):
     name: ClassVar[str] = "mine"
     source: ClassVar[str] = "me"
     seed: int = option(3, "of the crops")
+    kind: Kind = option(Kind.SOFT, "of the crops")
+    bank: Path | None = option(None, "of crops", path=True)
 """
 OPTIONS: dict[str, Any] = {
     "plain": {},
@@ -113,6 +119,20 @@ def test_a_field_of_ones_own_method_may_be_called_seed(tmp_path: Path) -> None:
     saved.save(tmp_path / "a.safetensors")
     again = open_saved(tmp_path / "a.safetensors", tiny("batchnorm"), method)
     assert again.settings() == saved.settings() and again.seed == 5
+
+
+def test_fields_of_ones_own_method_may_be_paths_and_names_of_an_enum(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    method = f"{tmp_path / 'mine.py'}:Mine"
+    made = methods.make(method, settings={"kind": "HARD", "bank": "crops.pt"})
+    saved = Session(tiny("batchnorm"), made)
+    assert (
+        json.loads(json.dumps(saved.settings()))["method"] | {"kind": "HARD", "bank": "crops.pt"}
+        == (saved.settings()["method"])
+    )
+    assert json.dumps(methods.describe_fields(type(made))).count("SOFT") == 2
+    saved.save(tmp_path / "a.safetensors")
+    assert open_saved(tmp_path / "a.safetensors", tiny("batchnorm"), method).method == made
 
 
 def edited(path: Path, settings: dict[str, str]) -> Path:

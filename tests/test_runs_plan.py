@@ -602,6 +602,13 @@ def test_whatever_a_run_raises_the_others_are_made(
         execute(plan, out, network=LoadedNetwork())
 
 
+def test_a_record_that_json_cannot_hold_fails_its_run_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = {"source": {"odd": object()}}
+    monkeypatch.setattr(executor, "make_record", lambda run, *_: make_record(run) | odd.get(run.method.name, {}))
+    result = execute(tiny(root), root / "runs")
+    assert "object is not JSON serializable" in "".join(result.failed.values()) and len(result.done) == 1
+
+
 def test_a_full_disk_ends_them_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*given: object) -> dict[str, Any]:
         raise OSError(28, "No space left on device")

@@ -149,12 +149,12 @@ methods = [{ name = "source" }]
 
 
 def test_a_full_disk_is_met_by_every_run_of_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room(path: Path, content: object) -> None:
+    def no_room(path: Path, content: bytes, *, durable: bool) -> None:
         raise unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
 
     (tmp_path / "plan.toml").write_text(PLAN)
     (job,) = map(OneRun, read_plan(tmp_path / "plan.toml").runs)
-    monkeypatch.setattr("allweather.runs.execute.write_json", no_room)
+    monkeypatch.setattr("allweather.runs.execute.write_bytes", no_room)
     ended = attempt(Benching.here(tmp_path / "out", False, 1).open(0), job, Heard())
     assert "No space left on device" in ended.message[FATAL] and "the same command again" in ended.message[FATAL]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from math import inf
 from typing import Any
 
@@ -111,9 +112,11 @@ def is_set(method: Any, name: str, value: Any) -> bool:
 
 
 def spell(value: Any) -> str:
-    """A value as the command line writes it; a function by its module and name."""
+    """A value as the command line writes it; a function by its module and name, one of an Enum by its name."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
+    if isinstance(value, Enum):
+        return value.name
     if callable(value):
         return f"{value.__module__}:{value.__qualname__}"
     return ",".join(map(spell, value)) if isinstance(value, tuple) else str(value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from enum import Enum
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -25,7 +26,7 @@ def describe_fields(method: type[Any]) -> dict[str, dict[str, Any]]:
     return {
         field.name: {
             "type": spell_type(hints[field.name]),
-            "default": field.default,
+            "default": _plain(field.default),
             "help": field.metadata.get("help", ""),
             **({"needs": need.text} if (need := field.metadata.get("needs")) else {}),
         }
@@ -111,9 +112,9 @@ def _absolute(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return [_plain(part) for part in value]
-    return spell(value) if callable(value) else value
+    return spell(value) if isinstance(value, Enum | Path) or callable(value) else value
 
 
 def _is(value: Any, kind: Any) -> bool:

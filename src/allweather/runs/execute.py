@@ -14,7 +14,7 @@ import numpy as np
 
 from allweather.classes import largest_value
 from allweather.data.class_files import find_classes
-from allweather.data.images import write_json
+from allweather.data.images import encode_json, spell_json
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError, InputError, RandomWeightsWarning, SettingsError
@@ -36,7 +36,7 @@ from allweather.runs.streams import in_order, list_stream, open_stream
 from allweather.runs.variables import make_method, resolve
 from allweather.session import AdaptWhen, Precision, Session
 from allweather.session.snapshot import left_as_it_came
-from allweather.writing import place_below, unwritable, whole_folder
+from allweather.writing import place_below, unwritable, whole_folder, write_bytes
 
 Tick = Callable[[PlannedRun, int, int], None]  # the run, frames done, frames in all
 Finished = Callable[[PlannedRun, Mapping[str, Any]], None]  # the run and its record
@@ -109,12 +109,13 @@ def execute(
                     keep = keep_labels or labels.is_dir()  # another record's predictions must not stand beside this one
                     with whole_folder(labels) as folder:
                         made = make_record(entry, tick, folder if keep else None, network.of(entry))
+                        content = encode_json(spell_json(made))  # what JSON cannot hold fails this run alone
                 except Exception as error:  # whatever code of the user's own raises
                     if is_full(error) or not (last or isinstance(error, AllWeatherError)):
                         raise
                     result.failed[entry.file] = why(entry.file, error)
                     continue
-                write_json(path, made)
+                write_bytes(path, content, durable=True)
                 result.note_lost(entry, made)
                 finished(entry, made)
                 result.done.append(entry.file)
