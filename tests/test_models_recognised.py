@@ -49,6 +49,7 @@ KINDS: dict[str, tuple[Callable[[Path], object], str]] = {  # a name, what write
     "arrays.npz": (lambda path: np.savez(path, a=np.zeros(3)), "NumPy's arrays.*load_state_dict"),
     "array.npy": (lambda path: np.save(path, np.zeros(3)), "NumPy's arrays.*load_state_dict"),
     "keras.h5": (hdf5, "an HDF5 file"),
+    "m.index.json": (lambda path: path.write_text('{"weight_map": {"a": "m-1-of-2.bin"}}'), "a list of the parts"),
 }
 
 

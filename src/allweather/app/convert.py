@@ -26,4 +26,4 @@ def convert(
     )
     narration.print(f"[bold]{plain(out)}[/] from {plain(made.file)}, sha256 {made.sha256}")
     if made.dropped:
-        narration.print(f"left out, for training only: {plain(', '.join(made.dropped))}")
+        narration.print(f"left out: {plain(', '.join(made.dropped))}")

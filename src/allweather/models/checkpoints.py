@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,11 +28,13 @@ from allweather.models.matching import (
     unwrapped,
 )
 from allweather.models.reading import check_size, read_checkpoint
+from allweather.models.recognised import JOIN_PARTS
 from allweather.models.segmenter import Provenance
 from allweather.writing import whole
 
 LOG = logging.getLogger(__name__)
 
+_PART = re.compile(r"-0*(\d+)-of-0*(\d+)\.")  # in the names of files that hold one checkpoint together
 Translate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
@@ -50,6 +53,8 @@ def load_weights(
     tensors, provenance = fitting_tensors(network, path, name=name, drop=drop, translate=translate)
     kept = network.state_dict()
     LOG.info("%s: weights of %s, sha256 %s", name, path, provenance.sha256)
+    if dropped := provenance.dropped:
+        LOG.info("%s: left out of %s: %s", name, path, ", ".join(dropped[:6]) + (", …" if len(dropped) > 6 else ""))
     network.load_state_dict({**{key: kept[key] for key in kept if is_counter(key)}, **tensors})
     return provenance
 
@@ -199,15 +204,24 @@ def _chosen(sets: list[Weights], expected: Mapping[str, Tensor], path: Path, nam
 def _dropped(
     chosen: Weights, sets: list[Weights], stored: list[Stored], patterns: tuple[str, ...], path: Path, name: str
 ) -> tuple[str, ...]:
-    """What lies beside the chosen tensors and has a reason to; copies in mappings of their own by the place alone."""
+    """What lies beside the chosen tensors and has a reason to; copies in mappings of their own by the place alone.
+
+    All that lies outside the set's place belongs to what held the network in training.
+    """
     beside = leftovers(chosen, stored)
     dropped = [
         key
         for key, one in beside.items()
-        if _matches(key, patterns) or only_for_training(key, one, chosen.tensors) or _is_copy(one, chosen, sets)
+        if not chosen.holds(one)
+        or _matches(key, patterns)
+        or only_for_training(key, one, chosen.tensors)
+        or _is_copy(one, chosen, sets)
     ]
     if unexpected := [key for key in beside if key not in dropped]:
-        raise _differing_keys([], unexpected, path, name)
+        raise CheckpointError(
+            f"{path} has every key of {name}, and {len(unexpected)} unexpected among them (first: "
+            f"{_first(unexpected)}). Name the network that has those too, or save the state dict without them."
+        )
     return (*dropped, *(_place(other) for other in sets if not _in_same_mapping(other, chosen)))
 
 
@@ -242,18 +256,18 @@ def _foreign(
         return CheckpointError(
             f"{path}: two different tensors could be {name}'s, e.g. {next(iter(nearest.tensors))}. Save one state dict."
         )
+    if (part := _PART.search(path.name)) and part[2] != "1":
+        lacks = sum(key not in nearest.tensors and not is_counter(key) for key in expected)
+        return CheckpointError(f"{path} is part {part[1]} of {part[2]} and lacks {lacks} keys of {name}. {JOIN_PARTS}.")
     if 2 * len(nearest.tensors) > len(expected):
         found, beside = set(nearest.tensors), list(leftovers(nearest, stored))
     else:
         found = set(unwrapped(stored)[0])
         beside = [key for key in unwrapped(stored)[0] if key not in expected]
-    return _differing_keys([key for key in expected if key not in found and not is_counter(key)], beside, path, name)
-
-
-def _differing_keys(missing: list[str], unexpected: list[str], path: Path, name: str) -> CheckpointError:
+    missing = [key for key in expected if key not in found and not is_counter(key)]
     return CheckpointError(
         f"{path} is not a checkpoint of {name}: {len(missing)} keys missing (first: {_first(missing)}), "
-        f"{len(unexpected)} unexpected (first: {_first(unexpected)}). Name the network it belongs to."
+        f"{len(beside)} unexpected (first: {_first(beside)}). Name the network it belongs to."
     )
 
 

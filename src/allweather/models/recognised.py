@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from allweather.models.passed_on import DELTA, SESSION
 
+_START = 4096  # bytes
 ARCHIVE = b"PK\x03\x04"  # opens a zip archive
 _TENSORS = b'{"'  # opens the header of safetensors, after 8 bytes with its length
 _PROGRAMS = ("archive_format", "serialized_exported_program.json")  # in archives of torch.export, and in older ones
@@ -16,6 +17,11 @@ _OURS = "a graph that an export wrote, which no longer adapts"
 _NAME_IT = (
     "Name the network that was adapted, --model SCHEME:NAME; its adapted weights are what `allweather export` or "
     "session.export writes as NAME.safetensors"
+)
+JOIN_PARTS = (
+    "Save all parts as one file (of safetensors.torch, save_file({key: value for part in PARTS for key, value in "
+    "load_file(part).items()}, 'all.safetensors')) and give that; a whole folder of transformers loads as "
+    "--model transformers:FOLDER"
 )
 _SAID = {
     "session": (
@@ -30,9 +36,18 @@ _SAID = {
     "program": f"a program of torch.export. Return torch.export.load(FILE).module() {_IN_PYTHON}",
     "onnx": f"an ONNX graph, which PyTorch does not run. {_NAME_IT}",
     "numpy": f"NumPy's arrays. Give them to the network, load_state_dict, and return it {_IN_PYTHON}",
+    "index": f"a list of the parts of a checkpoint. {JOIN_PARTS}",
     "hdf5": f"an HDF5 file, as Keras writes them. Give its arrays to the network and return it {_IN_PYTHON}",
 }
-_SUFFIXES = {".session": "session", ".pt2": "program", ".onnx": "onnx", ".npz": "numpy", ".npy": "numpy", ".h5": "hdf5"}
+_SUFFIXES = {
+    ".json": "index",
+    ".session": "session",
+    ".pt2": "program",
+    ".onnx": "onnx",
+    ".npz": "numpy",
+    ".npy": "numpy",
+    ".h5": "hdf5",
+}
 
 
 def no_weights(path: Path) -> str | None:
@@ -58,11 +73,14 @@ def is_safetensors(head: bytes) -> bool:
 
 def _kind(path: Path) -> str | None:
     with path.open("rb") as file:
-        head = file.read(16)
+        start = file.read(_START)
+    head = start[:16]
     if is_safetensors(head):
         return _of_tensors(path)
     if head.startswith(ARCHIVE):
         return _of_archive(path)
+    if head.startswith(b"{"):
+        return "index" if b'"weight_map"' in start else None
     if head.startswith(b"\x08"):  # the first field of ONNX's model, and no pickle's first byte
         return "onnx"
     if head.startswith(b"\x93NUMPY"):

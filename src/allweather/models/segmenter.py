@@ -129,8 +129,8 @@ class Provenance:
         sha256: of the file.
         nesting: keys that led to the state dict, joined by '/'; empty for a raw one.
         prefix: the words that wrappers put into the keys, in front or within; the most that any key lost.
-        dropped: keys left out by rule (training's parts, moving averages, other copies), and the places of whole copies
-            in mappings of their own.
+        dropped: keys left out by rule (training's parts, moving averages, other copies, all outside the place of the
+            network's), and the places of whole copies in mappings of their own.
     """
 
     file: str
