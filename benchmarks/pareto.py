@@ -3,14 +3,13 @@
     python -m benchmarks.pareto
 
 Cost is in forward passes of the source network per frame, by the record of `benchmarks.passes`; a view beside those of
-the method's default adds what it costs. Gain is mIoU over the source's. Writes docs/gain-and-cost.svg.
+the method's default adds what it costs. Gain is mIoU over the source's. Writes docs/gain-and-cost.png.
 """
 
 from dataclasses import dataclass
 
 from allweather import methods
 from allweather.report.collect import Group, group_records
-from allweather.report.figures import brief_svg
 from benchmarks.carry_over import VIEWS
 from benchmarks.committed import ROOT, markdown_table, plan_records
 from benchmarks.passes import cost_of
@@ -22,7 +21,7 @@ _LOWEST = -1.0  # of the axis
 _BESIDE = {tuple(VIEWS[1:]): "MALL's view"}  # how the legend calls views beside the plain one
 _FRONT, _OTHER = "#0a5dc2", "#6b717b"
 _LEGEND = ((0.06, "right"), (0.1, "left"), (0.84, "right"), (1.0, "right"))  # where its columns are, and end
-FIGURE = ROOT / "docs" / "gain-and-cost.svg"
+FIGURE = ROOT / "docs" / "gain-and-cost.png"
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,7 @@ def draw() -> None:
     """Writes the figure."""
     import matplotlib
 
-    matplotlib.use("svg")
-    matplotlib.rcParams.update(
-        {"svg.hashsalt": "allweather", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
-    )
+    matplotlib.use("agg")
     from matplotlib import pyplot
 
     found = points()
@@ -102,7 +98,7 @@ def draw() -> None:
     axes.grid(color="#e3e6ea", zorder=0)
     axes.axhline(0, color=_OTHER, linewidth=0.8)
     legend.axis("off")
-    FIGURE.write_text(brief_svg(figure), encoding="utf-8")
+    figure.savefig(FIGURE, dpi=180)
 
 
 def _name(group: Group) -> str:
