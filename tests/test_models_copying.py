@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
-from allweather import Segmenter
+from allweather import Segmenter, methods
 from allweather.errors import AllWeatherError
 from allweather.methods.normalization import adopt_statistics, has_statistics, moving_statistics
 from allweather.methods.parameters import select_parameters, with_parameters
@@ -238,6 +238,11 @@ def test_statistics_of_another_class_of_batchnorm_can_be_replaced(norm: Any, mod
     activated = functional.leaky_relu if norm is Activated else torch.clone
     torch.testing.assert_close(results[0], [*map(activated, results[1][:2]), results[1][2]], atol=1e-5, rtol=1e-4)
     assert torch.equal(layer.running_mean, norm(4).running_mean)
+
+
+@pytest.mark.parametrize("norm", [Frozen, Activated, torchvisions_frozen])
+def test_networks_with_another_class_of_batchnorm_have_the_settings_of_batchnorm(norm: Any) -> None:
+    assert methods.make("mall-domain", model=Segmenter.wrap(Tiny(norm))) == methods.make("mall-domain")
 
 
 @pytest.mark.parametrize("mode", ["batch", "train"])

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from allweather.errors import CheckpointError, NetworkError
 from allweather.export.deployment import Deployment, base_digest, tensors_of
-from allweather.export.image_statistics import attach, can_mix, check_unmixed
+from allweather.export.image_statistics import attach, check_unmixed
+from allweather.methods.normalization import can_mix
 from allweather.models.digest import digest
 from allweather.models.inputs import unwrapped
 from allweather.models.passed_on import DELTA, check_finite, read_object

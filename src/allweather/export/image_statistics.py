@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from allweather.errors import NetworkError
-from allweather.methods.normalization import TestTimeStatistics, keeps_statistics
-from allweather.models.norm_layers import has_own_statistics, input_of
+from allweather.methods.normalization import TestTimeStatistics
+from allweather.models.norm_layers import input_of
 
 
 class ImageStatistics:
@@ -55,11 +55,6 @@ def attach(shares: Sequence[tuple[nn.Module, float]]) -> None:
         layer.register_forward_pre_hook(ImageStatistics(share), with_kwargs=True)
     if shares and "torch._dynamo" in sys.modules:
         torch.compiler.reset()
-
-
-def can_mix(layer: nn.Module) -> bool:
-    """Whether the layer normalises by running statistics, as those do that a session mixes the image's into."""
-    return has_own_statistics(layer) or keeps_statistics(layer)
 
 
 def shares_of(network: nn.Module) -> dict[str, float]:

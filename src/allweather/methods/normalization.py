@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from allweather.errors import SettingsError
 from allweather.methods.option import is_set, option, where
 from allweather.models.copying import AdoptedBatchNorm, adopted_class
-from allweather.models.norm_layers import input_of
+from allweather.models.norm_layers import has_own_statistics, input_of
 from allweather.models.segmenter import Segmenter
 
 BNMode = Literal["source", "mixed", "batch", "running", "train"]
@@ -87,9 +87,14 @@ def keeps_statistics(layer: nn.Module) -> TypeGuard[_BatchNorm]:
     return isinstance(layer, _BatchNorm) and layer.running_mean is not None
 
 
+def can_mix(layer: nn.Module) -> bool:
+    """Whether the layer normalises by running statistics, as those do that a session mixes the image's into."""
+    return has_own_statistics(layer) or keeps_statistics(layer)
+
+
 def has_statistics(model: Segmenter) -> bool:
-    """Whether the network has BatchNorm layers with running statistics."""
-    return any(map(keeps_statistics, model.network.modules()))
+    """Whether the network has BatchNorm layers with running statistics, of any class."""
+    return any(map(can_mix, model.network.modules()))
 
 
 def has_batch_layers(model: Segmenter) -> bool:
