@@ -174,6 +174,34 @@ def test_a_saved_session_goes_on_bit_for_bit_in_another_order_of_memory(tmp_path
         assert torch.equal(sessions[0](image).logits, sessions[1](image).logits)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Grouped(Tent):
+    name: ClassVar[str] = "grouped"
+    parameters: str = "all"
+    episodic: bool = False
+    shapes: ClassVar[bool] = False
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.shapes:  # moments that have not their parameters' shapes
+            return torch.optim.Adafactor(parameters, lr=self.lr)
+        matrices, vectors = ([p for p in parameters if (p.ndim > 1) == wide] for wide in (True, False))
+        return torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}], lr=self.lr)
+
+
+@pytest.mark.parametrize("shapes", [False, True])
+def test_a_session_with_an_optimizer_of_ones_own_goes_on_bit_for_bit(
+    shapes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Grouped, "shapes", shapes)
+    one, other = (Session(tiny("batchnorm"), Grouped(), guard=False) for _ in range(2))
+    for image in frames(2):
+        one(image)
+    one.save(tmp_path / "a.session")
+    other.load(tmp_path / "a.session")
+    for image in frames(2, seed=1):
+        assert torch.equal(one(image).logits, other(image).logits)
+
+
 def test_of_another_method_the_method_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="was saved with name=mall-domain, this session has name=tent"):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from allweather.errors import SettingsError
 from allweather.export.image_statistics import check_unmixed
@@ -36,7 +36,7 @@ from allweather.session.modes import half_precision, own_modes
 from allweather.session.passes import Passes
 from allweather.session.prediction import Prediction
 from allweather.session.proportion import in_proportion, root_mean_square
-from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state, state_keys
+from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state
 
 Precision = Literal["float32", "bf16"]
 _EPS = 1e-8  # Adam's
@@ -282,8 +282,7 @@ class AdaptedNetwork:
         """
         if self.optimizer is None:
             return None
-        keys = state_keys(self.method.make_optimizer([nn.Parameter(torch.zeros(1))]))
-        return optimizer_state(self.optimizer, tensors, keys)
+        return optimizer_state(self.optimizer, tensors, self.method, self.state.parameters.values())
 
     def has_moved(self) -> bool:
         """Whether any update or running statistic may have changed the network since the source."""

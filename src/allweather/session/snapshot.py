@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from allweather.errors import CheckpointError
-from allweather.methods.method import State
+from allweather.methods.method import Method, State
 from allweather.models.placing import device_of
+from allweather.plugins import FAULTS, where
 from allweather.session.attributes import OwnAttributes, Values
 
 
@@ -208,44 +210,49 @@ def flatten_optimizer(state: Mapping[str, Any] | None) -> dict[str, Tensor]:
     }
 
 
-def state_keys(optimizer: torch.optim.Optimizer | None) -> frozenset[str]:
-    """What an optimizer of this kind, fresh and for one parameter, remembers of it after a step."""
-    if optimizer is None:
-        return frozenset()
-    parameter = next(iter(optimizer.param_groups[0]["params"]))
-    parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    return frozenset(key for key, value in optimizer.state[parameter].items() if value is not None)
-
-
 def optimizer_state(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], keys: frozenset[str]
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], method: Method, parameters: Iterable[nn.Parameter]
 ) -> dict[str, Any]:
     """What `flatten_optimizer` was given, for an optimizer of the same parameters; its own groups are taken.
 
     Args:
-        keys: what must be there for each parameter that anything is there for.
+        method: makes another of copies of `parameters`. What that remembers of each after a step must be there for
+            those that anything is there for.
 
     Raises:
         CheckpointError: for a name that is none of an optimizer's, a parameter that it does not have, or a state that
-            lacks something or has another shape than its parameter.
+            lacks something or has another shape.
     """
-    groups = optimizer.state_dict()["param_groups"]
-    moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    expected = _after_a_step(method, deepcopy(list(parameters)))
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if not name.startswith("optimizer."):
             continue
-        _, index, key = (*name.split(".", 2), "", "")[:3]
-        if not index.isdecimal() or int(index) >= len(moved) or not key:
-            raise CheckpointError(f"expected optimizer state of {len(moved)} parameters, found '{name}'.")
-        parameter = moved[int(index)]
-        if tensor.ndim and tensor.shape != parameter.shape:
-            raise CheckpointError(f"expected {name} of shape {tuple(parameter.shape)}, found {tuple(tensor.shape)}.")
-        if tensor.ndim:  # in its parameter's order of memory, which the last bit of a step depends on
-            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+        if name not in expected:
+            usual = ", ".join([*expected][:2]) or "no optimizer state"
+            raise CheckpointError(f"expected {usual}, …; found '{name}'.")
+        if tensor.shape != (shape := expected[name].shape):
+            raise CheckpointError(f"expected {name} of shape {tuple(shape)}, found {tuple(tensor.shape)}.")
+        if tensor.ndim:  # in that order of memory, which the last bit of a step depends on
+            tensor = torch.empty_like(expected[name], dtype=tensor.dtype).copy_(tensor)
+        _, index, key = name.split(".", 2)
         state.setdefault(int(index), {})[key] = tensor
-    for number, found in state.items():
-        if found.keys() != keys:
-            raise CheckpointError(f"expected {', '.join(sorted(keys))} of parameter {number}, found {sorted(found)}.")
-    return {"state": state, "param_groups": groups}
+    lacking = [name for name in expected if int(name.split(".")[1]) in state and name not in tensors]
+    if lacking:
+        raise CheckpointError(f"expected {lacking[0]} beside what else there is of that parameter.")
+    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+
+
+def _after_a_step(method: Method, parameters: list[nn.Parameter]) -> dict[str, Tensor]:
+    """What a fresh optimizer of these remembers after it, as `flatten_optimizer` names it."""
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    try:
+        optimizer = cast(torch.optim.Optimizer, method.make_optimizer(parameters))
+        optimizer.step()
+    except FAULTS as error:
+        raise CheckpointError(
+            f"{method.name}: make_optimizer gives none of copies of the parameters ({where(error)}). Let it tell them "
+            "by order and shape."
+        ) from error
+    return flatten_optimizer(optimizer.state_dict())
