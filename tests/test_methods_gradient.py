@@ -119,6 +119,26 @@ def test_steps_by_hand(
         torch.testing.assert_close(parameter.detach(), place, atol=1e-6, rtol=1e-5)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Groups(Pull):
+    name: ClassVar[str] = "groups"
+    source: ClassVar[str] = "this test"
+
+    def make_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": parameters[:1]}, {"params": parameters[1:], "lr": 0.3}], lr=0.0)
+
+
+@pytest.mark.parametrize(("fields", "share"), [({}, 1.0), ({"schedule": "poly", "horizon": 4}, 0.75**0.9)])
+def test_groups_with_rates_of_their_own_keep_them_times_the_schedule(fields: dict[str, Any], share: float) -> None:
+    session = Session(pixelwise(2.0), Groups(lr=LR, parameters="all", episodic=False, **fields), guard=False)
+    for image in frames(2):
+        session(image)
+    assert [group["lr"] for group in session._adapted.optimizer.param_groups] == pytest.approx([0.0, 0.3 * share])
+    session.reset()
+    session(frames(1)[0])
+    assert [group["lr"] for group in session._adapted.optimizer.param_groups] == [0.0, 0.3]
+
+
 def test_the_schedule_ends_at_its_horizon() -> None:
     method = Pull(lr=LR, episodic=False, schedule="poly", horizon=4)
     rates = [method.learning_rate(update) for update in range(6)]

@@ -232,7 +232,10 @@ class Method(ABC):
         return None
 
     def learning_rate(self, update: int) -> float | None:
-        """The learning rate of update number `update` since the last reset; None leaves the optimizer's."""
+        """The learning rate of update number `update` since the last reset; None leaves the optimizer's.
+
+        Groups of parameters that `make_optimizer` gives different rates keep those, times this over the field `lr`.
+        """
         return None
 
     def after_update(self, model: Segmenter, state: State) -> None:

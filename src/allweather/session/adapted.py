@@ -35,7 +35,7 @@ from allweather.session.given import checked_logits, checked_objective, checked_
 from allweather.session.modes import half_precision, own_modes
 from allweather.session.passes import Passes
 from allweather.session.prediction import Prediction
-from allweather.session.proportion import in_proportion, root_mean_square
+from allweather.session.proportion import in_proportion, root_mean_square, set_rates
 from allweather.session.snapshot import OwnBuffers, Snapshot, optimizer_state
 
 Precision = Literal["float32", "bf16"]
@@ -136,8 +136,8 @@ class AdaptedNetwork:
         """
         optimizer = cast(torch.optim.Optimizer, self.optimizer)
         rate = self.method.learning_rate(self.updates)
-        for group in optimizer.param_groups:
-            group["lr"] = group["lr"] if rate is None else rate
+        if rate is not None:
+            set_rates(optimizer.param_groups, rate, getattr(self.method, "lr", 0.0))
         parameters = list(self.state.parameters.values())
         if length := self.method.lookahead:
             self._ahead = [

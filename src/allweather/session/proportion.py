@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,3 +26,15 @@ def in_proportion(parameters: Sequence[nn.Parameter], scales: Sequence[float]) -
     with torch.no_grad():
         for parameter, old, scale in zip(parameters, before, scales, strict=True):
             parameter.copy_(torch.lerp(old, parameter, scale))
+
+
+def set_rates(groups: Sequence[dict[str, Any]], rate: float, whole: float) -> None:
+    """Gives an optimizer's groups the rate of an update; where theirs differed at first, in proportion to `whole`.
+
+    Args:
+        whole: the rate that schedules are a share of; 0 where there is none.
+    """
+    first: list[Any] = [group.setdefault("initial_lr", group.get("lr")) for group in groups]
+    alike = not whole or all(each == first[0] for each in first)
+    for group, own in zip(groups, first, strict=True):
+        group["lr"] = rate if alike else own * (rate / whole)
