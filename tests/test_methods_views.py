@@ -1,6 +1,8 @@
 """Views of an image: what their names mean, what is refused, and the way back onto the image's grid."""
 
 import warnings
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor
 from allweather import Guard, Session, methods
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods.settings import parse_settings, settings_of
-from allweather.methods.views import View, brightened, parse_views, passes_of
+from allweather.methods.views import Network, View, brightened, parse_views, passes_of
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import names_code
 from allweather.session import adapted
@@ -159,6 +161,25 @@ def turned(network, images):  # type: ignore[no-untyped-def]
 
 def lost(network, images):  # type: ignore[no-untyped-def]
     return network(images)[:, :, 1:]
+
+
+@dataclass
+class Twofold:  # which compares, and so has no hash
+    times: float = 2.0
+
+    def __call__(self, network: Network, images: Tensor) -> Tensor:
+        return self.times * network(images)
+
+
+@pytest.mark.parametrize("view", [partial(Twofold.__call__, Twofold()), Twofold()])
+def test_a_view_of_ones_own_may_be_any_callable(view: Any, tmp_path: Path) -> None:
+    session = Session(tiny("batchnorm"), methods.MallDomain(views=("plain", view)))
+    session(frames(1)[0])
+    session.save(tmp_path / "a.session")
+    session.export(tmp_path / "a.safetensors")
+    assert f"{__name__}:Twofold" in session.settings()["method"]["views"][1]
+    with pytest.raises(SettingsError, match=r"got .*Twofold"):
+        methods.MallDomain(views=(view,))
 
 
 def test_a_view_of_ones_own_is_a_function(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -112,12 +113,15 @@ def is_set(method: Any, name: str, value: Any) -> bool:
 
 
 def spell(value: Any) -> str:
-    """A value as the command line writes it; a function by its module and name, one of an Enum by its name."""
+    """A value as the command line writes it; a function by module and name, a callable by its class's, an Enum's by name."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, Enum):
         return value.name
+    if isinstance(value, partial):
+        return spell(value.func)
     if callable(value):
+        value = value if hasattr(value, "__qualname__") else type(value)
         return f"{value.__module__}:{value.__qualname__}"
     return ",".join(map(spell, value)) if isinstance(value, tuple) else str(value)
 

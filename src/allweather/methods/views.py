@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -60,7 +60,7 @@ class View:
     scale: float = 1.0
     fit: bool = False
     source: bool = False
-    own: OwnView | None = None
+    own: OwnView | None = field(default=None, hash=False)  # an instance that compares may have no hash
 
     @property
     def passes(self) -> float:
