@@ -260,3 +260,13 @@ def test_a_relative_step_is_the_optimizers_times_the_root_mean_square_of_each_te
         share = max(float(old.square().mean().sqrt()), 1e-3)  # a tensor of zeros still moves
         torch.testing.assert_close(value, old + share * (plain[name] - old), atol=1e-6, rtol=0)
         assert not torch.equal(value, old)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64])
+def test_parameters_that_are_no_real_numbers_never_move(dtype: torch.dtype) -> None:
+    model = tiny("batchnorm")
+    model.network.order = nn.Parameter(torch.arange(3).to(dtype), requires_grad=False)
+    chosen = Session(model, methods.make("tent", settings={"parameters": "all"})).state.parameters
+    assert "order" not in chosen and len(chosen) == len(list(model.network.parameters())) - 1
+    with pytest.raises(SettingsError, match="matches nothing"):
+        select_parameters(model, "order", "tent")

@@ -17,7 +17,7 @@ LOGIT_BIAS = "logit-bias"
 
 
 def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn.Parameter]:
-    """The parameters that `which` names, gradient on for them and off for all others.
+    """The floating-point parameters that `which` names, gradient on for them and off for all others.
 
     Args:
         model: the session's copy.
@@ -42,8 +42,9 @@ def select_parameters(model: Segmenter, which: str, method: str) -> dict[str, nn
         wanted = {name for name, _ in network.named_parameters() if fnmatchcase(name, pattern)}
     chosen = {}
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in wanted)
-        if name in wanted:
+        moves = name in wanted and parameter.is_floating_point()
+        parameter.requires_grad_(moves)
+        if moves:
             chosen[name] = parameter
     if not chosen:
         raise SettingsError(_nothing(model, which, method))
