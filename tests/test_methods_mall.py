@@ -100,6 +100,12 @@ def test_the_affinity_and_its_cut_are_as_written(scale: float, feature_sigma: fl
     torch.testing.assert_close(found.watched, cut, atol=0, rtol=5e-3)
 
 
+def test_of_images_learnt_from_at_half_their_size_the_width_is_half() -> None:
+    reduced = frames(1)
+    halved, whole = (objective(reduced, **of) for of in ({"adapt_scale": 0.5, "sigma_xy": 16.0}, {"sigma_xy": 8.0}))
+    assert torch.equal(halved[0].watched, whole[0].watched)
+
+
 def test_the_rank_keeps_to_its_limit() -> None:
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     ranks = {most: objective(images, max_rank=most)[1].rank for most in (3, 40, 96)}

@@ -162,8 +162,11 @@ class Mall(GradientMethod):
         return Refined(scaled(logits, moved), {_VECTOR: moved})
 
     def affinity(self, images: Tensor, probabilities: Tensor) -> Affinity:
-        """The affinity of images B×3×H×W (RGB in [0, 1]) on the grid of the first prediction B×C×h×w."""
-        return self._affinity(images, probabilities, self.sigma_xy * self.scale, self.rank)
+        """The affinity of images B×3×H×W (RGB in [0, 1]) on the grid of the first prediction B×C×h×w.
+
+        The images are those that are learnt from: reduced by `adapt_scale` already.
+        """
+        return self._affinity(images, probabilities, self.sigma_xy * self.scale * self.adapt_scale, self.rank)
 
     def _affinity(
         self, images: Tensor, probabilities: Tensor, sigma_xy: float, rank: int | Literal["auto"]
