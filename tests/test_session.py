@@ -128,6 +128,7 @@ AMISS: dict[str, tuple[str, Callable[[Tensor], Any], str]] = {
     "another grid": ("objective", lambda x: Objective(x[..., :9], x.mean()), "here 1×3×24×32; got 1×3×24×9"),
     "labels": ("objective", lambda x: Objective(x.argmax(1)), "got 1×24×32 int64"),
     "a loss per class": ("objective", lambda x: Objective(x, x.mean((2, 3))), "as loss one number, .* got 1×3"),
+    "a constant": ("objective", lambda x: Objective(x, torch.tensor(1.0)), "toy: .* without a gradient.* loss=None"),
     "a float": ("objective", lambda x: Objective(x, cast(Any, 0.5)), "as loss one number, .* got a float"),
     "watched": ("objective", lambda x: Objective(x, x.mean(), x.mean((1, 2, 3))), "as watched one number, .* got 1"),
     "a prediction": ("predict", lambda x: x[:, :, 0], "toy: predict must give logits B×C×H×W"),

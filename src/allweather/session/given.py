@@ -27,7 +27,7 @@ def checked_objective(made: object, method: Method, images: Tensor, classes: int
     """What `objective` gave for images B×3×H×W. Only shapes are looked at: no number is waited for.
 
     Raises:
-        SettingsError: for anything but logits B×C×H×W and a loss of one number.
+        SettingsError: for anything but logits B×C×H×W and a loss of one number, with a gradient where they have one.
     """
     who = f"{method.name}: objective"
     if not isinstance(made, Objective):
@@ -39,6 +39,11 @@ def checked_objective(made: object, method: Method, images: Tensor, classes: int
                 f"{who} must give as {name} one number, a tensor without dimensions such as a mean, or None; got "
                 f"{said(number)}."
             )
+    if made.loss is not None and made.logits.requires_grad and not made.loss.requires_grad:
+        raise SettingsError(
+            f"{who} gives a loss without a gradient, as of a constant or what was detached, and its logits have one. "
+            "Compute it from what the network returns, or return loss=None where there is nothing to learn."
+        )
     return made
 
 
