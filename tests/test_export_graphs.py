@@ -99,13 +99,18 @@ class Halved(nn.Module):
 
 @pytest.mark.parametrize(("suffix", "size"), [(".pt2", None), (".onnx", (64, 48))])
 def test_logits_are_float32_in_a_graph_whatever_the_network_gives(size: Any, suffix: str, tmp_path: Path) -> None:
-    fresh(Halved()).export(tmp_path / f"a{suffix}", size=size)
+    session = fresh(Halved())
+    torch.set_default_dtype(torch.float64)
+    try:
+        session.export(tmp_path / f"a{suffix}", size=size)
+    finally:
+        torch.set_default_dtype(torch.float32)
     image = picture((64, 48))
     if suffix == ".pt2":
         assert torch.export.load(tmp_path / "a.pt2").module()(image).dtype == torch.float32
     else:
-        session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
-        assert session.run(None, {"image": image.numpy()})[0].dtype == np.float32
+        graph = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+        assert graph.run(None, {"image": image.numpy()})[0].dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", ["NotImplemented", "InvalidArgument", "Fail", "RuntimeException"])

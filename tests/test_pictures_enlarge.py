@@ -44,6 +44,15 @@ def test_stripes_change_nothing(monkeypatch: pytest.MonkeyPatch, size: tuple[int
     np.testing.assert_allclose(confidence_at(logits, shape[::-1]), expected * 65535, atol=1)
 
 
+def test_confidence_is_float32_whatever_the_callers_default_is() -> None:
+    logits = made(4, 5)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert classify(logits, (4, 5))[0].dtype == np.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_it_is_torchs_bilinear_enlarging(size: tuple[int, int, int, int]) -> None:
     logits, shape = made(*size[:2]), size[2:]

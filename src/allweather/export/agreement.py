@@ -38,7 +38,7 @@ def picture(size: tuple[int, int]) -> Tensor:
         size: (width, height).
     """
     generator = torch.Generator().manual_seed(0)
-    patches = torch.rand(1, 3, 6, 8, generator=generator)
+    patches = torch.rand(1, 3, 6, 8, generator=generator, dtype=torch.float32)
     soft = functional.interpolate(patches, (size[1], size[0]), mode="bicubic")
-    noise = torch.rand(1, 3, size[1], size[0], generator=generator) - 0.5
+    noise = torch.rand(1, 3, size[1], size[0], generator=generator, dtype=torch.float32) - 0.5
     return (soft + 0.2 * noise).clamp(0, 1)

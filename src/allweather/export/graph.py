@@ -29,8 +29,8 @@ class Graph(nn.Module):
     def __init__(self, model: Segmenter, example: Tensor) -> None:
         super().__init__()
         self.model, self.facts = model, model.preprocessing
-        self.register_buffer("mean", torch.tensor(self.facts.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(self.facts.std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(self.facts.mean, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(self.facts.std, dtype=torch.float32).view(1, 3, 1, 1))
         seen = self._prepared(example)
         self._enlarges = self._logits(seen).shape[-2:] == seen.shape[-2:]
 

@@ -200,7 +200,7 @@ class Mall(GradientMethod):
                 f"{self.name}.class_weights: expected {mass.shape[1]} numbers, one per class, "
                 f"got {len(self.class_weights)}."
             )
-        return torch.tensor(self.class_weights, device=mass.device)
+        return mass.new_tensor(self.class_weights)
 
 
 @dataclass(frozen=True, kw_only=True)

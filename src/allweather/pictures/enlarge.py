@@ -52,7 +52,7 @@ def classify(logits: Tensor, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarr
     _check_finite(logits)
     height, width = shape
     labels = torch.empty(height, width, dtype=_holding(logits), device=logits.device)
-    confidence = torch.empty(height, width, device=logits.device)
+    confidence = torch.empty(height, width, dtype=torch.float32, device=logits.device)
     for rows, part in stripes(logits, (height, width)):
         confidence[rows], labels[rows] = part.softmax(0).max(0)
     return confidence.cpu().numpy(), labels.cpu().numpy()
