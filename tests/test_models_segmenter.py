@@ -324,6 +324,14 @@ def test_a_softmax_is_taken_on_request() -> None:
     assert Segmenter.wrap(Answer(lambda *_: hard), probabilities=True)(torch.rand(1, 3, 4, 4)).isfinite().all()
 
 
+def test_of_what_could_be_a_sigmoids_there_is_a_warning() -> None:
+    logits = 9 * torch.randn(1, 19, 4, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=r"as a sigmoid's is.* return what comes before it"):
+        Segmenter.wrap(Answer(lambda *_: logits.sigmoid()))(torch.rand(1, 3, 4, 4))
+    for other in (logits, logits.clamp(0, 1), 0.8 * logits.sigmoid()):  # the suite takes a warning for an error
+        Segmenter.wrap(Answer(lambda *_, other=other: other))(torch.rand(1, 3, 4, 4))
+
+
 def test_logits_where_a_softmax_was_promised_are_refused() -> None:
     with pytest.raises(AllWeatherError, match=r"as probabilities=True says; .* from 1 to 1"):
         Segmenter.wrap(Answer(lambda main, aux: main), probabilities=True)(torch.rand(1, 3, 4, 4))

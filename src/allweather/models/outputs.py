@@ -1,5 +1,6 @@
 """The logits within whatever a network returns, and what is refused because it holds none."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -73,15 +74,14 @@ def check_filled(logits: Tensor, name: str) -> None:
 
 
 def check_scale(logits: Tensor, probabilities: bool, name: str) -> None:
-    """Refuses probabilities where logits are expected, and the reverse.
+    """Refuses a softmax where logits are expected, and the reverse; warns of what could be a sigmoid's.
 
     Raises:
         NetworkError: in both cases.
     """
     sums = logits.sum(1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    normalised = logits.shape[1] > 1 and bool(
-        ((logits >= 0) & (logits <= 1)).all() & ((sums - 1).abs() < _ROUNDING).all()
-    )
+    inside = bool(((logits >= 0) & (logits <= 1)).all())
+    normalised = logits.shape[1] > 1 and inside and bool(((sums - 1).abs() < _ROUNDING).all())
     if normalised and not probabilities:
         raise NetworkError(
             f"{name}: the network's output is a softmax already, values in [0, 1] that sum to 1 over the classes. "
@@ -93,6 +93,18 @@ def check_scale(logits: Tensor, probabilities: bool, name: str) -> None:
             f"{name}: expected probabilities that sum to 1 over the classes, as probabilities=True says; the network "
             f"gives values from {low:.3g} to {high:.3g}. Leave it out for logits."
         )
+    if inside and not normalised and _ends_in_sigmoid(logits):
+        warnings.warn(
+            f"{name}: the network's output is above 0, at most 1 and mostly near these, as a sigmoid's is. Taken for "
+            "logits, such values hardly tell classes apart: if it is one, return what comes before it.",
+            stacklevel=2,
+        )
+
+
+def _ends_in_sigmoid(values: Tensor) -> bool:
+    """Whether most values, all within [0, 1], are near the two ends; 0 itself is a ReLU's."""
+    low, high = extremes(values)
+    return 0 < low < 0.1 and high > 0.9 and bool(((values - 0.5).abs() > 0.4).float().mean() > 0.5)
 
 
 def log_of(probabilities: Tensor, *, in_place: bool = False) -> Tensor:

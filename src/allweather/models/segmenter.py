@@ -177,8 +177,8 @@ class Segmenter(nn.Module):
         enhancer: a network whose output is added to the preprocessed input; it does not adapt.
         output: which entry of the network's output holds the logits: an index, a key, an attribute, or a function. None
             takes `out` or `logits`, else the only entry of the right shape.
-        probabilities: True where the network returns probabilities (a softmax); their logarithm is taken. Undeclared
-            probabilities are refused at the first call.
+        probabilities: True where the network returns probabilities (a softmax); their logarithm is taken. An
+            undeclared softmax is refused at the first call, and there is a warning of what could be a sigmoid's.
 
     Raises:
         NetworkError: for classes that are no `ClassSet` or fewer than two, and a network that is none, or a Segmenter
