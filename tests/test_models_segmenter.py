@@ -167,7 +167,12 @@ def test_a_network_of_several_segmenters_is_a_network() -> None:
         (lambda: AdaptationFacts(bn_share="x"), "bn_share: .* got 'x'"),
         (lambda: AdaptationFacts(bn_share=float("nan")), "bn_share: .* got nan"),
         (lambda: AdaptationFacts(frozen_affine="no"), "frozen_affine: expected True or False"),
-        (lambda: Window(8, 0), "Window.stride: expected a whole number at least 1, got 0"),
+        (lambda: Window(8, 0), "Window.stride: expected a whole number at least 1 and at most 8, got 0"),
+        (lambda: Window(20, 30), "Window.stride: .* at most 20, got 30"),
+        (
+            lambda: Segmenter(nn.Conv2d(3, 19, 1), preprocessing=Preprocessing(logit_weights=(1.0, 2.0))),
+            r"logit_weights: expected 19 numbers, got \(1.0, 2.0\)",
+        ),
         (lambda: Preprocessing(input_scale=0), "input_scale: expected a number above 0, got 0"),
         (lambda: Preprocessing(logit_weights=("a",)), "logit_weights: expected a number, got 'a'"),
         (lambda: Preprocessing(mean=5), "mean: expected 3 numbers, got 5"),

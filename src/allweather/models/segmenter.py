@@ -104,15 +104,15 @@ class Window:
     """Square windows that slide over images larger than one; logits are averaged where they overlap.
 
     Attributes:
-        size, stride: in pixels of the image.
+        size, stride: in pixels of the image; a larger stride would leave pixels that no window sees.
     """
 
     size: int
     stride: int
 
     def __post_init__(self) -> None:
-        for name in ("size", "stride"):
-            check_number(f"Window.{name}", getattr(self, name), whole=True, low=1)
+        check_number("Window.size", self.size, whole=True, low=1)
+        check_number("Window.stride", self.stride, whole=True, low=1, high=self.size)
 
     def starts(self, length: int) -> list[int]:
         """Where windows begin along a side of `length` pixels; the last one ends with the side."""
@@ -182,7 +182,7 @@ class Segmenter(nn.Module):
 
     Raises:
         NetworkError: for classes that are no `ClassSet` or fewer than two, and a network that is none, or a Segmenter
-            already.
+            already; SettingsError for logit weights that are not one per class.
     """
 
     def __init__(
@@ -218,6 +218,8 @@ class Segmenter(nn.Module):
         self.enhancer = enhancer
         self.classes = classes
         self.preprocessing = preprocessing or Preprocessing()
+        if weights := self.preprocessing.logit_weights:
+            check_numbers("logit_weights", weights, len(classes))
         self.extra_logits = extra_logits
         self.name = name
         self.facts = facts or AdaptationFacts()
