@@ -113,7 +113,7 @@ def is_set(method: Any, name: str, value: Any) -> bool:
 
 
 def spell(value: Any) -> str:
-    """A value as the command line writes it; a function by module and name, a callable by its class's, an Enum's by name."""
+    """A value as the command line writes it: functions by module and name, callables by their class, Enums by name."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, Enum):
