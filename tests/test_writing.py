@@ -1,6 +1,7 @@
 """Every kind of file that the package writes appears whole or not at all."""
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 
 from allweather.data.images import write_json
+from allweather.data.json_lines import JsonLines
 from allweather.errors import AllWeatherError
 from allweather.models.checkpoints import write_tensors
 from allweather.models.segmenter import Provenance
+from allweather.pictures.growing import GrowingFile
 from allweather.pictures.writing import write_image
 from allweather.session.storage import save_session
-from allweather.writing import check_folder, unwritable, whole, write_bytes
+from allweather.writing import check_folder, check_place, unwritable, whole, write_bytes
 
 TENSORS = {"a": torch.ones(3)}
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -62,9 +65,35 @@ def test_a_folder_in_the_files_place_is_said(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep").mkdir()
-    with pytest.raises(AllWeatherError, match=r"cannot write .*Is a directory"):
+    with pytest.raises(AllWeatherError, match=r"cannot write .*it is a folder"):
         WRITERS[kind](Path(place))
     assert [path.name for path in tmp_path.rglob("*")] == ["deep"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("kind", WRITERS)
+def test_links_are_written_through_and_pipes_refused(tmp_path: Path, kind: str) -> None:
+    path, target, pipe = tmp_path / "link.png", tmp_path / "there" / "out.png", tmp_path / "pipe.png"
+    path.symlink_to(target)  # which is not there yet
+    for _ in range(2):
+        WRITERS[kind](path)
+        assert path.is_symlink() and target.is_file() and [each.name for each in target.parent.iterdir()] == ["out.png"]
+    os.mkfifo(pipe)
+    (tmp_path / "round").symlink_to("round")
+    for place in (pipe, tmp_path / "round"):
+        with pytest.raises(AllWeatherError, match=r"cannot write .*(a pipe or a device|Too many levels)"):
+            WRITERS[kind](place)
+        with pytest.raises(AllWeatherError, match="cannot write"):
+            check_place(place)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("open_file", [JsonLines, GrowingFile])
+def test_what_grows_is_a_file(tmp_path: Path, open_file: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(AllWeatherError, match="a pipe or a device"):
+        open_file(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("place", ["file", "file/out", "file/deep/out"])

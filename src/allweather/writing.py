@@ -26,17 +26,17 @@ ADVICE = (
 def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Gives the name to write to; what stands there in the end becomes `path`.
 
-    Missing folders are made. Where the block or the renaming raises, nothing of it is left and `path` is as it was.
+    Missing folders are made; of a link, the file that it leads to is written. Where the block or the renaming raises,
+    nothing of it is left and `path` is as it was.
 
     Args:
         durable: waits until the disk has it, so that a power failure leaves the old file or the new one; takes some
             milliseconds. Without it the file may come out empty.
 
     Raises:
-        OSError: when the folder or the file cannot be written, and for a folder.
+        OSError: when the folder or the file cannot be written, and as `file_at`.
     """
-    if not path.name or path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path = file_at(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
@@ -48,6 +48,22 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     except BaseException:
         _discard(temporary)
         raise
+
+
+def file_at(path: Path) -> Path:
+    """The file that a path means: where it is a link, the one that this leads to, be it there or not.
+
+    Raises:
+        OSError: for a folder, for what is there and no file, as a device, and for links that lead round.
+    """
+    if not path.name or path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a pipe or a device, and only files are written", str(path))
+    place = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return place
 
 
 @contextmanager
@@ -112,13 +128,12 @@ def check_place(path: Path) -> None:
     """Refuses a place where no file could be written, before any work; missing folders are made.
 
     Raises:
-        AllWeatherError: for a folder, or a file in a folder that cannot be made or written.
+        AllWeatherError: as `file_at`, and for a file in a folder that cannot be made or written.
     """
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
+        folder = file_at(path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, "the folder is not yours to write in")
         with NamedTemporaryFile(dir=path.parent, prefix=".place-"):
             pass  # some folders, as below /proc, take none and do not say so

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Self
 
 from allweather.data.images import encode_json
 from allweather.errors import InputError
-from allweather.writing import unwritable
+from allweather.writing import file_at, unwritable
 
 
 class JsonLines:
@@ -25,7 +25,7 @@ class JsonLines:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab", buffering=0)
+            self._file = file_at(path).open("ab", buffering=0)
             self._end = _last_end(path)
             self._file.truncate(self._end)
         except OSError as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from allweather.errors import AllWeatherError
-from allweather.writing import unwritable
+from allweather.writing import file_at, unwritable
 
 BOX = 8  # bytes of the head of an MP4 file's box
 CLUSTER, HEAD = b"\x1f\x43\xb6\x75", 1 << 16  # how a Matroska file's first piece begins, and within how many bytes
@@ -25,7 +25,7 @@ class GrowingFile:
         self.failure: Exception | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb", buffering=0)
+            self._file = file_at(path).open("wb", buffering=0)
         except OSError as error:
             raise unwritable(path, error) from error
 
