@@ -13,6 +13,7 @@ from clips import clip, cut, scene, sound_only
 from command_line import MODEL, Done, allweather, in_a_process, pixels
 from PIL import Image
 
+from allweather.app.output import Output
 from allweather.app.reel import Reel
 from allweather.data.scenes import render
 from allweather.runs.record_file import read_adapted
@@ -221,6 +222,29 @@ def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path:
     assert len(film(out / "overlay.mp4")) == len((out / "record.jsonl").read_text().splitlines()) == 3
     other = adapted(clip(tmp_path / "b.mkv", drive(3)), out, *more, "--resume")
     assert other.returncode == 2 and "is of another run: video.bytes was " in other.stderr
+
+
+def test_a_failure_is_tried_again_beside_a_whole_film_which_stays(tmp_path: Path) -> None:
+    folder, out, more = tmp_path / "in", tmp_path / "out", ("--write", "labels,video", "--resume")
+    folder.mkdir()
+    for name, frame in zip("ab", drive(2), strict=True):
+        Image.fromarray(frame).save(folder / f"{name}.png")
+    (folder / "c.png").write_bytes(b"no picture")
+    assert adapted(folder, out, *more, method="norm").returncode == 1
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    done = adapted(folder, out, *more, method="norm")
+    assert done.returncode == 1 and "2 of 3 images are done" in done.stderr and "c.png" in done.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    opened = Output.open(out, json.loads(before["record.json"]), list("abc"), resume=True, kinds=("labels", "video"))
+    opened.close()  # an interruption
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    Image.fromarray(drive(3)[2]).save(folder / "c.png")
+    done = adapted(folder, out, *more, method="norm")
+    assert done.returncode == 0 and "overlay.mp4 lacks c" in done.stderr and len(film(out / "overlay.mp4")) == 2
+    assert read_adapted(out / "record.json")["images"].keys() == {"a", "b", "c"}
+    done = adapted(folder, out, *more, method="norm")
+    assert done.returncode == 0 and "all frames are predicted again" in done.stderr
+    assert len(film(out / "overlay.mp4")) == 3 and "lacks" not in adapted(folder, out, *more, method="norm").stderr
 
 
 def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class Output(Closing):
     reel: Reel | None = None
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    _filmed: bool = field(default=False, init=False)  # the film is there, of all frames but those that failed
     _lines: JsonLines = field(init=False, repr=False)
     _open: ExitStack = field(init=False, repr=False)
 
@@ -70,7 +71,8 @@ class Output(Closing):
             opened.enter_context(held(made._header))
             if holds_run(made._header, resume):
                 made._take_over(read_adapted(made._header), names)
-            lines = [encode_line({"name": name, **entry}) for name, entry in made.images.items()]
+            failed = {name: {"failure": why} for name, why in made.failures.items()}
+            lines = [encode_line({"name": name, **entry}) for name, entry in (made.images | failed).items()]
             write_bytes(made._lines_path, b"".join(lines), durable=True)
             write_json(made._header, made.head)
             made._lines = JsonLines(made._lines_path)
@@ -84,14 +86,19 @@ class Output(Closing):
 
     def keep(self, written: Written) -> None:
         """Adds a frame to the film and the record; in the frames' order."""
+        name, line = written.name, written.line
+        if "failure" not in line and self._filmed:
+            self._outdate_film(name)
         if self.reel is not None and written.picture is not None:
-            self.reel.add(written.name, written.picture)
-        self._lines.append({"name": written.name, **written.line})
-        if "failure" in written.line:
-            self.failures[written.name] = written.line["failure"]
-            warn(self.failures[written.name])
+            self.reel.add(name, written.picture)
+        if "failure" not in line or self.failures.get(name) != line["failure"]:
+            self._lines.append({"name": name, **line})
+        if "failure" in line:
+            self.failures[name] = line["failure"]
+            warn(self.failures[name])
         else:
-            self.images[written.name] = written.line
+            self.failures.pop(name, None)
+            self.images[name] = line
 
     def finish(self, damage: str | None = None) -> None:
         """Closes the film, and writes the record's header with the totals; `damage` is what the input lacks."""
@@ -130,16 +137,30 @@ class Output(Closing):
         return self.folder / LINES
 
     def _take_over(self, earlier: dict[str, Any], names: Sequence[str]) -> None:
-        """Goes on from what an earlier run recorded, in whichever format; a film that is not whole begins anew."""
+        """Goes on from what an earlier run recorded, in whichever format; a film that is not whole begins anew.
+
+        What failed is tried again. A whole film stays, and until a frame comes that it lacks the run is a finished one.
+        """
         check_same_run(self._header, self.head, earlier)
         self.images = {name: entry for name, entry in earlier["images"].items() if self.pictures.is_whole(name)}
+        self.failures = earlier["failures"]
         filmed = "film" in earlier or "size" not in earlier  # the first headers said neither
-        whole = filmed and "totals" in earlier and (self.folder / FILM).exists() and self.images.keys() >= set(names)
-        if self.reel is None and whole and "film" in earlier:
-            self.head["film"] = earlier["film"]
-        if self.reel is not None and not whole:
-            warn(f"{FILM} cannot be continued where it stopped: all frames are predicted again.")
-            self.images = {}
+        known = (self.images | self.failures).keys() >= set(names)
+        self._filmed = filmed and "totals" in earlier and (self.folder / FILM).exists() and known
+        if self._filmed:
+            self.head |= {key: earlier[key] for key in ("film", "totals") if key in earlier}
+        elif self.reel is not None:
+            warn(f"{FILM} is not whole, and none can be continued: all frames are predicted again.")
+            self.images, self.failures = {}, {}
+
+    def _outdate_film(self, name: str) -> None:
+        """Says, in the record too, that the film lacks a frame, which goes between others."""
+        self._filmed = False
+        self.head = {key: value for key, value in self.head.items() if key not in ("film", "totals")}
+        write_json(self._header, self.head)
+        if self.reel is not None:
+            self.reel = None
+            warn(f"{FILM} lacks {name}, which failed before: --resume once more makes it anew, of all frames.")
 
 
 def check_results(folder: Path, searched: Iterable[Path]) -> None:
