@@ -258,6 +258,12 @@ def test_checkpoints_are_named_within_the_folder_and_read_as_data(folder: Path) 
     assert networks.checkpoints() == ["evil.pth", "mine.pth"] and networks.folders() == [".", "frames"]
     opened = networks.open("demo:streetnet", "mine.pth")
     assert networks.open("demo:streetnet", "mine.pth") is opened
+    other = {key: value + 1 if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(other, folder / "new")
+    (folder / "new").replace(folder / "mine.pth")
+    replaced = networks.open("demo:streetnet", "frames/../mine.pth")
+    assert all(torch.equal(value, other[key]) for key, value in replaced.model.network.state_dict().items())
+    assert networks.open("demo:streetnet", "mine.pth") is replaced and len(networks._chosen) == 1
     with pytest.raises(allweather.CheckpointError):
         networks.open("demo:streetnet", "evil.pth")
     with pytest.raises(SettingsError, match="unknown network of the catalogue"):

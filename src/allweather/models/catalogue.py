@@ -145,7 +145,7 @@ def load_model(
         return model
     model.provenance = load_weights(model.network, path, name=name, drop=entry.drop, translate=entry.translate)
     if entry.enhancer:
-        load_weights(cast(nn.Module, model.enhancer), _enhancers(path), name=entry.enhancer)
+        load_weights(cast(nn.Module, model.enhancer), enhancers(path), name=entry.enhancer)
     return model
 
 
@@ -169,8 +169,8 @@ def convert(
     checkpoint, out = Path(checkpoint), Path(out)
     if out.suffix.lower() != ".safetensors":
         raise SettingsError(f"{out}: a conversion writes safetensors. Name it {out.with_suffix('.safetensors')}.")
-    for made in (out, _enhancers(out)):
-        check_apart(made, (checkpoint, _enhancers(checkpoint)))
+    for made in (out, enhancers(out)):
+        check_apart(made, (checkpoint, enhancers(checkpoint)))
     if is_own(name) or _split(name)[0] in ECOSYSTEMS:
         model = load_model(name, checkpoint, arguments=arguments, sha256=sha256)
         tensors = taken_tensors(own_network(model), checkpoint, name=model.name)
@@ -183,7 +183,7 @@ def convert(
             network, checkpoint, name=name, drop=entry.drop, sha256=sha256, translate=entry.translate
         )
         if entry.enhancer:
-            convert(entry.enhancer, _enhancers(checkpoint), _enhancers(out))
+            convert(entry.enhancer, enhancers(checkpoint), enhancers(out))
     write_tensors(tensors, out, name=name, provenance=provenance)
     return provenance
 
@@ -260,7 +260,7 @@ def _entries(files: tuple[str, ...]) -> list[Entry]:
     return [entry for module in modules for entry in module.ENTRIES]
 
 
-def _enhancers(path: Path) -> Path:
+def enhancers(path: Path) -> Path:
     """The checkpoint of a network's enhancer, which lies beside the network's own."""
     return path.with_stem(f"{path.stem}_light")
 

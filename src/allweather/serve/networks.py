@@ -10,7 +10,7 @@ from pathlib import Path
 from allweather.errors import SettingsError, unknown
 from allweather.methods import Source
 from allweather.models import Segmenter, load_model
-from allweather.models.catalogue import all_entries, published_size
+from allweather.models.catalogue import all_entries, enhancers, published_size
 from allweather.serve.access import inside
 from allweather.session import Session
 from allweather.sizes import check_asked
@@ -75,7 +75,7 @@ class Networks:
             raise SettingsError(f"--allow-dir {allowed}: expected a folder.")
         self.allowed = allowed
         self._loaded: dict[str, Network] = {}
-        self._chosen: OrderedDict[tuple[str, str], Network] = OrderedDict()
+        self._chosen: OrderedDict[tuple[str, Path], tuple[object, Network]] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -113,14 +113,15 @@ class Networks:
             raise SettingsError("this server does not let visitors name files of its own (--allow-dir).")
         if name not in catalogue():
             raise unknown("network of the catalogue", name[:100], catalogue())
-        path, key = inside(self.allowed, checkpoint), (name, checkpoint)
+        path = inside(self.allowed, checkpoint)
         with self._lock:
-            if key not in self._chosen:
-                self._chosen[key] = as_network(load_model(name, path), published_size(name))
-            self._chosen.move_to_end(key)
+            state, kept = _state(path), self._chosen.pop((name, path), None)
+            if kept is None or kept[0] != state:  # a replaced file's network is let go
+                kept = state, as_network(load_model(name, path), published_size(name))
+            self._chosen[name, path] = kept
             while len(self._chosen) > KEPT:
                 self._chosen.popitem(last=False)
-            return self._chosen[key]
+            return kept[1]
 
     def checkpoints(self) -> list[str]:
         """Checkpoints below the allowed folder, by their relative paths."""
@@ -135,6 +136,12 @@ class Networks:
             return []
         found = (path.relative_to(self.allowed).as_posix() for path in self.allowed.rglob("*") if wanted(path))
         return sorted(path for path, _ in zip(found, range(MOST_LISTED), strict=False))
+
+
+def _state(path: Path) -> list[tuple[int, int, int]]:
+    """What is another once a checkpoint is replaced, or the second file that belongs to some."""
+    found = [file.stat() for file in (path, enhancers(path)) if file.exists()]
+    return [(file.st_mtime_ns, file.st_size, file.st_ino) for file in found]
 
 
 def shipped() -> Offer:
