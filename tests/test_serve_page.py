@@ -3,6 +3,8 @@
 import asyncio
 import io
 import re
+import threading
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,38 @@ def test_the_same_choice_goes_on_and_another_begins_anew() -> None:
     assert one.session is first
     one.prepare(NETWORK, method(lr=0.01))
     assert one.session is not first
+
+
+def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Pool) -> None:
+    async def begin(end: Callable[[Visitor], None]) -> Visitor:
+        one, came, wait = Visitor(), threading.Event(), threading.Event()
+        one.hold(PICTURES[:1])
+
+        def choose() -> tuple[Network, Method]:
+            came.set()
+            assert wait.wait(30) and threading.current_thread() is not threading.main_thread()
+            return NETWORK, method()
+
+        async def run() -> None:
+            async for _ in one.start(pool, 1, choose):
+                pass
+
+        first = asyncio.create_task(run())
+        while not came.is_set():
+            await asyncio.sleep(0.01)  # the loop goes on
+        assert one.at_work
+        for again in (run(), asyncio.to_thread(one.hold, PICTURES)):
+            with pytest.raises(InputError, match="a run is going on"):
+                await again
+        end(one)
+        wait.set()
+        await first
+        return one
+
+    assert asyncio.run(begin(lambda one: None)).stage == "done"
+    assert asyncio.run(begin(Visitor.cancel)).stage == "cancelled"
+    with pytest.raises(InputError, match="closed"):
+        asyncio.run(begin(lambda one: one.free("the page was closed.")))
 
 
 def test_visitors_are_bounded_and_freed() -> None:

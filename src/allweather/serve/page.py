@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from allweather.data.weather import CONDITIONS
 from allweather.errors import AllWeatherError
-from allweather.methods import METHODS
+from allweather.methods import METHODS, Method
 from allweather.serve import fields
 from allweather.serve.access import told
 from allweather.serve.choosing import choose_method
@@ -219,23 +219,27 @@ class Page:
     ) -> AsyncIterator[list[Any]]:
         """Adapts, and shows what happens while it does."""
         visitor: Visitor | None = None
-        try:
-            visitor = self.visitors.of(str(request.session_hash))
+
+        def choose() -> tuple[Network, Method]:
             network, texts = self._chosen_network(*rest[: self._named]), rest[self._named :]
             settings = fields.changed(fields.rows(name, preset, network.model), texts)
-            method = choose_method(name, preset, settings, network.model, self.limits, self.networks.allowed)
-            visitor.prepare(network, method)
+            return network, choose_method(name, preset, settings, network.model, self.limits, self.networks.allowed)
+
+        try:
+            visitor = self.visitors.of(str(request.session_hash))
             last = -1
-            async with aclosing(visitor.run(self.pool, min(max(1, int(passes)), self.limits.passes))) as signs:
+            passes = min(max(1, int(passes)), self.limits.passes)
+            async with aclosing(visitor.start(self.pool, passes, choose)) as signs:
                 async for _ in signs:
-                    yield self._view(visitor, "" if last < 0 else None, picture=visitor.version != last)
-                    last = visitor.version
+                    version = visitor.version
+                    yield await self._seen(visitor, "" if last < 0 else None, version != last)
+                    last = version
         except AllWeatherError as error:
             yield self._view(visitor, self._told(error))
             return
         for _, kind in visitor.decided:
             self.metrics.decisions.labels(kind).inc()
-        yield self._view(visitor)
+        yield await self._seen(visitor)
 
     def _told(self, error: AllWeatherError) -> str:
         return told(error, self.networks.allowed)
@@ -251,10 +255,14 @@ class Page:
     async def _reset(self, request: gr.Request) -> list[Any]:
         visitor = self.visitors.of(str(request.session_hash))
         await restart(visitor)
-        return self._view(visitor, "")
+        return await self._seen(visitor, "")
 
     def _leave(self, request: gr.Request) -> None:
         self.visitors.leave(str(request.session_hash))
+
+    async def _seen(self, visitor: Visitor, notice: str | None = None, picture: bool = True) -> list[Any]:
+        """As `_view`; shares of a large picture's classes take a while to count."""
+        return await asyncio.to_thread(self._view, visitor, notice, picture)
 
     def _view(self, visitor: Visitor | None, notice: str | None = None, picture: bool = True) -> list[Any]:
         """What every part of the page shows of a visitor.

@@ -29,6 +29,8 @@ LOG = logging.getLogger(__name__)
 TICK = 0.2  # seconds between two looks at a run
 MOST_POINTS = 2000  # of the curves; beyond it the oldest are left out
 Stage = Literal["empty", "ready", "running", "paused", "done", "cancelled"]
+Choose = Callable[[], tuple[Network, Method]]
+Made = tuple[Network, object, Session]
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Visitor:
     _stop: threading.Event = field(default_factory=threading.Event)
     _sources: dict[int, Result] = field(default_factory=dict)
     _count: int = 0
+    _begins: bool = False
 
     def touch(self) -> None:
         """Begins the idle time anew."""
@@ -104,8 +107,8 @@ class Visitor:
 
     @property
     def at_work(self) -> bool:
-        """Whether a run has begun and not ended."""
-        return self.stage in ("running", "paused")
+        """Whether a run has begun, its network is being loaded, and it has not ended."""
+        return self._begins or self.stage in ("running", "paused")
 
     def hold(self, pictures: list[Held]) -> None:
         """Takes pictures in place of those before; the session stays as it is."""
@@ -117,13 +120,21 @@ class Visitor:
     def prepare(self, network: Network, method: Method) -> None:
         """Takes a session for this network and method: the one there is where it is for the same, else a fresh one."""
         self._check_still()
+        self._take(self._made(lambda: (network, method)))
+
+    def _made(self, choose: Choose) -> Made:
+        """The session for a choice, and that; changes nothing, so that another thread may be at it."""
+        network, method = choose()
         choice = (id(network), settings_of(method))
         if self.session is not None and self.choice == choice:
-            return
-        self.choice = choice
-        self.network, self._sources = network, {}
-        self.session = Session(network.model, watched(method, self._see, self._stop.is_set))
-        self.clear()
+            return network, choice, self.session
+        return network, choice, Session(network.model, watched(method, self._see, self._stop.is_set))
+
+    def _take(self, made: Made) -> None:
+        if made[2] is not self.session:
+            self.network, self.choice, self.session = made
+            self._sources = {}
+            self.clear()
 
     def clear(self) -> None:
         """Forgets what was seen."""
@@ -138,8 +149,35 @@ class Visitor:
 
     def pause(self, wanted: bool) -> None:
         """Holds the run after the picture in hand, or lets it go on."""
-        if self.at_work:
+        if self.stage in ("running", "paused"):
             self.stage = "paused" if wanted else "running"
+
+    async def start(self, pool: Pool, passes: int, choose: Choose) -> AsyncGenerator[None]:
+        """Prepares and runs; loading a network and copying it, which take a while, are left to a thread.
+
+        Args:
+            choose: gives network and method.
+
+        Raises:
+            InputError: as `run`.
+            AllWeatherError: what `choose` raises.
+        """
+        self._check_still()
+        self._stop.clear()
+        self._begins = True
+        try:
+            made = await asyncio.to_thread(self._made, choose)
+        finally:
+            self._begins = False
+        if self.ended:
+            raise InputError(self.ended)
+        self._take(made)
+        if self._stop.is_set():
+            self.stage = "cancelled" if self.pictures else "empty"
+            return
+        async with aclosing(self.run(pool, passes)) as signs:
+            async for _ in signs:
+                yield
 
     async def run(self, pool: Pool, passes: int) -> AsyncGenerator[None]:
         """Adapts to the pictures, `passes` times over, and gives a sign whenever there is something new to show.
