@@ -74,7 +74,9 @@ class Page:
             self.make = gr.Button("Make the scene", elem_id="scene")
         if self.networks.allowed is not None:
             with gr.Tab("Server"):
-                self.below = gr.Dropdown(self.networks.folders(), label="Folder on the server")
+                self.below = gr.Dropdown(
+                    self.networks.folders(), label="Folder on the server", allow_custom_value=True, elem_id="below"
+                )
                 self.open = gr.Button("Open the folder")
 
     def _choices(self) -> None:
@@ -83,8 +85,10 @@ class Page:
         if self.networks.allowed is not None:
             with gr.Accordion("A checkpoint of the server", open=False):
                 self.architecture = gr.Dropdown(catalogue(), value=None, label="Network of the catalogue")
-                files = [NO_CHECKPOINT, *self.networks.checkpoints()]
-                self.checkpoint = gr.Dropdown(files, value=NO_CHECKPOINT, label="Checkpoint")
+                self.checkpoint = gr.Dropdown(
+                    self._checkpoints(), value=NO_CHECKPOINT, label="Checkpoint", allow_custom_value=True,
+                    elem_id="checkpoint",
+                )  # fmt: skip
         self.chosen = gr.Dropdown(list(METHODS), value=self.method, label="Method", elem_id="method")
         self.about = gr.Markdown(_about(self.method))
         self.preset = gr.Radio(fields.presets(self.method), value="recommended", label="Preset")
@@ -144,6 +148,7 @@ class Page:
         self.strength.release(self._scene, [*scene, *network], held, concurrency_limit=4, **shown_work)
         if self.networks.allowed is not None:
             self.open.click(self._open, [self.below, *network], held, concurrency_limit=4, **shown_work)
+            blocks.load(self._there, None, [self.below, self.checkpoint], queue=False, **PRIVATE)
         self.chosen.change(
             self._method, [self.chosen, *network], [self.about, self.preset, *self.texts], queue=False, **PRIVATE
         )
@@ -163,9 +168,16 @@ class Page:
         return [self.network, self.architecture, self.checkpoint]
 
     def _chosen_network(self, name: str, architecture: str = "", checkpoint: str = NO_CHECKPOINT) -> Network:
-        if architecture and checkpoint not in ("", NO_CHECKPOINT):
-            return self.networks.open(architecture, checkpoint)
+        if architecture and (checkpoint or NO_CHECKPOINT) != NO_CHECKPOINT:
+            return self.networks.open(architecture, str(checkpoint))  # whatever JSON a browser sent
         return self.networks.get(name)
+
+    def _checkpoints(self) -> list[str]:
+        return [NO_CHECKPOINT, *self.networks.checkpoints()]
+
+    def _there(self) -> list[Any]:
+        """What the allowed folder holds now."""
+        return [gr.update(choices=self.networks.folders()), gr.update(choices=self._checkpoints())]
 
     @property
     def _named(self) -> int:
@@ -184,7 +196,7 @@ class Page:
         return self._hold(read, network, request)
 
     def _open(self, request: gr.Request, folder: str, *network: str) -> list[Any]:
-        read = partial(from_folder, self.networks.allowed, folder or ".", self.limits)
+        read = partial(from_folder, self.networks.allowed, str(folder or "."), self.limits)
         return self._hold(read, network, request)
 
     def _hold(self, read: Callable[..., Any], network: tuple[str, ...], request: gr.Request) -> list[Any]:
