@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,24 @@ def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Poo
     assert asyncio.run(begin(Visitor.cancel)).stage == "cancelled"
     with pytest.raises(InputError, match="closed"):
         asyncio.run(begin(lambda one: one.free("the page was closed.")))
+
+
+def test_decisions_are_counted_once() -> None:
+    from allweather.serve import application
+    from allweather.serve.page import Page
+
+    serving = application(MODEL).state.serving
+    page, asked = Page(serving), SimpleNamespace(session_hash="one")
+    serving.visitors.of("one").hold(PICTURES[:1])
+
+    async def start() -> None:
+        async for _ in page._start(asked, "norm", "recommended", 1, ""):  # type: ignore[arg-type]
+            pass
+
+    for times in (1, 2):
+        asyncio.run(start())
+        assert f'allweather_decisions_total{{decision="accepted"}} {times}.0' in serving.metrics.text().decode()
+    serving.end()
 
 
 def test_visitors_are_bounded_and_freed() -> None:

@@ -239,7 +239,7 @@ class Page:
 
         try:
             visitor = self.visitors.of(str(request.session_hash))
-            last = -1
+            last, earlier, counted = -1, visitor.decided, len(visitor.decided)
             passes = min(max(1, int(passes)), self.limits.passes)
             async with aclosing(visitor.start(self.pool, passes, choose)) as signs:
                 async for _ in signs:
@@ -249,7 +249,7 @@ class Page:
         except AllWeatherError as error:
             yield self._view(visitor, self._told(error))
             return
-        for _, kind in visitor.decided:
+        for _, kind in visitor.decided[counted if visitor.decided is earlier else 0 :]:  # a fresh session: a new list
             self.metrics.decisions.labels(kind).inc()
         yield await self._seen(visitor)
 
