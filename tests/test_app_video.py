@@ -231,13 +231,12 @@ def test_a_failure_is_tried_again_beside_a_whole_film_which_stays(tmp_path: Path
         Image.fromarray(frame).save(folder / f"{name}.png")
     (folder / "c.png").write_bytes(b"no picture")
     assert adapted(folder, out, *more, method="norm").returncode == 1
-    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    files = [out / name for name in ("overlay.mp4", "record.json", "record.jsonl")]
+    before = [path.read_bytes() for path in files]
     done = adapted(folder, out, *more, method="norm")
     assert done.returncode == 1 and "2 of 3 images are done" in done.stderr and "c.png" in done.stderr
-    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
-    opened = Output.open(out, json.loads(before["record.json"]), list("abc"), resume=True, kinds=("labels", "video"))
-    opened.close()  # an interruption
-    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    Output.open(out, json.loads(before[1]), list("abc"), True, ("labels", "video")).close()  # an interruption
+    assert [path.read_bytes() for path in files] == before
     Image.fromarray(drive(3)[2]).save(folder / "c.png")
     done = adapted(folder, out, *more, method="norm")
     assert done.returncode == 0 and "overlay.mp4 lacks c" in done.stderr and len(film(out / "overlay.mp4")) == 2

@@ -149,39 +149,6 @@ def test_a_server_that_ends_is_noticed() -> None:
         browser.close()
 
 
-def test_what_came_after_the_start_can_be_chosen(tmp_path: Path) -> None:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
-    with server("--allow-dir", tmp_path) as one, playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(90_000)
-
-        def come(name: str, pictures: int) -> None:
-            (tmp_path / name).mkdir()
-            (tmp_path / name / "w.pth").touch()
-            for number in range(pictures):
-                (tmp_path / name / f"{number}.png").write_bytes(NIGHT)
-
-        come("listed", 1)
-        page.goto(one.address)
-        page.get_by_role("tab", name="Server").click()
-        page.locator("#below input").click()
-        page.get_by_role("option", name="listed").click()
-        page.get_by_text("Open the folder").click()
-        page.wait_for_function("document.querySelector('#status').innerText.includes('1 picture at')")
-        come("later", 2)
-        page.locator("#below input").fill("later")
-        page.locator("#below input").press("Enter")
-        page.get_by_text("Open the folder").click()
-        page.wait_for_function("document.querySelector('#status').innerText.includes('2 pictures at')")
-        page.get_by_text("A checkpoint of the server").click()
-        page.locator("#checkpoint input").click()
-        assert [each.strip("✓ \n") for each in page.get_by_role("option").all_inner_texts()][1:] == ["listed/w.pth"]
-        browser.close()
-        assert not [line for line in one.said if "Traceback" in line]
-
-
 NIGHT = encoded(picture(3, "night", (256, 128)))
 
 

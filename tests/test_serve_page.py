@@ -20,8 +20,10 @@ from tiny import CLASSES, frames, tiny
 from allweather import methods
 from allweather.errors import InputError, SettingsError
 from allweather.methods.method import Method
+from allweather.serve import application
 from allweather.serve.limits import Limits
 from allweather.serve.networks import Network, as_network
+from allweather.serve.page import Page
 from allweather.serve.pool import BusyError, Lane, Pool, StoppingError
 from allweather.serve.uploads import Held, UploadError, read_picture
 from allweather.serve.visitor import Point, Visitor, Visitors, restart
@@ -160,9 +162,8 @@ def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Poo
         while not came.is_set():
             await asyncio.sleep(0.01)  # the loop goes on
         assert one.at_work
-        for again in (run(), asyncio.to_thread(one.hold, PICTURES)):
-            with pytest.raises(InputError, match="a run is going on"):
-                await again
+        with pytest.raises(InputError, match="a run is going on"):
+            await run()
         end(one)
         wait.set()
         await first
@@ -175,9 +176,6 @@ def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Poo
 
 
 def test_decisions_are_counted_once() -> None:
-    from allweather.serve import application
-    from allweather.serve.page import Page
-
     serving = application(MODEL).state.serving
     page, asked = Page(serving), SimpleNamespace(session_hash="one")
     serving.visitors.of("one").hold(PICTURES[:1])
@@ -190,6 +188,19 @@ def test_decisions_are_counted_once() -> None:
         asyncio.run(start())
         assert f'allweather_decisions_total{{decision="accepted"}} {times}.0' in serving.metrics.text().decode()
     serving.end()
+
+
+def test_what_came_after_the_start_can_be_chosen(tmp_path: Path) -> None:
+    async def build() -> Any:  # in a loop, or the library makes some, and closes none
+        return page.build()
+
+    page = Page(application(MODEL, allow_dir=tmp_path).state.serving)
+    blocks = asyncio.run(build())
+    (tmp_path / "a.pth").mkdir()
+    (tmp_path / "a.pth" / "b.pth").touch()
+    assert [each["choices"][1:] for each in page._there()] == [["a.pth"], ["a.pth/b.pth"]]
+    assert [each.fn for each in blocks.fns.values() if each.targets[0][1] == "load"] == [page._there]
+    assert all(each.preprocess("later") == "later" for each in (page.below, page.checkpoint))
 
 
 def test_visitors_are_bounded_and_freed() -> None:
