@@ -37,7 +37,7 @@ _SCALE = re.compile(r"x(\d+(?:\.\d+)?)")
 _SCALES = (0.25, 4.0)
 _LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
 _BRIGHTNESS = 0.33  # mean luminance after gamma: real night frames gain there, at .45 one lost 54 points (lab notes)
-_UNFIT = 1.1  # of entropies, above which a scale does not fit: docs/results/carry-over.md
+_UNFIT = 1.1  # of entropies, above which a scale does not fit (lab notes)
 _HALVINGS = 16  # of the search for the exponent, which ends within 1e-4 of it
 
 
@@ -66,7 +66,7 @@ class View:
     def passes(self) -> float:
         """What it costs, in forward passes over the images as they are; 1 of a function, which is not known.
 
-        One that is to fit costs a pass more on images whose scaled prediction is less sure than the plain one.
+        One that is to fit costs a pass more where the scaled prediction is less sure than the plain one.
         """
         return self.scale**2
 
@@ -180,13 +180,13 @@ def where_it_fits(view: View, seen: Mapping[View, Tensor], look: Callable[[View]
     Args:
         view: one of `seen`.
         seen: logits of views of the same images, PLAIN among them.
-        look: gives those of a view that is not among them; asked only where the scaled one is less sure than PLAIN.
+        look: gives those of another view; asked only where the scaled one is less sure than PLAIN.
     """
-    logits, own = seen[view], unscaled(view)
+    logits = seen[view]
     unfit = _less_sure(logits, seen[PLAIN])
     if not unfit.any():
         return logits
-    other = seen[own] if own in seen else look(own)
+    other = look(unscaled(view))
     return torch.where(unfit & _less_sure(logits, other), other, logits)
 
 

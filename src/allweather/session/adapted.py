@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache
 from typing import Any, Literal, cast
 
 import torch
@@ -302,8 +302,8 @@ class AdaptedNetwork:
         seen |= self._look_together(network, images, [view for view in self._looks(size) if view not in seen])
         for view in [view for view in self._looks(size) if view not in seen]:
             seen |= self._look_at_some_size(network, images, view)
-        for view in [view for view in seen if view.fit]:
-            seen[view] = where_it_fits(view, seen, partial(self._look, network, images))
+        look = cache(lambda view: seen[view] if view in seen else self._look(network, images, view))
+        seen |= {view: where_it_fits(view, seen, look) for view in seen if view.fit}
         if len(seen) == 1:
             return self.reported(images, seen[PLAIN], seen)
         mean = mean_softmax(seen[view] for view in self._looks(size))
