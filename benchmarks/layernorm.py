@@ -34,7 +34,8 @@ from benchmarks.train_streetnet import fit
 
 SIZE = (240, 176)  # width, height of training and adaptation
 VOID = 11
-VIEWS = {"views": methods.MallDomain().views}  # for every rival too
+VIEWS = {"views": methods.MallDomain.without_batchnorm["views"]}  # for every rival too
+ENLARGED = {"views": methods.MallDomain().views}
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "source": ("source", {}),
     "source, MALL's views": ("source", VIEWS),
@@ -46,6 +47,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "mall-domain, not scaled": ("mall-domain", {"lr": 3e-4, "vector_rate": 0.0}),
     "mall-sample, more": ("mall-sample", {"lr": 3e-2}),
     "mall-domain, more": ("mall-domain", {"lr": 3e-3}),
+    "always enlarged: source": ("source", ENLARGED),
+    "always enlarged: infomax lr 0.01": ("infomax", {"lr": 1e-2, **ENLARGED}),
+    "always enlarged: mall-sample": ("mall-sample", ENLARGED),
+    "always enlarged: mall-domain": ("mall-domain", ENLARGED),
     "mirror: source": ("source", TWO_VIEWS),
     "mirror: infomax lr 0.01": ("infomax", {"lr": 1e-2, **TWO_VIEWS}),
     "mirror: mall-sample": ("mall-sample", TWO_VIEWS),
