@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 NEWER = 16  # kinds of side data that FFmpeg may know beyond those that PyAV has names for
+REORDERED = 32  # frames; codecs reorder up to 16
 TICK = Fraction(1, 1000)  # of a graph that looks at no time
 VP8_SHOWN = 0x10  # bit of a packet's first byte
 
@@ -76,26 +78,37 @@ class Losses:
 class Moments:
     """When frames are shown, in seconds from the first; where the clock jumps back (recordings joined), a frame later.
 
+    Times that go back less far are in the order of decoding, as in AVI: from there on frames are at the rate.
+
     Args:
         rate: frames per second, for frames without a time.
+
+    Attributes:
+        reordered: whether there were such times.
     """
+
+    reordered = False
 
     def __init__(self, rate: Fraction) -> None:
         self._rate, self._index = rate, 0
         self._start: int | None = None
         self._last = self._ahead = 0.0
+        self._recent = deque[float](maxlen=REORDERED)
 
     def next(self, frame: Decoded) -> float:
         """When the next frame in the order of play is shown; never before the last."""
-        seconds = float(self._index / self._rate)
+        seconds = at_rate = float(self._index / self._rate)
         self._index += 1
         if frame.pts is not None and frame.time_base is not None:
             self._start = frame.pts if self._start is None else self._start
             seconds = float((frame.pts - self._start) * frame.time_base)
-        seconds, step = seconds + self._ahead, 1 / float(self._rate)
-        if seconds < self._last - step:
-            self._ahead += self._last + step - seconds
-            seconds = self._last + step
+        step, first = 1 / float(self._rate), min(self._recent, default=seconds)
+        if not self.reordered and seconds + self._ahead < self._last - step:
+            self.reordered = seconds > first
+            self._ahead = 0.0 if self.reordered else self._last + step - seconds
+            self._recent.clear()
+        self._recent.append(seconds)
+        seconds = at_rate if self.reordered else seconds + self._ahead
         self._last = max(self._last, seconds)
         return self._last
 
@@ -163,6 +176,11 @@ def upright(frame: Decoded) -> np.ndarray:
 
     exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
     return _turned(np.asarray(frame.to_ndarray(format="rgb24", interpolation=exact)), _display_matrix(frame))
+
+
+def upright_shape(frame: Decoded) -> tuple[int, ...]:
+    """(H, W) of what `upright` gives or raises, without its work."""
+    return _turned(np.empty((frame.height, frame.width, 0)), _display_matrix(frame)).shape[:2]
 
 
 def _display_matrix(frame: Decoded) -> Buffer | None:

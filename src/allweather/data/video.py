@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, upright
+from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, upright, upright_shape
 from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.refused import codec_name, why_unopened
 from allweather.errors import ImageError
@@ -29,6 +29,7 @@ suffixes = (
     ".ogv", ".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265", ".hevc", ".gif", ".y4m",
 )  # fmt: skip
 USUAL_RATE = Fraction(25)  # of a file that says nothing: FFmpeg's own convention
+T = TypeVar("T")
 PAUSE = 1.0  # seconds without a frame in which a recorder of AVI may stop
 
 
@@ -89,19 +90,23 @@ class Video:
             if first is None:
                 what = "no frame in it can be decoded" if losses.read else "there is no frame in it"
                 raise self._unreadable(f"{what}; record or encode it again")
-            self.height, self.width = self.upright(first).shape[:2]
+            self.height, self.width = self._turned(upright_shape, first)
             self.shown = shown_size(first, stream.sample_aspect_ratio)
 
     def __iter__(self) -> Iterator[VideoFrame]:
+        for index, (seconds, frame) in enumerate(self.decoded(Moments(self.rate))):
+            yield VideoFrame(index, seconds, self.upright(frame))
+
+    def decoded(self, moments: Moments) -> Iterator[tuple[float, Decoded]]:
+        """As an iteration, without pixels: each frame's time, by new `moments`, and the frame."""
         self.damage = None
         losses = Losses()
         with self.opened() as (container, stream):
-            moments, change = Moments(self.rate), None
+            change = None
             for index, frame in enumerate(decoded_frames(container, stream, losses)):
-                pixels = self.upright(frame)
-                if change := self.change(index, pixels):
+                if change := self.change(index, self._turned(upright_shape, frame)):
                     break
-                yield VideoFrame(index, moments.next(frame), pixels)
+                yield moments.next(frame), frame
             last = f"{change}. It and all after it are left out" if change else self.missing(container, losses)
             self.damage = "; ".join(filter(None, [losses.words(), last])) or None
 
@@ -127,17 +132,14 @@ class Video:
         Raises:
             ImageError: where it is to be turned by something else than right angles.
         """
-        try:
-            return upright(frame)
-        except NoRightAngle as error:
-            raise self._unreadable(f"{error}; expected a multiple of 90°. Turn it when encoding") from error
+        return self._turned(upright, frame)
 
-    def change(self, index: int, pixels: np.ndarray) -> str | None:
-        """What to say of frame `index` if its `pixels`, H×W×3, differ from the first frame's in size; else None."""
-        if pixels.shape[:2] == (self.height, self.width):
+    def change(self, index: int, shape: tuple[int, ...]) -> str | None:
+        """What to say of frame `index` if its `shape`, (H, W), differs from the first frame's; else None."""
+        if shape == (self.height, self.width):
             return None
         return (
-            f"frame {index} is {pixels.shape[1]}×{pixels.shape[0]} instead of {self.width}×{self.height}; cut the "
+            f"frame {index} is {shape[1]}×{shape[0]} instead of {self.width}×{self.height}; cut the "
             "video there, or encode it at one size"
         )
 
@@ -163,6 +165,12 @@ class Video:
 
     def __repr__(self) -> str:
         return f"Video({str(self.path)!r}, {self.width}×{self.height}, {float(self.rate):.6g} frames per second)"
+
+    def _turned(self, give: Callable[[Decoded], T], frame: Decoded) -> T:
+        try:
+            return give(frame)
+        except NoRightAngle as error:
+            raise self._unreadable(f"{error}; expected a multiple of 90°. Turn it when encoding") from error
 
     def _check_file(self) -> None:
         try:

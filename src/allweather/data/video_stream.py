@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allweather.data.decoding import Losses, decoded_frames, is_frame, read_packets
+from allweather.data.decoding import Losses, Moments, decoded_frames, is_frame, read_packets
 from allweather.data.stream import Frame, Stream
 from allweather.data.video import Video
 from allweather.errors import ImageError
@@ -33,9 +33,9 @@ class VideoStream(Stream):
     The file is read through once to find its frames, without decoding them. Reading in order decodes each frame once;
     in any other order a frame costs the way from the last complete picture before it. One that cannot be decoded, or
     has another size than the first, raises where it stands. Where times do not tell frames apart (raw streams,
-    recordings joined byte by byte, pictures of two packets) all are decoded once to count them; the frames are then
-    those of `Video`, any order costs the way from the beginning. Each process that reads opens the file for itself,
-    forked workers of a DataLoader too (multiprocessing_context="fork").
+    recordings joined byte by byte, pictures of two packets, H.264 in AVI) all are decoded once to count them; the
+    frames are then those of `Video`, any order costs the way from the beginning. Each process that reads opens the file
+    for itself, forked workers of a DataLoader too (multiprocessing_context="fork").
 
     Attributes:
         video: the file.
@@ -86,15 +86,15 @@ class _Reader:
         self._frames: Iterator[tuple[int, Decoded]] = iter(())
         self._held: tuple[int, Decoded] | None = None  # decoded beyond the frame that was asked for
         self._process = os.getpid()
-        self._times, tick = self._scan()
+        moments, (self._times, tick) = Moments(video.rate), self._scan()
         if self._times is None:
-            seconds = [frame.seconds for frame in video]
+            seconds = [at for at, _ in video.decoded(moments)]
             self.damage = video.damage
         else:
             seconds = [(time - self._times[0]) * tick for time in self._times]
         self.count = self._next = len(seconds)  # nothing is open: the first frame, whichever it is, is looked for
         even = all(abs(each - index / float(video.rate)) <= tick + 1e-9 for index, each in enumerate(seconds))
-        self.seconds = None if even else seconds
+        self.seconds = None if even or moments.reordered else seconds
 
     def pixels(self, number: int) -> np.ndarray:
         """H×W×3 uint8 of the frame.
@@ -109,7 +109,7 @@ class _Reader:
         if frame is None:
             raise ImageError(f"{self._video.path}: frame {number} cannot be decoded.")
         pixels = self._video.upright(frame)
-        if change := self._video.change(number, pixels):
+        if change := self._video.change(number, pixels.shape[:2]):
             raise ImageError(f"{self._video.path}: {change}.")
         return pixels
 
@@ -122,15 +122,18 @@ class _Reader:
                 for packet in read_packets(container, stream, losses)
                 if is_frame(packet) and not packet.is_discard
             ]
+            late = "avi" in container.format.name and stream.codec_context.has_b_frames
             missing, tick = self._video.missing(container, losses), float(stream.time_base or 0)
         with self._video.opened() as (container, stream):
             first = [frame.pts for frame in islice(decoded_frames(container, stream, begun), FEW)]
         self.damage = "; ".join(filter(None, [begun.beginning(), missing])) or None
         times = sorted(pts for pts, _ in packets if pts is not None)[begun.before :]
         order = [dts for _, dts in packets if dts is not None]  # it goes back where recordings were joined
+        # in AVI those of decoding
+        late = late and [pts for pts, _ in packets] == times
         apart = len(set(times)) == len(packets) - begun.before and order == sorted(order)
         same = first[0] in times if begun.failed else first == times[: len(first)]
-        return (times if apart and same else None), tick
+        return (times if apart and same and not late else None), tick
 
     def _find(self, number: int) -> Decoded | None:
         if self._next <= number < self._next + NEAR:
