@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ import torch
 from allweather.data.images import write_json
 from allweather.data.json_lines import JsonLines
 from allweather.errors import AllWeatherError
+from allweather.live.record import Record
 from allweather.models.checkpoints import write_tensors
 from allweather.models.segmenter import Provenance
 from allweather.pictures.growing import GrowingFile
 from allweather.pictures.writing import write_image
 from allweather.session.storage import save_session
-from allweather.writing import check_folder, check_place, unwritable, whole, write_bytes
+from allweather.writing import check_folder, check_place, unwritable, whole, whole_folder, write_bytes
 
 TENSORS = {"a": torch.ones(3)}
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -85,6 +87,30 @@ def test_links_are_written_through_and_pipes_refused(tmp_path: Path, kind: str) 
             with pytest.raises(AllWeatherError, match=r"cannot write .*(a pipe or a device|Too many levels)"):
                 write(place)
     assert pipe.is_fifo()
+
+
+def test_what_grows_goes_through_links_and_is_removed_there(tmp_path: Path) -> None:
+    path, place = tmp_path / "a.jsonl", tmp_path / "disk" / "a.jsonl"
+    path.symlink_to(place)
+    Record(path, {}).discard()
+    place.parent.rmdir()
+    GrowingFile(path).close(keep=False)
+    place.parent.rmdir()
+    JsonLines(path).close()
+    assert path.is_symlink() and place.is_file()
+
+
+def test_linked_places_are_asked_and_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, place, asked = tmp_path / "labels", tmp_path / "disk" / "there", []
+    link.symlink_to(place)
+    monkeypatch.setattr("allweather.writing.NamedTemporaryFile", lambda dir, prefix: asked.append(dir) or nullcontext())
+    check_place(link)
+    assert asked == [place.parent]
+    place.mkdir()
+    with whole_folder(link) as folder:
+        folder.mkdir()
+        (folder / "a").touch()
+    assert {path.name for path in tmp_path.rglob("*")} == {"labels", "disk", "there", "a"}
 
 
 @pytest.mark.parametrize("place", ["file", "file/out", "file/deep/out"])

@@ -70,12 +70,15 @@ def file_at(path: Path) -> Path:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Gives the name of a folder to fill; in the end it takes the place of `path`, and of all that stood there.
 
+    Of a link, the folder that it leads to is written.
+
     Where the block raises, nothing of it is left and `path` is as it was; so too where it makes no folder. One process
     at a time may be at it: what another left half done is removed.
 
     Raises:
         AllWeatherError: when the folder cannot take the place.
     """
+    path = Path(os.path.realpath(path))
     temporary, old = (path.with_name(f".{path.name}.{word}") for word in ("partial", "old"))
     shutil.rmtree(temporary, ignore_errors=True)
     if old.exists() and not path.exists():
@@ -135,7 +138,7 @@ def check_place(path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, "the folder is not yours to write in")
-        with NamedTemporaryFile(dir=path.parent, prefix=".place-"):
+        with NamedTemporaryFile(dir=folder, prefix=".place-"):
             pass  # some folders, as below /proc, take none and do not say so
     except OSError as error:
         raise unwritable(path, error) from error

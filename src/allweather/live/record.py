@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from allweather.errors import AllWeatherError
 from allweather.live.frame import Event, Learnt, LiveFrame
-from allweather.writing import unwritable
+from allweather.writing import file_at, unwritable
 
 FORMAT = 1
 FULL = "What was written before is complete. Make room, and remove it or choose another --record."
@@ -71,7 +71,7 @@ class Record:
         if self._path is not None and self._file is not None:
             with suppress(OSError):  # of a disk that is full
                 self._file.close()
-            self._path.unlink(missing_ok=True)
+            file_at(self._path).unlink(missing_ok=True)
 
     def _write(self, kind: str, content: Mapping[str, Any]) -> None:
         if self._path is None or self._file is None or self._file.closed:
@@ -89,8 +89,9 @@ def _create(path: Path | None) -> TextIO | None:
     if path is None:
         return None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("x", encoding="utf-8", errors="backslashreplace")
+        place = file_at(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place.open("x", encoding="utf-8", errors="backslashreplace")
     except FileExistsError as error:
         raise AllWeatherError(f"{path} exists already. Choose another --record, or remove it first.") from error
     except OSError as error:

@@ -24,8 +24,9 @@ class GrowingFile:
         self.path, self.name = path, str(path)
         self.failure: Exception | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = file_at(path).open("wb", buffering=0)
+            self._place = file_at(path)
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._place.open("wb", buffering=0)
         except OSError as error:
             raise unwritable(path, error) from error
 
@@ -78,7 +79,7 @@ class GrowingFile:
         finally:
             self._file.close()
         if not keep or whole == 0:
-            self.path.unlink(missing_ok=True)
+            self._place.unlink(missing_ok=True)
 
 
 def boxes(path: Path) -> Iterator[tuple[bytes, int, bool]]:
