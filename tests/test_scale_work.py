@@ -16,6 +16,7 @@ from allweather import Session, methods
 from allweather.app.makings import Makings
 from allweather.app.spread import stands_alone
 from allweather.errors import AllWeatherError, SettingsError
+from allweather.methods.settings import from_anywhere
 from allweather.models import Segmenter
 from allweather.plugins import told_as
 from allweather.runs.plan import read_plan
@@ -211,6 +212,13 @@ def test_paths_of_a_method_are_found_from_a_workers_folder(
     other = methods.make("eata", settings={"source_images": str(inputs[0].parent)})
     with pytest.raises(AllWeatherError, match="saved with source_images=fog"):
         Session(tiny("batchnorm"), other).load(tmp_path / "a.session")
+    worker.save(tmp_path / "b.session")
+    (tmp_path / "fog").symlink_to(inputs[0])
+    with pytest.raises(AllWeatherError, match="saved with source_images=/"):
+        Session(tiny("batchnorm"), method).load(tmp_path / "b.session")
+    monkeypatch.chdir(inputs[0].parent)
+    Session(tiny("batchnorm"), method).load(tmp_path / "b.session")
+    assert from_anywhere(methods.make("eata", settings={"source_images": ""})).source_images == ""
 
 
 def test_the_record_has_a_frame_once_and_keeps_what_is_whole(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _with_views(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _absolute(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_absolute, value))
-    return type(value)(Path(value).absolute()) if isinstance(value, str | Path) else value
+    return type(value)(Path(value).absolute()) if value and isinstance(value, str | Path) else value
 
 
 def _plain(value: Any) -> Any:

@@ -139,7 +139,8 @@ def tell_names(saved: str, here: str) -> None:
 def same(key: str, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     """Whether two sessions are one in a setting; older files have whole numbers as they were given.
 
-    A worker's session has the paths of its method absolute, so that a relative one is the same where it ends so.
+    A worker's session has absolute paths: a relative one is of the current folder, or, in the file that the worker
+    begins from, `other`, the same where `one` ends so.
 
     Python and files name one network differently: of equal weights, any names are one. What its input and output mean
     are settings of their own.
@@ -149,12 +150,15 @@ def same(key: str, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     if key == "network" and is_same_network(one, other):
         return True
     here, there = one[key], other[key]
-    return _as_number(here) == _as_number(there) or _found_as(here, there) or _found_as(there, here)
+    return _as_number(here) == _as_number(there) or _is_one_place(here, there)
 
 
-def _found_as(text: str, found: str) -> bool:
-    parts = Path(text).parts
-    return Path(found).is_absolute() and bool(parts) and Path(found).parts[-len(parts) :] == parts
+def _is_one_place(here: str, there: str) -> bool:
+    one, other = Path(here), Path(there)
+    if not here or not there or one.is_absolute() == other.is_absolute():
+        return False
+    ends_so = one.is_absolute() and one.parts[-len(other.parts) :] == other.parts
+    return ends_so or one.absolute() == other.absolute()
 
 
 def _as_number(text: str) -> str:
