@@ -111,8 +111,9 @@ def _nothing(model: Segmenter, which: str, method: str) -> str:
             f" or linear layer of {model.name} has {logits} biases with no norm layer behind it. Choose what may move "
             "instead, e.g. parameters=norm-affine."
         )
-    examples = ", ".join(name for name, _ in list(model.network.named_parameters())[:3])
+    names = [name for name, parameter in model.network.named_parameters() if parameter.is_floating_point()]
+    examples = ", ".join(names[:3])
     return (
         f"{method}: parameters='{which}' matches nothing in {model.name}. Expected 'all', 'norm-affine', 'logit-bias', "
-        f"or a pattern over parameter names such as: {examples or '(the network has no parameters)'}."
+        f"or a pattern over parameter names such as: {examples or '(none of floating point)'}."
     )
