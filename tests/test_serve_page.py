@@ -23,7 +23,7 @@ from allweather.methods.method import Method
 from allweather.serve import application
 from allweather.serve.limits import Limits
 from allweather.serve.networks import Network, as_network
-from allweather.serve.page import Page
+from allweather.serve.page import Page, _status
 from allweather.serve.pool import BusyError, Lane, Pool, StoppingError
 from allweather.serve.uploads import Held, UploadError, read_picture
 from allweather.serve.visitor import Point, Visitor, Visitors, restart
@@ -217,6 +217,7 @@ def test_visitors_are_bounded_and_freed() -> None:
     now[0] = 11
     here.sweep()
     assert len(here) == 1 and not one.pictures and here.by_key(one.key) is None
+    assert "Choose a picture" in _status(one), "a run whose network was being loaded shows it once more"
     here.leave_all()
     assert len(here) == 0
 

@@ -322,14 +322,14 @@ def _status(visitor: Visitor | None) -> str:
 
 
 def _stage(visitor: Visitor) -> str:
-    count = len(visitor.pictures)
-    if visitor.stage == "empty":
+    stage, pictures = visitor.stage, visitor.pictures  # both once: one who leaves takes them away
+    if stage == "empty" or not pictures:
         return "Choose a picture, a clip or a scene, then press Start."
-    if visitor.stage == "ready":
-        width, height = visitor.pictures[0].pixels.shape[1::-1]
-        return f"{count} picture{'s' if count > 1 else ''} at {width}×{height}. Press Start."
-    word = {"running": "Adapting", "paused": "Paused", "done": "Done", "cancelled": "Cancelled"}[visitor.stage]
-    last = f"; the guard: {visitor.decided[-1][1]}" if visitor.decided else ""
+    if stage == "ready":
+        width, height = pictures[0].pixels.shape[1::-1]
+        return f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''} at {width}×{height}. Press Start."
+    word = {"running": "Adapting", "paused": "Paused", "done": "Done", "cancelled": "Cancelled"}[stage]
+    last = f"; the guard: {decided[-1][1]}" if (decided := visitor.decided) else ""
     return f"{word}: {visitor.done} of {visitor.total}{last}."
 
 

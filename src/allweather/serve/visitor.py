@@ -219,7 +219,7 @@ class Visitor:
         Args:
             why: what a page that still shows the run says.
         """
-        self.ended = why
+        self.ended, self.stage = why, "empty"
         self._stop.set()
         self.pictures, self.session, self.network, self.shown, self._sources = [], None, None, None, {}
         self.kept, self.points, self.decided, self.done, self.total = {}, [], [], 0, 0
