@@ -146,13 +146,12 @@ def test_the_same_choice_goes_on_and_another_begins_anew() -> None:
 
 def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Pool) -> None:
     async def begin(end: Callable[[Visitor], None]) -> Visitor:
-        one, came, wait = Visitor(), threading.Event(), threading.Event()
-        one.hold(PICTURES[:1])
+        (now, here, one), came, wait = ready(), threading.Event(), threading.Event()
 
         def choose() -> tuple[Network, Method]:
             came.set()
             assert wait.wait(30) and threading.current_thread() is not threading.main_thread()
-            return NETWORK, method()
+            return NETWORK, method("norm")
 
         async def run() -> None:
             async for _ in one.start(pool, 1, choose):
@@ -161,12 +160,14 @@ def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Poo
         first = asyncio.create_task(run())
         while not came.is_set():
             await asyncio.sleep(0.01)  # the loop goes on
-        assert one.at_work
+        now[0] = 11
+        assert one.at_work and not here.sweep(), "no time to be idle"
         with pytest.raises(InputError, match="a run is going on"):
             await run()
         end(one)
         wait.set()
         await first
+        assert one.used == 11
         return one
 
     assert asyncio.run(begin(lambda one: None)).stage == "done"

@@ -110,6 +110,11 @@ class Visitor:
         """Whether a run has begun, its network is being loaded, and it has not ended."""
         return self._begins or self.stage in ("running", "paused")
 
+    @property
+    def rests(self) -> bool:
+        """Whether nothing goes on: no run, or a paused one."""
+        return self.stage == "paused" or not self.at_work
+
     def hold(self, pictures: list[Held]) -> None:
         """Takes pictures in place of those before; the session stays as it is."""
         self._check_still()
@@ -168,6 +173,7 @@ class Visitor:
         try:
             made = await asyncio.to_thread(self._made, choose)
         finally:
+            self.touch()
             self._begins = False
         if self.ended:
             raise InputError(self.ended)
@@ -322,7 +328,7 @@ class Visitors:
             visitor.free(why)
 
     def sweep(self) -> int:
-        """Frees visitors who have done nothing for a while, and whose run has ended or is paused.
+        """Frees visitors who have done nothing for a while, and whose run, if there is one, is paused.
 
         Returns:
             How many were freed since the last time, those who left among them.
@@ -330,7 +336,7 @@ class Visitors:
         idle = self.limits.idle
         with self._lock:
             before = self._clock() - idle
-            old = [name for name, one in self._visitors.items() if one.used < before and one.stage != "running"]
+            old = [name for name, one in self._visitors.items() if one.rests and one.used < before]
             gone = [self._visitors.pop(name) for name in old]
             freed, self._freed = self._freed + len(gone), 0
         for visitor in gone:
