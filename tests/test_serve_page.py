@@ -5,7 +5,9 @@ import io
 import re
 import threading
 from collections.abc import Callable
+from contextlib import aclosing
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -176,17 +178,21 @@ def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Poo
         asyncio.run(begin(lambda one: one.free("the page was closed.")))
 
 
-def test_decisions_are_counted_once() -> None:
+def test_decisions_are_counted_once_however_the_run_ends() -> None:
     serving = application(MODEL).state.serving
     page, asked = Page(serving), SimpleNamespace(session_hash="one")
-    serving.visitors.of("one").hold(PICTURES[:1])
+    one = serving.visitors.of("one")
+    one.hold(PICTURES[:2])
 
-    async def start() -> None:
-        async for _ in page._start(asked, "norm", "recommended", 1, ""):  # type: ignore[arg-type]
-            pass
+    async def start(end: Callable[[], object]) -> None:
+        async with aclosing(page._start(asked, "norm", "recommended", 1, "")) as shown:  # type: ignore
+            async for _ in shown:
+                if one.done == 1 and end():
+                    break
 
-    for times in (1, 2):
-        asyncio.run(start())
+    leave = partial(serving.visitors.leave, "one")  # the run ends in an error
+    for end, times in ((bool, 2), (one.cancel, 3), (lambda: True, 4), (leave, 5)):
+        asyncio.run(start(end))
         assert f'allweather_decisions_total{{decision="accepted"}} {times}.0' in serving.metrics.text().decode()
     serving.end()
 

@@ -239,8 +239,7 @@ class Page:
 
         try:
             visitor = self.visitors.of(str(request.session_hash))
-            last, earlier, counted = -1, visitor.decided, len(visitor.decided)
-            passes = min(max(1, int(passes)), self.limits.passes)
+            last, passes = -1, min(max(1, int(passes)), self.limits.passes)
             async with aclosing(visitor.start(self.pool, passes, choose)) as signs:
                 async for _ in signs:
                     version = visitor.version
@@ -249,8 +248,6 @@ class Page:
         except AllWeatherError as error:
             yield self._view(visitor, self._told(error))
             return
-        for _, kind in visitor.decided[counted if visitor.decided is earlier else 0 :]:  # a fresh session: a new list
-            self.metrics.decisions.labels(kind).inc()
         yield await self._seen(visitor)
 
     def _told(self, error: AllWeatherError) -> str:

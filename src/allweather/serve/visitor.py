@@ -67,7 +67,7 @@ class Visitor:
     """All that the server holds of one visitor.
 
     Attributes:
-        clock: seconds, as of `Visitors`.
+        clock, tell: as of `Visitors`.
         used: when something was last asked for, or a run last went on.
         ended: why the server let everything go; empty while it has not.
         key: a secret name, under which the visitor's browser fetches what it downloads.
@@ -80,6 +80,7 @@ class Visitor:
     """
 
     clock: Callable[[], float] = time.monotonic
+    tell: Callable[[str], None] = lambda kind: None
     used: float = 0.0
     ended: str = ""
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
@@ -258,6 +259,7 @@ class Visitor:
         self._sources = {index: source}  # of one picture, the one that is shown
         adapted = session(image)
         self.decided.append((self._count, adapted.decision.kind))
+        self.tell(adapted.decision.kind)
         if not (all_finite(source.logits) and all_finite(adapted.logits)):
             raise NotFiniteError(f"{picture.name}: the network gives no finite numbers for it. Leave it out.")
         self.shown = Seen(picture, source, adapted, self._count)
@@ -283,10 +285,16 @@ class Visitors:
 
     Args:
         clock: seconds, for the time to live.
+        tell: called with the kind of each decision of the guard, however its run ends, by the pool's threads.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limits, self._clock = limits, clock
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[str], None] = lambda kind: None,
+    ) -> None:
+        self.limits, self._clock, self._tell = limits, clock, tell
         self._visitors: dict[str, Visitor] = {}
         self._lock = threading.Lock()
         self._freed = 0
@@ -305,7 +313,7 @@ class Visitors:
             if visitor is None:
                 if len(self._visitors) >= self.limits.visitors:
                     raise BusyError(f"{self.limits.visitors} visitors are here already. Try again in some minutes.")
-                visitor = self._visitors[name] = Visitor(self._clock)
+                visitor = self._visitors[name] = Visitor(self._clock, self._tell)
             visitor.touch()
             return visitor
 
