@@ -370,6 +370,7 @@ def test_hostile_uploads_are_refused_and_logged(
         ({"set": ["views=plain,evil.py:turned"]}, "which is code; visitors name none"),
         ({"set": ["parameters=os:system"]}, "which is code; visitors name none"),
         ({"set": ["views=plain,x4.0"]}, "views of at most 8 forward passes"),
+        ({"set": ["views=plain,x2.6-fit"]}, "one more for each -fit"),
         ({"method": "cotta", "set": ["scales=100,1"]}, "scales of at most 2"),
         ({"method": "eata", "set": ["source_images=/etc"]}, "does not allow (--allow-dir)"),
         ({"method": "tent", "set": ["source_images=/etc"]}, "unknown field of tent 'source_images'"),
