@@ -274,6 +274,20 @@ def test_checkpoints_are_named_within_the_folder_and_read_as_data(folder: Path) 
         Networks(given(MODEL, None)).open("demo:streetnet", "mine.pth")
 
 
+def test_pages_that_open_share_one_walk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from allweather.serve import networks
+
+    opened, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: opened.append(path) or scandir(path))
+    monkeypatch.setattr(networks, "MOST_LISTED", 2)
+    here = networks.Networks(networks.given(MODEL, None), folder)
+    (folder / "a.pth").symlink_to("nowhere")
+    for name in ("b.PTH", "frames/c.pt", "frames/d.pt"):
+        (folder / name).touch()
+    assert here.folders() == [".", "frames"] and here.checkpoints()[0] == "b.PTH"
+    assert len(here.checkpoints()) == len(opened) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "read"),
     [

@@ -1,11 +1,14 @@
 """The networks that a visitor may choose: those that this server was started with, and checkpoints of one folder."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from time import monotonic
 
 from allweather.errors import SettingsError, unknown
 from allweather.methods import Source
@@ -18,6 +21,7 @@ from allweather.sizes import check_asked
 SHIPPED = "demo:streetnet"
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt", ".mat")
 MOST_LISTED = 500  # checkpoints and folders that the page lists
+LISTED_FOR = 5.0  # seconds that their list is kept
 KEPT = 4  # networks with checkpoints of a visitor's choice that stay loaded
 
 
@@ -77,6 +81,8 @@ class Networks:
         self._loaded: dict[str, Network] = {}
         self._chosen: OrderedDict[tuple[str, Path], tuple[object, Network]] = OrderedDict()
         self._lock = threading.Lock()
+        self._listed: tuple[float, tuple[list[str], list[str]]] | None = None
+        self._walking = threading.Lock()
 
     @property
     def default(self) -> str:
@@ -125,17 +131,34 @@ class Networks:
 
     def checkpoints(self) -> list[str]:
         """Checkpoints below the allowed folder, by their relative paths."""
-        return self._below(lambda path: path.is_file() and path.name.lower().endswith(CHECKPOINTS))
+        return self._below()[1]
 
     def folders(self) -> list[str]:
         """Folders below the allowed one, itself included, by their relative paths."""
-        return [] if self.allowed is None else [".", *self._below(lambda path: path.is_dir())]
+        return [] if self.allowed is None else [".", *self._below()[0]]
 
-    def _below(self, wanted: Callable[[Path], bool]) -> list[str]:
+    def _below(self) -> tuple[list[str], list[str]]:
         if self.allowed is None:
-            return []
-        found = (path.relative_to(self.allowed).as_posix() for path in self.allowed.rglob("*") if wanted(path))
-        return sorted(path for path, _ in zip(found, range(MOST_LISTED), strict=False))
+            return [], []
+        with self._walking:
+            if self._listed is None or monotonic() > self._listed[0] + LISTED_FOR:
+                found = _walk(self.allowed)
+                self._listed = monotonic(), found
+            return self._listed[1]
+
+
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """Folders and checkpoints below one; follows no links."""
+    folders: list[str] = []
+    checkpoints: list[str] = []
+    for place, below, files in os.walk(root):
+        here = Path(place).relative_to(root)
+        folders += [(here / name).as_posix() for name in below[: MOST_LISTED - len(folders)]]
+        named = ((here / name).as_posix() for name in files if name.lower().endswith(CHECKPOINTS))
+        checkpoints += islice((path for path in named if (root / path).is_file()), MOST_LISTED - len(checkpoints))
+        if len(folders) == len(checkpoints) == MOST_LISTED:
+            break
+    return sorted(folders), sorted(checkpoints)
 
 
 def _state(path: Path) -> list[tuple[int, int, int]]:
