@@ -163,7 +163,7 @@ def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Poo
         while not came.is_set():
             await asyncio.sleep(0.01)  # the loop goes on
         now[0] = 11
-        assert one.at_work and not here.sweep(), "no time to be idle"
+        assert one.at_work and not here.sweep()
         with pytest.raises(InputError, match="a run is going on"):
             await run()
         end(one)
@@ -226,7 +226,7 @@ def test_visitors_are_bounded_and_freed() -> None:
     now[0] = 11
     here.sweep()
     assert len(here) == 1 and not one.pictures and here.by_key(one.key) is None
-    assert "Choose a picture" in _status(one), "a run whose network was being loaded shows it once more"
+    assert "Choose a picture" in _status(one)
     here.leave_all()
     assert len(here) == 0
 

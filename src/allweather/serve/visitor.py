@@ -30,6 +30,7 @@ TICK = 0.2  # seconds between two looks at a run
 MOST_POINTS = 2000  # of the curves; beyond it the oldest are left out
 Stage = Literal["empty", "ready", "running", "paused", "done", "cancelled"]
 Choose = Callable[[], tuple[Network, Method]]
+Tell = Callable[[str], None]
 Made = tuple[Network, object, Session]
 
 
@@ -80,7 +81,7 @@ class Visitor:
     """
 
     clock: Callable[[], float] = time.monotonic
-    tell: Callable[[str], None] = lambda kind: None
+    tell: Tell = lambda kind: None
     used: float = 0.0
     ended: str = ""
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
@@ -110,11 +111,6 @@ class Visitor:
     def at_work(self) -> bool:
         """Whether a run has begun, its network is being loaded, and it has not ended."""
         return self._begins or self.stage in ("running", "paused")
-
-    @property
-    def rests(self) -> bool:
-        """Whether nothing goes on: no run, or a paused one."""
-        return self.stage == "paused" or not self.at_work
 
     def hold(self, pictures: list[Held]) -> None:
         """Takes pictures in place of those before; the session stays as it is."""
@@ -285,14 +281,11 @@ class Visitors:
 
     Args:
         clock: seconds, for the time to live.
-        tell: called with the kind of each decision of the guard, however its run ends, by the pool's threads.
+        tell: called with the kind of each decision of the guard, in a thread of the pool.
     """
 
     def __init__(
-        self,
-        limits: Limits,
-        clock: Callable[[], float] = time.monotonic,
-        tell: Callable[[str], None] = lambda kind: None,
+        self, limits: Limits, clock: Callable[[], float] = time.monotonic, tell: Tell = lambda kind: None
     ) -> None:
         self.limits, self._clock, self._tell = limits, clock, tell
         self._visitors: dict[str, Visitor] = {}
@@ -344,7 +337,8 @@ class Visitors:
         idle = self.limits.idle
         with self._lock:
             before = self._clock() - idle
-            old = [name for name, one in self._visitors.items() if one.rests and one.used < before]
+            rest = [each for each in self._visitors.items() if each[1].stage == "paused" or not each[1].at_work]
+            old = [name for name, one in rest if one.used < before]
             gone = [self._visitors.pop(name) for name in old]
             freed, self._freed = self._freed + len(gone), 0
         for visitor in gone:
