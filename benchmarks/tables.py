@@ -14,7 +14,6 @@ from typing import Any
 from allweather import methods
 from allweather.methods import METHODS, Method
 from allweather.report.collect import group_records
-from allweather.report.page import markdown
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
 from allweather.runs.summary import image_count
@@ -46,7 +45,6 @@ PAGES = (
     "docs/scale.md",
     "docs/how-to/export.md",
 )
-REPORTS = {"docs/results/camvid.md": "camvid"}
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -55,7 +53,6 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     check = parser.parse_args().check
     stale = [name for name in PAGES if rewrite(ROOT / name, check)]
-    stale += [name for name, plan in REPORTS.items() if rewrite_report(ROOT / name, plan, check)]
     if check and stale:
         raise SystemExit(f"out of date: {', '.join(stale)}; run python -m benchmarks.tables")
 
@@ -64,15 +61,6 @@ def rewrite(page: Path, check: bool = False) -> bool:
     """Fills the page's tables; whether that changes it."""
     before = page.read_text()
     after = MARK.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}", before)
-    if not check:
-        page.write_text(after)
-    return before != after
-
-
-def rewrite_report(page: Path, plan: str, check: bool = False) -> bool:
-    """Fills the page with every table of a plan; whether that changes it."""
-    before = page.read_text() if page.exists() else ""
-    after = markdown(group_records(plan_records(plan)))
     if not check:
         page.write_text(after)
     return before != after

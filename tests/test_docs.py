@@ -80,14 +80,6 @@ def test_a_page_out_of_date_is_found_and_filled(tmp_path: Path) -> None:
     assert page.read_text() == f"before\n<!-- table: tuned -->\n{tables.TABLES['tuned']()}\n<!-- end -->\nafter\n"
 
 
-@pytest.mark.parametrize(("page", "plan"), tables.REPORTS.items(), ids=tables.REPORTS.values())
-def test_a_page_of_a_whole_plan_is_that_of_its_records(page: str, plan: str, tmp_path: Path) -> None:
-    assert not tables.rewrite_report(ROOT / page, plan, check=True)
-    other = tmp_path / "page.md"
-    assert tables.rewrite_report(other, plan, check=True) and not other.exists()
-    assert tables.rewrite_report(other, plan) and not tables.rewrite_report(other, plan, check=True)
-
-
 def test_checking_the_pages_is_part_of_make_check() -> None:
     check = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert check is not None and "benchmarks.tables --check" in check[1]
