@@ -88,6 +88,15 @@ def test_runs_that_are_scored_at_other_sizes_are_not_paired() -> None:
     assert compare(source, summarize(other, [source]))["paired"] is None
 
 
+def test_the_order_of_images_does_not_change_an_interval() -> None:
+    ours = [record(name, 0.5) for name in ("source", "tent")]
+    for one, gain in zip(ours, (0, 0.002), strict=True):
+        one["images"] = [record("x", 0.5 + gain * k**2)["images"][0] | {"name": f"{k}"} for k in range(12)]
+    turned = [{**one, "images": one["images"][::-1]} for one in ours]
+    kept = [turned[0], summarize(turned[1], turned)]
+    assert compare(*turned)["paired"] == compare(*kept)["paired"] == compare(*ours)["paired"] is not None
+
+
 def test_what_a_summary_does_not_know_it_does_not_say(summaries: Path) -> None:
     kept = load_records(summaries)
     groups = group_records(kept)

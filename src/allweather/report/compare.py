@@ -8,7 +8,7 @@ import numpy as np
 from allweather.finite import or_none
 from allweather.report.derived import not_in_truth, with_derived_figures
 from allweather.runs.decisions import STREAM_PASSES, decisions_of
-from allweather.runs.summary import Record, image_count, is_summary, paired, same_truth
+from allweather.runs.summary import Record, image_count, is_summary, paired, same_truth, shared_names
 from allweather.scoring.intervals import Interval, counts_of, paired_difference
 
 UNCOMPARED = (  # results, or too long to show
@@ -70,8 +70,7 @@ def _paired(first: Record, second: Record) -> dict[str, Any] | None:
 
 def _computed(first: Record, second: Record) -> tuple[Interval, int, list[str]] | None:
     """The difference over the images that both hold, their number, and the classes in their truth."""
-    there = {image["name"] for image in second["images"]}
-    names = [image["name"] for image in first["images"] if image["name"] in there]
+    names = shared_names(first, second)
     if not names or len(first["figures"]["IoU"]) != len(second["figures"]["IoU"]) or not same_truth(first, second):
         return None
     ours, theirs = (counts_of(record, names) for record in (first, second))

@@ -93,8 +93,13 @@ def comparable(first: Record, second: Record) -> bool:
 
 def paired_images(first: Record, second: Record) -> Interval:
     """The paired difference, second minus first in [0, 1], of two full records of the same images."""
-    names: Sequence[str] = sorted(image["name"] for image in first["images"])
+    names = shared_names(first, second)
     return paired_difference(counts_of(first, names), counts_of(second, names))
+
+
+def shared_names(first: Record, second: Record) -> list[str]:
+    """The images that two full records hold, sorted: resamples take images by place, not by name."""
+    return sorted({image["name"] for image in first["images"]} & {image["name"] for image in second["images"]})
 
 
 def paired(first: Record, second: Record) -> Interval | None:
