@@ -82,10 +82,13 @@ def test_two_summaries_are_compared_as_the_records_are_either_way_round(summarie
 
 
 def test_runs_that_are_scored_at_other_sizes_are_not_paired() -> None:
-    source, other = RUNS[0], deepcopy(RUNS[1])
+    other = deepcopy(RUNS[1])
     other["run"]["scoring"] = "1024x512"
-    assert compare(source, other)["paired"] is None and paired(source, other) is None
-    assert compare(source, summarize(other, [source]))["paired"] is None
+    large, small, both = ({**RUNS[1], "resolution": {"scored": sizes}} for sizes in (["8x4"], ["4x2"], ["4x2", "8x4"]))
+    for first, second in ((RUNS[0], other), (large, small)):
+        assert compare(first, second)["paired"] is None and paired(first, second) is None
+        assert compare(first, summarize(second, [first]))["paired"] is None
+    assert compare(large, both)["paired"]
 
 
 def test_the_order_of_images_does_not_change_an_interval() -> None:
