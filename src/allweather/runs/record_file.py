@@ -44,7 +44,7 @@ HARM = {
 }  # fmt: skip
 SUMMARY = {
     "images": Count, "interval": [NUMBER_OR_NONE], "means": Each(NUMBER), "stops": Each(Count),
-    "decisions": Each(Each(Count)), "paired": Each([NUMBER_OR_NONE]),
+    "updates": Maybe(NUMBER), "decisions": Each(Each(Count)), "paired": Each([NUMBER_OR_NONE]),
     "reliability": {"confidence": [NUMBER], "accuracy": [NUMBER]}, "harm": Maybe(HARM),
 }  # fmt: skip
 RUN = {

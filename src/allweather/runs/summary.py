@@ -24,8 +24,9 @@ def summarize(record: Record, others: Iterable[Record], harm: Mapping[str, Any] 
     """The record with `summary` in place of its images and its reliability diagram.
 
     The summary holds `interval` (95 % over images of the mIoU over the classes in the truth, in [0, 1]), `means` over
-    images, `stops` and `decisions` by part, `reliability` (confidence and accuracy by bin, in [0, 1]), and `paired`:
-    of each of `others` on the same frames, by `key_of`, the difference of this record to it (value, low, high).
+    images, `updates` where they are known, `stops` and `decisions` by part, `reliability` (confidence and accuracy by
+    bin, in [0, 1]), and `paired`: of each of `others` on the same frames, by `key_of`, the difference of this record to
+    it (value, low, high).
 
     Args:
         others: full records of the runs that tables compare with this one.
@@ -40,6 +41,7 @@ def summarize(record: Record, others: Iterable[Record], harm: Mapping[str, Any] 
         "images": len(names),
         "interval": _short([interval.low, interval.high]),
         "means": _means(record["images"]),
+        **({} if (updates := updates_of(record)) is None else {"updates": round(updates, DIGITS)}),
         "stops": dict(stops_of(record)),
         "decisions": {part: _met(record, part) for part in ("", *(f"{p}/" for p in record.get("parts", {})))},
         "reliability": dict(zip(("confidence", "accuracy"), reliability_of(record), strict=True)),
@@ -148,8 +150,10 @@ def updates_of(record: Record) -> float | None:
     """How many updates were made, those of a batch once; None where the record does not tell how full batches were.
 
     Every image of a batch counts what its batch did. Batches are full but for the last one where the frames have one
-    size and none is missing; of a summary, whose images are means, all must be equally full.
+    size and none is missing; of a summary that does not hold the number, as older ones, all must be equally full.
     """
+    if (kept := record.get("summary", {}).get("updates")) is not None:
+        return float(kept)
     run, frames, images = record["run"], int(record["frames"]), image_count(record)
     batch, made = min(int(run["batch"]), frames), per_image(record, "iterations")
     if batch == 1:
