@@ -347,13 +347,14 @@ def test_names_are_no_mathematics_to_matplotlib_and_no_commands_to_tex(tmp_path:
     write_report(save(tmp_path / "runs", record("source", 0.5), record("eata", 0.6, fields=fields), *free), page)
     assert page.read_text().count("<svg") == 3
     assert {name for name, value in matplotlib.rcParams.items() if value != before[name]} <= {"backend"}
-    latex = Table("t", ("^^5cinput ~ {}",), [["x"]]).latex()
+    latex = Table("t", ("^^5cinput ~ {}<|>",), [["x"]]).latex()
     assert r"\textasciicircum{}\textasciicircum{}5cinput \textasciitilde{} \{\}" in latex
+    assert r"\textless{}\textbar{}\textgreater{}" in latex
 
 
 def test_a_missing_value_is_a_dash_and_an_empty_cell() -> None:
-    table = Table("t", ("a", "b"), [["x|y", None], ["z", -1.5]])
-    assert "| x\\|y | – |" in table.markdown() and "t,x|y,\n" in table.csv()
+    table = Table("t", ("a|", "b"), [["x|y", None], ["z", -1.5]])
+    assert "| a\\| | b |" in table.markdown() and "| x\\|y | – |" in table.markdown() and "t,x|y,\n" in table.csv()
     assert '<td class="n">−1.50</td>' in table.html() and "$-$1.50" in table.latex() and "z,-1.5\n" in table.csv()
 
 

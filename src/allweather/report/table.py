@@ -29,9 +29,9 @@ class Table:
 
     def markdown(self) -> str:
         shown = self._shown_columns()
-        lines = [f"### {self.title}", "", _bars([self.columns[i] for i in shown])]
+        lines = [f"### {self.title}", "", _bars([_bare(self.columns[i]) for i in shown])]
         lines += [_bars(["---" if self._is_text(i) else "---:" for i in shown])]
-        lines += [_bars([self._text(row[i]).replace("|", "\\|") for i in shown]) for row in self.rows]
+        lines += [_bars([_bare(self._text(row[i])) for i in shown]) for row in self.rows]
         return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
 
     def csv(self) -> str:
@@ -103,10 +103,17 @@ def _bars(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _bare(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _tex(text: str) -> str:
     escaped = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", r"\textbackslash "))
     for sign, command in (
         ("^", r"\textasciicircum{}"),
+        ("|", r"\textbar{}"),
+        ("<", r"\textless{}"),
+        (">", r"\textgreater{}"),
         ("~", r"\textasciitilde{}"),
         ("–", "--"),
         ("±", r"$\pm$"),
