@@ -328,13 +328,14 @@ def test_a_report_is_of_the_form_that_its_name_ends_in(name: str, form: Any, run
         ("r", None, "or --format beside it"),
         ("r.html", "md", "Leave out one"),
         ("r.tex", "csv", "Leave out one"),
+        ("r.md", None, "leave out --frames, or write .html"),
     ],
 )
 def test_a_form_that_nothing_tells_or_two_things_tell_is_refused(
     name: str, form: Any, said: str, runs: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingsError, match=said):
-        write_report(runs, tmp_path / name, form)
+        write_report(runs, tmp_path / name, form, frames=int("frames" in said))
     assert not (tmp_path / name).exists()
 
 
