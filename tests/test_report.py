@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,11 +20,11 @@ from allweather.app.verbs import make_app
 from allweather.classes import CITYSCAPES
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods import METHODS, make, settings_of
-from allweather.report import figures, load_records, write_report
+from allweather.report import figures, load_records, panels, write_report
 from allweather.report.collect import against, changes, group_records, source_of
 from allweather.report.compare import compare
+from allweather.report.harm import extremes
 from allweather.report.page import tables_of
-from allweather.report.panels import extremes
 from allweather.report.provenance import timing_table
 from allweather.report.published import SECTION4, TABLE4, THIRTEEN, Published, published, table4
 from allweather.report.refusals import COLUMN
@@ -573,6 +574,23 @@ def test_procedural_weather_in_rounds(tmp_path: Path) -> None:
     assert np.array_equal(*(source.truth(source.stream.names[index]).labels for index in (0, 2)))
     with pytest.raises(AllWeatherError, match="either root"):
         StreamSpec("scenes:fog", root="somewhere")
+
+
+def test_runs_that_were_scored_at_two_sizes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = SimpleNamespace(stream=StreamSpec("scenes:fog"))
+    for name, value in (("_run", kept), ("_labels", Path()), ("_opened", None), ("_row", ""), ("_key", "key")):
+        monkeypatch.setattr(panels, name, lambda *_, value=value: value)
+    free = [record("mall-sample", 0.6, fields={"iterations": k, **FREE}) for k in (1, 2)]
+    ruled, parts = record("mall-sample", 0.6, fields={"iterations": 40}), {"01/fog": {"mIoU": 40.0}}
+    native = [record("source", 0.5), record("norm", 0.8, parts=parts), record("tent", 0.7), ruled, *free]
+    groups = group_records(native + [{**one, "run": {**one["run"], "scoring": "1024x512"}} for one in native])
+    tables = [next(t for t in tables_of(groups) if name in t.title) for name in ("hurt", "Time", "by piece")]
+    rows = [tuple(row[:2]) for table in tables for row in table.rows]
+    texts = [*figures.gains(groups), *figures.curves(groups), *figures.reliability(groups), *verdicts(groups)]
+    shown = list(panels.panels(groups, Path(), 1))
+    assert len(texts) == 8 and len(shown) == 7 and shown[-1] == "rain & fog", "the key is below the last frame"
+    assert len(rows) == len(set(rows)) == 20 and len(set(texts)) == 8
+    assert all("scored at" not in group.way for group in group_records(native))
 
 
 def test_figures_are_brief_and_letters_keep_their_scale() -> None:

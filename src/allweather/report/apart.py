@@ -25,6 +25,11 @@ def names_of(specs: Sequence[Spec], named: Callable[[Spec], str]) -> list[str]:
     return [made[_spelt(spec)] for spec in specs]
 
 
+def scored_at(scoring: str) -> str:
+    """A plan's scoring in words."""
+    return "native size" if scoring == "native" else f"{scoring.replace('x', '×')} (the authors' way)"
+
+
 def _names(name: str, same: Mapping[str, Spec]) -> dict[str, str]:
     """The name with what differs, in short where that is enough; by the whole spec."""
     differing = [

@@ -11,7 +11,7 @@ import numpy as np
 
 from allweather.errors import InputError
 from allweather.methods import METHODS, describe_fields, make
-from allweather.report.apart import names_of
+from allweather.report.apart import names_of, scored_at
 from allweather.report.derived import miou_of, with_derived_figures
 from allweather.report.refusals import mark, of_records
 from allweather.runs.decisions import STREAM_PASSES, Counts
@@ -41,6 +41,7 @@ class Group:
         records: of the runs, at least one.
         label: the method as tables show it, the same for equal settings only.
         on_curve: whether runs of it with other numbers of iterations, or until the rule stops them, are there too.
+        scored: the scoring in words where others are there too.
     """
 
     stream: str
@@ -57,11 +58,17 @@ class Group:
     records: tuple[Record, ...]
     label: str = ""
     on_curve: bool = False
+    scored: str = ""
 
     @property
     def setting(self) -> tuple[str, str, str, str]:
         """What must be equal for two methods to be compared."""
         return self.where, self.network, self.how, self.scoring
+
+    @property
+    def way(self) -> str:
+        """Protocol and scoring, as far as they tell settings apart."""
+        return f"{self.how}, {self.scored}" if self.scored else self.how
 
     @property
     def given(self) -> str:
@@ -278,6 +285,8 @@ def _labelled(groups: Sequence[Group]) -> list[Group]:
     """The groups with labels that tell settings apart, and what is part of a curve marked as such."""
     runs = Counter((group.setting, group.series) for group in groups if group.ruled and group._whole("iterations"))
     marked = [replace(group, on_curve=group.ruled and runs[group.setting, group.series] > 1) for group in groups]
+    if len({group.scoring for group in groups}) > 1:
+        marked = [replace(group, scored=f"scored at {scored_at(group.scoring)}") for group in marked]
     hidden: dict[str, set[str]] = {}
     for group in marked:
         hidden.setdefault(group.short, set()).update(dict(group.fields))

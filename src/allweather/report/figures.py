@@ -43,17 +43,21 @@ def gains(groups: Sequence[Group]) -> dict[str, str]:
         found = [(group.marked, against(group, source)) for group in inside if (source := source_of(group, groups))]
         shown = [(label, interval) for label, interval in found if interval is not None]
         if shown:
-            made[f"Against the source: {setting[0]}, {setting[1]}, {setting[2]}"] = _gains(shown)
+            made[f"Against the source: {_said(inside[0])}"] = _gains(shown)
     return made
 
 
 def curves(groups: Sequence[Group]) -> dict[str, str]:
     """Title → SVG for every network, stream and method that was run with fixed numbers of iterations."""
     made: dict[str, str] = {}
-    for (setting, method), (points, ruled, source) in by_iterations(groups).items():
-        title = f"{method} on {setting[0]}, {setting[1]}, {setting[2]}: mIoU and NCut against iterations"
+    for (_, method), (points, ruled, source) in by_iterations(groups).items():
+        title = f"{method} on {_said(points[0])}: mIoU and NCut against iterations"
         made[title] = _curve(([source] if source else []) + points, ruled)
     return made
+
+
+def _said(group: Group) -> str:
+    return f"{group.where}, {group.network}, {group.way}"
 
 
 def by_iterations(
@@ -83,7 +87,7 @@ def reliability(groups: Sequence[Group]) -> dict[str, str]:
     for setting in dict.fromkeys(group.setting for group in groups):
         inside = [group for group in groups if group.setting == setting and group.on_its_own]
         if inside:
-            made[f"Reliability: {setting[0]}, {setting[1]}, {setting[2]}"] = _diagram(inside)
+            made[f"Reliability: {_said(inside[0])}"] = _diagram(inside)
     return made
 
 

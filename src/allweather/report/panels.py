@@ -51,17 +51,18 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
             continue
         run = _run(group.records[0])
         if runs_code(run.stream):
-            where = group.setting[0]
-            made[where] = made.get(where) or _unseen(run.stream.name)
+            made[group.where] = made.get(group.where) or _unseen(run.stream.name)
             continue
         opened = _opened(run, group.records[0])
         ranked = changes(group, source)
         helped, hurt = extremes(ranked, count)
         for name, change in [*helped, *hurt]:
-            title = f"{group.label} on {group.where}, {group.network}, {name}: {change:+.1f} points of mIoU"
+            where = f"{group.label} on {group.where}, {group.network}, {group.way}, {name}"
+            title = f"{where}: {change:+.1f} points of mIoU"
             made[title] = f"<h3>{html.escape(title)}</h3><div class='frames'>{_row(opened, name, before, after)}</div>"
         if ranked:
-            made[group.setting[0]] = _key(opened)  # once for a stream, below its last frames
+            made.pop(group.where, None)  # once for a stream, below its last frames
+            made[group.where] = _key(opened)
     if not made:
         raise InputError(
             f"no run in {folder} kept its predictions. Run the plan with --labels, the source among its methods."

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from allweather.classes import CITYSCAPES
+from allweather.report.apart import scored_at
 from allweather.report.collect import Group, against, source_of
 from allweather.report.derived import not_in_truth
 from allweather.report.harm import harm_of
@@ -53,7 +54,7 @@ def _conditions(groups: Sequence[Group]) -> list[Table]:
                 rows.append([network, f"{label}, published", *shown, None, None])
                 notes += [entry for entry in theirs.values() if entry]
         note = f"mIoU in %, mean over seeds and orders, {_over(inside)}. {_remarks(notes)} {_explained(rows, inside)}"
-        title = f"By condition: {how}, scored at {_scored(scoring)}"
+        title = f"By condition: {how}, scored at {scored_at(scoring)}"
         made.append(Table(title, ("network", "method", *streams, "mean", COLUMN), rows, _evened(note), grouped=True))
     return made
 
@@ -78,7 +79,7 @@ def _results(groups: Sequence[Group]) -> list[Table]:
             note += " official: mIoU over the classes true or predicted, which one stray pixel adds to."
         made.append(
             Table(
-                f"{where}, {how}, scored at {_scored(scoring)}",
+                f"{where}, {how}, scored at {scored_at(scoring)}",
                 ("network", "method", "mIoU", "vs source", "95 % paired", "95 % of images", "official", "± runs",
                  "runs", "UIoU", "calibration error", "NCut", COLUMN, "published"),
                 rows,
@@ -165,7 +166,7 @@ def _sequences(groups: Sequence[Group]) -> list[Table]:
             for number in dict.fromkeys(part.partition("/")[0] for part in rounds):
                 values = _with_mean([group.piece(f"{number}/{kind}", figure) for kind in kinds])
                 runs = of_records(group.records, f"{number}/")
-                name = f"{group.network}, {group.label}, {group.how}"
+                name = f"{group.network}, {group.label}, {group.way}"
                 rows.append([name, mark(f"round {int(number)}", runs), *values, cell(runs)])
         columns = ("network, method", "round", *kinds, "mean", COLUMN)
         note = f"mIoU in %, over the classes {OVER[figure]}. {_explained(rows, inside)}"
@@ -199,7 +200,7 @@ def _classes(groups: Sequence[Group]) -> list[Table]:
                 ["published in Table 4, test split by the server †", name, *table4(name)[:-1], None] for name in TABLE4
             ]
             note += " † another split than ours, unless ours is the test split too."
-        title = f"IoU of each class: {where}, {how}, scored at {_scored(scoring)}"
+        title = f"IoU of each class: {where}, {how}, scored at {scored_at(scoring)}"
         made.append(Table(title, ("network", "method", *names, COLUMN), rows, note, 1, grouped=True))
     return made
 
@@ -220,7 +221,7 @@ def harm_tables(groups: Sequence[Group]) -> list[Table]:
             continue
         rows.append(
             [
-                f"{group.where}, {group.network}, {group.how}", group.marked, f"{found.lost} of {found.images}",
+                f"{group.where}, {group.network}, {group.way}", group.marked, f"{found.lost} of {found.images}",
                 found.mean, _named(found.hurt), _named(found.helped), cell(group.decisions),
             ]
         )  # fmt: skip
@@ -242,7 +243,3 @@ def _named(images: Sequence[tuple[str, float]]) -> str:
 
 def _evened(note: str) -> str:
     return " ".join(note.split())
-
-
-def _scored(scoring: str) -> str:
-    return "native size" if scoring == "native" else f"{scoring.replace('x', '×')} (the authors' way)"

@@ -17,10 +17,11 @@ CLOSE = 1.0  # points of mIoU within which the rule counts as having found the b
 def verdicts(groups: Sequence[Group]) -> list[str]:
     """A paragraph for each curve that has a run which stops by the rule."""
     lines = []
-    for (setting, method), (points, stopped, source) in by_iterations(groups).items():
+    for (_, method), (points, stopped, source) in by_iterations(groups).items():
         if not stopped:
-            where = f"{method} on {setting[0]}"
-            lines.append(f"{where}: no run with the same cap stops image by image by the rule, so nothing is said.")
+            where = ", ".join(filter(None, (points[0].where, points[0].scored)))
+            said = "no run with the same cap stops image by image by the rule, so nothing is said."
+            lines.append(f"{method} on {where}: {said}")
         curve = ([source] if source else []) + points
         lines += [_verdict(method if len(stopped) == 1 else ruled.label, ruled, curve) for ruled in stopped]
     return lines
@@ -28,14 +29,14 @@ def verdicts(groups: Sequence[Group]) -> list[str]:
 
 def _verdict(method: str, ruled: Group, curve: Sequence[Group]) -> str:
     made = ruled.per_image("iterations")
+    where = f"{method} on {', '.join(filter(None, (ruled.where, ruled.network, ruled.scored)))}"
     if not made:
-        where = f"{method} on {ruled.where}, {ruled.network}"
         return f"{where}: its records do not say after how many iterations it stopped."
     best, steps = max(curve, key=lambda group: group.mean("mIoU")), float(np.mean(made))
     gap = best.mean("mIoU") - ruled.mean("mIoU")
     within = "within" if gap <= CLOSE else "not within"
     said = (
-        f"{method} on {ruled.where}, {ruled.network}: the rule stops after {steps:.1f} iterations on average at "
+        f"{where}: the rule stops after {steps:.1f} iterations on average at "
         f"{ruled.mean('mIoU'):.2f}, {within} {CLOSE:g} point of the curve's best ({best.mean('mIoU'):.2f} at "
         f"{best.free_iterations or 0}; the difference is {gap:.2f})."
     )
