@@ -65,6 +65,13 @@ def test_seeds_gather_and_the_source_comes_first(runs: Path) -> None:
     assert source_of(groups[5], groups) is groups[0]
 
 
+def test_two_records_of_one_run_are_refused(tmp_path: Path) -> None:
+    made = record("norm", 0.5)
+    for other in (made, summarize(made, []), made | {"finished": "later"}):
+        with pytest.raises(AllWeatherError, match=r"0\.json and .*1\.json are records of one run"):
+            load_records(save(tmp_path, made, other))
+
+
 def test_a_list_of_views_is_told_as_people_write_it(tmp_path: Path) -> None:
     told = {"views": ["plain", "gamma-mirror-x1.5"], "lr": 1e-4}
     (group,) = group_records(load_records(save(tmp_path, record("norm", 0.5, fields=told))))

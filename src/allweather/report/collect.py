@@ -1,21 +1,18 @@
-"""Records read from a folder and grouped by what they measured."""
+"""Records grouped by what they measured."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from allweather.errors import InputError
 from allweather.methods import METHODS, describe_fields, make
 from allweather.report.apart import names_of, scored_at
 from allweather.report.derived import miou_of, with_derived_figures
 from allweather.report.refusals import mark, of_records
 from allweather.runs.decisions import STREAM_PASSES, Counts
-from allweather.runs.record_file import read_record
 from allweather.runs.summary import Record, image_count, interval_of, is_summary, paired, per_image, same_truth
 from allweather.scoring.intervals import (
     ImageCounts,
@@ -238,28 +235,6 @@ class Group:
             figure: its name in a record.
         """
         return mean_of(record.get("parts", {}).get(part, {}).get(figure) for record in self.records)
-
-
-def load_records(folder: Path | str) -> list[Record]:
-    """The records that `allweather bench` wrote to a folder, by file name.
-
-    Raises:
-        InputError: when there is none, or a file is damaged or no record.
-    """
-    return [read_record(path) for path in record_files(folder)]
-
-
-def record_files(folder: Path | str) -> list[Path]:
-    """The files that `load_records` reads.
-
-    Raises:
-        InputError: when there is none.
-    """
-    folder = Path(folder)
-    paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    if not paths:
-        raise InputError(f"no record (.json) in {folder}: expected the folder that `allweather bench --out` wrote.")
-    return paths
 
 
 def group_records(records: Iterable[Record]) -> list[Group]:

@@ -7,7 +7,8 @@ from typing import Literal, cast, get_args
 
 from allweather.errors import SettingsError, check_known
 from allweather.report import figures
-from allweather.report.collect import Group, group_records, load_records, record_files
+from allweather.report.collect import Group, group_records
+from allweather.report.folder import load_records, record_files
 from allweather.report.panels import panels
 from allweather.report.provenance import provenance_tables, timing_table
 from allweather.report.table import Table
