@@ -589,7 +589,8 @@ def test_runs_that_were_scored_at_two_sizes_are_told_apart(monkeypatch: pytest.M
         monkeypatch.setattr(panels, name, lambda *_, value=value: value)
     free = [record("mall-sample", 0.6, fields={"iterations": k, **FREE}) for k in (1, 2)]
     ruled, parts = record("mall-sample", 0.6, fields={"iterations": 40}), {"01/fog": {"mIoU": 40.0}}
-    native = [record("source", 0.5), record("norm", 0.8, parts=parts), record("tent", 0.7), ruled, *free]
+    native = [record("source", 0.5), record("norm", 0.8, parts=parts), ruled, *free]
+    native += [record("tent", right, seed=seed) for seed, right in enumerate((0.7, 0.9))]
     groups = group_records(native + [{**one, "run": {**one["run"], "scoring": "1024x512"}} for one in native])
     tables = [next(t for t in tables_of(groups) if name in t.title) for name in ("hurt", "Time", "by piece")]
     rows = [tuple(row[:2]) for table in tables for row in table.rows]
@@ -597,6 +598,10 @@ def test_runs_that_were_scored_at_two_sizes_are_told_apart(monkeypatch: pytest.M
     shown = list(panels.panels(groups, Path(), 1))
     assert len(texts) == 8 and len(shown) == 7 and shown[-1] == "rain & fog", "the key is below the last frame"
     assert len(rows) == len(set(rows)) == 20 and len(set(texts)) == 8
+    told = ["run 1 of 2" in text and text.endswith("mean over runs") for text in shown[:-1]]
+    assert sum(told) == 2 == sum(drawn.count("tent, run 1 of 2") for drawn in figures.reliability(groups).values())
+    alone = harm_tables(group_records(native[:2]))[0].note
+    assert "truth, mean over runs. " in tables[0].note and "in its truth. " in alone
     assert all("scored at" not in group.way for group in group_records(native))
 
 

@@ -68,6 +68,11 @@ class Group:
         return f"{self.how}, {self.scored}" if self.scored else self.how
 
     @property
+    def first(self) -> str:
+        """What is said where the first of several runs is shown alone."""
+        return f", run 1 of {len(self.records)}" if len(self.records) > 1 else ""
+
+    @property
     def given(self) -> str:
         """Stream and network, as the records have them whole."""
         run = self.records[0]["run"]

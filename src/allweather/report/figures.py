@@ -142,7 +142,7 @@ def _diagram(inside: Sequence[Group]) -> str:
         style = ("-", "--", "-.", ":")[index % 4]
         sure, right = reliability_of(group.records[0])
         mark = MARKS[index % len(MARKS)]
-        axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=group.marked)
+        axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=f"{group.marked}{group.first}")
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     _legend(figure, axes.get_legend_handles_labels()[0])
     return _svg(figure)

@@ -227,8 +227,8 @@ def harm_tables(groups: Sequence[Group]) -> list[Table]:
         )  # fmt: skip
     columns = ("stream, network", "method", "images that lost", "their mean", "lost most", "won most", COLUMN)
     note = (
-        "Change of each image's own mIoU against the source, in points, over the classes in its truth. "
-        f"{_explained(rows, groups)}"
+        "Change of each image's own mIoU against the source, in points, over the classes in its truth"
+        f"{', mean over runs' if any(group.first for group in groups) else ''}. {_explained(rows, groups)}"
     )
     return [Table("Where adaptation hurt", columns, rows, note, 1, grouped=True, stacked=True)] if rows else []
 
