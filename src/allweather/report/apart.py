@@ -26,7 +26,6 @@ def names_of(specs: Sequence[Spec], named: Callable[[Spec], str]) -> list[str]:
 
 
 def scored_at(scoring: str) -> str:
-    """A plan's scoring in words."""
     return "native size" if scoring == "native" else f"{scoring.replace('x', '×')} (the authors' way)"
 
 

@@ -63,13 +63,12 @@ class Group:
         return self.where, self.network, self.how, self.scoring
 
     @property
-    def way(self) -> str:
-        """Protocol and scoring, as far as they tell settings apart."""
-        return f"{self.how}, {self.scored}" if self.scored else self.how
+    def place(self) -> str:
+        return f"{self.where}, {self.network}, {self.how}{self.scored}"
 
     @property
     def first(self) -> str:
-        """What is said where the first of several runs is shown alone."""
+        """Said where the first of several runs stands alone."""
         return f", run 1 of {len(self.records)}" if len(self.records) > 1 else ""
 
     @property
@@ -266,7 +265,7 @@ def _labelled(groups: Sequence[Group]) -> list[Group]:
     runs = Counter((group.setting, group.series) for group in groups if group.ruled and group._whole("iterations"))
     marked = [replace(group, on_curve=group.ruled and runs[group.setting, group.series] > 1) for group in groups]
     if len({group.scoring for group in groups}) > 1:
-        marked = [replace(group, scored=f"scored at {scored_at(group.scoring)}") for group in marked]
+        marked = [replace(group, scored=f", scored at {scored_at(group.scoring)}") for group in marked]
     hidden: dict[str, set[str]] = {}
     for group in marked:
         hidden.setdefault(group.short, set()).update(dict(group.fields))

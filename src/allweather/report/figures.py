@@ -43,7 +43,7 @@ def gains(groups: Sequence[Group]) -> dict[str, str]:
         found = [(group.marked, against(group, source)) for group in inside if (source := source_of(group, groups))]
         shown = [(label, interval) for label, interval in found if interval is not None]
         if shown:
-            made[f"Against the source: {_said(inside[0])}"] = _gains(shown)
+            made[f"Against the source: {inside[0].place}"] = _gains(shown)
     return made
 
 
@@ -51,13 +51,9 @@ def curves(groups: Sequence[Group]) -> dict[str, str]:
     """Title → SVG for every network, stream and method that was run with fixed numbers of iterations."""
     made: dict[str, str] = {}
     for (_, method), (points, ruled, source) in by_iterations(groups).items():
-        title = f"{method} on {_said(points[0])}: mIoU and NCut against iterations"
+        title = f"{method} on {points[0].place}: mIoU and NCut against iterations"
         made[title] = _curve(([source] if source else []) + points, ruled)
     return made
-
-
-def _said(group: Group) -> str:
-    return f"{group.where}, {group.network}, {group.way}"
 
 
 def by_iterations(
@@ -87,7 +83,7 @@ def reliability(groups: Sequence[Group]) -> dict[str, str]:
     for setting in dict.fromkeys(group.setting for group in groups):
         inside = [group for group in groups if group.setting == setting and group.on_its_own]
         if inside:
-            made[f"Reliability: {_said(inside[0])}"] = _diagram(inside)
+            made[f"Reliability: {inside[0].place}"] = _diagram(inside)
     return made
 
 

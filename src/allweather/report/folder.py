@@ -9,18 +9,17 @@ from allweather.runs.summary import Record
 
 
 def load_records(folder: Path | str) -> list[Record]:
-    """The records that `allweather bench` wrote to a folder, by file name.
+    """The records in a folder of `allweather bench`, by file name.
 
     Raises:
-        InputError: when there is none, a file is damaged or no record, or two are of one run, as copies are, and a
-            summary beside its record.
+        InputError: when there is none, a file is damaged or no record, or two are of one run.
     """
     records: dict[str, tuple[Path, Record]] = {}
     for path in record_files(folder):
         record = read_record(path)
         earlier, _ = records.setdefault(json.dumps(record["run"], sort_keys=True), (path, record))
         if earlier is not path:
-            raise InputError(f"{earlier} and {path} are records of one run, which would count twice: take one away.")
+            raise InputError(f"{earlier} and {path} are records of one run: take one away.")
     return [record for _, record in records.values()]
 
 

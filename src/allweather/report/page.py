@@ -82,14 +82,14 @@ def write_report(folder: Path | str, out: Path | str, form: Format | None = None
         frames: number of frames that the page shows of those that each method helped most, and of those it hurt most.
 
     Raises:
-        AllWeatherError: for a folder without records, a form that is unknown or another than the file's ending says,
-            frames in any but a page, or a file that cannot be written or is a record.
+        AllWeatherError: for a folder without records, a form that is unknown, shows no frames or is another than the
+            file's ending says, or a file that cannot be written or is a record.
     """
     folder, out = Path(folder), Path(out)
     check_apart(out, record_files(folder))
     form = _form_of(out, form)
     if frames and form != "html":
-        raise SettingsError(f"{out} is {form}, and frames are on a page alone: leave out --frames, or write .html.")
+        raise SettingsError(f"{out} is {form}, which shows no frames: leave out --frames, or write .html.")
     records = load_records(folder)
     groups = group_records(records)
     if form == "html":

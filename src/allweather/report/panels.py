@@ -57,8 +57,8 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
         ranked = changes(group, source)
         helped, hurt = extremes(ranked, count)
         for name, change in [*helped, *hurt]:
-            where = f"{group.label} on {group.where}, {group.network}, {group.way}, {name}"
-            title = f"{where}{group.first}: {change:+.1f} points of mIoU{', mean over runs' if group.first else ''}"
+            points = f"{change:+.1f} points of mIoU{', mean over runs' if group.first else ''}"
+            title = f"{group.label} on {group.place}, {name}{group.first}: {points}"
             made[title] = f"<h3>{html.escape(title)}</h3><div class='frames'>{_row(opened, name, before, after)}</div>"
         if ranked:
             made.pop(group.where, None)  # once for a stream, below its last frames

@@ -22,7 +22,7 @@ def timing_table(groups: Sequence[Group]) -> Table:
         same = group.records[0]["run"]["batch"] == 12 and _size(group) == "1024x512"
         rows.append(
             [
-                f"{group.network}, {group.where}, {group.way}", group.label,
+                f"{group.network}, {group.where}, {group.how}{group.scored}", group.label,
                 mean_of(seconds),
                 mean_of(group.per_image("iterations")), own, own / tent if own and tent else None,
                 mean_of(record.get("peak_memory_mib") for record in group.records),

@@ -166,7 +166,7 @@ def _sequences(groups: Sequence[Group]) -> list[Table]:
             for number in dict.fromkeys(part.partition("/")[0] for part in rounds):
                 values = _with_mean([group.piece(f"{number}/{kind}", figure) for kind in kinds])
                 runs = of_records(group.records, f"{number}/")
-                name = f"{group.network}, {group.label}, {group.way}"
+                name = f"{group.network}, {group.label}, {group.how}{group.scored}"
                 rows.append([name, mark(f"round {int(number)}", runs), *values, cell(runs)])
         columns = ("network, method", "round", *kinds, "mean", COLUMN)
         note = f"mIoU in %, over the classes {OVER[figure]}. {_explained(rows, inside)}"
@@ -221,7 +221,7 @@ def harm_tables(groups: Sequence[Group]) -> list[Table]:
             continue
         rows.append(
             [
-                f"{group.where}, {group.network}, {group.way}", group.marked, f"{found.lost} of {found.images}",
+                group.place, group.marked, f"{found.lost} of {found.images}",
                 found.mean, _named(found.hurt), _named(found.helped), cell(group.decisions),
             ]
         )  # fmt: skip

@@ -19,9 +19,8 @@ def verdicts(groups: Sequence[Group]) -> list[str]:
     lines = []
     for (_, method), (points, stopped, source) in by_iterations(groups).items():
         if not stopped:
-            where = ", ".join(filter(None, (points[0].where, points[0].scored)))
-            said = "no run with the same cap stops image by image by the rule, so nothing is said."
-            lines.append(f"{method} on {where}: {said}")
+            where = f"{method} on {points[0].where}{points[0].scored}"
+            lines.append(f"{where}: no run with the same cap stops image by image by the rule, so nothing is said.")
         curve = ([source] if source else []) + points
         lines += [_verdict(method if len(stopped) == 1 else ruled.label, ruled, curve) for ruled in stopped]
     return lines
@@ -29,7 +28,7 @@ def verdicts(groups: Sequence[Group]) -> list[str]:
 
 def _verdict(method: str, ruled: Group, curve: Sequence[Group]) -> str:
     made = ruled.per_image("iterations")
-    where = f"{method} on {', '.join(filter(None, (ruled.where, ruled.network, ruled.scored)))}"
+    where = f"{method} on {ruled.where}, {ruled.network}{ruled.scored}"
     if not made:
         return f"{where}: its records do not say after how many iterations it stopped."
     best, steps = max(curve, key=lambda group: group.mean("mIoU")), float(np.mean(made))

@@ -76,7 +76,7 @@ def same_truth(first: Record, second: Record) -> bool:
         natural = all(run.get("order") == "natural" for run in (ours, theirs))
         told += ["frames"] + ["order_hash"] * natural
     sizes = [set(record.get("resolution", {}).get("scored", ())) for record in (first, second)]
-    if all(sizes) and sizes[0].isdisjoint(sizes[1]):  # as of procedural frames, whose labels have the network's size
+    if all(sizes) and sizes[0].isdisjoint(sizes[1]):  # as of scenes at two sizes
         return False
     same = all(first[key] == second[key] for key in told if key in first and key in second)
     return same and _truth(ours) == _truth(theirs)
@@ -103,7 +103,7 @@ def paired_images(first: Record, second: Record) -> Interval:
 
 
 def shared_names(first: Record, second: Record) -> list[str]:
-    """The images that two full records hold, sorted: resamples take images by place, not by name."""
+    """The images that two full records hold, sorted, for resamples take them by place."""
     return sorted({image["name"] for image in first["images"]} & {image["name"] for image in second["images"]})
 
 
@@ -150,7 +150,7 @@ def updates_of(record: Record) -> float | None:
     """How many updates were made, those of a batch once; None where the record does not tell how full batches were.
 
     Every image of a batch counts what its batch did. Batches are full but for the last one where the frames have one
-    size and none is missing; of a summary that does not hold the number, as older ones, all must be equally full.
+    size and none is missing; of an older summary, all must be equally full.
     """
     if (kept := record.get("summary", {}).get("updates")) is not None:
         return float(kept)
