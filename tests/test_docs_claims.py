@@ -52,6 +52,13 @@ def test_numbers_of_networks_methods_and_datasets() -> None:
     assert beside <= set(METHODS) and f"{in_words(len(beside))} of them run beside their authors' code" in readme
 
 
+def test_pages_measure_on_scenes_that_trained_nothing() -> None:
+    """`benchmarks/train_streetnet.py` trains from seed 0 and tunes from 100,000."""
+    kept = [ROOT / "docs" / name for name in ("how-to/metric.md", "quickstart.md", "tutorials/adapting-to-fog.ipynb")]
+    seeds = [re.findall(r"(?:, range|scene = render)\(([\d_]+|seed)\b", page.read_text()) for page in kept]
+    assert seeds == [["300_000"]] * 3
+
+
 def test_the_help_names_the_presets_that_methods_have_beyond_the_two() -> None:
     """`--preset` says which method has which."""
     having = {(preset, name) for name, method in METHODS.items() for preset in method.presets}

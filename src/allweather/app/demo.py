@@ -45,7 +45,7 @@ EXAMPLE = "allweather demo --out demo-output"
 def demo(
     out: Annotated[Path, typer.Option(help="Where the picture and the figures go.")] = Path("demo-output"),
     frames: Annotated[int, typer.Option(min=1, help="Scenes per weather.")] = 16,
-    seed: Annotated[int, typer.Option(help="Chooses other scenes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses other scenes.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
     """Adapt the shipped network to procedural street scenes in six kinds of weather, without labels.
