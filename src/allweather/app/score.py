@@ -7,10 +7,10 @@ import typer
 from rich.text import Text
 
 from allweather.app.console import DONE, SOME_FAILED, data, narration, plain, print_json, table, warn
-from allweather.data.labels import ClassMapping, find_mapping
+from allweather.data.labels import ClassMapping, find_mapping, label_files
 from allweather.data.truth import LabelsAs
 from allweather.errors import InputError
-from allweather.runs.record_file import HEADER, written_classes
+from allweather.runs.record_file import written_classes
 from allweather.scoring.folders import Score, score_folders
 
 EXAMPLE = "allweather score adapted/labels truth/ --mapping cityscapes-camvid11"
@@ -69,13 +69,14 @@ def _check_writer(predictions: Path, mapping: ClassMapping) -> None:
     Raises:
         InputError: naming both class sets.
     """
-    written = written_classes(predictions)
-    if written is not None and list(mapping.predicted.names) != written[1]:
-        raise InputError(
-            f"{predictions} holds the {len(written[1])} classes of '{written[0]}', as {HEADER} beside it says; "
-            f"--mapping {mapping.name} compares the {len(mapping.predicted)} of '{mapping.predicted.name}'. Choose "
-            "another --mapping; for classes of your own, a file with their names: --mapping yard.toml."
-        )
+    for folder in dict.fromkeys(path.parent for path in label_files(predictions).values()):
+        written = written_classes(folder)
+        if written is not None and list(mapping.predicted.names) != written[1]:
+            raise InputError(
+                f"{folder} holds the {len(written[1])} classes of '{written[0]}', as {written[2]} says; "
+                f"--mapping {mapping.name} compares the {len(mapping.predicted)} of '{mapping.predicted.name}'. Choose "
+                "another --mapping; for classes of your own, a file with their names: --mapping yard.toml."
+            )
 
 
 def _show(result: Score, summary: dict[str, object]) -> None:

@@ -67,7 +67,7 @@ def submit(benchmark: str, run: Path | str, out: Path | str) -> Submission:
         raise InputError(f"{run} holds no labels/: expected the output folder of `allweather adapt`.")
     if (written := written_classes(folder)) is not None and tuple(written[1]) != CITYSCAPES.names:
         raise InputError(
-            f"{folder} holds the classes of '{written[0]}', as the record beside it says; {target.name} takes "
+            f"{folder} holds the classes of '{written[0]}', as {written[2]} says; {target.name} takes "
             "Cityscapes' 19. Adapt a network of those."
         )
     frames = _frames(target, label_files(folder))
