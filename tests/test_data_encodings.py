@@ -10,6 +10,7 @@ from PIL import Image
 from allweather.classes import CITYSCAPES
 from allweather.data.datasets import find_dataset, mapillary, wilddash2
 from allweather.data.datasets.encodings import LABEL_IDS, invalid_mask, label_ids, to_label_ids, train_ids
+from allweather.data.labelled import labelled_split
 from allweather.errors import AllWeatherError, ImageError
 
 
@@ -61,6 +62,9 @@ def test_wilddash_reads_segments_by_their_colors(tmp_path: Path) -> None:
     dataset = find_dataset("wilddash2")
     (sample,) = dataset.samples(tmp_path)
     assert sample.label is not None and dataset.decoder(tmp_path)(sample.label).tolist() == [[0, 14, -1, -1]]
+    before = labelled_split(dataset, tmp_path).data_hash()
+    (tmp_path / "panoptic.json").write_text(json.dumps(listing | {"info": {}}))
+    assert labelled_split(dataset, tmp_path).data_hash() != before
     (tmp_path / "panoptic.json").write_text("{}")
     with pytest.raises(AllWeatherError, match=r"panoptic\.json"):
         dataset.decoder(tmp_path)

@@ -65,7 +65,8 @@ class LabelledStream:
         parts: name → the piece of a sequence that it belongs to; empty where the stream is no sequence.
         size: (width, height) that the truth is resampled to; None keeps each one's own.
         firsts: part → the first part that has the same frames, itself where none has before; empty likewise.
-        files: gives the files that frames and truths are read from, those of frames that were left out too.
+        files: gives the files that frames and truths are read from, a decoder's tables and those of frames that were
+            left out too.
     """
 
     stream: Stream
@@ -248,6 +249,7 @@ def labelled_split(
     def files() -> Iterator[Path]:
         for sample in samples.values():
             yield from filter(None, (sample.image, sample.label, sample.invalid))
+        yield from (root / name for name in dataset.reads if (root / name).is_file())
 
     known = frozenset(name for name, sample in samples.items() if sample.label)
     return LabelledStream(dataset.stream(root, split, size), dataset.classes, read, known, files=files)

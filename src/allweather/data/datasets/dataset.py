@@ -45,9 +45,9 @@ class Split:
 
     def __post_init__(self) -> None:
         for kind in ("labels", "invalid", "moved"):
-            for rule in _several(kind, getattr(self, kind)):
+            for rule in _several(f"Split.{kind}", getattr(self, kind)):
                 _check_rule(kind, rule)
-        for pattern in _several("images", self.images):
+        for pattern in _several("Split.images", self.images):
             _check_pattern(pattern)
         if self.listed is not None and Path(self.listed).anchor:
             raise SettingsError(f"Split.listed: expected a file below the root, got {self.listed}. Leave out the root.")
@@ -60,7 +60,7 @@ class Split:
 
 def _several(kind: str, given: Any) -> tuple[Any, ...]:
     if not isinstance(given, tuple | list):
-        raise SettingsError(f"Split.{kind}: expected a tuple of them, got {given!r}. Write ({given!r},).")
+        raise SettingsError(f"{kind}: expected a tuple of them, got {given!r}. Write ({given!r},).")
     return tuple(given)
 
 
@@ -115,6 +115,8 @@ class Dataset:
         classes: the class set of its labels.
         decoder: takes the root and gives the function that reads a label file as H×W class indices, −1 for none.
         notes: what a reader of its figures must know.
+        reads: files below the root that the decoder reads beside labels, as tables of classes; a run's data are others
+            where one has another size, is gone, or is there where none was.
     """
 
     name: str
@@ -127,6 +129,10 @@ class Dataset:
     classes: ClassSet = CITYSCAPES
     decoder: Callable[[Path], Decoder] = field(default=lambda root: train_ids)
     notes: str = ""
+    reads: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _several("Dataset.reads", self.reads)
 
     def split(self, name: str | None) -> Split:
         """The split of that name, or the default one.

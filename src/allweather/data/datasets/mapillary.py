@@ -79,4 +79,5 @@ DATASET = Dataset(
     },
     decoder=decoder,
     notes="66 or 124 labels are scored as 19 classes by the table of prefixes in this file.",
+    reads=("config_v1.2.json", "config_v2.0.json", "config.json"),
 )

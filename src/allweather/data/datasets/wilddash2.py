@@ -64,4 +64,5 @@ DATASET = Dataset(
     default="public",
     decoder=decoder,
     notes="80 categories are scored as 19 classes by the table in this file.",
+    reads=("panoptic.json",),
 )
