@@ -82,7 +82,7 @@ def test_label_ids_without_a_word_score_nothing(tmp_path: Path) -> None:
     (tmp_path / "t" / "b.png").unlink()
     done = allweather("score", tmp_path / "p", tmp_path / "t", "--labels-as", "auto")
     assert done.returncode == 2
-    assert "Say --labels-as trainIds or --labels-as labelIds" in done.stderr
+    assert "say --labels-as trainIds or --labels-as labelIds" in done.stderr
 
 
 def test_the_table_says_what_its_means_are_over(tmp_path: Path) -> None:

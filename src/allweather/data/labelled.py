@@ -20,7 +20,7 @@ from allweather.data.labels import label_files, mapping_between
 from allweather.data.pairing import labelled_pictures, pair
 from allweather.data.scenes import SIZE, scene_labels, scene_stream
 from allweather.data.stream import Frame, Stream, no_frame
-from allweather.data.truth import TruthReader
+from allweather.data.truth import LabelsAs, TruthReader
 from allweather.data.video import suffixes
 from allweather.data.video_stream import VideoStream
 from allweather.errors import ImageError, InputError, SettingsError
@@ -157,7 +157,11 @@ def _alike(first: Size, second: Size) -> bool:
 
 
 def labelled_folders(
-    images: Path | str, labels: Path | str, classes: ClassSet | str, size: Size | None = None
+    images: Path | str,
+    labels: Path | str,
+    classes: ClassSet | str,
+    size: Size | None = None,
+    labels_as: LabelsAs | None = None,
 ) -> LabelledStream:
     """A folder of images, or a video, and a folder of label files, paired by their names.
 
@@ -167,20 +171,23 @@ def labelled_folders(
         classes: what the label files hold: a class set, or what `find_classes` knows it by, such as `cityscapes` or
             `yard.toml`.
         size: (width, height) that every frame is resampled to; the truth keeps its own.
+        labels_as: how label files hold classes, as `TruthReader` takes it.
 
     Raises:
-        AllWeatherError: for folders without images or labels, or classes that are not known.
+        AllWeatherError: for folders without images or labels, classes that are not known, or what `TruthReader`
+            refuses.
     """
     images, labels, classes = Path(images), Path(labels), _class_set(classes)
     mapping, stream = mapping_between(classes, classes), _frames(images, size)
-    reader, found = TruthReader(mapping), pair(stream.names, labelled_pictures(label_files(labels), labels))[0]
+    reader = TruthReader(mapping, labels_as, option='labels_as = "{}"')
+    found = pair(stream.names, labelled_pictures(label_files(labels), labels))[0]
 
     def read(name: str) -> Truth:
-        return Truth(reader.read(*found[name].choose(None))[0])
+        return Truth(reader.read(*found[name].choose(labels_as))[0])
 
     def files() -> Iterator[Path]:
         yield from (each.path for each in named_files([images]).values()) if images.is_dir() else [images]
-        yield from (scene.choose(None)[0] for scene in found.values())
+        yield from (scene.choose(labels_as)[0] for scene in found.values())
 
     return LabelledStream(stream, mapping.truth, read, frozenset(found), files=files)
 

@@ -59,7 +59,7 @@ class Labelled:
                 return self.files[encoding], encoding
         said, path = next(iter(self.files.items()))
         raise InputError(
-            f"{path}: asked for {labels_as}, its name says {said}. Leave --labels-as out, or give another folder."
+            f"{path}: asked for {labels_as}, its name says {said}. Do not ask for that, or give another folder."
         )
 
 

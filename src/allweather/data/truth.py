@@ -48,6 +48,7 @@ class TruthReader:
         labels_as: how they hold them; None as each file's name says, class indices where it says nothing; `auto` the
             same, but refuses where the name says nothing and both trainIds and labelIds are possible.
         predicted: whether the files are predictions, whose names alone say it.
+        option: how `labels_as` is given where the reader is used; {} is its value.
 
     Raises:
         SettingsError: for an unknown `labels_as`, or labelIds of a set that has none.
@@ -56,6 +57,7 @@ class TruthReader:
     mapping: ClassMapping
     labels_as: LabelsAs | None = None
     predicted: bool = False
+    option: str = "--labels-as {}"
 
     def __post_init__(self) -> None:
         if self.labels_as not in (None, *get_args(LabelsAs)):
@@ -102,8 +104,8 @@ class TruthReader:
             _check_palette(image, path, self.mapping.truth, self._say("colors", "trainIds"))
         if self.labels_as == "auto" and self.mapping.truth == CITYSCAPES:
             raise InputError(
-                f"{path}: its name does not say whether it holds trainIds or labelIds, and numbers alone cannot. Say "
-                "--labels-as trainIds or --labels-as labelIds."
+                f"{path}: its name does not say whether it holds trainIds or labelIds, and numbers alone cannot: "
+                f"{self._say('trainIds', 'labelIds')}"
             )
         return "trainIds"
 
@@ -120,7 +122,7 @@ class TruthReader:
         """How to say what the files hold."""
         if self.predicted:
             return f"name it {' or '.join(f'NAME_{NAMED[encoding]}.png' for encoding in encodings)}."
-        return f"say {' or '.join(f'--labels-as {encoding}' for encoding in encodings)}."
+        return f"say {' or '.join(self.option.format(encoding) for encoding in encodings)}."
 
 
 def _one_channel(image: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from allweather import methods
 from allweather.data.class_files import find_classes
 from allweather.data.toml_file import read_toml
+from allweather.data.truth import LabelsAs
 from allweather.errors import SettingsError, check_known
 from allweather.plugins import code_digest, names_code, relative_to
 from allweather.runs.evaluate import Protocol
@@ -32,7 +33,7 @@ OWN = {"own": True}  # of fields that say where code of the user's own is; no ke
 # what runs did not always say, and what it was then; left out where it is that, so that old records stay
 LATER: Mapping[str, Mapping[str, Any]] = {
     "model": {"arguments": {}, "classes": None, "mean": (), "std": (), "code": ""},
-    "stream": {"code": ""},
+    "stream": {"code": "", "labels_as": None},
     "method": {"adapt_when": "always", "guard": {}, "code": ""},
 }
 T = TypeVar("T")
@@ -99,6 +100,7 @@ class StreamSpec(_Named):
         sequence: pieces that follow each other without a reset: `dataset:split` below `root`, `scenes:WEATHER`, or what
             replaces `{}` in `images` and `labels`.
         rounds: how many times the sequence is played.
+        labels_as: how the files in `labels` hold classes, as `score --labels-as`; None as each file's name says.
     """
 
     name: str
@@ -109,6 +111,7 @@ class StreamSpec(_Named):
     every: int = 1
     sequence: tuple[str, ...] = ()
     rounds: int = 1
+    labels_as: str | None = None
 
     def __post_init__(self) -> None:
         folders = self.images is not None and self.labels is not None
@@ -117,6 +120,9 @@ class StreamSpec(_Named):
             raise SettingsError(f"stream '{self.name}': expected either root, or both images and labels.")
         if self.every < 1 or self.rounds < 1:
             raise SettingsError(f"stream '{self.name}': every and rounds are at least 1.")
+        _known("way of writing labels", (self.labels_as,) if self.labels_as else (), get_args(LabelsAs))
+        if self.labels_as and not folders:
+            raise SettingsError(f"stream '{self.name}': labels_as is of a folder of labels; others say it themselves.")
         if folders and any(bool(self.sequence) != (PIECE in f"{path}") for path in (self.images, self.labels)):
             raise SettingsError(f"stream '{self.name}': {PIECE} stands in images and labels of a sequence, only there.")
 

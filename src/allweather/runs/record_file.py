@@ -55,6 +55,7 @@ RUN = {
     "stream": {
         "name": str, "root": Maybe(TEXT), "images": Maybe(TEXT), "labels": Maybe(TEXT), "classes": Maybe(str),
         "every": Maybe(Count), "sequence": Maybe([str]), "rounds": Maybe(Count), "code": Maybe(str),
+        "labels_as": Maybe(TEXT),
     },
     "method": {
         "name": str, "preset": str, "fields": Each(SETTING), "adapt_when": Maybe(str),

@@ -84,7 +84,10 @@ def same_truth(first: Record, second: Record) -> bool:
 
 def _truth(run: Mapping[str, Any]) -> str:
     stream = run.get("stream", {})
-    told = [run.get("scoring"), *(stream.get(key) for key in ("labels", "root", "classes", "sequence", "code"))]
+    told = [
+        run.get("scoring"),
+        *(stream.get(key) for key in ("labels", "root", "classes", "sequence", "code", "labels_as")),
+    ]
     own = stream.get("labels") is not None or stream.get("sequence")
     return json.dumps([*told, None if own else stream.get("name")])
 
