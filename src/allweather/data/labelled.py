@@ -65,8 +65,7 @@ class LabelledStream:
         parts: name → the piece of a sequence that it belongs to; empty where the stream is no sequence.
         size: (width, height) that the truth is resampled to; None keeps each one's own.
         firsts: part → the first part that has the same frames, itself where none has before; empty likewise.
-        files: gives the files that frames and truths are read from, a decoder's tables and those of frames that were
-            left out too.
+        files: gives the files that frames and truths are read from, those of frames that were left out too.
     """
 
     stream: Stream
@@ -171,11 +170,10 @@ def labelled_folders(
         classes: what the label files hold: a class set, or what `find_classes` knows it by, such as `cityscapes` or
             `yard.toml`.
         size: (width, height) that every frame is resampled to; the truth keeps its own.
-        labels_as: how label files hold classes, as `TruthReader` takes it.
+        labels_as: as `TruthReader` takes it.
 
     Raises:
-        AllWeatherError: for folders without images or labels, classes that are not known, or what `TruthReader`
-            refuses.
+        AllWeatherError: for folders without images or labels, or classes or `labels_as` that are not known.
     """
     images, labels, classes = Path(images), Path(labels), _class_set(classes)
     mapping, stream = mapping_between(classes, classes), _frames(images, size)

@@ -48,7 +48,7 @@ class TruthReader:
         labels_as: how they hold them; None as each file's name says, class indices where it says nothing; `auto` the
             same, but refuses where the name says nothing and both trainIds and labelIds are possible.
         predicted: whether the files are predictions, whose names alone say it.
-        option: how `labels_as` is given where the reader is used; {} is its value.
+        option: how its user gives `labels_as`; {} is the value.
 
     Raises:
         SettingsError: for an unknown `labels_as`, or labelIds of a set that has none.

@@ -100,7 +100,7 @@ class StreamSpec(_Named):
         sequence: pieces that follow each other without a reset: `dataset:split` below `root`, `scenes:WEATHER`, or what
             replaces `{}` in `images` and `labels`.
         rounds: how many times the sequence is played.
-        labels_as: how the files in `labels` hold classes, as `score --labels-as`; None as each file's name says.
+        labels_as: as `score --labels-as`, of the files in `labels`.
     """
 
     name: str
@@ -111,18 +111,17 @@ class StreamSpec(_Named):
     every: int = 1
     sequence: tuple[str, ...] = ()
     rounds: int = 1
-    labels_as: str | None = None
+    labels_as: LabelsAs | None = None
 
     def __post_init__(self) -> None:
         folders = self.images is not None and self.labels is not None
         ways = (self.root is not None) + folders + self.procedural
-        if ways != 1 or (self.images is None) != (self.labels is None):
-            raise SettingsError(f"stream '{self.name}': expected either root, or both images and labels.")
+        if ways != 1 or (self.images is None) != (self.labels is None) or (self.labels_as and not folders):
+            raise SettingsError(
+                f"stream '{self.name}': expected either root, or both images and labels, and labels_as only there."
+            )
         if self.every < 1 or self.rounds < 1:
             raise SettingsError(f"stream '{self.name}': every and rounds are at least 1.")
-        _known("way of writing labels", (self.labels_as,) if self.labels_as else (), get_args(LabelsAs))
-        if self.labels_as and not folders:
-            raise SettingsError(f"stream '{self.name}': labels_as is of a folder of labels; others say it themselves.")
         if folders and any(bool(self.sequence) != (PIECE in f"{path}") for path in (self.images, self.labels)):
             raise SettingsError(f"stream '{self.name}': {PIECE} stands in images and labels of a sequence, only there.")
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,7 +79,6 @@ RECORD = {
     STREAM_PASSES: Maybe([ALL_PASSES]),
     "seconds": Maybe(NUMBER), "peak_memory_mib": Maybe(NUMBER_OR_NONE), "finished": Maybe(str),
 }  # fmt: skip
-WRITTEN = ("labels", "color")  # folders beside it that hold classes
 COMPATIBLE = {"format", "versions"}  # what may differ between the runs that fill one folder
 DIFFERENCES, LONGEST = 4, 60  # told of two runs: settings, and characters of a value
 OUTCOME = {"totals", "images", "failures"}  # what became of a run, no part of what made it
@@ -214,37 +214,21 @@ def read_json(path: Path) -> dict[str, Any]:
 def written_classes(labels: Path) -> tuple[str, list[str], Path] | None:
     """The name and the classes of the set that a folder of predicted labels holds, and the record that says so.
 
-    That is FOLDER.json of a `bench` that kept its predictions in FOLDER, or below, in the truth's classes; or the
-    record.json of an `adapt`, in the folder, beside it, or beside the folder `labels` or `color` that it lies in.
-    None where there is no record, or it names no set that is known or spelt.
+    None where no `adapt` or `bench` wrote it, or its record names no set that is known or spelt.
 
     Raises:
         InputError: for a record.json that cannot be read, or spells the classes as anything but a list of texts.
     """
     labels = labels.absolute()
     for folder in (labels, *labels.parents):
-        if (found := _truth_classes(folder.parent / f"{folder.name}.json")) is not None:
-            return found
+        with suppress(InputError):  # of `bench`, which keeps predictions in the truth's classes
+            names = list(read_record(kept := folder.parent / f"{folder.name}.json")["figures"]["IoU"])
+            return next((name for name, known in CLASS_SETS.items() if names == [*known.names]), "truth"), names, kept
         inner = labels.relative_to(folder).parts
-        if (len(inner) < 2 or inner[0] in WRITTEN) and (folder / HEADER).is_file():
-            return _adapted_classes(labels, folder / HEADER)
-    return None
-
-
-def _truth_classes(path: Path) -> tuple[str, list[str], Path] | None:
-    """Those of the truth, which a run's predictions are kept in; None for what is no record of `bench`."""
-    try:
-        record = read_record(path) if path.is_file() else None
-    except InputError:
+        if (len(inner) < 2 or inner[0] in ("labels", "color")) and (header := folder / HEADER).is_file():
+            break
+    else:
         return None
-    if record is None:
-        return None
-    names = list(record["figures"]["IoU"])
-    given = record["run"]["stream"].get("classes", "its labels")  # a dataset's own are not said there
-    return next((name for name, known in CLASS_SETS.items() if list(known.names) == names), given), names, path
-
-
-def _adapted_classes(labels: Path, header: Path) -> tuple[str, list[str], Path] | None:
     model = read_json(header).get("model")
     if not isinstance(model, dict) or not isinstance(model.get("classes"), str):
         return None

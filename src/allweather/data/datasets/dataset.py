@@ -115,8 +115,7 @@ class Dataset:
         classes: the class set of its labels.
         decoder: takes the root and gives the function that reads a label file as H×W class indices, −1 for none.
         notes: what a reader of its figures must know.
-        reads: files below the root that the decoder reads beside labels, as tables of classes; a run's data are others
-            where one has another size, is gone, or is there where none was.
+        reads: what the decoder reads beside labels, as files below the root.
     """
 
     name: str
