@@ -214,11 +214,11 @@ def hidden(path: Path) -> Path:
     return path
 
 
-def joined(path: Path, second: int, size: tuple[int, int] = SIZE) -> Path:
-    """Two transport streams in one file, whose times, in milliseconds, begin at 0 and at `second`."""
+def joined(path: Path, *later: int, size: tuple[int, int] = SIZE) -> Path:
+    """Transport streams in one file, whose times, in milliseconds, begin at 0 and `later`."""
     parts = [
         clip(path, frames, times=range(begin, begin + 1200, 100), options={"g": "4"}).read_bytes()
-        for begin, frames in ((0, scene(12)), (second, scene(12, size)[::-1]))
+        for begin, frames in ((0, scene(12)), *((begin, scene(12, size)[::-1]) for begin in later))
     ]
     return written(path.parent, b"".join(parts), path.name)
 
@@ -251,6 +251,13 @@ def test_a_stream_has_the_frames_of_the_video(kind: str, tmp_path: Path) -> None
     for number in (*range(count), count // 2, 0):
         picture = np.round(stream.read(f"{number:06d}").image.permute(1, 2, 0).numpy() * 255)
         assert (picture == given[number].pixels).all()
+
+
+def test_time_goes_on_where_recordings_overlap_after_a_pause(tmp_path: Path) -> None:
+    path = joined(tmp_path / "a.ts", 5200, 6000)  # the first begins at 200
+    expected = pytest.approx([*np.arange(12) / 10, *(5 + np.arange(24) / 10)], abs=0.011)
+    assert [one.seconds for one in Video(path)] == expected
+    assert list((VideoStream(path).seconds or {}).values()) == expected
 
 
 def test_a_cover_is_no_video(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 NEWER = 16  # kinds of side data that FFmpeg may know beyond those that PyAV has names for
-REORDERED = 32  # frames; codecs reorder up to 16
 TICK = Fraction(1, 1000)  # of a graph that looks at no time
 VP8_SHOWN = 0x10  # bit of a packet's first byte
 
@@ -78,22 +76,20 @@ class Losses:
 class Moments:
     """When frames are shown, in seconds from the first; where the clock jumps back (recordings joined), a frame later.
 
-    Times that go back less far are in the order of decoding, as in AVI: from there on frames are at the rate.
-
     Args:
         rate: frames per second, for frames without a time.
+        late: times may be in the order of decoding: where one goes back, frames are at the rate from there on.
 
     Attributes:
-        reordered: whether there were such times.
+        reordered: whether they were.
     """
 
     reordered = False
 
-    def __init__(self, rate: Fraction) -> None:
-        self._rate, self._index = rate, 0
+    def __init__(self, rate: Fraction, late: bool) -> None:
+        self._rate, self._late, self._index = rate, late, 0
         self._start: int | None = None
         self._last = self._ahead = 0.0
-        self._recent = deque[float](maxlen=REORDERED)
 
     def next(self, frame: Decoded) -> float:
         """When the next frame in the order of play is shown; never before the last."""
@@ -102,15 +98,18 @@ class Moments:
         if frame.pts is not None and frame.time_base is not None:
             self._start = frame.pts if self._start is None else self._start
             seconds = float((frame.pts - self._start) * frame.time_base)
-        step, first = 1 / float(self._rate), min(self._recent, default=seconds)
-        if not self.reordered and seconds + self._ahead < self._last - step:
-            self.reordered = seconds > first
-            self._ahead = 0.0 if self.reordered else self._last + step - seconds
-            self._recent.clear()
-        self._recent.append(seconds)
+        step = 1 / float(self._rate)
+        if seconds + self._ahead < self._last - step:
+            self.reordered = self._late
+            self._ahead = self._last + step - seconds
         seconds = at_rate if self.reordered else seconds + self._ahead
         self._last = max(self._last, seconds)
         return self._last
+
+
+def timed_late(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether frames may have the times of decoding: AVI with B-frames."""
+    return "avi" in container.format.name and bool(stream.codec_context.has_b_frames)
 
 
 def is_frame(packet: Packet[VideoStream]) -> bool:

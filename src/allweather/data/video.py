@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, upright, upright_shape
+from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, timed_late, upright, upright_shape
 from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.refused import codec_name, why_unopened
 from allweather.errors import ImageError
@@ -83,7 +83,7 @@ class Video:
         self.damage: str | None = None
         with self.opened() as (container, stream):
             self.rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
-            self.duration = _duration(container, stream)
+            self.duration, self._late = _duration(container, stream), timed_late(container, stream)
             self.frames = self._count(stream)
             losses = Losses()
             first = next(decoded_frames(container, stream, losses), None)
@@ -94,8 +94,12 @@ class Video:
             self.shown = shown_size(first, stream.sample_aspect_ratio)
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        for index, (seconds, frame) in enumerate(self.decoded(Moments(self.rate))):
+        for index, (seconds, frame) in enumerate(self.decoded(self.moments())):
             yield VideoFrame(index, seconds, self.upright(frame))
+
+    def moments(self) -> Moments:
+        """New ones, by the file's rate and kind."""
+        return Moments(self.rate, self._late)
 
     def decoded(self, moments: Moments) -> Iterator[tuple[float, Decoded]]:
         """As an iteration, without pixels: each frame's time, by new `moments`, and the frame."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allweather.data.decoding import Losses, Moments, decoded_frames, is_frame, read_packets
+from allweather.data.decoding import Losses, decoded_frames, is_frame, read_packets, timed_late
 from allweather.data.stream import Frame, Stream
 from allweather.data.video import Video
 from allweather.errors import ImageError
@@ -86,7 +86,7 @@ class _Reader:
         self._frames: Iterator[tuple[int, Decoded]] = iter(())
         self._held: tuple[int, Decoded] | None = None  # decoded beyond the frame that was asked for
         self._process = os.getpid()
-        moments, (self._times, tick) = Moments(video.rate), self._scan()
+        moments, (self._times, tick) = video.moments(), self._scan()
         if self._times is None:
             seconds = [at for at, _ in video.decoded(moments)]
             self.damage = video.damage
@@ -122,7 +122,7 @@ class _Reader:
                 for packet in read_packets(container, stream, losses)
                 if is_frame(packet) and not packet.is_discard
             ]
-            late = "avi" in container.format.name and stream.codec_context.has_b_frames
+            late = timed_late(container, stream)
             missing, tick = self._video.missing(container, losses), float(stream.time_base or 0)
         with self._video.opened() as (container, stream):
             first = [frame.pts for frame in islice(decoded_frames(container, stream, begun), FEW)]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
-from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, upright
+from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, timed_late, upright
 from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.stream import Frame
 from allweather.data.video import USUAL_RATE, moving_pictures
@@ -64,7 +64,8 @@ class NetworkSource(Source):
         return self._shots(container, stream)
 
     def _shots(self, container: InputContainer, stream: VideoStream) -> Iterator[Shot]:
-        losses, moments = Losses(), Moments(stream.average_rate or USUAL_RATE)
+        losses, late = Losses(), timed_late(container, stream)
+        moments = Moments(stream.average_rate or USUAL_RATE, late)
         with container:
             for frame in decoded_frames(container, stream, losses):
                 name, pixels = f"{next(self._numbers):06d}", self._upright(frame)
