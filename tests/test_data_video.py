@@ -169,6 +169,12 @@ def test_frames_are_counted_without_their_pixels(tmp_path: Path, monkeypatch: py
     assert len(VideoStream(clip(tmp_path / "a.h264", scene(5)))) == 5
 
 
+def test_each_frame_is_asked_once_how_it_is_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video, asked = Video(clip(tmp_path / "a.mkv", scene(3))), []
+    monkeypatch.setattr("allweather.data.decoding._display_matrix", asked.append)
+    assert len(list(video)) == len(asked) == 3
+
+
 SHAPES = {  # a pixel's width by its height and whether it is turned, and the shape it is to be shown in
     "wide": (Fraction(2), False, (128, 48)),
     "tall": (Fraction(1, 2), False, (64, 96)),

@@ -177,9 +177,9 @@ def upright(frame: Decoded) -> np.ndarray:
     return _turned(np.asarray(frame.to_ndarray(format="rgb24", interpolation=exact)), _display_matrix(frame))
 
 
-def upright_shape(frame: Decoded) -> tuple[int, ...]:
-    """(H, W) of what `upright` gives or raises, without its work."""
-    return _turned(np.empty((frame.height, frame.width, 0)), _display_matrix(frame)).shape[:2]
+def outline(frame: Decoded) -> np.ndarray:
+    """H×W×0: the shape of what `upright` gives or raises, without its work."""
+    return _turned(np.empty((frame.height, frame.width, 0)), _display_matrix(frame))
 
 
 def _display_matrix(frame: Decoded) -> Buffer | None:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, timed_late, upright, upright_shape
+from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, outline, timed_late, upright
 from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.refused import codec_name, why_unopened
 from allweather.errors import ImageError
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+    Look = Callable[[Decoded], np.ndarray]
+
 suffixes = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
     ".ogv", ".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265", ".hevc", ".gif", ".y4m",
 )  # fmt: skip
 USUAL_RATE = Fraction(25)  # of a file that says nothing: FFmpeg's own convention
-T = TypeVar("T")
 PAUSE = 1.0  # seconds without a frame in which a recorder of AVI may stop
 
 
@@ -90,27 +91,28 @@ class Video:
             if first is None:
                 what = "no frame in it can be decoded" if losses.read else "there is no frame in it"
                 raise self._unreadable(f"{what}; record or encode it again")
-            self.height, self.width = self._turned(upright_shape, first)
+            self.height, self.width = self._turned(outline, first).shape[:2]
             self.shown = shown_size(first, stream.sample_aspect_ratio)
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        for index, (seconds, frame) in enumerate(self.decoded(self.moments())):
-            yield VideoFrame(index, seconds, self.upright(frame))
+        for index, (seconds, pixels) in enumerate(self.decoded(self.moments(), upright)):
+            yield VideoFrame(index, seconds, pixels)
 
     def moments(self) -> Moments:
         """New ones, by the file's rate and kind."""
         return Moments(self.rate, self._late)
 
-    def decoded(self, moments: Moments) -> Iterator[tuple[float, Decoded]]:
-        """As an iteration, without pixels: each frame's time, by new `moments`, and the frame."""
+    def decoded(self, moments: Moments, give: Look) -> Iterator[tuple[float, np.ndarray]]:
+        """Each frame's time, by new `moments`, and what `give`, `upright` or `outline`, makes of it."""
         self.damage = None
         losses = Losses()
         with self.opened() as (container, stream):
             change = None
             for index, frame in enumerate(decoded_frames(container, stream, losses)):
-                if change := self.change(index, self._turned(upright_shape, frame)):
+                pixels = self._turned(give, frame)
+                if change := self.change(index, pixels.shape[:2]):
                     break
-                yield moments.next(frame), frame
+                yield moments.next(frame), pixels
             last = f"{change}. It and all after it are left out" if change else self.missing(container, losses)
             self.damage = "; ".join(filter(None, [losses.words(), last])) or None
 
@@ -170,7 +172,7 @@ class Video:
     def __repr__(self) -> str:
         return f"Video({str(self.path)!r}, {self.width}×{self.height}, {float(self.rate):.6g} frames per second)"
 
-    def _turned(self, give: Callable[[Decoded], T], frame: Decoded) -> T:
+    def _turned(self, give: Look, frame: Decoded) -> np.ndarray:
         try:
             return give(frame)
         except NoRightAngle as error:

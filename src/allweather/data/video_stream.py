@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allweather.data.decoding import Losses, decoded_frames, is_frame, read_packets, timed_late
+from allweather.data.decoding import Losses, decoded_frames, is_frame, outline, read_packets, timed_late
 from allweather.data.stream import Frame, Stream
 from allweather.data.video import Video
 from allweather.errors import ImageError
@@ -88,7 +88,7 @@ class _Reader:
         self._process = os.getpid()
         moments, (self._times, tick) = video.moments(), self._scan()
         if self._times is None:
-            seconds = [at for at, _ in video.decoded(moments)]
+            seconds = [at for at, _ in video.decoded(moments, outline)]
             self.damage = video.damage
         else:
             seconds = [(time - self._times[0]) * tick for time in self._times]
