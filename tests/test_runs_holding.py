@@ -11,7 +11,9 @@ from PIL import Image
 
 from allweather.app.output import Output
 from allweather.errors import AllWeatherError
+from allweather.runs.execute import execute
 from allweather.runs.holding import held
+from allweather.runs.plan import Plan
 from allweather.scale.merged import MergedRecord
 
 FRAME = {"name": "a/1", "decision": "accepted", "iterations": 1, "seconds": 0.1}
@@ -98,6 +100,15 @@ def test_the_command_line_says_that_another_run_is_at_it_and_goes_on_once_that_w
         finally:
             other.kill()
     assert allweather(*command).returncode == 0
+
+
+def test_a_folder_is_made_where_its_link_leads(tmp_path: Path) -> None:
+    link, place = tmp_path / "link", tmp_path / "disk" / "there"
+    link.symlink_to(place)
+    execute(Plan(()), link)
+    place.rmdir()
+    with held(link / "record.json"):
+        assert place.is_dir()
 
 
 def test_a_place_that_takes_nothing_is_named(tmp_path: Path) -> None:

@@ -80,10 +80,17 @@ def test_links_are_written_through_and_pipes_refused(tmp_path: Path, kind: str) 
     for _ in range(2):
         WRITERS[kind](path)
         assert path.is_symlink() and target.is_file() and [each.name for each in target.parent.iterdir()] == ["out.png"]
+    folder, around = tmp_path / "folder", tmp_path / "round"
+    folder.symlink_to(tmp_path / "disk" / "new")
+    check_folder(folder)
+    WRITERS[kind](folder / "out.png")
+    assert folder.is_symlink() and (tmp_path / "disk" / "new" / "out.png").is_file()
     os.mkfifo(pipe)
-    (tmp_path / "round").symlink_to("round")
+    around.symlink_to(around)
+    with pytest.raises(AllWeatherError, match="Too many levels"):
+        check_folder(around)
     for write in (WRITERS[kind], check_place, JsonLines, GrowingFile):
-        for place in (pipe, tmp_path / "round"):
+        for place in (pipe, around, around / "out"):
             with pytest.raises(AllWeatherError, match=r"cannot write .*(a pipe or a device|Too many levels)"):
                 write(place)
     assert pipe.is_fifo()

@@ -51,7 +51,7 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def file_at(path: Path) -> Path:
-    """The file that a path means: where it is a link, the one that this leads to, be it there or not.
+    """The file that a path means: where links lead, be it there or not.
 
     Raises:
         OSError: for a folder, for what is there and no file, as a device, and for links that lead round.
@@ -60,8 +60,17 @@ def file_at(path: Path) -> Path:
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is a pipe or a device, and only files are written", str(path))
-    place = Path(os.path.realpath(path)) if path.is_symlink() else path
-    if place.is_symlink():
+    return real(path)
+
+
+def real(path: Path) -> Path:
+    """Where a path leads through links on the way and at its end, be it there or not.
+
+    Raises:
+        OSError: for links that lead round.
+    """
+    place = Path(os.path.realpath(path))
+    if any(each.is_symlink() for each in (place, *place.parents)):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     return place
 
@@ -161,8 +170,9 @@ def check_folder(path: Path) -> None:
 
 
 def _nearest(path: Path) -> Path:
-    """What is there of a path: itself, or the nearest folder above it."""
-    for place in (path.absolute(), *path.absolute().parents):
+    """What is there of where a path leads: itself, or the nearest folder above it."""
+    there = real(path)
+    for place in (there, *there.parents):
         if place.exists():
             return place
     raise FileNotFoundError(errno.ENOENT, "no such drive")

@@ -36,7 +36,7 @@ from allweather.runs.streams import in_order, list_stream, open_stream
 from allweather.runs.variables import make_method, resolve
 from allweather.session import AdaptWhen, Precision, Session
 from allweather.session.snapshot import left_as_it_came
-from allweather.writing import place_below, unwritable, whole_folder, write_bytes
+from allweather.writing import place_below, real, unwritable, whole_folder, write_bytes
 
 Tick = Callable[[PlannedRun, int, int], None]  # the run, frames done, frames in all
 Finished = Callable[[PlannedRun, Mapping[str, Any]], None]  # the run and its record
@@ -286,6 +286,6 @@ def _record_at(path: Path) -> dict[str, Any]:
 
 def _make_folder(out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        real(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(out, error) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import filelock
 
 from allweather.errors import AllWeatherError
-from allweather.writing import unwritable
+from allweather.writing import real, unwritable
 
 
 def lock_beside(path: Path) -> filelock.BaseFileLock:
@@ -24,7 +24,7 @@ def held(header: Path) -> Iterator[None]:
     """
     lock = lock_beside(header)
     try:
-        header.parent.mkdir(parents=True, exist_ok=True)
+        real(header.parent).mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise AllWeatherError(
