@@ -58,6 +58,8 @@ def test_missing_folders_are_made_and_a_file_in_their_place_is_said(tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(AllWeatherError, match="cannot write"):
         WRITERS[kind](tmp_path / "file" / "out.png")
+    with pytest.raises(AllWeatherError, match="cannot write"):
+        Record(tmp_path / "file" / "a.jsonl", {})
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -91,8 +91,9 @@ def _create(path: Path | None) -> TextIO | None:
     try:
         place = file_at(path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        return place.open("x", encoding="utf-8", errors="backslashreplace")
-    except FileExistsError as error:
-        raise AllWeatherError(f"{path} exists already. Choose another --record, or remove it first.") from error
+        try:
+            return place.open("x", encoding="utf-8", errors="backslashreplace")
+        except FileExistsError as error:
+            raise AllWeatherError(f"{path} exists already. Choose another --record, or remove it first.") from error
     except OSError as error:
         raise unwritable(path, error, FULL) from error
