@@ -6,6 +6,7 @@ Cost is in forward passes of the source network per frame, by the record of `ben
 the method's default adds what it costs. Gain is mIoU over the source's. Writes docs/gain-and-cost.png.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from allweather import methods
@@ -66,6 +67,11 @@ def listed() -> str:
     return markdown_table(["no cheaper setting gains more", "forward passes per frame", "mIoU over the source"], rows)
 
 
+def told(found: Sequence[Point]) -> str:
+    """The legend as text, which the picture carries too."""
+    return "\n".join(", ".join(row(number, point)) for number, point in enumerate(found, 1))
+
+
 def row(number: int, point: Point) -> tuple[str, str, str, str]:
     """A line of the legend."""
     return str(number), point.label, f"{point.cost:.1f}", f"{point.gain:+.2f}"
@@ -98,7 +104,7 @@ def draw() -> None:
     axes.grid(color="#e3e6ea", zorder=0)
     axes.axhline(0, color=_OTHER, linewidth=0.8)
     legend.axis("off")
-    figure.savefig(FIGURE, dpi=180)
+    figure.savefig(FIGURE, dpi=180, metadata={"Description": told(found)})
 
 
 def _name(group: Group) -> str:
