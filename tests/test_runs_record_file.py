@@ -145,9 +145,17 @@ def test_predictions_of_other_classes_are_refused(tmp_path: Path, given: str) ->
     folder.mkdir(parents=True)
     (folder / "a.png").touch()
     header = tmp_path / ("runs/a.b.json" if bench else "record.json")
-    header.write_text(json.dumps(whole() if bench else {"model": {"classes": "camvid11"}}))
+    ours = {"identity": "0" * 64, **whole()} if bench else {"format": 2, "model": {"classes": "camvid11"}}
+    header.write_text(json.dumps(ours))
     done = allweather("score", tmp_path / given, tmp_path)
     assert done.returncode == 2 and f"as {header} says" in done.stderr
+    (link := tmp_path.with_suffix(".link")).symlink_to(folder)
+    assert header in written_classes(link)
+    header.write_text(header.read_text()[:-5])
+    with pytest.raises(InputError, match="not a readable"):
+        written_classes(folder)
+    header.write_text("[1]")
+    assert written_classes(folder) is None
 
 
 def test_the_verbs_end_with_two(tmp_path: Path) -> None:

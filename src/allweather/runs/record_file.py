@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -211,34 +211,43 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def written_classes(labels: Path) -> tuple[str, list[str], Path] | None:
+def written_classes(labels: Path, read: Callable[[Path], Any] = read_record) -> tuple[str, list[str], Path] | None:
     """The name and the classes of the set that a folder of predicted labels holds, and the record that says so.
 
     None where no `adapt` or `bench` wrote it, or its record names no set that is known or spelt.
 
     Raises:
-        InputError: for a record.json that cannot be read, or spells the classes as anything but a list of texts.
+        InputError: for a damaged record, and for any record.json beside the folder or in it that cannot be read.
     """
-    labels = labels.absolute()
+    labels, real = labels.absolute(), labels.resolve()
     for folder in (labels, *labels.parents):
-        with suppress(InputError):  # of `bench`, which keeps predictions in the truth's classes
-            names = list(read_record(kept := folder.parent / f"{folder.name}.json")["figures"]["IoU"])
+        kept, header = folder.parent / f"{folder.name}.json", folder / HEADER
+        try:  # of `bench`, which keeps predictions in the truth's classes
+            names = list(read(kept)["figures"]["IoU"])
             return next((name for name, known in CLASS_SETS.items() if names == [*known.names]), "truth"), names, kept
+        except InputError:
+            if _begins(kept, rb'\{\s*"identity": "[0-9a-f]{64}"'):  # not others'
+                raise
         inner = labels.relative_to(folder).parts
-        if (len(inner) < 2 or inner[0] in ("labels", "color")) and (header := folder / HEADER).is_file():
-            break
-    else:
-        return None
-    model = read_json(header).get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("classes"), str):
-        return None
-    try:
-        check(model, {"class_names": Maybe([str])}, "model")
-    except InputError as error:
-        raise InputError(f"{header} does not say what {labels} holds: {error}") from error
-    known = CLASS_SETS.get(model["classes"])
-    names = model.get("class_names", [] if known is None else list(known.names))
-    return (model["classes"], names, header) if names else None
+        if not (len(inner) < 2 or inner[0] in ("labels", "color")) or not header.is_file():
+            continue
+        try:
+            model = read_json(header).get("model")
+            if isinstance(model, dict) and isinstance(model.get("classes"), str):
+                check(model, {"class_names": Maybe([str])}, "model")
+                known = CLASS_SETS.get(model["classes"])
+                names = model.get("class_names", [] if known is None else list(known.names))
+                return (model["classes"], names, header) if names else None
+        except InputError as error:
+            if len(inner) < 2 or _begins(header, rb'\{\s*"format": \d'):
+                raise InputError(f"{header} does not say what {labels} holds: {error}") from error
+    return None if real == labels else written_classes(real, read)
+
+
+def _begins(path: Path, how: bytes) -> bool:
+    with suppress(OSError):
+        return re.match(how, path.read_bytes()) is not None
+    return False
 
 
 def _refuse(constant: str) -> NoReturn:
