@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from command_line import allweather
 from records import record
 
+from allweather.app import score
 from allweather.errors import AllWeatherError, InputError
 from allweather.report import write_report
 from allweather.report.compare import compare
@@ -156,6 +158,14 @@ def test_predictions_of_other_classes_are_refused(tmp_path: Path, given: str) ->
         written_classes(folder)
     header.write_text("[1]")
     assert written_classes(folder) is None
+
+
+def test_score_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(whole()))
+    monkeypatch.setattr(score, "label_files", lambda folder: {n: folder / f"a/{n}/0" for n in "bc"})
+    monkeypatch.setattr(score, "read_record", read := Mock(side_effect=read_record))
+    score._check_writer(tmp_path, Mock(**{"predicted.names": whole()["figures"]["IoU"]}))
+    assert str(read.mock_calls).count("a.json") == 1
 
 
 def test_the_verbs_end_with_two(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`allweather score`: predicted labels against true ones, one confusion matrix over all images."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from allweather.app.console import DONE, SOME_FAILED, data, narration, plain, pr
 from allweather.data.labels import ClassMapping, find_mapping, label_files
 from allweather.data.truth import LabelsAs
 from allweather.errors import InputError
-from allweather.runs.record_file import written_classes
+from allweather.runs.record_file import read_record, written_classes
 from allweather.scoring.folders import Score, score_folders
 
 EXAMPLE = "allweather score adapted/labels truth/ --mapping cityscapes-camvid11"
@@ -69,8 +70,9 @@ def _check_writer(predictions: Path, mapping: ClassMapping) -> None:
     Raises:
         InputError: naming both class sets.
     """
+    read = lru_cache(1)(read_record)
     for folder in dict.fromkeys(path.parent for path in label_files(predictions).values()):
-        written = written_classes(folder)
+        written = written_classes(folder, read)
         if written is not None and list(mapping.predicted.names) != written[1]:
             raise InputError(
                 f"{folder} holds the {len(written[1])} classes of '{written[0]}', as {written[2]} says; "
