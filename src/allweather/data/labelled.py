@@ -254,7 +254,9 @@ def labelled_split(
     def files() -> Iterator[Path]:
         for sample in samples.values():
             yield from filter(None, (sample.image, sample.label, sample.invalid))
-        yield from (root / name for name in dataset.reads if (root / name).is_file())
+        reads = dataset.reads
+        names = reads(root, split or dataset.default) if callable(reads) else reads
+        yield from (root / name for name in names if (root / name).is_file())
 
     known = frozenset(name for name, sample in samples.items() if sample.label)
     return LabelledStream(dataset.stream(root, split, size), dataset.classes, read, known, files=files)

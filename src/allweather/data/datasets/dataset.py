@@ -115,7 +115,7 @@ class Dataset:
         classes: the class set of its labels.
         decoder: takes the root and gives the function that reads a label file as H×W class indices, −1 for none.
         notes: what a reader of its figures must know.
-        reads: what the decoder reads beside labels, as files below the root.
+        reads: what the decoder reads beside labels, as files below the root, or gives it by root and split.
     """
 
     name: str
@@ -128,10 +128,10 @@ class Dataset:
     classes: ClassSet = CITYSCAPES
     decoder: Callable[[Path], Decoder] = field(default=lambda root: train_ids)
     notes: str = ""
-    reads: tuple[str, ...] = ()
+    reads: tuple[str, ...] | Callable[[Path, str], list[str]] = ()
 
     def __post_init__(self) -> None:
-        _several("Dataset.reads", self.reads)
+        callable(self.reads) or _several("Dataset.reads", self.reads)
 
     def split(self, name: str | None) -> Split:
         """The split of that name, or the default one.

@@ -49,14 +49,17 @@ def decoder(root: Path) -> Decoder:
     return decode
 
 
+def _table_file(root: Path, version: str) -> str:
+    names = (f"config_{version}.json", "config.json")
+    return next((name for name in names if (root / name).is_file()), names[0])
+
+
 def _table(root: Path, version: str) -> dict[int, int]:
-    path = next((root / name for name in (f"config_{version}.json", "config.json") if (root / name).is_file()), None)
-    if path is None:
-        raise InputError(f"{root} holds no config_{version}.json, which names Mapillary Vistas' labels.")
+    path = root / _table_file(root, version)
     try:
         labels = json.loads(path.read_text(encoding="utf-8-sig"))["labels"]
         return {index: train_id(label["name"]) for index, label in enumerate(labels)}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read {path}: expected Mapillary Vistas' list of labels ({error!r}).") from error
 
 
@@ -79,5 +82,5 @@ DATASET = Dataset(
     },
     decoder=decoder,
     notes="66 or 124 labels are scored as 19 classes by the table of prefixes in this file.",
-    reads=("config_v1.2.json", "config_v2.0.json", "config.json"),
+    reads=lambda root, split: [_table_file(root, "v2.0" if "/" in split else "v1.2")],
 )
