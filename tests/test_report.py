@@ -591,6 +591,7 @@ def test_runs_that_were_scored_at_two_sizes_are_told_apart(monkeypatch: pytest.M
     ruled, parts = record("mall-sample", 0.6, fields={"iterations": 40}), {"01/fog": {"mIoU": 40.0}}
     native = [record("source", 0.5), record("norm", 0.8, parts=parts), ruled, *free]
     native += [record("tent", right, seed=seed) for seed, right in enumerate((0.7, 0.9))]
+    lost = native[-2]["images"].pop()["name"]
     groups = group_records(native + [{**one, "run": {**one["run"], "scoring": "1024x512"}} for one in native])
     tables = [next(t for t in tables_of(groups) if name in t.title) for name in ("hurt", "Time", "by piece")]
     rows = [tuple(row[:2]) for table in tables for row in table.rows]
@@ -599,6 +600,7 @@ def test_runs_that_were_scored_at_two_sizes_are_told_apart(monkeypatch: pytest.M
     assert len(texts) == 8 and len(shown) == 7 and shown[-1] == "rain & fog", "the key comes last"
     assert len(rows) == len(set(rows)) == 20 and len(set(texts)) == 8
     assert sum("run 1 of 2: " in text and text.endswith("mean over runs") for text in shown) == 2
+    assert not any(f"{lost}, run 1" in text for text in shown)
     assert all("tent, run 1 of 2" in drawn for drawn in figures.reliability(groups).values())
     assert "truth, mean over runs. " in tables[0].note and not any(each.scored for each in group_records(native))
 

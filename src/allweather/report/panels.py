@@ -54,7 +54,8 @@ def panels(groups: Sequence[Group], folder: Path, count: int) -> dict[str, str]:
             made[group.where] = made.get(group.where) or _unseen(run.stream.name)
             continue
         opened = _opened(run, group.records[0])
-        ranked = changes(group, source)
+        kept = {image["name"] for image in group.records[0].get("images", ())}
+        ranked = [pair for pair in changes(group, source) if pair[0] in kept]
         helped, hurt = extremes(ranked, count)
         for name, change in [*helped, *hurt]:
             points = f"{change:+.1f} points of mIoU{', mean over runs' if group.first else ''}"
