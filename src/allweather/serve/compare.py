@@ -14,12 +14,12 @@ def compare(visitor: Visitor | None) -> str:
     """HTML of the slider, or of the picture that is to be adapted to."""
     if visitor is None or not visitor.pictures:
         return '<p class="aw-note">Choose a picture, a clip or a scene: it is shown here.</p>'
-    if visitor.shown is None:
+    if (shown := visitor.shown) is None:
         return (
             f'<figure class="aw-single"><img alt="The picture that is to be adapted to" '
             f'src="see/{visitor.key}/picture.jpg?{visitor.version}"></figure>'
         )
-    height, width = visitor.shown.picture.pixels.shape[:2]
+    height, width = shown.picture.pixels.shape[:2]
     address = f"see/{visitor.key}/{{}}.jpg?{visitor.version}"
     return (
         f'<figure class="aw-compare" style="--split:50%;aspect-ratio:{width}/{height}">'

@@ -74,20 +74,20 @@ def _session(visitor: Visitor) -> bytes:
 
 
 def _file(visitor: Visitor, write: Callable[[Session, Path], None]) -> bytes:
-    if visitor.session is None or visitor.shown is None:
+    if (session := visitor.session) is None or visitor.shown is None:
         raise AllWeatherError("nothing has been adapted yet: press Start first.")
     if visitor.at_work:
         raise AllWeatherError("a run is going on: wait until it has ended, or cancel it.")
     with TemporaryDirectory(prefix="allweather-") as folder:
         path = Path(folder) / "adapted.safetensors"
-        write(visitor.session, path)
+        write(session, path)
         return path.read_bytes()
 
 
 def _shown(visitor: Visitor) -> Seen:
-    if visitor.shown is None:
+    if (shown := visitor.shown) is None:
         raise AllWeatherError("nothing has been predicted yet: press Start first.")
-    return visitor.shown
+    return shown
 
 
 def _all_labels(visitor: Visitor) -> bytes:
@@ -101,12 +101,12 @@ def _all_labels(visitor: Visitor) -> bytes:
 
 
 def _picture(visitor: Visitor) -> np.ndarray | None:
-    return visitor.pictures[0].pixels if visitor.pictures else None
+    return pictures[0].pixels if (pictures := visitor.pictures) else None
 
 
 def _drawn(which: Literal["source", "adapted"]) -> Callable[[Visitor], np.ndarray | None]:
     def draw(visitor: Visitor) -> np.ndarray | None:
-        return None if visitor.shown is None else getattr(visitor.shown, which).overlay()
+        return None if (shown := visitor.shown) is None else getattr(shown, which).overlay()
 
     return draw
 

@@ -332,13 +332,12 @@ def _stage(visitor: Visitor) -> str:
 
 def _take(visitor: Visitor) -> str:
     """HTML: links to what may be taken home."""
-    if visitor.shown is None or visitor.at_work or visitor.session is None:
+    if visitor.shown is None or visitor.at_work or (session := visitor.session) is None:
         return ""
-    method = visitor.session.method
     found = [("labels.png", "Labels"), ("overlay.png", "Overlay"), ("session.safetensors", "Session")]
     if len(visitor.kept) > 1:
         found.insert(1, ("labels.zip", "All labels"))
-    if not method.episodic:  # the others are the source network again
+    if not session.method.episodic:  # the others are the source network again
         found.insert(-1, ("adapted.safetensors", "Adapted weights"))
     links = [f'<a href="take/{visitor.key}/{name}" download="{name}">{word}</a>' for name, word in found]
     return f'<div class="aw-take" role="group" aria-label="Download">{"".join(links)}</div>'

@@ -128,8 +128,8 @@ class Visitor:
         """The session for a choice, and that; changes nothing, so that another thread may be at it."""
         network, method = choose()
         choice = (id(network), settings_of(method))
-        if self.session is not None and self.choice == choice:
-            return network, choice, self.session
+        if (session := self.session) is not None and self.choice == choice:
+            return network, choice, session
         return network, choice, Session(network.model, watched(method, self._see, self._stop.is_set))
 
     def _take(self, made: Made) -> None:
@@ -359,6 +359,6 @@ async def restart(visitor: Visitor) -> None:
     visitor.cancel()
     while visitor.at_work:
         await asyncio.sleep(TICK / 4)
-    if visitor.session is not None:
-        await asyncio.to_thread(visitor.session.reset)
+    if (session := visitor.session) is not None:
+        await asyncio.to_thread(session.reset)
     visitor.clear()
