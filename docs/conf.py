@@ -26,7 +26,10 @@ exclude_patterns = ["_*"]
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!allweather\.).*"),  # names of other libraries: no other site is asked
-    (r"py:.*", r"allweather\.(ncut\.lowrank\.Factors|live\.clock\.Clock|methods\.method\.T)"),  # internal
+    (
+        r"py:.*",
+        r"allweather\.(ncut\.lowrank\.Factors|live\.clock\.Clock|methods\.method\.T|data\.decoding\.Moments)",
+    ),  # internal
 ]
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
