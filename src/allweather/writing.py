@@ -37,7 +37,6 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
         OSError: when the folder or the file cannot be written, and as `file_at`.
     """
     path = file_at(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         yield temporary
@@ -51,16 +50,19 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def file_at(path: Path) -> Path:
-    """The file that a path means: where links lead, be it there or not.
+    """The file that a path means: where links lead, be it there or not. Missing folders are made.
 
     Raises:
-        OSError: for a folder, for what is there and no file, as a device, and for links that lead round.
+        OSError: for a folder, for what is there and no file, as a device, for links that lead round, and for a file
+            whose folder cannot be made.
     """
     if not path.name or path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is a pipe or a device, and only files are written", str(path))
-    return real(path)
+    place = real(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
 
 
 def real(path: Path) -> Path:
@@ -144,7 +146,6 @@ def check_place(path: Path) -> None:
     """
     try:
         folder = file_at(path).parent
-        folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, "the folder is not yours to write in")
         with NamedTemporaryFile(dir=folder, prefix=".place-"):

@@ -24,9 +24,7 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            place = file_at(path)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            self._file = place.open("ab", buffering=0)
+            self._file = file_at(path).open("ab", buffering=0)
             self._end = _last_end(path)
             self._file.truncate(self._end)
         except OSError as error:

@@ -71,7 +71,7 @@ class Record:
         if self._path is not None and self._file is not None:
             with suppress(OSError):  # of a disk that is full
                 self._file.close()
-            file_at(self._path).unlink(missing_ok=True)
+            Path(self._file.name).unlink(missing_ok=True)
 
     def _write(self, kind: str, content: Mapping[str, Any]) -> None:
         if self._path is None or self._file is None or self._file.closed:
@@ -90,7 +90,6 @@ def _create(path: Path | None) -> TextIO | None:
         return None
     try:
         place = file_at(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
         try:
             return place.open("x", encoding="utf-8", errors="backslashreplace")
         except FileExistsError as error:

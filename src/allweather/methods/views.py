@@ -183,17 +183,17 @@ def where_it_fits(view: View, seen: Mapping[View, Tensor], look: Callable[[View]
         look: gives those of another view; asked only where the scaled one is less sure than PLAIN.
     """
     logits = seen[view]
-    unfit = _less_sure(logits, seen[PLAIN])
+    mean = _mean_entropy(logits)
+    unfit = mean > _UNFIT * _mean_entropy(seen[PLAIN])
     if not unfit.any():
         return logits
     other = look(unscaled(view))
-    return torch.where(unfit & _less_sure(logits, other), other, logits)
+    return torch.where(unfit & (mean > _UNFIT * _mean_entropy(other)), other, logits)
 
 
-def _less_sure(logits: Tensor, others: Tensor) -> Tensor:
-    """Of which images the mean entropy is over 1.1 times that of the others: B×1×1×1 of bool."""
-    mean, other = (pixel_entropy(each).mean((1, 2)) for each in (logits, others))
-    return (mean > _UNFIT * other).view(-1, 1, 1, 1)
+def _mean_entropy(logits: Tensor) -> Tensor:
+    """Of each image, over its pixels: B×C×H×W → B×1×1×1."""
+    return pixel_entropy(logits).mean((1, 2)).view(-1, 1, 1, 1)
 
 
 def resized(images: Tensor, scale: float, antialias: bool = True) -> Tensor:

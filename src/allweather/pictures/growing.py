@@ -25,7 +25,6 @@ class GrowingFile:
         self.failure: Exception | None = None
         try:
             self._place = file_at(path)
-            self._place.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._place.open("wb", buffering=0)
         except OSError as error:
             raise unwritable(path, error) from error

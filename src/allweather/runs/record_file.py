@@ -18,6 +18,7 @@ from allweather.values import check_depth
 
 HEADER, LINES = "record.json", "record.jsonl"  # of `adapt`, beside the folders of its results; a line for each image
 
+BEGINNING = 200  # bytes that tell whose file it is
 SETTING = (*SCALAR, list)
 NUMBER_OR_NONE = (*NUMBER, *OR_NONE)  # as the ends of an interval, which a single frame has not
 TEXT = (str, *OR_NONE)
@@ -245,8 +246,8 @@ def written_classes(labels: Path, read: Callable[[Path], Any] = read_record) -> 
 
 
 def _begins(path: Path, how: bytes) -> bool:
-    with suppress(OSError):
-        return re.match(how, path.read_bytes()) is not None
+    with suppress(OSError), path.open("rb") as file:
+        return re.match(how, file.read(BEGINNING)) is not None
     return False
 
 
