@@ -71,7 +71,7 @@ class Record:
         if self._path is not None and self._file is not None:
             with suppress(OSError):  # of a disk that is full
                 self._file.close()
-            Path(self._file.name).unlink(missing_ok=True)
+            file_at(self._path).unlink(missing_ok=True)
 
     def _write(self, kind: str, content: Mapping[str, Any]) -> None:
         if self._path is None or self._file is None or self._file.closed:
