@@ -28,7 +28,8 @@ RECORD, CHOICE, PARTS = "carry-over.json.gz", "carry-over-choice.json.gz", "carr
 FRESH, NATIVE, GUARD = "carry-over-fresh.json.gz", "carry-over-native.json.gz", "carry-over-guard.json.gz"
 FIT, LARGE = "carry-over-fit.json.gz", "carry-over-large.json.gz"
 CHOSE = ("espnetv2:1.0", "espnetv2:2.0", "realtime:cgnet", "realtime:edanet")  # settings were chosen on these
-VIEWS = ["plain", "gamma-mirror-x1.5"]  # of MALL's defaults, and here of every rival
+VIEWS = list(methods.MallDomain().views)  # of MALL's defaults, and here of every rival
+ENLARGED = "mall-domain views=plain,gamma-mirror-x1.5"  # always, and not where that fits alone
 RIVALS = ("norm", "tent", "infomax")
 OURS = ("mall-sample", "mall-domain")
 NIGHT, SKY = "night", "sky"
@@ -42,11 +43,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="the folder that the plan's records are in")
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--views", default=",".join(VIEWS), help="those that all rows share, which their names leave out"
+    )
     options = parser.parse_args()
     records = [read_record(path) for path in sorted(options.runs.glob("*.json"))]
     if not records:
         raise SystemExit(f"no record (.json) in {options.runs}.")
-    hand_out(_spelt_lines(list(cells(records)), records[0]["versions"]), options.json)
+    found = list(cells(records, options.views.split(",")))
+    hand_out(_spelt_lines(found, records[0]["versions"]), options.json)
 
 
 def _spelt_lines(found: Sequence[Cell], versions: Mapping[str, str]) -> str:
@@ -55,12 +60,12 @@ def _spelt_lines(found: Sequence[Cell], versions: Mapping[str, str]) -> str:
     return head + ',"cells":[\n' + ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in found) + "\n]}"
 
 
-def cells(records: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+def cells(records: Iterable[Mapping[str, Any]], views: Sequence[str] = VIEWS) -> Iterable[dict[str, Any]]:
     """Every network on every stream, with what each method gave there and its difference to the others."""
     grouped: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for record in records:
         run = record["run"]
-        grouped.setdefault((run["model"]["name"], run["stream"]["name"]), {})[label_of(record)] = record
+        grouped.setdefault((run["model"]["name"], run["stream"]["name"]), {})[label_of(record, views)] = record
     for (model, stream), found in grouped.items():
         source = found["source"]
         yield {
@@ -82,11 +87,11 @@ def beside(ours: str, other: str) -> bool:
     return other.split()[0] in RIVALS or (ours == "mall-domain" and other.startswith("mall-domain "))
 
 
-def label_of(record: Mapping[str, Any]) -> str:
+def label_of(record: Mapping[str, Any], views: Sequence[str] = VIEWS) -> str:
     """The method with whatever differs from its defaults, but the views that all share."""
     method = record["run"]["method"]
     preset = "" if method["preset"] == "recommended" else f" {method['preset']}"
-    changed = [f"{name}={_spelt(value)}" for name, value in method["fields"].items() if value != VIEWS]
+    changed = [f"{name}={_spelt(value)}" for name, value in method["fields"].items() if value != views]
     changed += [f"guard.{name}={_spelt(value)}" for name, value in method.get("guard", {}).items()]
     return " ".join([method["name"] + preset, *changed])
 
@@ -334,23 +339,28 @@ def _mean_lead(found: Sequence[Cell]) -> Callable[[str], float]:
     return lambda other: -mean(pair[0] for pair in _leads(found, "mall-domain", other))
 
 
-def _beside_usual(name: str) -> Callable[[], str]:
-    """MALL-domain as it is by default and as another plan has it, on all cells of that plan."""
+def _harm_beside(name: str, base: Mapping[str, str]) -> Callable[[], str]:
+    """MALL-domain as another plan has it beside `base`, which names a row of each other record, on that plan's cells."""
 
     def table() -> str:
-        usual, fresh, changed = (benchmark_record(each) for each in (RECORD, FRESH, name))
-        if usual is None or fresh is None or changed is None:
+        records = {each: benchmark_record(each) for each in (name, *base)}
+        if any(record is None for record in records.values()):
             return "not measured"
-        cells = changed["cells"]
-        known = {(cell["model"], cell["stream"]): cell for cell in usual["cells"] + fresh["cells"]}
-        same = [known[cell["model"], cell["stream"]] for cell in cells]
+        of = {each: record["cells"] for each, record in records.items() if record is not None}
+        known = {(cell["model"], cell["stream"]): (cell, row) for each, row in base.items() for cell in of[each]}
+        same = [_alone(*known[cell["model"], cell["stream"]]) for cell in of[name]]
         rows = [["mall-domain", *_harm_row(same, "mall-domain")]]
-        rows += [[label, *_harm_row(cells, label)] for label in _labels(cells) if label != "source"]
+        rows += [[label, *_harm_row(of[name], label)] for label in _labels(of[name]) if label != "source"]
         heads = ["mean gain", "range over cells", "cells below source − 0.5"]
         heads += ["frames that lose over 5 points of accuracy", "of these by day and on BDD100K", "the worst frame"]
         return markdown_table(["", *heads, "the guard saw"], rows)
 
     return table
+
+
+def _alone(cell: Cell, label: str) -> Cell:
+    """The cell with one of its rows, as `mall-domain`."""
+    return {**cell, "methods": {"mall-domain": cell["methods"][label]}}
 
 
 def _harm_row(cells: Sequence[Cell], label: str) -> list[str]:
@@ -398,8 +408,8 @@ TABLES = {
     "carry-over-native-leads": _table(leads, NATIVE),
     "carry-over-savings": _table(savings, CHOICE),
     "carry-over-parts": _table(parts, PARTS),
-    "carry-over-guard": _beside_usual(GUARD),
-    "carry-over-fit": _beside_usual(FIT),
+    "carry-over-guard": _harm_beside(GUARD, {FIT: ENLARGED, FRESH: "mall-domain"}),
+    "carry-over-fit": _harm_beside(FIT, {RECORD: "mall-domain"}),
     "carry-over-large": _table(every_cell, LARGE),
 }
 

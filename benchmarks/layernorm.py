@@ -34,8 +34,8 @@ from benchmarks.train_streetnet import fit
 
 SIZE = (240, 176)  # width, height of training and adaptation
 VOID = 11
-VIEWS = {"views": methods.MallDomain.without_batchnorm["views"]}  # for every rival too
-ENLARGED = {"views": methods.MallDomain().views}
+VIEWS = {"views": methods.MallDomain().views}  # for every rival too
+ENLARGED = {"views": ("plain", "gamma-mirror-x1.5")}
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "source": ("source", {}),
     "source, MALL's views": ("source", VIEWS),

@@ -370,7 +370,7 @@ def test_hostile_uploads_are_refused_and_logged(
         ({"set": ["views=plain,evil.py:turned"]}, "which is code; visitors name none"),
         ({"set": ["parameters=os:system"]}, "which is code; visitors name none"),
         ({"set": ["views=plain,x4.0"]}, "views of at most 8 forward passes"),
-        ({"set": ["views=plain,x2.6-fit"]}, "one more for each -fit"),
+        ({"set": ["views=plain,gamma-x2.6-fit"]}, "one more for each -fit"),
         ({"method": "cotta", "set": ["scales=100,1"]}, "scales of at most 2"),
         ({"method": "eata", "set": ["source_images=/etc"]}, "does not allow (--allow-dir)"),
         ({"method": "tent", "set": ["source_images=/etc"]}, "unknown field of tent 'source_images'"),
@@ -392,6 +392,15 @@ def test_hostile_uploads_are_refused_and_logged(
 def test_settings_that_are_not_allowed(fields: dict[str, Any], message: str, served: TestClient) -> None:
     refused = ask(served, PICTURES[0], **fields)
     assert refused.status_code == 422 and message in refused.json()["error"], refused.text
+
+
+@pytest.mark.parametrize("name", ["mall-sample", "mall-domain"])
+def test_views_of_a_preset_may_be_asked_for_by_name(name: str) -> None:
+    from allweather.serve.choosing import choose_method
+
+    views = ",".join(methods.METHODS[name].presets["best"]["views"])
+    chosen = choose_method(name, "recommended", {"views": views}, MODEL, Limits())
+    assert chosen == choose_method(name, "best", {}, MODEL, Limits())
 
 
 def test_every_number_that_costs_work_is_bounded_and_every_text_is_known() -> None:

@@ -44,8 +44,7 @@ _PAPER: dict[str, Any] = {
     "vector_rate": 0.0,
 }
 
-_FITTING = {"views": ("plain", "gamma-mirror-x1.5-fit")}
-_BEST = {"views": ("plain", "gamma-mirror", "x1.5", "gamma-mirror-x1.5")}
+_BEST = {"views": ("plain", "gamma-mirror", "x1.5-fit", "gamma-mirror-x1.5-fit")}
 
 _STOPS = Need(
     "iterations above 1, or episodic=false, where it ends the passes of the transductive protocol",
@@ -78,7 +77,7 @@ class Mall(GradientMethod):
         "the paper and its supplement give no optimizer, learning rate, σ, or BatchNorm mode for adaptation"
     )
 
-    views: Views = views_option("plain", "gamma-mirror-x1.5")
+    views: Views = views_option("plain", "gamma-mirror-x1.5-fit")
     lr: float = option(4e-3, "learning rate", low=0)
     relative: bool = relative_option(True)
     scale: float = option(
@@ -209,7 +208,7 @@ class MallSample(Mall):
 
     name: ClassVar[str] = "mall-sample"
     presets: ClassVar = {"paper": _PAPER | {"iterations": 5, "horizon": 5}, "best": _BEST}
-    without_batchnorm: ClassVar = _FITTING | {"lr": 1e-2, "relative": False}
+    without_batchnorm: ClassVar = {"lr": 1e-2, "relative": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +224,7 @@ class MallDomain(Mall):
         "fast": {"views": ("plain",), "adapt_every": 6, "lr": 2e-3},
         "best": _BEST,
     }
-    without_batchnorm: ClassVar = _FITTING | {
+    without_batchnorm: ClassVar = {
         "lr": 3e-4,
         "lookahead": 1e-2,
         "relative": False,

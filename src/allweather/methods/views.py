@@ -120,6 +120,11 @@ def passes_of(views: Iterable[View]) -> float:
     return sum(view.passes for view in views)
 
 
+def most_passes_of(views: Sequence[View]) -> float:
+    """The same where no scaled view that is to fit does: each view unscaled that is not among them costs one more."""
+    return passes_of(views) + len({unscaled(view) for view in views if view.fit}.difference(views))
+
+
 def _parse(name: OwnView | str) -> View:
     if not isinstance(name, str):
         return View(own=name)

@@ -122,24 +122,13 @@ class Group:
         if self.method not in METHODS:
             return []
         today, named, found = make(self.method, self.preset), dict(self.fields).keys(), []
-        if settings.keys() & VIEWS and not named & VIEWS and self.views != self._views_today:
+        if settings.keys() & VIEWS and not named & VIEWS and self.views != today.views:
             found.append(f"views {','.join(self.views)}")
         for entry in fields(today) if settings else ():  # type: ignore[arg-type]  # a method is a dataclass
             known = entry.name in settings.keys() | named
             if not known and entry.metadata.get("before") and getattr(today, entry.name) != entry.metadata["absent"]:
                 found.append(entry.metadata["before"])
         return found
-
-    @property
-    def _views_today(self) -> tuple[Any, ...]:
-        """What the preset gives such a network today: one without BatchNorm where the settings say so."""
-        method, named = METHODS[self.method], dict(self.fields).keys() | VIEWS
-        without = {} if self.preset == "paper" else method.without_batchnorm
-        told = {name: value for name, value in without.items() if name not in named}
-        if not told or any(self.settings.get(name) != value for name, value in told.items()):
-            without = {}
-        given = {**without, **method.presets.get(self.preset, {})}
-        return tuple(given.get("views", make(self.method).views))
 
     @property
     def is_source(self) -> bool:

@@ -9,7 +9,7 @@ from allweather import methods
 from allweather.errors import SettingsError, unknown
 from allweather.methods import METHODS, Method
 from allweather.methods.settings import path_fields
-from allweather.methods.views import parse_views
+from allweather.methods.views import most_passes_of, parse_views
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import names_code
 from allweather.serve.access import inside
@@ -84,8 +84,8 @@ def _check_cost(name: str, field: str, value: Any, limits: Limits) -> None:
 
 
 def _check_views(name: str, value: tuple[Any, ...]) -> None:
-    if sum(view.passes + view.fit for view in parse_views(value)) > MOST_VIEWS:
+    if most_passes_of(parse_views(value)) > MOST_VIEWS:
         raise SettingsError(
             f"{name}.views: this server allows views of at most {MOST_VIEWS} forward passes together, one more for "
-            f"each -fit, got {value}."
+            f"each -fit whose view unscaled is not named, got {value}."
         )
