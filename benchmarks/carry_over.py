@@ -340,7 +340,7 @@ def _mean_lead(found: Sequence[Cell]) -> Callable[[str], float]:
 
 
 def _harm_beside(name: str, base: Mapping[str, str]) -> Callable[[], str]:
-    """MALL-domain as another plan has it beside `base`, which names a row of each other record, on that plan's cells."""
+    """MALL-domain in another plan beside `base`, which names a row of each other record, on that plan's cells."""
 
     def table() -> str:
         records = {each: benchmark_record(each) for each in (name, *base)}
