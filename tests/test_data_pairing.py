@@ -24,6 +24,8 @@ PAIRS = {  # prediction, and the label file that answers it
     "Cityscapes in both roots": (f"leftImg8bit/val/f/{CITY}_leftImg8bit", f"gtFine/val/f/{CITY}_gtFine_labelIds"),
     "Cityscapes by scene": (CITY, f"frankfurt/{CITY}_gtFine_labelIds"),
     "Cityscapes, a prediction named as a label": (f"{CITY}_gtFine_labelTrainIds", f"f/{CITY}_gtFine_labelIds"),
+    "Cityscapes, an image's name with a label's": (f"{CITY}_leftImg8bit_labelIds", f"f/{CITY}_gtFine_labelIds"),
+    "Cityscapes, results": (f"{CITY}_pred_labelIds", f"f/{CITY}_gtFine_labelIds"),
     "Foggy Cityscapes": (f"f/{CITY}_leftImg8bit_foggy_beta_0.02", f"f/{CITY}_gtFine_labelIds"),
     "Rain Cityscapes": (f"f/{CITY}_leftImg8bit_rain_alpha_0.01_beta_0.005_pattern_1", f"f/{CITY}_gtFine_labelIds"),
     "Cityscapes, blurred": (f"f/{CITY}_leftImg8bit_blurred", f"f/{CITY}_gtFine_labelIds"),
@@ -31,6 +33,7 @@ PAIRS = {  # prediction, and the label file that answers it
     "ACDC": ("fog/val/GOPR0475/G_frame_000041_rgb_anon", "fog/val/GOPR0475/G_frame_000041_gt_labelTrainIds"),
     "ACDC, references": ("fog/G_frame_000041_rgb_ref_anon", "fog/G_frame_000041_gt_ref_labelTrainIds"),
     "Dark Zurich": ("rgb_anon/val/night/G/G_frame_1_rgb_anon", "gt/val/night/G/G_frame_1_gt_labelTrainIds"),
+    "ACDC, references, as trainIds": ("G_1_rgb_ref_anon_labelTrainIds", "fog/G_1_gt_ref_labelTrainIds"),
     "MUSES": ("clear/day/REC_1_frame_camera", "clear/day/REC_1_gt_labelTrainIds"),
     "BDD100K, old": ("0004a4c0-d4dff0ad", "0004a4c0-d4dff0ad_train_id"),
     "BDD100K, new": ("images/10k/val/0004a4c0", "labels/sem_seg/masks/val/0004a4c0"),
@@ -38,6 +41,7 @@ PAIRS = {  # prediction, and the label file that answers it
     "Foggy Zurich": ("GOPR/1_frame_000001", "gt_labelIds/GOPR/1_frame_000001"),
     "CamVid as published": ("0016E5_07959", "0016E5_07959_L"),
     "a twin": ("a_jpg", "a"),
+    "a twin in color": ("a_jpg_color", "a"),
     "a twin of Cityscapes": (f"{CITY}_leftImg8bit_png", f"{CITY}_gtFine_labelIds"),
 }
 

@@ -15,7 +15,7 @@ IMAGE = re.compile(  # nothing else may follow: numbers of frames do, of which e
     re.IGNORECASE,
 )
 LABEL = re.compile(
-    r"(?:_gt(?:Fine|Coarse)?(?P<ref>_ref)?)?_(?P<word>(?:label)?_?train_?ids?|label_?ids?|(?:label)?_?colou?rs?"
+    r"(?:_gt(?:Fine|Coarse)?(?P<ref>_ref)?|_pred)?_(?P<word>(?:label)?_?train_?ids?|label_?ids?|(?:label)?_?colou?rs?"
     r"|instance(?:train)?_?ids?|inv(?:ids|gray)|panoptic(?:train)?_?(?:ids?)?|(?-i:L))$",
     re.IGNORECASE,
 )
@@ -147,7 +147,8 @@ def _of_folders(folders: tuple[str, ...]) -> Encoding | None:
 
 def _spellings(base: str) -> Iterator[str]:
     """Names of the scene that a prediction may be of, the surest first."""
-    for name in (base, TWIN.sub("", base)):
+    told = _without(base, LABEL.search(base))  # named after its image, and then after how it holds classes
+    for name in (base, TWIN.sub("", base), told, TWIN.sub("", told)):
         yield name
         for pattern in (LABEL, IMAGE):
             yield _without(name, pattern.search(name))
@@ -193,5 +194,5 @@ def _drop_doubles(found: dict[str, Labelled], failed: dict[str, str]) -> None:
 
 
 def _is_rendering(name: str) -> bool:
-    match = IMAGE.search(TWIN.sub("", name))
-    return match is not None and match["rendering"] is not None
+    matches = map(IMAGE.search, _spellings(name))
+    return any(match is not None and match["rendering"] is not None for match in matches)
