@@ -148,6 +148,9 @@ READ = {  # what is stored, the file's name, labels_as, and what was recognised
     "labelIds as told": (Image.fromarray(IDS), "a", "labelIds", "labelIds"),
     "labelIds, 16 bits": (Image.fromarray(IDS.astype(np.uint16)), "a", "labelIds", "labelIds"),
     "labelIds with a palette": (palette(IDS, [(9, 9, 9)] * 40), "a", "labelIds", "labelIds"),
+    "trainIds after an image in color": (Image.fromarray(TRAIN.astype(np.uint8)), "1_color", None, "trainIds"),
+    "labelIds after an image in color": (Image.fromarray(IDS), "1_color", "labelIds", "labelIds"),
+    "a palette after an image in color": (palette(TRAIN, [(9, 9, 9)] * 256), "1_color", "trainIds", "trainIds"),
     "colors": (Image.fromarray(COLORS), "a", None, "colors"),
     "colors, auto": (Image.fromarray(COLORS), "a", "auto", "colors"),
     "colors with transparency": (Image.fromarray(COLORS).convert("RGBA"), "a_gtFine_color", None, "colors"),
@@ -197,6 +200,9 @@ def test_camvid_has_thirty_two_colors() -> None:
 REFUSED = {
     "auto, and no word": (Image.fromarray(TRAIN.astype(np.uint8)), "a", "auto", "does not say whether it holds"),
     "labelIds without a word": (Image.fromarray(IDS + np.uint8(18)), "a", None, "say --labels-as labelIds"),
+    "labelIds after an image in color": (Image.fromarray(IDS + np.uint8(18)), "a_color", None, "say --labels-as label"),
+    "a palette for the eye": (palette(TRAIN, [(1, 2, 3)] * 256), "a_color", None, "Where its indices are meant: say"),
+    "auto, after an image in color": (Image.fromarray(IDS), "a_color", "auto", "does not say whether it holds"),
     "licence plates without a word": (Image.fromarray(np.array([[0, 65535]], np.uint16)), "a", None, "labelIds"),
     "palette against indices": (COLORED, "a", None, "palette's colors and its indices say different classes"),
     "labelIds as trainIds": (

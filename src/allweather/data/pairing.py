@@ -50,10 +50,13 @@ class Labelled:
     def choose(self, labels_as: LabelsAs | None) -> tuple[Path, Encoding | None]:
         """The file to read, and what its name says: trainIds before labelIds before colors, unless told otherwise.
 
+        A single file that says colors, as names of cameras' images do, may be told to be anything.
+
         Raises:
             AllWeatherError: when all its files say that they are something else.
         """
-        wanted = PREFERRED if labels_as is None or labels_as == "auto" else (labels_as, None)
+        free = labels_as is None or labels_as == "auto" or self.files.keys() == {"colors"}
+        wanted = PREFERRED if free else (labels_as, None)
         for encoding in wanted:
             if encoding in self.files:
                 return self.files[encoding], encoding

@@ -82,7 +82,7 @@ class TruthReader:
         values = indices_of(_one_channel(image), path)
         if encoding == "labelIds":
             return label_ids_of(values, path), encoding
-        if self.labels_as is None and said is None:
+        if self.labels_as is None and said in (None, "colors"):
             self._check_values(values, path)
         return self.mapping.labels(values, path), encoding
 
@@ -95,7 +95,7 @@ class TruthReader:
                 f"{self._say('trainIds')}"
             )
         # cameras write a_color.png
-        named_after_image = self.predicted and said == "colors" and image.mode in INDEX_MODES
+        named_after_image = said == "colors" and image.mode in INDEX_MODES and (self.predicted or image.mode != "P")
         if said is not None and not named_after_image:
             return said
         if image.mode not in INDEX_MODES:
@@ -161,7 +161,8 @@ def _from_colors(image: Image.Image, path: Path, classes: ClassSet, say: str) ->
     wrong = codes[keys[place] != codes]
     if wrong.size:
         found = ", ".join(str((int(c) >> 16, int(c) >> 8 & 255, int(c) & 255)) for c in np.unique(wrong)[:3])
-        hint = f" All three channels are equal: {say}" if _is_grey(pixels) else ""
+        hint = " All three channels are equal" if _is_grey(pixels) else " Where its indices are meant"
+        hint = f"{hint}: {say}" if image.mode == "P" or _is_grey(pixels) else ""
         raise ImageError(f"{path}: {found} are no colors of {classes.name}'s classes.{hint}")
     return values[place]
 
