@@ -50,7 +50,7 @@ class Labelled:
     def choose(self, labels_as: LabelsAs | None) -> tuple[Path, Encoding | None]:
         """The file to read, and what its name says: trainIds before labelIds before colors, unless told otherwise.
 
-        A single file that says colors, as names of cameras' images do, may be told to be anything.
+        A lone one of colors, as a camera's may be, is as told.
 
         Raises:
             AllWeatherError: when all its files say that they are something else.
@@ -66,11 +66,12 @@ class Labelled:
         )
 
 
-def labelled_pictures(labels: Mapping[str, Path], root: Path) -> list[Labelled]:
+def labelled_pictures(labels: Mapping[str, Path], root: Path, predicted: bool = False) -> list[Labelled]:
     """The pictures that label files belong to, in the files' order; masks and instances are left out.
 
     Args:
         labels: files by their names below `root`, without suffix.
+        predicted: whether they are predictions; else a labelled picture's image, by its name, is left out.
 
     Raises:
         AllWeatherError: for two files that would be the same label of one picture, or no label at all.
@@ -92,7 +93,10 @@ def labelled_pictures(labels: Mapping[str, Path], root: Path) -> list[Labelled]:
         scene.files[said] = path
     if not found:
         raise InputError(f"no label image in {root}: only masks or instances, e.g. {next(iter(labels))}.png.")
-    return list(found.values())
+    named = {
+        name: Labelled(each.place, _without(each.base, IMAGE.search(each.base))).name for name, each in found.items()
+    }
+    return [found[name] for name, label in named.items() if predicted or name == label or label not in found]
 
 
 def pair(predictions: Iterable[str], labelled: Sequence[Labelled]) -> tuple[dict[str, Labelled], dict[str, str]]:
@@ -150,7 +154,7 @@ def _of_folders(folders: tuple[str, ...]) -> Encoding | None:
 
 def _spellings(base: str) -> Iterator[str]:
     """Names of the scene that a prediction may be of, the surest first."""
-    told = _without(base, LABEL.search(base))  # named after its image, and then after how it holds classes
+    told = _without(base, LABEL.search(base))  # NAME_labelIds of an image NAME
     for name in (base, TWIN.sub("", base), told, TWIN.sub("", told)):
         yield name
         for pattern in (LABEL, IMAGE):
@@ -197,5 +201,4 @@ def _drop_doubles(found: dict[str, Labelled], failed: dict[str, str]) -> None:
 
 
 def _is_rendering(name: str) -> bool:
-    matches = map(IMAGE.search, _spellings(name))
-    return any(match is not None and match["rendering"] is not None for match in matches)
+    return any(match["rendering"] for match in map(IMAGE.search, _spellings(name)) if match)

@@ -161,8 +161,7 @@ def _from_colors(image: Image.Image, path: Path, classes: ClassSet, say: str) ->
     wrong = codes[keys[place] != codes]
     if wrong.size:
         found = ", ".join(str((int(c) >> 16, int(c) >> 8 & 255, int(c) & 255)) for c in np.unique(wrong)[:3])
-        hint = " All three channels are equal" if _is_grey(pixels) else " Where its indices are meant"
-        hint = f"{hint}: {say}" if image.mode == "P" or _is_grey(pixels) else ""
+        hint = f" All three channels are equal: {say}" if _is_grey(pixels) else ""
         raise ImageError(f"{path}: {found} are no colors of {classes.name}'s classes.{hint}")
     return values[place]
 

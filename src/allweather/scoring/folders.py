@@ -99,7 +99,7 @@ def score_folders(
 def _chosen(files: Mapping[str, Path], folder: Path) -> dict[str, tuple[Path, Encoding | None]]:
     """One file for each prediction by its name, and what that says of how it holds classes."""
     names = {path: name for name, path in files.items()}
-    chosen = (scene.choose(None) for scene in labelled_pictures(files, folder))
+    chosen = (scene.choose(None) for scene in labelled_pictures(files, folder, predicted=True))
     return {names[path]: (path, said) for path, said in chosen}
 
 
