@@ -1,6 +1,7 @@
 """Every dataset in a small tree of its publisher's layout, traps included: number, order, label values."""
 
 import json
+import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -310,6 +311,25 @@ def test_a_root_too_deep_or_too_high_is_told(tmp_path: Path) -> None:
             check(dataset, tmp_path / root)
 
 
+def mine(pattern: str) -> Dataset:
+    return Dataset("d", "D", "https://d", "none", {"val": Split((pattern,))})
+
+
+def test_patterns_find_what_folders_of_frames_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, real = tmp_path / "root", tmp_path / "real"
+    for path in (root / "val/a/1.png", root / "val/.trash/2.png", real / "4.png"):
+        Image.new("RGB", (3, 2)).save(placed(path))
+    (root / "val/b").symlink_to(real)
+    (real / "loop").symlink_to(root / "val")
+    for pattern in ("**/*.png", "val/*/*"):
+        assert [sample.name for sample in mine(pattern).samples(root)] == ["val/a/1", "val/b/4"]
+    with pytest.raises(InputError, match=r"1\.png\. It is offered"):  # the disk is not searched
+        mine("**/1.png").samples(root / "gone")
+    monkeypatch.setattr(os, "listdir", lambda path: os.stat("shut"))
+    with pytest.raises(OSError, match="shut"):
+        mine("*").samples(root)
+
+
 def test_an_image_that_a_list_names_must_be_there(tmp_path: Path) -> None:
     plant(tmp_path, TREES["foggy-driving-dense"])
     (tmp_path / "leftImg8bit/test/web/web_a_10_leftImg8bit.png").unlink()
@@ -358,7 +378,7 @@ def test_images_outside_the_root_are_refused_and_nothing_is_written_beside_them(
 def test_twins_that_differ_in_their_suffix_are_two_frames(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "b.png"):
         Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / name)
-    dataset = Dataset("d", "D", "https://d", "none", {"val": Split(("*",))})
+    dataset = mine("*")
     assert sorted(dataset.stream(tmp_path).names) == ["a_jpg", "a_png", "b"]
     assert check(dataset, tmp_path)["splits"] == {"val": 3}
 

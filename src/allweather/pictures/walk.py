@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 
@@ -29,6 +30,27 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Found]:
     image's name are given with their fault.
     """
     yield from _below(folder, suffixes, frozenset({_identity(folder.stat())}))
+
+
+def files_matching(folder: Path, parts: list[str], above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """The files below a folder that fit a glob pattern's parts, sought as `files_below` does.
+
+    Raises:
+        OSError: for a folder that cannot be opened.
+    """
+    (part, *rest), above = parts, above | {_identity(folder.stat())}
+    deep, names = part == "**", [part] if (folder / part).exists() else []
+    if deep and rest:
+        yield from files_matching(folder, rest, above)
+    if set(part) & set("*?["):
+        names = [name for name in os.listdir(folder) if name[0] != "." or part[0] == "."]
+    for path in (folder / name for name in names if deep or name == part or fnmatch(name, part)):
+        left = parts if deep else rest
+        if path.is_dir():
+            if left and not (deep and _identity(path.stat()) in above):
+                yield from files_matching(path, left, above)
+        elif not left:
+            yield path
 
 
 def look(path: Path) -> Found:

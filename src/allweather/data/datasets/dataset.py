@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from allweather.data.datasets.encodings import train_ids
 from allweather.data.folder import natural_key, read_frame, told_apart
 from allweather.data.stream import Frame, Stream
 from allweather.errors import InputError, SettingsError, check_known, first_line
+from allweather.pictures.walk import files_matching
 from allweather.sizes import check_asked
 from allweather.writing import stays_below
 
@@ -26,7 +28,7 @@ class Split:
     """Where a split's images lie and how their labels are named.
 
     Attributes:
-        images: glob patterns below the root; the first that finds anything counts.
+        images: glob patterns below the root, links followed, hidden names left out; the first that finds any counts.
         labels: rules from image to label, the first whose file exists counts; empty where labels are not public.
         invalid: rules from image to the mask of pixels whose class cannot be seen.
         listed: a text file of image paths, one a line, that takes the place of `images`.
@@ -172,9 +174,11 @@ class Dataset:
     def _elsewhere(self, root: Path, split: Split) -> str:
         """A hint where `root` is a level or two too deep, or one too high."""
         inside = sorted(path for path in root.iterdir() if path.is_dir())[:50] if root.is_dir() else []
-        for place in (*root.absolute().parents[:2], *inside):
-            if self.find(place, split):
-                return f"{place} holds it: give that as the root. "
+        above = root.absolute().parents[:2] if "**" not in "".join(split.images) else []  # not the disk
+        for place in (*(path for path in above if path.name), *inside):
+            with suppress(InputError, OSError):
+                if self.find(place, split):
+                    return f"{place} holds it: give that as the root. "
         return ""
 
     def find(self, root: Path, split: Split) -> list[Sample]:
@@ -182,6 +186,7 @@ class Dataset:
 
         Raises:
             InputError: for an image that a list or a rule names outside `root`: results would be written beside it.
+            OSError: for a folder that cannot be opened.
         """
         bases = self._bases(root)
         listed = {line: _existing(line, split.moved, bases) for line in self._listed(root, split)}
@@ -234,8 +239,8 @@ class Dataset:
             found = {
                 path.relative_to(base).as_posix(): path
                 for base in self._bases(root)
-                for path in base.glob(pattern)
-                if not path.name.startswith(".")
+                if base.is_dir()
+                for path in files_matching(base, [*Path(pattern).parts], frozenset())
             }
             if found:
                 return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
