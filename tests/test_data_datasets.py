@@ -523,3 +523,11 @@ def test_what_a_decoder_of_ones_own_gives_is_checked_by_file(given: Any, said: s
     assert isinstance(caught.value, ImageError) == ("\\.\\." in said.partition(" for")[0])  # one file's values
     fine = replace(dataset, decoder=lambda _: lambda path: np.full((4, 6), -1, np.int8))
     assert labelled_split(fine, tmp_path).truth("im/a").labels.tolist() == [[-1] * 6] * 4
+
+
+def test_a_mask_of_another_size_is_one_files_fault(tmp_path: Path) -> None:
+    plant(tmp_path, Tree(acdc("val", "fog", "1"), {}))
+    Image.new("L", (8, 9)).save(next(tmp_path.rglob("*_invIds.png")))
+    split = labelled_split("acdc", tmp_path)
+    with pytest.raises(ImageError, match=r"_invIds\.png: 8×9 .* 3×2"):
+        split.truth(split.stream.names[0])

@@ -249,7 +249,11 @@ def labelled_split(
         assert sample.label is not None
         labels = decode(sample.label)
         _check_decoded(dataset, sample.label, labels)
-        return Truth(labels, None if sample.invalid is None else invalid_mask(sample.invalid))
+        invalid = None if sample.invalid is None else invalid_mask(sample.invalid)
+        if invalid is not None and invalid.shape != labels.shape:
+            sizes = "{1}×{0} pixels. Expected its label's {3}×{2}.".format(*invalid.shape, *labels.shape)
+            raise ImageError(f"{sample.invalid}: {sizes}")
+        return Truth(labels, invalid)
 
     def files() -> Iterator[Path]:
         for sample in samples.values():
