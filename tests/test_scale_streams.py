@@ -10,6 +10,7 @@ import torch
 from clips import clip, scene
 from PIL import Image
 
+from allweather.app.spread import Spread
 from allweather.data import load_stream
 from allweather.errors import AllWeatherError, ImageError
 from allweather.scale.engines import Workers, parse_workers
@@ -43,6 +44,12 @@ def test_each_input_is_a_stream_in_its_natural_order(tree: Path) -> None:
     stream = joined(split([tree / "left", tree / "right"]), (20, 16))
     assert [frame.name for frame in stream] == [*found["left"], *found["right"]]
     assert [round(255 * float(frame.image[0, 0, 0])) for frame in stream] == [1, 2, 0, 3]
+
+
+def test_what_is_left_out_of_a_folder_is_told(tree: Path) -> None:
+    (tree / "left/a.mp4").touch()
+    with pytest.warns(UserWarning, match=r"left out of the folders: 1 × \.mp4"):
+        Spread(Workers(1), "folder", 1, 1).open([tree / "left"], None, None, None)
 
 
 def test_a_pattern_and_a_list_name_streams(tree: Path) -> None:

@@ -23,6 +23,7 @@ from allweather.app.makings import Makings
 from allweather.app.pictures import Kind, Pictures
 from allweather.app.together import Together
 from allweather.data import Stream
+from allweather.data.folder import tell_others
 from allweather.errors import ImageError, SettingsError
 from allweather.runs.decisions import spell
 from allweather.runs.evaluate import may_stand_alone
@@ -93,6 +94,8 @@ class Spread:
         if film:
             raise SettingsError("many streams give no film: leave out --panels and --film-rate, or run each alone.")
         self.sources, self.size = split(inputs, self.by), size
+        if self.ranks is None or self.ranks.first:
+            tell_others(inputs)
         return joined(self.sources, size)
 
     def device(self, asked: str) -> str:
