@@ -28,6 +28,7 @@ SCORINGS = (NATIVE, "1024x512")
 SECTIONS = ("models", "streams", "methods", "run")
 LONGEST = 230  # characters of a file's name before its digest; with that, a lock's name is one that file systems take
 PIECE = "{}"  # in folders of a sequence, where the piece's name goes
+NEEDS = {"classes": "labels", "rounds": "sequence"}  # a key of a stream does nothing without
 FIELDS = Mapping[str, Any]
 OWN = {"own": True}  # of fields that say where code of the user's own is; no key of a plan sets them
 # what runs did not always say, and what it was then; left out where it is that, so that old records stay
@@ -269,6 +270,9 @@ def read_plan(path: Path | str) -> Plan:
     for key in content:
         check_known("section of a plan", key, SECTIONS)
     models, streams = _entries(content, "models", ModelSpec), _entries(content, "streams", StreamSpec)
+    for table, (key, other) in product(content["streams"], NEEDS.items()):
+        if key in table and other not in table:
+            raise SettingsError(f"stream '{table['name']}': {key} goes with {other} only. Leave it out.")
     chosen, shared = _entries(content, "methods", MethodSpec), content.get("run", {})
     if not isinstance(shared, dict):
         raise SettingsError(f"run: expected one table [run], got {shared!r:.60}.")
@@ -329,19 +333,9 @@ def pixels(size: str | None) -> tuple[int, int] | None:
 def _expand(
     models: list[ModelSpec], streams: list[StreamSpec], chosen: list[MethodSpec], run: RunSpec
 ) -> list[PlannedRun]:
+    shared = run.batch, run.scoring, run.device, run.precision
     made = [
-        PlannedRun(
-            model,
-            stream,
-            replace(method, seeds=(), orders=()),
-            protocol,
-            order,
-            seed,
-            run.batch,
-            run.scoring,
-            run.device,
-            run.precision,
-        )
+        PlannedRun(model, stream, replace(method, seeds=(), orders=()), protocol, order, seed, *shared)
         for model, stream, method in product(models, streams, chosen)
         for protocol, order, seed in product(run.protocol, method.orders or run.orders, method.seeds or run.seeds)
     ]
