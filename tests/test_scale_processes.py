@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from many import SIZE, Deadly, alone, conduct, labels, paint, same, spread, task_of
@@ -204,3 +205,12 @@ def test_a_worker_that_is_about_to_end_gets_no_job(tmp_path: Path, monkeypatch: 
         done = Conductor(pool, lambda lines: None, lambda job, refused: job, retries=0).run(jobs)
     assert done.given_up == {"bad-0": "ValueError: my bug", "bad-1": "ValueError: my bug"}
     assert done.results == {"good": {}} and not done.again
+
+
+def test_an_interruption_waits_for_slow_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("allweather.scale.conduct.PATIENCE", 0.0)
+    said, kept = [Mock(message={"lines": [{"name": "a", "seconds": 99.0}]})], list[Line]()
+    pool = Mock(idle=0, busy=1, events=Mock(side_effect=[said, KeyboardInterrupt, said, KeyboardInterrupt]))
+    with pytest.raises(KeyboardInterrupt):
+        Conductor(pool, kept.extend, lambda job, refused: job).run([])
+    assert len(kept) == 2

@@ -13,7 +13,7 @@ from allweather.scale.task import BEGUN, DONE, FAILED, FATAL, LINES, SURE
 from allweather.scale.work import Line
 
 LOG = logging.getLogger(__name__)
-PATIENCE = 30.0  # seconds for workers to leave their jobs after an interruption
+PATIENCE = 30.0  # seconds for workers to leave their jobs after an interruption; more where frames take long
 TICK = 0.5  # seconds that one round waits for a message, at most
 RETRIES = 2  # attempts beyond the first that a job or a frame has
 
@@ -76,6 +76,7 @@ class Conductor:
         self._pool, self._keep, self._again, self._hear, self._retries = pool, keep, again, hear, retries
         self._waiting: deque[Any] = deque()
         self._attempts: dict[str, Attempts] = {}
+        self._slowest = 0.0
         self.result = Conducted()
 
     def run(self, jobs: Iterable[Any]) -> Conducted:
@@ -124,6 +125,7 @@ class Conductor:
 
     def _lines(self, job: Any, lines: list[Line]) -> None:
         self._keep(lines)
+        self._slowest = max([self._slowest, *(line.get("seconds", 0.0) for line in lines)])
         if attempts := self._attempts.get(job.title):
             names = {line["name"] for line in lines}
             attempts.vain, attempts.begun = 0, [name for name in attempts.begun if name not in names]
@@ -155,8 +157,10 @@ class Conductor:
     def _leave(self) -> None:
         """Lets every worker come to a place where nothing is lost, and keeps what it says on the way."""
         self._pool.stop()
-        end = monotonic() + PATIENCE
+        end = monotonic() + max(PATIENCE, 3 * self._slowest)
         while self._pool.busy and monotonic() < end:
             for event in self._pool.events(TICK):
                 if LINES in event.message:
                     self._keep(event.message[LINES])
+        if self._pool.busy:
+            LOG.warning("%d workers had no time to save", self._pool.busy)
