@@ -85,6 +85,10 @@ def test_frames_that_stand_alone_and_one_that_ends_every_actor(inputs: list[Path
         del expected["snow/002"]
         assert same(labels(tmp_path, record.done), expected)
         assert not list(stretches(spread.sources, record, True, 1))
+    with record_of(tmp_path / "b") as record:
+        task = task_of(tmp_path / "b", "mall-sample", next)
+        spread._map(task, record, 1, lambda lines: record.keep(lines) and None)
+        assert "snow/002: given up, TypeError: 'Outcome'" in record.failures["snow/002"]
 
 
 def test_an_address_that_nobody_answers_at_is_said_in_seconds() -> None:

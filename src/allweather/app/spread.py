@@ -146,17 +146,8 @@ class Spread:
         method = makings.session.method
         carried = Carried.pack(makings.model, method, makings.options, makings.device, self.threads)
         start = None if makings.start is None else makings.start.absolute()
-        return Adapting(
-            carried,
-            pictures,
-            pictures.folder,
-            token,
-            self.size,
-            makings.protocol,
-            makings.batch,
-            self.save_every,
-            start,
-        )
+        along = self.size, makings.protocol, makings.batch, self.save_every, start
+        return Adapting(carried, pictures, pictures.folder, token, *along)
 
     def _conduct(self, task: Adapting, record: MergedRecord, makings: Makings, apart: bool) -> Conducted:
         """Has everything done, with a progress bar over all workers."""
@@ -188,11 +179,14 @@ class Spread:
             if not jobs:
                 return conducted
             conducted.again += len(jobs) if attempt else 0
-            for lines in map_frames(task, jobs, self.workers, device, task.folder, waiting):
+            reasons: dict[str, str] = {}
+            for lines, failed in map_frames(task, jobs, self.workers, device, task.folder, waiting):
                 keep(lines)
+                reasons |= failed
         known = record.done | record.failures.keys()
         left = [name for source in self.sources for name in source.names if name not in known]
-        keep([{"name": name, "failure": f"{name}: given up, its worker ended each time"} for name in left])
+        for name in left:
+            keep([{"name": name, "failure": f"{name}: given up, {reasons.get(name, 'its worker ended each time')}"}])
         return conducted
 
 

@@ -208,14 +208,9 @@ class Mapped:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         lines: list[Any] = []
-        talk = _Gathered(lines)
-        for stretch in batch["stretch"]:
-            ended = attempt(self._do, pickle.loads(stretch), talk)
-            if not ended.usable:
-                raise RuntimeError(ended.message[FAILED])
-            if FATAL in ended.message:
-                raise AllWeatherError(ended.message[FATAL])
-        return {"lines": [pickle.dumps(lines)]}
+        (stretch,) = map(pickle.loads, batch["stretch"])
+        message = attempt(self._do, stretch, _Gathered(lines)).message
+        return {"said": [pickle.dumps((stretch.source.names, lines, message))]}
 
 
 class _Gathered:
@@ -231,15 +226,12 @@ class _Gathered:
         return False
 
 
-def once_more() -> dict[str, int]:
-    """How often Ray repeats by itself what an actor was at when it died."""
-    return {"max_task_retries": 1}
-
-
 def map_frames(
     task: Task, jobs: Iterable[Any], workers: "Workers", device: str, folder: Path, waiting: int = WAITING
-) -> Iterator[list[Any]]:
+) -> Iterator[tuple[list[Any], dict[str, str]]]:
     """The lines of stretches that stand alone, in whatever order they are done, by actors of `ray.data`.
+
+    Beside them: why other frames of the stretch failed.
 
     An actor that dies is replaced, and what it was at is tried once more; what fails again has no lines.
 
@@ -268,11 +260,14 @@ def map_frames(
             fn_constructor_args=(str(carried),),
             compute=data.ActorPoolStrategy(size=number, max_tasks_in_flight_per_actor=waiting),
             num_cpus=workers.threads,
-            ray_remote_args_fn=once_more,
+            ray_remote_args_fn=lambda: {"max_task_retries": 1},  # of what an actor was at when it died
             **gpus(device),
         )
         for row in dataset.iter_rows():
-            yield pickle.loads(row["lines"])
+            names, lines, message = pickle.loads(row["said"])
+            yield lines, {name: message[FAILED] for name in names if FAILED in message}
+            if FATAL in message:
+                raise AllWeatherError(message[FATAL])
     except ray.exceptions.RayError as error:
         raise AllWeatherError(f"Ray's workers cannot work: {_reason(error)}.") from error
     finally:
