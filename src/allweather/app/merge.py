@@ -21,6 +21,7 @@ def merge(
     """Average the moved parameters of sessions of one base into one session.
 
     Each counts by the updates that its guard has let stand; sessions of other weights or settings are refused.
+    Merge all at once: a merged session counts as its longest.
     """
     merged = merge_sessions(sessions, out)
     for name, share in merged.weights.items():
