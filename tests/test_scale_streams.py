@@ -13,7 +13,7 @@ from PIL import Image
 from allweather.app.spread import Spread
 from allweather.data import load_stream
 from allweather.errors import AllWeatherError, ImageError
-from allweather.scale.engines import Workers, parse_workers
+from allweather.scale.engines import Workers, open_pool, parse_workers
 from allweather.scale.ranked import share
 from allweather.scale.ranks import Ranks
 from allweather.scale.streams import joined, split
@@ -137,3 +137,8 @@ def test_a_number_of_workers_that_is_none(text: str) -> None:
     with pytest.raises(AllWeatherError, match="expected a number of 1 to 1024, or auto"):
         parse_workers(text, None, 1)
     assert parse_workers("auto", "local", 2) == Workers(None, 2, "local")
+
+
+def test_no_more_processes_start_than_there_are_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("allweather.scale.engines.ProcessPool", lambda task, workers: workers)
+    assert open_pool(None, Workers(9), "cpu", 2) == 2  # type: ignore

@@ -6,15 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from allweather.app.console import (
-    DONE,
-    INTERRUPTED,
-    SOME_FAILED,
-    narration,
-    plain,
-    progress,
-    warn,
-)
+from allweather.app.console import DONE, INTERRUPTED, SOME_FAILED, narration, plain, progress, warn
 from allweather.app.flags import RayAddress, Threads, Workers
 from allweather.errors import SettingsError
 from allweather.runs.decisions import decisions_of, spell
@@ -107,7 +99,7 @@ def _spread(
             finished(event.job.entry, event.message[RECORD])
             advance()
 
-    with open_pool(Benching.here(out, labels, workers.threads), workers, device) as pool:
+    with open_pool(Benching.here(out, labels, workers.threads), workers, device, len(ready.runs)) as pool:
         conductor = Conductor(pool, lambda lines: None, lambda job, refused: job, hear)
         conducted = conductor.run(OneRun(run) for run in ready.runs)
     return gather(conducted.results, conducted.given_up)

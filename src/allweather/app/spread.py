@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from allweather.runs.decisions import spell
 from allweather.runs.evaluate import may_stand_alone
 from allweather.scale.carried import Carried
 from allweather.scale.conduct import Conducted, Conductor
-from allweather.scale.engines import Workers, open_pool, parse_workers
+from allweather.scale.engines import MOST, Workers, open_pool, parse_workers
 from allweather.scale.merged import MergedRecord
 from allweather.scale.places import Place
 from allweather.scale.ranks import Ranks, launched
@@ -166,8 +167,11 @@ class Spread:
             def again(job: Stretch, refused: Mapping[str, str]) -> Stretch:
                 return job.again(record.known_of(job.source), refused)
 
-            with open_pool(task, self.workers, task.carried.device) as pool:
-                return Conductor(pool, keep, again).run(stretches(self.sources, record, apart, makings.batch))
+            jobs = stretches(self.sources, record, apart, makings.batch)
+            if not (first := list(islice(jobs, MOST))):
+                return Conducted()
+            with open_pool(task, self.workers, task.carried.device, len(first)) as pool:
+                return Conductor(pool, keep, again).run(chain(first, jobs))
 
     def _map(self, task: Adapting, record: MergedRecord, batch: int, keep: Callable[[list[Line]], None]) -> Conducted:
         """Frames that stand alone, by `ray.data`; what has no line is tried again, one frame at a time."""

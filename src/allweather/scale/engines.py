@@ -45,8 +45,8 @@ def parse_workers(number: str | None, ray: str | None, threads: int) -> Workers:
     return Workers(int(number), threads, ray)
 
 
-def open_pool(task: Task, workers: Workers, device: str) -> Pool:
-    """The workers, started.
+def open_pool(task: Task, workers: Workers, device: str, jobs: int) -> Pool:
+    """The workers, started, no more than there are jobs.
 
     Raises:
         MissingLibraryError: for Ray where it is not installed.
@@ -56,7 +56,7 @@ def open_pool(task: Task, workers: Workers, device: str) -> Pool:
         from allweather.scale.on_ray import RayPool  # takes seconds, and is an extra
 
         return RayPool(task, workers, device)
-    return ProcessPool(task, workers.number or processes(workers.threads, device))
+    return ProcessPool(task, min(jobs, workers.number or processes(workers.threads, device)))
 
 
 def processes(threads: int, device: str) -> int:
