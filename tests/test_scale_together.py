@@ -13,10 +13,13 @@ from tiny import frames, tiny
 from torch import Tensor
 
 from allweather import methods
+from allweather.app.pictures import Pictures
+from allweather.app.together import Together
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods import Refined, State
 from allweather.models.segmenter import Segmenter
-from allweather.scale.ranked import _passed, share
+from allweather.scale.places import Place
+from allweather.scale.ranked import TOGETHER, _passed, share
 from allweather.scale.ranks import RankLost, Ranks, launched
 from allweather.scale.streams import Source, split
 from allweather.scale.together import TogetherSession
@@ -265,6 +268,13 @@ def test_frames_that_a_resumed_session_is_past_keep_their_failures(tmp_path: Pat
     assert [each.name for each in passed] == ["fog/001", "fog/002"]
     assert "not a readable image" in str(passed[0].failure) and "the session is past it" in str(passed[1].failure)
     assert not list(_passed(source, 3, frozenset(source.names[:3]), None))
+
+
+def test_a_run_that_is_not_resumed_begins_anew(tmp_path: Path) -> None:
+    session, place = TogetherSession(tiny("batchnorm"), method_of(), Alone(0, 1)), Place(tmp_path, TOGETHER)
+    place.save(session, 1)
+    with Together(Alone(0, 1), [], None, 1, 1)._record(tmp_path, {}, False, Pictures(tmp_path, ()), session):
+        assert place.load(session) == 0
 
 
 def test_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:

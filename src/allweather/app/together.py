@@ -28,7 +28,8 @@ from allweather.models.placing import device_of
 from allweather.runs.decisions import spell
 from allweather.runs.record_file import LINES
 from allweather.scale.merged import MergedRecord
-from allweather.scale.ranked import Along, check_options, go_along, parts_of, share
+from allweather.scale.places import Place
+from allweather.scale.ranked import TOGETHER, Along, check_options, go_along, parts_of, share
 from allweather.scale.ranks import Ranks
 from allweather.scale.streams import Source, damages
 from allweather.scale.together import TogetherSession
@@ -100,6 +101,8 @@ class Together:
                 record = MergedRecord(
                     out, head | {"ranks": self.ranks.number}, resume, pictures.is_whole, parts_of(out)
                 )
+                if not resume:
+                    Place(out, TOGETHER).remove()
             except AllWeatherError as error:
                 fault = error
         if self._meet(session, fault is not None):

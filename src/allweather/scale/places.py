@@ -33,7 +33,7 @@ class Place:
             CheckpointError: when it cannot be written.
         """
         session.save(self._at(position))
-        self._remove(lambda earlier: earlier < position)
+        self.remove(lambda earlier: earlier < position)
 
     def finish(self, session: Session) -> None:
         """Keeps the session at the stream's end, and what was kept on the way no longer.
@@ -42,7 +42,7 @@ class Place:
             CheckpointError: when it cannot be written.
         """
         session.save(self.final)
-        self._remove(lambda earlier: True)
+        self.remove()
 
     def load(self, session: Session) -> int:
         """Goes on from what was kept; how many frames are behind it, 0 where nothing usable is there."""
@@ -62,6 +62,7 @@ class Place:
         found = self._folder.iterdir() if self._folder.is_dir() else ()
         return [int(match[1]) for path in found if (match := name.fullmatch(path.name))]
 
-    def _remove(self, outdated: Callable[[int], bool]) -> None:
+    def remove(self, outdated: Callable[[int], bool] = lambda earlier: True) -> None:
+        """Removes what was kept on the way."""
         for position in filter(outdated, self._positions()):
             self._at(position).unlink(missing_ok=True)
