@@ -115,6 +115,8 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no rows": (write("m.csv", "stream,path\n"), "lists no frame"),
     "half a row": (write("m.csv", "stream,path\na,\n"), "line 2: expected a stream and a path, got a,"),
     "a frame twice": (write("m.csv", "stream,path\na,x.png\na,y/x.png\n"), "line 3: stream 'a' has a frame 'x'"),
+    "a folder": (write("m.csv", "stream,path\na,left\n"), "line 2: expected a picture, got left"),
+    "a film": (write("m.csv", "stream,path\na,x.mp4\n"), "line 2: expected a picture, got x.mp4"),
     "no folder's name": (write("m.csv", "stream,path\na/b,x.png\n"), "'a/b' cannot be a stream's name"),
 }  # fmt: skip
 

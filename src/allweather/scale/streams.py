@@ -160,11 +160,14 @@ def _listed(path: Path, inputs: Sequence[Path]) -> list[Source]:
         if not stream or not file:
             found = ",".join(map(str, row.values()))
             raise InputError(f"{path}, line {number}: expected a stream and a path, got {found}.")
+        there = path.parent / file
+        if there.is_dir() or there.suffix.lower() in suffixes:
+            raise InputError(f"{path}, line {number}: expected a picture, got {file}. Folders and videos are INPUTs.")
         name = Path(file).stem
         frames = streams.setdefault(stream, {})
         if name in frames:
             raise InputError(f"{path}, line {number}: stream '{stream}' has a frame '{name}' already.")
-        frames[name] = _listed_file(path.parent / file)
+        frames[name] = look(there) if there.exists() else Found(there)
     if not streams:
         raise InputError(f"{path} lists no frame: expected rows of {','.join(COLUMNS)} below its first line.")
     return [_source(name, frames) for name, frames in streams.items()]
@@ -179,11 +182,6 @@ def _rows(path: Path) -> Iterable[dict[str, str | None]]:
             yield from reader
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read the list {path}: {error}.") from error
-
-
-def _listed_file(path: Path) -> Found:
-    """What stands there; of what is missing, or a folder, the reader says so."""
-    return look(path) if path.exists() and not path.is_dir() else Found(path)
 
 
 def _source(name: str, frames: Mapping[str, Found]) -> Source:
