@@ -154,7 +154,7 @@ def _listed(path: Path, inputs: Sequence[Path]) -> list[Source]:
     """The streams of a list."""
     if inputs:
         raise InputError(f"{path} lists the frames: leave out the other inputs, {inputs[0]} first.")
-    streams: dict[str, dict[str, Found]] = {}
+    streams: dict[str, dict[tuple[str, ...], Found]] = {}
     for number, row in enumerate(_rows(path), 2):
         stream, file = (str(row.get(column) or "").strip() for column in COLUMNS)
         if not stream or not file:
@@ -163,14 +163,23 @@ def _listed(path: Path, inputs: Sequence[Path]) -> list[Source]:
         there = path.parent / file
         if there.is_dir() or there.suffix.lower() in suffixes:
             raise InputError(f"{path}, line {number}: expected a picture, got {file}. Folders and videos are INPUTs.")
-        name = Path(file).stem
+        given = Path(file).with_suffix("")
+        parts = tuple(part for part in given.parts if part not in ("..", given.anchor))
         frames = streams.setdefault(stream, {})
-        if name in frames:
-            raise InputError(f"{path}, line {number}: stream '{stream}' has a frame '{name}' already.")
-        frames[name] = look(there) if there.exists() else Found(there)
+        if parts in frames:
+            raise InputError(f"{path}, line {number}: stream '{stream}' has a frame '{given.name}' already.")
+        frames[parts] = look(there) if there.exists() else Found(there)
     if not streams:
         raise InputError(f"{path} lists no frame: expected rows of {','.join(COLUMNS)} below its first line.")
-    return [_source(name, frames) for name, frames in streams.items()]
+    return [_source(name, _named(frames)) for name, frames in streams.items()]
+
+
+def _named(frames: Mapping[tuple[str, ...], Found]) -> dict[str, Found]:
+    """By the shortest ends of their paths that tell them apart."""
+    length = 1
+    while len(made := {"/".join(parts[-length:]): found for parts, found in frames.items()}) < len(frames):
+        length += 1
+    return made
 
 
 def _rows(path: Path) -> Iterable[dict[str, str | None]]:
