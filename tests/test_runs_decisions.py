@@ -91,6 +91,7 @@ def test_several_orders_are_their_mean_with_the_range_and_several_streams_add_up
     assert row_of(tables, "By condition", f"tent {MARK}")[COLUMN] == "4.5 (4–5) / 6 / 8 / 10 / 12"
     uneven = together([[TIMES, more], [TIMES]])
     assert cell(uneven) == "4.5 / 6 / 8 / 10 / 12"
+    assert cell([{**TIMES, **dict.fromkeys(KINDS[1:], 0), "accepted": 3}]) == "none"
 
 
 def test_the_mark_stands_where_more_than_a_third_was_refused_or_rested() -> None:

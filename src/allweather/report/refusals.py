@@ -7,7 +7,8 @@ from allweather.session.guard import KINDS
 
 SHOWN = KINDS[1:]  # all but accepted, which is the rest of the frames
 COLUMN = " / ".join(kind.replace("-", " ") for kind in SHOWN)
-NOTE = f"{COLUMN}: frames, the mean over runs and in brackets the lowest and highest; all others were accepted."
+NOTE = f"{COLUMN}: frames; all others were accepted."
+SEVERAL = "Of several runs the mean, in brackets the lowest and highest."
 EVERY_PASS = "In transductive runs a frame counts once in every pass."
 MARK = "‡"
 LIMIT = 1 / 3  # of the frames
@@ -18,9 +19,11 @@ REMARK = (
 
 
 def cell(runs: Sequence[Counts]) -> str | None:
-    """One number for each kind but accepted: "3.7 (2–5) / 4.3 (3–6) / 4 / 94.3 (89–100) / 0"; None without any."""
+    """One number for each kind but accepted: "3.7 (2–5) / 4.3 (3–6) / 4 / 94.3 (89–100) / 0"; None without decisions."""
     if not any(sum(run.values()) for run in runs):
         return None
+    if not any(run[kind] for run in runs for kind in SHOWN):
+        return "none"
     return " / ".join(_mean([run[kind] for run in runs]) for kind in SHOWN)
 
 
@@ -47,8 +50,9 @@ def explained(rows: Iterable[Sequence[object]], passes: bool = False) -> str:
     Args:
         passes: whether some of the runs made passes over their stream.
     """
-    marked = any(isinstance(value, str) and MARK in value for row in rows for value in row)
-    return " ".join([NOTE, *[EVERY_PASS] * passes, *[REMARK] * marked])
+    texts = [value for row in rows for value in row if isinstance(value, str)]
+    marked, several = any(MARK in text for text in texts), any(" / " in text and "(" in text for text in texts)
+    return " ".join([NOTE, *[SEVERAL] * several, *[EVERY_PASS] * passes, *[REMARK] * marked])
 
 
 def together(streams: Sequence[Sequence[Counts]]) -> list[Counts]:
