@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from allweather import Segmenter, Session, load_model, methods
 from allweather.errors import AllWeatherError, NetworkError
+from allweather.models.ecosystems.mmseg import _preprocessing
 from allweather.models.ecosystems.nvlabs import SIZES, hub_names
 from allweather.models.segmenter import Window
 from allweather.session import Guard
@@ -163,6 +164,11 @@ def test_a_configuration_of_one_s_own_is_said_to_run(mmseg: Any, caplog: pytest.
     assert not caplog.messages
     load_model(f"mmseg:{mmseg()}")
     assert caplog.messages == [f"running {mmseg()}, your own code"]
+
+
+def test_mmseg_swaps_and_normalises_only_where_told() -> None:
+    plain, told = (_preprocessing(each, Segmentor(3, 19, 1)) for each in ({}, {"rgb_to_bgr": True, "mean": [1] * 3}))
+    assert plain.bgr and plain.mean == (0,) * 3 and not told.bgr and told.mean == (1,) * 3
 
 
 def small_network(kind: str, folder: Path) -> Segmenter:

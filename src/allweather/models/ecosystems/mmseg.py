@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, first_line, optional
 from allweather.models.checkpoints import load_weights
-from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Segmenter, Window
+from allweather.models.segmenter import Preprocessing, Segmenter, Window
 from allweather.plugins import tell_run
 
 
@@ -36,7 +36,8 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
     optional("mmcv", "mmseg")
     library = optional("mmseg", "mmseg")
     config = optional("mmengine.config", "mmseg").Config.fromfile(_file(name, library))
-    pre, window = config.model.get("data_preprocessor", {}), _window(config.model.get("test_cfg", {}), name)
+    pre = config.model.get("data_preprocessor") or getattr(config, "img_norm_cfg", {})  # the latter before mmseg 1.0
+    window = _window(config.model.get("test_cfg", {}), name)
     _without_downloads(config.model)
     optional("mmseg.utils", "mmseg").register_all_modules(init_default_scope=True)
     try:
@@ -108,14 +109,12 @@ def _heads(model: Any) -> list[Any]:
 
 
 def _preprocessing(settings: Any, network: Any) -> Preprocessing:
-    """mmseg reads BGR bytes; with bgr_to_rgb its means are of RGB."""
-    mean = tuple(settings.get("mean", [255 * value for value in IMAGENET_MEAN]))
-    std = tuple(settings.get("std", [255 * value for value in IMAGENET_STD]))
+    """mmseg reads BGR bytes, and swaps channels and normalises only where told; its means are of what comes out."""
     return Preprocessing(
-        mean=mean,
-        std=std,
+        mean=tuple(settings.get("mean") or (0.0,) * 3),
+        std=tuple(settings.get("std") or (1.0,) * 3),
         value_range=255.0,
-        bgr=not settings.get("bgr_to_rgb", True),
+        bgr=not any(settings.get(key) for key in ("bgr_to_rgb", "rgb_to_bgr", "to_rgb")),
         size_multiple=32,
         align_corners=bool(network.align_corners),
     )
