@@ -98,6 +98,26 @@ def test_conversion_keeps_every_tensor_and_its_dtype_and_says_where_it_came_from
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
 
 
+class Renews(nn.Conv2d):
+    _version = 2
+
+    def _load_from_state_dict(self, state: Any, prefix: str, about: Any, *rest: Any) -> None:
+        state[f"{prefix}weight"] *= 1 if about.get("version") == 2 else -1
+        state.setdefault(f"{prefix}bias", state.pop(f"{prefix}b", None))
+        super()._load_from_state_dict(state, prefix, about, *rest)
+
+
+@pytest.mark.parametrize("form", ["torch", "renamed", "safetensors"])
+def test_a_module_is_asked_what_it_makes_of_its_tensors(form: str, tmp_path: Path) -> None:
+    one, other = Renews(3, 3, 1), Renews(3, 3, 1)
+    held = nn.ModuleDict({"module": one}).state_dict()
+    if form == "renamed":
+        held["module.b"] = held.pop("module.bias")
+    (save_file if form == "safetensors" else torch.save)(held, tmp_path / "w.pth")
+    load_weights(other, tmp_path / "w.pth", name="tiny")
+    assert torch.equal(other.weight, one.weight) and torch.equal(other.bias, one.bias)
+
+
 def test_a_converted_network_of_two_files_loads(tmp_path: Path) -> None:
     entry = find_entry("dannet:deeplab")
     torch.manual_seed(0)
@@ -384,7 +404,7 @@ def test_a_truncated_safetensors_is_refused(tmp_path: Path) -> None:
 
 def test_another_network_and_another_class_count_are_named(tmp_path: Path) -> None:
     torch.save(state(5), tmp_path / "five.pth")
-    with pytest.raises(AllWeatherError, match="trained for 5 classes, the network has 3"):
+    with pytest.raises(AllWeatherError, match=r"trained for 5 classes, the network has 3\. Name its"):
         load_weights(network(), tmp_path / "five.pth", name="tiny")
     torch.save({"other.weight": torch.ones(2)}, tmp_path / "other.pth")
     with pytest.raises(

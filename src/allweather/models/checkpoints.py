@@ -5,8 +5,10 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,12 +26,14 @@ from allweather.models.matching import (
     leftovers,
     only_for_training,
     preferred,
+    state_of,
     stored_tensors,
     unwrapped,
 )
 from allweather.models.reading import check_size, read_checkpoint
 from allweather.models.recognised import JOIN_PARTS
 from allweather.models.segmenter import Provenance
+from allweather.plugins import FAULTS
 from allweather.writing import whole
 
 LOG = logging.getLogger(__name__)
@@ -50,13 +54,27 @@ def load_weights(
 
     Args, Raises: see `fitting_tensors`; the network is unchanged where it raises.
     """
+    translate = translate or (lambda found: _as_it_loads(network, found))
     tensors, provenance = fitting_tensors(network, path, name=name, drop=drop, translate=translate)
     kept = network.state_dict()
     LOG.info("%s: weights of %s, sha256 %s", name, path, provenance.sha256)
     if dropped := provenance.dropped:
         LOG.info("%s: left out of %s: %s", name, path, ", ".join(dropped[:6]) + (", …" if len(dropped) > 6 else ""))
-    network.load_state_dict({**{key: kept[key] for key in kept if is_counter(key)}, **tensors})
+    state: Any = tensors
+    state.update({key: kept[key] for key in kept if key not in state})  # counters
+    state._metadata = {**getattr(kept, "_metadata", {}), **state._metadata}
+    network.load_state_dict(state)
     return provenance
+
+
+def _as_it_loads(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the network's own loading makes of tensors under other names; nothing where it refuses them."""
+    try:
+        copy = deepcopy(network)
+        nn.Module.load_state_dict(copy, tensors)  # strictly, which one of its own need not be
+        return copy.state_dict()
+    except FAULTS:
+        return {}
 
 
 def fitting_tensors(
@@ -90,13 +108,14 @@ def fitting_tensors(
         sets, nearest = complete_sets(stored, {key: value for key, value in expected.items() if key not in shared})
     if not sets and translate:
         tensors, whence = unwrapped(stored)
-        stored = [Stored((), key, value) for key, value in translate(tensors).items()]
-        sets, nearest = complete_sets(stored, expected)
+        if made := translate(tensors):
+            stored = [Stored((), key, value) for key, value in made.items()]
+            sets, nearest = complete_sets(stored, expected)
     if not sets:
         raise _foreign(stored, nearest, expected, path, name)
     chosen = _chosen(sets, expected, path, name)
     dropped = _dropped(chosen, sets, stored, tuple(drop), path, name)
-    kept = {key: one.value for key, one in chosen.tensors.items()}
+    kept = state_of(chosen.tensors)
     kept |= {key: kept[other] for key, other in shared.items() if other in kept}
     _compare(kept, expected, path, name)
     nesting, prefix = whence or _whence(chosen)
@@ -303,7 +322,10 @@ def _shapes(keys: list[str], found: Mapping[str, Tensor], expected: Mapping[str,
     message = f"{name} expects {keys[0]} of shape {wanted}, the file has {came}"
     heads = all(found[key].ndim and found[key].shape[1:] == expected[key].shape[1:] for key in keys)
     if len(keys) <= 8 and heads and expected[keys[0]].ndim:
-        return f"{message}: it is trained for {came[0]} classes, the network has {wanted[0]}."
+        return (
+            f"{message}: it is trained for {came[0]} classes, the network has {wanted[0]}. Name its classes "
+            "(--classes FILE.toml; --model-arg for a network of your own)."
+        )
     return (
         f"{message} ({len(keys)} tensors differ). Name the network it belongs to; one of your own may take another "
         "width or number of classes (--model-arg)."

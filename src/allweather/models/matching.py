@@ -1,7 +1,7 @@
 """Which tensors of a checkpoint are a network's: found by the network's own keys, wherever wrappers put them."""
 
 import re
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,11 +27,13 @@ class Stored:
     Attributes:
         trail: the keys that lead to the mapping that holds it.
         key: its key there.
+        versions: what the mapping says of the modules that wrote it, by their place in it.
     """
 
     trail: tuple[str, ...]
     key: str
     value: Tensor
+    versions: Mapping[str, Any] = field(default_factory=dict)
 
     def words(self, removed: frozenset[str] = LEVELS[0]) -> list[str]:
         """All keys that lead to it, cut at the dots, without the `removed` words."""
@@ -155,8 +157,21 @@ def unwrapped(stored: list[Stored]) -> tuple[dict[str, Tensor], tuple[str, str]]
     names = names if len(names) == len(kept) else {one.key: one for one in kept}
     head = _neutral_words(names)
     names = {".".join(key.split(".")[head:]): one for key, one in names.items()}
-    tensors = {name: one.value for name, one in names.items()}
-    return tensors, ("/".join(trail), cut_words([(one.key, name) for name, one in names.items()]))
+    return state_of(names), ("/".join(trail), cut_words([(one.key, name) for name, one in names.items()]))
+
+
+def state_of(tensors: Mapping[str, Stored]) -> dict[str, Tensor]:
+    """The tensors; as torch has it, `_metadata` says which version of each module wrote them, where the file does."""
+    state: Any = OrderedDict((key, one.value) for key, one in tensors.items())
+    state._metadata = {}
+    for key, one in tensors.items():
+        inner, outer = f".{key}", f".{one.key}"
+        while inner and inner.rpartition(".")[2] == outer.rpartition(".")[2]:
+            inner, outer = inner.rpartition(".")[0], outer.rpartition(".")[0]
+            said = one.versions.get(outer[1:])
+            if isinstance(said, Mapping) and isinstance(said.get("version"), int):
+                state._metadata[inner[1:]] = {"version": said["version"]}
+    return state
 
 
 def cut_words(pairs: list[tuple[str, str]]) -> str:
@@ -179,9 +194,10 @@ def is_counter(key: str) -> bool:
 
 def _walk(loaded: Mapping[Any, Any], trail: tuple[str, ...], entered: set[int]) -> Iterator[Stored]:
     entered.add(id(loaded))
+    versions = getattr(loaded, "_metadata", None)
     for key, value in loaded.items():
         if isinstance(key, str) and isinstance(value, Tensor):
-            yield Stored(trail, key, value)
+            yield Stored(trail, key, value, versions if isinstance(versions, Mapping) else {})
         elif isinstance(key, str) and isinstance(value, Mapping) and len(trail) < DEEPEST and id(value) not in entered:
             yield from _walk(value, (*trail, key), entered)
 
