@@ -9,8 +9,9 @@ import torch
 from command_line import MODEL, allweather
 from PIL import Image
 from tiny import frames, tiny
+from torch import nn
 
-from allweather import load_model, methods
+from allweather import Segmenter, load_model, methods
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.models.catalogue import convert, find_entry
 from allweather.report import write_report
@@ -53,6 +54,11 @@ CASES: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda w: merge([saved(w.with_name("a")), saved(w.with_name("b"), 1)], w),
     ),
     "export over a session": ("a.safetensors", lambda a: Session(tiny("batchnorm"), "norm").export(a)),
+    "convert into its folder": ("model.safetensors", lambda w: convert(f"smp:{w.parent}", w.with_name("x"), w)),
+    "export into its folder": (
+        "model.safetensors",
+        lambda w: Session(Segmenter(nn.Conv2d(3, 19, 1), name=f"smp:{w.parent}"), "source").export(w),
+    ),
     "report": ("run.json", lambda record: write_report(record.parent, record)),
     "submit": ("labels.png", lambda path: submit("acdc", path.parent, path)),
 }

@@ -20,6 +20,7 @@ from allweather.data import Stream
 from allweather.errors import SettingsError
 from allweather.export import Statistics
 from allweather.export.write import GRAPHS, check
+from allweather.models.catalogue import files_of
 from allweather.models.placing import can_compute
 from allweather.session.saved import open_saved, saved_device
 from allweather.writing import check_apart
@@ -97,7 +98,7 @@ def export(
     if frames and fixed and not out.name.endswith(GRAPHS):
         raise SettingsError(f"--size: only a graph (.pt2, .onnx) has one. That of --frames is --frames-size {size}.")
     kind = check(out, fixed, opset)
-    check_apart(out, (session, weights, *(frames or []), *_folder_of(model)))
+    check_apart(out, (session, weights, *(frames or []), *files_of(model)))
     settings = parse_settings(setting or [])
     seen = frame_size(frames_size or size, model, "--frames-size") if frames else None
     device = saved_device(session)
@@ -135,9 +136,3 @@ def _told(stream: Stream) -> Iterator[Tensor]:
     found = ", ".join(f"{number} at {size}" for size, number in list(sizes.items())[:4])
     more = ", …" if len(sizes) > 4 else ""
     narration.print(f"statistics of {len(stream)} frames: {found}{more} (--frames-size)")
-
-
-def _folder_of(model: str) -> list[Path]:
-    """The files of a network that is read from a folder, transformers:FOLDER."""
-    library, _, place = model.partition(":")
-    return list(Path(place).iterdir()) if library == "transformers" and Path(place).is_dir() else []

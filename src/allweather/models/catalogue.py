@@ -156,6 +156,7 @@ def convert(
     *,
     sha256: str | None = None,
     arguments: Mapping[str, Any] | None = None,
+    classes: ClassSet | None = None,
 ) -> Provenance:
     """Writes the checkpoint of the network `name` as safetensors: each tensor as it is, in the dtype it has.
 
@@ -170,9 +171,9 @@ def convert(
     if out.suffix.lower() != ".safetensors":
         raise SettingsError(f"{out}: a conversion writes safetensors. Name it {out.with_suffix('.safetensors')}.")
     for made in (out, enhancers(out)):
-        check_apart(made, (checkpoint, enhancers(checkpoint)))
-    if is_own(name) or _split(name)[0] in ECOSYSTEMS:
-        model = load_model(name, checkpoint, arguments=arguments, sha256=sha256)
+        check_apart(made, (checkpoint, enhancers(checkpoint), *files_of(name)))
+    if classes or is_own(name) or _split(name)[0] in ECOSYSTEMS:
+        model = load_model(name, checkpoint, arguments=arguments, classes=classes, sha256=sha256)
         tensors = taken_tensors(own_network(model), checkpoint, name=model.name)
         provenance = model.provenance or Provenance(checkpoint.name, check_digest(checkpoint))
     else:
@@ -186,6 +187,12 @@ def convert(
             convert(entry.enhancer, enhancers(checkpoint), enhancers(out))
     write_tensors(tensors, out, name=name, provenance=provenance)
     return provenance
+
+
+def files_of(name: str) -> list[Path]:
+    """The weights of a network that is read from a folder, transformers:FOLDER or smp:FOLDER."""
+    library, _, place = name.partition(":")
+    return list(Path(place).glob("model*")) if library in ("transformers", "smp") else []
 
 
 def find_entry(name: str) -> Entry:

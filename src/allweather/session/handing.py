@@ -16,6 +16,7 @@ from allweather.export.ordinary import Averages, Statistics, ordinary, own_keys
 from allweather.methods.method import Batch, Method, State
 from allweather.methods.normalization import moving_statistics
 from allweather.methods.parameters import with_parameters
+from allweather.models.catalogue import files_of
 from allweather.models.checkpoints import check_digest
 from allweather.models.segmenter import Segmenter, own_network
 from allweather.pictures.convert import Picture
@@ -24,6 +25,7 @@ from allweather.session.averages import StreamAverages
 from allweather.session.steps import unfit
 from allweather.session.storage import holds_session
 from allweather.session.streaming import picture_of
+from allweather.writing import check_apart
 
 
 class HandsBack(ABC):
@@ -169,6 +171,7 @@ class HandsBack(ABC):
         """Refuses to write over what an export is made from."""
         if holds_session(path):
             raise SettingsError(f"{path} is a saved session, which an export would replace. Name another file.")
+        check_apart(path, files_of(self.model.name))
         whence = self.model.provenance
         if whence and path.name == whence.file and path.is_file() and check_digest(path) == whence.sha256:
             raise SettingsError(f"{path} is the checkpoint of {self.model.name}. Name another file to write.")
