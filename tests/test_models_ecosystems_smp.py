@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from allweather import AllWeatherError, Segmenter, load_model
 from allweather.classes import CITYSCAPES, numbered
 from allweather.errors import NetworkError
+from allweather.models.digest import digest
 from allweather.models.segmenter import IMAGENET_MEAN, IMAGENET_STD
 
 library = pytest.importorskip("segmentation_models_pytorch")
@@ -60,7 +61,7 @@ def test_networks_by_architecture_and_encoder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("named", [False, True], ids=["folder", "hub name"])
 @pytest.mark.parametrize("encoder_weights", [None, "imagenet"])
 def test_a_repository_brings_its_parameters(
-    named: bool, encoder_weights: str | None, tmp_path: Path, publish: Publish
+    named: bool, encoder_weights: str | None, tmp_path: Path, publish: Publish, capsys: Any
 ) -> None:
     folder = tmp_path / "folder"
     network = saved(folder, "segformer", "mit_b0", decoder_segmentation_channels=256, encoder_weights=encoder_weights)
@@ -68,6 +69,7 @@ def test_a_repository_brings_its_parameters(
     model = load_model("smp:smp-hub/segformer-b0-city" if named else f"smp:{folder}", classes=CITYSCAPES)
     held = model.network.network.state_dict()  # type: ignore[union-attr]
     assert all(torch.equal(held[key], value) for key, value in load_file(folder / "model.safetensors").items())
+    assert model.provenance and model.provenance.sha256 == digest(held) and not capsys.readouterr().out
     pixels = model.preprocessing.apply(IMAGE)
     with torch.no_grad():
         torch.testing.assert_close(model(IMAGE), network(pixels))

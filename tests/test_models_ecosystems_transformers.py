@@ -78,6 +78,7 @@ def test_without_a_processor_the_architectures_own_is_taken_and_said(
     with pytest.warns(UserWarning, match=r"has no preprocessor_config.json: .*default for beit"):
         model = load_model(f"transformers:{folder}")
     assert model.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert model.provenance
     # offline, a repository that has none and one whose file was never fetched look alike
     with pytest.raises(AllWeatherError, match=r"would be a guess.*preprocessor_config.json"):
         load_model("transformers:someone/network")

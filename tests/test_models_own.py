@@ -54,6 +54,7 @@ def a_class(): return Net
 def fails(): return [][1]
 def bare(width): return Net(width)
 def anything(**options): return Net()
+def demo(): return aw.load_model("demo:streetnet")
 """
 
 
@@ -106,6 +107,7 @@ def test_weights_that_a_factory_loads_are_known_by_their_digest(nets: str) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         one, two = aw.load_model(f"{nets}:fixed"), aw.load_model(f"{nets}:fixed")
+    assert aw.load_model(f"{nets}:demo").provenance.file == "mynets.py:demo"
     assert one.provenance == two.provenance and one.provenance is not None and len(one.provenance.sha256) == 64
     torch.set_rng_state(state)
     with pytest.warns(UserWarning, match="randomly initialised"):
@@ -312,10 +314,11 @@ def test_a_file_never_runs_with_the_helper_of_another_folder(tmp_path: Path, mon
 TYPED = """
 from __future__ import annotations
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 import numpy as np
-from torch import nn as torch_nn
+from torch import eye, nn as torch_nn
 if TYPE_CHECKING:
     from torch import nn
 
@@ -331,6 +334,13 @@ def build(
     net = torch_nn.Conv2d(3, 19, 1)
     net.given = given
     return net
+
+class Typed(torch_nn.Conv2d):
+    def __init__(self, kind: Kind):
+        super().__init__(3, 19, 1)
+        self.register_buffer("near", eye(2).to_sparse())
+class Child(Typed): pass
+part = partial(Child)
 
 def odd(sides=(1, "a")): return build()
 def array(table=np.ones(2)): return build(table={"held": table})
@@ -381,6 +391,7 @@ def test_an_enum_s_member_is_one(typed: str) -> None:
     model = aw.load_model(f"{typed}:build", arguments={"kind": "small"})
     kind = model.network.given["kind"]
     assert aw.load_model(f"{typed}:build", arguments={"kind": kind}).network.given["kind"] is kind
+    assert aw.load_model(f"{typed}:part", arguments={"kind": "small"})
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """Networks of the user's own: a factory or class in a file, a module or an installed package, as a Segmenter."""
 
-import hashlib
 import inspect
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, check_known
 from allweather.models.checkpoints import load_weights
+from allweather.models.digest import digest
 from allweather.models.programs import is_exported_program
 from allweather.models.segmenter import Provenance, Segmenter
 from allweather.plugins import Kind, find_place, guarded, installed, load_installed, load_own, package_of, usable
@@ -79,10 +80,10 @@ def build_own(
     model = call()
     if weights is not None:
         model.provenance = load_weights(model.network, weights, name=label)
-    elif not torch.equal(before, torch.get_rng_state()) and _digest(model) != _digest(_again(call)):
+    elif not torch.equal(before, torch.get_rng_state()) and digest(model.state_dict()) != _again(call):
         warnings.warn(RandomWeightsWarning(label), stacklevel=4)
     else:
-        model.provenance = model.provenance or Provenance(label, _digest(model))
+        model.provenance = Provenance(label, digest(model.state_dict()))
     return model
 
 
@@ -139,7 +140,7 @@ def _segmenter(
     if isinstance(made, Segmenter):
         if any(given is not None for given in (classes, mean, std)):
             raise SettingsError(f"{label} gives a Segmenter, which has its own classes, mean and std. Leave them out.")
-        made.name = label
+        made.name, made.provenance = label, None  # what it was loaded from may have changed since
         return made
     if not isinstance(made, nn.Module):
         what = f"the class {made.__name__}; call it" if isinstance(made, type) else type(made).__name__
@@ -164,22 +165,11 @@ def _check_values(label: str, model: Segmenter) -> None:
             )
 
 
-def _again(call: Callable[[], Segmenter]) -> Segmenter:
-    """The network once more, from another state of the random numbers, which are left as they are."""
+def _again(call: Callable[[], Segmenter]) -> str:
+    """The digest of the network made again, from another state of the random numbers, which are left as they are."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed((torch.initial_seed() + 1) % 2**63)  # not every device's, which stays so
-        return call()
-
-
-def _digest(model: Segmenter) -> str:
-    """sha256 of the network's parameters and buffers."""
-    found = hashlib.sha256()
-    for name, tensor in model.network.state_dict().items():
-        if not isinstance(tensor, torch.Tensor):  # state of a module's own kind
-            continue
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        return digest(call().state_dict())
 
 
 def _type(label: str, maker: Callable[..., Any], parameter: inspect.Parameter) -> Any:
@@ -203,7 +193,9 @@ def _annotation(label: str, maker: Callable[..., Any], parameter: inspect.Parame
     text = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)  # of what `LAZILY` leaves unread
     if not isinstance(text, str):
         return text
-    made = inspect.unwrap(vars(maker).get("__init__", maker) if isinstance(maker, type) else maker)
+    while isinstance(maker, partial):
+        maker = maker.func
+    made: Any = inspect.unwrap(cast(Any, maker).__init__ if isinstance(maker, type) else maker)
 
     def holder() -> None: ...
 

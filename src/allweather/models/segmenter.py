@@ -125,8 +125,8 @@ class Provenance:
     """Where a network's weights came from.
 
     Attributes:
-        file: the checkpoint's file name.
-        sha256: of the file.
+        file: the checkpoint's file name, or the network's name.
+        sha256: of the file, or of the tensors.
         nesting: keys that led to the state dict, joined by '/'; empty for a raw one.
         prefix: the words that wrappers put into the keys, in front or within; the most that any key lost.
         dropped: keys left out by rule (training's parts, moving averages, other copies, all outside the place of the

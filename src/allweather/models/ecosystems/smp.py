@@ -2,7 +2,9 @@
 
 import json
 import warnings
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ from torch import Tensor, nn
 from allweather.classes import CITYSCAPES, ClassSet, numbered
 from allweather.errors import NetworkError, RandomWeightsWarning, SettingsError, first_line, optional, unknown
 from allweather.models.checkpoints import load_weights
+from allweather.models.digest import digest
 from allweather.models.ecosystems.albumentations import pixel_values
 from allweather.models.ecosystems.reading import reading
 from allweather.models.ecosystems.sizes import Sizes
-from allweather.models.segmenter import Preprocessing, Segmenter
+from allweather.models.segmenter import Preprocessing, Provenance, Segmenter
 
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 DUAL_PATH = {"mean": (124 / 255, 117 / 255, 104 / 255), "std": (1 / (0.0167 * 255),) * 3}
@@ -76,6 +79,8 @@ def load(name: str, weights: Path | None, classes: ClassSet | None) -> Segmenter
         model.provenance = load_weights(network, weights, name=label)
     elif own:
         warnings.warn(RandomWeightsWarning(label), stacklevel=3)
+    else:
+        model.provenance = Provenance(label, digest(network.state_dict()))
     return model
 
 
@@ -145,7 +150,8 @@ def _file(name: str, file: str) -> Path | None:
 def _pretrained(library: Any, config: dict[str, Any], name: str, weights: Path | None) -> nn.Module:
     """The network that a configuration describes, with its own weights unless others come."""
     if weights is None:
-        loaded: nn.Module = library.from_pretrained(name, encoder_weights=None)  # the whole network's come next
+        with redirect_stdout(StringIO()):
+            loaded: nn.Module = library.from_pretrained(name, encoder_weights=None)  # the whole network's come next
         return loaded
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
     network: nn.Module = getattr(library, config["_model_class"])(**{**settings, "encoder_weights": None})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from allweather.classes import ClassSet
 from allweather.errors import CheckpointError, NetworkError, first_line, optional
 from allweather.models.checkpoints import load_weights
+from allweather.models.digest import digest
 from allweather.models.ecosystems.masks import MaskLogits, Split
 from allweather.models.ecosystems.naming import Selection, choose
 from allweather.models.ecosystems.processors import preprocessing, reduces_labels
@@ -140,10 +141,8 @@ def _auto_class(library: Any, config: Any, label: str) -> Any:
     return library.AutoModelForSemanticSegmentation if semantic else library.AutoModelForUniversalSegmentation
 
 
-def _network(
-    library: Any, auto: Any, config: Any, name: str, weights: Path | None
-) -> tuple[nn.Module, Provenance | None]:
-    """The network with its weights in float32, and where they came from if from a file that is named here.
+def _network(library: Any, auto: Any, config: Any, name: str, weights: Path | None) -> tuple[nn.Module, Provenance]:
+    """The network with its weights in float32, and where they came from.
 
     Raises:
         CheckpointError: when tensors of the network are missing or of another shape.
@@ -155,7 +154,8 @@ def _network(
         return network, load_weights(network, file, name=f"transformers:{name}", translate=translate)
     network, report = auto.from_pretrained(name, config=config, use_safetensors=True, trust_remote_code=False, **REPORT)
     _refuse_gaps(report, f"the weights of transformers:{name}", kinds=("missing_keys", "mismatched_keys"))
-    return network.float(), None
+    network = network.float()
+    return network, Provenance(f"transformers:{name}", digest(network.state_dict()))
 
 
 def _pickled(library: Any, name: str) -> Path | None:
