@@ -182,6 +182,21 @@ def test_a_frame_that_cannot_be_read_leaves_the_networks_own_buffers() -> None:
     assert torch.equal(session.model.network.seen, before)  # type: ignore[arg-type]
 
 
+class Wide(Remembers):
+    """Its buffer grows to the picture's width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = torch.linspace(-1, 1, x.shape[3])
+        return self.head(self.norm(x) + self.seen)
+
+
+def test_a_buffer_that_passes_give_another_shape_is_exported_as_it_came(tmp_path: Path) -> None:
+    session = Session(Segmenter.wrap(Wide().eval(), classes=CLASSES), "norm")
+    session(PICTURE)
+    session.export(tmp_path / "a.safetensors")
+    Wide().load_state_dict(load_file(tmp_path / "a.safetensors"))
+
+
 @pytest.mark.parametrize("given", [[], (), iter(())], ids=["list", "tuple", "iterator"])
 def test_frames_that_are_none_are_said(tmp_path: Path, given: Any) -> None:
     session = Session(tiny("batchnorm"), "mall-domain", guard=False)

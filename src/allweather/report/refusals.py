@@ -19,7 +19,7 @@ REMARK = (
 
 
 def cell(runs: Sequence[Counts]) -> str | None:
-    """One number for each kind but accepted: "3.7 (2–5) / 4.3 (3–6) / 4 / 94.3 (89–100) / 0"; None without decisions."""
+    """One number for each kind but accepted: "3.7 (2–5) / 4.3 (3–6) / 4 / 94.3 (89–100) / 0"; None without."""
     if not any(sum(run.values()) for run in runs):
         return None
     if not any(run[kind] for run in runs for kind in SHOWN):

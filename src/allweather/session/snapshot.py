@@ -144,9 +144,13 @@ class OwnBuffers:
         return self._places.keys() - self.source.keys()
 
     def drop_added(self, copy: nn.Module) -> None:
-        """Takes them out of a copy of the network, which makes them again."""
+        """Takes them out of a copy of the network, which makes them again; and those whose shape passes change."""
         for name in self.added():
             self._drop(name, copy.get_submodule(name.rpartition(".")[0]))
+        for name in self.moving & self.source.keys():
+            now, value, (prefix, _, key) = self._now(name), self.source[name], name.rpartition(".")
+            if now is not None and now.shape != value.shape:
+                copy.get_submodule(prefix)._buffers[key] = value.cpu().clone()
 
     def _drop(self, name: str, module: nn.Module) -> None:
         key = name.rpartition(".")[2]
