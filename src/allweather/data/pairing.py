@@ -15,7 +15,7 @@ IMAGE = re.compile(  # nothing else may follow: numbers of frames do, of which e
     re.IGNORECASE,
 )
 LABEL = re.compile(
-    r"(?:_gt(?:Fine|Coarse)?(?P<ref>_ref)?|_pred)?_(?P<word>(?:label)?_?train_?ids?|label_?ids?|(?:label)?_?colou?rs?"
+    r"(?:_gt(?:Fine|Coarse)?(?P<ref>_ref)?)?_(?P<word>(?:label)?_?train_?ids?|label_?ids?|(?:label)?_?colou?rs?"
     r"|instance(?:train)?_?ids?|inv(?:ids|gray)|panoptic(?:train)?_?(?:ids?)?|(?-i:L))$",
     re.IGNORECASE,
 )
@@ -71,12 +71,13 @@ def labelled_pictures(labels: Mapping[str, Path], root: Path, predicted: bool = 
 
     Args:
         labels: files by their names below `root`, without suffix.
-        predicted: whether they are predictions; else a labelled picture's image, by its name, is left out.
+        predicted: whether they are predictions; else images, by their names, are left out where labels are beside them.
 
     Raises:
         AllWeatherError: for two files that would be the same label of one picture, or no label at all.
     """
     found: dict[str, Labelled] = {}
+    worded = False
     for name, path in labels.items():
         place, base = _placed(name)
         match = LABEL.search(base)
@@ -90,13 +91,18 @@ def labelled_pictures(labels: Mapping[str, Path], root: Path, predicted: bool = 
             raise InputError(
                 f"{scene.files[said]} and {path} would be labels of one picture. Give the folder of one kind of them."
             )
-        scene.files[said] = path
+        scene.files[said], worded = path, worded or match is not None
     if not found:
         raise InputError(f"no label image in {root}: only masks or instances, e.g. {next(iter(labels))}.png.")
     named = {
         name: Labelled(each.place, _without(each.base, IMAGE.search(each.base))).name for name, each in found.items()
     }
-    return [found[name] for name, label in named.items() if predicted or name == label or label not in found]
+    photographs = {
+        name
+        for name, label in named.items()
+        if name != label and (label in found or (worded and found[name].files.keys() == {None}))
+    }
+    return [scene for name, scene in found.items() if predicted or name not in photographs]
 
 
 def pair(predictions: Iterable[str], labelled: Sequence[Labelled]) -> tuple[dict[str, Labelled], dict[str, str]]:
@@ -155,7 +161,7 @@ def _of_folders(folders: tuple[str, ...]) -> Encoding | None:
 def _spellings(base: str) -> Iterator[str]:
     """Names of the scene that a prediction may be of, the surest first."""
     told = _without(base, LABEL.search(base))  # NAME_labelIds of an image NAME
-    for name in (base, TWIN.sub("", base), told, TWIN.sub("", told)):
+    for name in (base, TWIN.sub("", base), told, TWIN.sub("", told), told.removesuffix("_pred")):
         yield name
         for pattern in (LABEL, IMAGE):
             yield _without(name, pattern.search(name))

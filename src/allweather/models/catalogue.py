@@ -172,12 +172,13 @@ def convert(
         raise SettingsError(f"{out}: a conversion writes safetensors. Name it {out.with_suffix('.safetensors')}.")
     for made in (out, enhancers(out)):
         check_apart(made, (checkpoint, enhancers(checkpoint), *files_of(name)))
-    if classes or is_own(name) or _split(name)[0] in ECOSYSTEMS:
+    library = is_own(name) or _split(name)[0] in ECOSYSTEMS
+    entry = None if library else find_entry(name)
+    if entry is None or classes not in (None, entry.classes):  # which is refused
         model = load_model(name, checkpoint, arguments=arguments, classes=classes, sha256=sha256)
         tensors = taken_tensors(own_network(model), checkpoint, name=model.name)
         provenance = model.provenance or Provenance(checkpoint.name, check_digest(checkpoint))
     else:
-        entry = find_entry(name)
         with torch.device("meta"):
             network = entry.build()
         tensors, provenance = fitting_tensors(
@@ -192,7 +193,8 @@ def convert(
 def files_of(name: str) -> list[Path]:
     """The weights of a network that is read from a folder, transformers:FOLDER or smp:FOLDER."""
     library, _, place = name.partition(":")
-    return list(Path(place).glob("model*")) if library in ("transformers", "smp") else []
+    names = ("model.safetensors*", "model-*-of-*.safetensors", "pytorch_model*.bin*")
+    return [path for name in names for path in Path(place).glob(name)] if library in ("transformers", "smp") else []
 
 
 def find_entry(name: str) -> Entry:

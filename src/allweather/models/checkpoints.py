@@ -54,25 +54,36 @@ def load_weights(
 
     Args, Raises: see `fitting_tensors`; the network is unchanged where it raises.
     """
-    translate = translate or (lambda found: _as_it_loads(network, found))
-    tensors, provenance = fitting_tensors(network, path, name=name, drop=drop, translate=translate)
-    kept = network.state_dict()
+    own: dict[str, Tensor] = {}
+
+    def as_it_loads(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        own.update(_as_it_loads(network, found))
+        return own
+
+    tensors, provenance = fitting_tensors(network, path, name=name, drop=drop, translate=translate or as_it_loads)
+    kept: Any = network.state_dict()
     LOG.info("%s: weights of %s, sha256 %s", name, path, provenance.sha256)
     if dropped := provenance.dropped:
         LOG.info("%s: left out of %s: %s", name, path, ", ".join(dropped[:6]) + (", …" if len(dropped) > 6 else ""))
     state: Any = tensors
     state.update({key: kept[key] for key in kept if key not in state})  # counters
-    state._metadata = {**getattr(kept, "_metadata", {}), **state._metadata}
+    if own:  # they are of the modules' versions already
+        state._metadata = kept._metadata
     network.load_state_dict(state)
     return provenance
 
 
 def _as_it_loads(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the network's own loading makes of tensors under other names; nothing where it refuses them."""
+    """What the network's own loading makes of tensors under other names; nothing where it refuses or leaves any."""
     try:
         copy = deepcopy(network)
+        floats = [value for value in copy.state_dict().values() if value.is_floating_point() and value.numel()]
+        for value in floats:
+            value.fill_(torch.nan)  # to see what the file gives
         nn.Module.load_state_dict(copy, tensors)  # strictly, which one of its own need not be
-        return copy.state_dict()
+        state = copy.state_dict()
+        left = any(value.is_floating_point() and value.numel() and value.isnan().all() for value in state.values())
+        return {} if left else state
     except FAULTS:
         return {}
 
@@ -324,7 +335,7 @@ def _shapes(keys: list[str], found: Mapping[str, Tensor], expected: Mapping[str,
     if len(keys) <= 8 and heads and expected[keys[0]].ndim:
         return (
             f"{message}: it is trained for {came[0]} classes, the network has {wanted[0]}. Name its classes "
-            "(--classes FILE.toml; --model-arg for a network of your own)."
+            "(--classes FILE.toml) where this network takes others, else bring it as your own (--model FILE.py:NAME)."
         )
     return (
         f"{message} ({len(keys)} tensors differ). Name the network it belongs to; one of your own may take another "

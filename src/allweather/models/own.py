@@ -83,7 +83,7 @@ def build_own(
     elif not torch.equal(before, torch.get_rng_state()) and digest(model.state_dict()) != _again(call):
         warnings.warn(RandomWeightsWarning(label), stacklevel=4)
     else:
-        model.provenance = Provenance(label, digest(model.state_dict()))
+        model.provenance = model.provenance or Provenance(label, digest(model.state_dict()))
     return model
 
 
@@ -140,7 +140,7 @@ def _segmenter(
     if isinstance(made, Segmenter):
         if any(given is not None for given in (classes, mean, std)):
             raise SettingsError(f"{label} gives a Segmenter, which has its own classes, mean and std. Leave them out.")
-        made.name, made.provenance = label, None  # what it was loaded from may have changed since
+        made.name = label
         return made
     if not isinstance(made, nn.Module):
         what = f"the class {made.__name__}; call it" if isinstance(made, type) else type(made).__name__

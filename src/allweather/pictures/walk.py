@@ -2,6 +2,7 @@
 
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -35,15 +36,19 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Found]:
 def files_matching(folder: Path, parts: list[str], above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     """The files below a folder that fit a glob pattern's parts, sought as `files_below` does.
 
-    Raises:
-        OSError: for a folder that cannot be opened.
+    A folder that cannot be opened, such as a disk's `lost+found`, is left out with a warning.
     """
     (part, *rest), above = parts, above | {_identity(folder.stat())}
-    deep, names = part == "**", [part] if (folder / part).exists() else []
+    deep, many = part == "**", set(part) & set("*?[")
+    try:
+        names = os.listdir(folder) if many else [part] if (folder / part).exists() else []
+    except OSError as error:
+        warnings.warn(f"{folder}: {error.strerror}; it is left out.", stacklevel=2)
+        return
     if deep and rest:
         yield from files_matching(folder, rest, above)
-    if set(part) & set("*?["):
-        names = [name for name in os.listdir(folder) if name[0] != "." or part[0] == "."]
+    if many:
+        names = [name for name in names if name[0] != "." or part[0] == "."]
     for path in (folder / name for name in names if deep or name == part or fnmatch(name, part)):
         left = parts if deep else rest
         if path.is_dir():

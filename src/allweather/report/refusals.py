@@ -7,7 +7,7 @@ from allweather.session.guard import KINDS
 
 SHOWN = KINDS[1:]  # all but accepted, which is the rest of the frames
 COLUMN = " / ".join(kind.replace("-", " ") for kind in SHOWN)
-NOTE = f"{COLUMN}: frames; all others were accepted."
+NOTE = "Frames whose update was so; all others were accepted."
 SEVERAL = "Of several runs the mean, in brackets the lowest and highest."
 EVERY_PASS = "In transductive runs a frame counts once in every pass."
 MARK = "‡"

@@ -30,7 +30,7 @@ def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> 
     settings = {name: value for name, value in methods.settings_of(method).items() if name not in moved}
     now = {
         "session": {"method": settings, **guard},
-        "model": {"sha256": None if weights is None else weights.sha256},
+        "model": {"sha256": weights and weights.sha256} if record["model"].get("sha256") else {},
     }
     return _differing(_filled(record, method), json.loads(json.dumps(now)), "")
 

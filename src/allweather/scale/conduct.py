@@ -125,7 +125,7 @@ class Conductor:
 
     def _lines(self, job: Any, lines: list[Line]) -> None:
         self._keep(lines)
-        self._slowest = max([self._slowest, *(line.get("seconds", 0.0) for line in lines)])
+        self._slowest = max(self._slowest, sum(line.get("seconds", 0.0) for line in lines))  # of a batch
         if attempts := self._attempts.get(job.title):
             names = {line["name"] for line in lines}
             attempts.vain, attempts.begun = 0, [name for name in attempts.begun if name not in names]

@@ -163,11 +163,10 @@ def _listed(path: Path, inputs: Sequence[Path]) -> list[Source]:
         there = path.parent / file
         if there.is_dir() or there.suffix.lower() in suffixes:
             raise InputError(f"{path}, line {number}: expected a picture, got {file}. Folders and videos are INPUTs.")
-        given = Path(file).with_suffix("")
-        parts = tuple(part for part in given.parts if part not in ("..", given.anchor))
+        parts = Path(os.path.abspath(there)).with_suffix("").parts[1:]
         frames = streams.setdefault(stream, {})
         if parts in frames:
-            raise InputError(f"{path}, line {number}: stream '{stream}' has a frame '{given.name}' already.")
+            raise InputError(f"{path}, line {number}: stream '{stream}' has a frame '{there.stem}' already.")
         frames[parts] = look(there) if there.exists() else Found(there)
     if not streams:
         raise InputError(f"{path} lists no frame: expected rows of {','.join(COLUMNS)} below its first line.")

@@ -174,7 +174,7 @@ class Dataset:
     def _elsewhere(self, root: Path, split: Split) -> str:
         """A hint where `root` is a level or two too deep, or one too high."""
         inside = sorted(path for path in root.iterdir() if path.is_dir())[:50] if root.is_dir() else []
-        above = root.absolute().parents[:2] if "**" not in "".join(split.images) else []  # not the disk
+        above = [] if any("**" in pattern for pattern in split.images) else root.absolute().parents[:2]  # not the disk
         for place in (*(path for path in above if path.name), *inside):
             with suppress(InputError, OSError):
                 if self.find(place, split):
@@ -186,7 +186,6 @@ class Dataset:
 
         Raises:
             InputError: for an image that a list or a rule names outside `root`: results would be written beside it.
-            OSError: for a folder that cannot be opened.
         """
         bases = self._bases(root)
         listed = {line: _existing(line, split.moved, bases) for line in self._listed(root, split)}
