@@ -33,7 +33,7 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Found]:
     yield from _below(folder, suffixes, frozenset({_identity(folder.stat())}))
 
 
-def files_matching(folder: Path, parts: list[str], above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def files_matching(folder: Path, parts: list[str], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
     """The files below a folder that fit a glob pattern's parts, sought as `files_below` does.
 
     A folder that cannot be opened, such as a disk's `lost+found`, is left out with a warning.

@@ -239,7 +239,7 @@ class Dataset:
                 path.relative_to(base).as_posix(): path
                 for base in self._bases(root)
                 if base.is_dir()
-                for path in files_matching(base, [*Path(pattern).parts], frozenset())
+                for path in files_matching(base, [*Path(pattern).parts])
             }
             if found:
                 return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
