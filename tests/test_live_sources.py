@@ -24,7 +24,7 @@ from tiny import tiny
 from allweather.data import load_stream
 from allweather.errors import AllWeatherError, InputError, MissingLibraryError, SettingsError
 from allweather.live import Event, Live, camera, reader
-from allweather.live.sources import open_source
+from allweather.live.naming import open_source
 from allweather.pictures.film import Film
 from allweather.rgb import ORIENTATION
 from allweather.session import Session

@@ -16,10 +16,10 @@ from many import Deadly, alone, conduct, labels, paint, same, task_of
 from allweather.app.pictures import Pictures
 from allweather.app.spread import Spread, stretches
 from allweather.errors import AllWeatherError, SettingsError
-from allweather.scale.engines import Workers
 from allweather.scale.merged import MergedRecord
 from allweather.scale.streams import split
 from allweather.scale.work import Line
+from allweather.scale.workers import Workers
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'allweather[scale]'"),

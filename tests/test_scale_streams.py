@@ -13,10 +13,11 @@ from PIL import Image
 from allweather.app.spread import Spread
 from allweather.data import load_stream
 from allweather.errors import AllWeatherError, ImageError
-from allweather.scale.engines import Workers, open_pool, parse_workers
+from allweather.scale.engines import open_pool
 from allweather.scale.ranked import share
 from allweather.scale.ranks import Ranks
 from allweather.scale.streams import joined, split
+from allweather.scale.workers import Workers, parse_workers
 
 
 def pictures(folder: Path, *names: str) -> Path:

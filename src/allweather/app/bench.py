@@ -15,9 +15,10 @@ from allweather.runs.plan import Plan, PlannedRun, read_plan
 from allweather.runs.variables import absent_paths, needed, unset_variables
 from allweather.scale.benching import RECORD, Benching, OneRun, gather
 from allweather.scale.conduct import Conductor
-from allweather.scale.engines import Workers as Spread
-from allweather.scale.engines import open_pool, parse_workers
+from allweather.scale.engines import open_pool
 from allweather.scale.pool import Event
+from allweather.scale.workers import Workers as Spread
+from allweather.scale.workers import parse_workers
 
 DATA = {"frames", "order_hash", "data_hash"}  # of a record, what its files are
 SHOWN = 5  # frames that a warning names

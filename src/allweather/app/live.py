@@ -29,7 +29,7 @@ from allweather.errors import AllWeatherError, SettingsError
 from allweather.interrupts import interruptions_wait
 from allweather.live import Live, LiveFrame
 from allweather.live.live import Where
-from allweather.live.sources import open_source
+from allweather.live.naming import open_source
 from allweather.live.totals import Totals
 from allweather.pictures.film import FORMATS, Film
 from allweather.pictures.panels import fitted

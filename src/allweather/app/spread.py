@@ -30,12 +30,13 @@ from allweather.runs.decisions import spell
 from allweather.runs.evaluate import may_stand_alone
 from allweather.scale.carried import Carried
 from allweather.scale.conduct import Conducted, Conductor
-from allweather.scale.engines import MOST, Workers, open_pool, parse_workers
+from allweather.scale.engines import open_pool
 from allweather.scale.merged import MergedRecord
 from allweather.scale.places import Place
 from allweather.scale.ranks import Ranks, launched
 from allweather.scale.streams import Source, damages, joined, split
 from allweather.scale.work import SAVE_EVERY, Adapting, Line, Stretch
+from allweather.scale.workers import MOST, Workers, parse_workers
 
 CHUNK = 16  # frames that a worker takes at a time where each stands alone
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from allweather.classes import BUILDING, FENCE, ROAD, SIDEWALK, SKY, TERRAIN, VEGETATION, WALL
+from allweather.data.pinhole import Camera
 from allweather.data.stream import Frame, Stream
 from allweather.data.street_objects import draw_objects
 from allweather.data.weather import CONDITIONS
@@ -18,9 +20,6 @@ from allweather.values import check_number
 
 SIZE = (256, 128)  # width, height
 FAR = 300.0  # metres; the depth of the sky
-
-ROAD, SIDEWALK, BUILDING, WALL, FENCE = 0, 1, 2, 3, 4
-VEGETATION, TERRAIN, SKY = 8, 9, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,30 +40,6 @@ class Scene:
         """3×H×W float32 in [0, 1], as an 8-bit file would hold it."""
         rgb = np.round(self.rgb * 255) / 255
         return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1).contiguous()
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera above the street, looking along it.
-
-    Attributes:
-        width, height: of the image in pixels.
-        focal: in pixels.
-        horizon, centre: row and column of the vanishing point.
-        lift: height above the ground in metres.
-    """
-
-    width: int
-    height: int
-    focal: float
-    horizon: float
-    centre: float
-    lift: float
-
-    def rays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rightward and downward slope of each pixel's ray, H×W each."""
-        y, x = np.mgrid[: self.height, : self.width].astype(np.float32)
-        return (x + 0.5 - self.centre) / self.focal, (y + 0.5 - self.horizon) / self.focal
 
 
 def render(seed: int, condition: str = "clear", size: tuple[int, int] = SIZE, strength: float = 1.0) -> Scene:

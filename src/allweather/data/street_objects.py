@@ -1,14 +1,11 @@
 """Upright things on the street: cars, people, poles, signs, lights and trees, drawn far ones first."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from allweather.data.scenes import Camera
-
-POLE, LIGHT, SIGN, VEGETATION, PERSON, RIDER, CAR, TRUCK, BUS, BICYCLE = 5, 6, 7, 8, 11, 12, 13, 14, 15, 18
+from allweather.classes import BICYCLE, BUS, CAR, LIGHT, PERSON, POLE, RIDER, SIGN, TRUCK, VEGETATION
+from allweather.data.pinhole import Camera
 
 # u in [-1, 1] across, v in [0, 1] upwards; a part is where it is, its color and its label
 Part = tuple[np.ndarray, np.ndarray | tuple[float, float, float], int]
@@ -16,7 +13,7 @@ Shape = Callable[[np.ndarray, np.ndarray, np.random.Generator], list[Part]]
 
 
 def draw_objects(
-    rgb: np.ndarray, labels: np.ndarray, depth: np.ndarray, camera: "Camera", rng: np.random.Generator
+    rgb: np.ndarray, labels: np.ndarray, depth: np.ndarray, camera: Camera, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The street's image, labels and depth with everything that stands on it."""
     things = sorted(_place(rng), key=lambda thing: -thing[2])
@@ -65,7 +62,7 @@ def _draw(
     rgb: np.ndarray,
     labels: np.ndarray,
     depth: np.ndarray,
-    camera: "Camera",
+    camera: Camera,
     rng: np.random.Generator,
     shape: Shape,
     across: float,

@@ -9,7 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-ROAD, SIDEWALK, BUILDING, VEGETATION, TERRAIN, SKY, CAR = 0, 1, 2, 8, 9, 10, 13
+from allweather.classes import BUILDING, CAR, ROAD, SIDEWALK, SKY, TERRAIN, VEGETATION
+
 GREY = np.array([0.299, 0.587, 0.114])
 
 

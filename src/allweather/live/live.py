@@ -17,13 +17,14 @@ from allweather.live.clock import Clock
 from allweather.live.devices import split_threads, thread_count
 from allweather.live.frame import Event, LiveFrame
 from allweather.live.learner import Learner, SessionPupil
+from allweather.live.naming import open_source
 from allweather.live.pace import Pace
 from allweather.live.process import ProcessPupil
 from allweather.live.reader import Reader
 from allweather.live.record import Record
 from allweather.live.run import Run
 from allweather.live.slot import Slot
-from allweather.live.sources import Source, check_positive, open_source
+from allweather.live.sources import Source, check_positive
 from allweather.live.totals import Totals
 from allweather.models.placing import device_of
 from allweather.session import Session

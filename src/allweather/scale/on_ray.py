@@ -9,14 +9,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from allweather.errors import AllWeatherError, SettingsError, first_line, optional
 from allweather.scale.pool import Event, Pool
 from allweather.scale.task import DONE, FAILED, FATAL, LINES, SURE, Do, Message, Talk, Task, attempt
-
-if TYPE_CHECKING:
-    from allweather.scale.engines import Workers
+from allweather.scale.workers import Workers
 
 LOG = logging.getLogger(__name__)
 EXTRA = "scale"
@@ -28,7 +26,7 @@ TOKEN = (
 WAITING = 4  # batches on their way to each worker of ray.data: back pressure
 
 
-def connect(workers: "Workers") -> ModuleType:
+def connect(workers: Workers) -> ModuleType:
     """Ray, connected to a cluster, or started on this machine.
 
     Raises:
@@ -64,7 +62,7 @@ class RayPool(Pool):
         device: `cuda` takes one GPU an actor.
     """
 
-    def __init__(self, task: Task, workers: "Workers", device: str = "cpu") -> None:
+    def __init__(self, task: Task, workers: Workers, device: str = "cpu") -> None:
         self._ray = connect(workers)
         self._number = number_of(self._ray, workers, device)
         self._task, self._born = self._ray.put(pickle.dumps(task)), 0
@@ -227,7 +225,7 @@ class _Gathered:
 
 
 def map_frames(
-    task: Task, jobs: Iterable[Any], workers: "Workers", device: str, folder: Path, waiting: int = WAITING
+    task: Task, jobs: Iterable[Any], workers: Workers, device: str, folder: Path, waiting: int = WAITING
 ) -> Iterator[tuple[list[Any], dict[str, str]]]:
     """The lines of stretches that stand alone, in whatever order they are done, by actors of `ray.data`.
 
@@ -281,7 +279,7 @@ def _reason(error: BaseException) -> str:
     return (ours[-1].split("Error: ", 1)[1] if ours else said[0] if said else type(error).__name__)[:300]
 
 
-def number_of(ray: ModuleType, workers: "Workers", device: str) -> int:
+def number_of(ray: ModuleType, workers: Workers, device: str) -> int:
     """How many workers there are to be: as many as were asked for, and no more than the cluster has room for.
 
     One that waits for room would wait for ever: those that have it keep it.
