@@ -83,6 +83,15 @@ def test_gains_go_on_along_a_stream_and_back_with_everything_else() -> None:
     assert not vector(session).any()
 
 
+def test_scenes_that_lamps_light_are_not_scaled_and_move_no_gain() -> None:
+    lit = 0.4 * frames(1)[0] * torch.tensor([1.0, 0.5, 0.3]).view(3, 1, 1)
+    session, plain = (
+        Session(tiny("batchnorm"), methods.make("mall-domain", settings={"vector_rate": rate})) for rate in (0.2, 0.0)
+    )
+    assert torch.equal(session(lit).logits, plain(lit).logits)
+    assert not vector(session).any()
+
+
 def test_each_image_on_its_own_begins_at_nothing() -> None:
     session = Session(tiny("batchnorm"), "mall-sample")
     first, second = frames(2)

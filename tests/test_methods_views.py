@@ -26,7 +26,7 @@ NAMES = {
     "source": View(source=True),
     "mirror-x1.5": View(mirror=True, scale=1.5),
     "source-gamma-x0.5": View(source=True, gamma=True, scale=0.5),
-    "mirror-x1.5-fit": View(mirror=True, scale=1.5, fit=True),
+    "relit-mirror-x1.5-fit": View(mirror=True, relit=True, scale=1.5, fit=True),
 }
 
 
@@ -45,6 +45,7 @@ def test_a_name_is_a_view(name: str) -> None:
         (("plain", "mirror", "mirror"), "mirror is named twice"),
         (("plain", "x9"), "a scale of 0.25 to 4 other than 1, got 9"),
         (("plain", "x1"), "other than 1"),
+        (("plain", "relit-gamma"), "expected one of the two"),
         (("plain", "mirror-fit"), "expected one, as in x1.5-fit"),
         (("plain", "mirror-plain"), "unknown view 'mirror-plain'"),
         (("plain", "mirror-mirror"), "unknown view 'mirror-mirror'"),
@@ -72,6 +73,16 @@ def test_gamma_brings_every_image_to_one_luminance(level: float) -> None:
     torch.testing.assert_close(bright, torch.full((2,), 0.33), atol=0.01, rtol=0)
     order = image[0].flatten().argsort()
     assert (brightened(image)[0].flatten()[order].diff() >= 0).all(), "brighter pixels stay brighter"
+
+
+def test_a_scene_that_lamps_light_is_grey_and_every_other_brightened() -> None:
+    dusk = 0.4 * torch.rand(1, 3, 20, 24)
+    by_lamps, warm = (dusk * torch.tensor([1.0, 0.8, part]).view(1, 3, 1, 1) for part in (0.5, 0.8))
+    images = torch.cat((by_lamps, warm, (2.4 * by_lamps).clamp(0, 1), torch.zeros_like(dusk)))
+    seen = View(relit=True).of(images)
+    grey = (by_lamps * torch.tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    torch.testing.assert_close(seen[:1], grey.expand(-1, 3, -1, -1))
+    assert torch.equal(seen[1:], brightened(images)[1:]) and torch.equal(View(relit=True).of(warm), brightened(warm))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -232,7 +243,7 @@ def test_default_views_of_a_network_without_batchnorm_may_be_refused_too() -> No
     model = Segmenter.wrap(OneSize().eval(), classes=CLASSES)
     model.network.norm = torch.nn.GroupNorm(1, 3)
     session = Session(model, "mall-sample", guard=FREE)
-    assert session.method.views == ("plain", "gamma-mirror-x1.5-fit")
+    assert session.method.views == ("plain", "relit-mirror-x1.5-fit")
     with pytest.warns(UserWarning, match="taken at the images' own size"):
         assert session(frames(1)[0]).logits.isfinite().all()
 
@@ -246,7 +257,7 @@ def test_a_network_of_one_size_gets_the_default_views_at_that_size(name: str, pr
     with pytest.warns(UserWarning, match=r"at x1\.5, 48x36 .* taken at the images' own size") as told:
         first = session(images[0])
     assert len(told) == (1 if preset == "recommended" else 2)  # of its scaled views
-    wanted = methods.make(name, settings={"views": "plain,gamma-mirror"}, model=model)
+    wanted = methods.make(name, settings={"views": "plain,relit-mirror"}, model=model)
     other = Session(model, wanted, guard=FREE)
     torch.testing.assert_close(first.logits, other(images[0]).logits)
     with warnings.catch_warnings():
@@ -304,7 +315,7 @@ def test_a_view_that_is_refused_at_one_size_is_taken_at_another() -> None:
         (
             "mall-domain",
             {"views": "plain,x2"},
-            r"^views: .* at x2, 64x48 .*views=plain,g",
+            r"^views: .* at x2, 64x48 .*views=plain,r",
             {"views": "plain"},
         ),
         (

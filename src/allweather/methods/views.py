@@ -29,7 +29,8 @@ NAMES = (
     "x1.5",
     "mirror-x1.5",
     "gamma-mirror-x1.5",
-    "gamma-mirror-x1.5-fit",
+    "relit",
+    "relit-mirror-x1.5-fit",
 )
 OR_OWN = ", or FILE.py:FUNCTION"  # of the help of the field; not everybody may name one
 _OWN = Kind("view", "allweather.views", SettingsError)
@@ -37,6 +38,7 @@ _SCALE = re.compile(r"x(\d+(?:\.\d+)?)")
 _SCALES = (0.25, 4.0)
 _LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
 _BRIGHTNESS = 0.33  # mean luminance after gamma: real night frames gain there, at .45 one lost 54 points (lab notes)
+_WARMTH = 1.5  # red over blue: by night under lamps 1.7 to 3.1, by day, at dusk and white-balanced at most 1.3
 _UNFIT = 1.1  # of entropies, above which a scale does not fit (lab notes)
 _HALVINGS = 16  # of the search for the exponent, which ends within 1e-4 of it
 
@@ -48,6 +50,8 @@ class View:
     Attributes:
         mirror: left and right exchanged.
         gamma: each image to the power that brings its mean luminance (Rec. 709) to 0.33.
+        relit: the same, but grey and as bright as it is where lamps light the scene: in the mean over its pixels
+            over 1.5 times as red as blue, and darker than 0.33. Colors by lamplight are none that a network learnt.
         scale: the image's sides times this.
         fit: where the network is less sure of the scaled image than of the image and of this view of it unscaled, by
             mean entropies over 1.1 times as high, that unscaled view takes its place; each image of a batch by itself.
@@ -57,6 +61,7 @@ class View:
 
     mirror: bool = False
     gamma: bool = False
+    relit: bool = False
     scale: float = 1.0
     fit: bool = False
     source: bool = False
@@ -72,7 +77,8 @@ class View:
 
     def of(self, images: Tensor, antialias: bool = True) -> Tensor:
         """The images B×3×H×W in [0, 1] as they are looked at; reduced ones smoothed before if `antialias`."""
-        seen = resized(brightened(images) if self.gamma else images, self.scale, antialias)
+        seen = relit(images) if self.relit else brightened(images) if self.gamma else images
+        seen = resized(seen, self.scale, antialias)
         return seen.flip(3) if self.mirror else seen
 
     def back(self, logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -136,13 +142,15 @@ def _parse(name: OwnView | str) -> View:
         if any(getattr(view, field) != getattr(View(), field) for field in fields):
             raise unknown("view", name, NAMES)
         view = View(**{**vars(view), **fields})
+    if view.gamma and view.relit:
+        raise SettingsError(f"views: {name}: relit is gamma where no lamps light the scene: expected one of the two.")
     if view.fit and view.scale == 1:
         raise SettingsError(f"views: {name}: fit asks whether a scale fits: expected one, as in x1.5-fit, got none.")
     return view
 
 
 def _word(word: str, name: str) -> dict[str, Any]:
-    if word in ("mirror", "gamma", "fit", "source"):
+    if word in ("mirror", "gamma", "relit", "fit", "source"):
         return {word: True}
     if word == "plain" and name == "plain":
         return {}
@@ -169,13 +177,30 @@ def brightened(images: Tensor) -> Tensor:
     """
     images = images.clamp(0, 1)
     few = images[:, :, ::4, ::4]
-    weights = images.new_tensor(_LUMA).view(1, 3, 1, 1)
     low, high = images.new_full((len(images), 1, 1, 1), -3.0), images.new_full((len(images), 1, 1, 1), 3.0)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        bright = (weights * few**2**middle).sum(1, keepdim=True).mean((2, 3), keepdim=True) > _BRIGHTNESS
+        bright = luminance(few**2**middle).mean((2, 3), keepdim=True) > _BRIGHTNESS
         low, high = torch.where(bright, middle, low), torch.where(bright, high, middle)
     return images**2 ** ((low + high) / 2)
+
+
+@torch.no_grad()
+def relit(images: Tensor) -> Tensor:
+    """Each image B×3×H×W brightened, or grey where lamps light the scene."""
+    return torch.where(lamplit(images), luminance(images.clamp(0, 1)), brightened(images))
+
+
+def lamplit(images: Tensor) -> Tensor:
+    """Whether lamps light the scene: B×1×1×1 of images B×3×H×W, by every fourth pixel of every fourth row."""
+    few = images[:, :, ::4, ::4].clamp(0, 1)
+    red, _, blue = few.mean((2, 3), keepdim=True).split(1, 1)
+    return (red > _WARMTH * blue) & (luminance(few).mean((2, 3), keepdim=True) < _BRIGHTNESS)
+
+
+def luminance(images: Tensor) -> Tensor:
+    """Rec. 709, of values as they are stored: B×3×H×W → B×1×H×W."""
+    return (images.new_tensor(_LUMA).view(1, 3, 1, 1) * images).sum(1, keepdim=True)
 
 
 @torch.no_grad()

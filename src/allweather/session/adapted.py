@@ -368,7 +368,7 @@ class AdaptedNetwork:
                     made = view.own(predict, images)
                 return checked_logits(made, "views: a function", images, len(self.model.classes))
             seen = view.of(images)
-            with size_told(seen, view.scale, "views", "views=plain,gamma-mirror leaves that view out"):
+            with size_told(seen, view.scale, "views", "views=plain,relit-mirror leaves that view out"):
                 return view.back(predict(seen), images.shape[2:])
 
     @contextmanager
