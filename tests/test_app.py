@@ -486,7 +486,7 @@ name = "norm"
 def test_names_in_tables_are_no_markup() -> None:
     console = Console(file=io.StringIO(), width=80)
     console.print(table("cam [day]", ("class [wet]", "IoU"), [("lane [/]", Text("1.0", "bold")), ("[red]", "2.0")]))
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = console.file.getvalue()
     assert all(name in shown for name in ("cam [day]", "class [wet]", "lane [/]", "[red]", "1.0"))
 
 

@@ -80,7 +80,7 @@ def test_a_method_goes_on_from_its_last_hundred_frames(
         asked.append(seed - long_stream.SEEDS)
         if asked.count(5) == 1 and asked[-1] == 5:
             raise KeyboardInterrupt
-        return render(seed, *rest)  # type: ignore[arg-type]
+        return render(seed, *rest)
 
     monkeypatch.setattr(long_stream, "render", interrupted)
     long_stream._rendered.cache_clear()

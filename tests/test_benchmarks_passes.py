@@ -48,5 +48,5 @@ def test_what_learns_once_in_many_frames_has_its_updates_counted() -> None:
 
 def test_the_figure_of_gain_and_cost_is_of_todays_records() -> None:
     with Image.open(FIGURE) as picture:
-        legend = picture.text["Description"]  # type: ignore[attr-defined]
+        legend = picture.text["Description"]
     assert legend == told(points()) and legend.count("\n") > 20

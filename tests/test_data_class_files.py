@@ -142,7 +142,7 @@ def test_a_class_set_that_would_not_tell_classes_apart_is_refused(given: dict[st
 
 def test_lists_and_numpys_integers_make_the_same_class_set() -> None:
     palette = [list(row) for row in np.array([[1, 2, 3], [4, 5, 6]], np.uint8)]
-    listed = ClassSet("yard", ["a", "b"], palette, np.int64(255))  # type: ignore[arg-type]
+    listed = ClassSet("yard", ["a", "b"], palette, np.int64(255))
     assert listed == ClassSet("yard", ("a", "b"), ((1, 2, 3), (4, 5, 6)))
     assert json.dumps([listed.colors, listed.ignore]) and hash(listed)
 
@@ -176,7 +176,7 @@ def yard(tmp_path: Path) -> Path:
     (tmp_path / "nets.py").write_text(NETS)
     spaces: dict[str, object] = {}
     exec(NETS, spaces)
-    torch.save(spaces["plain"]().state_dict(), tmp_path / "yard.pth")  # type: ignore[operator]
+    torch.save(spaces["plain"]().state_dict(), tmp_path / "yard.pth")
     written(tmp_path, f"names = {json.dumps(NAMES)}")
     return tmp_path
 

@@ -451,8 +451,8 @@ def test_a_damaged_frame_raises_where_it_stands_and_the_stream_goes_on(tmp_path:
 def test_a_stream_says_what_is_missing_at_its_end(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.mkv", noise(30))
     stream = load_stream("video", path)
-    assert stream.damage is None  # type: ignore[attr-defined]
-    assert "ends early" in load_stream("video", cut(path, 0.6)).damage  # type: ignore[attr-defined]
+    assert stream.damage is None
+    assert "ends early" in load_stream("video", cut(path, 0.6)).damage
 
 
 def test_suffixes_are_lower_case_and_no_pictures() -> None:

@@ -51,16 +51,16 @@ def unlike() -> aw.Segmenter:
 
 REFUSED: list[Callable[[], object]] = [  # a value that a setting does not allow, or this network does not
     lambda: methods.Tent(lr=-1.0),
-    lambda: methods.Tent(lr="x"),  # type: ignore[arg-type]
+    lambda: methods.Tent(lr="x"),
     lambda: methods.Tent(share=0.2, bn="source"),
     lambda: methods.Tent(episodic=True, report_after=False),
     lambda: methods.Tent(views=("plain", "sideways")),
     lambda: methods.Tent(views=()),
     lambda: methods.Norm(share=2.0),
     lambda: aw.Guard(every=0),
-    lambda: aw.Guard(mixing="x"),  # type: ignore[arg-type]
+    lambda: aw.Guard(mixing="x"),
     lambda: aw.session.Shift(threshold=2.0),
-    lambda: aw.session.Shift(layers="x"),  # type: ignore[arg-type]
+    lambda: aw.session.Shift(layers="x"),
     lambda: aw.Session(gives(19), methods.Tent(parameters="zzz")),
     lambda: aw.Session(gives(19), "tent"),
     lambda: aw.Session(gives(19, bias=False), methods.Tent(parameters="logit-bias")),

@@ -69,10 +69,10 @@ def test_stream_writes_the_mean_of_the_layers_moments_into_ordinary_buffers() ->
     first = model.network.stem[0](model.preprocessing.apply(frames(4)))  # what the first BatchNorm sees
     layer = model.network.stem[1]
     expected = 0.7 * layer.running_mean + 0.3 * first.mean((0, 2, 3))
-    torch.testing.assert_close(network.stem[1].running_mean, expected)  # type: ignore[union-attr,index]
+    torch.testing.assert_close(network.stem[1].running_mean, expected)
     expected = 0.7 * layer.running_var + 0.3 * first.var((2, 3), correction=0).mean(0)
-    torch.testing.assert_close(network.stem[1].running_var, expected)  # type: ignore[union-attr,index]
-    pooled = network.pooled[2], model.network.pooled[2]  # type: ignore[union-attr,index]
+    torch.testing.assert_close(network.stem[1].running_var, expected)
+    pooled = network.pooled[2], model.network.pooled[2]
     assert torch.equal(pooled[0].running_mean, pooled[1].running_mean), "one value per channel has no variance"
 
 
@@ -109,7 +109,7 @@ def test_all_windows_that_slide_over_an_image_count() -> None:
     picture[:, 16:, 32:] *= 0.1  # the last window is unlike the first
     session = Session(model, methods.Norm(share=1.0))
     session(picture)
-    layer = session.network("stream")[0]  # type: ignore[index]
+    layer = session.network("stream")[0]
     torch.testing.assert_close(layer.running_mean, picture.mean((1, 2)))
     torch.testing.assert_close(layer.running_var, picture.var((1, 2), correction=0))
 
@@ -176,10 +176,10 @@ class Remembers(nn.Module):
 def test_a_frame_that_cannot_be_read_leaves_the_networks_own_buffers() -> None:
     session = Session(Segmenter.wrap(Remembers().eval(), classes=CLASSES), "norm")
     session(PICTURE)
-    before = session.model.network.seen.clone()  # type: ignore[operator]
+    before = session.model.network.seen.clone()
     with pytest.raises(AllWeatherError, match=r"no/such\.png"):
         session.network("stream", frames=[frames(1)[0], "no/such.png"])
-    assert torch.equal(session.model.network.seen, before)  # type: ignore[arg-type]
+    assert torch.equal(session.model.network.seen, before)
 
 
 class Wide(Remembers):
@@ -256,9 +256,9 @@ def test_layers_of_a_class_of_ones_own_come_back_as_they_were() -> None:
     model = Segmenter.wrap(layers, classes=CLASSES)
     session = session_of(model)
     network = session.network()
-    assert type(network[1]) is Frozen and "weight" in dict(network[1].named_buffers())  # type: ignore[index]
+    assert type(network[1]) is Frozen and "weight" in dict(network[1].named_buffers())
     assert list(network.state_dict()) == list(layers.state_dict())
-    assert not torch.equal(network[1].weight, layers[1].weight)  # type: ignore[index,arg-type]
+    assert not torch.equal(network[1].weight, layers[1].weight)
     torch.testing.assert_close(through(network, model), probabilities(session), atol=1e-5, rtol=1e-5)
 
 
@@ -308,7 +308,7 @@ def test_a_delta_makes_the_adapted_network_of_its_base(statistics: Any, tmp_path
     affine = {"stem.1.weight", "stem.1.bias", "head.1.weight", "head.1.bias", "pooled.2.weight", "pooled.2.bias"}
     assert moved and moved <= affine
     apply_delta(half := tiny("batchnorm").network.double(), path)  # another precision of the same values
-    assert half.stem[1].weight.dtype == torch.float64  # type: ignore[union-attr,index]
+    assert half.stem[1].weight.dtype == torch.float64
     with pytest.raises(CheckpointError, match="a network that has had a delta is another one"):
         apply_delta(network, path)
 
@@ -316,7 +316,7 @@ def test_a_delta_makes_the_adapted_network_of_its_base(statistics: Any, tmp_path
 def other_weights() -> nn.Module:
     network = tiny("batchnorm").network
     with torch.no_grad():
-        network.head[3].bias[0] += 1e-3  # type: ignore[union-attr,index]
+        network.head[3].bias[0] += 1e-3
     return network
 
 
@@ -413,7 +413,7 @@ def test_what_is_no_delta_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot read a delta"):
         apply_delta(tiny("batchnorm").network, tmp_path / "none.delta.safetensors")
     with pytest.raises(NetworkError, match=r"expected a torch\.nn\.Module, got str"):
-        apply_delta("net", path)  # type: ignore[arg-type]
+        apply_delta("net", path)
 
 
 @pytest.mark.parametrize("name", ["diga", "crf"])
@@ -484,7 +484,7 @@ def test_a_delta_finds_the_network_within_data_parallelism(within: bool, tmp_pat
         network = other.network.module
     else:
         network = apply_delta(nn.DataParallel(tiny("batchnorm").network), tmp_path / "a.delta.safetensors").module
-    torch.testing.assert_close(through(network, model), through(session.network(), model))  # type: ignore[arg-type]
+    torch.testing.assert_close(through(network, model), through(session.network(), model))
 
 
 @pytest.mark.parametrize("by", ["network", "delta"])

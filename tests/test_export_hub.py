@@ -91,7 +91,7 @@ def test_the_licence_is_the_catalogues_or_given() -> None:
     assert not Stub.made
 
 
-class Refused(import_module("huggingface_hub.errors").RepositoryNotFoundError):  # type: ignore[misc]
+class Refused(import_module("huggingface_hub.errors").RepositoryNotFoundError):
     def __init__(self) -> None:
         OSError.__init__(self, "404 Client Error: Repository Not Found")
 

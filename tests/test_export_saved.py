@@ -115,7 +115,7 @@ def test_files_from_before_have_whole_numbers_as_they_were_given(tmp_path: Path)
 def test_a_field_of_ones_own_method_may_be_called_seed(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     method = f"{tmp_path / 'mine.py'}:Mine"
-    saved = Session(tiny("batchnorm"), find_method(method, methods.METHODS)(seed=7), seed=5)  # type: ignore[call-arg]
+    saved = Session(tiny("batchnorm"), find_method(method, methods.METHODS)(seed=7), seed=5)
     saved.save(tmp_path / "a.safetensors")
     again = open_saved(tmp_path / "a.safetensors", tiny("batchnorm"), method)
     assert again.settings() == saved.settings() and again.seed == 5
@@ -187,7 +187,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         open_saved(path, tiny("layernorm"))
     other = tiny("batchnorm")
     with torch.no_grad():
-        other.network.head[3].bias[0] += 1e-3  # type: ignore[union-attr,index]
+        other.network.head[3].bias[0] += 1e-3
     with pytest.raises(CheckpointError, match="was saved with weights="):
         open_saved(path, other)
     with pytest.raises(SettingsError, match="was adapted by mall-domain, not by norm"):

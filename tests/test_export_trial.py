@@ -73,7 +73,7 @@ class Replaced(Plain):
     def __init__(self) -> None:
         super().__init__()
         scaled = types.MethodType(lambda self, x: x * self.weight.view(1, -1, 1, 1), self.last)
-        self.last.forward = scaled  # type: ignore[method-assign]
+        self.last.forward = scaled
 
 
 class Pooled(Plain):

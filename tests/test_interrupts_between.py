@@ -143,7 +143,7 @@ def test_a_message_to_a_worker_is_sent_whole(monkeypatch: pytest.MonkeyPatch) ->
             here.send(message)
 
     pool = ProcessPool.__new__(ProcessPool)
-    pool._workers = [_Process(None, Interrupted())]  # type: ignore[arg-type]
+    pool._workers = [_Process(None, Interrupted())]
     with pytest.raises(KeyboardInterrupt):
         pool.begin("a job")
     assert there.recv() == "a job"

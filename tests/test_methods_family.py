@@ -108,8 +108,8 @@ def test_crf_smooths_within_a_region_and_keeps_its_border() -> None:
     image[..., 16:] = 1
     truth = (torch.arange(32) >= 16).long().expand(32, 32)
     logits = torch.nn.functional.one_hot(truth, 3).movedim(2, 0)[None] * 2.0 + torch.randn(1, 3, 32, 32)
-    crf = methods.METHODS["crf"](weight=3.0)  # type: ignore[call-arg]
-    smoothed = crf._smoothed(logits, image)  # type: ignore[attr-defined]
+    crf = methods.METHODS["crf"](weight=3.0)
+    smoothed = crf._smoothed(logits, image)
     noisy, clean = (logits.argmax(1)[0] == truth).float().mean(), (smoothed.argmax(1)[0] == truth).float().mean()
     assert noisy < 0.95
     assert clean > 0.99
@@ -129,7 +129,7 @@ def test_diga_keeps_its_prototypes_in_float32_where_the_network_runs_in_bf16() -
 @pytest.mark.filterwarnings("ignore:eata")
 def test_a_momentum_may_be_a_whole_number(name: str) -> None:
     kind = type(methods.make(name))
-    session = Session(tiny("batchnorm"), kind(momentum=0), guard=Guard(enabled=False))  # type: ignore[call-arg]
+    session = Session(tiny("batchnorm"), kind(momentum=0), guard=Guard(enabled=False))
     assert session(frames(1)[0]).decision.kind == "accepted"
 
 
@@ -157,10 +157,10 @@ def test_self_adaptive_labels_are_made_once() -> None:
 
 
 def test_networks_without_batchnorm_have_their_own_settings() -> None:
-    rates = {norm: methods.make("mall-sample", model=tiny(norm)).lr for norm in ("batchnorm", "layernorm")}  # type: ignore[attr-defined]
+    rates = {norm: methods.make("mall-sample", model=tiny(norm)).lr for norm in ("batchnorm", "layernorm")}
     assert rates["layernorm"] > rates["batchnorm"]
     assert methods.make("mall-sample", "paper", model=tiny("layernorm")) == methods.make("mall-sample", "paper")
-    assert methods.make("mall-sample", settings={"lr": 0.5}, model=tiny("layernorm")).lr == 0.5  # type: ignore[attr-defined]
+    assert methods.make("mall-sample", settings={"lr": 0.5}, model=tiny("layernorm")).lr == 0.5
 
 
 @pytest.mark.parametrize("preset", ["fast", "best"])
@@ -180,7 +180,7 @@ def test_other_presets_keep_what_suits_a_network(preset: str) -> None:
 
 
 def test_rotta_remembers_each_kind_once_and_the_freshest() -> None:
-    method = methods.METHODS["rotta"](capacity=3, side=16)  # type: ignore[call-arg]
+    method = methods.METHODS["rotta"](capacity=3, side=16)
     model = tiny("batchnorm")
     state = method.begin(model)
 
@@ -188,7 +188,7 @@ def test_rotta_remembers_each_kind_once_and_the_freshest() -> None:
         logits = torch.zeros(1, 3, 24, 32)
         state.memory["stream.shares"].fill_(1 / 3)
         logits[:, category] = sure
-        method._take_up(state, torch.full((1, 3, 24, 32), shade), logits)  # type: ignore[attr-defined]
+        method._take_up(state, torch.full((1, 3, 24, 32), shade), logits)
 
     held, images = state.memory["bank.classes"], state.memory["bank.images"]
     for category, shade in ((0, 0.0), (0, 0.2), (1, 0.4), (2, 0.6)):
@@ -213,16 +213,16 @@ def test_rotta_learns_now_and_then_and_its_statistics_move_slowly() -> None:
     for name, parameter in state.parameters.items():
         student, teacher = parameter.detach() - before[name].detach(), state.memory[name] - before[name].detach()
         torch.testing.assert_close(teacher, 0.1 * student)
-    members = [late.method._remembered(state, slot) for slot in late.method._members(state, images)]  # type: ignore[attr-defined]
-    seen = source.network.stem[0](source.preprocessing.apply(torch.stack(members)))  # type: ignore[union-attr,operator,index]
-    expected = torch.lerp(source.network.stem[1].running_mean, seen.mean((0, 2, 3)), 0.05)  # type: ignore[union-attr,index,arg-type]
+    members = [late.method._remembered(state, slot) for slot in late.method._members(state, images)]
+    seen = source.network.stem[0](source.preprocessing.apply(torch.stack(members)))
+    expected = torch.lerp(source.network.stem[1].running_mean, seen.mean((0, 2, 3)), 0.05)
     torch.testing.assert_close(state.buffers["stem.1.running_mean"], expected)
 
 
 def test_rotta_leaves_images_of_another_size_out() -> None:
     session = run("rotta", frames(3), every=1)
     assert session(torch.rand(3, 32, 24)).iterations == 1
-    members = session.method._members(session.state, frames(1))  # type: ignore[attr-defined]
+    members = session.method._members(session.state, frames(1))
     assert members and len(members) < int((session.state.memory["bank.classes"] >= 0).sum())
 
 

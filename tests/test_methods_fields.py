@@ -100,7 +100,7 @@ def alternatives(name: str, field: str, default: Any) -> tuple[Any, ...]:
         return tuple(value for value in get_args(hint) if value != default)
     if isinstance(default, bool):
         return (not default,)
-    limits = next(entry.metadata for entry in fields(method) if entry.name == field)  # type: ignore[arg-type]
+    limits = next(entry.metadata for entry in fields(method) if entry.name == field)
     if isinstance(default, int):
         return (default + 2,)
     low, high = max(limits["low"], limits["above"]), min(limits["high"], inf)
@@ -264,7 +264,7 @@ def test_statistics_cannot_be_chosen_for_a_network_that_has_none(name: str, fiel
 def test_a_share_moves_the_running_statistics_of_train_mode() -> None:
     def moved(share: float) -> Tensor:
         model = tiny("batchnorm")
-        before = model.network.stem[1].running_mean.clone()  # type: ignore[union-attr,index,operator]
+        before = model.network.stem[1].running_mean.clone()
         settings = {"bn": "train", "share": share, "episodic": False, "lr": 0.0}
         session = Session(model, methods.make("tent", settings=settings), guard=False)
         session(frames(1)[0])

@@ -41,7 +41,7 @@ class Pull(GradientMethod):
 def test_optimizers_are_torchs_own(optimizer: str) -> None:
     """Bit for bit, and with all that one may ask of them; a state goes from either into the other."""
     generator = torch.Generator().manual_seed(0)
-    method = Pull(optimizer=optimizer, lr=LR, weight_decay=0.1)  # type: ignore[arg-type]
+    method = Pull(optimizer=optimizer, lr=LR, weight_decay=0.1)
     parameters = [[nn.Parameter(torch.ones(size)) for size in ((), (7,), (3, 2, 5))] for _ in range(2)]
     ours = method.make_optimizer(parameters[0])
     own = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]

@@ -47,7 +47,7 @@ def test_weights_go_into_a_folders_configuration(tmp_path: Path) -> None:
     model = load_model(f"transformers:{tmp_path}", tmp_path / "mine.pth")
     assert model.provenance
     assert model.provenance.nesting == "state_dict"
-    for key, value in model.network.network.state_dict().items():  # type: ignore[union-attr]
+    for key, value in model.network.network.state_dict().items():
         assert torch.equal(value, network.state_dict()[key])
 
 
@@ -94,7 +94,7 @@ def test_mmseg_configs(config: str, tmp_path: Path) -> None:
     with torch.no_grad():
         before = model(IMAGE)
     assert before.shape == (1, 19, 64, 96)
-    torch.save({"state_dict": model.network.network.state_dict(), "meta": {}}, tmp_path / "a.pth")  # type: ignore[union-attr]
+    torch.save({"state_dict": model.network.network.state_dict(), "meta": {}}, tmp_path / "a.pth")
     again = load_model(f"mmseg:{config}", tmp_path / "a.pth")
     assert (again.window == Window(1024, 768)) == ("segformer" in config)
     with torch.no_grad():

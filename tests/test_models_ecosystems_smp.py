@@ -52,7 +52,7 @@ def transform(folder: Path, *steps: dict[str, Any]) -> None:
 def test_networks_by_architecture_and_encoder(tmp_path: Path) -> None:
     model = untrained("fpn/resnet18")
     assert model(IMAGE).shape == (1, 19, 64, 96)
-    torch.save(model.network.network.state_dict(), tmp_path / "fpn.pth")  # type: ignore[union-attr]
+    torch.save(model.network.network.state_dict(), tmp_path / "fpn.pth")
     again = load_model("smp:fpn/resnet18", tmp_path / "fpn.pth")
     with torch.no_grad():
         assert torch.equal(again(IMAGE), model(IMAGE))
@@ -67,7 +67,7 @@ def test_a_repository_brings_its_parameters(
     network = saved(folder, "segformer", "mit_b0", decoder_segmentation_channels=256, encoder_weights=encoder_weights)
     publish("smp-hub/segformer-b0-city", folder)
     model = load_model("smp:smp-hub/segformer-b0-city" if named else f"smp:{folder}", classes=CITYSCAPES)
-    held = model.network.network.state_dict()  # type: ignore[union-attr]
+    held = model.network.network.state_dict()
     assert all(torch.equal(held[key], value) for key, value in load_file(folder / "model.safetensors").items())
     assert model.provenance and model.provenance.sha256 == digest(held) and not capsys.readouterr().out
     pixels = model.preprocessing.apply(IMAGE)

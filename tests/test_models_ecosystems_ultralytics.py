@@ -100,7 +100,7 @@ def test_other_classes_are_not_cityscapes(tasks: Any, tmp_path: Path) -> None:
 def test_by_name_with_weights_of_each_kind(tasks: Any, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="randomly initialised"):
         source = load_model("ultralytics:yolo26n-sem")
-    network: Any = source.network.network  # type: ignore[union-attr]
+    network: Any = source.network.network
     network.half().float()
     torch.save(network.state_dict(), tmp_path / "state.pth")
     files = [tmp_path / "state.pth", saved(network, tmp_path / "network.pt"), tmp_path / "state.pt"]

@@ -399,7 +399,7 @@ def test_a_network_of_another_precision_is_called_in_it(dtype: torch.dtype) -> N
 
 def test_a_class_is_no_network() -> None:
     with pytest.raises(AllWeatherError, match="For a class, call it first"):
-        Segmenter.wrap(Seen)  # type: ignore[arg-type]
+        Segmenter.wrap(Seen)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_gradcheck(implementation: str) -> None:
         image(4, 5, batch=2, dtype=torch.float64),
         sigma_rgb=40,
         sigma_xy=3,
-        implementation=implementation,  # type: ignore[arg-type]
+        implementation=implementation,
     )
     s = scores(4, 5, 2, batch=2, dtype=torch.float64).requires_grad_()
     weights = torch.rand(2, 2, dtype=torch.float64).requires_grad_()
@@ -99,7 +99,7 @@ def test_low_rank_against_dense(height: int, width: int, sigma_xy: float) -> Non
         affinity = Affinity.from_image(
             picture,
             sigma_xy=sigma_xy,
-            implementation=implementation,  # type: ignore[arg-type]
+            implementation=implementation,
             error=1e-3,
             warn_above=1,
         )
@@ -176,14 +176,14 @@ def test_properties(height: int, width: int, classes: int, seed: int, dense: boo
         scores(height, width, classes, seed, dtype=torch.float64),
     )
     which = "dense" if dense else "lowrank"
-    affinity = Affinity.from_image(picture, sigma_rgb=30, sigma_xy=4, implementation=which)  # type: ignore[arg-type]
+    affinity = Affinity.from_image(picture, sigma_rgb=30, sigma_xy=4, implementation=which)
     loss = affinity.normalized_cut(s)
     slack = 1e-9 if dense else 0.05
     assert -slack <= float(loss) <= classes + slack, "each class's cut lies in [0, 1]"
     order = torch.randperm(classes)
     torch.testing.assert_close(affinity.normalized_cut(s[:, order]), loss)
     torch.testing.assert_close(affinity.terms(s).sum(), loss)
-    flipped = Affinity.from_image(picture.flip(3), sigma_rgb=30, sigma_xy=4, implementation=which)  # type: ignore[arg-type]
+    flipped = Affinity.from_image(picture.flip(3), sigma_rgb=30, sigma_xy=4, implementation=which)
     torch.testing.assert_close(
         flipped.normalized_cut(s.flip(3)), loss, rtol=1e-6 if dense else 0.05, atol=1e-6 if dense else 0.02
     )
@@ -201,13 +201,13 @@ def test_scaling_the_affinity_changes_nothing() -> None:
 @BOTH
 def test_a_batch_is_its_images_one_by_one(implementation: str) -> None:
     picture, s = image(20, 30, batch=3), scores(20, 30, batch=3)
-    together = normalized_cut(s, picture, sigma_xy=9, rank=32, implementation=implementation, reduction="none")  # type: ignore[arg-type]
+    together = normalized_cut(s, picture, sigma_xy=9, rank=32, implementation=implementation, reduction="none")
     alone = [
-        normalized_cut(s[i : i + 1], picture[i : i + 1], sigma_xy=9, rank=32, implementation=implementation)  # type: ignore[arg-type]
+        normalized_cut(s[i : i + 1], picture[i : i + 1], sigma_xy=9, rank=32, implementation=implementation)
         for i in range(3)
     ]
     torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-4)
-    total = normalized_cut(s, picture, sigma_xy=9, rank=32, implementation=implementation, reduction="sum")  # type: ignore[arg-type]
+    total = normalized_cut(s, picture, sigma_xy=9, rank=32, implementation=implementation, reduction="sum")
     torch.testing.assert_close(total, together.sum())
 
 
@@ -216,7 +216,7 @@ def test_masked_pixels_are_not_there(implementation: str) -> None:
     picture, s = image(12, 20), scores(12, 20)
     mask = torch.ones(12, 20, dtype=torch.bool)
     mask[:, 14:] = False
-    affinity = Affinity.from_image(picture, sigma_xy=5, mask=mask, implementation=implementation)  # type: ignore[arg-type]
+    affinity = Affinity.from_image(picture, sigma_xy=5, mask=mask, implementation=implementation)
     variable = s.clone().requires_grad_()
     loss = affinity.normalized_cut(variable)
     loss.backward()
@@ -246,7 +246,7 @@ def test_degenerate_input_is_finite(implementation: str, case: str) -> None:
     else:
         s = torch.nn.functional.one_hot(s.argmax(1), 4).movedim(3, 1).float()
     variable = s.clone().requires_grad_()
-    affinity = Affinity.from_image(picture, sigma_xy=4, mask=mask, implementation=implementation)  # type: ignore[arg-type]
+    affinity = Affinity.from_image(picture, sigma_xy=4, mask=mask, implementation=implementation)
     loss = affinity.normalized_cut(variable)
     loss.backward()
     assert loss.isfinite()
@@ -332,7 +332,7 @@ def test_products_in_bfloat16_stay_within_one_percent(rank: int) -> None:
     gradients = {}
     for precision in ("float32", "bfloat16"):
         variable = s.clone().requires_grad_()
-        Affinity.from_image(picture, sigma_xy=25, rank=rank, precision=precision).normalized_cut(variable).backward()  # type: ignore[arg-type]
+        Affinity.from_image(picture, sigma_xy=25, rank=rank, precision=precision).normalized_cut(variable).backward()
         assert variable.grad is not None
         gradients[precision] = variable.grad
     difference = (gradients["bfloat16"] - gradients["float32"]).norm() / gradients["float32"].norm()
@@ -388,7 +388,7 @@ def test_the_error_bound_holds() -> None:
     affinity = Affinity.from_image(picture, sigma_xy=6, rank=6)
     identity = torch.eye(320, dtype=torch.float64).view(1, 320, 16, 20)
     fast = affinity.apply(identity).flatten(2)[0]
-    delta = affinity.form.delta.flatten()  # type: ignore[union-attr]
+    delta = affinity.form.delta.flatten()
     error = torch.linalg.matrix_norm(fast - exact[0], ord="nuc")
     space = 0.004 * 320  # what the grid adds: the 1-D kernels are within 0.4 %
     assert float(error) <= 2 * float(delta.abs().sum()) + space
@@ -400,7 +400,7 @@ def test_features_multiply_the_kernel() -> None:
     halves[:, 0, :, :12], halves[:, 1, :, 12:] = 5.0, 5.0
     s = scores(20, 24)
     dense, fast = (
-        Affinity.from_image(picture, sigma_rgb=60, sigma_xy=8, features=halves, implementation=which, error=1e-3)  # type: ignore[arg-type]
+        Affinity.from_image(picture, sigma_rgb=60, sigma_xy=8, features=halves, implementation=which, error=1e-3)
         for which in ("dense", "lowrank")
     )
     assert isinstance(dense.form, Tensor)
@@ -461,7 +461,7 @@ def test_the_space_factor_of_one_axis(pixels: int, sigma: float) -> None:
 def test_wrong_input_is_named(change: dict[str, object], message: str) -> None:
     arguments = {"image": torch.rand(1, 3, 8, 9)} | change
     with pytest.raises(AllWeatherError) as error:
-        Affinity.from_image(**arguments)  # type: ignore[arg-type]
+        Affinity.from_image(**arguments)
     assert message in str(error.value)
 
 
@@ -472,7 +472,7 @@ def test_scores_of_another_grid_or_weights_of_another_count_are_named() -> None:
     for scores in (torch.ones(1, 4, 8, 9, dtype=torch.int64), np.ones((1, 4, 8, 9)), [1.0]):
         for take in (affinity.normalized_cut, affinity.terms, affinity.apply):
             with pytest.raises(AllWeatherError, match="expected scores 1×C×8×9, floats"):
-                take(scores)  # type: ignore[arg-type]
+                take(scores)
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_scores_of_another_grid_or_weights_of_another_count_are_named() -> None:
 def test_weights_of_another_shape_are_named(weights: object) -> None:
     affinity = Affinity.from_image(torch.rand(2, 3, 8, 9))
     with pytest.raises(AllWeatherError, match="class_weights: expected 4 numbers, one per class, or 2×4"):
-        affinity.normalized_cut(torch.rand(2, 4, 8, 9), weights)  # type: ignore[arg-type]
+        affinity.normalized_cut(torch.rand(2, 4, 8, 9), weights)
 
 
 def test_weights_that_are_not_finite_give_a_loss_that_is_not() -> None:

@@ -128,8 +128,7 @@ def test_columns_that_are_only_rounding_are_not_kept() -> None:
     colors, which = torch.rand(3, 20, generator=generator), torch.randint(20, (40, 60), generator=generator)
     picture, scores = colors[:, which][None], torch.rand(1, 5, 40, 60, generator=generator)
     dense, fast = (
-        Affinity.from_image(picture, sigma_xy=9, implementation=kind, rank=64)  # type: ignore[arg-type]
-        for kind in ("dense", "lowrank")
+        Affinity.from_image(picture, sigma_xy=9, implementation=kind, rank=64) for kind in ("dense", "lowrank")
     )
     assert fast.rank == 32, "20 directions fill two blocks of 16, whatever the number of landmarks"
     exact = dense.apply(scores)

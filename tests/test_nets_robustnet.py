@@ -28,7 +28,7 @@ def correlated(images: int = 2, channels: int = 8, size: tuple[int, int] = (9, 7
 
 
 def whitening(**options: float) -> SwitchableWhitening:
-    return SwitchableWhitening(8, group=4, **options).double()  # type: ignore[arg-type]
+    return SwitchableWhitening(8, group=4, **options).double()
 
 
 def group_moments(x: Tensor, group: int = 4) -> tuple[Tensor, Tensor]:

@@ -50,5 +50,5 @@ def test_the_hook_reads_the_variable(build: ModuleType, monkeypatch: pytest.Monk
     monkeypatch.setenv("ALLWEATHER_REPOSITORY", HOST + "/")
     metadata = {"version": "1.0"}
     build.IndexMetadata(str(ROOT), {}).update(metadata)
-    assert metadata["urls"]["Issues"] == f"{HOST}/issues"  # type: ignore[index]
-    assert f"{HOST}/raw/v1.0/docs/demo.png" in metadata["readme"]["text"]  # type: ignore[index]
+    assert metadata["urls"]["Issues"] == f"{HOST}/issues"
+    assert f"{HOST}/raw/v1.0/docs/demo.png" in metadata["readme"]["text"]

@@ -105,7 +105,7 @@ def test_a_tiff_is_turned_once_however_it_comes(tmp_path: Path, turn: int) -> No
         assert torch.equal(as_images(opened)[0], as_images(tmp_path / "a.tif")[0])
     (tmp_path / "b.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-40])
     with Image.open(tmp_path / "a.tif") as opened:
-        opened.fp.close()  # type: ignore[union-attr]
+        opened.fp.close()
         with pytest.raises(ImageError, match="the picture: not a readable image"):
             as_images(opened)
 

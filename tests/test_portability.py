@@ -146,7 +146,7 @@ def test_workers_are_heard_through_any_class_of_pipe(tmp_path: Path, monkeypatch
     def added(pool: processes.ProcessPool) -> None:
         add(pool)
         worker = pool._workers[-1]
-        wrapped[worker.connection] = worker.connection = OtherConnection(worker.connection)  # type: ignore[assignment]
+        wrapped[worker.connection] = worker.connection = OtherConnection(worker.connection)
 
     def wait(connections: list[Any], seconds: float) -> list[Any]:
         return [wrapped[ready] for ready in plain([each._plain for each in connections], seconds)]

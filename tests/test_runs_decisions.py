@@ -33,10 +33,7 @@ def decided(times: dict[str, int], former: bool, method: str = "tent", **changes
     made = record(method, 0.5, **changes)
     kinds = [kind for kind, number in times.items() for _ in range(number)]
     reasons = {kind: FORMER[kind].partition(": ")[2] for kind in KINDS}
-    entries = [
-        {"decision": FORMER[kind]} if former else describe(Decision(kind, reasons[kind]))  # type: ignore[arg-type]
-        for kind in kinds
-    ]
+    entries = [{"decision": FORMER[kind]} if former else describe(Decision(kind, reasons[kind])) for kind in kinds]
     shown = made["images"] * (1 + len(kinds) // len(made["images"]))
     made["images"] = [
         image | {"name": f"f{index}"} | entry for index, (image, entry) in enumerate(zip(shown, entries, strict=False))
@@ -46,7 +43,7 @@ def decided(times: dict[str, int], former: bool, method: str = "tent", **changes
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_is_read_as_it_was_written_and_as_version_0_1_wrote_it(kind: str) -> None:
-    decision = Decision(kind, FORMER[kind].partition(": ")[2])  # type: ignore[arg-type]
+    decision = Decision(kind, FORMER[kind].partition(": ")[2])
     assert decision_of(describe(decision)) == decision == decision_of({"decision": FORMER[kind]})
     assert ("reason" in describe(decision)) is (kind != "accepted")
     assert decision_of({"iterations": 1}) is None

@@ -145,4 +145,4 @@ def test_a_number_of_workers_that_is_none(text: str) -> None:
 
 def test_no_more_processes_start_than_there_are_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("allweather.scale.engines.ProcessPool", lambda task, workers: workers)
-    assert open_pool(None, Workers(9), "cpu", 2) == 2  # type: ignore
+    assert open_pool(None, Workers(9), "cpu", 2) == 2

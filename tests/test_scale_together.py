@@ -43,7 +43,7 @@ class Threads(Ranks):
         object.__setattr__(self, "_shared", shared)
 
     def _reduced(self, values: Tensor, how: Any) -> Tensor:
-        return values.copy_(self._shared.reduce(self.rank, values, how))  # type: ignore[attr-defined]
+        return values.copy_(self._shared.reduce(self.rank, values, how))
 
 
 class Shared:

@@ -37,7 +37,7 @@ def uncertainty_of(
 
 
 @pytest.mark.parametrize("make", METERS)
-def test_meters_refuse_other_shapes_and_start_without_figures(make) -> None:  # type: ignore[no-untyped-def]
+def test_meters_refuse_other_shapes_and_start_without_figures(make) -> None:
     meter = make(CITYSCAPES)
     assert meter.figures() == {}
     with pytest.raises(InputError, match="one shape"):
@@ -59,7 +59,7 @@ def test_meters_refuse_other_shapes_and_start_without_figures(make) -> None:  # 
     ],
 )
 @pytest.mark.parametrize("make", METERS)
-def test_meters_refuse_the_same_labels(make, prediction: dict, truth: list, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_meters_refuse_the_same_labels(make, prediction: dict, truth: list, message: str) -> None:
     meter, labels = make(CITYSCAPES), np.array(truth, np.uint8)
     usual = {"labels": np.arange(4), "confidence": np.ones(4)}
     with pytest.raises(InputError, match=message):
@@ -329,7 +329,7 @@ def test_calibration_merges_and_knows_its_limits() -> None:
 
 @pytest.mark.parametrize("wrong", [np.nan, 2.0, 50.0, -0.5])
 @pytest.mark.parametrize("make", [Reliability, lambda: UncertaintyAwareIou(CLASSES)])
-def test_a_frame_of_impossible_confidence_counts_in_no_part(  # type: ignore[no-untyped-def]
+def test_a_frame_of_impossible_confidence_counts_in_no_part(
     make, wrong: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "CHUNK", 2)
@@ -368,7 +368,7 @@ def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert (pieces.counts == counted.counts).all()
 
 
-def brute_uiou(predicted, confidence, truth, invalid, threshold):  # type: ignore[no-untyped-def]
+def brute_uiou(predicted, confidence, truth, invalid, threshold):
     values = []
     for c in range(CLASSES):
         inside = unite = 0

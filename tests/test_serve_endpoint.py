@@ -204,7 +204,7 @@ def test_what_nobody_uses_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("allweather.serve.serving.give_back_freed_memory", lambda: given_back.append(1))
     monkeypatch.setattr(Serving, "_sweep_on", lambda serving: None)
     with client(limits=Limits(idle=0.05)) as served:
-        serving = served.app.state.serving  # type: ignore[attr-defined]
+        serving = served.app.state.serving
         ask(served, PICTURES[0], stream="old")
         threading.Event().wait(0.1)
         for _ in range(3):
@@ -215,7 +215,7 @@ def test_what_nobody_uses_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_request_that_is_cancelled_as_it_waits_holds_no_stream() -> None:
     with client(limits=Limits(streams=1)) as served:
-        streams = served.app.state.serving.streams  # type: ignore[attr-defined]
+        streams = served.app.state.serving.streams
         worked, pixels = threading.Event(), torch.rand(3, 24, 32)
         streams.pool.submit(Lane(), worked.wait)  # the one worker is busy until then
         waiting = streams.predict("gone", Wanted(method="norm"), lambda network: pixels)
@@ -232,7 +232,7 @@ def test_a_request_that_is_cancelled_as_it_waits_holds_no_stream() -> None:
 
 def test_a_sweep_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with client(limits=Limits(idle=0.04)) as served:
-        serving, again = served.app.state.serving, threading.Event()  # type: ignore[attr-defined]
+        serving, again = served.app.state.serving, threading.Event()
 
         def sweep() -> None:
             if caplog.records:
@@ -279,7 +279,7 @@ def test_a_stream_that_cannot_be_saved_is_not_put_away(
 
     whole = alone(PICTURES[:4])
     with client(limits=Limits(streams=1, idle=0.05), sessions=tmp_path) as served:
-        serving = served.app.state.serving  # type: ignore[attr-defined]
+        serving = served.app.state.serving
         with monkeypatch.context() as patched:
             patched.setattr(Session, "save", full)  # before it may be put away
             ask(served, PICTURES[0], stream="old")
@@ -296,7 +296,7 @@ def test_a_stream_that_cannot_be_saved_is_not_put_away(
 
 def test_too_much_at_once_is_answered_429() -> None:
     with client(limits=Limits(waiting=2)) as served:
-        serving = served.app.state.serving  # type: ignore[attr-defined]
+        serving = served.app.state.serving
         with serving.pool.admission(), serving.pool.admission():
             refused = ask(served, PICTURES[0])
             assert refused.status_code == 429 and refused.headers["retry-after"] == "1"

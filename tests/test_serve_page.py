@@ -185,7 +185,7 @@ def test_decisions_are_counted_once_however_the_run_ends() -> None:
     one.hold(PICTURES[:2])
 
     async def start(end: Callable[[], object]) -> None:
-        async with aclosing(page._start(asked, "norm", "recommended", 1, "")) as shown:  # type: ignore
+        async with aclosing(page._start(asked, "norm", "recommended", 1, "")) as shown:
             async for _ in shown:
                 if one.done == 1 and end():
                     break

@@ -38,7 +38,7 @@ def pixelwise(gain: float) -> Segmenter:
     layer = nn.Conv2d(3, 3, 1)
     with torch.no_grad():
         layer.weight.copy_(gain * torch.eye(3)[:, :, None, None])
-        layer.bias.zero_()  # type: ignore[union-attr]
+        layer.bias.zero_()
     return Segmenter.wrap(layer, classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1), name="pixelwise")
 
 
