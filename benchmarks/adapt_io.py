@@ -8,7 +8,6 @@ with predictions made before; `one after another` reads, predicts and writes eac
 thread each, as on a machine of two cores that shares them between network and files.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from allweather.data.folder import open_files
 from allweather.data.scenes import render
 from allweather.runs.evaluate import Outcome, run
 from allweather.runs.record import versions
-from benchmarks.committed import hand_out
+from benchmarks.committed import command, hand_out
 from benchmarks.memory import reset_peak, resident
 
 SIZE, NETWORK = (1920, 1080), (480, 352)
@@ -38,10 +37,9 @@ SCENES = 4  # drawn ones; the others are these, moved sideways
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,6 @@ and as the mean over frames of each frame's own, which rare classes move less; i
 which all networks see the same: where each frame's figures are kept, they are averaged over networks first.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from allweather import methods
 from allweather.methods.views import parse_views, passes_of
 from allweather.report.derived import miou_of
 from allweather.runs.record_file import read_record
-from benchmarks.committed import benchmark_record, hand_out, markdown_table
+from benchmarks.committed import benchmark_record, command, hand_out, markdown_table
 from benchmarks.passes import cost_of
 
 RECORD, CHOICE, PARTS = "carry-over.json.gz", "carry-over-choice.json.gz", "carry-over-parts.json.gz"
@@ -39,9 +38,8 @@ Cell = Mapping[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("runs", type=Path, help="the folder that the plan's records are in")
-    parser.add_argument("--json", type=Path)
     parser.add_argument(
         "--views", default=",".join(VIEWS), help="those that all rows share, which their names leave out"
     )

@@ -1,5 +1,6 @@
 """The committed records, read, and how figures of theirs are spelt in the pages."""
 
+import argparse
 import gzip
 import json
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,13 @@ def keep(record: str | Mapping[str, Any] | Sequence[Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = f"{text}\n".encode()
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def command(text: str | None) -> argparse.ArgumentParser:
+    """A script's command line, `text` its help: --json names the file for what it hands out."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="a file to write beside standard output; a .gz compressed")
+    return parser
 
 
 def hand_out(record: str | Mapping[str, Any] | Sequence[Any], path: Path | None) -> None:

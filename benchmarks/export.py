@@ -5,7 +5,6 @@
 The state dict is read by a process that does not import allweather, where the network's class is not this package's.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -31,6 +30,7 @@ from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
 from benchmarks import export_reader
+from benchmarks.committed import command
 
 SIZE = (480, 352)
 CHECKED = 8  # frames whose labels are compared in every form
@@ -71,10 +71,9 @@ NETWORKS: dict[str, tuple[Callable[[], Segmenter], str]] = {  # and the reader's
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--every", type=int, default=4, help="only every n-th frame")
     parser.add_argument("--networks", default="", help="only those whose name starts with this; FILE keeps the others")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows: dict[str, Any] = {}
     if options.json and options.json.exists():

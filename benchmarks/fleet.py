@@ -8,7 +8,6 @@ another stream (the mean over all others), the merged session, and the network t
 under torchrun, a rank a stream. mIoU in % over all odd frames of a stream, classes in the truth.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scale.fleet import merge
 from allweather.scoring.confusion import ConfusionMatrix
-from benchmarks.committed import benchmark_record, hand_out, markdown_table
+from benchmarks.committed import benchmark_record, command, hand_out, markdown_table
 
 WEATHER = ("fog", "rain", "snow", "night")
 SEEDS = range(500_000, 500_024)  # as in plans: none of them trained or tuned anything
@@ -53,9 +52,8 @@ class Fleet:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--every", type=int, default=4, help="each so-manieth frame of CamVid")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     fleets = {"procedural": Fleet("demo:streetnet", None, {w: labelled_scenes(w, SEEDS, (256, 128)) for w in WEATHER})}

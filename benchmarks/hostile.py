@@ -7,7 +7,6 @@ Each case is a stream of which some frames are scored, and the source network is
 else is said these are every n-th frame of clear scenes, or of dusk.
 """
 
-import argparse
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from allweather.runs.decisions import count
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision, Guard
-from benchmarks.committed import keep
+from benchmarks.committed import command, keep
 from benchmarks.packed import spell_lines
 
 # no network saw them in training; the guard's limits were chosen while looking at some of them
@@ -127,11 +126,10 @@ CASES: dict[str, Case] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--camvid", action="store_true")
     parser.add_argument("--frames", type=int, default=12, help="frames that are scored")
     parser.add_argument("--cases", default="", help="only cases whose name starts with this")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     setting = camvid(options.frames) if options.camvid else scenes(options.frames)
     rows = []

@@ -27,7 +27,7 @@ from allweather.models.catalogue import all_entries
 from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
 from allweather.session import Guard
-from benchmarks.committed import hand_out
+from benchmarks.committed import command, hand_out
 from benchmarks.fidelity_public import tent_of
 from benchmarks.memory import reset_peak, resident
 from benchmarks.operator_tests import need_sound_operator
@@ -42,7 +42,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--model", default="espnetv2:2.0")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--size", default="1024x512")
@@ -52,7 +52,6 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tent", type=Path, help="a checkout of github.com/DequanWang/tent")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.all and options.weights:
         parser.error("--weights are of one network: leave them out, or name it by --model in place of --all.")

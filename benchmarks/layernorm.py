@@ -6,7 +6,6 @@
 The weights learn from camvid/day-train and stay with whoever trains them; camvid/dusk and camvid/day are not seen.
 """
 
-import argparse
 import os
 from pathlib import Path
 from time import perf_counter
@@ -28,7 +27,7 @@ from allweather.runs.decisions import count
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import Decision
-from benchmarks.committed import hand_out
+from benchmarks.committed import command, hand_out
 from benchmarks.stream import TWO_VIEWS
 from benchmarks.train_streetnet import fit
 
@@ -79,14 +78,13 @@ def build() -> Segmenter:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("verb", choices=("train", "measure"))
     parser.add_argument("weights", type=Path)
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--every", type=int, default=1, help="only every n-th frame")
     parser.add_argument("--rows", default="", help="only rows whose name starts with this")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.manual_seed(0)
     model = build()

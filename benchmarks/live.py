@@ -9,7 +9,6 @@ it is done; the latency is that of frames that come at the pace of plain predict
 The rate by the predicting thread's own CPU time is recorded too: it hardly changes where other programs take turns.
 """
 
-import argparse
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from allweather.models import Segmenter
 from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
-from benchmarks.committed import hand_out
+from benchmarks.committed import command, hand_out
 
 SIZE = (512, 256)
 SETTINGS: dict[str, dict[str, Any]] = {"mall-domain": {}, "mall-domain, views=plain": {"views": ("plain",)}}
@@ -71,9 +70,8 @@ class Truth:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--every", type=int, default=1, help="each so-manieth frame, to try things")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     root = Path(os.environ["ALLWEATHER_ASSETS"])

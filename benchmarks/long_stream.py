@@ -8,7 +8,6 @@ move nothing); those that could return to the source after each image do not. Wh
 beside it, after every hundred frames, the session under way, so a run that stopped goes on from there.
 """
 
-import argparse
 import json
 import math
 import os
@@ -31,7 +30,7 @@ from allweather.report.refusals import in_words
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session.guard import KINDS, Kind
-from benchmarks.committed import benchmark_record, hand_out, load, markdown_table
+from benchmarks.committed import benchmark_record, command, hand_out, load, markdown_table
 from benchmarks.packed import spell_lines
 
 RECORD = "long-stream.json.gz"
@@ -55,11 +54,10 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--frames", type=int, default=FRAMES)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--again", action="store_true", help="measure what the file holds anew, of a recipe of before")
     options = parser.parse_args()
     kept = _read_kept(options.json, options.frames)

@@ -33,7 +33,7 @@ from torch.nn import functional
 from allweather.data.scenes import render
 from allweather.ncut import Affinity
 from allweather.runs.record import versions
-from benchmarks.committed import hand_out
+from benchmarks.committed import command, hand_out
 from benchmarks.memory import reset_peak, resident
 from benchmarks.ncut_rivals import RIVALS, Absent, Filter, exact_rows, points
 from benchmarks.operator_tests import need_sound_operator
@@ -328,8 +328,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="a file to write beside standard output; a .gz compressed")
+    parser = command(__doc__)
     parser.add_argument("--sizes", type=_size, nargs="+", metavar="HEIGHTxWIDTH")
     parser.add_argument("--quick", action="store_true", help="up to 256×512, one thread, no rival that takes seconds")
     parser.add_argument("--threads", type=int, nargs="+")

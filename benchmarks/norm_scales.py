@@ -6,7 +6,6 @@ Of each network of plans/carry-over.toml, with its weights: the root mean square
 those the lowest, the median and the highest.
 """
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -19,14 +18,13 @@ from allweather.models import load_model
 from allweather.runs.plan import read_plan
 from allweather.runs.record import versions
 from allweather.runs.variables import resolve
-from benchmarks.committed import ROOT, benchmark_record, hand_out, markdown_table
+from benchmarks.committed import ROOT, benchmark_record, command, hand_out, markdown_table
 
 RECORD = "norm-scales.json.gz"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    parser = command(__doc__)
     options = parser.parse_args()
     networks = {run.model.name: run.model for run in read_plan(ROOT / "plans" / "carry-over.toml").runs}
     found = {name: measure(resolve(spec.weights), name) for name, spec in networks.items()}

@@ -6,7 +6,6 @@ ESPNetv2 2.0 under mall-sample on every eighth dusk frame of CamVid. Options tak
 machine whose speed drifts slows them alike.
 """
 
-import argparse
 import os
 from pathlib import Path
 from statistics import median
@@ -23,7 +22,7 @@ from allweather.data.labels import find_mapping
 from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
-from benchmarks.committed import hand_out
+from benchmarks.committed import command, hand_out
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -34,10 +33,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--method", default="mall-sample")
     parser.add_argument("--every", type=int, default=8)
-    parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     root = Path(os.environ["ALLWEATHER_ASSETS"])
     network = load_model("espnetv2:2.0", root / "weights" / "espnetv2" / "espnetv2_s_2.0_city_512x256.pth")

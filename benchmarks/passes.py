@@ -6,11 +6,9 @@ A pass over an image at its own size counts one, at ×1.5 it counts 2.25. Counte
 shipped network, guard on; a test counts the parts that do not depend on the pictures again, on another network.
 """
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +18,7 @@ from allweather import Session, load_model, methods
 from allweather.data.scenes import scene_stream
 from allweather.methods.views import parse_views, passes_of
 from allweather.models.segmenter import Segmenter
-from benchmarks.committed import benchmark_record, hand_out, markdown_table
+from benchmarks.committed import benchmark_record, command, hand_out, markdown_table
 from benchmarks.packed import spell_lines
 
 FRAMES, SIZE = 24, (160, 96)  # small: passes are counted, not timed
@@ -35,8 +33,7 @@ PURPOSES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    parser = command(__doc__)
     options = parser.parse_args()
     model = load_model("demo:streetnet")
     rows = {}

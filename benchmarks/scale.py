@@ -11,7 +11,6 @@ done, its frames' lines made up. So what is measured is the coordinator alone (c
 own CPU time, and not how fast 64 workers would be.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ from allweather.scale.processes import ProcessPool, _Process
 from allweather.scale.streams import Source, split
 from allweather.scale.task import DONE, LINES
 from allweather.scale.work import Adapting, Line, Stretch
-from benchmarks.committed import benchmark_record, hand_out, markdown_table
+from benchmarks.committed import benchmark_record, command, hand_out, markdown_table
 from benchmarks.memory import resident
 
 SIZE, STREAMS, PAINTED = (64, 48), 10, 50
@@ -51,11 +50,10 @@ LINE = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--real", type=int, nargs="*", default=[1000, 4000])
     parser.add_argument("--simulated", type=int, nargs="*", default=[1000, 10_000, 100_000])
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32, 64])
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     load = os.getloadavg()[0]

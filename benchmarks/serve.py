@@ -7,7 +7,6 @@ one client each, in order, and compared with a session of this process that saw 
 stream with a fresh session's prediction. A request that is answered 429 is sent again until it is taken.
 """
 
-import argparse
 import io
 import os
 import pickle
@@ -37,7 +36,7 @@ from allweather import Session, load_model, methods
 from allweather.data.scenes import render
 from allweather.data.weather import CONDITIONS
 from allweather.runs.record import versions
-from benchmarks.committed import hand_out
+from benchmarks.committed import command, hand_out
 
 SIZE = (128, 64)
 METHODS = ("mall-domain", "tent", "norm", "source")
@@ -69,9 +68,8 @@ class Request:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--requests", type=int, default=6000)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     lanes = plan(options.requests)

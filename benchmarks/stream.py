@@ -27,7 +27,7 @@ from allweather.data.folder import open_files
 from allweather.data.scenes import scene_stream
 from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
-from benchmarks.committed import hand_out
+from benchmarks.committed import command, hand_out
 from benchmarks.operator_tests import need_sound_operator
 
 TWO_VIEWS = {"views": ("plain", "mirror")}
@@ -50,13 +50,12 @@ NETWORKS = {  # and their weights below ALLWEATHER_ASSETS; random ones take as l
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--networks", help=f"along CamVid's video alone; {','.join(NETWORKS)} where not given")
     parser.add_argument("--size", default="480x352")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     need_sound_operator("tests/test_session.py")
     networks, frames, source = _inputs(options)

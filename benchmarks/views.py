@@ -8,7 +8,6 @@ all sets as the guard left it. Beside them: what the source gains by images enla
 its entropies tells.
 """
 
-import argparse
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from allweather.runs.streams import open_stream
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.session import advise_scale
 from allweather.session.input_scale import BELOW, LARGER
-from benchmarks.committed import ROOT, benchmark_record, hand_out, markdown_table
+from benchmarks.committed import ROOT, benchmark_record, command, hand_out, markdown_table
 
 PLAN = ROOT / "plans" / "carry-over-choice.toml"
 RECORD = "views.json.gz"
@@ -58,9 +57,8 @@ SETS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command(__doc__)
     parser.add_argument("--plan", type=Path, default=PLAN, help="its networks and streams; its methods do not count")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of views that many networks were not trained for
     cells = []
