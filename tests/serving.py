@@ -33,7 +33,6 @@ def server(*options: object, **environment: str) -> Iterator[Server]:
     env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "300", **environment}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=env)
     said: list[str] = []
-    assert process.stderr is not None
     for line in process.stderr:
         said.append(line)
         if found := re.search(r"http://\S+?:\d+", line):

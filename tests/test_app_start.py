@@ -33,7 +33,6 @@ def test_ctrl_c_while_it_starts_is_quiet(module: str) -> None:
     with subprocess.Popen(
         command, stdout=none, stderr=pipe, text=True, env=ENVIRONMENT, preexec_fn=hear_interrupts
     ) as process:
-        assert process.stderr is not None
         assert any(line.rpartition("|")[2].strip() == module for line in process.stderr)
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()

@@ -79,4 +79,4 @@ def test_a_page_out_of_date_is_found_and_filled(tmp_path: Path) -> None:
 
 def test_checking_the_pages_is_part_of_make_check() -> None:
     check = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert check is not None and "benchmarks.tables --check" in check[1]
+    assert "benchmarks.tables --check" in check[1]

@@ -107,7 +107,7 @@ def test_every_plan_of_the_table_of_results_has_summaries() -> None:
     table = (ROOT / "docs" / "results" / "README.md").read_text()
     plans = {name for row in re.findall(r"^\| (`[^|]+) \|", table, re.M) for name in re.findall(r"`([\w-]+)`", row)}
     made = re.search(r"^PLANS := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.M)
-    assert made is not None and plans == set(made[1].replace("\\", "").split())
+    assert plans == set(made[1].replace("\\", "").split())
     for plan in plans:
         assert (ROOT / "plans" / f"{plan}.toml").exists()
         assert plan_records(plan), plan

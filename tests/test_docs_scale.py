@@ -32,7 +32,6 @@ def test_tables_are_those_of_the_records(name: str) -> None:
 def test_the_record_grows_linearly() -> None:
     """Bytes of the record and the coordinator's time for each frame do not grow with the number of frames."""
     found = benchmark_record("performance/scale.json.gz")
-    assert found is not None
     sizes = [row["record_bytes_per_frame"] for row in found["simulated"]]
     assert max(sizes) < 1.05 * min(sizes) and len({row["frames"] for row in found["simulated"]}) >= 3
     assert re.search("stub work", (ROOT / "docs" / "scale.md").read_text())

@@ -102,7 +102,7 @@ def test_a_notebook_is_kept_without_outputs_and_runs(notebook: Path) -> None:
     nbclient.NotebookClient(made, timeout=900, startup_timeout=300, kernel_name="python3").execute(env=ENVIRONMENT)
     said = [out["text"] for cell in made.cells for out in cell.get("outputs", []) if out.output_type == "stream"]
     figures = re.search(r"source ([\d.]+)%, adapted ([\d.]+)%", "".join(said))
-    assert figures is not None and float(figures[2]) > float(figures[1]) + 5
+    assert float(figures[2]) > float(figures[1]) + 5
 
 
 def test_the_pictures_are_drawn_by_their_script(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tiny import CLASSES, TinyNetwork, frames, moved_names, pixelwise, tiny
+from tiny import CLASSES, frames, moved_names, pixelwise, tiny
 from torch import Tensor, nn
 
 from allweather import apply_delta, methods
@@ -209,7 +209,6 @@ def test_a_norm_layer_of_other_channels_leaves_the_bias_before_it() -> None:
 def shrunk(model: Segmenter, factor: float) -> Segmenter:
     """A network whose last norm layer gives `factor` times as much, and whose last layer takes that much less."""
     network = model.network
-    assert isinstance(network, TinyNetwork)
     norm, last = network.head[1], network.head[3]
     with torch.no_grad():
         norm.weight.mul_(factor)

@@ -60,7 +60,6 @@ def test_names_in_another_order_are_trainids(tasks: Any, tmp_path: Path) -> None
     model = load_model(f"ultralytics:{saved(network, tmp_path / 'a.pt')}")
     assert model.classes is CITYSCAPES
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert model.provenance is not None
     assert (model.provenance.file, model.provenance.nesting) == ("a.pt", "ema")
     with torch.no_grad():
         assert model(IMAGE).argmax(1).unique().tolist() == [0]

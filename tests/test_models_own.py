@@ -76,7 +76,7 @@ def test_a_class_with_a_checkpoint_and_its_own_normalisation(nets: str, tmp_path
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.2, 0.1)
     model = aw.load_model(f"{nets}:Net", path, arguments=given, mean=mean, std=std)
     assert model.name == "mynets.py:Net" and not model.training and model.network.deep is True
-    assert model.provenance is not None and model.provenance.file == "w.pth" and model.provenance.prefix == "module."
+    assert model.provenance.file == "w.pth" and model.provenance.prefix == "module."
     image = torch.rand(1, 3, 8, 8)
     seen = (image - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
     assert torch.allclose(model(image), model.network(seen), atol=1e-6)
@@ -106,7 +106,7 @@ def test_weights_that_a_factory_loads_are_known_by_their_digest(nets: str) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         one, two = aw.load_model(f"{nets}:fixed"), aw.load_model(f"{nets}:fixed")
-    assert one.provenance == two.provenance and one.provenance is not None and len(one.provenance.sha256) == 64
+    assert one.provenance == two.provenance and len(one.provenance.sha256) == 64
     torch.set_rng_state(state)
     with pytest.warns(UserWarning, match="randomly initialised"):
         model = aw.load_model(f"{nets}:Net")

@@ -80,7 +80,6 @@ def test_every_pin_is_of_a_network() -> None:
 def test_windows_and_sizes() -> None:
     assert [find_entry(f"segformer:b{size}").window for size in (0, 5)] == [find_entry("segformer:b1").window] * 2
     window = find_entry("segformer:b0").window
-    assert window
     assert (window.size, window.stride) == (1024, 768)
     assert find_entry("dannet:pspnet").size == (960, 540)
     assert find_entry("adaptsegnet:multi").size == find_entry("ciconv:w").size == (1024, 512)

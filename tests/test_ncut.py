@@ -110,8 +110,6 @@ def test_low_rank_against_dense(height: int, width: int, sigma_xy: float) -> Non
     for name, exact, fast in zip(
         ("loss", "gradient", "A·S", "degree"), results["dense"], results["lowrank"], strict=True
     ):
-        assert isinstance(exact, Tensor)
-        assert isinstance(fast, Tensor)
         error = (fast - exact).norm() / exact.norm().clamp_min(1e-9)
         # measured: at most 1.02e-2, for the gradient by white-noise scores at σ = 2 pixels
         assert error < 0.015 or float(exact.norm()) < 1e-6, f"{name}: {error:.2e}"
@@ -130,8 +128,6 @@ def test_within_one_percent_of_dense_on_a_real_frame(sigma_xy: float) -> None:
     oracle = normalized_cut(exact, picture.double(), sigma_xy=sigma_xy, implementation="dense")
     loss.backward()
     oracle.backward()
-    assert fast.grad is not None
-    assert exact.grad is not None
     assert abs(float(loss.detach() - oracle.detach())) < 0.01 * float(oracle.detach())
     assert float((fast.grad - exact.grad).norm() / exact.grad.norm()) < 0.01
 
@@ -164,7 +160,6 @@ def gradient_error(sigma_rgb: float, hard: bool | None) -> tuple[float, Affinity
     Affinity.from_image(
         picture, sigma_rgb=sigma_rgb, sigma_xy=20, features=features, sigma_features=0.3, implementation="dense"
     ).normalized_cut(exact).backward()
-    assert fast.grad is not None and exact.grad is not None
     return float((fast.grad - exact.grad).norm() / exact.grad.norm()), made
 
 
@@ -191,7 +186,6 @@ def test_properties(height: int, width: int, classes: int, seed: int, dense: boo
 
 def test_scaling_the_affinity_changes_nothing() -> None:
     affinity = Affinity.from_image(image(8, 9), implementation="dense")
-    assert isinstance(affinity.form, Tensor)
     s = scores(8, 9)
     torch.testing.assert_close(
         Affinity(7.5 * affinity.form, affinity.counts).normalized_cut(s), affinity.normalized_cut(s)
@@ -222,7 +216,6 @@ def test_masked_pixels_are_not_there(implementation: str) -> None:
     loss.backward()
     cropped = normalized_cut(s[..., :14], picture[..., :14], sigma_xy=5, implementation="dense")
     assert abs(float(loss.detach()) - float(cropped)) < 0.01 * float(cropped)
-    assert variable.grad is not None
     assert variable.grad[..., 14:].abs().max() < 1e-25
     assert affinity.degree[..., 14:].abs().max() == 0
 
@@ -250,7 +243,6 @@ def test_degenerate_input_is_finite(implementation: str, case: str) -> None:
     loss = affinity.normalized_cut(variable)
     loss.backward()
     assert loss.isfinite()
-    assert variable.grad is not None
     assert variable.grad.isfinite().all()
     expected = {"one class": 0.0, "all masked": 0.0}
     if case in expected:
@@ -270,8 +262,6 @@ def test_half_precision_scores_accumulate_in_float32(kind: torch.dtype) -> None:
     torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=1e-5)
     exact.backward()
     rounded.backward()
-    assert half.grad is not None
-    assert full.grad is not None
     assert half.grad.dtype == kind
     assert float((half.grad.float() - full.grad).norm() / full.grad.norm()) < 0.02
 
@@ -333,7 +323,6 @@ def test_products_in_bfloat16_stay_within_one_percent(rank: int) -> None:
     for precision in ("float32", "bfloat16"):
         variable = s.clone().requires_grad_()
         Affinity.from_image(picture, sigma_xy=25, rank=rank, precision=precision).normalized_cut(variable).backward()
-        assert variable.grad is not None
         gradients[precision] = variable.grad
     difference = (gradients["bfloat16"] - gradients["float32"]).norm() / gradients["float32"].norm()
     assert 0 < float(difference) < 0.01
@@ -341,10 +330,8 @@ def test_products_in_bfloat16_stay_within_one_percent(rank: int) -> None:
 
 def test_the_custom_operators_are_registered_soundly() -> None:
     affinity, s = Affinity.from_image(image(10, 12), sigma_xy=4), scores(10, 12).requires_grad_()
-    from allweather.ncut.lowrank import Factors
     from allweather.ncut.operators import _fields, _filter, _terms
 
-    assert isinstance(affinity.form, Factors)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(_terms, (s, *_fields(affinity.form)), test_utils=checks)
     torch.library.opcheck(_filter, (s, *_fields(affinity.form)), test_utils=checks)
@@ -384,7 +371,6 @@ def test_the_error_bound_holds() -> None:
     """README: the nuclear norm of Â − A before the diagonal is mended is at most twice the trace of the residual."""
     picture = image(16, 20, dtype=torch.float64)
     exact = Affinity.from_image(picture, sigma_xy=6, implementation="dense").form
-    assert isinstance(exact, Tensor)
     affinity = Affinity.from_image(picture, sigma_xy=6, rank=6)
     identity = torch.eye(320, dtype=torch.float64).view(1, 320, 16, 20)
     fast = affinity.apply(identity).flatten(2)[0]
@@ -403,7 +389,6 @@ def test_features_multiply_the_kernel() -> None:
         Affinity.from_image(picture, sigma_rgb=60, sigma_xy=8, features=halves, implementation=which, error=1e-3)
         for which in ("dense", "lowrank")
     )
-    assert isinstance(dense.form, Tensor)
     across = dense.form.view(20, 24, 20, 24)[:, 11, :, 12]
     assert across.max() < 1e-8, "pixels of different features do not attract"
     torch.testing.assert_close(fast.normalized_cut(s), dense.normalized_cut(s), rtol=0.01, atol=0.01)

@@ -45,7 +45,6 @@ def case() -> tuple[Tensor, Tensor, Affinity]:
     logits[:, 0, :, :6] += 3
     scores = logits.softmax(1)
     dense = Affinity.from_image(picture, sigma_rgb=60, sigma_xy=3, implementation="dense")
-    assert isinstance(dense.form, Tensor)
     return scores, dense.form[0], Affinity.from_image(picture, sigma_rgb=60, sigma_xy=3, rank=99)
 
 
@@ -96,8 +95,6 @@ def test_a_rare_class_has_a_finite_gradient_in_half_precision(kind: torch.dtype)
     half, full = scores.clone().requires_grad_(), scores.float().requires_grad_()
     for variable in (half, full):
         affinity.normalized_cut(variable).backward()
-    assert half.grad is not None
-    assert full.grad is not None
     assert half.grad.isfinite().all()
     assert float((half.grad.float() - full.grad).norm() / full.grad.norm()) < 0.005
 
@@ -112,7 +109,6 @@ def test_the_gradient_keeps_the_memory_format() -> None:
     _, _, affinity = case()
     last = torch.rand(1, 4, 9, 11).contiguous(memory_format=torch.channels_last).requires_grad_()
     affinity.normalized_cut(last).backward()
-    assert last.grad is not None
     assert last.grad.is_contiguous(memory_format=torch.channels_last)
 
 

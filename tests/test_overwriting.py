@@ -80,7 +80,6 @@ def test_functions_refuse(case: str, tmp_path: Path) -> None:
 
 def test_an_export_does_not_replace_the_networks_checkpoint(tmp_path: Path) -> None:
     packaged, path = find_entry("demo:streetnet").packaged, tmp_path / "w.safetensors"
-    assert packaged
     path.write_bytes(packaged.read_bytes())
     session = Session(load_model("demo:streetnet", path), "source")
     with pytest.raises(SettingsError, match="is the checkpoint of demo:streetnet"):

@@ -198,7 +198,7 @@ def test_runs_with_other_labels_are_told_apart_and_never_compared() -> None:
         assert len({group.setting for group in groups}) == 2 and len({group.where for group in groups}) == 2
         for group in (group for group in groups if not group.is_source):
             source = source_of(group, groups)
-            assert source is not None and source.records[0]["run"]["stream"] == group.records[0]["run"]["stream"]
+            assert source.records[0]["run"]["stream"] == group.records[0]["run"]["stream"]
         lonely = group_records([first[0], second[1]])
         assert source_of(lonely[0 if lonely[1].is_source else 1], lonely) is None
         table = next(t for t in tables_of(groups) if "vs source" in t.columns)
@@ -225,7 +225,6 @@ def test_differences_are_paired_by_image(runs: Path) -> None:
     groups = group_records(load_records(runs))
     source, domain = groups[0], groups[5]
     found = against(domain, source)
-    assert found is not None
     assert 100 * found.value == pytest.approx(domain.mean("mIoU") - source.mean("mIoU"), abs=0.02)
     assert 0 < found.low <= found.value <= found.high and all(change > 0 for _, change in changes(domain, source))
     worse = group_records([record("source", 0.5), record("tent", 0.4)])
@@ -268,7 +267,7 @@ def test_a_class_that_one_method_strays_into_is_left_out_of_the_comparison() -> 
     before, after = 100 * (3 * 60 / 140) / 3, 100 * (2 * 240 / 560 + 240 / 558) / 3  # sky loses two false pixels
     assert (source.mean("mIoU"), tent.mean("mIoU")) == pytest.approx((before, after))
     found = against(tent, source)
-    assert found is not None and 100 * found.value == pytest.approx(after - before)
+    assert 100 * found.value == pytest.approx(after - before)
     assert [change for _, change in changes(tent, source)] == pytest.approx(
         [0, 0, *[100 * (60 / 139 - 60 / 140) / 3] * 2]
     )
@@ -399,15 +398,15 @@ def test_the_papers_figures_stand_beside_and_are_marked() -> None:
         and "† Table 1: the paper's are of the test" in table.note
     )
     same = one_published("source", "acdc:test/night", R101)
-    assert same is not None and (same.figure, same.differs, same.marked) == (26.2, "", "26.2")
+    assert (same.figure, same.differs, same.marked) == (26.2, "", "26.2")
     ours = one_published("mall-domain", "acdc:test/fog", R101)
     paper = one_published("mall-domain", "acdc:test/fog", R101, preset="paper")
-    assert ours is not None and "this project's settings" in ours.differs and paper is not None and not paper.differs
+    assert "this project's settings" in ours.differs and not paper.differs
     assert one_published("source", "acdc:val/night", "espnetv2:2.0") is None
     log = one_published("source", "dark-zurich:val", R101, scoring="1024x512")
-    assert log is not None and (log.figure, log.differs) == (20.24, "")
+    assert (log.figure, log.differs) == (20.24, "")
     other = one_published("source", "dark-zurich:val", R101)
-    assert other is not None and "1024×512" in other.differs
+    assert "1024×512" in other.differs
     assert one_published("mall-sample", "nighttime-driving:test", "mgcda:refinenet").figure == 49.7
 
 

@@ -93,7 +93,7 @@ def test_the_command_line_says_that_another_run_is_at_it_and_goes_on_once_that_w
         [sys.executable, "-c", ENDLESS, out / "record.json"], env=ENVIRONMENT, stdout=subprocess.PIPE
     ) as other:
         try:
-            assert other.stdout is not None and other.stdout.readline() == b"held\n"
+            assert other.stdout.readline() == b"held\n"
             for more in ((), ("--resume",), ("--workers", "1")):
                 done = allweather(*command, *more)
                 assert done.returncode == 2 and "is being filled by another run" in done.stderr, done.stderr

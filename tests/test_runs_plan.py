@@ -784,7 +784,7 @@ def test_folders_follow_each_other_and_a_piece_may_come_again(root: Path, monkey
     assert list(record["parts"]) == ["01/day", "01/dusk", "01/day-2"]
     assert record["frames"] == 3 * FRAMES and record["session"]["adapt_when"] == "shift"
     frames = counts_of(record, [image["name"] for image in record["images"]]).frames
-    assert frames is not None and frames.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2], "day-2 is day again"
+    assert frames.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2], "day-2 is day again"
     assert checked_record(json.loads(json.dumps(record)), path) and record["parts"]["01/day-2"]["first"] == "01/day"
     assert "only on a shift" in group_records([record])[0].label
     path.write_text(path.read_text().replace('"shift"', '"often"'))

@@ -63,7 +63,7 @@ def test_every_table_of_summaries_is_that_of_the_records(summaries: Path) -> Non
     ours, theirs = (
         against(*(group_records(records)[i] for i in (2, 0))) for records in (load_records(summaries), RUNS)
     )
-    assert ours is not None and theirs is not None and ours.level == theirs.level
+    assert ours.level == theirs.level
     assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=1e-6)
 
 

@@ -121,7 +121,7 @@ def test_one_rank_is_a_session(fields: dict[str, Any], guard: Guard) -> None:
     kinds = set()
     for image in [torch.full((3, 24, 32), 0.5), *frames(6), *frames(4, seed=1)]:
         here, there = together.step(image), session(image)
-        assert here is not None and torch.equal(here.logits, there.logits) and here.decision.kind == there.decision.kind
+        assert torch.equal(here.logits, there.logits) and here.decision.kind == there.decision.kind
         kinds.add(here.decision.kind)
     assert same_state(together, session)
     assert (fields.get("lr") == 0.5) == bool(kinds & {"rolled-back", "reset", "shrunk"})
@@ -158,9 +158,9 @@ def test_ranks_stay_equal_whatever_frames_each_of_them_has() -> None:
     sessions, found = run_ranks([first, second])
     assert same_state(*sessions) and sessions[0]._adapted.updates == 7  # at the fourth step nobody had a frame
     assert [result is None for result in found[1]] == [image is None for image in second]
-    assert found[1][2] is not None and found[1][2].decision.reason == "the image is constant"
+    assert found[1][2].decision.reason == "the image is constant"
     sessions, found = run_ranks([[broken], [frames(1)[0]]])
-    assert found[0][0] is not None and found[0][0].decision.reason == "the image is not finite"
+    assert found[0][0].decision.reason == "the image is not finite"
     assert same_state(*sessions) and sessions[0]._adapted.updates == 1
 
 
@@ -171,7 +171,7 @@ def test_a_frame_that_the_network_has_no_numbers_for_moves_no_rank() -> None:
     sessions, found = run_ranks([[dark, bright, dark], [dark, dark, dark]], model=model)
     assert same_state(*sessions) and sessions[0]._adapted.updates == 3
     blind, seeing = found[0][1], found[1][1]
-    assert blind is not None and seeing is not None and not blind.logits.isfinite().all()
+    assert seeing is not None and not blind.logits.isfinite().all()
     assert blind.decision.kind == "skipped" and seeing.logits.isfinite().all()
 
 

@@ -126,7 +126,7 @@ def test_the_parts_of_older_records_are_known_by_their_names(sequence: list[str]
         "images": [{"name": name, **image} for name in names],
     }
     found = counts_of(record, names).frames
-    assert found is not None and found.tolist() == frames
+    assert found.tolist() == frames
 
 
 def test_one_frame_has_no_interval() -> None:

@@ -93,7 +93,6 @@ def test_an_application_of_ones_own_leaves_nothing_on_the_disk_either(tmp_path: 
     command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0"]
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
     with process.stderr:
         assert any("running on" in line for line in process.stderr)
         assert list((tmp_path / "temporary").glob("allweather-serve-*"))

@@ -85,13 +85,12 @@ def test_each_forward_pass_is_a_point_of_the_curves(pool: Pool) -> None:
     asyncio.run(follow(one, pool))
     assert [point.number for point in one.points] == [1, 2, 3, 4, 5, 6]
     assert one.points[-1].entropy < one.points[0].entropy and one.decided == [(6, "accepted")]
-    assert one.session is not None and one.session.method.name == "mall-sample"
+    assert one.session.method.name == "mall-sample"
 
 
 def test_a_watched_session_is_saved_and_exported_as_any_other(pool: Pool, tmp_path: Path) -> None:
     one = visitor(PICTURES)
     asyncio.run(follow(one, pool))
-    assert one.session is not None
     one.session.save(tmp_path / "s.safetensors")
     other = Session(MODEL, method())
     other.load(tmp_path / "s.safetensors")
@@ -455,7 +454,7 @@ def test_what_is_taken_home(pool: Pool) -> None:
     assert served.get(f"/take/{one.key}/labels.png").status_code == 409
     asyncio.run(follow(one, pool))
     labels = Image.open(io.BytesIO(served.get(f"/take/{one.key}/labels.png").content))
-    assert one.shown is not None and np.array_equal(np.asarray(labels), one.shown.adapted.labels.numpy())
+    assert np.array_equal(np.asarray(labels), one.shown.adapted.labels.numpy())
     archive = zipfile.ZipFile(io.BytesIO(served.get(f"/take/{one.key}/labels.zip").content))
     assert archive.namelist() == [f"f{number}.png" for number in range(5)]
     assert load(served.get(f"/take/{one.key}/adapted.safetensors").content).keys() == MODEL.network.state_dict().keys()
