@@ -149,16 +149,6 @@ def test_links_are_followed_and_broken_ones_are_failures(tmp_path: Path) -> None
     assert set(record["failures"]) == {"c"}
 
 
-def test_hidden_files_are_not_adapted_to(tmp_path: Path) -> None:
-    frames = paint(tmp_path / "frames" / "a.png").parent
-    for name in ("._a.png", ".b.png", ".ipynb_checkpoints/a-checkpoint.png"):
-        paint(frames / name)
-    done, record, labels = adapted(frames)
-    assert done.returncode == 0, done.stderr
-    assert labels == {"a.png"}
-    assert record["frames"] == 1
-
-
 def test_names_that_are_not_utf8_are_written_and_recorded_as_they_are(tmp_path: Path) -> None:
     frames = paint(tmp_path / "frames" / "a.png").parent
     for name in (b"caf\xe9.png", b"bad\xff.png"):

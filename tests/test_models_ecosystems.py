@@ -24,20 +24,6 @@ from allweather.session import Guard
 IMAGE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("kind", ["mask2former", "oneformer"])
-def test_mask_models_load_from_a_folder(kind: str, tmp_path: Path) -> None:
-    library = pytest.importorskip("transformers")
-    pytest.importorskip("scipy")
-    model = load_model(f"transformers:{save_network(tiny_network(library, kind), tmp_path)}")
-    with torch.no_grad():
-        logits = model(IMAGE)
-    assert logits.shape == (1, 19, 64, 96)
-    assert logits.isfinite().all()
-    logits = model(IMAGE)
-    logits.softmax(1)[:, 0].mean().backward()
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-
-
 def test_weights_go_into_a_folders_configuration(tmp_path: Path) -> None:
     library = pytest.importorskip("transformers")
     network = tiny_network(library, "segformer")

@@ -4,14 +4,13 @@ import collections
 import dataclasses
 import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from allweather import CITYSCAPES, ClassSet, Segmenter, Session, list_models, load_model
+from allweather import ClassSet, Segmenter, Session, list_models, load_model
 from allweather.errors import AllWeatherError, InputError, NetworkError, SettingsError
 from allweather.models.catalogue import find_entry
 from allweather.models.segmenter import AdaptationFacts, Preprocessing, Window
@@ -445,41 +444,6 @@ def test_the_shipped_network_loads_its_own_weights() -> None:
     assert model.provenance is not None
     packaged = find_entry("demo:streetnet").packaged
     assert packaged.stat().st_size <= 4 << 20
-
-
-@pytest.mark.slow
-def test_torchvision_networks_load_a_checkpoint(tmp_path: Path) -> None:
-    torchvision = pytest.importorskip("torchvision")
-    network = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
-        weights=None, weights_backbone=None, num_classes=19
-    )
-    torch.save(network.state_dict(), tmp_path / "w.pth")
-    model = load_model("torchvision:lraspp_mobilenet_v3_large", tmp_path / "w.pth")
-    with torch.no_grad():
-        assert model(torch.rand(1, 3, 64, 96)).shape == (1, 19, 64, 96)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("classes", [19, 5])
-def test_transformers_networks_load_from_a_folder(classes: int, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.SegformerConfig(
-        num_labels=classes, depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], decoder_hidden_size=16,
-        num_attention_heads=[1, 1, 2, 2],
-    )  # fmt: skip
-    network = transformers.SegformerForSemanticSegmentation(config).eval()
-    network.save_pretrained(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text("{}")
-    model = load_model(f"transformers:{tmp_path}", classes=CITYSCAPES if classes == 19 else None)
-    images = torch.rand(1, 3, 64, 96)
-    with torch.no_grad():
-        logits = model(images)
-        plain = network(pixel_values=model.preprocessing.apply(images)).logits
-    assert logits.shape == (1, classes, 64, 96)
-    torch.testing.assert_close(model.network(model.preprocessing.apply(images)), plain)
-    assert (model.classes is CITYSCAPES) == (classes == 19)
-    with pytest.raises(AllWeatherError, match="transformers cannot load"):
-        load_model(f"transformers:{tmp_path / 'nothing'}")
 
 
 @pytest.mark.parametrize("classes", ["cityscapes", ("road", "sky"), 19], ids=str)

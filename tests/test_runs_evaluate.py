@@ -209,11 +209,6 @@ def test_where_they_stand_alone_those_that_are_done_cost_one_image(stream: Strea
     assert session._batches == 2, "one to find out, and the one that is left"
 
 
-def test_an_unknown_protocol_is_named(stream: Stream) -> None:
-    with pytest.raises(AllWeatherError, match="unknown protocol 'onlin'"):
-        list(run(make_session("source"), stream, "onlin"))
-
-
 def test_provenance_says_what_made_the_result(stream: Stream) -> None:
     record = json.loads(json.dumps(provenance(make_session("tent", lr=0.5), stream, "online", 1)))
     assert record["order_hash"] == stream.order_hash and record["frames"] == COUNT
