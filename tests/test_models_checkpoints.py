@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small import Small, small
 from torch import nn
 
 from allweather import load_model
@@ -173,23 +174,6 @@ def test_training_keys_are_dropped_by_rule_and_listed(tmp_path: Path) -> None:
     with pytest.raises(AllWeatherError, match=r"1 unexpected among them \(first: aux.weight\)"):
         load_weights(network(), tmp_path / "w.pth", name="tiny")
     assert load_weights(network(), tmp_path / "w.pth", name="tiny", drop=("aux.*",)).dropped == ("aux.weight",)
-
-
-class Small(nn.Module):
-    """A network with parts that have names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-        self.head = nn.Conv2d(4, 3, 1)
-
-
-def small(seed: int = 3) -> dict[str, torch.Tensor]:
-    torch.manual_seed(seed)
-    return {
-        key: torch.rand_like(value) if value.is_floating_point() else value
-        for key, value in Small().state_dict().items()
-    }
 
 
 METADATA: dict[str, Any] = {

@@ -5,33 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from small import Small, small
 from torch import nn
 
 from allweather.errors import AllWeatherError
 from allweather.models.checkpoints import load_weights
 
 
-class Small(nn.Module):
-    """A network with parts that have names, or the same below an attribute."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-        self.head = nn.Conv2d(4, 3, 1)
-
-
 class Holder(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.add_module(name, Small())
-
-
-def small(seed: int = 3) -> dict[str, torch.Tensor]:
-    torch.manual_seed(seed)
-    return {
-        key: torch.rand_like(value) if value.is_floating_point() else value
-        for key, value in Small().state_dict().items()
-    }
 
 
 def under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The Segmenter: preprocessing, padding, output forms, what it refuses; the catalogue's names; other libraries."""
+"""The Segmenter: preprocessing, padding, output forms, what it refuses; the catalogue's names."""
 
 import collections
 import dataclasses
