@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch
 from torch.nn import functional
 
 import allweather as aw
 from allweather.data.scenes import render
-from allweather.report.figures import brief_svg
 
 HERE = Path(__file__).parent
 POINTS = ((40, 20), (20, 96), (56, 64))  # row and column of the pixels whose affinity is shown
@@ -80,25 +78,28 @@ def normalized_cut_picture(path: Path) -> None:
 
 def house_picture(path: Path) -> None:
     """The rooms of the package, floor above floor: imports point down."""
-    figure, axis = plt.subplots(figsize=(9.6, 4.6), layout="constrained")
-    axis.set(xlim=(0, 96), ylim=(0, 10 * len(FLOORS)))
-    axis.axis("off")
-    for level, (title, color, rooms) in enumerate(reversed(FLOORS)):
-        _box(axis, 1, 10 * level + 1, 86, 8.4, color)
-        axis.text(2.5, 10 * level + 7.4, title, fontsize=9, va="center", style="italic")
-        width = 84 / len(rooms)
+    height = 100 * len(FLOORS)
+    drawn = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {height}">',
+        "<style>rect{stroke:#666}text{font-family:sans-serif;text-anchor:middle}.f{font-style:italic;font-size:14px;text-anchor:start}</style>",
+        f'<path fill="#fff" d="M0 0h960v{height}H0z"/>',
+    ]
+    for level, (title, color, rooms) in enumerate(FLOORS):
+        top, width = 100 * level + 6, 840 / len(rooms)
+        drawn += [_box(10, top, 860, 88, color), f'<text class="f" x="25" y="{top + 23}">{title}</text>']
         for place, room in enumerate(rooms):
-            _box(axis, 2 + place * width + 0.6, 10 * level + 1.8, width - 1.2, 4.2, "white")
-            size = min(10, 90 / len(rooms))
-            axis.text(2 + (place + 0.5) * width, 10 * level + 3.9, room, fontsize=size, ha="center", va="center")
-    axis.annotate("", (92, 2), (92, 10 * len(FLOORS) - 2), arrowprops={"arrowstyle": "-|>", "lw": 1.6})
-    axis.text(94, 5 * len(FLOORS), "imports", rotation=270, ha="center", va="center", fontsize=10)
-    path.write_text(brief_svg(figure), encoding="utf-8")
-    plt.close(figure)
+            left, size = 20 + place * width, min(14, 130 / len(rooms))
+            drawn.append(_box(left + 5, top + 36, width - 10, 42, "#fff"))
+            drawn.append(f'<text x="{left + width / 2:.0f}" y="{top + 62}" font-size="{size:.0f}">{room}</text>')
+    drawn.append(
+        f'<path stroke="#000" stroke-width="2" d="M915 20V{height - 30}"/><path d="M907 {height - 34}h16l-8 16z"/>'
+    )
+    drawn.append(f'<text transform="translate(935 {height // 2})rotate(90)" font-size="14">imports</text></svg>')
+    path.write_text("\n".join(drawn) + "\n", encoding="utf-8")
 
 
-def _box(axis: Axes, x: float, y: float, width: float, height: float, color: str) -> None:
-    axis.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=1", fc=color, ec="#666"))
+def _box(x: float, y: float, width: float, height: float, color: str) -> str:
+    return f'<rect x="{x:.0f}" y="{y}" width="{width:.0f}" height="{height}" rx="9" fill="{color}"/>'
 
 
 def _show(axis: Axes, picture: object, title: str, **options: float) -> None:
@@ -110,7 +111,6 @@ def _show(axis: Axes, picture: object, title: str, **options: float) -> None:
 def main(folder: Path = HERE) -> None:
     """Draws all pictures into a folder."""
     matplotlib.use("Agg")
-    plt.rcParams.update({"svg.hashsalt": "allweather", "svg.fonttype": "none"})
     torch.manual_seed(0)
     normalized_cut_picture(folder / "normalized-cut.png")
     house_picture(folder / "house.svg")
