@@ -104,13 +104,15 @@ def test_a_film_keeps_the_times_of_a_variable_rate(tmp_path: Path, name: str) ->
     assert read_adapted(tmp_path / "even" / "record.json")["film"] == {"panels": ["input"], "rate": 5.0}
 
 
-def test_a_film_of_what_is_left_of_a_variable_rate_begins_at_once(tmp_path: Path) -> None:
-    times = {"b": 0.5, "c": 2.0}  # "a", at 0, could not be decoded
-    reel = Reel(tmp_path / "a.mp4", ("input",), Fraction(10), {"a": 0.0, **times})
-    for name in times:
+@pytest.mark.parametrize("seconds", [{"1": 0.5, "2": 0.7, "17": 2.0}, None], ids=["variable", "constant"])
+def test_a_film_of_what_is_left_of_a_video_begins_at_once_and_keeps_gaps(
+    tmp_path: Path, seconds: dict[str, float] | None
+) -> None:
+    reel = Reel(tmp_path / "a.mp4", ("input",), Fraction(10), seconds, numbered=True)
+    for name in ("1", "2", "17"):  # "0" and others could not be decoded
         reel.add(name, drive(1)[0])
     reel.close()
-    assert moments(tmp_path / "a.mp4") == pytest.approx([0, 1.5])
+    assert moments(tmp_path / "a.mp4") == pytest.approx([0, 0.2, 1.5] if seconds else [0, 0.1, 1.6])
 
 
 def test_pixels_that_are_not_square_are_warned_of_once(tmp_path: Path) -> None:

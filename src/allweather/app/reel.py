@@ -32,16 +32,19 @@ class Reel:
         panels: what it shows, from left to right.
         rate: frames per second.
         seconds: when each frame is shown, by name; None shows all at the rate.
+        numbered: whether names are places at the rate: where frames are missing, those after them are not moved up.
 
     Raises:
         MissingLibraryError: when PyAV is not installed.
     """
 
     def __init__(
-        self, path: Path, panels: Sequence[Panel], rate: Fraction, seconds: Mapping[str, float] | None = None
-    ) -> None:
+        self, path: Path, panels: Sequence[Panel], rate: Fraction, seconds: Mapping[str, float] | None = None,
+        *, numbered: bool = False,
+    ) -> None:  # fmt: skip
         load_pyav()
         self._path, self.panels, self._rate, self._seconds = path, tuple(panels), rate, seconds
+        self._numbered = numbered
         self._begin = 0.0
         self._film: Film | None = None
 
@@ -71,9 +74,12 @@ class Reel:
         Raises:
             AllWeatherError: when it cannot be written; what was written before plays.
         """
-        when = None if self._seconds is None else self._seconds[name]
+        begins = self._film is None
         if self._film is None:
-            self._film, self._begin = Film(self._path, self._rate, picture.shape[1], picture.shape[0]), when or 0.0
+            self._film = Film(self._path, self._rate, picture.shape[1], picture.shape[0])
+        when = self._seconds[name] if self._seconds else float(int(name) / self._film.rate) if self._numbered else None
+        if begins:
+            self._begin = when or 0.0
         pixels = fitted(picture, self._film.width, self._film.height)
         self._film.write(pixels, None if when is None else when - self._begin)
 
@@ -95,7 +101,9 @@ def open_reel(path: Path, panels: str | None, rate: float | None, stream: Stream
     shown = parse_panels(panels, method)
     if rate is not None:
         return Reel(path, shown, Fraction(rate).limit_denominator(1000))
-    return Reel(path, shown, stream.video.rate if stream.video else IMAGES_RATE, stream.seconds)
+    if stream.video is None:
+        return Reel(path, shown, IMAGES_RATE)
+    return Reel(path, shown, stream.video.rate, stream.seconds, numbered=True)
 
 
 def parse_panels(text: str | None, method: str) -> tuple[Panel, ...]:
