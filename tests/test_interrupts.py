@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from allweather.interrupts import deaf_to_interrupts, interruptions_wait
+from allweather.interrupts import deaf_to_interrupts, interruptions_wait, terminations_interrupt
 
 pytestmark = pytest.mark.usefixtures("hears_interrupts")
 IS_DEAF = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
@@ -40,6 +40,21 @@ def test_no_interruption_is_made_up() -> None:
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_the_first_sigterm_is_heard_as_ctrl_c_is_and_waits_as_it_does() -> None:
+    reached = []
+
+    def ended() -> None:
+        with interruptions_wait():
+            signal.raise_signal(signal.SIGTERM)
+            reached.append("the end")
+
+    with terminations_interrupt() as heard:
+        with pytest.raises(KeyboardInterrupt):
+            ended()
+        signal.raise_signal(signal.SIGTERM)
+    assert reached and heard == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_handler_that_python_cannot_put_back_stays(monkeypatch: pytest.MonkeyPatch) -> None:

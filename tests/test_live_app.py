@@ -169,7 +169,7 @@ def test_ctrl_c_while_the_learner_starts_is_not_lost(clip: Path, tmp_path: Path)
     assert lines_of(record)[-1]["why"] == "interrupted"
 
 
-def test_ctrl_c_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> None:
+def test_sigterm_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> None:
     record, out = tmp_path / "live.jsonl", tmp_path / "live.mp4"
     command = [
         sys.executable, "-m", "allweather", "live", clip, *MODEL, "--size", "96x64", "--rate", "0.5",
@@ -178,9 +178,9 @@ def test_ctrl_c_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> N
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=hear_interrupts)
     while running.poll() is None and not (record.exists() and record.read_text().count('"kind": "frame"') > 1):
         time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=300)
-    assert running.returncode == 130 and "Traceback" not in said, said
+    assert running.returncode == 143 and "Traceback" not in said, said
     assert "frames predicted" in said
     lines = lines_of(record)
     assert lines[-1]["kind"] == "end" and lines[-1]["why"] == "interrupted"

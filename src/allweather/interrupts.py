@@ -1,10 +1,11 @@
-"""Ctrl-C comes at any moment, to every process of a terminal: what makes it wait, and processes deaf to it."""
+"""Ctrl-C comes at any moment, to every process of a terminal, SIGTERM to one: what makes both wait, and who is deaf."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from typing import Any
 
 
 @contextmanager
@@ -35,19 +36,50 @@ def _blocked() -> Iterator[None]:
 def interruptions_wait() -> Iterator[None]:
     """Inside, what has to be done whole is; a Ctrl-C that came meanwhile is heard as soon as the caller is outside.
 
+    So is a SIGTERM that the program handles.
+
     Any thread may take a signal that one of them blocks, and only the main thread answers it: elsewhere nothing waits.
     """
-    before = signal.getsignal(signal.SIGINT)  # None where it is not of Python, and could not be put back
-    heard: list[Any] = []
+    before = {signal.SIGINT: signal.getsignal(signal.SIGINT), signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+    if before[signal.SIGINT] is None:  # it is not of Python, and could not be put back
+        del before[signal.SIGINT]
+    if not callable(before[signal.SIGTERM]):
+        del before[signal.SIGTERM]
+    heard: list[int] = []
     try:
-        if before is not None:
-            signal.signal(signal.SIGINT, lambda *arguments: heard.append(arguments))
+        for number in before:
+            signal.signal(number, lambda number, frame: heard.append(number))
     except ValueError:  # not the main thread
-        before = None
+        before = {}
     try:
         yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
-        if heard:
-            signal.raise_signal(signal.SIGINT)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for each in dict.fromkeys(heard):
+            signal.raise_signal(each)
+
+
+@contextmanager
+def terminations_interrupt() -> Iterator[list[int]]:
+    """Inside, the first SIGTERM, as `docker stop` and systemd send it, is heard as Ctrl-C is, and later ones are not.
+
+    Gives a list that is empty until then. Nothing changes where it is handled already, outside the main thread, and in
+    a rank of torchrun, which may wait for others where Python hears nothing.
+    """
+    heard: list[int] = []
+
+    def hear(number: int, frame: object) -> None:
+        if not heard:
+            heard.append(number)
+            raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "TORCHELASTIC_RUN_ID" not in os.environ
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+    signal.signal(signal.SIGTERM, hear)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

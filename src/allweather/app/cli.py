@@ -13,7 +13,7 @@ from types import FrameType
 def main() -> None:
     """Runs the command line; a user's mistake, or an output that takes no more, ends with status 2 and no traceback.
 
-    An interruption ends with 130, while libraries are still being imported as well as later.
+    An interruption ends with 130, while libraries are still being imported as well as later, and SIGTERM with 143.
     """
     try:
         _open_closed()
@@ -64,19 +64,23 @@ def _ended_at_once() -> Iterator[None]:
 def _run() -> None:
     with _ended_at_once():
         from allweather.allocator import keep_freed_memory
-        from allweather.app.console import USER_MISTAKE, complain, narrate_warnings
+        from allweather.app.console import TERMINATED, USER_MISTAKE, complain, narrate_warnings
         from allweather.app.verbs import make_app, named_verb
         from allweather.errors import AllWeatherError
+        from allweather.interrupts import terminations_interrupt
         from allweather.plugins import FAULTS, own_fault
     keep_freed_memory()
     narrate_warnings()
     try:
         with _ended_at_once():
             app = make_app(named_verb(sys.argv[1:]))
-        try:
-            app()
-        finally:
-            sys.stdout.flush()  # here a full disk still has a message; at the interpreter's end it would not
+        with terminations_interrupt() as terminated:
+            try:
+                app()
+            except SystemExit as ended:
+                sys.exit(TERMINATED if terminated else ended.code)
+            finally:
+                sys.stdout.flush()  # here a full disk still has a message; at the interpreter's end it would not
     except AllWeatherError as error:
         complain(str(error))
         sys.exit(USER_MISTAKE)

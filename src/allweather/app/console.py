@@ -31,7 +31,7 @@ from allweather import errors
 narration = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 data = Console(soft_wrap=True, highlight=False, emoji=False)
 
-DONE, SOME_FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, USER_MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 SHOWN = 5  # names in a message
 HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # what a terminal obeys, line breaks too, or cannot be sent
 
