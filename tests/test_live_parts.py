@@ -2,10 +2,13 @@
 
 import errno
 import json
+import logging
 import random
 import time
+import warnings
 from collections.abc import Iterator
 from io import StringIO
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -16,11 +19,11 @@ from tiny import CLASSES, tiny
 
 from allweather.app.options import parse_every, parse_seconds
 from allweather.data.stream import Frame
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import AllWeatherError, NcutAccuracyWarning, SettingsError
 from allweather.live import Live, record
 from allweather.live.devices import OwnStream, split_threads, thread_count
 from allweather.live.pace import RAREST, Pace, stride_that_fits
-from allweather.live.process import ProcessPupil
+from allweather.live.process import ProcessPupil, heard, speak_through
 from allweather.live.record import Record
 from allweather.live.sources import Shot, Source
 from allweather.live.totals import Latencies
@@ -197,6 +200,26 @@ def test_a_process_learns_what_a_thread_would(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert sum(line.get("adapted", False) for line in lines) == lines[-1]["learnt"] == len(learnt)
     assert lines[0]["learner"] == "process"
+
+
+def test_what_the_learners_process_warns_of_and_logs_is_said_here(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (here, there), log = Pipe(), logging.getLogger("allweather")
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    level, handlers = log.level, list(log.handlers)
+    try:
+        speak_through(there)
+        warnings.showwarning("of 1 %", NcutAccuracyWarning, "mall.py", 1)
+        logging.getLogger("allweather.session").warning("rolled %s", "back")
+        there.send("failed")
+    finally:
+        log.handlers[:] = handlers
+        log.setLevel(level)
+    caplog.clear()
+    with pytest.warns(NcutAccuracyWarning, match="of 1 %"):
+        assert heard(here) == "failed"
+    assert caplog.messages == ["rolled back"]
 
 
 def test_a_session_that_cannot_travel_is_told_to_stay() -> None:

@@ -1,21 +1,25 @@
 """Learning in a process of its own: beside predictions on a CPU, Python's lock and the memory map would be shared."""
 
+import logging
 import os
 import pickle
 import signal
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from logging.handlers import QueueHandler
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from allweather import errors
 from allweather.errors import AllWeatherError
 from allweather.interrupts import deaf_to_interrupts
 from allweather.live.frame import Learnt
@@ -81,7 +85,7 @@ class ProcessPupil:
 
     def _answer(self) -> Any:
         try:
-            answer = self._here.recv()
+            answer = heard(self._here)
         except (EOFError, OSError) as error:
             raise self._lost() from error
         if isinstance(answer, str):
@@ -101,6 +105,7 @@ def serve(connection: Connection, files: list[tuple[str, str]], threads: int) ->
     """What the other process does: a frame comes, an answer goes; None ends it, and so does the other end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that predicts hears it and ends this one
     torch.set_num_threads(threads)
+    speak_through(connection)
     try:
         run_again(files)
         session: Session = pickle.loads(connection.recv())
@@ -116,6 +121,44 @@ def serve(connection: Connection, files: list[tuple[str, str]], threads: int) ->
         return
     except FAULTS as error:
         connection.send(f"{type(error).__name__}: {error}")
+
+
+class Warned(NamedTuple):
+    """A warning of the other process."""
+
+    text: str
+    category: type[Warning]
+
+
+class _Sender(QueueHandler):
+    def enqueue(self, record: logging.LogRecord) -> None:
+        cast(Connection, self.queue).send(record)
+
+
+def speak_through(connection: Connection) -> None:
+    """From now on what this process warns of and logs is said at the other end, by `heard`."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if category.__module__ in ("builtins", errors.__name__):  # which the other end has too
+            connection.send(Warned(str(message), category))
+        else:
+            shown(message, category, *rest, **more)
+
+    warnings.showwarning = cast(Any, show)
+    log = logging.getLogger("allweather")
+    log.addHandler(_Sender(cast(Any, connection)))
+    log.setLevel(logging.DEBUG)  # the other end knows what is wanted
+
+
+def heard(connection: Connection) -> Any:
+    """The next answer; what the other end said before it is said here."""
+    while isinstance(answer := connection.recv(), Warned | logging.LogRecord):
+        if isinstance(answer, Warned):
+            warnings.warn(answer.text, answer.category, stacklevel=1)
+        elif (log := logging.getLogger(answer.name)).isEnabledFor(answer.levelno):
+            log.handle(answer)
+    return answer
 
 
 def _answer_job(connection: Connection, session: Session, index: int, image: Any) -> None:
