@@ -124,7 +124,7 @@ def test_a_stream_of_jpegs_is_predicted_and_come_back_to(
 @pytest.mark.parametrize("turn", [1, 4, 6])
 def test_a_camera_may_send_exif(served: Callable[[Serve], str], turn: int) -> None:
     shown, events, _ = play(served(lambda handler: send_pictures(handler, range(8), turn)), reconnect=0, stall=20.0)
-    assert [event.kind for event in events] == ["gave-up"] and "broke off" in events[0].text
+    assert not events, "its end is no fault where nobody wants to come back"
     assert shown[0].frame.size == ((32, 48) if turn == 6 else (48, 32))
 
 

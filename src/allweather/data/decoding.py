@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from errno import EIO
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
@@ -129,6 +130,8 @@ def read_packets(container: InputContainer, stream: VideoStream, losses: Losses)
         except StopIteration:
             return
         except av.FFmpegError as error:
+            if losses.read and container.format.name == "mpjpeg" and error.errno == EIO:
+                return  # so it says that the server has closed
             losses.stopped = f"the file cannot be read beyond its frame {losses.read} ({error.strerror})"
             return
         if is_frame(packet):

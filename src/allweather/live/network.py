@@ -95,7 +95,10 @@ class NetworkSource(Source):
         said = getattr(error, "strerror", None) or str(error)
         silent = said.startswith("Invalid data") and waited >= self._stall  # so the RTSP demuxer says it
         if "Immediate exit" in said or silent:
-            return f"no answer within {self._stall:g} s"
+            return (
+                f"no answer within {self._stall:g} s, or too few pictures: opening takes two; a slow camera needs "
+                "a longer --stall"
+            )
         if said == "Input/output error":
             return "cannot be reached (no such host, or it does not answer)"
         if said.startswith("Invalid data"):
