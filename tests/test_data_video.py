@@ -282,6 +282,15 @@ def png(folder: Path, count: int) -> Path:
     return clip(folder / "a.mov", noise(count), "png", "rgb24")
 
 
+def silent(folder: Path) -> Path:
+    """A video of 30 frames whose second complete picture of three is zeros: what refers to it is left out unsaid."""
+    path = clip(folder / "a.mp4", scene(30), options={"g": "10", "bf": "0"})
+    with av.open(path) as file:
+        key = [bytes(packet) for packet in file.demux(video=0) if packet.size][10]
+    path.write_bytes(path.read_bytes().replace(key, key[:4] + bytes(len(key) - 4)))
+    return path
+
+
 FASTSTART, PIECES = {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}
 FAULTS: dict[str, tuple[Callable[[Path], Path], str, range]] = {  # how it is made, its word, how many frames are left
     "cut mkv": (lambda folder: cut(clip(folder / "a.mkv", noise(30)), 0.6), r"1\.\d\d of 3\.00 seconds", range(12, 20)),
@@ -305,6 +314,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str, range]] = {  # how it is ma
         "damaged and left out, ",
         range(25, 30),
     ),
+    "silent": (silent, "[1-9]0? frames are damaged and left out", range(20, 29)),
     "spoiled mov": (
         lambda folder: spoil(png(folder, 30), 0.5),
         "1 frame is damaged and left out, after 1[45] whole ones",
@@ -319,6 +329,8 @@ def test_what_can_be_decoded_is_given_and_the_rest_is_said(fault: str, tmp_path:
     video = Video(make(tmp_path))
     assert video.damage is None
     given = list(video)
+    if fault == "silent":
+        assert (video.damage or "").startswith(f"{30 - len(given)} ")
     assert len(given) in left and [one.index for one in given] == list(range(len(given)))
     assert re.search(word, video.damage)
     assert len(list(islice(video, 3))) == 3 and video.damage is None  # left before its end: nothing is known

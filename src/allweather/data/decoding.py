@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NEWER = 16  # kinds of side data that FFmpeg may know beyond those that PyAV has names for
 TICK = Fraction(1, 1000)  # of a graph that looks at no time
 VP8_SHOWN = 0x10  # bit of a packet's first byte
+REPEATING = ("mpeg4", "vc1", "wmv3")  # codecs with packets that only say: the last picture again
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Losses:
         before: frames ahead of the first whole one that the decoder left out without a word.
         decoded: frames that came out whole.
         failed: packets and frames that did not.
+        silent: frames after the first that the decoder left out without a word; known at the end.
         failed_at: whole frames before the first of those.
         end: the last moment of what was read, in seconds of the file's own clock.
         stopped: why reading ended before the file did; None where it did not.
@@ -43,6 +45,7 @@ class Losses:
     before: int = 0
     decoded: int = 0
     failed: int = 0
+    silent: int = 0
     failed_at: int = 0
     end: float = 0.0
     stopped: str | None = None
@@ -66,11 +69,12 @@ class Losses:
 
     def words(self) -> str | None:
         """How many frames were lost to damage or a missing beginning, and where; None where none were."""
-        if not self.failed:
+        lost = self.failed + self.silent
+        if not lost:
             return self.beginning()
-        frames = "1 frame is" if self.failed == 1 else f"{self.failed} frames are"
-        first = "" if self.failed == 1 else "the first of them "
-        damaged = f"{frames} damaged and left out, {first}after {self.failed_at} whole ones"
+        damaged = f"{'1 frame is' if lost == 1 else f'{lost} frames are'} damaged and left out"
+        if self.failed:
+            damaged += f", {'' if lost == 1 else 'the first of them '}after {self.failed_at} whole ones"
         return "; ".join(filter(None, [self.beginning(), damaged]))
 
 
@@ -144,13 +148,16 @@ def decoded_frames(container: InputContainer, stream: VideoStream, losses: Losse
     """Every frame that is whole, from where the file stands, in the order of play; others are counted as lost."""
     av = load_pyav()
     early: list[int] = []  # times of packets before the first frame came
+    shown, fields = 0, False
     for packet in read_packets(container, stream, losses):
-        if not losses.decoded and packet.pts is not None and is_frame(packet) and not packet.is_discard:
+        is_shown = is_frame(packet) and not packet.is_discard
+        shown += is_shown
+        if not losses.decoded and packet.pts is not None and is_shown:
             early.append(packet.pts)
         try:
             frames = packet.decode()
         except av.EOFError:
-            return
+            break
         except av.FFmpegError:
             losses.fail()
             continue
@@ -161,7 +168,11 @@ def decoded_frames(container: InputContainer, stream: VideoStream, losses: Losse
             if not losses.decoded and frame.pts is not None:
                 losses.before = max(0, sum(pts < frame.pts for pts in early) - losses.failed)
             losses.decoded += 1
+            fields = fields or frame.interlaced_frame
             yield frame
+    told = losses.before + losses.failed + losses.decoded
+    if not (losses.stopped or fields or stream.codec_context.name in REPEATING):  # a field may have a packet of its own
+        losses.silent = max(0, shown - told)
 
 
 class NoRightAngle(ValueError):
