@@ -291,6 +291,23 @@ def silent(folder: Path) -> Path:
     return path
 
 
+def second(path: Path) -> Path:
+    """A file whose first track of pictures is empty."""
+    with av.open(path, "w") as file:
+        tracks = [file.add_stream("libx264", rate=10) for _ in range(2)]
+        for track in tracks:
+            track.width, track.height = SIZE
+        for pixels in scene(5):
+            file.mux(tracks[1].encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(tracks[1].encode(None))
+    return path
+
+
+def test_an_empty_track_before_the_pictures_is_passed_over(tmp_path: Path) -> None:
+    video = Video(second(tmp_path / "a.mkv"))
+    assert len(list(video)) == len(VideoStream(video.path)) == 5 and video.damage is None
+
+
 FASTSTART, PIECES = {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}
 FAULTS: dict[str, tuple[Callable[[Path], Path], str, range]] = {  # how it is made, its word, how many frames are left
     "cut mkv": (lambda folder: cut(clip(folder / "a.mkv", noise(30)), 0.6), r"1\.\d\d of 3\.00 seconds", range(12, 20)),

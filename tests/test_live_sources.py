@@ -157,6 +157,12 @@ def test_a_file_behind_an_address_ends(served: Callable[[Serve], str], tmp_path:
     assert 7 / 50 - 0.01 <= shown[-1].arrival < 7 / 50 + 5  # no sooner than its rate; on a busy machine later
 
 
+def test_a_file_behind_an_address_that_ends_early_is_told(served: Callable[[Serve], str], tmp_path: Path) -> None:
+    content = clips.cut(clips.clip(tmp_path / "a.mkv", clips.noise(8), rate=50), 0.6).read_bytes()
+    _, events, live = play(served(sending(content)), stall=5.0)
+    assert ["of 0.16 seconds are in it" in event.text for event in events] == [True] and live.totals.failures == 1
+
+
 def closed_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -7,13 +7,13 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, outline, timed_late, upright
+from allweather.data.length import Length
 from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.refused import codec_name, why_unopened
 from allweather.errors import ImageError
@@ -30,8 +30,6 @@ suffixes = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
     ".ogv", ".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265", ".hevc", ".gif", ".y4m",
 )  # fmt: skip
-USUAL_RATE = Fraction(25)  # of a file that says nothing: FFmpeg's own convention
-PAUSE = 1.0  # seconds without a frame in which a recorder of AVI may stop
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ class Video:
             the file's pixels are not square.
         frames: number of frames by the file's own account; None where it has none.
         duration: in seconds by the file's own account; None where it has none.
+        length: what the file says of rate, duration and frames.
         damage: what was lost in the last iteration; None before one, and where nothing was lost.
 
     Raises:
@@ -82,17 +81,9 @@ class Video:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.damage: str | None = None
-        with self.opened() as (container, stream):
-            self.rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
-            self.duration, self._late = _duration(container, stream), timed_late(container, stream)
-            self.frames = self._count(stream)
-            losses = Losses()
-            first = next(decoded_frames(container, stream, losses), None)
-            if first is None:
-                what = "no frame in it can be decoded" if losses.read else "there is no frame in it"
-                raise self._unreadable(f"{what}; record or encode it again")
-            self.height, self.width = self._turned(outline, first).shape[:2]
-            self.shown = shown_size(first, stream.sample_aspect_ratio)
+        self._track = 0
+        while not self._look():
+            self._track += 1
 
     def __iter__(self) -> Iterator[VideoFrame]:
         for index, (seconds, pixels) in enumerate(self.decoded(self.moments(), upright)):
@@ -113,12 +104,12 @@ class Video:
                 if change := self.change(index, pixels.shape[:2]):
                     break
                 yield moments.next(frame), pixels
-            last = f"{change}. It and all after it are left out" if change else self.missing(container, losses)
+            last = f"{change}. It and all after it are left out" if change else self.length.missing(container, losses)
             self.damage = "; ".join(filter(None, [losses.words(), last])) or None
 
     @contextmanager
     def opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        """The open file and its first stream of pictures, for as long as the context lasts.
+        """The open file and its first stream of pictures with a frame, for as long as the context lasts.
 
         Raises:
             ImageError: as the constructor.
@@ -153,24 +144,24 @@ class Video:
         """What to say of frames that a resampling to `size`, (width, height), leaves in another shape; else None."""
         return squeezed(str(self.path), (self.width, self.height), self.shown, size)
 
-    def missing(self, container: InputContainer, losses: Losses) -> str | None:
-        """What to say of a `container`, read to its end with these `losses`, that ends too early; else None."""
-        if losses.stopped is not None:
-            return losses.stopped
-        whole, rate = self.duration, float(self.rate)
-        if self.frames is None:
-            if whole is not None and losses.end < whole - 1.5 / rate:
-                return f"the file ends early: {losses.end:.2f} of {whole:.2f} seconds are in it"
-            return None
-        short = whole is not None and losses.end < whole - 1.5 / rate
-        if "mov" not in container.format.name.split(","):  # AVI counts dropped frames, the last ones too; FFmpeg
-            short = min(whole or 0.0, losses.end + PAUSE) < (self.frames - 0.5) / rate  # shortens what it finds cut off
-        if losses.read < self.frames and short:  # an edit list may leave frames out on purpose
-            return f"the file ends early: {losses.read} of {self.frames} frames are in it"
-        return None
-
     def __repr__(self) -> str:
         return f"Video({str(self.path)!r}, {self.width}×{self.height}, {float(self.rate):.6g} frames per second)"
+
+    def _look(self) -> bool:
+        """Learns what the file says of its pictures; False where they are an empty track before another one."""
+        with self.opened() as (container, stream):
+            self.length, self._late = Length.of(container, stream), timed_late(container, stream)
+            self.rate, self.duration, self.frames = self.length.rate, self.length.seconds, self.length.frames
+            losses = Losses()
+            first = next(decoded_frames(container, stream, losses), None)
+            if first is None and not losses.read and moving_pictures(container)[self._track + 1 :]:
+                return False
+            if first is None:
+                what = "no frame in it can be decoded" if losses.read else "there is no frame in it"
+                raise self._unreadable(f"{what}; record or encode it again")
+            self.height, self.width = self._turned(outline, first).shape[:2]
+            self.shown = shown_size(first, stream.sample_aspect_ratio)
+        return True
 
     def _turned(self, give: Look, frame: Decoded) -> np.ndarray:
         try:
@@ -193,50 +184,25 @@ class Video:
             raise self._unreadable("Permission denied")
 
     def _stream(self, container: InputContainer) -> VideoStream:
-        stream = moving_pictures(container)
-        if stream is None:
+        streams = moving_pictures(container)
+        if not streams:
             others = ", ".join(sorted({s.type for s in container.streams}))
             raise self._unreadable(f"there is no video in it, only {others}" if others else "there is nothing in it")
         if container.format.name == "tiff_pipe":
             raise self._unreadable("it is a TIFF picture, of several pages perhaps; save each as a picture of its own")
+        stream = streams[self._track]
         if stream.codec_context is None:
             codec = codec_name(self.path)
             raise self._unreadable(f"this build of PyAV has no decoder for its codec{codec}; convert it to H.264 first")
         stream.thread_type = "AUTO"
         return stream
 
-    def _count(self, stream: VideoStream) -> int | None:
-        """How many frames the file says; an MP4 file that was never finished counts those of its first piece alone."""
-        if not stream.frames or (self.duration and stream.frames < 0.9 * self.duration * self.rate):
-            return None
-        return stream.frames
-
     def _unreadable(self, reason: str) -> ImageError:
         return ImageError(f"{self.path}: not a readable video ({reason}).")
 
 
-def moving_pictures(container: InputContainer) -> VideoStream | None:
-    """The first stream of pictures that is no cover of another's; None where there is none."""
+def moving_pictures(container: InputContainer) -> list[VideoStream]:
+    """The streams of pictures that are no cover of another's."""
     from av.stream import Disposition
 
-    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds of the pictures alone; of all streams together only where there is no other."""
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    if "DURATION" in stream.metadata:
-        return _clock(stream.metadata["DURATION"])
-    if container.duration is not None and len(container.streams) == 1:
-        return container.duration / 1_000_000
-    return None
-
-
-def _clock(text: str) -> float | None:
-    """Seconds of 'HH:MM:SS.fraction'; None for anything else."""
-    try:
-        hours, minutes, seconds = map(float, text.split(":"))
-    except ValueError:
-        return None
-    return 3600 * hours + 60 * minutes + seconds
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]

@@ -123,7 +123,7 @@ class _Reader:
                 if is_frame(packet) and not packet.is_discard
             ]
             late = timed_late(container, stream)
-            missing, tick = self._video.missing(container, losses), float(stream.time_base or 0)
+            missing, tick = self._video.length.missing(container, losses), float(stream.time_base or 0)
         with self._video.opened() as (container, stream):
             first = [frame.pts for frame in islice(decoded_frames(container, stream, begun), FEW)]
         self.damage = "; ".join(filter(None, [begun.beginning(), missing])) or None

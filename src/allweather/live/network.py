@@ -13,9 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 
 from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, timed_late, upright
+from allweather.data.length import Length
 from allweather.data.pixel_shape import shown_size, squeezed
 from allweather.data.stream import Frame
-from allweather.data.video import USUAL_RATE, moving_pictures
+from allweather.data.video import moving_pictures
 from allweather.errors import InputError
 from allweather.live.sources import Lost, Shot, Size, Source, known_rate
 from allweather.pictures.pyav import load_pyav
@@ -54,7 +55,7 @@ class NetworkSource(Source):
             container = av.open(self._address, timeout=(self._stall, self._stall), options=NO_DELAY)
         except (av.FFmpegError, UnicodeError, ValueError) as error:
             raise InputError(f"{self.label}: {self._why(error, monotonic() - begun)}.") from error
-        stream = moving_pictures(container)
+        stream = next(iter(moving_pictures(container)), None)
         if stream is None or stream.codec_context is None:
             container.close()
             found = "this build of PyAV has no decoder for its codec; send H.264" if stream else "there are none in it"
@@ -65,13 +66,15 @@ class NetworkSource(Source):
 
     def _shots(self, container: InputContainer, stream: VideoStream) -> Iterator[Shot]:
         losses, late = Losses(), timed_late(container, stream)
-        moments = Moments(stream.average_rate or USUAL_RATE, late)
+        length = Length.of(container, stream)
+        moments = Moments(length.rate, late)
         with container:
             for frame in decoded_frames(container, stream, losses):
                 name, pixels = f"{next(self._numbers):06d}", self._upright(frame)
                 if losses.decoded == 1:
                     self._tell_shape(pixels, shown_size(frame, stream.sample_aspect_ratio))
                 yield Shot(None if self.endless else moments.next(frame), partial(Frame.of, name, pixels, self._size))
+            missing = length.missing(container, losses)
         if losses.stopped:
             stopped = "Immediate exit" in losses.stopped
             raise Lost(f"no picture for {self._stall:g} s" if stopped else "the connection broke off")
@@ -79,7 +82,8 @@ class NetworkSource(Source):
             raise Lost("no picture of it could be decoded")
         if self.endless:
             losses.before = 0  # who joins a stream has no right to its beginning
-        self.damage = f"{self.label}: {said}." if (said := losses.words()) else None
+        said = filter(None, [losses.words(), None if self.endless else missing])
+        self.damage = f"{self.label}: {text}." if (text := "; ".join(said)) else None
 
     def _tell_shape(self, pixels: np.ndarray, shown: tuple[int, int]) -> None:
         if said := squeezed(self.label, (pixels.shape[1], pixels.shape[0]), shown, self._size):
