@@ -45,6 +45,7 @@ def clip(
     space: tuple[int, int] | None = None,
     sound: float = 0,
     aspect: Fraction | None = None,
+    transfer: int | None = None,
 ) -> Path:
     """Writes a video.
 
@@ -54,6 +55,7 @@ def clip(
         space: color space and range, both as FFmpeg numbers them.
         sound: seconds of silence beside the pictures.
         aspect: a pixel's width by its height.
+        transfer: the transfer function, as FFmpeg numbers it.
     """
     with av.open(path, "w", container_options=container or {}) as file:
         stream = file.add_stream(codec, rate=rate, options=options or {})
@@ -63,6 +65,8 @@ def clip(
             stream.codec_context.time_base = Fraction(1, 1000)
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
+        if transfer is not None:
+            stream.codec_context.color_trc = transfer
         if matrix is not None:
             stream.set_display_matrix(matrix)
         if space is not None:

@@ -199,6 +199,14 @@ def test_pixels_that_are_not_square_are_told_once(shape: str, tmp_path: Path, re
     assert [f"--size {shown[0]}x{shown[1]} " in each for each in told] == [True] * (shape not in ("square", "not said"))
 
 
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG"), (1, None)])
+def test_hdr_is_told_once(transfer: int, name: str | None, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    stream = load_stream("video", clip(tmp_path / "a.mp4", scene(3), transfer=transfer))
+    assert not recwarn.list and bool(Video(tmp_path / "a.mp4").hdr) == bool(name)
+    list(stream)
+    assert [f"transfer function {name}" in str(each.message) for each in recwarn.list] == [True] * bool(name)
+
+
 def test_frames_that_an_avi_leaves_out_are_no_missing_end(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.avi", scene(6), "mpeg4", times=[0, 100, 200, 500, 600, 900])
     video = Video(path)

@@ -1,4 +1,4 @@
-"""Pixels that are not square, as of DVD and some cameras: the size at which they are, and a word on any other."""
+"""Pictures unlike those that networks know: pixels that are not square, as of DVD and some cameras, and HDR."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from av import VideoFrame as Decoded
 
 ALIKE = 0.02  # by which two shapes may differ and count as one
+HDR = {16: "PQ", 18: "HLG"}  # transfer functions, by FFmpeg's numbers
 
 
 def shown_size(frame: Decoded, aspect: Fraction | None) -> tuple[int, int]:
@@ -40,4 +41,14 @@ def squeezed(label: str, stored: tuple[int, int], shown: tuple[int, int], asked:
         f"{label}: its pixels are not square: frames of {stored[0]}×{stored[1]} are to be shown as {width}×{height}. "
         f"The network sees them squeezed: give it that shape, --size {width}x{height} or size=({width}, {height}). "
         "What is drawn keeps the stored shape."
+    )
+
+
+def bright(label: str, frame: Decoded) -> str | None:
+    """What to say of an HDR video, from a frame of it, which is read as if it were not; else None."""
+    name = HDR.get(frame.color_trc)
+    return name and (
+        f"{label}: it is HDR (transfer function {name}) but read as ordinary video, in wrong colors. Convert it first: "
+        "ffmpeg -i IN -vf zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable,"
+        "zscale=t=bt709:m=bt709:r=tv,format=yuv420p OUT"
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, outline, timed_late, upright
 from allweather.data.length import Length
-from allweather.data.pixel_shape import shown_size, squeezed
+from allweather.data.pixel_shape import bright, shown_size, squeezed
 from allweather.data.refused import codec_name, why_unopened
 from allweather.errors import ImageError
 from allweather.pictures.pyav import load_pyav
@@ -62,6 +62,7 @@ class Video:
         width, height: of every frame in pixels, after it was turned upright.
         shown: (width, height) that gives frames the shape in which they are to be shown; others than their own where
             the file's pixels are not square.
+        hdr: what to say of a video whose transfer function is PQ or HLG, read as if it were not; None of others.
         frames: number of frames by the file's own account; None where it has none.
         duration: in seconds by the file's own account; None where it has none.
         length: what the file says of rate, duration and frames.
@@ -144,6 +145,10 @@ class Video:
         """What to say of frames that a resampling to `size`, (width, height), leaves in another shape; else None."""
         return squeezed(str(self.path), (self.width, self.height), self.shown, size)
 
+    def warnings(self, size: tuple[int, int] | None) -> list[str]:
+        """All that is to be said of frames that are resampled to `size`: `hdr` and `squeezed`."""
+        return [said for said in (self.hdr, self.squeezed(size)) if said]
+
     def __repr__(self) -> str:
         return f"Video({str(self.path)!r}, {self.width}×{self.height}, {float(self.rate):.6g} frames per second)"
 
@@ -160,7 +165,7 @@ class Video:
                 what = "no frame in it can be decoded" if losses.read else "there is no frame in it"
                 raise self._unreadable(f"{what}; record or encode it again")
             self.height, self.width = self._turned(outline, first).shape[:2]
-            self.shown = shown_size(first, stream.sample_aspect_ratio)
+            self.shown, self.hdr = shown_size(first, stream.sample_aspect_ratio), bright(str(self.path), first)
         return True
 
     def _turned(self, give: Look, frame: Decoded) -> np.ndarray:

@@ -58,13 +58,11 @@ class VideoStream(Stream):
         reader = _Reader(self.video)
         self.damage = reader.damage
 
-        squeezed = self.video.squeezed(size)
+        told = self.video.warnings(size)
 
         def read(name: str) -> Frame:
-            nonlocal squeezed
-            if squeezed:  # not before: who only asks for the frames' names resamples none
-                warnings.warn(squeezed, stacklevel=1)
-                squeezed = None
+            while told:  # not before: who only asks for the frames' names sees none
+                warnings.warn(told.pop(0), stacklevel=1)
             return Frame.of(name, reader.pixels(int(name)), size, self.video.path)
 
         super().__init__([f"{index:06d}" for index in range(reader.count)], read)

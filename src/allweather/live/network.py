@@ -14,7 +14,7 @@ import numpy as np
 
 from allweather.data.decoding import Losses, Moments, NoRightAngle, decoded_frames, timed_late, upright
 from allweather.data.length import Length
-from allweather.data.pixel_shape import shown_size, squeezed
+from allweather.data.pixel_shape import bright, shown_size, squeezed
 from allweather.data.stream import Frame
 from allweather.data.video import moving_pictures
 from allweather.errors import InputError
@@ -72,7 +72,7 @@ class NetworkSource(Source):
             for frame in decoded_frames(container, stream, losses):
                 name, pixels = f"{next(self._numbers):06d}", self._upright(frame)
                 if losses.decoded == 1:
-                    self._tell_shape(pixels, shown_size(frame, stream.sample_aspect_ratio))
+                    self._tell(frame, pixels, shown_size(frame, stream.sample_aspect_ratio))
                 yield Shot(None if self.endless else moments.next(frame), partial(Frame.of, name, pixels, self._size))
             missing = length.missing(container, losses)
         if losses.stopped:
@@ -85,9 +85,11 @@ class NetworkSource(Source):
         said = filter(None, [losses.words(), None if self.endless else missing])
         self.damage = f"{self.label}: {text}." if (text := "; ".join(said)) else None
 
-    def _tell_shape(self, pixels: np.ndarray, shown: tuple[int, int]) -> None:
-        if said := squeezed(self.label, (pixels.shape[1], pixels.shape[0]), shown, self._size):
-            warnings.warn(said, stacklevel=1)  # of one text, so that coming back is no news
+    def _tell(self, frame: Decoded, pixels: np.ndarray, shown: tuple[int, int]) -> None:
+        stored = (pixels.shape[1], pixels.shape[0])
+        for said in (bright(self.label, frame), squeezed(self.label, stored, shown, self._size)):
+            if said:
+                warnings.warn(said, stacklevel=1)  # of one text, so that coming back is no news
 
     def _upright(self, frame: Decoded) -> np.ndarray:
         try:

@@ -89,8 +89,8 @@ class FileSource(Source):
     def __init__(self, path: Path, size: Size, rate: float | None) -> None:
         self.label, self._size = str(path), size
         self._video = Video(path)
-        if squeezed := self._video.squeezed(size):
-            warnings.warn(squeezed, stacklevel=1)
+        for said in self._video.warnings(size):
+            warnings.warn(said, stacklevel=1)
         self._pace = 1.0 if rate is None else float(self._video.rate) / rate
         self.rate, self.total = rate or float(self._video.rate), self._video.frames
 

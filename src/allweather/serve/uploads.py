@@ -139,6 +139,8 @@ def read_clip(
         raise UploadError("format", f"{name} is no clip: expected {', '.join(CLIPS)}.")
     _check_frames(path, name, limits)
     video = Video(path)
+    if video.hdr:
+        say(f"{name} is HDR, and read as ordinary video, in wrong colors: convert it first.")
     if video.squeezed(size):
         say(f"the pixels of {name} are not square: it is shown, and seen by the network, squeezed.")
     for frame in video:
