@@ -339,7 +339,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str, range]] = {  # how it is ma
         "damaged and left out, ",
         range(25, 30),
     ),
-    "silent": (silent, "[1-9]0? frames are damaged and left out", range(20, 29)),
+    "silent": (silent, "damaged", range(20, 29)),
     "spoiled mov": (
         lambda folder: spoil(png(folder, 30), 0.5),
         "1 frame is damaged and left out, after 1[45] whole ones",
@@ -354,8 +354,7 @@ def test_what_can_be_decoded_is_given_and_the_rest_is_said(fault: str, tmp_path:
     video = Video(make(tmp_path))
     assert video.damage is None
     given = list(video)
-    if fault == "silent":
-        assert (video.damage or "").startswith(f"{30 - len(given)} ")
+    assert fault != "silent" or (video.damage or "").startswith(f"{30 - len(given)} ")
     assert len(given) in left and [one.index for one in given] == list(range(len(given)))
     assert re.search(word, video.damage)
     assert len(list(islice(video, 3))) == 3 and video.damage is None  # left before its end: nothing is known

@@ -34,17 +34,15 @@ def _blocked() -> Iterator[None]:
 
 @contextmanager
 def interruptions_wait() -> Iterator[None]:
-    """Inside, what has to be done whole is; a Ctrl-C that came meanwhile is heard as soon as the caller is outside.
-
-    So is a SIGTERM that the program handles.
+    """Inside, what has to be done whole is; a Ctrl-C, or a SIGTERM that is handled, is heard as soon as it is left.
 
     Any thread may take a signal that one of them blocks, and only the main thread answers it: elsewhere nothing waits.
     """
-    before = {signal.SIGINT: signal.getsignal(signal.SIGINT), signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
-    if before[signal.SIGINT] is None:  # it is not of Python, and could not be put back
-        del before[signal.SIGINT]
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     if not callable(before[signal.SIGTERM]):
         del before[signal.SIGTERM]
+    if before[signal.SIGINT] is None:  # it is not of Python, and could not be put back
+        del before[signal.SIGINT]
     heard: list[int] = []
     try:
         for number in before:
@@ -64,8 +62,8 @@ def interruptions_wait() -> Iterator[None]:
 def terminations_interrupt() -> Iterator[list[int]]:
     """Inside, the first SIGTERM, as `docker stop` and systemd send it, is heard as Ctrl-C is, and later ones are not.
 
-    Gives a list that is empty until then. Nothing changes where it is handled already, outside the main thread, and in
-    a rank of torchrun, which may wait for others where Python hears nothing.
+    Gives a list, empty until then. Nothing changes where it is handled already, outside the main thread, and in a rank
+    of torchrun, which may wait where Python hears nothing.
     """
     heard: list[int] = []
 

@@ -74,12 +74,10 @@ class Reel:
         Raises:
             AllWeatherError: when it cannot be written; what was written before plays.
         """
-        begins = self._film is None
+        film = self._film or Film(self._path, self._rate, picture.shape[1], picture.shape[0])
+        when = self._seconds[name] if self._seconds else float(int(name) / film.rate) if self._numbered else None
         if self._film is None:
-            self._film = Film(self._path, self._rate, picture.shape[1], picture.shape[0])
-        when = self._seconds[name] if self._seconds else float(int(name) / self._film.rate) if self._numbered else None
-        if begins:
-            self._begin = when or 0.0
+            self._film, self._begin = film, when or 0.0
         pixels = fitted(picture, self._film.width, self._film.height)
         self._film.write(pixels, None if when is None else when - self._begin)
 

@@ -13,7 +13,7 @@ from logging.handlers import QueueHandler
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load, save
@@ -123,13 +123,6 @@ def serve(connection: Connection, files: list[tuple[str, str]], threads: int) ->
         connection.send(f"{type(error).__name__}: {error}")
 
 
-class Warned(NamedTuple):
-    """A warning of the other process."""
-
-    text: str
-    category: type[Warning]
-
-
 class _Sender(QueueHandler):
     def enqueue(self, record: logging.LogRecord) -> None:
         cast(Connection, self.queue).send(record)
@@ -141,7 +134,7 @@ def speak_through(connection: Connection) -> None:
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         if category.__module__ in ("builtins", errors.__name__):  # which the other end has too
-            connection.send(Warned(str(message), category))
+            connection.send(message)
         else:
             shown(message, category, *rest, **more)
 
@@ -153,9 +146,9 @@ def speak_through(connection: Connection) -> None:
 
 def heard(connection: Connection) -> Any:
     """The next answer; what the other end said before it is said here."""
-    while isinstance(answer := connection.recv(), Warned | logging.LogRecord):
-        if isinstance(answer, Warned):
-            warnings.warn(answer.text, answer.category, stacklevel=1)
+    while isinstance(answer := connection.recv(), Warning | logging.LogRecord):
+        if isinstance(answer, Warning):
+            warnings.warn(answer, stacklevel=1)
         elif (log := logging.getLogger(answer.name)).isEnabledFor(answer.levelno):
             log.handle(answer)
     return answer
