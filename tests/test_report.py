@@ -78,6 +78,14 @@ def test_a_list_of_views_is_told_as_people_write_it(tmp_path: Path) -> None:
     assert group.label == "norm: lr 0.0001, views plain,gamma-mirror-x1.5"
 
 
+def test_only_a_preset_that_should_be_the_authors_is_called_reconstructed() -> None:
+    groups = [group_records([record("mall-domain", 0.5, preset=preset)])[0] for preset in ("fast", "paper")]
+    assert [group.label.partition(")")[0] for group in groups] == [
+        "mall-domain (fast",
+        "mall-domain (paper, reconstructed",
+    ]
+
+
 @pytest.mark.parametrize("batchnorm", [True, False])
 def test_views_are_told_where_they_are_not_what_the_preset_gives_today(batchnorm: bool) -> None:
     of_network = {} if batchnorm else METHODS["mall-domain"].without_batchnorm

@@ -366,6 +366,6 @@ def _short(value: Any) -> str:
 
 
 def _preset(group: Group) -> str:
-    """A preset as tables show it; one that is not all the authors' says so."""
-    method = METHODS.get(group.method)
+    """A preset as tables show it; a `paper` that is not all the authors' says so."""
+    method = METHODS.get(group.method) if group.preset == "paper" else None
     return f"{group.preset}, reconstructed" if method is not None and method.reconstruction else group.preset
