@@ -15,9 +15,10 @@ class Decision:
     """What the session decided about one batch.
 
     Attributes:
-        kind: `accepted`, the update stands; `shrunk`, the guard took part of it back; `rolled-back`, all of it;
-            `reset`, the source network came back; `resting`, predicted without adapting for a while after a reset;
-            `skipped`, nothing could be learnt from the batch.
+        kind: `accepted`, the update stands, if the method made one (`Result.iterations` 0: it found nothing to learn
+            from); `shrunk`, the guard took part of it back; `rolled-back`, all of it; `reset`, the source network came
+            back; `resting`, predicted without adapting for a while after a reset; `skipped`, the session did not adapt
+            to the batch, or a number was not finite.
         reason: why, in words; empty where accepted.
     """
 
