@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from threading import Condition
@@ -22,6 +22,8 @@ from allweather.live import Event, Live, LiveFrame
 from allweather.live import live as door
 from allweather.live.learner import LearnerLost
 from allweather.live.sources import Lost
+from allweather.methods.method import Batch, Objective, State
+from allweather.models.segmenter import Segmenter
 from allweather.session import Guard, Session, Shift
 from allweather.session.handover import serve, state_of
 
@@ -104,7 +106,34 @@ def test_a_frame_without_a_shift_makes_no_state(clock: SimulatedClock, threshold
     session = session_of(adapt_when="shift", shift=Shift(threshold=threshold, smoothing=0))
     shown, live = play(clock, [0.5] * 3, session, wait=True)
     assert [frame.state for frame in shown] == states
-    assert (live.totals.learnt, live.totals.states) == (3, states[-1])
+    assert live.totals.learnt == live.totals.states == states[-1] and live.totals.decisions == {"accepted": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosy(Slow):
+    """Finds something to learn from in every other frame, and remembers all."""
+
+    name: ClassVar[str] = "choosy"
+
+    def begin(self, model: Segmenter) -> State:
+        return replace(super().begin(model), memory={"seen": torch.zeros(())})
+
+    def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
+        state.memory["seen"] += 1
+        made = super().objective(model, state, batch)
+        return made if state.memory["seen"] % 2 == 0 else Objective(made.logits)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_only_an_update_counts_as_learnt_where_parameters_move(
+    clock: SimulatedClock, tmp_path: Path, wait: bool
+) -> None:
+    path, session = tmp_path / "run.jsonl", Session(tiny("batchnorm"), Choosy(), guard=False)
+    _, live = play(clock, [0.5] * 6, session, wait=wait, record=path)
+    lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["kind"] == "frame"]
+    assert [line["adapted"] for line in lines] == [False, True] * 3
+    assert lines[0]["why"] == "nothing was found to learn from" and "why" not in lines[1]
+    assert live.totals.learnt == session._adapted.updates == 3 and live.totals.decisions == {"accepted": 6}
 
 
 def _predicted(state: Any) -> torch.Tensor:
@@ -426,10 +455,11 @@ def test_every_method_goes_live_or_is_told_to_wait(clock: SimulatedClock, name: 
         with pytest.raises(SettingsError, match="its prediction has to wait"):
             play(clock, [0.1], session)
         shown, live = play(clock, [0.1] * 3, session, wait=True)
-        assert live.totals.learnt == 3
+        assert live.totals.decisions.total() == 3
         return
     before = session.predict(image_of(2))
     shown, live = play(clock, [0.1] * 6, session)
-    assert len(shown) == 6 and (live.totals.learnt > 0) == learns
+    assert len(shown) == 6 and (live.totals.decisions.total() > 0) == learns
+    assert live.totals.learnt or session.state.parameters or not learns  # without updates all that moves is memory
     if not learns:
         assert torch.equal(shown[2].result.logits, before) and shown[0].why == f"{name} learns nothing"

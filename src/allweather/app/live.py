@@ -198,7 +198,9 @@ def _tell(totals: Totals, out: Path | None) -> None:
         return
     speed = totals.predicted / max(totals.seconds, 1e-9)
     decided = ", ".join(f"{number} {kind}" for kind, number in totals.decisions.items())
-    learnt = f"learnt from {totals.learnt}" + (f" ({decided})" if decided else "")
+    given = totals.decisions.total()
+    learnt = f"learnt from {totals.learnt}" + (f" of {given} tried" if given > totals.learnt else "")
+    learnt += f" ({decided})" if decided else ""
     narration.print(
         f"{totals.predicted} frames predicted, {totals.dropped} dropped, {learnt}; {speed:.1f}/s, "
         f"latency {1000 * middle:.0f} ms, 95 % within {1000 * late:.0f} ms"

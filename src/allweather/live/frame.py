@@ -38,11 +38,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Learnt:
-    """What became of one frame that was learnt from.
+    """What became of one frame that was given to learn from.
 
     Attributes:
         index: the frame's.
         decision, iterations, losses, seconds: as in `Result`.
+        adapted: whether the network learnt from it: an update, or a change of what moves without one.
         state: what predictions are to be made with from now on; None where it has not changed.
     """
 
@@ -51,13 +52,16 @@ class Learnt:
     iterations: int
     losses: tuple[float, ...]
     seconds: float
+    adapted: bool
     state: Snapshot | None = field(default=None, repr=False)
 
     def facts(self) -> dict[str, Any]:
         """Its part of the frame's line in the record."""
         reason = {"reason": self.decision.reason} if self.decision.reason else {}
+        why = {} if self.adapted else {"why": self.decision.reason or "nothing was found to learn from"}
         return {
-            "adapted": True,
+            "adapted": self.adapted,
+            **why,
             "decision": self.decision.kind,
             **reason,
             "iterations": self.iterations,
@@ -79,7 +83,7 @@ class LiveFrame:
         latency: seconds from its arrival to its prediction.
         dropped: frames dropped since the one before.
         state: how many states had been handed over when it was predicted; 0 is the network as the session began.
-        why: why the network does not learn from this frame; empty where it does.
+        why: why this frame is not given to learn from; empty where it is.
         seconds: when it is shown, counted from the beginning of a file or folder; None of what comes in its own time.
     """
 

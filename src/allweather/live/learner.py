@@ -77,7 +77,7 @@ def state_after(session: Session, result: Result) -> Snapshot | None:
 
 def learnt_of(index: int, result: Result, state: Snapshot | None) -> Learnt:
     """What is said of one step."""
-    return Learnt(index, result.decision, result.iterations, result.losses, result.seconds, state)
+    return Learnt(index, result.decision, result.iterations, result.losses, result.seconds, moved(result), state)
 
 
 class Learner:

@@ -39,7 +39,7 @@ class Totals:
         predicted, dropped, learnt: frames.
         arrived: frames that came: at the end those predicted, those dropped, and those of the event `not-finite`.
         states: how many states were handed over.
-        decisions: of the frames learnt from, by kind.
+        decisions: of the frames given to learn from, by kind.
         events: by kind.
         latencies: of the predictions.
         seconds: from the beginning to the last prediction.
@@ -65,8 +65,8 @@ class Totals:
         self.seconds = shown.arrival + shown.latency
 
     def learn(self, learnt: Learnt) -> None:
-        """Counts a frame learnt from."""
-        self.learnt += 1
+        """Counts a frame given to learn from."""
+        self.learnt += learnt.adapted
         self.decisions[learnt.decision.kind] += 1
         self.states += learnt.state is not None
 
