@@ -101,10 +101,10 @@ def written_over(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("last", "why"),
     [
-        (written_over, "inplace"),
-        (Refusing.apply, "forward only"),
-        (Tensor.detach, "does not require grad"),
-        (Silent.apply, r"none reaches norm\.weight, norm\.bias: a layer behind them"),
+        (written_over, r"can be taken through the network \(.*inplace"),
+        (Refusing.apply, r"can be taken through the network \(.*forward only"),
+        (Tensor.detach, r"reaches what moves, norm\.weight, norm\.bias: .*parameters=all.*output="),
+        (Silent.apply, r"reaches what moves, norm\.weight, norm\.bias: .*quantized"),
     ],
 )
 def test_a_network_without_a_gradient_is_one_word(method: str, last: Callable[[Tensor], Tensor], why: str) -> None:
@@ -117,7 +117,7 @@ def test_a_network_without_a_gradient_is_one_word(method: str, last: Callable[[T
             return last(self.norm(x))
 
     session = Session(Segmenter.wrap(Ungraded(), classes=CLASSES), method)
-    with pytest.raises(NetworkError, match=rf"no gradient can be taken through the network \(.*{why}"):
+    with pytest.raises(NetworkError, match=f"no gradient {why}"):
         session(frames(1)[0])
 
 

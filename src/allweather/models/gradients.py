@@ -1,7 +1,6 @@
 """Gradients through a user's network: what stops one is said in one line."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,19 +10,41 @@ from allweather.models.segmenter import Segmenter
 from allweather.plugins import FAULTS
 
 
-@contextmanager
-def gradient_through(model: Segmenter, moved: Mapping[str, Tensor] | None = None) -> Iterator[None]:
-    """Takes a gradient inside, of `moved` where it is given; memory that runs out goes on its way.
+def go_back(loss: Tensor, model: Segmenter, parameters: Mapping[str, Tensor]) -> None:
+    """Adds the gradient by each of the network's parameters to its `grad`.
 
     Raises:
-        NetworkError: where the network gives none: layers that write over what a gradient needs, a backward pass of
-            its own that fails, an output cut from what moves.
+        NetworkError: where the network gives no gradient: layers that write over what one needs, a backward pass of its
+            own that fails, an output that these parameters do not lead to.
     """
+
+    def take() -> list[Tensor | None]:
+        loss.backward()
+        return [parameter.grad for parameter in parameters.values()]
+
+    _taken(take, loss, model, parameters)
+
+
+def gradients_of(loss: Tensor, model: Segmenter, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradient by each of the network's parameters, zero for one that the loss does not depend on.
+
+    Raises:
+        NetworkError: as of `go_back`.
+    """
+    moved = list(parameters.values())
+    found = _taken(lambda: torch.autograd.grad(loss, moved, allow_unused=True), loss, model, parameters)
+    return {
+        name: torch.zeros_like(parameter) if gradient is None else gradient
+        for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+    }
+
+
+def _taken(
+    take: Callable[[], Sequence[Tensor | None]], loss: Tensor, model: Segmenter, parameters: Mapping[str, Tensor]
+) -> Sequence[Tensor | None]:
+    """What `take` gives, a gradient for some parameter; memory that runs out goes on its way."""
     try:
-        yield
-        if moved is not None and all(parameter.grad is None for parameter in moved.values()):
-            names = ", ".join(list(moved)[:2]) + (", …" if len(moved) > 2 else "")
-            raise RuntimeError(f"none reaches {names}: a layer behind them gives none, as quantized ones do")
+        found = take() if loss.requires_grad else []
     except torch.OutOfMemoryError:
         raise
     except FAULTS as error:
@@ -31,17 +52,11 @@ def gradient_through(model: Segmenter, moved: Mapping[str, Tensor] | None = None
             f"{model.name}: no gradient can be taken through the network ({first_line(error)}). "
             "Methods without one adapt it as it is: norm, diga, crf."
         ) from error
-
-
-def gradients_of(loss: Tensor, model: Segmenter, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The gradient by each of the network's parameters, zero for one that the loss does not depend on.
-
-    Raises:
-        NetworkError: where the network gives no gradient.
-    """
-    with gradient_through(model):
-        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    return {
-        name: torch.zeros_like(parameter) if gradient is None else gradient
-        for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
-    }
+    if all(gradient is None for gradient in found):
+        names = ", ".join(list(parameters)[:2]) + (", …" if len(parameters) > 2 else "")
+        raise NetworkError(
+            f"{model.name}: no gradient reaches what moves, {names}: it does not lead to the output that is taken for "
+            "the logits, or a layer behind it gives none, as quantized ones do. Move something else (parameters=all), "
+            "take another output (output=), or choose a method without a gradient: norm, diga, crf."
+        )
+    return found

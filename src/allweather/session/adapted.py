@@ -25,7 +25,7 @@ from allweather.methods.option import is_set
 from allweather.methods.views import PLAIN, View, mean_softmax, resized, size_told, unscaled, where_it_fits
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
-from allweather.models.gradients import gradient_through
+from allweather.models.gradients import go_back
 from allweather.models.outputs import log_of
 from allweather.models.placing import CPU, device_of
 from allweather.models.segmenter import Segmenter
@@ -123,8 +123,7 @@ class AdaptedNetwork:
         if self.optimizer is None:
             raise SettingsError(f"{self.method.name} returned a loss but make_optimizer returned none.")
         self.forget_gradient()
-        with gradient_through(self.model, self.state.parameters):
-            loss.backward()
+        go_back(loss, self.model, self.state.parameters)
         gradients = [p.grad for p in self.state.parameters.values() if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients).isfinite()
 
