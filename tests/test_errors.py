@@ -79,6 +79,7 @@ MISTAKES: list[tuple[Callable[[], object], type[aw.AllWeatherError]]] = [
     (lambda: gives(5)(torch.rand(1, 3, 8, 8)), aw.NetworkError),
     (lambda: aw.load_model("espnetv2:3.0"), aw.SettingsError),
     (lambda: methods.make("tent", "papers"), aw.SettingsError),
+    (lambda: methods.make("tent", settings=["lr=0.001"]), aw.SettingsError),  # type: ignore[arg-type]
     *((lambda made=made: made(), aw.SettingsError) for made in REFUSED),
     (lambda: aw.Session(gives(19), "norm"), aw.NetworkError),
     (lambda: aw.Session(unlike(), "tent", adapt_when="shift"), aw.NetworkError),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from allweather.errors import check_known
+from allweather.errors import SettingsError, check_known
 from allweather.methods.augco import Augco
 from allweather.methods.cotta import Cotta
 from allweather.methods.crf import Crf
@@ -63,8 +63,11 @@ def make(
     With `model`, every preset but `paper` includes what is known to suit that network.
 
     Raises:
-        SettingsError: for an unknown method, preset or field, or a value its type does not allow.
+        SettingsError: for an unknown method, preset or field, a value its type does not allow, or settings that are no
+            mapping.
     """
+    if not isinstance(settings, Mapping | None):
+        raise SettingsError(f"settings: expected a mapping such as {{'lr': 0.001}}, got {settings!r:.60}.")
     method = find_method(name, METHODS)
     presets = {"recommended": {}, **method.presets}
     check_known(f"preset of {name}", preset, presets)
