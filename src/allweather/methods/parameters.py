@@ -113,7 +113,8 @@ def _nothing(model: Segmenter, which: str, method: str) -> str:
         )
     names = [name for name, parameter in model.network.named_parameters() if parameter.is_floating_point()]
     examples = ", ".join(names[:3])
+    known = ", ".join(f"'{name}'" for name in ("all", *NORM_AFFINE, LOGIT_BIAS))
     return (
-        f"{method}: parameters='{which}' matches nothing in {model.name}. Expected 'all', 'norm-affine', 'logit-bias', "
+        f"{method}: parameters='{which}' matches nothing in {model.name}. Expected {known}, "
         f"or a pattern over parameter names such as: {examples or '(none of floating point)'}."
     )
