@@ -60,6 +60,15 @@ def test_labels_without_prediction_end_with_one_and_say_how_many_were_scored(tmp
     assert summary["mIoU"] == HANDMADE
 
 
+def test_nothing_scored_is_said_in_place_of_a_table(tmp_path: Path) -> None:
+    write(tmp_path / "t" / "a.png", TRAIN)
+    write(tmp_path / "p" / "a.png", PREDICTED[:, :2])
+    done = allweather("score", tmp_path / "p", tmp_path / "t")
+    assert (done.returncode, done.stdout) == (1, "") and "nothing could be scored" in done.stderr
+    as_json = allweather("score", tmp_path / "p", tmp_path / "t", "--json")
+    assert as_json.returncode == 1 and json.loads(as_json.stdout)["mIoU"] is None
+
+
 def test_masks_and_instances_beside_labels_are_no_labels(tmp_path: Path) -> None:
     for kind in ("labelIds", "instanceIds", "color"):
         write(tmp_path / "t" / f"f_0_1_gtFine_{kind}.png", COLORS if kind == "color" else IDS)

@@ -58,9 +58,11 @@ def score(
                 "without_prediction": len(result.without_prediction),
             }
         )  # fmt: skip
-    else:
+    elif result.images:
         _show(result, summary)
     _tell(result)
+    if not result.images:
+        warn("nothing could be scored")
     raise typer.Exit(DONE if result.complete else SOME_FAILED)
 
 
