@@ -13,6 +13,7 @@ from typing import Any
 
 from allweather import methods
 from allweather.methods import METHODS, Method
+from allweather.methods.gradient import GradientMethod
 from allweather.report.collect import group_records
 from allweather.report.refusals import MARK as GUARDED
 from allweather.report.refusals import REMARK, in_words, measures_guard
@@ -46,6 +47,7 @@ PAGES = (
     "docs/how-to/export.md",
 )
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FIRST = "tent"  # whose defaults the other methods with a gradient are told beside
 
 
 def main() -> None:
@@ -189,8 +191,7 @@ def all_methods() -> str:
 
 def _method(name: str, method: type[Method]) -> str:
     about = " ".join(line.strip() for line in (method.__doc__ or "").strip().splitlines())
-    fields = methods.describe_fields(method)
-    defaults = ", ".join(f"{key} {plain(entry['default'])}" for key, entry in fields.items())
+    defaults = _defaults(name, method)
     presets = [
         f"`{preset}`: " + ", ".join(f"{key} {plain(value)}" for key, value in chosen.items())
         for preset, chosen in method.presets.items()
@@ -207,6 +208,19 @@ def _method(name: str, method: type[Method]) -> str:
             + "."
         )
     return "\n\n".join([*lines, _measured(name)])
+
+
+def _defaults(name: str, method: type[Method]) -> str:
+    """Those of a method; of one with a gradient what differs from the first of these."""
+    fields, first = (
+        {key: plain(entry["default"]) for key, entry in methods.describe_fields(each).items()}
+        for each in (method, METHODS[FIRST])
+    )
+    if name == FIRST or not issubclass(method, GradientMethod):
+        return ", ".join(f"{key} {value}" for key, value in fields.items())
+    own = [f"{key} {value}" for key, value in fields.items() if first.get(key) != value]
+    absent = [key for key in first if key not in fields]
+    return f"as `{FIRST}`" + (f" without {', '.join(absent)}" if absent else "") + f", but {', '.join(own)}"
 
 
 def _measured(name: str) -> str:
