@@ -2,9 +2,12 @@
 
 import copy
 import pickle
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import CLASSES, TinyNetwork, frames, moved_names, tiny
@@ -13,7 +16,9 @@ from torch import Tensor, nn
 from allweather import Segmenter, Session, apply_delta, load_model, methods
 from allweather.data.scenes import render
 from allweather.errors import NetworkError
+from allweather.methods.normalization import Seen
 from allweather.methods.parameters import with_parameters
+from allweather.session.attributes import OwnAttributes
 
 
 class OwnNorm(nn.Module):
@@ -218,6 +223,47 @@ def test_what_a_network_remembers_goes_back_with_it(kind: type[Remembering]) -> 
     assert torch.equal(session(images[2]).logits, twin(images[2]).logits)
     session.reset()
     assert torch.equal(session.predict(images[0]), first)
+
+
+def _replaced(layer: nn.Module) -> None:
+    layer.kept = (layer.kept or 0) + 1
+
+
+KEPT: dict[str, tuple[Any, Callable[[Any], object]]] = {
+    "number": (0, _replaced),
+    "flag": (False, _replaced),
+    "absent": (None, _replaced),
+    "array": (np.zeros(2), lambda layer: np.add(layer.kept, 1, out=layer.kept)),
+    "deque": (deque([0], 2), lambda layer: layer.kept.append(layer.kept[-1] + 1)),
+    "ordered": (OrderedDict(a=torch.zeros(1)), lambda layer: layer.kept["a"].add_(1)),
+    "default": (defaultdict(list), lambda layer: layer.kept["a"].append(1)),
+    "nested": ([OrderedDict()], lambda layer: layer.kept[0].update(a=len(layer.kept), b=layer.kept[0].get("a"))),
+    "dataclass": (Seen(torch.zeros(1), torch.zeros(1), 0), lambda layer: layer.kept.mean.add_(1)),
+    "slice": ((slice(0), [0]), lambda layer: layer.kept[1].append(1)),
+}
+
+
+@pytest.mark.parametrize("form", KEPT)
+def test_what_hooks_keep_on_a_layer_goes_back_in_whatever_form(form: str) -> None:
+    layer, (began, change) = nn.ReLU(), KEPT[form]
+    layer.kept = copy.deepcopy(began)
+    attributes = OwnAttributes(layer)
+    assert not attributes.take()
+    change(layer)
+    then, once = attributes.take(), repr(layer.kept)
+    change(layer)
+    attributes.restore(then)
+    assert repr(layer.kept) == once
+    attributes.restore({})
+    assert repr(layer.kept) == repr(began)
+
+
+def test_parameters_in_lists_and_flags_of_hooks_are_no_attributes_that_move() -> None:
+    layer = nn.LSTM(2, 2)
+    attributes = OwnAttributes(layer)
+    layer.hooks_installed = True
+    nn.init.zeros_(layer.weight_hh_l0)
+    assert not attributes.take()
 
 
 @pytest.mark.parametrize("kind", BUFFERS)

@@ -17,7 +17,7 @@ from allweather.models.segmenter import Segmenter, own_place
 
 Statistics = Literal["image", "stream"]
 Averages = Mapping[str, tuple[Tensor, Tensor]]
-_LEFT = ("mode", "share", "moving", "parts", "taken", "reached", "seen", "fixed")  # attributes of adopted layers
+LEFT = ("mode", "share", "moving", "parts", "taken", "reached", "seen", "fixed")  # attributes of adopted layers
 
 
 @torch.no_grad()
@@ -82,5 +82,5 @@ def _give_back(module: nn.Module) -> None:
             value = module._parameters.pop(name, None)
             module._buffers[name] = module._buffers.pop(name) if value is None else value.detach()
         module.__class__ = module.own  # type: ignore[assignment]
-    for name in _LEFT:
+    for name in LEFT:
         module.__dict__.pop(name, None)

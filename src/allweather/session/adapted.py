@@ -52,7 +52,7 @@ class AdaptedNetwork:
         optimizer: of the moved parameters; None for a method without updates.
         updates: made since the source network.
         source: the copy as it came.
-        attributes: plain ones of tensors that the network sets by itself.
+        attributes: plain ones that the network sets by itself.
         mixes: whether BatchNorm layers normalise by other statistics than the checkpoint's.
     """
 

@@ -181,7 +181,7 @@ class OwnBuffers:
 
 @contextmanager
 def left_as_it_came(network: nn.Module) -> Iterator[None]:
-    """Afterwards, buffers and plain attributes of tensors that the network moved in its passes are as they were."""
+    """Afterwards, buffers and plain attributes that the network moved in its passes are as they were."""
     buffers, attributes = OwnBuffers(network, ()), OwnAttributes(network)
 
     def look(*_: object) -> None:
