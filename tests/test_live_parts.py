@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from io import StringIO
 from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,13 +22,14 @@ from tiny import CLASSES, tiny
 from allweather.app.options import parse_every, parse_seconds
 from allweather.data.stream import Frame
 from allweather.errors import AllWeatherError, NcutAccuracyWarning, SettingsError
-from allweather.live import Live, record
+from allweather.live import Live, process, record
 from allweather.live.devices import OwnStream, split_threads, thread_count
 from allweather.live.pace import RAREST, Pace, stride_that_fits
 from allweather.live.process import ProcessPupil, heard, speak_through
 from allweather.live.record import Record
 from allweather.live.sources import Shot, Source
 from allweather.live.totals import Latencies
+from allweather.methods import MallDomain
 from allweather.models import Segmenter, load_model
 from allweather.session import Session
 from allweather.session.handover import serve, state_of
@@ -220,6 +223,18 @@ def test_what_the_learners_process_warns_of_and_logs_is_said_here(
     with pytest.warns(NcutAccuracyWarning, match="of 1 %"):
         assert heard(here) == "failed"
     assert caplog.messages == ["rolled back"]
+
+
+def test_a_state_of_any_layout_is_packed_before_it_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(tiny("batchnorm"), MallDomain(parameters="all", views=("plain",)), channels_last=True)
+    sent: list[Any] = []
+    connection: Any = SimpleNamespace(send=sent.append, send_bytes=sent.append)
+    process._answer_job(connection, session, 0, torch.rand(3, 24, 32).numpy())
+    assert [type(each) for each in sent] == [tuple, bytes]
+    monkeypatch.setattr(process, "save", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        process._answer_job(connection, session, 1, torch.rand(3, 24, 32).numpy())
+    assert len(sent) == 2
 
 
 def test_a_session_that_cannot_travel_is_told_to_stay() -> None:

@@ -157,9 +157,11 @@ def heard(connection: Connection) -> Any:
 def _answer_job(connection: Connection, session: Session, index: int, image: Any) -> None:
     result = session(torch.from_numpy(image))
     state = state_after(session, result)
+    # before it is announced: what fails here is said in its place
+    packed = None if state is None else save({name: each.contiguous() for name, each in state.tensors.items()})
     connection.send((learnt_of(index, result, None), None if state is None else state.updates))
-    if state is not None:
-        connection.send_bytes(save(state.tensors))
+    if packed is not None:
+        connection.send_bytes(packed)
 
 
 def _saved(session: Session) -> bytes:
