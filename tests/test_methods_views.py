@@ -14,7 +14,7 @@ from torch import Tensor
 from allweather import Guard, Session, methods
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods.settings import parse_settings, settings_of
-from allweather.methods.views import Network, View, brightened, parse_views, passes_of
+from allweather.methods.views import Network, View, brightened, parse_views, passes_of, size_told
 from allweather.models.segmenter import Segmenter
 from allweather.plugins import names_code
 from allweather.session import adapted
@@ -264,6 +264,13 @@ def test_a_network_of_one_size_gets_the_default_views_at_that_size(name: str, pr
         warnings.simplefilter("error")  # once is enough
         for image in images[1:]:
             torch.testing.assert_close(session(image).logits, other(image).logits)
+
+
+def test_whatever_a_network_of_one_size_raises_is_told() -> None:
+    for fault in (IndexError, KeyError, type("Own", (Exception,), {})):
+        told = pytest.raises(SettingsError, match=r"views: the network does not take .* x2, 4x4 .*; leave it")
+        with told, size_told(torch.rand(1, 3, 4, 4), 2.0, "views", "leave it"):
+            raise fault("no such size")
 
 
 class Narrow(torch.nn.Module):

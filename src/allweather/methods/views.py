@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from allweather.errors import InputError, NotFiniteError, SettingsError, first_line, unknown
+from allweather.errors import NetworkError, NotFiniteError, SettingsError, first_line, unknown
 from allweather.methods.losses import pixel_entropy
 from allweather.methods.option import option, spell
-from allweather.plugins import Kind, find_place, load_own
+from allweather.plugins import FAULTS, Kind, find_place, load_own
 
 Network = Callable[[Tensor], Tensor]
 OwnView = Callable[[Network, Tensor], Tensor]
@@ -243,8 +243,9 @@ def size_told(images: Tensor, scale: float, option: str, advice: str) -> Iterato
     """
     try:
         yield
-    except (RuntimeError, ValueError, AssertionError, InputError) as error:
-        if scale == 1 or isinstance(error, NotFiniteError | torch.OutOfMemoryError):
+    except FAULTS as error:
+        others = NotFiniteError | SettingsError | NetworkError | torch.OutOfMemoryError | MemoryError
+        if scale == 1 or isinstance(error, others):
             raise
         height, width = images.shape[2:]
         raise SettingsError(
