@@ -65,6 +65,18 @@ def test_logits_of_another_precision_are_enlarged_in_the_images(dtype: torch.dty
         assert model(torch.rand(1, 3, 8, 8)).dtype == dtype, "under autocast, what the network gives"
 
 
+@pytest.mark.parametrize("low", [-torch.inf, torch.finfo(torch.float32).min])
+def test_classes_that_a_network_masks_stay_out_in_finite_numbers(low: float) -> None:
+    class Masking(Seen):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x).clone()
+            logits[:, 0], logits[:, 1, 0] = low, x[:, 0, 0, ::2] * torch.nan
+            return logits
+
+    found = Segmenter.wrap(Masking())(torch.rand(1, 3, 8, 8))
+    assert found[:, 0].isfinite().all() and (found[:, 0] < -1e8).all() and found[:, 1].isnan().any()
+
+
 def test_extra_logits_are_dropped() -> None:
     assert Segmenter.wrap(Seen(20), extra_logits=1)(torch.rand(1, 3, 8, 8)).shape[1] == 19
 

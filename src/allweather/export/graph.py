@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather.models.outputs import find_logits, log_of
+from allweather.models.outputs import find_logits, log_of, unmasked
 from allweather.models.segmenter import Segmenter
 
 INPUT, OUTPUT = "image", "logits"
@@ -73,7 +73,7 @@ class Graph(nn.Module):
         logits = find_logits(model.network(seen), model.output, classes + model.extra_logits, model.name)
         logits = logits if logits.dtype == seen.dtype else logits.to(seen.dtype)
         logits = logits[:, :classes] if model.extra_logits else logits
-        return log_of(logits) if model.probabilities else logits
+        return log_of(logits) if model.probabilities else unmasked(logits) if model._masks else logits
 
     def _scaled(self, side: int) -> int:
         scale = self.facts.input_scale

@@ -107,6 +107,20 @@ def _ends_in_sigmoid(values: Tensor) -> bool:
     return 0 < low < 0.1 and high > 0.9 and bool(((values - 0.5).abs() > 0.4).float().mean() > 0.5)
 
 
+def masks_classes(logits: Tensor) -> bool:
+    """Whether any is so low that it says no more than that its class is left out, as -inf does."""
+    return logits.is_floating_point() and bool((logits.detach() < _lowest(logits)).any())
+
+
+def unmasked(logits: Tensor) -> Tensor:
+    """The same with what masks a class finite; resampled, and in a loss, -inf would become NaN. NaN stays."""
+    return logits.clamp_min(_lowest(logits))
+
+
+def _lowest(logits: Tensor) -> float:
+    return max(-1e9, torch.finfo(logits.dtype).min / 2)
+
+
 def log_of(probabilities: Tensor, *, in_place: bool = False) -> Tensor:
     """Logits of probabilities: their logarithms, finite where a probability is 0."""
     tiny = torch.finfo(probabilities.dtype).tiny

@@ -12,7 +12,7 @@ from allweather.classes import CITYSCAPES, ClassSet
 from allweather.errors import InputError, NetworkError, SettingsError
 from allweather.models.inputs import check_images, check_network, check_pixels, unwrapped
 from allweather.models.mode import set_mode
-from allweather.models.outputs import Output, check_filled, check_scale, find_logits, log_of
+from allweather.models.outputs import Output, check_filled, check_scale, find_logits, log_of, masks_classes, unmasked
 from allweather.plugins import told_as
 from allweather.values import check_flag, check_number, check_numbers
 
@@ -226,7 +226,7 @@ class Segmenter(nn.Module):
         self.provenance = provenance
         self.output = output
         self.probabilities = probabilities
-        self._checked = False  # whether pixels were seen to be in [0, 1], and an output what `probabilities` says
+        self._checked = self._masks = False  # whether a first output was looked at; whether it had -inf, or nearly
 
     @classmethod
     def wrap(
@@ -360,11 +360,11 @@ class Segmenter(nn.Module):
             check_filled(logits, self.name)
             if not self._checked:
                 check_scale(logits.detach(), self.probabilities, self.name)
-                self._checked = True
+                self._checked, self._masks = True, masks_classes(logits)
         if logits.dtype != images.dtype and not torch.is_autocast_enabled(images.device.type):
             logits = logits.to(images.dtype)
         logits = logits[:, : len(self.classes)] if self.extra_logits else logits
-        return log_of(logits) if self.probabilities else logits
+        return log_of(logits) if self.probabilities else unmasked(logits) if self._masks else logits
 
 
 def own_network(model: Segmenter) -> nn.Module:

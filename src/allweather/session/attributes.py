@@ -140,6 +140,7 @@ class OwnAttributes:
             return value
         if id(value) in memo:
             return memo[id(value)]
+        made: Any
         if isinstance(value, Tensor):
             made = value.detach().clone()
         elif isinstance(value, tuple):
@@ -164,7 +165,7 @@ def _counts(module: nn.Module, key: str) -> bool:
     """
     if isinstance(module, (TestTimeStatistics, AdoptedBatchNorm)) and key in LEFT:
         return False
-    if isinstance(module, Segmenter) and (type(module) is Segmenter or key == "_checked"):
+    if isinstance(module, Segmenter) and (type(module) is Segmenter or key in ("_checked", "_masks")):
         return False
     computed = any(f"{key}_{source}" in module._parameters for source in ("g", "orig"))
     return not (key in _MODULES or "hooks" in key or computed)
