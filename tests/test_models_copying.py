@@ -301,9 +301,18 @@ class Locked(Tiny):
         self.lock = threading.Lock()
 
 
+class Itself(nn.Conv2d):
+    def __deepcopy__(self, memo: Any) -> "Itself":
+        return self
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: nn.Sequential(Itself(3, 19, 1)),
+            r"gives network\.0 itself, no copy\. Remove .* of Itself",
+        ),
         (lazy, r"0\.weight has no shape yet. Call the network once"),
         (lambda: nn.Conv2d(3, 19, 1, device="meta"), r"weight has no values \(meta device\)"),
         (Locked, r"Locked: a session adapts a copy.*cannot pickle '_thread.lock' object.*locks, open files"),

@@ -54,6 +54,7 @@ def independent_copy(model: Segmenter) -> Segmenter:
             f"{model.name}: a session adapts a copy, and the network cannot be copied ({first_line(error)}). "
             "Remove what copy.deepcopy(network) refuses, such as locks, open files and generators."
         ) from error
+    _check_apart(copy, model)
     try:
         copy.eval()
     except FAULTS as error:  # of a `train` of its own
@@ -149,6 +150,26 @@ def _check_values(model: Segmenter) -> None:
         if parameter.is_meta:
             raise NetworkError(f"{model.name}: {name} has no values (meta device). Load its weights first.")
     _check_finite(model)
+
+
+def _check_apart(copy: Segmenter, model: Segmenter) -> None:
+    """Refuses a copy that shares anything with the network, which would then change for good."""
+    held = {*map(id, model.modules()), *(at for _, at in _places(model))}
+    kept = [(name, type(each).__name__) for name, each in copy.named_modules() if id(each) in held]
+    kept += [(name, "its module") for name, at in _places(copy) if at in held]
+    if kept:
+        name, whose = kept[0]
+        raise NetworkError(
+            f"{model.name}: a session adapts a copy, and copy.deepcopy(network) gives {name} itself, no copy. "
+            f"Remove the __deepcopy__ of {whose}, or let it copy."
+        )
+
+
+def _places(model: Segmenter) -> list[tuple[str, tuple[torch.device, int]]]:
+    """Where parameters and buffers lie, by name."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    laid = [(name, each) for name, each in named if each.layout == torch.strided and each.numel()]
+    return [(name, (each.device, each.data_ptr())) for name, each in laid]
 
 
 def _check_finite(model: Segmenter) -> None:
