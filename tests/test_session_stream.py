@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +79,7 @@ def test_batches_are_adapted_to_together_and_told_apart() -> None:
     assert [result.losses for result in results[:2]] == [pairs[0].losses] * 2
     assert all(frame is picture for (frame, _), picture in zip(seen, BYTES, strict=True))
     assert all(told is given for (_, told), given in zip(seen, results, strict=True))
+    assert results[0].logits.untyped_storage().nbytes() == results[0].logits.nbytes  # kept or pickled without the rest
     assert results[3].images is not None and torch.equal(results[3].images, UNIT[3])
     assert results[3].overlay().shape == (*SIZE, 3)
 
@@ -117,6 +119,13 @@ def test_an_error_in_the_middle_leaves_a_session_that_goes_on(where: str) -> Non
         next(results)
     done = 2 if where == "the callback" else 1  # the callback comes after the frame was adapted to
     assert same(list(broken.stream(BYTES[done:])), one_by_one(BYTES)[done:])
+
+
+def test_frames_read_before_an_error_are_given_first() -> None:
+    results = session().stream((BYTES[0] if index else 1 / index for index in (1, 0)), batch=4)
+    assert next(results).logits.ndim == 3
+    with pytest.raises(ZeroDivisionError):
+        next(results)
 
 
 def test_unreadable_frames_are_skipped_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -165,3 +174,7 @@ def test_a_mistake_is_refused_before_the_first_frame(mistake: str) -> None:
     value, settings, kind, message = MISTAKES[mistake]
     with pytest.raises(kind, match=message):
         session().stream(value, **settings)
+    if value is not None and not settings:
+        for ask in (session().network, partial(aw.advise_scale, tiny("batchnorm"))):
+            with pytest.raises(kind, match=message.replace(r"session\(picture\)", "[[]picture")):
+                ask(**{"pictures" if isinstance(ask, partial) else "frames": value})

@@ -24,7 +24,7 @@ from allweather.session.adapted import AdaptedNetwork
 from allweather.session.averages import StreamAverages
 from allweather.session.steps import unfit
 from allweather.session.storage import holds_session
-from allweather.session.streaming import picture_of
+from allweather.session.streaming import check_frames, picture_of
 from allweather.writing import check_apart
 
 
@@ -54,7 +54,7 @@ class HandsBack(ABC):
         Raises:
             SettingsError: for a method that predicts with more than its network, for `stream` without a stream, and for
                 `image` with frames.
-            InputError: for a frame that is no picture.
+            InputError: for a frame that is no picture, or `frames` that cannot be iterated over.
             NetworkError: for `image`, where a BatchNorm layer sees one picture as a batch or changes its input first.
         """
         return own_network(self._deployment(statistics, frames).model)
@@ -158,6 +158,8 @@ class HandsBack(ABC):
         check_known("statistics", statistics, get_args(Statistics))
         if frames is not None and statistics == "image":
             raise SettingsError("frames: only statistics='stream' averages over pictures. Leave one of them out.")
+        if frames is not None:
+            check_frames(frames, "frames")
         with self._alone():
             self._check_method()
             values = self.method.deployed(self.state)

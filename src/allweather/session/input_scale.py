@@ -15,7 +15,7 @@ from allweather.models.segmenter import Segmenter
 from allweather.pictures.convert import as_images
 from allweather.session.arguments import check_model
 from allweather.session.steps import unfit
-from allweather.session.streaming import picture_of
+from allweather.session.streaming import check_frames, picture_of
 
 LARGER = 1.5
 BELOW = 0.92  # of the ratio: right in 9 of 12 cells of four networks (docs/results/carry-over.md)
@@ -51,8 +51,9 @@ def advise_scale(model: Segmenter, pictures: Iterable[object], *, below: float =
 
     Raises:
         NetworkError: when `model` is no `Segmenter`, or cannot be copied.
-        InputError: without any finite picture, and as a session does for what is no picture.
+        InputError: for what is no stream or holds no finite picture, and as a session does for what is no picture.
     """
+    check_frames(pictures, "advise_scale")
     copy = independent_copy(check_model(model, "advise_scale", "advise_scale({}, pictures)"))
     own, larger, frames = 0.0, 0.0, 0
     for picture in islice(pictures, FRAMES):

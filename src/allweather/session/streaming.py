@@ -14,6 +14,7 @@ from torch import Tensor
 
 from allweather.errors import InputError
 from allweather.pictures.convert import read_image
+from allweather.plugins import FAULTS
 from allweather.session.result import Result
 from allweather.values import check_number
 
@@ -44,7 +45,8 @@ class Streaming:
         """Adapts to frames one after another: `for result in session.stream(frames)`.
 
         The next frame (or batch) is read only when its result is asked for. The loop may be left at any time. An error
-        of `frames` or `on_frame` is raised as it is; the session then stands after the last frame that it adapted to.
+        of `frames` or `on_frame` is raised as it is, after the results of the frames before it; the session then stands
+        after the last frame that it adapted to.
 
         Args:
             frames: an iterable of pictures as `session(…)` takes them, or of objects with a picture as `image` or
@@ -70,7 +72,8 @@ class Streaming:
             >>> [result.labels.shape for result in session.stream(camera)]
             [torch.Size([64, 96]), torch.Size([64, 96])]
         """
-        _check(frames, batch)
+        check_number("Session.stream, batch", batch, whole=True, low=1)
+        check_frames(frames, "Session.stream", "session(picture)")
         return _results(self, _Source(frames, skip_unreadable), batch, on_frame)
 
 
@@ -85,10 +88,21 @@ def _results(adapt: Adapts, source: _Source[F], batch: int, on_frame: OnFrame[F]
 
 
 def grouped(items: Iterable[F], most: int, size: Callable[[F], torch.Size | None]) -> Iterator[list[F]]:
-    """The items, `most` at a time; fewer at the end, and where the size changes. One of size None goes with any."""
+    """The items, `most` at a time; fewer at the end, where the size changes, and before an error of `items`.
+
+    One of size None goes with any.
+    """
     group: list[F] = []
     last: torch.Size | None = None  # of the last item that has one
-    for item in items:
+    items, failure = iter(items), None
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            break
+        except FAULTS as error:
+            failure = error
+            break
         now = size(item) or last
         if group and last is not None and now != last:
             yield group
@@ -100,13 +114,16 @@ def grouped(items: Iterable[F], most: int, size: Callable[[F], torch.Size | None
             group = []
     if group:
         yield group
+    if failure is not None:
+        raise failure
 
 
 def apart(together: Result) -> list[Result]:
-    """The result of each image of a batch; what concerns the batch as a whole is that of each."""
-    images = [None] * len(together.logits) if together.images is None else list(together.images)
-    parts = zip(together.logits, images, strict=True)
-    return [replace(together, logits=logits, images=image) for logits, image in parts]
+    """The result of each image of a batch, in memory of its own; what concerns the batch as a whole is that of each."""
+    several = len(together.logits) > 1
+    images = [None] * len(together.logits) if together.images is None else together.images
+    parts = [[each if each is None or not several else each.clone() for each in of] for of in (together.logits, images)]
+    return [replace(together, logits=logits, images=image) for logits, image in zip(*parts, strict=True)]
 
 
 class _Source(Iterator[tuple[F, Tensor]]):
@@ -144,16 +161,20 @@ def picture_of(frame: Any) -> Any:
     return frame
 
 
-def _check(frames: Any, batch: Any) -> None:
-    check_number("Session.stream, batch", batch, whole=True, low=1)
+def check_frames(frames: Any, who: str, single: str = "[picture]") -> None:
+    """Refuses what is no stream of frames, for `who` asks; `single` is where one picture goes.
+
+    Raises:
+        InputError: for text, a path, one picture, and all else that cannot be iterated over.
+    """
     if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
         what = repr(frames) if isinstance(frames, str | bytes) else f"a {type(frames).__name__}"
         raise InputError(
-            f"Session.stream: expected frames one after another, such as a list, a generator or "
-            f'allweather.load_stream("video", path); got {what}. A single picture goes to session(picture).'
+            f"{who}: expected frames one after another, such as a list, a generator or "
+            f'allweather.load_stream("video", path); got {what}. A single picture is given as {single}.'
         )
     if isinstance(frames, np.ndarray | Tensor) and frames.ndim != 4:
         raise InputError(
-            f"Session.stream: expected frames one after another, or a batch of them with four dimensions; got shape "
-            f"{tuple(frames.shape)}. A single picture goes to session(picture)."
+            f"{who}: expected frames one after another, or a batch of them with four dimensions; got shape "
+            f"{tuple(frames.shape)}. A single picture is given as {single}."
         )
