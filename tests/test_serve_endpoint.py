@@ -25,6 +25,7 @@ from allweather.errors import CheckpointError
 from allweather.methods.option import spell
 from allweather.methods.settings import path_fields
 from allweather.models.segmenter import Segmenter
+from allweather.rgb import to_unit
 from allweather.serve import Limits, application
 from allweather.serve.pool import Lane, Pool
 from allweather.serve.room import Room
@@ -228,6 +229,21 @@ def test_a_request_that_is_cancelled_as_it_waits_holds_no_stream() -> None:
         kept.result(30)
         streams.pool.submit(Lane(), bool).result(30)  # the worker has left the one before
         assert [stream.busy for stream in streams._streams.values()] == [0]
+
+
+def test_pictures_without_a_stream_are_worked_on_at_once_in_few_sessions() -> None:
+    with client(workers=2) as served:
+        streams = served.app.state.serving.streams  # type: ignore[attr-defined]
+        both, image = threading.Barrier(2), to_unit(Image.fromarray(PICTURES[0]))
+
+        def read(network: object) -> torch.Tensor:
+            both.wait(30)
+            return image
+
+        wanted = Wanted(method="mall-domain", settings=QUICK)
+        found = [each.result(60).labels.numpy() for each in [streams.predict(None, wanted, read) for _ in range(6)]]
+        assert all(np.array_equal(each, alone(PICTURES[:1])[0]) for each in found)
+        assert len(streams._lone) == 2 and len(streams) == 0
 
 
 def test_a_sweep_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

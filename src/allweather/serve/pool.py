@@ -25,11 +25,15 @@ class StoppingError(AllWeatherError):
 
 
 class Lane:
-    """The jobs of one stream or visitor: one runs at a time, in order."""
+    """The jobs of one stream or visitor: one runs at a time, in order; or of many, which begin in order.
 
-    def __init__(self) -> None:
+    Args:
+        most: jobs that may run at once.
+    """
+
+    def __init__(self, most: int = 1) -> None:
         self.jobs: deque[Job] = deque()
-        self.taken = False  # a thread works on it, or it waits for one
+        self.most, self.taken = most, 0  # jobs that a thread works on, or that wait for one
 
 
 class Pool:
@@ -41,12 +45,12 @@ class Pool:
     """
 
     def __init__(self, workers: int, most: int) -> None:
-        self.most = most
+        self.workers, self.most = workers, most
         self.admitted = 0
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._queued = 0  # jobs that have not ended
-        self._ready: SimpleQueue[Lane | None] = SimpleQueue()
+        self._ready: SimpleQueue[tuple[Lane, Job] | None] = SimpleQueue()
         self._leaving_off = self._stopping = False
         self._threads = [
             threading.Thread(target=self._work, name=f"serve-{number}", daemon=True) for number in range(workers)
@@ -84,9 +88,7 @@ class Pool:
             self._check_open()
             self._queued += 1
             lane.jobs.append((future, work))
-            if not lane.taken:
-                lane.taken = True
-                self._ready.put(lane)
+            self._hand_out(lane)
         return future
 
     def leave_off(self) -> None:
@@ -110,20 +112,22 @@ class Pool:
         if closed or self._stopping:
             raise StoppingError("this server is being stopped. Try again when it runs.")
 
-    def _work(self) -> None:
-        while (lane := self._ready.get()) is not None:
-            self._run_one(lane)
+    def _hand_out(self, lane: Lane) -> None:
+        """Puts the lane's next job behind those of others, where it may run; the lock is held."""
+        if lane.jobs and lane.taken < lane.most:
+            lane.taken += 1
+            self._ready.put((lane, lane.jobs.popleft()))
 
-    def _run_one(self, lane: Lane) -> None:
-        future, work = lane.jobs.popleft()
-        if future.set_running_or_notify_cancel():
-            _run(future, work)
-        with self._idle:
-            lane.taken = bool(lane.jobs)
-            if lane.taken:
-                self._ready.put(lane)
-            self._queued -= 1
-            self._idle.notify_all()
+    def _work(self) -> None:
+        while (ready := self._ready.get()) is not None:
+            lane, (future, work) = ready
+            if future.set_running_or_notify_cancel():
+                _run(future, work)
+            with self._idle:
+                lane.taken -= 1
+                self._hand_out(lane)
+                self._queued -= 1
+                self._idle.notify_all()
 
 
 def _run(future: "Future[Any]", work: Callable[[], Any]) -> None:

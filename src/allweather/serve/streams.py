@@ -5,12 +5,13 @@ import logging
 import re
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from allweather.session.storage import UnlikeError
 
 LOG = logging.getLogger(__name__)
 NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
-MOST_LONE = 8  # sessions kept for pictures without a stream, one per choice of settings
+MOST_LONE = 8  # sessions kept for pictures without a stream, or as many as there are workers
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Wanted:
     preset: str = "recommended"
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> tuple[object, ...]:
         """What two requests of one stream must share, its settings as values: 2e-4 is 0.0002."""
         values: Mapping[str, object] = self.settings
@@ -95,7 +96,8 @@ class Streams:
         self.networks, self.pool, self.limits, self.folder = networks, pool, limits, folder
         self._clock = clock
         self._streams: dict[str, Stream] = {}
-        self._lone: OrderedDict[tuple[object, ...], Stream] = OrderedDict()
+        self._lanes: WeakValueDictionary[tuple[object, ...], Lane] = WeakValueDictionary()  # that the pool is at
+        self._lone: list[tuple[tuple[object, ...], Session]] = []  # idle ones, by what was wanted of them
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -114,7 +116,10 @@ class Streams:
         """
         wanted = replace(wanted, network=wanted.network or self.networks.default)
         with self._lock:
-            stream = self._lonely(wanted) if name is None else self._named(name, wanted)
+            if name is None:
+                lane = self._lanes.setdefault(wanted.key, Lane(self.pool.workers))
+                return self.pool.submit(lane, lambda: self._alone(wanted, read))
+            stream = self._named(name, wanted)
             stream.busy += 1
             stream.used = self._clock()
             try:
@@ -151,22 +156,41 @@ class Streams:
         with self._lock:
             return sum(not self._put_away(name) for name in list(self._streams))
 
-    def _work(self, stream: Stream, name: str | None, read: Callable[[Network], Tensor]) -> Result:
+    def _alone(self, wanted: Wanted, read: Callable[[Network], Tensor]) -> Result:
+        """One picture without a stream; others with the same settings may be worked on meanwhile."""
+        network = self.networks.get(wanted.network)
+        image = read(network)
+        with self._lent(wanted, network) as session:
+            return session(image)
+
+    @contextmanager
+    def _lent(self, wanted: Wanted, network: Network) -> Iterator[Session]:
+        """A session that nobody else uses meanwhile, as new before and afterwards."""
+        with self._lock:
+            at = next((at for at, (key, _) in enumerate(self._lone) if key == wanted.key), None)
+            session = None if at is None else self._lone.pop(at)[1]
+        session = session or self._open(wanted, network, None)
+        try:
+            yield session
+        finally:
+            session.reset()
+            with self._lock:
+                self._lone.append((wanted.key, session))
+                del self._lone[: -max(MOST_LONE, self.pool.workers)]
+
+    def _work(self, stream: Stream, name: str, read: Callable[[Network], Tensor]) -> Result:
         """One picture's turn, in the stream's own lane."""
         network = self.networks.get(stream.wanted.network)
         image = read(network)
         session = stream.session = stream.session or self._open(stream.wanted, network, name)
-        result = session(image)
-        if name is None:
-            session.reset()
-        return result
+        return session(image)
 
-    def _answered(self, stream: Stream, name: str | None) -> None:
+    def _answered(self, stream: Stream, name: str) -> None:
         """One request less; a stream that never began is forgotten."""
         with self._lock:
             stream.busy -= 1
             stream.used = self._clock()
-            if name is not None and stream.session is None and not stream.busy and self._streams.get(name) is stream:
+            if stream.session is None and not stream.busy and self._streams.get(name) is stream:
                 del self._streams[name]
 
     def _open(self, wanted: Wanted, network: Network, name: str | None) -> Session:
@@ -205,13 +229,6 @@ class Streams:
                 f"stream '{name}' began with another network, method or settings. Go on with those, choose another "
                 f"name, or remove it: DELETE /v1/streams/{name}."
             )
-        return stream
-
-    def _lonely(self, wanted: Wanted) -> Stream:
-        stream = self._lone.setdefault(wanted.key, Stream(wanted, self._clock()))
-        self._lone.move_to_end(wanted.key)
-        while len(self._lone) > MOST_LONE:
-            self._lone.popitem(last=False)
         return stream
 
     def _make_room(self) -> None:
