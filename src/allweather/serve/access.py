@@ -115,12 +115,14 @@ class Gate:
         token: that requests must carry, as `Authorization: Bearer TOKEN`, a cookie, or once as `?token=TOKEN`.
         names: hosts by which this server may be called; None allows any.
         room: says how many bytes the body of a request may have.
+        refused: told in one word why files were.
     """
 
     app: App
     token: str | None
     names: frozenset[str] | None
     room: Room
+    refused: Callable[[str], object]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -162,8 +164,7 @@ class Gate:
         said = int(length) if length.isdecimal() and len(length) < 20 else None
         with self.room.body(path_of(scope), said) as body:
             if (said is None and length) or (said or 0) > body.most:
-                await _drain(receive, 2 * body.limit)
-                await _refuse(scope, send, 413, f"expected a body of at most {body.most} bytes")
+                await self._too_long(scope, receive, send, body)
             else:
                 await self._bounded(scope, receive, send, body)
 
@@ -183,14 +184,21 @@ class Gate:
             if arrived > most:
                 if not told:
                     told = True
-                    await _drain(receive, 2 * body.limit)
-                    await _refuse(scope, send, 413, f"expected a body of at most {most} bytes")
+                    await self._too_long(scope, receive, send, body)
                 return
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", ()), *HEADERS.items()]}
             await send(message)
 
         await self.app(scope, counted, answered)
+
+    async def _too_long(self, scope: Scope, receive: Receive, send: Send, body: Body) -> None:
+        await _drain(receive, 2 * body.limit)
+        if body.files is None:
+            await _refuse(scope, send, 413, f"expected a body of at most {body.most} bytes")
+        else:
+            self.refused("bytes")
+            await _refuse(scope, send, 413, f"expected files of at most {body.files} bytes", reason="bytes")
 
 
 async def _drain(receive: Receive, most: int) -> None:
@@ -220,12 +228,12 @@ def _cookie(headers: dict[str, str]) -> str:
     return found.value if found else ""
 
 
-async def _refuse(scope: Scope, send: Send, status: int, reason: str) -> None:
-    LOG.warning("refused a request for %r: %s", scope["path"][:100], reason)
+async def _refuse(scope: Scope, send: Send, status: int, why: str, **more: str) -> None:
+    LOG.warning("refused a request for %r: %s", scope["path"][:100], why)
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    body = json.dumps({"error": f"{reason}."}).encode()
+    body = json.dumps({"error": f"{why}.", **more}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
     headers += [(b"connection", b"close")] if status == 413 else []

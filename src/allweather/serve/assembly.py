@@ -14,7 +14,7 @@ from allweather.serve.choosing import choose_method
 from allweather.serve.downloads import make_downloads
 from allweather.serve.endpoint import make_router, refuse
 from allweather.serve.limits import Limits
-from allweather.serve.metrics import Metrics
+from allweather.serve.metrics import Counted, Metrics
 from allweather.serve.networks import Networks, Offer
 from allweather.serve.page import mount_page
 from allweather.serve.payloads import LocalFiles
@@ -74,14 +74,16 @@ def build(
     app.add_exception_handler(HTTPException, refuse)
     app.include_router(make_router(serving))
     app.include_router(make_downloads(visitors))
-    app.add_middleware(LocalFiles, folder=uploads_folder())  # inside the gate, which comes last
+    app.add_middleware(LocalFiles, folder=uploads_folder())  # inside the gate
     app.add_middleware(Started, serving=serving)
     app.add_middleware(
         Gate,
         token=token,
         names=LOCAL | {host} if is_loopback(host) else None,
         room=room,
+        refused=lambda reason: metrics.refused.labels(reason).inc(),
     )
+    app.add_middleware(Counted, metrics=metrics)
     mount_page(app, serving)
     return app
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
@@ -91,6 +90,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
             421: "The server is not called by that name.",
             422: "A damaged picture, one without a finite prediction, or a setting that is not allowed.",
             429: "Too much is waiting, or too many streams: try again.",
+            500: "The server failed: its log says why.",
             503: "The server is being stopped.",
         }.items()
     },
@@ -105,11 +105,7 @@ def make_router(serving: Serving) -> APIRouter:
     @router.post("/v1/predict", openapi_extra=FORM, responses=ANSWERS, response_class=Response)
     async def predict(request: Request) -> Response:
         """Adapt to a picture and predict it."""
-        started = perf_counter()
-        answer = await _answered(request, serving)
-        metrics.answers.labels(str(answer.status_code)).inc()
-        metrics.seconds.observe(perf_counter() - started)
-        return answer
+        return await _answered(request, serving)
 
     @router.delete("/v1/streams/{stream}", responses={404: {"description": "There is no such stream."}})
     async def remove(stream: str) -> dict[str, str]:
@@ -181,6 +177,9 @@ async def _answered(request: Request, serving: Serving) -> Response:
         return failure(400, "the request broke off")
     except HTTPException as error:  # a body that is no form
         return failure(error.status_code, str(error.detail))
+    except Exception:
+        LOG.exception("a request was not answered")
+        return failure(500, "the server failed at this request: its log says why")
 
 
 async def _predicted(

@@ -1,8 +1,12 @@
 """What the server counts, for Prometheus: requests, refusals, decisions, seconds, and how full it is."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from allweather.serve.access import App, Message, Receive, Scope, Send, path_of
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -40,3 +44,23 @@ class Metrics:
     def text(self) -> bytes:
         """All of them, as Prometheus reads it."""
         return generate_latest(self._registry)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An ASGI application whose answers of /v1/predict are counted, whatever part of it gives them."""
+
+    app: App
+    metrics: Metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.answers.labels(str(message["status"])).inc()
+                self.metrics.seconds.observe(perf_counter() - started)
+            await send(message)
+
+        asked = scope["type"] == "http" and path_of(scope) == "/v1/predict"
+        await self.app(scope, receive, counted if asked else send)

@@ -22,12 +22,14 @@ class Body:
         most: bytes that it may have.
         expected: bytes that it will have at most, as far as that was said.
         limit: bytes that it might have, were nothing else on the disk.
+        files: bytes that its files may have; None where it has none.
         read: bytes that were read and dealt with; what was uploaded of them lies on the disk.
     """
 
     most: int
     expected: int
     limit: int
+    files: int | None = None
     read: int = 0
 
 
@@ -52,14 +54,15 @@ class Room:
             length: bytes, where the request says.
         """
         if path != UPLOAD:
-            most = (self._limits.picture_bytes if path.startswith("/v1/") else 0) + FORM
-            yield Body(most, most, most)
+            files = self._limits.picture_bytes if path.startswith("/v1/") else None
+            most = (files or 0) + FORM
+            yield Body(most, most, most, files)
             return
         with self._lock:
             free = self._limits.disk_bytes - self._held() - sum(max(0, b.expected - b.read) for b in self._coming)
             limit = min(self._limits.upload_bytes + FORM, self._limits.disk_bytes)
             most = max(0, min(limit, free))
-            body = Body(most, most if length is None else min(length, most), limit)
+            body = Body(most, most if length is None else min(length, most), limit, max(0, most - FORM))
             self._coming.append(body)
         try:
             yield body
