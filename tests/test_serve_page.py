@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -354,7 +355,8 @@ def test_clips_give_their_first_frames_and_playlists_are_refused(tmp_path: Path)
     assert len(held) == 3 and said == ["only the first 3 frames of a.mp4 are kept: more take over 60000 bytes."]
     clip(tmp_path / "wide.mp4", scene(1), aspect=Fraction(2))
     wide = upload(tmp_path, "wide.mp4", (tmp_path / "wide.mp4").read_bytes())
-    assert "not square" in from_uploads([wide], tmp_path, Limits(), None)[1][0]
+    held, said = from_uploads([wide], tmp_path, Limits(), None)
+    assert "not square" in said[0] and held[0].on_page[0] == 2 * held[0].size[0] * held[0].on_page[1] / held[0].size[1]
     playlist = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"
     for name, evil, message in (
         ("a.mp4", playlist, "is no clip"),
@@ -442,6 +444,7 @@ def test_what_is_taken_home(pool: Pool) -> None:
     from fastapi.testclient import TestClient
     from safetensors.torch import load
 
+    from allweather.serve.compare import compare
     from allweather.serve.downloads import make_downloads
 
     here = Visitors(Limits())
@@ -455,12 +458,17 @@ def test_what_is_taken_home(pool: Pool) -> None:
     asyncio.run(follow(one, pool))
     labels = Image.open(io.BytesIO(served.get(f"/take/{one.key}/labels.png").content))
     assert np.array_equal(np.asarray(labels), one.shown.adapted.labels.numpy())
+    wide = Held("w.png", PICTURES[0].pixels, (64, 96), "w", (2050, 1025))  # of a clip whose pixels are not square
+    one.shown = replace(one.shown, picture=wide)
+    drawn = Image.open(io.BytesIO(served.get(f"/take/{one.key}/overlay.png").content))
+    seen = [Image.open(io.BytesIO(served.get(f"/see/{one.key}/{name}.jpg").content)) for name in ("source", "adapted")]
+    assert [each.size for each in (drawn, *seen)] == [(64, 96), (1024, 512), (1024, 512)]
+    assert "aspect-ratio:1024/512" in compare(one)
     archive = zipfile.ZipFile(io.BytesIO(served.get(f"/take/{one.key}/labels.zip").content))
     assert archive.namelist() == [f"f{number}.png" for number in range(5)]
     assert load(served.get(f"/take/{one.key}/adapted.safetensors").content).keys() == MODEL.network.state_dict().keys()
     assert served.get(f"/see/{one.key}/adapted.jpg").headers["content-type"] == "image/jpeg"
     assert served.get("/take/another/labels.png").status_code == 404
     one.pictures = [Held("wide", np.zeros((1, 66_000, 3), np.uint8), (66_000, 1))]
-    told = served.get(f"/see/{one.key}/picture.jpg")
-    assert told.status_code == 409 and "at most 65500 pixels a side" in told.text
+    assert Image.open(io.BytesIO(served.get(f"/see/{one.key}/picture.jpg").content)).size == (1024, 1)
     assert served.get(f"/take/{one.key}/evil.sh").status_code == 404

@@ -12,17 +12,19 @@ _TAKE_UP = (
 
 def compare(visitor: Visitor | None) -> str:
     """HTML of the slider, or of the picture that is to be adapted to."""
-    if visitor is None or not visitor.pictures:
+    if visitor is None or not (pictures := visitor.pictures):
         return '<p class="aw-note">Choose a picture, a clip or a scene: it is shown here.</p>'
-    if (shown := visitor.shown) is None:
+    shown = visitor.shown
+    width, height = (shown.picture if shown else pictures[0]).on_page
+    shape = f"aspect-ratio:{width}/{height};max-width:calc(80vh*{width}/{height})"  # a tall one fits on the screen
+    if shown is None:
         return (
-            f'<figure class="aw-single"><img alt="The picture that is to be adapted to" '
+            f'<figure class="aw-single" style="{shape}"><img alt="The picture that is to be adapted to" '
             f'src="see/{visitor.key}/picture.jpg?{visitor.version}"></figure>'
         )
-    height, width = shown.picture.pixels.shape[:2]
     address = f"see/{visitor.key}/{{}}.jpg?{visitor.version}"
     return (
-        f'<figure class="aw-compare" style="--split:50%;aspect-ratio:{width}/{height}">'
+        f'<figure class="aw-compare" style="--split:50%;{shape}">'
         f'<img alt="Prediction of the network as it came" src="{address.format("source")}">'
         f'<img class="aw-over" alt="Prediction of the adapted network" src="{address.format("adapted")}" '
         f'onload="{_TAKE_UP}">'

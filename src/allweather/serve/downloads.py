@@ -11,11 +11,13 @@ import numpy as np
 from fastapi import APIRouter, HTTPException, Response
 
 from allweather.errors import AllWeatherError
+from allweather.pictures.drawing import overlay_of
 from allweather.pictures.enlarge import labels_at
 from allweather.pictures.writing import encode_image
 from allweather.serve.answers import label_png
+from allweather.serve.uploads import Held
 from allweather.serve.visitor import Seen, Visitor, Visitors
-from allweather.session import Session
+from allweather.session import Result, Session
 
 TYPES = {".png": "image/png", ".zip": "application/zip"}
 
@@ -43,10 +45,7 @@ def make_downloads(visitors: Visitors) -> APIRouter:
         picture = None if visitor is None or name not in SEEN else SEEN[name](visitor)
         if picture is None:
             raise HTTPException(404, "there is nothing to see")
-        try:
-            content = encode_image(picture, "JPEG", quality=90)
-        except AllWeatherError as error:
-            raise HTTPException(409, str(error)) from error
+        content = encode_image(picture, "JPEG", quality=90)
         return Response(content, media_type="image/jpeg", headers={"cache-control": "no-store"})
 
     return router
@@ -60,7 +59,8 @@ def _labels(visitor: Visitor) -> bytes:
 
 
 def _overlay(visitor: Visitor) -> bytes:
-    return encode_image(_shown(visitor).adapted.overlay())
+    seen = _shown(visitor)
+    return encode_image(_over(seen.picture, seen.picture.size, seen.adapted))
 
 
 def _weights(visitor: Visitor) -> bytes:
@@ -101,14 +101,22 @@ def _all_labels(visitor: Visitor) -> bytes:
 
 
 def _picture(visitor: Visitor) -> np.ndarray | None:
-    return pictures[0].pixels if (pictures := visitor.pictures) else None
+    return pictures[0].at(pictures[0].on_page) if (pictures := visitor.pictures) else None
 
 
 def _drawn(which: Literal["source", "adapted"]) -> Callable[[Visitor], np.ndarray | None]:
     def draw(visitor: Visitor) -> np.ndarray | None:
-        return None if (shown := visitor.shown) is None else getattr(shown, which).overlay()
+        if (shown := visitor.shown) is None:
+            return None
+        return _over(shown.picture, shown.picture.on_page, getattr(shown, which))
 
     return draw
+
+
+def _over(picture: Held, size: tuple[int, int], result: Result) -> np.ndarray:
+    """The classes' colors over the picture, at that size."""
+    assert result.classes is not None
+    return overlay_of(result.logits, picture.at(size), result.classes)
 
 
 SEEN: dict[str, Callable[[Visitor], np.ndarray | None]] = {

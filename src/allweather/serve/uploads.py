@@ -24,6 +24,7 @@ from allweather.serve.limits import Limits
 CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 _CONTAINER = re.compile(rb"....(?:ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3", re.S)  # MP4 and MOV, Matroska and WebM
 _FOREIGN = re.compile(rb"<script|<\?php|<!doctype html|%PDF-[12]\.", re.I)
+LONGEST = 1024  # pixels of a side on the page
 Reason = Literal["name", "bytes", "pixels", "format", "foreign", "damaged", "folder"]
 
 
@@ -48,12 +49,25 @@ class Held:
         pixels: H×W×3 uint8 at the size that the network is given.
         size: (width, height) of the picture as it came.
         label: what its label image is called, without suffix: as `allweather adapt` calls it.
+        shape: (width, height) that give the shape in which it is shown.
     """
 
     name: str
     pixels: np.ndarray = field(repr=False)
     size: tuple[int, int]
     label: str = ""
+    shape: tuple[int, int] | None = None
+
+    def at(self, size: tuple[int, int]) -> np.ndarray:
+        """H×W×3 uint8 of that size, (width, height), from what the network is given."""
+        return np.asarray(Image.fromarray(self.pixels).resize(size, Image.Resampling.BILINEAR))
+
+    @property
+    def on_page(self) -> tuple[int, int]:
+        """(width, height) at which the page shows it."""
+        width, height = self.shape or self.size
+        share = min(1.0, LONGEST / max(width, height))
+        return max(1, round(width * share)), max(1, round(height * share))
 
     @property
     def image(self) -> Tensor:
@@ -103,11 +117,14 @@ def read_picture(
     return picture
 
 
-def hold(image: Image.Image, name: str, size: tuple[int, int] | None, limits: Limits, label: str = "") -> Held:
+def hold(
+    image: Image.Image, name: str, size: tuple[int, int] | None, limits: Limits, label: str = "",
+    shape: tuple[int, int] | None = None,
+) -> Held:  # fmt: skip
     """The picture at the size that the network is given."""
     wanted = network_size(image.size, size, limits)
     small = image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
-    return Held(name, np.array(small), image.size, label)
+    return Held(name, np.array(small), image.size, label, shape)
 
 
 def network_size(stored: tuple[int, int], size: tuple[int, int] | None, limits: Limits) -> tuple[int, int]:
@@ -142,13 +159,13 @@ def read_clip(
     if video.hdr:
         say(f"{name} is HDR, and read as ordinary video, in wrong colors: convert it first.")
     if video.squeezed(size):
-        say(f"the pixels of {name} are not square: it is shown, and seen by the network, squeezed.")
+        say(f"the pixels of {name} are not square: the network sees it squeezed.")
     for frame in video:
         if frame.index >= limits.pictures:
             say(f"only the first {limits.pictures} frames of {name} are kept.")
             return
         image = Image.fromarray(frame.pixels)
-        yield hold(image, f"frame {frame.index} of {name}", size, limits, f"{above}{frame.index:06d}")
+        yield hold(image, f"frame {frame.index} of {name}", size, limits, f"{above}{frame.index:06d}", video.shown)
     if video.damage:
         say(f"{name}: {video.damage}.")
 
