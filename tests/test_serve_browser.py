@@ -67,6 +67,7 @@ def test_the_way_of_a_visitor(page: Any, tmp_path: Path) -> None:
     assert len(seen) >= 3 and max(seen) == 12, "the curve grows while it adapts"
     assert "Done: 12 of 12" in page.inner_text("#status")
     assert "road" in page.inner_text("#legend") and "%" in page.inner_text("#legend")
+    assert page.evaluate("getComputedStyle(document.querySelector('#legend tr')).borderLeftWidth") == "0px"
 
     page.focus(".aw-compare input")
     before = split(page)

@@ -433,6 +433,9 @@ def test_what_is_drawn_names_every_class_and_decision(pool: Pool) -> None:
     close = [Point(number, 16.9 + number / 1000, 0.5) for number in range(4)]
     assert re.findall('text-anchor="end">([^<]+)</text>', curves(close, ())) == ["16.903", "16.9", "3", "0.5", "3"]
     assert f"see/{one.key}/adapted.jpg" in compare(one) and 'type="range"' in compare(one)
+    assert "<progress" in _status(one)
+    one.hold(PICTURES)
+    assert "<progress" not in _status(one), "nothing is done of what has just come"
 
 
 def test_what_is_taken_home(pool: Pool) -> None:

@@ -43,7 +43,7 @@ CSS = """
   border-bottom: 1px solid var(--border-color-primary) !important;
   text-align: right; font-weight: 400; }
 .aw-legend th:first-child { text-align: left; }
-.aw-legend thead th { font-weight: 600; }
+.aw-legend tr { border: 0 !important; } .aw-legend thead th { font-weight: 600; }
 .aw-swatch { display: inline-block; width: 14px; height: 14px; margin-right: 8px; vertical-align: -2px;
   border: 1px solid #555; }
 .aw-curves figure { margin: 0 0 6px; } .aw-curves svg { width: 100%; height: auto; display: block; }

@@ -116,7 +116,7 @@ class Visitor:
         """Takes pictures in place of those before; the session stays as it is."""
         self._check_still()
         self.pictures, self._sources, self.shown, self.kept = pictures, {}, None, {}
-        self.version += 1
+        self.version, self.done, self.total = self.version + 1, 0, 0
         self.stage = "ready" if pictures else "empty"
 
     def prepare(self, network: Network, method: Method) -> None:
