@@ -91,7 +91,7 @@ def test_views_are_told_where_they_are_not_what_the_preset_gives_today(batchnorm
     of_network = {} if batchnorm else METHODS["mall-domain"].without_batchnorm
     usual = settings_of(make("mall-domain", settings=of_network))
     labels = []
-    for views in ("gamma-mirror-x1.5-fit", "gamma-mirror-x1.5"):
+    for views in ("relit-mirror-x1.5-fit", "gamma-mirror-x1.5"):
         made = record("mall-domain", 0.5) | {"session": {"method": usual | {"views": ["plain", views]}}}
         labels.append(group_records([made])[0].label)
     assert labels == ["mall-domain", "mall-domain: views plain,gamma-mirror-x1.5"]
