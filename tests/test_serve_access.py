@@ -89,16 +89,15 @@ def test_other_names_and_pages_of_other_sites_are_turned_away() -> None:
 @pytest.mark.parametrize("status", [401, 403, 413, 421, 500, "413 unsaid"])
 def test_every_answer_of_the_endpoint_is_counted(status: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = {401: {"authorization": ""}, 403: {"origin": "http://evil"}, 421: {"host": "evil"}}
-    headers = {"authorization": f"Bearer {TOKEN}", **refused.get(status, {})}  # type: ignore
-    sent: dict[str, Any] = {"content": b"x", "headers": headers}
+    headers = {"content-type": "multipart/form-data; boundary=x", "authorization": f"Bearer {TOKEN}"}
+    headers |= refused.get(status, {})  # type: ignore[call-overload]
+    long = bytes((1 << 20) + 1001)
+    content: Any = {413: long, "413 unsaid": iter([long])}.get(status, b"x")
     with client(token=TOKEN, limits=Limits(picture_bytes=1000)) as served:
         serving = served.app.state.serving  # type: ignore[attr-defined]
         if status == 500:
             monkeypatch.setattr(serving.pool, "admission", lambda: 1 / 0)
-        elif status in (413, "413 unsaid"):
-            long, form = bytes((1 << 20) + 1001), {"content-type": "multipart/form-data; boundary=x"}
-            sent = {"content": long if status == 413 else iter([long]), "headers": headers | form}
-        answer, code = served.post("/v1/predict", **sent), int(str(status)[:3])
+        answer, code = served.post("/v1/predict", content=content, headers=headers), int(str(status)[:3])
         assert answer.status_code == code and "error" in answer.json()
         told = serving.metrics.text().decode()
         assert f'allweather_requests_total{{status="{code}"}} 1.0' in told and "predict_seconds_count 1.0" in told

@@ -234,15 +234,10 @@ def test_a_request_that_is_cancelled_as_it_waits_holds_no_stream() -> None:
 def test_pictures_without_a_stream_are_worked_on_at_once_in_few_sessions() -> None:
     with client(workers=2) as served:
         streams = served.app.state.serving.streams  # type: ignore[attr-defined]
-        both, image = threading.Barrier(2), to_unit(Image.fromarray(PICTURES[0]))
-
-        def read(network: object) -> torch.Tensor:
-            both.wait(30)
-            return image
-
-        wanted = Wanted(method="mall-domain", settings=QUICK)
-        found = [each.result(60).labels.numpy() for each in [streams.predict(None, wanted, read) for _ in range(6)]]
-        assert all(np.array_equal(each, alone(PICTURES[:1])[0]) for each in found)
+        both, image, wanted = threading.Barrier(2), to_unit(Image.fromarray(PICTURES[0])), Wanted(settings=QUICK)
+        found = [streams.predict(None, wanted, lambda network: (both.wait(30), image)[1]) for _ in range(6)]
+        expected = alone(PICTURES[:1])[0]
+        assert all(np.array_equal(each.result(60).labels.numpy(), expected) for each in found)
         assert len(streams._lone) == 2 and len(streams) == 0
 
 

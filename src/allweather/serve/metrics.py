@@ -48,7 +48,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Counted:
-    """An ASGI application whose answers of /v1/predict are counted, whatever part of it gives them."""
+    """An ASGI application whose answers of /v1/predict are counted, whoever gives them."""
 
     app: App
     metrics: Metrics

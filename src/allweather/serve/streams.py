@@ -5,9 +5,9 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -160,18 +160,12 @@ class Streams:
         """One picture without a stream; others with the same settings may be worked on meanwhile."""
         network = self.networks.get(wanted.network)
         image = read(network)
-        with self._lent(wanted, network) as session:
-            return session(image)
-
-    @contextmanager
-    def _lent(self, wanted: Wanted, network: Network) -> Iterator[Session]:
-        """A session that nobody else uses meanwhile, as new before and afterwards."""
         with self._lock:
             at = next((at for at, (key, _) in enumerate(self._lone) if key == wanted.key), None)
             session = None if at is None else self._lone.pop(at)[1]
         session = session or self._open(wanted, network, None)
         try:
-            yield session
+            return session(image)
         finally:
             session.reset()
             with self._lock:

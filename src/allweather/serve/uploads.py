@@ -5,7 +5,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from pathlib import Path
 from typing import Literal
@@ -117,14 +117,11 @@ def read_picture(
     return picture
 
 
-def hold(
-    image: Image.Image, name: str, size: tuple[int, int] | None, limits: Limits, label: str = "",
-    shape: tuple[int, int] | None = None,
-) -> Held:  # fmt: skip
+def hold(image: Image.Image, name: str, size: tuple[int, int] | None, limits: Limits, label: str = "") -> Held:
     """The picture at the size that the network is given."""
     wanted = network_size(image.size, size, limits)
     small = image if image.size == wanted else image.resize(wanted, Image.Resampling.BILINEAR)
-    return Held(name, np.array(small), image.size, label, shape)
+    return Held(name, np.array(small), image.size, label)
 
 
 def network_size(stored: tuple[int, int], size: tuple[int, int] | None, limits: Limits) -> tuple[int, int]:
@@ -165,7 +162,8 @@ def read_clip(
             say(f"only the first {limits.pictures} frames of {name} are kept.")
             return
         image = Image.fromarray(frame.pixels)
-        yield hold(image, f"frame {frame.index} of {name}", size, limits, f"{above}{frame.index:06d}", video.shown)
+        held = hold(image, f"frame {frame.index} of {name}", size, limits, f"{above}{frame.index:06d}")
+        yield replace(held, shape=video.shown)
     if video.damage:
         say(f"{name}: {video.damage}.")
 
