@@ -217,10 +217,7 @@ MISTAKES = [
     (("--model", "mynets.py:build", "--mean", "1,2"), "--mean: expected 3 numbers separated by commas"),
     (("--model", "mynets.py:build", "--classes", "city"), "unknown class set 'city'. Did you mean 'cityscapes'"),
     (("--model", "mynets.py:build", "--weights", "mynets.py"), "mynets.py"),
-    (
-        ("--model", "mynets.py:build"),
-        "build comes without weights, and none were given. Name its checkpoint",
-    ),
+    (("--model", "mynets.py:build"), "build comes without weights, and none were given. Name its checkpoint"),
     (("--model", "mynets.py:fixed", "--random-weights"), "--random-weights: mynets.py:fixed has weights here"),
     (("--model", "demo:streetnet", "--model-arg", "width=4"), "demo:streetnet takes no arguments"),
     (("--model", "weights.pth"), "'weights.pth' is a checkpoint's name; say which network it belongs to"),

@@ -200,12 +200,7 @@ REFUSED = {
     "labelIds without a word": (Image.fromarray(IDS + np.uint8(18)), "a", None, "say --labels-as labelIds"),
     "licence plates without a word": (Image.fromarray(np.array([[0, 65535]], np.uint16)), "a", None, "labelIds"),
     "palette against indices": (COLORED, "a", None, "palette's colors and its indices say different classes"),
-    "labelIds as trainIds": (
-        Image.fromarray(IDS),
-        "a_labelIds",
-        "trainIds",
-        "asked for trainIds, its name says label",
-    ),
+    "labelIds as trainIds": (Image.fromarray(IDS), "a_labelIds", "trainIds", "asked for trainIds, its name says label"),
     "an unknown word": (Image.fromarray(IDS), "a", "labelids", "Did you mean 'labelIds'"),
     "trainIds as told": (Image.fromarray(IDS + np.uint8(18)), "a", "trainIds", "unexpected label values 21, 25, 26"),
     "nothing known": (Image.fromarray(IDS + np.uint8(70)), "a", None, "unexpected label values 73, 77, 78"),

@@ -320,10 +320,7 @@ ELSEWHERE: dict[str, dict[str, Any]] = {  # configurations that name another rep
     "upernet, not of timm": {"model_type": "upernet", "backbone": "evil/repo", "use_timm_backbone": False},
     "dpt": {"model_type": "dpt", "backbone": "evil/repo", "is_hybrid": False},
     "mask2former": {"model_type": "mask2former", "backbone": "evil/repo", "backbone_config": None},
-    "timm": {
-        "model_type": "upernet",
-        "backbone_config": {"model_type": "timm_backbone", "backbone": "hf-hub:a/b"},
-    },
+    "timm": {"model_type": "upernet", "backbone_config": {"model_type": "timm_backbone", "backbone": "hf-hub:a/b"}},
 }
 
 

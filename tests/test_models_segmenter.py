@@ -272,17 +272,9 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Any], Any, str]] = {
     "labels as floats": (lambda main, aux: main.argmax(1, keepdim=True).float(), None, "map of labels"),
     "labels without a channel as floats": (lambda main, aux: main.argmax(1).float(), None, "map of labels"),
     "one-hot labels": (lambda main, aux: main.long(), None, "map of labels"),
-    "tokens": (
-        lambda main, aux: main.flatten(2).transpose(1, 2),
-        None,
-        r"tokens \(1×16×19 of .*transpose\(1, 2\)\.un",
-    ),
+    "tokens": (lambda main, aux: main.flatten(2).transpose(1, 2), None, r"tokens \(1×16×19 of .*transpose\(1, 2\)\.un"),
     "tokens last": (lambda main, aux: main.flatten(2), None, r"tokens \(1×19×16 of float32\)\. Return y\.unflatten\(2"),
-    "channels last": (
-        lambda main, aux: main.movedim(1, 3),
-        None,
-        r"classes last \(1×4×4×19 .* y\.permute\(0, 3, 1,",
-    ),
+    "channels last": (lambda main, aux: main.movedim(1, 3), None, r"classes last \(1×4×4×19 .* y\.permute\(0, 3, 1,"),
     **{
         f"masks, {output}": (
             lambda main, aux: types.SimpleNamespace(class_queries_logits=aux[:, :, 0], masks_queries_logits=main),

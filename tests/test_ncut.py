@@ -78,10 +78,7 @@ def test_the_oracle_is_the_definition() -> None:
 @BOTH
 def test_gradcheck(implementation: str) -> None:
     affinity = Affinity.from_image(
-        image(4, 5, batch=2, dtype=torch.float64),
-        sigma_rgb=40,
-        sigma_xy=3,
-        implementation=implementation,
+        image(4, 5, batch=2, dtype=torch.float64), sigma_rgb=40, sigma_xy=3, implementation=implementation
     )
     s = scores(4, 5, 2, batch=2, dtype=torch.float64).requires_grad_()
     weights = torch.rand(2, 2, dtype=torch.float64).requires_grad_()
@@ -97,11 +94,7 @@ def test_low_rank_against_dense(height: int, width: int, sigma_xy: float) -> Non
     results = {}
     for implementation in ("dense", "lowrank"):
         affinity = Affinity.from_image(
-            picture,
-            sigma_xy=sigma_xy,
-            implementation=implementation,
-            error=1e-3,
-            warn_above=1,
+            picture, sigma_xy=sigma_xy, implementation=implementation, error=1e-3, warn_above=1
         )
         variable = s.clone().requires_grad_()
         loss = affinity.normalized_cut(variable)

@@ -111,10 +111,7 @@ def test_channels_that_make_no_whole_groups_are_refused() -> None:
 
 
 def test_instance_norms_differ_in_what_they_learn() -> None:
-    assert not instance_norm(8).state_dict() and sorted(affine_instance_norm(8).state_dict()) == [
-        "bias",
-        "weight",
-    ]
+    assert not instance_norm(8).state_dict() and sorted(affine_instance_norm(8).state_dict()) == ["bias", "weight"]
 
 
 @pytest.mark.parametrize("backbone", ["r50-os16", "r101-os8", "mobilenet"])

@@ -49,10 +49,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "save over weights": ("w.pth", saved),
     "merge": ("a", lambda a: merge([a, saved(a.with_name("b"), 1)], a)),
-    "merge over weights": (
-        "w.pth",
-        lambda w: merge([saved(w.with_name("a")), saved(w.with_name("b"), 1)], w),
-    ),
+    "merge over weights": ("w.pth", lambda w: merge([saved(w.with_name("a")), saved(w.with_name("b"), 1)], w)),
     "export over a session": ("a.safetensors", lambda a: Session(tiny("batchnorm"), "norm").export(a)),
     "convert into its folder": ("model.safetensors", lambda w: convert(f"smp:{w.parent}", w.with_name("x"), w)),
     "export into its folder": (
@@ -135,10 +132,7 @@ COMMANDS = {
         ("adapt", "data/color", *MODEL, "--save-session", "data/color/a.png", "--out", "o"),
         "data/color/a.png",
     ),
-    "a session over the one before": (
-        ("adapt", "data/color", *MODEL, *SAME, "--out", "o"),
-        "s.safetensors",
-    ),
+    "a session over the one before": (("adapt", "data/color", *MODEL, *SAME, "--out", "o"), "s.safetensors"),
     "results over the frames": (("adapt", "data/color", *MODEL, "--out", "data"), "data/color/a.png"),
 }
 

@@ -398,11 +398,7 @@ def test_the_papers_figures_stand_beside_and_are_marked() -> None:
     (table, *_) = tables_of(group_records([record("source", 0.5, model=R101, stream="acdc:val/night"), night]))
     assert (
         table.columns[-1] == "published"
-        and [row[-1] for row in table.rows]
-        == [
-            "26.2†",
-            "36.8†",
-        ]
+        and [row[-1] for row in table.rows] == ["26.2†", "36.8†"]
         and "† Table 1: the paper's are of the test" in table.note
     )
     same = one_published("source", "acdc:test/night", R101)

@@ -29,16 +29,7 @@ from allweather.report import panels
 from allweather.report.collect import group_records
 from allweather.report.compare import compare, flatten
 from allweather.report.page import tables_of
-from allweather.report.published import (
-    LOGS,
-    MILLISECONDS,
-    NIGHT,
-    R101,
-    SECTION4,
-    TABLE1,
-    TABLE4_ROWS,
-    THIRTEEN,
-)
+from allweather.report.published import LOGS, MILLISECONDS, NIGHT, R101, SECTION4, TABLE1, TABLE4_ROWS, THIRTEEN
 from allweather.report.refusals import EVERY_PASS, MARK, REMARK
 from allweather.runs import execute as executor
 from allweather.runs.decisions import decisions_of, refused

@@ -149,12 +149,7 @@ def test_what_is_no_array_of_whole_numbers_is_refused(labels: Any) -> None:
 
 @pytest.mark.parametrize(
     ("classes", "counts"),
-    [
-        (2, np.zeros((3, 4), int)),
-        (2, np.zeros((2, 2), int)),
-        (2, np.zeros((2, 3))),
-        (2, np.full((2, 3), -1)),
-    ],
+    [(2, np.zeros((3, 4), int)), (2, np.zeros((2, 2), int)), (2, np.zeros((2, 3))), (2, np.full((2, 3), -1))],
 )
 def test_counts_that_are_none_of_the_classes_are_refused(classes: int, counts: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"whole numbers from 0 on of shape \(2, 3\), got"):
