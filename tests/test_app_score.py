@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from command_line import allweather
+from command_line import Done, allweather
 from PIL import Image
 
 from allweather.classes import CITYSCAPES
@@ -19,6 +20,16 @@ HANDMADE = 58.33
 def write(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values).save(path)
+
+
+def score(folder: Path, *options: str) -> Done:
+    return allweather("score", folder / "p", folder / "t", *options)
+
+
+def figures(folder: Path, *options: str) -> dict[str, Any]:
+    done = score(folder, "--json", *options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 PUBLISHED = {  # prediction, label, its pixels, options
@@ -39,20 +50,18 @@ PUBLISHED = {  # prediction, label, its pixels, options
 @pytest.mark.parametrize("case", PUBLISHED)
 def test_publishers_labels_give_the_figure_made_by_hand(tmp_path: Path, case: str) -> None:
     prediction, label, values, options = PUBLISHED[case]
-    write(tmp_path / "p" / f"{prediction}.png", PREDICTED)
-    write(tmp_path / "t" / f"{label}.png", values)
-    done = allweather("score", tmp_path / "p", tmp_path / "t", "--json", *options)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    write(tmp_path / f"p/{prediction}.png", PREDICTED)
+    write(tmp_path / f"t/{label}.png", values)
+    summary = figures(tmp_path, *options)
     assert summary["mIoU"] == summary["mIoU_truth"] == HANDMADE
     assert summary["images"] == summary["labels"] == 1
 
 
 def test_labels_without_prediction_end_with_one_and_say_how_many_were_scored(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
-        write(tmp_path / "t" / f"{name}.png", TRAIN)
-    write(tmp_path / "p" / "a.png", PREDICTED)
-    done = allweather("score", tmp_path / "p", tmp_path / "t", "--json")
+        write(tmp_path / f"t/{name}.png", TRAIN)
+    write(tmp_path / "p/a.png", PREDICTED)
+    done = score(tmp_path, "--json")
     assert done.returncode == 1
     assert "2 of 3 labels have no prediction, e.g. b; the figures are over the 1 images that were scored" in done.stderr
     summary = json.loads(done.stdout)
@@ -61,47 +70,43 @@ def test_labels_without_prediction_end_with_one_and_say_how_many_were_scored(tmp
 
 
 def test_nothing_scored_is_said_in_place_of_a_table(tmp_path: Path) -> None:
-    write(tmp_path / "t" / "a.png", TRAIN)
-    write(tmp_path / "p" / "a.png", PREDICTED[:, :2])
-    done = allweather("score", tmp_path / "p", tmp_path / "t")
+    write(tmp_path / "t/a.png", TRAIN)
+    write(tmp_path / "p/a.png", PREDICTED[:, :2])
+    done = score(tmp_path)
     assert (done.returncode, done.stdout) == (1, "") and "nothing could be scored" in done.stderr
-    as_json = allweather("score", tmp_path / "p", tmp_path / "t", "--json")
+    as_json = score(tmp_path, "--json")
     assert as_json.returncode == 1 and json.loads(as_json.stdout)["mIoU"] is None
 
 
 def test_masks_and_instances_beside_labels_are_no_labels(tmp_path: Path) -> None:
     for kind in ("labelIds", "instanceIds", "color"):
-        write(tmp_path / "t" / f"f_0_1_gtFine_{kind}.png", COLORS if kind == "color" else IDS)
-    write(tmp_path / "t" / "._f_0_1_gtFine_labelIds.png", IDS)
-    write(tmp_path / "p" / "f_0_1_leftImg8bit.png", PREDICTED)
-    done = allweather("score", tmp_path / "p", tmp_path / "t", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["labels_as"] == {"labelIds": 1}
+        write(tmp_path / f"t/f_0_1_gtFine_{kind}.png", COLORS if kind == "color" else IDS)
+    write(tmp_path / "t/._f_0_1_gtFine_labelIds.png", IDS)
+    write(tmp_path / "p/f_0_1_leftImg8bit.png", PREDICTED)
+    assert figures(tmp_path)["labels_as"] == {"labelIds": 1}
 
 
 def test_label_ids_without_a_word_score_nothing(tmp_path: Path) -> None:
-    write(tmp_path / "t" / "a.png", IDS)  # 7 and 8 are trainIds too
-    write(tmp_path / "t" / "b.png", IDS + np.uint8(18))
+    write(tmp_path / "t/a.png", IDS)  # 7 and 8 are trainIds too
+    write(tmp_path / "t/b.png", IDS + np.uint8(18))
     for name in "ab":
-        write(tmp_path / "p" / f"{name}.png", PREDICTED)
-    done = allweather("score", tmp_path / "p", tmp_path / "t")
+        write(tmp_path / f"p/{name}.png", PREDICTED)
+    done = score(tmp_path)
     assert done.returncode == 2
     assert not done.stdout
     assert "say --labels-as labelIds" in done.stderr
-    (tmp_path / "t" / "b.png").unlink()
-    done = allweather("score", tmp_path / "p", tmp_path / "t", "--labels-as", "auto")
+    (tmp_path / "t/b.png").unlink()
+    done = score(tmp_path, "--labels-as", "auto")
     assert done.returncode == 2
     assert "say --labels-as trainIds or --labels-as labelIds" in done.stderr
 
 
 def test_the_table_says_what_its_means_are_over(tmp_path: Path) -> None:
-    write(tmp_path / "t" / "a.png", TRAIN)
-    write(tmp_path / "p" / "a.png", PREDICTED)
-    assert "mIoU, the 2 classes in the truth 58.33" in " ".join(
-        allweather("score", tmp_path / "p", tmp_path / "t").stdout.split()
-    )
-    write(tmp_path / "p" / "a.png", np.array([[0, 0, 16, 1]], np.uint8))
-    shown = " ".join(allweather("score", tmp_path / "p", tmp_path / "t").stdout.split())
+    write(tmp_path / "t/a.png", TRAIN)
+    write(tmp_path / "p/a.png", PREDICTED)
+    assert "mIoU, the 2 classes in the truth 58.33" in " ".join(score(tmp_path).stdout.split())
+    write(tmp_path / "p/a.png", np.array([[0, 0, 16, 1]], np.uint8))
+    shown = " ".join(score(tmp_path).stdout.split())
     assert "mIoU, official: the 3 classes true or predicted 50.00" in shown
     assert "mIoU, the 2 classes in the truth 75.00" in shown
 
@@ -115,51 +120,48 @@ COLORED.putpalette(np.array([CITYSCAPES.colors[1], CITYSCAPES.colors[0]], np.uin
     [("a_labelIds", IDS), ("a_gtFine_labelIds", IDS), ("labelIds/a", IDS), ("a_color", COLORS), ("a", COLORS)],
 )
 def test_predictions_are_read_as_their_names_say(tmp_path: Path, name: str, values: np.ndarray) -> None:
-    write(tmp_path / "p" / f"{name}.png", values)
-    write(tmp_path / "t" / "a_gtFine_labelIds.png", IDS)
-    done = allweather("score", tmp_path / "p", tmp_path / "t", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["mIoU"] == 100
+    write(tmp_path / f"p/{name}.png", values)
+    write(tmp_path / "t/a_gtFine_labelIds.png", IDS)
+    done = score(tmp_path, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["mIoU"] == 100
     assert "predictions read: 1 as" in done.stderr
 
 
 def test_a_prediction_may_be_named_after_an_image_in_color(tmp_path: Path) -> None:
-    write(tmp_path / "p" / "000123_color.png", PREDICTED)
-    write(tmp_path / "t" / "000123.png", TRAIN)
-    done = allweather("score", tmp_path / "p", tmp_path / "t", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["mIoU"] == HANDMADE
+    write(tmp_path / "p/000123_color.png", PREDICTED)
+    write(tmp_path / "t/000123.png", TRAIN)
+    assert figures(tmp_path)["mIoU"] == HANDMADE
 
 
 def test_a_prediction_in_two_encodings_counts_once(tmp_path: Path) -> None:
-    write(tmp_path / "p" / "a_labelIds.png", IDS)
-    write(tmp_path / "p" / "a_labelTrainIds.png", PREDICTED)
-    write(tmp_path / "t" / "a.png", TRAIN)
-    summary = json.loads(allweather("score", tmp_path / "p", tmp_path / "t", "--json").stdout)
+    write(tmp_path / "p/a_labelIds.png", IDS)
+    write(tmp_path / "p/a_labelTrainIds.png", PREDICTED)
+    write(tmp_path / "t/a.png", TRAIN)
+    summary = figures(tmp_path)
     assert (summary["images"], summary["pixels"], summary["mIoU"]) == (1, 4, HANDMADE)
     assert summary["predictions_as"] == {"trainIds": 1}
 
 
 def test_predictions_that_could_be_two_things_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "t" / "a.png", TRAIN)
-    write(tmp_path / "p" / "a.png", IDS + np.uint8(17))
-    done = allweather("score", tmp_path / "p", tmp_path / "t")
+    write(tmp_path / "t/a.png", TRAIN)
+    write(tmp_path / "p/a.png", IDS + np.uint8(17))
+    done = score(tmp_path)
     assert done.returncode == 2 and "Nothing was scored: name it NAME_labelIds.png." in done.stderr
-    COLORED.save(tmp_path / "p" / "a.png")
-    done = allweather("score", tmp_path / "p", tmp_path / "t")
+    COLORED.save(tmp_path / "p/a.png")
+    done = score(tmp_path)
     assert done.returncode == 2 and "its palette's colors and its indices say different classes" in done.stderr
 
 
 def test_label_ids_are_cityscapes_whatever_a_name_says(tmp_path: Path) -> None:
-    write(tmp_path / "t" / "a.png", PREDICTED)
-    write(tmp_path / "p" / "a_labelIds.png", PREDICTED)
-    done = allweather("score", tmp_path / "p", tmp_path / "t", "--mapping", "camvid11")
+    write(tmp_path / "t/a.png", PREDICTED)
+    write(tmp_path / "p/a_labelIds.png", PREDICTED)
+    done = score(tmp_path, "--mapping", "camvid11")
     assert done.returncode == 2 and "its name says labelIds, which are Cityscapes'; camvid11 has none" in done.stderr
 
 
 def test_no_pixel_that_counts_is_an_error(tmp_path: Path) -> None:
-    write(tmp_path / "p" / "a.png", PREDICTED)
-    write(tmp_path / "t" / "a.png", np.full_like(TRAIN, 255))
-    done = allweather("score", tmp_path / "p", tmp_path / "t")
+    write(tmp_path / "p/a.png", PREDICTED)
+    write(tmp_path / "t/a.png", np.full_like(TRAIN, 255))
+    done = score(tmp_path)
     assert done.returncode == 2 and done.stdout == ""
     assert "no pixel could be scored: every pixel of 1 labels" in done.stderr
