@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import ENVIRONMENT, MODEL, allweather, hear_interrupts, in_a_process, pixels
+from command_line import ENVIRONMENT, MODEL, Done, allweather, hear_interrupts, in_a_process, pixels
 from PIL import Image
 from rich.console import Console
 from rich.text import Text
@@ -53,9 +53,14 @@ def frames(scenes: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def adapt(frames: Path, *options: object, out: str = "out") -> Done:
+    """Adapts to the images of `frames` into its folder `out`."""
+    return allweather("adapt", frames / "images", *MODEL, *options, "--out", frames / out)
+
+
 def test_adapt_writes_what_it_promises_and_score_reads_it(frames: Path) -> None:
     out = frames / "out"
-    done = allweather("adapt", frames / "images", *MODEL, "--method", "mall-sample", "--size", "128x64", "--out", out)
+    done = adapt(frames, "--method", "mall-sample", "--size", "128x64")
     assert done.returncode == 0, done.stderr
     for seed in range(3):
         labels = pixels(out / "labels" / f"frame{seed}.png")
@@ -89,18 +94,14 @@ def test_perfect_labels_score_a_hundred(frames: Path) -> None:
 @pytest.mark.parametrize("protocol", ["online", "transductive"])
 @pytest.mark.parametrize("method", ["source", "norm", "tent", "mall-sample", "mall-domain"])
 def test_every_method_under_both_protocols(frames: Path, method: str, protocol: str) -> None:
-    done = allweather(
-        "adapt", frames / "images", *MODEL, "--method", method, "--protocol", protocol, "--batch", 2,
-        "--out", frames / "o",
-    )  # fmt: skip
+    done = adapt(frames, "--method", method, "--protocol", protocol, "--batch", 2, out="o")
     assert done.returncode == 0, done.stderr
     assert len(list((frames / "o" / "labels").glob("*.png"))) == 3
 
 
 def test_adapt_tells_what_passes_over_the_stream_did(frames: Path) -> None:
-    command = ("adapt", frames / "images", *MODEL, "--method", "tent", "--set", "episodic=false", "--set", "lr=1.0",
-               "--protocol", "transductive", "--out", frames / "out")  # fmt: skip
-    done = allweather(*command)
+    options = ("--method", "tent", "--set", "episodic=false", "--set", "lr=1.0", "--protocol", "transductive")
+    done = adapt(frames, *options)
     record = read_adapted(frames / "out" / "record.json")
     passes, decisions = record["totals"]["stream_passes"], record["totals"]["decisions"]
     assert len(passes) > 1 and sum(decisions.values()) == 3 * len(passes) > decisions["accepted"]
@@ -109,17 +110,17 @@ def test_adapt_tells_what_passes_over_the_stream_did(frames: Path) -> None:
     assert done.stderr.rstrip().endswith(spell(decisions))
     kept = json.loads((frames / "out" / "record.jsonl").read_text().splitlines()[0])
     (frames / "out" / "record.jsonl").write_text(json.dumps(kept) + "\n")
-    assert allweather(*command, "--resume").returncode == 0
+    assert adapt(frames, *options, "--resume").returncode == 0
     again = read_adapted(frames / "out" / "record.json")
     assert again["totals"]["decisions"] == decisions and again["images"].keys() == record["images"].keys()
 
 
 @pytest.mark.parametrize("spread", [(), ("--streams-by", "folder")], ids=["one stream", "streams"])
 def test_adapt_takes_the_guard_of_the_command_line(frames: Path, spread: tuple[str, ...]) -> None:
-    hot = ("adapt", frames / "images", *MODEL, "--method", "tent", "--set", "lr=0.5", *spread)
+    hot = ("--method", "tent", "--set", "lr=0.5", *spread)
     decided = {}
     for name, guard in (("kept", ()), ("off", ("--guard", "enabled=false", "--guard", "max_drift=0.5"))):
-        done = allweather(*hot, *guard, "--out", frames / name)
+        done = adapt(frames, *hot, *guard, out=name)
         assert done.returncode == 0, done.stderr
         record = json.loads((frames / name / "record.json").read_text())
         assert record["session"]["guard"] == asdict(Guard() if name == "kept" else Guard(enabled=False, max_drift=0.5))
@@ -130,12 +131,12 @@ def test_adapt_takes_the_guard_of_the_command_line(frames: Path, spread: tuple[s
 def test_adapt_refuses_a_checkpoint_of_another_digest(frames: Path) -> None:
     weights = Path(str(files("allweather") / "models" / "weights" / "streetnet.safetensors"))
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    command = ["adapt", frames / "images", *MODEL, "--weights", weights, "--method", "source", "--out", frames / "o"]
-    refused = allweather(*command, "--sha256", "0" * 64)
+    options = ("--weights", weights, "--method", "source", "--sha256")
+    refused = adapt(frames, *options, "0" * 64)
     assert refused.returncode == 2
     assert f"expected sha256 {'0' * 64}, the file has {digest}" in refused.stderr
-    assert not (frames / "o").exists()
-    assert allweather(*command, "--sha256", digest.upper()).returncode == 0
+    assert not (frames / "out").exists()
+    assert adapt(frames, *options, digest.upper()).returncode == 0
 
 
 def spoil(folder: Path) -> list[str]:
@@ -149,7 +150,7 @@ def spoil(folder: Path) -> list[str]:
 
 def test_unreadable_images_are_named_and_skipped(frames: Path) -> None:
     bad = spoil(frames / "images")
-    done = allweather("adapt", frames / "images", *MODEL, "--method", "source", "--out", frames / "out")
+    done = adapt(frames, "--method", "source")
     assert done.returncode == 1
     assert all(name in done.stderr for name in bad)
     assert sorted(p.stem for p in (frames / "out" / "labels").iterdir()) == ["frame0", "frame1", "frame2"]
@@ -174,7 +175,7 @@ def test_odd_but_readable_images_are_adapted(frames: Path) -> None:
 
 @pytest.mark.parametrize("out", ["images", "images/deep/out"])
 def test_results_do_not_become_the_next_runs_frames(frames: Path, out: str) -> None:
-    done = allweather("adapt", frames / "images", *MODEL, "--out", frames / out)
+    done = adapt(frames, out=out)
     assert done.returncode == 2 and "Choose an --out beside it" in done.stderr
     assert {path.suffix for path in (frames / "images").iterdir()} == {".png"}
 
@@ -183,7 +184,7 @@ def test_results_do_not_become_the_next_runs_frames(frames: Path, out: str) -> N
     "options", [("--film-rate", "5"), ("--panels", "input"), ("--threads", "4"), ("--save-every", "3")]
 )
 def test_options_that_would_do_nothing_are_refused(frames: Path, options: tuple[str, ...]) -> None:
-    done = allweather("adapt", frames / "images", *MODEL, "--out", frames / "out", *options)
+    done = adapt(frames, *options)
     assert done.returncode == 2 and options[0] in done.stderr and "leave them out" in done.stderr
     assert not (frames / "out").exists()
 
@@ -227,7 +228,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("extra", "message"), MISTAKES, ids=[" ".join(extra) for extra, _ in MISTAKES])
 def test_mistakes_end_with_two_and_say_what_to_do(frames: Path, extra: tuple[str, ...], message: str) -> None:
-    done = allweather("adapt", frames / "images", *MODEL, "--out", frames / "out", *extra)
+    done = adapt(frames, *extra)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (frames / "out" / "labels").exists()
@@ -255,11 +256,11 @@ def test_wrong_models_and_inputs(frames: Path) -> None:
 def test_foreign_and_hostile_checkpoints_end_with_two(frames: Path) -> None:
     weights = frames / "other.pth"
     torch.save({"state_dict": {"module.x": torch.ones(2)}}, weights)
-    done = allweather("adapt", frames / "images", *MODEL, "--weights", weights, "--out", frames / "out")
+    done = adapt(frames, "--weights", weights)
     assert done.returncode == 2
     assert "is not a checkpoint of demo:streetnet" in done.stderr
     torch.save({"a": print}, weights)
-    done = allweather("adapt", frames / "images", *MODEL, "--weights", weights, "--out", frames / "out")
+    done = adapt(frames, "--weights", weights)
     assert done.returncode == 2
     assert "refused" in done.stderr
 
@@ -284,43 +285,39 @@ def test_scoring_mistakes(frames: Path) -> None:
 
 def test_a_finished_folder_is_not_overwritten_and_resume_does_the_rest(frames: Path) -> None:
     out = frames / "out"
-    command = ("adapt", frames / "images", *MODEL, "--method", "mall-domain", "--out", out)
-    assert allweather(*command).returncode == 0
+    assert adapt(frames, "--method", "mall-domain").returncode == 0
     whole = {path.name: path.read_bytes() for path in (out / "labels").iterdir()}
-    done = allweather(*command)
+    done = adapt(frames, "--method", "mall-domain")
     assert done.returncode == 2
     assert "--resume" in done.stderr
     (out / "labels" / "frame2.png").unlink()
     kept = (out / "labels" / "frame0.png").stat().st_mtime_ns
-    assert allweather(*command, "--resume").returncode == 0
+    assert adapt(frames, "--method", "mall-domain", "--resume").returncode == 0
     assert {path.name: path.read_bytes() for path in (out / "labels").iterdir()} == whole
     assert (out / "labels" / "frame0.png").stat().st_mtime_ns == kept
-    done = allweather(*command, "--resume", "--set", "lr=1e-5")
+    done = adapt(frames, "--method", "mall-domain", "--resume", "--set", "lr=1e-5")
     assert done.returncode == 2
     assert "another run" in done.stderr
 
 
-def resumed(frames: Path, *more: str) -> tuple[Path, Any]:
+def resumed(frames: Path) -> tuple[Path, Any]:
     """A finished folder of `adapt`, and the command that resumes it."""
-    out = frames / "out"
-    command = ("adapt", frames / "images", *MODEL, "--method", "norm", "--out", out, *more)
-    assert allweather(*command).returncode == 0
-    return out, lambda: allweather(*command, "--resume")
+    assert adapt(frames, "--method", "norm").returncode == 0
+    return frames / "out", lambda *more: adapt(frames, "--method", "norm", "--resume", *more)
 
 
 def test_a_folder_is_not_filled_from_two_sizes_or_two_beginnings(frames: Path) -> None:
-    out, begun = frames / "out", frames / "begun.session"
-    command = ("adapt", frames / "images", *MODEL, "--method", "norm", "--out", out)
-    assert allweather(*command, "--size", "96x64", "--save-session", begun).returncode == 0
-    done = allweather(*command, "--size", "48x32", "--resume")
+    record, begun = frames / "out" / "record.json", frames / "begun.session"
+    sized = ("--method", "norm", "--size", "96x64")
+    assert adapt(frames, *sized, "--save-session", begun).returncode == 0
+    done = adapt(frames, "--method", "norm", "--size", "48x32", "--resume")
     assert done.returncode == 2 and "is of another run: size was " in done.stderr
-    header = json.loads((out / "record.json").read_text())
+    header = json.loads(record.read_text())
     assert header.pop("size") == [96, 64]
-    (out / "record.json").write_text(json.dumps(header))  # as earlier versions wrote it
-    assert allweather(*command, "--size", "96x64", "--resume").returncode == 0
-    on = (*command[:-1], frames / "on", "--size", "96x64")
-    assert allweather(*on, "--from-session", begun).returncode == 0
-    done = allweather(*on, "--resume")
+    record.write_text(json.dumps(header))  # as earlier versions wrote it
+    assert adapt(frames, *sized, "--resume").returncode == 0
+    assert adapt(frames, *sized, "--from-session", begun, out="on").returncode == 0
+    done = adapt(frames, *sized, "--resume", out="on")
     assert done.returncode == 2 and "is of another run: from_session was " in done.stderr
 
 
@@ -352,9 +349,8 @@ def test_the_record_grows_line_by_line_and_a_cut_line_is_not_done(frames: Path) 
 
 
 def test_confidence_that_was_not_written_before_is_written_on_resuming(frames: Path) -> None:
-    out, _ = resumed(frames)
-    command = ("adapt", frames / "images", *MODEL, "--method", "norm", "--out", out, "--resume", "--confidence")
-    assert allweather(*command).returncode == 0
+    out, resume = resumed(frames)
+    assert resume("--confidence").returncode == 0
     assert len(list((out / "confidence").iterdir())) == 3
 
 
@@ -380,8 +376,7 @@ def test_a_damaged_record_is_not_resumed(frames: Path, images: str, said: str) -
 
 def test_every_kind_of_decision_is_recorded_and_told(frames: Path) -> None:
     Image.new("RGB", (96, 64), "gray").save(frames / "images" / "still.png")
-    command = ("adapt", frames / "images", *MODEL, "--method", "tent", "--out", frames / "out")
-    done = allweather(*command)
+    done = adapt(frames, "--method", "tent")
     record = read_adapted(frames / "out" / "record.json")
     assert "4 of 4 images" in done.stderr and done.stderr.rstrip().endswith(", 1 skipped")
     assert record["images"]["still"]["decision"] == "skipped"
@@ -393,7 +388,7 @@ def test_every_kind_of_decision_is_recorded_and_told(frames: Path) -> None:
     record["images"]["still"] = {"decision": "skipped: resting after a reset"}
     (frames / "out" / "record.json").write_text(json.dumps(record))
     (frames / "out" / "record.jsonl").unlink()
-    assert allweather(*command, "--resume").stderr.rstrip().endswith(", 1 resting")
+    assert adapt(frames, "--method", "tent", "--resume").stderr.rstrip().endswith(", 1 resting")
 
 
 @pytest.mark.slow
@@ -516,7 +511,7 @@ def test_a_checkpoint_is_converted_and_loads(frames: Path) -> None:
     packaged = find_entry("demo:streetnet").packaged
     out = frames / "converted.safetensors"
     assert allweather("convert", packaged, *MODEL, "--out", out).returncode == 0
-    done = allweather("adapt", frames / "images", *MODEL, "--weights", out, "--method", "source", "--out", frames / "o")
+    done = adapt(frames, "--weights", out, "--method", "source", out="o")
     assert done.returncode == 0
 
 

@@ -40,6 +40,16 @@ def rate(path: Path) -> float:
         return float(container.streams.video[0].average_rate)
 
 
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return tmp_path / "a.mkv"
+
+
 @pytest.mark.parametrize("size", [(), ("--size", "64x48")], ids=["native", "resampled"])
 def test_a_folder_and_the_same_frames_as_a_lossless_video_give_equal_labels(
     tmp_path: Path, size: tuple[str, ...]
@@ -59,28 +69,28 @@ def test_a_folder_and_the_same_frames_as_a_lossless_video_give_equal_labels(
             assert path.read_bytes() == (tmp_path / "of-clip.mkv" / kind / path.name).read_bytes()
 
 
-def test_a_video_gives_a_film_of_input_source_and_adapted(tmp_path: Path) -> None:
+def test_a_video_gives_a_film_of_input_source_and_adapted(tmp_path: Path, out: Path) -> None:
     frames = scene(5)
-    done = adapted(clip(tmp_path / "clip.mp4", frames, rate=12, **LOSSLESS), tmp_path / "out")
+    done = adapted(clip(tmp_path / "clip.mp4", frames, rate=12, **LOSSLESS), out)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"overlay.mp4", "record.json", "record.jsonl"}
-    shown = film(tmp_path / "out" / "overlay.mp4")
-    assert len(shown) == 5 and rate(tmp_path / "out" / "overlay.mp4") == 12
+    assert {path.name for path in out.glob("[!.]*")} == {"overlay.mp4", "record.json", "record.jsonl"}
+    shown = film(out / "overlay.mp4")
+    assert len(shown) == 5 and rate(out / "overlay.mp4") == 12
     height, width = shown[0].shape[:2]
     assert height % 2 == width % 2 == 0 and width >= 3 * 64 and height >= 48
     assert np.abs(shown[2][-48:, :64].astype(int) - frames[2]).mean() < 10  # the input, but for the encoder's loss
     source, now = shown[2][-48:, 66:130].astype(int), shown[2][-48:, -64:].astype(int)
     assert np.abs(source - frames[2]).mean() > 20 and np.abs(now - frames[2]).mean() > 20
-    record = read_adapted(tmp_path / "out" / "record.json")
+    record = read_adapted(out / "record.json")
     assert list(record["images"]) == [f"00000{index}" for index in range(5)]
     assert record["video"]["file"] == "clip.mp4" and record["video"]["rate"] == 12
 
 
 @pytest.mark.parametrize("panel", ["input", "source", "adapted"])
-def test_a_film_may_show_one_of_them_at_a_rate_of_choice(tmp_path: Path, panel: str) -> None:
-    place = tmp_path / "out" / "overlay.mp4"
+def test_a_film_may_show_one_of_them_at_a_rate_of_choice(tmp_path: Path, out: Path, panel: str) -> None:
+    place = out / "overlay.mp4"
     clip(tmp_path / "clip.mkv", drive(3), **LOSSLESS)
-    done = adapted(tmp_path / "clip.mkv", tmp_path / "out", "--panels", panel, "--film-rate", "5")
+    done = adapted(tmp_path / "clip.mkv", out, "--panels", panel, "--film-rate", "5")
     assert done.returncode == 0, done.stderr
     assert film(place)[0].shape == (64, 96, 3) and rate(place) == 5
     like_input = np.abs(film(place)[1].astype(int) - drive(3)[1]).mean()
@@ -115,28 +125,26 @@ def test_a_film_of_what_is_left_of_a_video_begins_at_once_and_keeps_gaps(
     assert moments(tmp_path / "a.mp4") == pytest.approx([0, 0.2, 1.5] if seconds else [0, 0.1, 1.6])
 
 
-def test_pixels_that_are_not_square_are_warned_of_once(tmp_path: Path) -> None:
+def test_pixels_that_are_not_square_are_warned_of_once(tmp_path: Path, out: Path) -> None:
     path = clip(tmp_path / "a.mkv", drive(3), aspect=Fraction(4, 3))
-    done = in_a_process("adapt", path, *MODEL, "--method", "source", "--out", tmp_path / "out")
+    done = in_a_process("adapt", path, *MODEL, "--method", "source", "--out", out)
     assert done.returncode == 0 and done.stderr.count("warning:") == 1 and "--size 128x64 " in done.stderr
     right = adapted(path, tmp_path / "right", "--size", "128x64", method="source")
     assert right.returncode == 0 and "not square" not in right.stderr
 
 
-def test_every_kind_of_output_of_images_of_two_sizes(tmp_path: Path) -> None:
+def test_every_kind_of_output_of_images_of_two_sizes(tmp_path: Path, out: Path) -> None:
     (tmp_path / "images").mkdir()
     for index, size in enumerate([(96, 64), (50, 70)]):
         Image.fromarray(drive(1)[0]).resize(size).save(tmp_path / "images" / f"{index}.png")
-    done = adapted(
-        tmp_path / "images", tmp_path / "out", "--write", "video, overlay,confidence,labels,color", method="norm"
-    )
+    done = adapted(tmp_path / "images", out, "--write", "video, overlay,confidence,labels,color", method="norm")
     assert done.returncode == 0, done.stderr
     for name, shape in (("0", (64, 96)), ("1", (70, 50))):
         for place in (f"labels/{name}.png", f"confidence/{name}.png"):
-            assert pixels(tmp_path / "out" / place).shape == shape
+            assert pixels(out / place).shape == shape
         for place in (f"color/{name}.png", f"overlay/{name}.jpg"):
-            assert pixels(tmp_path / "out" / place).shape == (*shape, 3)
-    assert len(film(tmp_path / "out" / "overlay.mp4")) == 2 and rate(tmp_path / "out" / "overlay.mp4") == 10
+            assert pixels(out / place).shape == (*shape, 3)
+    assert len(film(out / "overlay.mp4")) == 2 and rate(out / "overlay.mp4") == 10
 
 
 WRONG = [
@@ -169,7 +177,7 @@ def test_mistakes_are_named_before_any_work(
 
 
 @pytest.mark.parametrize("kind", ["absent", "empty", "text", "sound", "cut short"])
-def test_a_video_without_a_frame_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_a_video_without_a_frame_is_refused_by_name(tmp_path: Path, out: Path, kind: str) -> None:
     path, said = tmp_path / "a.mp4", "not a readable video"
     if kind == "absent":
         said = "no such input"
@@ -179,47 +187,47 @@ def test_a_video_without_a_frame_is_refused_by_name(tmp_path: Path, kind: str) -
         path.write_bytes(
             {"empty": b"", "text": b"nothing" * 9, "cut short": clip(path, scene(9)).read_bytes()[:700]}[kind]
         )
-    done = adapted(path, tmp_path / "out")
+    done = adapted(path, out)
     assert done.returncode == 2 and f"{said}" in done.stderr and "a.mp4" in done.stderr
 
 
-def test_of_a_video_cut_off_what_can_be_decoded_is_written(tmp_path: Path) -> None:
-    path = cut(clip(tmp_path / "a.mkv", drive(12), options={"g": "1"}), 0.6)
-    done = adapted(path, tmp_path / "out", "--write", "labels,video", method="source")
+def test_of_a_video_cut_off_what_can_be_decoded_is_written(video: Path, out: Path) -> None:
+    path = cut(clip(video, drive(12), options={"g": "1"}), 0.6)
+    done = adapted(path, out, "--write", "labels,video", method="source")
     assert done.returncode == 1 and "the file ends early" in done.stderr
-    record = read_adapted(tmp_path / "out" / "record.json")
+    record = read_adapted(out / "record.json")
     assert "ends early" in record["totals"]["damage"] and 3 < len(record["images"]) < 12
-    assert len(film(tmp_path / "out" / "overlay.mp4")) == len(record["images"])
+    assert len(film(out / "overlay.mp4")) == len(record["images"])
 
 
-def test_a_film_that_was_left_out_for_a_while_is_whole_or_begins_anew(tmp_path: Path) -> None:
-    clip(tmp_path / "a.mkv", drive(3), **LOSSLESS)
-    out, filmed, plain = tmp_path / "out", ("--write", "labels,video", "--resume"), ("--write", "labels", "--resume")
-    assert adapted(tmp_path / "a.mkv", out, *filmed).returncode == 0
+def test_a_film_that_was_left_out_for_a_while_is_whole_or_begins_anew(video: Path, out: Path) -> None:
+    clip(video, drive(3), **LOSSLESS)
+    filmed, plain = ("--write", "labels,video", "--resume"), ("--write", "labels", "--resume")
+    assert adapted(video, out, *filmed).returncode == 0
     header = json.loads((out / "record.json").read_text())
-    assert adapted(tmp_path / "a.mkv", out, *plain).returncode == 0
+    assert adapted(video, out, *plain).returncode == 0
     assert json.loads((out / "record.json").read_text()) == header, "the film is whole, and the header still says how"
     (out / "labels" / "000001.png").unlink()
-    assert adapted(tmp_path / "a.mkv", out, *plain).returncode == 0
-    again = adapted(tmp_path / "a.mkv", out, *filmed)
+    assert adapted(video, out, *plain).returncode == 0
+    again = adapted(video, out, *filmed)
     assert "all frames are predicted again" in again.stderr, "who knows of what the film is"
 
 
-def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path: Path) -> None:
-    clip(tmp_path / "a.mkv", drive(3), **LOSSLESS)
-    out, more = tmp_path / "out", ("--write", "labels,video")
-    assert adapted(tmp_path / "a.mkv", out, *more).returncode == 0
+def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path: Path, video: Path, out: Path) -> None:
+    clip(video, drive(3), **LOSSLESS)
+    more = ("--write", "labels,video")
+    assert adapted(video, out, *more).returncode == 0
     whole = (out / "overlay.mp4").read_bytes()
-    assert "3 of 3 images are done" in adapted(tmp_path / "a.mkv", out, *more, "--resume").stderr
+    assert "3 of 3 images are done" in adapted(video, out, *more, "--resume").stderr
     assert (out / "overlay.mp4").read_bytes() == whole
     for other in (("--panels", "input"), ("--film-rate", "3")):
-        refused = adapted(tmp_path / "a.mkv", out, *more, *other, "--resume")
+        refused = adapted(video, out, *more, *other, "--resume")
         assert refused.returncode == 2 and "is of another run: film." in refused.stderr
     header = json.loads((out / "record.json").read_text())
     del header["totals"]
     (out / "record.json").write_text(json.dumps(header))  # as an interruption leaves it
     (out / "overlay.mp4").write_bytes(whole[:900])
-    done = adapted(tmp_path / "a.mkv", out, *more, "--resume")
+    done = adapted(video, out, *more, "--resume")
     assert done.returncode == 0 and "all frames are predicted again" in done.stderr
     assert len(film(out / "overlay.mp4")) == len((out / "record.jsonl").read_text().splitlines()) == 3
     other = adapted(clip(tmp_path / "b.mkv", drive(3)), out, *more, "--resume")
@@ -248,18 +256,16 @@ def test_a_failure_is_tried_again_beside_a_whole_film_which_stays(tmp_path: Path
     assert len(film(out / "overlay.mp4")) == 3 and "lacks" not in adapted(folder, out, *more, method="norm").stderr
 
 
-def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(tmp_path: Path) -> None:
+def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(video: Path, out: Path) -> None:
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     noise = list(np.random.default_rng(0).integers(0, 256, (60, 64, 96, 3), np.uint8))
-    clip(tmp_path / "a.mkv", noise, **LOSSLESS)
-    done = in_a_process(
-        "adapt", tmp_path / "a.mkv", *MODEL, "--method", "source", "--out", tmp_path / "out", preexec_fn=small_files
-    )
+    clip(video, noise, **LOSSLESS)
+    done = in_a_process("adapt", video, *MODEL, "--method", "source", "--out", out, preexec_fn=small_files)
     assert done.returncode == 2 and "cannot write" in done.stderr and "overlay.mp4" in done.stderr
-    assert 0 < len(film(tmp_path / "out" / "overlay.mp4")) < 60
+    assert 0 < len(film(out / "overlay.mp4")) < 60
 
 
 def test_a_session_that_was_kept_goes_on_as_if_nothing_had_stopped(tmp_path: Path) -> None:
