@@ -1,5 +1,7 @@
 """Gains and biases per class: the step down the cut, what the session keeps of it, and what takes it back."""
 
+from typing import Any
+
 import pytest
 import torch
 from tiny import frames, tiny
@@ -16,6 +18,10 @@ def two_halves() -> tuple[Tensor, Tensor]:
     image[..., 4:] = 1.0
     scattered = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) * 2
     return image, torch.stack([3 * (1 - image[0, 0]), 3 * image[0, 0], scattered])[None].log_softmax(1)
+
+
+def mall_domain(settings: dict[str, Any] | None = None, **options: Any) -> Session:
+    return Session(tiny("batchnorm"), methods.make("mall-domain", settings=settings), **options)
 
 
 def vector(session: Session) -> Tensor:
@@ -61,8 +67,8 @@ def test_a_constant_slope_of_zero_moves_nothing() -> None:
 def test_the_session_scales_what_it_reports_and_moves_nothing_in_predict(views: tuple[str, ...]) -> None:
     image = frames(1)[0]
     still = {"lr": 0.0, "lookahead": 0.0, "views": views}
-    session = Session(tiny("batchnorm"), methods.make("mall-domain", settings=still))
-    plain = Session(tiny("batchnorm"), methods.make("mall-domain", settings=still | {"vector_rate": 0.0}))
+    session = mall_domain(still)
+    plain = mall_domain(still | {"vector_rate": 0.0})
     result = session(image)
     kept = vector(session).clone()
     assert kept.abs().amax((1, 2, 3)).tolist() == pytest.approx([0.2, 0.2])
@@ -73,7 +79,7 @@ def test_the_session_scales_what_it_reports_and_moves_nothing_in_predict(views: 
 
 
 def test_gains_go_on_along_a_stream_and_back_with_everything_else() -> None:
-    session = Session(tiny("batchnorm"), "mall-domain", guard=False)
+    session = mall_domain(guard=False)
     found = []
     for image in frames(30):
         session(image)
@@ -85,9 +91,7 @@ def test_gains_go_on_along_a_stream_and_back_with_everything_else() -> None:
 
 def test_scenes_that_lamps_light_are_not_scaled_and_move_no_gain() -> None:
     lit = 0.4 * frames(1)[0] * torch.tensor([1.0, 0.5, 0.3]).view(3, 1, 1)
-    session, plain = (
-        Session(tiny("batchnorm"), methods.make("mall-domain", settings={"vector_rate": rate})) for rate in (0.2, 0.0)
-    )
+    session, plain = (mall_domain({"vector_rate": rate}) for rate in (0.2, 0.0))
     assert torch.equal(session(lit).logits, plain(lit).logits)
     assert not vector(session).any()
 
@@ -103,20 +107,20 @@ def test_each_image_on_its_own_begins_at_nothing() -> None:
 
 def test_what_the_guard_takes_back_leaves_no_gain() -> None:
     strict = Guard(max_drift=0.0, tolerance=0.0, min_kept=1.0, halvings=0)
-    session = Session(tiny("batchnorm"), methods.make("mall-domain", settings={"lr": 1.0}), guard=strict)
+    session = mall_domain({"lr": 1.0}, guard=strict)
     decision = session(frames(1)[0]).decision
     assert decision.refused and not vector(session).any()
 
 
 def test_learning_without_a_prediction_moves_no_gain() -> None:
-    session = Session(tiny("batchnorm"), "mall-domain")
+    session = mall_domain()
     session.adapt(frames(1)[0])
     assert not vector(session).any()
 
 
 @pytest.mark.parametrize("views", [("plain",), ("plain", "mirror")])
 def test_a_constant_on_all_logits_of_a_pixel_changes_nothing(views: tuple[str, ...]) -> None:
-    session = Session(tiny("batchnorm"), methods.make("mall-domain", settings={"views": views}))
+    session = mall_domain({"views": views})
     image = frames(1)
     plain, shift = session._adapted.predict_plain(image), 3 * frames(1, seed=1)[:, :1]
     here, shifted = (session._adapted.reported(image, logits).logits.softmax(1) for logits in (plain, plain + shift))

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather import AllWeatherError, load_model
+from allweather import AllWeatherError, Segmenter, load_model
 from allweather.classes import CITYSCAPES
 from allweather.errors import NetworkError
 from allweather.models.ecosystems.nvlabs import hub_names
@@ -37,6 +37,18 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {  # what a processor can say 
 }
 
 
+def tiny(kind: str, **fields: Any) -> Any:
+    return tiny_network(library, kind, **fields)
+
+
+def segformer(folder: Path, names: tuple[str, ...] = CITYSCAPES.names, processor: Any = None) -> Path:
+    return save_network(tiny("segformer", **labels(names)), folder, processor)
+
+
+def load(place: object, **options: Any) -> Segmenter:
+    return load_model(f"transformers:{place}", **options)
+
+
 def seen_by(model: nn.Module, image: Tensor) -> Tensor:
     """The pixel values that reach the library's network."""
     seen: list[Tensor] = []
@@ -56,12 +68,12 @@ def test_pixel_values_are_the_processors(
     settings: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, processor = SETTINGS[settings]
-    name = str(save_network(tiny_network(library, kind), tmp_path / "folder", processor))
+    name = str(save_network(tiny(kind), tmp_path / "folder", processor))
     publish = hub(tmp_path / "cache", monkeypatch)
     if named:
         publish("someone/network", tmp_path / "folder")
         name = "someone/network"
-    model = load_model(f"transformers:{name}")
+    model = load(name)
     reference = library.AutoImageProcessor.from_pretrained(name)
     off = {"do_resize": False} | ({"do_center_crop": False} if kind == "mobilevit" else {})
     expected = reference(images=NOISE, return_tensors="pt", **off)["pixel_values"].float()
@@ -71,23 +83,23 @@ def test_pixel_values_are_the_processors(
 def test_without_a_processor_the_architectures_own_is_taken_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = save_network(tiny_network(library, "beit"), tmp_path / "folder")
+    folder = save_network(tiny("beit"), tmp_path / "folder")
     (folder / "preprocessor_config.json").unlink()
     publish = hub(tmp_path / "cache", monkeypatch)
     publish("someone/network", folder)
     with pytest.warns(UserWarning, match=r"has no preprocessor_config.json: .*default for beit"):
-        model = load_model(f"transformers:{folder}")
+        model = load(folder)
     assert model.preprocessing.mean == (0.5, 0.5, 0.5)
     assert model.provenance
     # offline, a repository that has none and one whose file was never fetched look alike
     with pytest.raises(AllWeatherError, match=r"would be a guess.*preprocessor_config.json"):
-        load_model("transformers:someone/network")
+        load("someone/network")
     absent = tmp_path / "cache" / "models--someone--network" / ".no_exist" / ("0" * 40)
     absent.mkdir(parents=True)
     for file in ("preprocessor_config.json", "processor_config.json"):
         (absent / file).touch()
     with pytest.warns(UserWarning, match="default for beit"):
-        assert load_model("transformers:someone/network").preprocessing == model.preprocessing
+        assert load("someone/network").preprocessing == model.preprocessing
 
 
 @pytest.mark.parametrize(
@@ -101,10 +113,10 @@ def test_without_a_processor_the_architectures_own_is_taken_and_said(
     ],
 )
 def test_a_processor_that_cannot_be_followed_is_refused(processor: str, message: str, tmp_path: Path) -> None:
-    folder = save_network(tiny_network(library, "segformer"), tmp_path)
+    folder = segformer(tmp_path)
     (folder / "preprocessor_config.json").write_text(processor)
     with pytest.raises(AllWeatherError, match=message):
-        load_model(f"transformers:{folder}")
+        load(folder)
 
 
 def says_only(network: Any, name: str) -> Any:
@@ -123,16 +135,16 @@ def says_only(network: Any, name: str) -> Any:
 )
 def test_names_in_another_order_are_trainids(kind: str, spelling: Any, tmp_path: Path) -> None:
     names = tuple(map(spelling, ALPHABETICAL))
-    network = says_only(tiny_network(library, kind, **labels(names)), spelling("road"))
-    model = load_model(f"transformers:{save_network(network, tmp_path)}")
+    network = says_only(tiny(kind, **labels(names)), spelling("road"))
+    model = load(save_network(network, tmp_path))
     assert model.classes is CITYSCAPES
     with torch.no_grad():
         assert model(IMAGE).argmax(1).unique().tolist() == [CITYSCAPES.names.index("road")]
 
 
 def test_every_class_keeps_its_logits(tmp_path: Path) -> None:
-    network = tiny_network(library, "segformer", **labels(ALPHABETICAL))
-    model = load_model(f"transformers:{save_network(network, tmp_path)}")
+    network = tiny("segformer", **labels(ALPHABETICAL))
+    model = load(save_network(network, tmp_path))
     with torch.no_grad():
         given = network(pixel_values=model.preprocessing.apply(IMAGE)).logits
         found = model.network(model.preprocessing.apply(IMAGE))
@@ -142,25 +154,25 @@ def test_every_class_keeps_its_logits(tmp_path: Path) -> None:
 
 def test_nineteen_other_things_are_not_cityscapes(tmp_path: Path) -> None:
     names = tuple(f"organ {letter}" for letter in "abcdefghijklmnopqrs")
-    folder = save_network(tiny_network(library, "segformer", **labels(names)), tmp_path)
-    model = load_model(f"transformers:{folder}")
+    folder = segformer(tmp_path, names)
+    model = load(folder)
     assert (model.classes.name, model.classes.names) == ("own", names)
     with pytest.raises(
         AllWeatherError, match=r"none of its classes is one of 'cityscapes': it has organ a, .* 13 more"
     ):
-        load_model(f"transformers:{folder}", classes=CITYSCAPES)
+        load(folder, classes=CITYSCAPES)
 
 
 def test_classes_without_names_are_what_the_caller_says(tmp_path: Path) -> None:
     nameless = labels(tuple(f"LABEL_{index}" for index in range(19)))
-    folder = save_network(tiny_network(library, "segformer", **nameless), tmp_path / "19")
+    folder = save_network(tiny("segformer", **nameless), tmp_path / "19")
     with pytest.warns(UserWarning, match=r"does not name its 19 classes.*classes=cityscapes"):
-        assert load_model(f"transformers:{folder}").classes.name == "own"
-    assert load_model(f"transformers:{folder}", classes=CITYSCAPES).classes is CITYSCAPES
+        assert load(folder).classes.name == "own"
+    assert load(folder, classes=CITYSCAPES).classes is CITYSCAPES
     nameless = labels(tuple(f"LABEL_{index}" for index in range(20)))
-    folder = save_network(tiny_network(library, "segformer", **nameless), tmp_path / "20")
+    folder = save_network(tiny("segformer", **nameless), tmp_path / "20")
     with pytest.raises(AllWeatherError, match="20 classes without names, 'cityscapes' has 19"):
-        load_model(f"transformers:{folder}", classes=CITYSCAPES)
+        load(folder, classes=CITYSCAPES)
 
 
 ADE20K = ("wall", "building, edifice", "sky", "tree", "road, route", "bed", "house", "plant", "person, individual")
@@ -168,12 +180,12 @@ ADE20K = ("wall", "building, edifice", "sky", "tree", "road, route", "bed", "hou
 
 @pytest.mark.parametrize("kind", ["segformer", "mask2former"])
 def test_names_of_ade20k_become_cityscapes_on_request(kind: str, tmp_path: Path) -> None:
-    network = tiny_network(library, kind, **labels(ADE20K))
+    network = tiny(kind, **labels(ADE20K))
     folder = save_network(network, tmp_path)
-    assert load_model(f"transformers:{folder}").classes.names == ADE20K
+    assert load(folder).classes.names == ADE20K
     with pytest.warns(UserWarning, match=r"never predicts sidewalk, .*; its own bed are left out"):
-        model = load_model(f"transformers:{folder}", classes=CITYSCAPES)
-    own = load_model(f"transformers:{folder}")
+        model = load(folder, classes=CITYSCAPES)
+    own = load(folder)
     with torch.no_grad():
         found, given = model(IMAGE).softmax(1), own(IMAGE).softmax(1)
     assert set(found.argmax(1).unique().tolist()) <= {0, 2, 3, 8, 10, 11}
@@ -200,11 +212,11 @@ def test_names_of_mapillary_vistas(vistas: str, meant: str | None) -> None:
 
 def test_cityscapes_among_more_classes_is_pointed_out(tmp_path: Path) -> None:
     names = ("unlabeled", *CITYSCAPES.names, "license plate")
-    folder = save_network(says_only(tiny_network(library, "segformer", **labels(names)), "road"), tmp_path)
+    folder = save_network(says_only(tiny("segformer", **labels(names)), "road"), tmp_path)
     with pytest.warns(UserWarning, match="knows 21 classes, all of 'cityscapes' among them"):
-        assert load_model(f"transformers:{folder}").classes.names == names
+        assert load(folder).classes.names == names
     with pytest.warns(UserWarning, match="its own unlabeled, license plate are left out"):
-        model = load_model(f"transformers:{folder}", classes=CITYSCAPES)
+        model = load(folder, classes=CITYSCAPES)
     with torch.no_grad():
         assert model(IMAGE).argmax(1).unique().tolist() == [0]
 
@@ -213,18 +225,18 @@ def test_cityscapes_among_more_classes_is_pointed_out(tmp_path: Path) -> None:
 def test_reduced_labels_move_the_names(flag: str, tmp_path: Path) -> None:
     """The files' label 0 is not trained, so the first logit is the name that comes second."""
     names = ("background", *CITYSCAPES.names[:-1])
-    folder = save_network(tiny_network(library, "segformer", **labels(names)), tmp_path, {flag: True})
-    assert load_model(f"transformers:{folder}").classes.names == (*CITYSCAPES.names[:-1], "unused")
-    save_network(tiny_network(library, "segformer", **labels(names)), tmp_path, {flag: False})
-    assert load_model(f"transformers:{folder}").classes.names == names
+    folder = segformer(tmp_path, names, {flag: True})
+    assert load(folder).classes.names == (*CITYSCAPES.names[:-1], "unused")
+    segformer(tmp_path, names, {flag: False})
+    assert load(folder).classes.names == names
 
 
 @pytest.mark.parametrize("kind", ["segformer", "upernet", "mobilevit"])
 @pytest.mark.parametrize("size", [(96, 128), (101, 151)])
 def test_networks_of_any_size_see_the_image_as_it_is(kind: str, size: tuple[int, int], tmp_path: Path) -> None:
-    network = tiny_network(library, kind)
+    network = tiny(kind)
     folder = save_network(network, tmp_path)
-    model = load_model(f"transformers:{folder}")
+    model = load(folder)
     processor = library.AutoImageProcessor.from_pretrained(folder)
     image = IMAGE[..., : size[0], : size[1]]
     with torch.no_grad():
@@ -238,7 +250,7 @@ def test_networks_of_any_size_see_the_image_as_it_is(kind: str, size: tuple[int,
 
 @pytest.mark.parametrize(("kind", "works"), [("dpt", "64x64"), ("data2vec-vision", "64x64")])
 def test_sizes_that_an_architecture_refuses(kind: str, works: str, tmp_path: Path) -> None:
-    model = load_model(f"transformers:{save_network(tiny_network(library, kind), tmp_path)}")
+    model = load(save_network(tiny(kind), tmp_path))
     with torch.no_grad(), pytest.raises(AllWeatherError, match=f"takes no image of 160×128.*work: {works}"):
         model(IMAGE.repeat(1, 1, 2, 2)[..., :128, :160])
     with torch.no_grad():
@@ -248,8 +260,8 @@ def test_sizes_that_an_architecture_refuses(kind: str, works: str, tmp_path: Pat
 @pytest.mark.parametrize("kind", ["beit", "sapiens2"])
 def test_patches_that_do_not_fill_an_image_are_padded(kind: str, tmp_path: Path) -> None:
     """A plain vision transformer cuts off what is left over, and its logits would be stretched over the whole."""
-    network = tiny_network(library, kind)
-    model = load_model(f"transformers:{save_network(network, tmp_path)}")
+    network = tiny(kind)
+    model = load(save_network(network, tmp_path))
     image = IMAGE[..., :90, :100]
     padded = functional.pad(image, (0, 12, 0, 6), mode="replicate")
     with torch.no_grad():
@@ -260,8 +272,8 @@ def test_patches_that_do_not_fill_an_image_are_padded(kind: str, tmp_path: Path)
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_in_half_precision_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
-    network = tiny_network(library, "segformer").to(dtype)
-    model = load_model(f"transformers:{save_network(network, tmp_path)}")
+    network = tiny("segformer").to(dtype)
+    model = load(save_network(network, tmp_path))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     with torch.no_grad():
         torch.testing.assert_close(model.network(IMAGE), network.float()(pixel_values=IMAGE).logits)
@@ -271,7 +283,7 @@ def test_weights_in_half_precision_become_float32(dtype: torch.dtype, tmp_path: 
 def test_old_repositories_with_pickled_weights_under_old_names(
     named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = tiny_network(library, "segformer")
+    network = tiny("segformer")
     name = str(save_network(network, tmp_path / "folder"))
     (tmp_path / "folder" / "model.safetensors").unlink()
     old = hub_names(nvlabs_names(network))
@@ -281,7 +293,7 @@ def test_old_repositories_with_pickled_weights_under_old_names(
     if named:
         publish("someone/old", tmp_path / "folder")
         name = "someone/old"
-    model = load_model(f"transformers:{name}")
+    model = load(name)
     assert model.provenance.file == "pytorch_model.bin"
     with torch.no_grad():
         assert torch.equal(model.network(IMAGE), network(pixel_values=IMAGE).logits)
@@ -289,10 +301,10 @@ def test_old_repositories_with_pickled_weights_under_old_names(
 
 def test_an_encoder_alone_is_refused(tmp_path: Path) -> None:
     """The library would go on with a random head."""
-    config = tiny_network(library, "segformer").config
+    config = tiny("segformer").config
     library.SegformerForImageClassification(config).save_pretrained(tmp_path)
     with pytest.raises(AllWeatherError, match=r"missing tensors \(first: decode_head.*its head included"):
-        load_model(f"transformers:{tmp_path}")
+        load(tmp_path)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -311,7 +323,7 @@ def test_what_is_no_network_of_this_kind_is_named(what: str, tmp_path: Path) -> 
     config, message = REFUSED[what]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(AllWeatherError, match=message) as refusal:
-        load_model(f"transformers:{tmp_path}")
+        load(tmp_path)
     assert "\n" not in str(refusal.value)
 
 
@@ -329,7 +341,7 @@ def test_a_folder_asks_the_hub_for_nothing(what: str, tmp_path: Path, monkeypatc
     (tmp_path / "config.json").write_text(json.dumps(ELSEWHERE[what]))
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     with nothing_is_asked(monkeypatch), pytest.raises(NetworkError, match="nothing of the hub is fetched for a folder"):
-        load_model(f"transformers:{tmp_path}")
+        load(tmp_path)
 
 
 ODD: dict[str, tuple[str, str, str]] = {  # a file of the folder, what stands in it, what is said
@@ -349,10 +361,10 @@ ODD: dict[str, tuple[str, str, str]] = {  # a file of the folder, what stands in
 @pytest.mark.parametrize("what", ODD)
 def test_odd_configurations_are_told(what: str, tmp_path: Path) -> None:
     file, written, said = ODD[what]
-    folder = save_network(tiny_network(library, "segformer"), tmp_path)
+    folder = segformer(tmp_path)
     (folder / file).write_text(written)
     with pytest.raises(NetworkError, match=said):
-        load_model(f"transformers:{folder}")
+        load(folder)
 
 
 def test_a_network_that_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +379,7 @@ def test_a_network_that_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: p
     hub(tmp_path, monkeypatch)
     monkeypatch.setattr(library.AutoConfig, "from_pretrained", asks)
     with pytest.raises(NetworkError, match="cannot load 'someone/net': no route to host"):
-        load_model("transformers:someone/net")
+        load("someone/net")
 
 
 def test_a_hub_name_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +391,7 @@ def test_a_hub_name_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     hint = "Expected a hub name, or a folder"
     for name, reason in reasons.items():
         with pytest.raises(AllWeatherError, match=rf"cannot load '{name}': .*{reason}.*{hint}"):
-            load_model(f"transformers:{name}")
+            load(name)
 
 
 @pytest.mark.parametrize(
@@ -392,26 +404,26 @@ def test_a_hub_name_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_weights_that_are_damaged(file: str, content: Any, message: str, tmp_path: Path) -> None:
-    folder = save_network(tiny_network(library, "segformer"), tmp_path)
+    folder = segformer(tmp_path)
     (folder / "model.safetensors").unlink()
     if isinstance(content, bytes):
         (folder / file).write_bytes(content)
     else:
         torch.save(content, folder / file)
     with pytest.raises(AllWeatherError, match=message):
-        load_model(f"transformers:{folder}")
+        load(folder)
 
 
 def test_a_head_of_another_class_count_is_named(tmp_path: Path) -> None:
-    folder = save_network(tiny_network(library, "segformer"), tmp_path)
+    folder = segformer(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **labels(("road", "car"))}))
     with pytest.raises(AllWeatherError, match=r"2 mismatched tensors \(first: .*bias, \(19,\) in the file, \(2,\)"):
-        load_model(f"transformers:{folder}")
+        load(folder)
 
 
 def test_loading_warns_of_nothing_where_all_is_known(tmp_path: Path) -> None:
-    folder = save_network(tiny_network(library, "segformer"), tmp_path)
+    folder = segformer(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_model(f"transformers:{folder}", classes=CITYSCAPES)
+        load(folder, classes=CITYSCAPES)

@@ -126,22 +126,27 @@ PLACES: dict[str, tuple[Any, str, str, tuple[str, ...]]] = {  # content, nesting
 PARTS = ("backbone", "head")
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "w.pth"
+
+
 @pytest.mark.parametrize("form", PLACES)
-def test_weights_are_found_by_the_networks_own_keys(form: str, tmp_path: Path) -> None:
+def test_weights_are_found_by_the_networks_own_keys(form: str, path: Path) -> None:
     content, nesting, prefix, dropped = PLACES[form]
-    torch.save(content(small()), tmp_path / "w.pth")
+    torch.save(content(small()), path)
     target = Small()
-    provenance = load_weights(target, tmp_path / "w.pth", name="small")
+    provenance = load_weights(target, path, name="small")
     assert all(torch.equal(target.state_dict()[key], value) for key, value in small().items())
     assert (provenance.nesting, provenance.prefix, provenance.dropped) == (nesting, prefix, dropped)
 
 
 @pytest.mark.parametrize("attribute", ["module", "model", "inner"])
 @pytest.mark.parametrize("prefix", ["", "module.", "anything."])
-def test_a_network_that_is_wrapped_itself_takes_plain_weights(attribute: str, prefix: str, tmp_path: Path) -> None:
-    torch.save(under(prefix, small()), tmp_path / "w.pth")
+def test_a_network_that_is_wrapped_itself_takes_plain_weights(attribute: str, prefix: str, path: Path) -> None:
+    torch.save(under(prefix, small()), path)
     target = Holder(attribute)
-    load_weights(target, tmp_path / "w.pth", name="small")
+    load_weights(target, path, name="small")
     assert all(torch.equal(target.state_dict()[f"{attribute}.{key}"], value) for key, value in small().items())
 
 
@@ -154,10 +159,10 @@ def test_a_network_that_is_wrapped_itself_takes_plain_weights(attribute: str, pr
         ({**small(), **under("module.", small(9))}, "no prefix and module"),
     ],
 )
-def test_two_complete_sets_are_refused_by_name(content: dict[str, Any], places: str, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "w.pth")
+def test_two_complete_sets_are_refused_by_name(content: dict[str, Any], places: str, path: Path) -> None:
+    torch.save(content, path)
     with pytest.raises(AllWeatherError, match=f"holds 2 different complete sets of weights of small, under {places}"):
-        load_weights(Small(), tmp_path / "w.pth", name="small")
+        load_weights(Small(), path, name="small")
 
 
 @pytest.mark.parametrize(
@@ -178,10 +183,10 @@ def test_two_complete_sets_are_refused_by_name(content: dict[str, Any], places: 
         ),
     ],
 )
-def test_what_does_not_belong_is_named(content: dict[str, Any], message: str, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "w.pth")
+def test_what_does_not_belong_is_named(content: dict[str, Any], message: str, path: Path) -> None:
+    torch.save(content, path)
     with pytest.raises(AllWeatherError, match=message):
-        load_weights(Small(), tmp_path / "w.pth", name="small")
+        load_weights(Small(), path, name="small")
 
 
 def test_a_part_of_a_checkpoint_is_told_as_one(tmp_path: Path) -> None:
@@ -195,9 +200,9 @@ def test_a_part_of_a_checkpoint_is_told_as_one(tmp_path: Path) -> None:
             load_weights(Small(), tmp_path / name, name="small")
 
 
-def test_mappings_that_hold_each_other_are_read_once(tmp_path: Path) -> None:
+def test_mappings_that_hold_each_other_are_read_once(path: Path) -> None:
     content: dict[str, Any] = {}
     for _ in range(8):
         content = {str(key): content for key in range(60)}
-    torch.save(content | {"model": small()}, tmp_path / "w.pth")
-    assert load_weights(Small(), tmp_path / "w.pth", name="small").nesting == "model"
+    torch.save(content | {"model": small()}, path)
+    assert load_weights(Small(), path, name="small").nesting == "model"
