@@ -13,7 +13,7 @@ from exported import PICTURE, probabilities, read_about, session_of, through
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import CLASSES, frames, tiny
+from tiny import CLASSES, equal_in, frames, tiny
 from torch import Tensor, nn
 
 from allweather import CITYSCAPES, Segmenter, Session, apply_delta, load_stream, methods
@@ -26,6 +26,16 @@ from allweather.session.guard.policy import Objection
 
 Tensors = dict[str, Tensor]
 EXPORTED = ("source", "norm", "tent", "mall-domain", "cotta", "rotta")
+
+
+@pytest.fixture
+def delta(tmp_path: Path) -> Path:
+    return tmp_path / "a.delta.safetensors"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.safetensors"
 
 
 @pytest.mark.parametrize("norm", ["batchnorm", "layernorm"])
@@ -131,9 +141,7 @@ def test_frames_are_of_every_kind_that_a_stream_is(tmp_path: Path) -> None:
     stream, session = load_stream("folder", tmp_path), session_of(tiny("batchnorm"), "norm")
     expected = session.network(frames=[frame.image for frame in stream]).state_dict()
     for given in (stream, sorted(tmp_path.glob("*.png"))):
-        assert all(
-            torch.equal(value, expected[key]) for key, value in session.network(frames=given).state_dict().items()
-        )
+        assert equal_in(session.network(frames=given).state_dict(), expected)
 
 
 def test_frames_that_nothing_is_learnt_from_are_left_out() -> None:
@@ -143,19 +151,19 @@ def test_frames_that_nothing_is_learnt_from_are_left_out() -> None:
     broken[0, 0, 0] = float("nan")
     wanted = session.network("stream", good).state_dict()
     found = session.network("stream", [broken, *good, constant]).state_dict()
-    assert all(torch.equal(value, wanted[name]) for name, value in found.items())
+    assert equal_in(found, wanted)
     with pytest.raises(SettingsError, match=r"at least one picture .* finite and not constant"):
         session.network("stream", [broken])
 
 
-def test_frames_mean_the_stream_and_are_refused_beside_the_image(tmp_path: Path) -> None:
+def test_frames_mean_the_stream_and_are_refused_beside_the_image(delta: Path) -> None:
     session = session_of(tiny("batchnorm"), count=0)
     wanted = session.network("stream", list(frames(3))).state_dict()
     found = session.network(frames=list(frames(3)))
-    assert all(torch.equal(value, wanted[name]) for name, value in found.state_dict().items())
+    assert equal_in(found.state_dict(), wanted)
     assert not any(module._forward_pre_hooks for module in found.modules())
-    session.export(tmp_path / "a.delta.safetensors", frames=list(frames(3)))
-    assert read_about(tmp_path / "a.delta.safetensors")["statistics"] == "stream"
+    session.export(delta, frames=list(frames(3)))
+    assert read_about(delta)["statistics"] == "stream"
     with pytest.raises(SettingsError, match="frames: only statistics='stream' averages over pictures"):
         session.network("image", list(frames(3)))
 
@@ -190,21 +198,21 @@ class Wide(Remembers):
         return self.head(self.norm(x) + self.seen)
 
 
-def test_a_buffer_that_passes_give_another_shape_is_exported_as_it_came(tmp_path: Path) -> None:
+def test_a_buffer_that_passes_give_another_shape_is_exported_as_it_came(path: Path) -> None:
     session = Session(Segmenter.wrap(Wide().eval(), classes=CLASSES), "norm")
     session(PICTURE)
-    session.export(tmp_path / "a.safetensors")
+    session.export(path)
     other = Wide()
-    other.load_state_dict(load_file(tmp_path / "a.safetensors"))
+    other.load_state_dict(load_file(path))
     assert torch.equal(other.seen, torch.zeros(3))
 
 
 @pytest.mark.parametrize("given", [[], (), iter(())], ids=["list", "tuple", "iterator"])
-def test_frames_that_are_none_are_said(tmp_path: Path, given: Any) -> None:
+def test_frames_that_are_none_are_said(tmp_path: Path, path: Path, given: Any) -> None:
     session = Session(tiny("batchnorm"), "mall-domain", guard=False)
     session(frames(1)[0])
     with pytest.raises(SettingsError, match="mall-domain, frames: expected at least one picture"):
-        session.export(tmp_path / "a.safetensors", frames=given)
+        session.export(path, frames=given)
     assert not list(tmp_path.iterdir())
 
 
@@ -217,16 +225,16 @@ def test_other_statistics_are_those_of_the_session(bn: str) -> None:
         assert not any(module._forward_pre_hooks for module in session.network().modules())
 
 
-def test_averages_survive_saving_and_older_files_have_none(tmp_path: Path) -> None:
+def test_averages_survive_saving_and_older_files_have_none(tmp_path: Path, path: Path) -> None:
     from allweather.session.storage import save_session
 
     session = session_of(tiny("batchnorm"))
-    session.save(tmp_path / "a.safetensors")
+    session.save(path)
     again = session_of(tiny("batchnorm"), count=0)
-    again.load(tmp_path / "a.safetensors")
+    again.load(path)
     expected = session.network("stream").state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in again.network("stream").state_dict().items())
-    tensors = {name: t for name, t in load_file(tmp_path / "a.safetensors").items() if "statistics" not in name}
+    assert equal_in(again.network("stream").state_dict(), expected)
+    tensors = {name: t for name, t in load_file(path).items() if "statistics" not in name}
     save_session(tmp_path / "b.safetensors", tensors, again._identity())
     again.load(tmp_path / "b.safetensors")
     assert again._averages.count == 0
@@ -296,21 +304,20 @@ def test_a_state_dict_is_loaded_by_a_script_without_this_package(tmp_path: Path)
 
 
 @pytest.mark.parametrize("statistics", ["image", "stream"])
-def test_a_delta_makes_the_adapted_network_of_its_base(statistics: Any, tmp_path: Path) -> None:
+def test_a_delta_makes_the_adapted_network_of_its_base(statistics: Any, delta: Path) -> None:
     model = tiny("batchnorm")
     session = session_of(model)
-    path = tmp_path / "a.delta.safetensors"
-    session.export(path, statistics=statistics)
+    session.export(delta, statistics=statistics)
     network = tiny("batchnorm").network
-    assert apply_delta(network, path) is network
+    assert apply_delta(network, delta) is network
     torch.testing.assert_close(through(network, model), through(session.network(statistics), model))
-    moved = {name for name in load_file(path) if "running" not in name}
+    moved = {name for name in load_file(delta) if "running" not in name}
     affine = {"stem.1.weight", "stem.1.bias", "head.1.weight", "head.1.bias", "pooled.2.weight", "pooled.2.bias"}
     assert moved and moved <= affine
-    apply_delta(half := tiny("batchnorm").network.double(), path)  # another precision of the same values
+    apply_delta(half := tiny("batchnorm").network.double(), delta)  # another precision of the same values
     assert half.stem[1].weight.dtype == torch.float64
     with pytest.raises(CheckpointError, match="a network that has had a delta is another one"):
-        apply_delta(network, path)
+        apply_delta(network, delta)
 
 
 def other_weights() -> nn.Module:
@@ -327,13 +334,13 @@ def other_weights() -> nn.Module:
         (lambda: nn.Conv2d(3, 3, 1), "belongs to tiny-batchnorm: Conv2d has no"),
     ],
 )
-def test_a_delta_of_another_base_is_refused_and_changes_nothing(network: Any, said: str, tmp_path: Path) -> None:
-    session_of(tiny("batchnorm")).export(tmp_path / "a.delta.safetensors")
+def test_a_delta_of_another_base_is_refused_and_changes_nothing(network: Any, said: str, delta: Path) -> None:
+    session_of(tiny("batchnorm")).export(delta)
     other = network()
     before = {name: value.clone() for name, value in other.state_dict().items()}
     with pytest.raises(CheckpointError, match=said):
-        apply_delta(other, tmp_path / "a.delta.safetensors")
-    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+        apply_delta(other, delta)
+    assert equal_in(other.state_dict(), before)
     assert not any(module._forward_pre_hooks for module in other.modules())
 
 
@@ -381,46 +388,46 @@ DAMAGED: dict[str, Callable[[Tensors, dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_delta_is_checked_whole_before_the_network_changes(damage: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.delta.safetensors"
-    session_of(tiny("batchnorm")).export(path, statistics="image")
-    with safe_open(path, framework="pt") as file:
+def test_a_delta_is_checked_whole_before_the_network_changes(damage: str, delta: Path) -> None:
+    session_of(tiny("batchnorm")).export(delta, statistics="image")
+    with safe_open(delta, framework="pt") as file:
         metadata = file.metadata()
-    tensors = load_file(path)
+    tensors = load_file(delta)
     about = DAMAGED[damage](tensors, json.loads(metadata.pop("allweather")))
     told = {} if about is None else {"allweather": about if isinstance(about, str) else json.dumps(about)}
-    save_file(tensors, path, metadata | told | {"allweather.digest": digest(tensors)})
+    save_file(tensors, delta, metadata | told | {"allweather.digest": digest(tensors)})
     network = tiny("batchnorm").network
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"a\.delta\.safetensors"):
-        apply_delta(network, path)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+        apply_delta(network, delta)
+    assert equal_in(network.state_dict(), before)
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
-def test_what_is_no_delta_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_delta_is_refused(tmp_path: Path, delta: Path) -> None:
     session = session_of(tiny("batchnorm"))
-    path = tmp_path / "a.delta.safetensors"
-    session.export(path)
-    with safe_open(path, framework="pt") as file:
+    session.export(delta)
+    with safe_open(delta, framework="pt") as file:
         tensors, metadata = {name: file.get_tensor(name) + 1 for name in file.keys()}, file.metadata()  # noqa: SIM118
-    save_file(tensors, path, metadata)
+    save_file(tensors, delta, metadata)
     with pytest.raises(CheckpointError, match="is damaged"):
-        apply_delta(tiny("batchnorm").network, path)
+        apply_delta(tiny("batchnorm").network, delta)
     session.export(tmp_path / "b.safetensors")
     with pytest.raises(CheckpointError, match=r"no delta.*load_state_dict"):
         apply_delta(tiny("batchnorm").network, tmp_path / "b.safetensors")
     with pytest.raises(CheckpointError, match="cannot read a delta"):
         apply_delta(tiny("batchnorm").network, tmp_path / "none.delta.safetensors")
     with pytest.raises(NetworkError, match=r"expected a torch\.nn\.Module, got str"):
-        apply_delta("net", path)
+        apply_delta("net", delta)
 
 
 @pytest.mark.parametrize("name", ["diga", "crf"])
-def test_a_method_that_predicts_with_more_than_its_network_is_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_a_method_that_predicts_with_more_than_its_network_is_refused_by_name(
+    name: str, tmp_path: Path, path: Path
+) -> None:
     session = session_of(tiny("batchnorm"), name)
     with pytest.raises(SettingsError, match=f"{name} predicts with more than its network"):
-        session.export(tmp_path / "a.safetensors")
+        session.export(path)
     assert not list(tmp_path.iterdir())
 
 
@@ -456,14 +463,14 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["file", "folder.safetensors"]
 
 
-def test_statistics_are_not_mixed_in_twice(tmp_path: Path) -> None:
+def test_statistics_are_not_mixed_in_twice(delta: Path) -> None:
     model = tiny("batchnorm")
     session = session_of(model, "norm")
-    session.export(tmp_path / "a.delta.safetensors")
-    network = apply_delta(tiny("batchnorm").network, tmp_path / "a.delta.safetensors")
+    session.export(delta)
+    network = apply_delta(tiny("batchnorm").network, delta)
     hooks = [len(module._forward_pre_hooks) for module in network.modules()]
     with pytest.raises(NetworkError, match=r"a\.delta\.safetensors would mix .* in twice: stem\.1 has a hook.*afresh"):
-        apply_delta(network, tmp_path / "a.delta.safetensors")
+        apply_delta(network, delta)
     assert [len(module._forward_pre_hooks) for module in network.modules()] == hooks
     mixing = Segmenter(network, classes=CLASSES, preprocessing=model.preprocessing)
     with pytest.raises(NetworkError, match=r"tent would mix .* Take Session\.network\(statistics='stream'\)"):
@@ -473,22 +480,22 @@ def test_statistics_are_not_mixed_in_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("within", [False, True])
-def test_a_delta_finds_the_network_within_data_parallelism(within: bool, tmp_path: Path) -> None:
+def test_a_delta_finds_the_network_within_data_parallelism(within: bool, delta: Path) -> None:
     model = tiny("batchnorm")
     session = session_of(model)
-    session.export(tmp_path / "a.delta.safetensors")
+    session.export(delta)
     if within:
         other = tiny("batchnorm")
         other.network = nn.DataParallel(other.network)
-        apply_delta(other, tmp_path / "a.delta.safetensors")
+        apply_delta(other, delta)
         network = other.network.module
     else:
-        network = apply_delta(nn.DataParallel(tiny("batchnorm").network), tmp_path / "a.delta.safetensors").module
+        network = apply_delta(nn.DataParallel(tiny("batchnorm").network), delta).module
     torch.testing.assert_close(through(network, model), through(session.network(), model))
 
 
 @pytest.mark.parametrize("by", ["network", "delta"])
-def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, tmp_path: Path) -> None:
+def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, delta: Path) -> None:
     model = tiny("batchnorm")
     session, image = session_of(model), model.preprocessing.apply(PICTURE[None])
     compiled = torch.compile(model.network, backend="eager")
@@ -497,8 +504,8 @@ def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, 
         if by == "network":
             mixed = torch.compile(session.network(), backend="eager")(image)
         else:
-            session.export(tmp_path / "a.delta.safetensors")
-            mixed = apply_delta(compiled, tmp_path / "a.delta.safetensors")(image)
+            session.export(delta)
+            mixed = apply_delta(compiled, delta)(image)
         torch.testing.assert_close(mixed, session.network()(image), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(mixed, source, atol=1e-3)
 
@@ -506,8 +513,8 @@ def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, 
 @pytest.mark.parametrize(
     ("wrapper", "inner"), [(nn.DataParallel, "module"), (lambda n: torch.compile(n, backend="eager"), "_orig_mod")]
 )
-def test_a_state_dict_is_of_the_network_that_another_wraps(wrapper: Any, inner: str, tmp_path: Path) -> None:
+def test_a_state_dict_is_of_the_network_that_another_wraps(wrapper: Any, inner: str, path: Path) -> None:
     wrapped = wrapper(tiny("batchnorm").network)
     session = session_of(Segmenter.wrap(wrapped, classes=CLASSES))
-    session.export(tmp_path / "a.safetensors")
-    getattr(wrapped, inner).load_state_dict(load_file(tmp_path / "a.safetensors"), strict=True)
+    session.export(path)
+    getattr(wrapped, inner).load_state_dict(load_file(path), strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import SIZE, frames, moved_names, tiny
+from tiny import SIZE, equal_in, frames, moved_names, tiny
 from torch import Tensor, nn
 
 from allweather import methods
@@ -106,7 +106,7 @@ def test_the_callers_network_is_untouched(name: str, preset: str, norm: str) -> 
     session = session_for(name, preset, model)
     for frame in frames(2):
         session(frame)
-    assert all(torch.equal(values[key], tensor) for key, tensor in model.state_dict().items())
+    assert equal_in(model.state_dict(), values)
     assert modes == {key: module.training for key, module in model.named_modules()}
     assert kinds == {key: type(module) for key, module in model.named_modules()}
     assert gradients == {key: parameter.requires_grad for key, parameter in model.named_parameters()}
@@ -158,7 +158,7 @@ def test_a_frame_that_is_not_finite_changes_nothing(name: str, preset: str, norm
     session(good)
     before = deepcopy(session.model.state_dict())
     result = session(torch.full((3, *SIZE), float("nan")))
-    assert all(torch.equal(before[key], tensor) for key, tensor in session.model.state_dict().items())
+    assert equal_in(session.model.state_dict(), before)
     if session.state.tensors():
         assert result.decision.kind == "skipped"
     assert session(good).logits.isfinite().all()
@@ -252,7 +252,7 @@ def test_a_frame_whose_prediction_is_not_finite_is_skipped_and_the_stream_goes_o
     before = deepcopy(session.model.state_dict())
     result = session(good[1] + FAILS)
     assert result.decision.kind == "skipped" and "finite" in result.decision.reason
-    assert all(torch.equal(before[key], tensor) for key, tensor in session.model.state_dict().items())
+    assert equal_in(session.model.state_dict(), before)
     assert session(good[1]).logits.isfinite().all()
 
 

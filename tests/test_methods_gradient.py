@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tiny import CLASSES, frames, moved_names, pixelwise, tiny
+from tiny import CLASSES, equal_in, frames, moved_names, pixelwise, tiny
 from torch import Tensor, nn
 
 from allweather import apply_delta, methods
@@ -153,7 +153,7 @@ def test_an_anchor_of_one_holds_every_method_at_the_source(name: str) -> None:
     session = Session(pixelwise(10.0), methods.make(name, settings=settings), guard=False)
     assert sum(session(image).iterations for image in frames(2)) == 2
     source = pixelwise(10.0).state_dict()
-    assert all(torch.equal(value, source[key]) for key, value in session.model.state_dict().items())
+    assert equal_in(session.model.state_dict(), source)
 
 
 @pytest.mark.parametrize("name", ["mall-sample", "mall-domain", "tent", "infomax"])

@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small import Small, small
+from tiny import equal_in
 from torch import nn
 
 from allweather import load_model
@@ -30,11 +31,17 @@ from allweather.app.opening import open_session
 from allweather.errors import AllWeatherError, CheckpointError, SettingsError
 from allweather.models.catalogue import convert, find_entry
 from allweather.models.checkpoints import fitting_tensors, load_weights, write_tensors
+from allweather.models.segmenter import Provenance
 
 
 def network(classes: int = 3) -> nn.Module:
     torch.manual_seed(1)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, classes, 1))
+
+
+def load(path: Path, **options: Any) -> Provenance:
+    """Into a network of three classes."""
+    return load_weights(network(), path, name="tiny", **options)
 
 
 def state(classes: int = 3) -> dict[str, torch.Tensor]:
@@ -62,17 +69,22 @@ NESTINGS: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "w.pth"
+
+
 @pytest.mark.parametrize("form", NESTINGS)
 @pytest.mark.parametrize("legacy", [False, True])
-def test_official_forms_load(form: str, legacy: bool, tmp_path: Path) -> None:
-    path, target, weights = tmp_path / "w.pth", network(), state()
+def test_official_forms_load(form: str, legacy: bool, path: Path) -> None:
+    target, weights = network(), state()
     torch.save(NESTINGS[form](weights), path, _use_new_zipfile_serialization=not legacy)
     provenance = load_weights(target, path, name="tiny")
     assert len(provenance.sha256) == 64
     assert all(torch.equal(target.state_dict()[key], weights[key]) for key in weights if "num_batches" not in key)
 
 
-def test_conversion_keeps_every_tensor_and_its_dtype_and_says_where_it_came_from(tmp_path: Path) -> None:
+def test_conversion_keeps_every_tensor_and_its_dtype_and_says_where_it_came_from(tmp_path: Path, path: Path) -> None:
     weights = state()
     weights["0.weight"] = weights["0.weight"].double() / 3
     weights["2.weight"] = weights["2.weight"].half()
@@ -80,8 +92,8 @@ def test_conversion_keeps_every_tensor_and_its_dtype_and_says_where_it_came_from
     content = {
         "state_dict": {f"module.{key}": value for key, value in {**weights, "aux.weight": torch.ones(2)}.items()}
     }
-    torch.save(content, tmp_path / "w.pth")
-    tensors, provenance = fitting_tensors(network(), tmp_path / "w.pth", name="tiny", drop=("aux.*",))
+    torch.save(content, path)
+    tensors, provenance = fitting_tensors(network(), path, name="tiny", drop=("aux.*",))
     write_tensors(tensors, tmp_path / "w.safetensors", name="tiny", provenance=provenance)
     written = load_file(tmp_path / "w.safetensors")
     assert written.keys() == weights.keys()
@@ -94,9 +106,9 @@ def test_conversion_keeps_every_tensor_and_its_dtype_and_says_where_it_came_from
     assert json.loads(recorded["dropped"]) == ["aux.weight"]
     assert not list(tmp_path.glob("*.partial"))
     one, other = network(), network()
-    load_weights(one, tmp_path / "w.pth", name="tiny", drop=("aux.*",))
+    load_weights(one, path, name="tiny", drop=("aux.*",))
     load_weights(other, tmp_path / "w.safetensors", name="tiny")
-    assert all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
+    assert equal_in(one.state_dict(), other.state_dict())
 
 
 class Renews(nn.Conv2d):
@@ -109,18 +121,18 @@ class Renews(nn.Conv2d):
 
 
 @pytest.mark.parametrize("form", ["torch", "renamed"])
-def test_a_module_is_asked_what_it_makes_of_its_tensors(form: str, tmp_path: Path) -> None:
+def test_a_module_is_asked_what_it_makes_of_its_tensors(form: str, path: Path) -> None:
     one, other = Renews(3, 3, 1), Renews(3, 3, 1)
     held = nn.ModuleDict({"module": one}).state_dict()
     if form == "renamed":
         held["module.b"] = held.pop("module.bias")
-    torch.save(held, tmp_path / "w.pth")
-    load_weights(other, tmp_path / "w.pth", name="tiny")
+    torch.save(held, path)
+    load_weights(other, path, name="tiny")
     assert torch.equal(other.weight, one.weight) and torch.equal(other.bias, one.bias)
-    torch.save({"other": torch.ones(3)}, tmp_path / "w.pth")
+    torch.save({"other": torch.ones(3)}, path)
     other.register_load_state_dict_post_hook(lambda _, keys: [each.clear() for each in keys] and None)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        load_weights(other, tmp_path / "w.pth", name="tiny")
+        load_weights(other, path, name="tiny")
 
 
 def test_a_converted_network_of_two_files_loads(tmp_path: Path) -> None:
@@ -130,7 +142,7 @@ def test_a_converted_network_of_two_files_loads(tmp_path: Path) -> None:
     torch.save(find_entry("dannet:lightnet").build().state_dict(), tmp_path / "a_light.pth")
     convert("dannet:deeplab", tmp_path / "a.pth", tmp_path / "b.safetensors")
     before, after = (load_model("dannet:deeplab", tmp_path / name) for name in ("a.pth", "b.safetensors"))
-    assert all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
+    assert equal_in(before.state_dict(), after.state_dict())
 
 
 def test_networks_of_libraries_are_converted_too(tmp_path: Path) -> None:
@@ -144,7 +156,7 @@ def test_networks_of_libraries_are_converted_too(tmp_path: Path) -> None:
     assert provenance.dropped
     assert all(key.startswith("aux_classifier.") for key in provenance.dropped)
     loaded = load_model("torchvision:fcn_resnet50", tmp_path / "a.safetensors").network.state_dict()
-    assert all(torch.equal(made.state_dict()[key], value) for key, value in loaded.items())
+    assert equal_in(loaded, made.state_dict())
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -169,11 +181,11 @@ def test_a_conversion_that_fails_leaves_the_file_of_before(tmp_path: Path, monke
     assert out.read_bytes() == b"of before" and [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_training_keys_are_dropped_by_rule_and_listed(tmp_path: Path) -> None:
-    torch.save({**state(), "aux.weight": torch.ones(2)}, tmp_path / "w.pth")
+def test_training_keys_are_dropped_by_rule_and_listed(path: Path) -> None:
+    torch.save({**state(), "aux.weight": torch.ones(2)}, path)
     with pytest.raises(AllWeatherError, match=r"1 unexpected among them \(first: aux.weight\)"):
-        load_weights(network(), tmp_path / "w.pth", name="tiny")
-    assert load_weights(network(), tmp_path / "w.pth", name="tiny", drop=("aux.*",)).dropped == ("aux.weight",)
+        load(path)
+    assert load(path, drop=("aux.*",)).dropped == ("aux.weight",)
 
 
 METADATA: dict[str, Any] = {
@@ -193,24 +205,28 @@ METADATA: dict[str, Any] = {
 }
 
 
+def assert_loads(path: Path) -> None:
+    """Into a `Small`, the weights of `small`."""
+    load_weights(target := Small(), path, name="small")
+    assert torch.equal(target.state_dict()["head.weight"], small()["head.weight"])
+
+
 @pytest.mark.parametrize("kind", METADATA)
 @pytest.mark.parametrize("legacy", [False, True])
-def test_harmless_metadata_is_tolerated(kind: str, legacy: bool, tmp_path: Path) -> None:
+def test_harmless_metadata_is_tolerated(kind: str, legacy: bool, path: Path) -> None:
     content = {"meta": {"value": METADATA[kind]}, "state_dict": small(), "more": [METADATA[kind]]}
-    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-    load_weights(target := Small(), tmp_path / "w.pth", name="small")
-    assert torch.equal(target.state_dict()["head.weight"], small()["head.weight"])
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    assert_loads(path)
 
 
-def test_weights_in_a_default_dictionary_load(tmp_path: Path) -> None:
-    torch.save(collections.defaultdict(dict, {"state_dict": collections.defaultdict(int, small())}), tmp_path / "w.pth")
-    load_weights(target := Small(), tmp_path / "w.pth", name="small")
-    assert torch.equal(target.state_dict()["head.weight"], small()["head.weight"])
+def test_weights_in_a_default_dictionary_load(path: Path) -> None:
+    torch.save(collections.defaultdict(dict, {"state_dict": collections.defaultdict(int, small())}), path)
+    assert_loads(path)
 
 
 @pytest.mark.parametrize("name", ["yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig", "addict.addict.Dict"])
 def test_settings_of_libraries_are_tolerated_without_importing_them(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, _, name = name.rpartition(".")
     made = type(name, (dict,) if name != "DictConfig" else (), {"__module__": module})
@@ -221,9 +237,8 @@ def test_settings_of_libraries_are_tolerated_without_importing_them(
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, library.__name__, library)
         patch.setitem(sys.modules, module, stand_in)
-        torch.save({"cfg": content, "state_dict": small()}, tmp_path / "w.pth")
-    load_weights(target := Small(), tmp_path / "w.pth", name="small")
-    assert torch.equal(target.state_dict()["head.weight"], small()["head.weight"])
+        torch.save({"cfg": content, "state_dict": small()}, path)
+    assert_loads(path)
     assert module not in sys.modules
 
 
@@ -239,10 +254,10 @@ class Kind(enum.Enum):
         ({"state_dict": small(), "run": exec}, r"refused \(builtins\.exec\)"),
     ],
 )
-def test_objects_are_refused_by_name(content: Any, message: str, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "w.pth")
+def test_objects_are_refused_by_name(content: Any, message: str, path: Path) -> None:
+    torch.save(content, path)
     with pytest.raises(AllWeatherError, match=message):
-        load_weights(Small(), tmp_path / "w.pth", name="small")
+        load_weights(Small(), path, name="small")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -254,99 +269,73 @@ def test_a_scripted_network_is_named_as_one(depth: int, tmp_path: Path) -> None:
         load_weights(Small(), tmp_path / "w.pt", name="small")
 
 
-def test_a_file_that_is_too_large_is_not_even_hashed(tmp_path: Path) -> None:
-    with (tmp_path / "w.pth").open("wb") as file:
+def test_a_file_that_is_too_large_is_not_even_hashed(path: Path) -> None:
+    with path.open("wb") as file:
         file.truncate(17 << 30)
     with pytest.raises(AllWeatherError, match="expected at most"):
-        load_weights(Small(), tmp_path / "w.pth", name="small")
+        load_weights(Small(), path, name="small")
 
 
-def test_a_flipped_byte_in_a_tensor_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "w.pth"
+def test_a_flipped_byte_in_a_tensor_is_found(path: Path) -> None:
     torch.save(state(), path)
     whole = bytearray(path.read_bytes())
     place = whole.index(state()["0.weight"].numpy().tobytes())
     whole[place] ^= 1  # the lowest bit of a number: nothing else tells
     path.write_bytes(whole)
     with pytest.raises(CheckpointError, match=r"not a readable torch checkpoint .*Bad CRC-32.*Fetch it again"):
-        load_weights(network(), path, name="tiny")
+        load(path)
 
 
-def test_an_archive_that_torch_wrote_without_sums_loads(tmp_path: Path) -> None:
+def test_an_archive_that_torch_wrote_without_sums_loads(path: Path) -> None:
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:
-        torch.save(state(), tmp_path / "w.pth")
+        torch.save(state(), path)
     finally:
         torch.serialization.set_crc32_options(before)
     loaded = network()
-    load_weights(loaded, tmp_path / "w.pth", name="tiny")
-    assert all(torch.equal(value, state()[key]) for key, value in loaded.state_dict().items())
+    load_weights(loaded, path, name="tiny")
+    assert equal_in(loaded.state_dict(), state())
 
 
 def test_a_suffix_in_capitals_says_the_same(tmp_path: Path) -> None:
     save_file(state(), tmp_path / "W.SAFETENSORS")
-    load_weights(network(), tmp_path / "W.SAFETENSORS", name="tiny")
+    load(tmp_path / "W.SAFETENSORS")
     with pytest.raises(SettingsError, match="is a checkpoint's name"):
         load_model("W.PTH")
 
 
-def damaged(kind: str, path: Path) -> None:
-    buffer = io.BytesIO()
-    torch.save(state(), buffer)
-    whole = buffer.getvalue()
-    if kind == "truncated":
-        path.write_bytes(whole[: len(whole) // 2])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "web page":
-        path.write_bytes(b"<!DOCTYPE html><html>Google Drive - Quota exceeded</html>")
-    elif kind == "noise":
-        path.write_bytes(bytes(range(256)) * 20)
-    elif kind == "a list":
-        torch.save([torch.ones(2)], path)
-    elif kind == "no tensors":
-        torch.save({"epoch": 3}, path)
-    elif kind == "numbered":
-        torch.save({0: torch.ones(2)}, path)
-    elif kind == "a name that holds no tensor":
-        torch.save({"state_dict": {**state(), "0.weight": 3}}, path)
-    elif kind == "in itself":
-        content: dict[str, Any] = {}
-        content["state_dict"] = content
-        torch.save(content, path)
-    elif kind == "broken directory":
-        path.write_bytes(whole[: len(whole) // 2] + whole[-22:])
-    elif kind == "NaN":
-        torch.save(
-            {key: value * float("nan") if value.is_floating_point() else value for key, value in state().items()}, path
-        )
+def pickled(content: Any) -> bytes:
+    torch.save(content, buffer := io.BytesIO())
+    return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "truncated",
-        "empty",
-        "web page",
-        "noise",
-        "a list",
-        "no tensors",
-        "broken directory",
-        "NaN",
-        "numbered",
-        "a name that holds no tensor",
-        "in itself",
-    ],
-)
-def test_damaged_files_are_named_and_change_nothing(kind: str, tmp_path: Path) -> None:
-    path, target = tmp_path / "w.pth", network()
+WHOLE, ITSELF = pickled(state()), {}
+ITSELF["state_dict"] = ITSELF
+DAMAGED = {
+    "truncated": WHOLE[: len(WHOLE) // 2],
+    "empty": b"",
+    "web page": b"<!DOCTYPE html><html>Google Drive - Quota exceeded</html>",
+    "noise": bytes(range(256)) * 20,
+    "a list": pickled([torch.ones(2)]),
+    "no tensors": pickled({"epoch": 3}),
+    "broken directory": WHOLE[: len(WHOLE) // 2] + WHOLE[-22:],
+    "NaN": pickled({k: v * float("nan") if v.is_floating_point() else v for k, v in state().items()}),
+    "numbered": pickled({0: torch.ones(2)}),
+    "a name that holds no tensor": pickled({"state_dict": {**state(), "0.weight": 3}}),
+    "in itself": pickled(ITSELF),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_files_are_named_and_change_nothing(kind: str, path: Path) -> None:
+    target = network()
     before = {key: value.clone() for key, value in target.state_dict().items()}
-    damaged(kind, path)
+    path.write_bytes(DAMAGED[kind])
     with pytest.raises(AllWeatherError) as error:
         load_weights(target, path, name="tiny")
     assert str(path) in str(error.value)
-    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+    assert equal_in(target.state_dict(), before)
 
 
 KINDS = {
@@ -360,16 +349,16 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tensors_of_another_kind_are_named(kind: str, tmp_path: Path) -> None:
-    torch.save({**state(), "0.weight": KINDS[kind]}, tmp_path / "w.pth")
+def test_tensors_of_another_kind_are_named(kind: str, path: Path) -> None:
+    torch.save({**state(), "0.weight": KINDS[kind]}, path)
     with pytest.raises(AllWeatherError, match=r"0\.weight (is|holds)"):
-        load_weights(network(), tmp_path / "w.pth", name="tiny")
+        load(path)
 
 
-def test_a_tensor_without_axes_is_named(tmp_path: Path) -> None:
-    torch.save({**state(), "0.bias": torch.tensor(1.0)}, tmp_path / "w.pth")
+def test_a_tensor_without_axes_is_named(path: Path) -> None:
+    torch.save({**state(), "0.bias": torch.tensor(1.0)}, path)
     with pytest.raises(AllWeatherError, match=r"0\.bias of shape \(4,\), the file has \(\)"):
-        load_weights(network(), tmp_path / "w.pth", name="tiny")
+        load(path)
 
 
 @pytest.mark.parametrize("claimed", [10 << 30, 2**63, 200])
@@ -377,7 +366,7 @@ def test_a_safetensors_header_that_claims_too_much_is_refused(claimed: int, tmp_
     path = tmp_path / "w.safetensors"
     path.write_bytes(struct.pack("<Q", claimed) + b"{}" + b" " * 20)
     with pytest.raises(AllWeatherError, match="the header claims"):
-        load_weights(network(), path, name="tiny")
+        load(path)
 
 
 def test_a_truncated_safetensors_is_refused(tmp_path: Path) -> None:
@@ -385,33 +374,33 @@ def test_a_truncated_safetensors_is_refused(tmp_path: Path) -> None:
     save_file(state(), path)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(AllWeatherError, match="not a readable safetensors"):
-        load_weights(network(), path, name="tiny")
+        load(path)
 
 
 def test_another_network_and_another_class_count_are_named(tmp_path: Path) -> None:
     torch.save(state(5), tmp_path / "five.pth")
     with pytest.raises(AllWeatherError, match=r"trained for 5 classes, the network has 3\. Name its"):
-        load_weights(network(), tmp_path / "five.pth", name="tiny")
+        load(tmp_path / "five.pth")
     torch.save({"other.weight": torch.ones(2)}, tmp_path / "other.pth")
     with pytest.raises(
         AllWeatherError, match=r"keys missing \(first: 0.weight\), 1 unexpected \(first: other.weight\)"
     ):
-        load_weights(network(), tmp_path / "other.pth", name="tiny")
+        load(tmp_path / "other.pth")
 
 
-def test_the_digest_is_checked_when_given(tmp_path: Path) -> None:
-    torch.save(state(), tmp_path / "w.pth")
-    digest = load_weights(network(), tmp_path / "w.pth", name="tiny").sha256
-    fitting_tensors(network(), tmp_path / "w.pth", name="tiny", sha256=digest.upper())
+def test_the_digest_is_checked_when_given(path: Path) -> None:
+    torch.save(state(), path)
+    digest = load(path).sha256
+    fitting_tensors(network(), path, name="tiny", sha256=digest.upper())
     with pytest.raises(AllWeatherError, match="expected sha256"):
-        fitting_tensors(network(), tmp_path / "w.pth", name="tiny", sha256="0" * 64)
+        fitting_tensors(network(), path, name="tiny", sha256="0" * 64)
 
 
-def test_the_digest_of_a_librarys_checkpoint_is_checked_too(tmp_path: Path) -> None:
+def test_the_digest_of_a_librarys_checkpoint_is_checked_too(path: Path) -> None:
     pytest.importorskip("torchvision")
-    torch.save(state(), tmp_path / "w.pth")
+    torch.save(state(), path)
     with pytest.raises(AllWeatherError, match="expected sha256"):
-        load_model("torchvision:fcn_resnet50", tmp_path / "w.pth", sha256="0" * 64)
+        load_model("torchvision:fcn_resnet50", path, sha256="0" * 64)
     with pytest.raises(AllWeatherError, match="weights=FILE"):
         load_model("espnetv2:0.5", sha256="0" * 64)
 
@@ -426,7 +415,7 @@ def test_a_network_without_weights_is_refused_by_adapt_unless_asked_for(name: st
     with pytest.raises(CheckpointError, match=f"{name} comes without weights.*--weights FILE.*--random-weights"):
         open_session(*options)
     one, other = (open_session(*options, random_weights=True, seed=4).model.state_dict() for _ in range(2))
-    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert equal_in(one, other)
 
 
 def test_random_weights_are_not_put_in_place_of_real_ones(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_model
+from tiny import equal_in
 from torch import nn
 
 import allweather as aw
@@ -63,6 +64,11 @@ def nets(tmp_path: Path) -> str:
     return f"{tmp_path}/mynets.py"
 
 
+def random(name: str, **options: Any) -> aw.Segmenter:
+    with pytest.warns(UserWarning, match="randomly initialised"):
+        return aw.load_model(name, **options)
+
+
 def saved(network: nn.Module, path: Path) -> Path:
     torch.save({"state_dict": {f"module.{key}": value for key, value in network.state_dict().items()}}, path)
     return path
@@ -97,7 +103,7 @@ def test_a_conversion_holds_the_tensors_that_were_loaded(nets: str, tmp_path: Pa
     assert provenance.nesting == "netG"
     written = load_file(tmp_path / "one.safetensors")
     assert written.keys() == state.keys() and written["0.weight"].dtype == torch.float16
-    assert all(torch.equal(written[key], value) for key, value in state.items())
+    assert equal_in(state, written)
     aw.load_model(f"{nets}:fixed", tmp_path / "one.safetensors")
 
 
@@ -108,8 +114,7 @@ def test_weights_that_a_factory_loads_are_known_by_their_digest(nets: str) -> No
         one, two = aw.load_model(f"{nets}:fixed"), aw.load_model(f"{nets}:fixed")
     assert one.provenance == two.provenance and len(one.provenance.sha256) == 64
     torch.set_rng_state(state)
-    with pytest.warns(UserWarning, match="randomly initialised"):
-        model = aw.load_model(f"{nets}:Net")
+    model = random(f"{nets}:Net")
     assert model.provenance is None
 
 
@@ -145,21 +150,18 @@ def test_a_device_s_random_numbers_go_on(nets: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     torch.manual_seed(7)
     before, own = list(seeded), torch.default_generator.initial_seed()
-    with pytest.warns(UserWarning, match="randomly initialised"):
-        aw.load_model(f"{nets}:Net")
+    random(f"{nets}:Net")
     assert seeded == before and torch.default_generator.initial_seed() == own
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64 - 1])
 def test_random_weights_are_told_whatever_the_seed(nets: str, seed: int) -> None:
     torch.manual_seed(seed)
-    with pytest.warns(UserWarning, match="randomly initialised"):
-        aw.load_model(f"{nets}:Net")
+    random(f"{nets}:Net")
 
 
 def test_a_segmenter_says_everything_itself(nets: str) -> None:
-    with pytest.warns(UserWarning, match="randomly initialised"):
-        model = aw.load_model(f"{nets}:segmenter", arguments={"kind": "large"})
+    model = random(f"{nets}:segmenter", arguments={"kind": "large"})
     assert (
         model.classes is aw.CAMVID11
         and model.preprocessing.mean == (0.1, 0.2, 0.3)
@@ -171,8 +173,7 @@ def test_a_segmenter_says_everything_itself(nets: str) -> None:
 
 def test_arguments_are_of_the_signature_s_types(nets: str) -> None:
     given: dict[str, Any] = {"path": "a/b", "mode": "b", "scale": "none", "sides": "3, 4", "n": 7}
-    with pytest.warns(UserWarning, match="randomly initialised"):
-        model = aw.load_model(f"{nets}:arguments", arguments=given)
+    model = random(f"{nets}:arguments", arguments=given)
     assert model.network.given == (Path("a/b"), "b", None, (3, 4), 7)
 
 
@@ -421,7 +422,7 @@ def test_shared_tensors_under_one_name_and_masks_of_infinity_load(typed: str, tm
     save_model(source, str(tmp_path / "tied.safetensors"))
     assert len(load_file(tmp_path / "tied.safetensors")) == len(source.state_dict()) - 1
     loaded = aw.load_model(f"{typed}:Tied", weights=tmp_path / "tied.safetensors").network
-    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in source.state_dict().items())
+    assert equal_in(source.state_dict(), loaded.state_dict())
     broken = source.state_dict()
     broken["mask"] = torch.full((4, 4), -torch.inf)
     torch.save(broken, tmp_path / "broken.pth")

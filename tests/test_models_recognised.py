@@ -9,7 +9,7 @@ import pytest
 import torch
 from exported import session_of
 from safetensors.torch import save
-from tiny import TinyNetwork, tiny
+from tiny import TinyNetwork, equal_in, tiny
 from torch import nn
 
 from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
@@ -85,7 +85,7 @@ def test_weights_of_safetensors_load_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(save(model.network.state_dict()))
     fresh = TinyNetwork(nn.BatchNorm2d)
     load_weights(fresh, tmp_path / "weights.bin", name="tiny")
-    assert all(torch.equal(value, fresh.state_dict()[key]) for key, value in model.network.state_dict().items())
+    assert equal_in(model.network.state_dict(), fresh.state_dict())
     (tmp_path / "cut.session").write_bytes((tmp_path / "weights.bin").read_bytes()[:200])
     with pytest.raises(AllWeatherError, match="truncated or no safetensors"):
         load_weights(fresh, tmp_path / "cut.session", name="tiny")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from many import paint
-from tiny import frames, tiny
+from tiny import equal_in, frames, tiny
 from torch import Tensor
 
 from allweather import methods
@@ -101,7 +101,7 @@ def run_ranks(
 
 def same_state(one: Session, other: Session) -> bool:
     mine, theirs = one._adapted.snapshot(), other._adapted.snapshot()
-    return all(torch.equal(value, theirs.tensors[name]) for name, value in mine.tensors.items())
+    return equal_in(mine.tensors, theirs.tensors)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_what_one_guard_refuses_no_rank_keeps() -> None:
     assert kinds[0] == kinds[1] and set(kinds[0]) & {"rolled-back", "reset", "shrunk"}
     assert same_state(*sessions)
     good = [session._policy.good.tensors for session in sessions]
-    assert all(torch.equal(value, good[1][name]) for name, value in good[0].items())
+    assert equal_in(good[0], good[1])
 
 
 def test_a_rank_that_leaves_ends_the_others_step_without_a_trace() -> None:
@@ -203,7 +203,7 @@ def test_a_rank_that_leaves_ends_the_others_step_without_a_trace() -> None:
     shared.leave()
     with pytest.raises(RankLost):
         session.step(frames(1)[0])
-    assert all(torch.equal(value, before.tensors[name]) for name, value in session._adapted.snapshot().tensors.items())
+    assert equal_in(session._adapted.snapshot().tensors, before.tensors)
     assert session._batches == 0
 
 
@@ -217,7 +217,7 @@ def test_a_step_that_was_lost_is_not_counted_by_the_guard() -> None:
             session.step(image)
     alone = TogetherSession(tiny("batchnorm"), method_of(), Alone(0, 1), guard=guard)
     counted, fresh = session._counters(), alone._counters()
-    assert all(torch.equal(value, fresh[name]) for name, value in counted.items())
+    assert equal_in(counted, fresh)
 
 
 def test_parameters_that_differ_are_found() -> None:

@@ -1,5 +1,6 @@
 """Tiny networks and frames that many tests share."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
 
@@ -64,6 +65,11 @@ def _made(norm: str) -> tuple[Segmenter, Tensor]:
 def frames(count: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, 3, *SIZE, generator=generator)
+
+
+def equal_in(part: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> bool:
+    """Whether every tensor of `part` is that of its name in `whole`."""
+    return all(torch.equal(value, whole[name]) for name, value in part.items())
 
 
 def moved_names(session: Session, source: Segmenter) -> set[str]:
