@@ -33,7 +33,7 @@ def hub(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], No
     def publish(repository: str, folder: Path, commit: str = COMMIT) -> None:
         place = root / f"models--{repository.replace('/', '--')}"
         (place / "refs").mkdir(parents=True)
-        (place / "refs" / "main").write_text(commit)
+        (place / "refs/main").write_text(commit)
         shutil.copytree(folder, place / "snapshots" / commit)
 
     return publish

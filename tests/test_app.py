@@ -96,22 +96,22 @@ def test_perfect_labels_score_a_hundred(frames: Path) -> None:
 def test_every_method_under_both_protocols(frames: Path, method: str, protocol: str) -> None:
     done = adapt(frames, "--method", method, "--protocol", protocol, "--batch", 2, out="o")
     assert done.returncode == 0, done.stderr
-    assert len(list((frames / "o" / "labels").glob("*.png"))) == 3
+    assert len(list((frames / "o/labels").glob("*.png"))) == 3
 
 
 def test_adapt_tells_what_passes_over_the_stream_did(frames: Path) -> None:
     options = ("--method", "tent", "--set", "episodic=false", "--set", "lr=1.0", "--protocol", "transductive")
     done = adapt(frames, *options)
-    record = read_adapted(frames / "out" / "record.json")
+    record = read_adapted(frames / "out/record.json")
     passes, decisions = record["totals"]["stream_passes"], record["totals"]["decisions"]
     assert len(passes) > 1 and sum(decisions.values()) == 3 * len(passes) > decisions["accepted"]
     for image in record["images"].values():
         assert len(image["stream_passes"]) == len(passes) and image["seconds"] > 0 and image["stop"]
     assert done.stderr.rstrip().endswith(spell(decisions))
-    kept = json.loads((frames / "out" / "record.jsonl").read_text().splitlines()[0])
-    (frames / "out" / "record.jsonl").write_text(json.dumps(kept) + "\n")
+    kept = json.loads((frames / "out/record.jsonl").read_text().splitlines()[0])
+    (frames / "out/record.jsonl").write_text(json.dumps(kept) + "\n")
     assert adapt(frames, *options, "--resume").returncode == 0
-    again = read_adapted(frames / "out" / "record.json")
+    again = read_adapted(frames / "out/record.json")
     assert again["totals"]["decisions"] == decisions and again["images"].keys() == record["images"].keys()
 
 
@@ -129,7 +129,7 @@ def test_adapt_takes_the_guard_of_the_command_line(frames: Path, spread: tuple[s
 
 
 def test_adapt_refuses_a_checkpoint_of_another_digest(frames: Path) -> None:
-    weights = Path(str(files("allweather") / "models" / "weights" / "streetnet.safetensors"))
+    weights = Path(str(files("allweather") / "models/weights/streetnet.safetensors"))
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     options = ("--weights", weights, "--method", "source", "--sha256")
     refused = adapt(frames, *options, "0" * 64)
@@ -153,8 +153,8 @@ def test_unreadable_images_are_named_and_skipped(frames: Path) -> None:
     done = adapt(frames, "--method", "source")
     assert done.returncode == 1
     assert all(name in done.stderr for name in bad)
-    assert sorted(p.stem for p in (frames / "out" / "labels").iterdir()) == ["frame0", "frame1", "frame2"]
-    record = read_adapted(frames / "out" / "record.json")
+    assert sorted(p.stem for p in (frames / "out/labels").iterdir()) == ["frame0", "frame1", "frame2"]
+    record = read_adapted(frames / "out/record.json")
     assert sorted(record["failures"]) == sorted(bad)
 
 
@@ -169,8 +169,8 @@ def test_odd_but_readable_images_are_adapted(frames: Path) -> None:
     Image.new("P", (33, 17)).save(folder / "palette.png")
     done = allweather("adapt", folder, *MODEL, "--method", "mall-domain", "--out", frames / "out")
     assert done.returncode == 0, done.stderr
-    assert pixels(frames / "out" / "labels" / "one.png").shape == (1, 1)
-    assert len(list((frames / "out" / "labels").iterdir())) == 5
+    assert pixels(frames / "out/labels/one.png").shape == (1, 1)
+    assert len(list((frames / "out/labels").iterdir())) == 5
 
 
 @pytest.mark.parametrize("out", ["images", "images/deep/out"])
@@ -231,7 +231,7 @@ def test_mistakes_end_with_two_and_say_what_to_do(frames: Path, extra: tuple[str
     done = adapt(frames, *extra)
     assert done.returncode == 2
     assert message in done.stderr
-    assert not (frames / "out" / "labels").exists()
+    assert not (frames / "out/labels").exists()
 
 
 def test_wrong_models_and_inputs(frames: Path) -> None:
@@ -266,11 +266,11 @@ def test_foreign_and_hostile_checkpoints_end_with_two(frames: Path) -> None:
 
 
 def test_scoring_mistakes(frames: Path) -> None:
-    Image.fromarray(np.full((64, 96), 77, np.uint8)).save(frames / "labels" / "frame1.png")
+    Image.fromarray(np.full((64, 96), 77, np.uint8)).save(frames / "labels/frame1.png")
     done = allweather("score", frames / "labels", frames / "labels")
     assert done.returncode == 1
     assert "unexpected label values 77" in done.stderr
-    Image.fromarray(np.zeros((10, 10), np.uint8)).save(frames / "labels" / "frame1.png")
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(frames / "labels/frame1.png")
     other = frames / "other"
     other.mkdir()
     Image.fromarray(np.zeros((64, 96), np.uint8)).save(other / "frame1.png")
@@ -290,11 +290,11 @@ def test_a_finished_folder_is_not_overwritten_and_resume_does_the_rest(frames: P
     done = adapt(frames, "--method", "mall-domain")
     assert done.returncode == 2
     assert "--resume" in done.stderr
-    (out / "labels" / "frame2.png").unlink()
-    kept = (out / "labels" / "frame0.png").stat().st_mtime_ns
+    (out / "labels/frame2.png").unlink()
+    kept = (out / "labels/frame0.png").stat().st_mtime_ns
     assert adapt(frames, "--method", "mall-domain", "--resume").returncode == 0
     assert {path.name: path.read_bytes() for path in (out / "labels").iterdir()} == whole
-    assert (out / "labels" / "frame0.png").stat().st_mtime_ns == kept
+    assert (out / "labels/frame0.png").stat().st_mtime_ns == kept
     done = adapt(frames, "--method", "mall-domain", "--resume", "--set", "lr=1e-5")
     assert done.returncode == 2
     assert "another run" in done.stderr
@@ -307,7 +307,7 @@ def resumed(frames: Path) -> tuple[Path, Any]:
 
 
 def test_a_folder_is_not_filled_from_two_sizes_or_two_beginnings(frames: Path) -> None:
-    record, begun = frames / "out" / "record.json", frames / "begun.session"
+    record, begun = frames / "out/record.json", frames / "begun.session"
     sized = ("--method", "norm", "--size", "96x64")
     assert adapt(frames, *sized, "--save-session", begun).returncode == 0
     done = adapt(frames, "--method", "norm", "--size", "48x32", "--resume")
@@ -375,9 +375,9 @@ def test_a_damaged_record_is_not_resumed(frames: Path, images: str, said: str) -
 
 
 def test_every_kind_of_decision_is_recorded_and_told(frames: Path) -> None:
-    Image.new("RGB", (96, 64), "gray").save(frames / "images" / "still.png")
+    Image.new("RGB", (96, 64), "gray").save(frames / "images/still.png")
     done = adapt(frames, "--method", "tent")
-    record = read_adapted(frames / "out" / "record.json")
+    record = read_adapted(frames / "out/record.json")
     assert "4 of 4 images" in done.stderr and done.stderr.rstrip().endswith(", 1 skipped")
     assert record["images"]["still"]["decision"] == "skipped"
     assert record["images"]["still"]["reason"] == "the image is constant"
@@ -386,8 +386,8 @@ def test_every_kind_of_decision_is_recorded_and_told(frames: Path) -> None:
     }  # fmt: skip
     record["format"] = 1  # as version 0.1 wrote it, to be resumed by this one
     record["images"]["still"] = {"decision": "skipped: resting after a reset"}
-    (frames / "out" / "record.json").write_text(json.dumps(record))
-    (frames / "out" / "record.jsonl").unlink()
+    (frames / "out/record.json").write_text(json.dumps(record))
+    (frames / "out/record.jsonl").unlink()
     assert adapt(frames, "--method", "tent", "--resume").stderr.rstrip().endswith(", 1 resting")
 
 

@@ -88,7 +88,7 @@ def test_a_bar_shows_any_name(name: str, field: str) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such names")
 def test_a_broken_picture_is_named_and_not_obeyed(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
-    Image.new("RGB", (48, 32), "gray").save(tmp_path / "frames" / "a.png")
+    Image.new("RGB", (48, 32), "gray").save(tmp_path / "frames/a.png")
     (tmp_path / "frames" / "frame\x1b[2J\nerror: disk lost.png").write_bytes(b"x")
     done = allweather("adapt", tmp_path / "frames", *MODEL, "--method", "source", "--out", tmp_path / "out")
     assert done.returncode == 1

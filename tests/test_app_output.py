@@ -24,14 +24,14 @@ def test_an_output_folder_may_have_any_name(tmp_path: Path) -> None:
     done = allweather("adapt", tmp_path / "a.png", *MODEL, "--method", "source", "--out", out)
     assert done.returncode == 0, done.stderr
     assert "night[/x] [bold]" in done.stderr
-    assert (out / "labels" / "a.png").exists()
+    assert (out / "labels/a.png").exists()
 
 
 def test_confidence_is_written_as_servers_want_it(tmp_path: Path) -> None:
     Image.new("RGB", (48, 32), "gray").save(tmp_path / "a.png")
     common = ("adapt", tmp_path / "a.png", *MODEL, "--method", "norm", "--out", tmp_path / "out")
     assert allweather(*common, "--confidence").returncode == 0
-    written = np.asarray(Image.open(tmp_path / "out" / "confidence" / "a.png"))
+    written = np.asarray(Image.open(tmp_path / "out/confidence/a.png"))
     assert written.shape == (32, 48)
     assert written.dtype == np.uint16
     assert 65535 / 19 <= written.min() <= written.max() <= 65535
@@ -91,17 +91,15 @@ REAL = {"source": 47.85, "norm": 51.15}  # mIoU in % over every tenth frame
 
 @pytest.mark.parametrize("method", REAL)
 def test_a_real_network_on_real_dusk(tmp_path: Path, method: str) -> None:
-    dusk = assets() / "camvid" / "dusk"
-    weights = assets() / "weights" / "espnetv2" / "espnetv2_s_2.0_city_512x256.pth"
+    dusk = assets() / "camvid/dusk"
+    weights = assets() / "weights/espnetv2/espnetv2_s_2.0_city_512x256.pth"
     frames = sorted((dusk / "images").iterdir())[::10]
     done = allweather(
         "adapt", *frames, "--model", "espnetv2:2.0", "--weights", weights, "--size", "480x352", "--method", method,
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    scored = allweather(
-        "score", tmp_path / "out" / "labels", dusk / "labels", "--mapping", "cityscapes-camvid11", "--json"
-    )
+    scored = allweather("score", tmp_path / "out/labels", dusk / "labels", "--mapping", "cityscapes-camvid11", "--json")
     summary = json.loads(scored.stdout)
     assert summary["images"] == len(frames)
     assert summary["mIoU"] == pytest.approx(REAL[method], abs=0.3)
@@ -122,7 +120,7 @@ def adapted(folder: Path, *options: object) -> tuple[object, dict, set[str]]:
 
 
 def test_a_frame_too_wide_for_its_overlay_fails_alone(tmp_path: Path) -> None:
-    frames = paint(tmp_path / "frames" / "a.png").parent
+    frames = paint(tmp_path / "frames/a.png").parent
     paint(frames / "c.png")
     Image.new("RGB", (66_000, 4)).save(frames / "b.png")
     for options in ((), ("--resume",)):
@@ -138,8 +136,8 @@ def test_a_frame_too_wide_for_its_overlay_fails_alone(tmp_path: Path) -> None:
 
 
 def test_links_are_followed_and_broken_ones_are_failures(tmp_path: Path) -> None:
-    frames = paint(tmp_path / "frames" / "a.png").parent
-    paint(tmp_path / "elsewhere" / "b.png")
+    frames = paint(tmp_path / "frames/a.png").parent
+    paint(tmp_path / "elsewhere/b.png")
     (frames / "night").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (frames / "c.png").symlink_to(tmp_path / "gone.png")
     done, record, labels = adapted(frames)
@@ -150,7 +148,7 @@ def test_links_are_followed_and_broken_ones_are_failures(tmp_path: Path) -> None
 
 
 def test_names_that_are_not_utf8_are_written_and_recorded_as_they_are(tmp_path: Path) -> None:
-    frames = paint(tmp_path / "frames" / "a.png").parent
+    frames = paint(tmp_path / "frames/a.png").parent
     for name in (b"caf\xe9.png", b"bad\xff.png"):
         paint(frames / "x.png").rename(os.fsdecode(os.fsencode(frames) + b"/" + name))
     Path(os.fsdecode(os.fsencode(frames) + b"/bad\xff.png")).write_bytes(b"")
@@ -158,11 +156,11 @@ def test_names_that_are_not_utf8_are_written_and_recorded_as_they_are(tmp_path: 
     assert done.returncode == 1
     assert sorted(map(os.fsencode, labels)) == [b"a.png", b"caf\xe9.png"]
     assert sorted(map(os.fsencode, record["images"])) == [b"a", b"caf\xe9"]
-    assert rb"\udce9" in (tmp_path / "out" / "record.jsonl").read_bytes()
+    assert rb"\udce9" in (tmp_path / "out/record.jsonl").read_bytes()
     assert r"bad\xff.png: not a readable image (it is empty)" in done.stderr
     again = allweather("adapt", frames, *MODEL, "--method", "source", "--out", tmp_path / "out", "--resume")
     assert "resuming: 2 of 3" in again.stderr
-    scored = allweather("score", tmp_path / "out" / "labels", tmp_path / "out" / "labels", "--json")
+    scored = allweather("score", tmp_path / "out/labels", tmp_path / "out/labels", "--json")
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["images"] == 2
 
@@ -178,7 +176,7 @@ def test_a_terminal_takes_any_name(encoding: str) -> None:
 
 
 def test_only_twins_are_renamed_and_score_follows(tmp_path: Path) -> None:
-    frames = paint(tmp_path / "frames" / "a.png").parent
+    frames = paint(tmp_path / "frames/a.png").parent
     for name in ("a.jpg", "b.c.png", "d.png"):
         paint(frames / name)
     done, _, labels = adapted(frames)
@@ -187,17 +185,17 @@ def test_only_twins_are_renamed_and_score_follows(tmp_path: Path) -> None:
     (tmp_path / "truth").mkdir()
     for name in ("a", "b.c", "d"):
         Image.new("L", (48, 32)).save(tmp_path / "truth" / f"{name}.png")
-    scored = allweather("score", tmp_path / "out" / "labels", tmp_path / "truth", "--json")
+    scored = allweather("score", tmp_path / "out/labels", tmp_path / "truth", "--json")
     assert scored.returncode == 0, scored.stderr
     summary = json.loads(scored.stdout)
     assert (summary["images"], summary["labels"], summary["failed"]) == (4, 3, {})
 
 
 def test_the_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames, decoded = paint(tmp_path / "frames" / "a.png").parent, []
+    frames, decoded = paint(tmp_path / "frames/a.png").parent, []
     opened = rgb.open_image
     monkeypatch.setattr(rgb, "open_image", lambda path: decoded.append(path) or opened(path))
     done, _, _ = adapted(frames, "--size", "32x32")
     assert done.returncode == 0, done.stderr
     assert decoded == [frames / "a.png"]
-    assert np.asarray(Image.open(tmp_path / "out" / "overlay" / "a.jpg")).shape == (32, 48, 3)
+    assert np.asarray(Image.open(tmp_path / "out/overlay/a.jpg")).shape == (32, 48, 3)

@@ -14,7 +14,7 @@ from torch import nn
 
 from allweather.data.scenes import render
 
-PAGES = sorted((Path(__file__).parents[1] / "docs" / "how-to").glob("own-*.md"))
+PAGES = sorted((Path(__file__).parents[1] / "docs/how-to").glob("own-*.md"))
 
 pytestmark = pytest.mark.usefixtures("own_imports")
 
@@ -40,10 +40,10 @@ def test_the_pages_run_as_they_stand(page: Path, outside: Path) -> None:
     assert len(done) >= 3
     assert [one.stderr for one in done if one.returncode] == []
     assert sum("your own code" in one.stderr for one in done) >= 1
-    assert len(list((outside / "adapted" / "labels").rglob("*.png"))) == 2
+    assert len(list((outside / "adapted/labels").rglob("*.png"))) == 2
     records = [json.loads(path.read_text()) for path in (outside / "runs").glob("*.json")]
     assert len(records) == 2
-    assert str(outside) not in json.dumps(records) + (outside / "adapted" / "record.json").read_text()
+    assert str(outside) not in json.dumps(records) + (outside / "adapted/record.json").read_text()
     table = (outside / "report.md").read_text()
     for record in records:
         assert f"{record['figures']['mIoU']:.2f}" in table
@@ -87,9 +87,9 @@ name = "mymethod.py:Mine"
 def lab(outside: Path) -> Path:
     """The same folder with a network file, a method file and a plan in it; commands run from elsewhere."""
     (outside / "lab").mkdir()
-    (outside / "lab" / "mynets.py").write_text(NETS)
-    (outside / "lab" / "mymethod.py").write_text(METHOD)
-    (outside / "lab" / "plan.toml").write_text(PLAN.format(outside))
+    (outside / "lab/mynets.py").write_text(NETS)
+    (outside / "lab/mymethod.py").write_text(METHOD)
+    (outside / "lab/plan.toml").write_text(PLAN.format(outside))
     return outside / "lab"
 
 
@@ -146,7 +146,7 @@ def test_a_run_is_not_resumed_with_other_code(lab: Path) -> None:
     command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:fixed", "--out", lab / "out")
     command += ("--method", f"{lab}/mymethod.py:Mine")
     assert allweather(*command).returncode == 0
-    record = json.loads((lab / "out" / "record.json").read_text())
+    record = json.loads((lab / "out/record.json").read_text())
     assert record["model"]["name"] == "mynets.py:fixed" and set(record["code"]) == {"mynets.py", "mymethod.py"}
     assert allweather(*command, "--resume").returncode == 0
     (lab / "mymethod.py").write_text(METHOD + "# another thought\n")
@@ -202,7 +202,7 @@ def test_random_weights_of_an_own_network_are_those_of_the_seed(lab: Path) -> No
         command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:build", "--random-weights")
         done = allweather(*command, "--method", "source", "--seed", seed, "--out", lab / out)
         assert done.returncode == 0 and "randomly initialised" in done.stderr, done.stderr
-        labels.append((lab / out / "labels" / "0.png").read_bytes())
+        labels.append((lab / out / "labels/0.png").read_bytes())
     assert labels[0] == labels[1] != labels[2]
 
 
@@ -288,7 +288,7 @@ def test_a_name_that_is_taken_is_not_given_anew(package: Path, kind: str, name: 
 def test_what_a_package_brings_is_used_by_its_name(package: Path, outside: Path) -> None:
     command = ("adapt", outside / "frames", "--out", outside / "out", "--model", "acme-models")
     assert allweather(*command, "--method", "acme-methods", "--dataset", "acme-datasets:val").returncode == 0
-    record = json.loads((outside / "out" / "record.json").read_text())
+    record = json.loads((outside / "out/record.json").read_text())
     assert record["model"]["name"] == "acme-models" and record["session"]["method"]["name"] == "mine"
     for option, name, kind in (("--model", "bad-models", "network"), ("--method", "bad-methods", "method")):
         done = allweather(*command, option, name)

@@ -108,10 +108,10 @@ def test_a_film_keeps_the_times_of_a_variable_rate(tmp_path: Path, name: str) ->
     path, kinds = clip(tmp_path / name, drive(8), times=times), ("--panels", "input")
     own, even = adapted(path, tmp_path / "own", *kinds), adapted(path, tmp_path / "even", *kinds, "--film-rate", "5")
     assert own.returncode == even.returncode == 0, own.stderr + even.stderr
-    assert moments(tmp_path / "own" / "overlay.mp4") == pytest.approx([time / 1000 for time in times], abs=2e-3)
-    assert moments(tmp_path / "even" / "overlay.mp4") == pytest.approx([index / 5 for index in range(8)], abs=2e-3)
-    assert read_adapted(tmp_path / "own" / "record.json")["film"]["times"] == "the video's"
-    assert read_adapted(tmp_path / "even" / "record.json")["film"] == {"panels": ["input"], "rate": 5.0}
+    assert moments(tmp_path / "own/overlay.mp4") == pytest.approx([time / 1000 for time in times], abs=2e-3)
+    assert moments(tmp_path / "even/overlay.mp4") == pytest.approx([index / 5 for index in range(8)], abs=2e-3)
+    assert read_adapted(tmp_path / "own/record.json")["film"]["times"] == "the video's"
+    assert read_adapted(tmp_path / "even/record.json")["film"] == {"panels": ["input"], "rate": 5.0}
 
 
 @pytest.mark.parametrize("seconds", [{"1": 0.5, "2": 0.7, "17": 2.0}, None], ids=["variable", "constant"])
@@ -207,7 +207,7 @@ def test_a_film_that_was_left_out_for_a_while_is_whole_or_begins_anew(video: Pat
     header = json.loads((out / "record.json").read_text())
     assert adapted(video, out, *plain).returncode == 0
     assert json.loads((out / "record.json").read_text()) == header, "the film is whole, and the header still says how"
-    (out / "labels" / "000001.png").unlink()
+    (out / "labels/000001.png").unlink()
     assert adapted(video, out, *plain).returncode == 0
     again = adapted(video, out, *filmed)
     assert "all frames are predicted again" in again.stderr, "who knows of what the film is"
@@ -269,7 +269,7 @@ def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(video:
 
 
 def test_a_session_that_was_kept_goes_on_as_if_nothing_had_stopped(tmp_path: Path) -> None:
-    frames, kept = drive(4), tmp_path / "deep" / "kept.safetensors"
+    frames, kept = drive(4), tmp_path / "deep/kept.safetensors"
     for name, part in (("all", frames), ("first", frames[:2]), ("last", frames[2:])):
         clip(tmp_path / f"{name}.mkv", part, **LOSSLESS)
     more = ("--write", "labels", "--set", "lr=1e-3")
@@ -280,6 +280,6 @@ def test_a_session_that_was_kept_goes_on_as_if_nothing_had_stopped(tmp_path: Pat
     labels = {path.parent.parent.name + path.name: path.read_bytes() for path in tmp_path.glob("*/labels/*")}
     assert [labels[f"last00000{i}.png"] for i in (0, 1)] == [labels[f"all00000{i}.png"] for i in (2, 3)]
     assert labels["fresh000001.png"] != labels["last000001.png"]
-    assert read_adapted(tmp_path / "last" / "record.json")["from_session"]["file"] == kept.name
+    assert read_adapted(tmp_path / "last/record.json")["from_session"]["file"] == kept.name
     done = adapted(tmp_path / "last.mkv", tmp_path / "other", "--from-session", kept, method="tent")
     assert done.returncode == 2 and "this session has" in done.stderr

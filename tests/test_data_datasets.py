@@ -246,7 +246,7 @@ def test_the_publishers_layout_is_found(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", TREES)
 def test_the_command_line_counts_every_split(tmp_path: Path, name: str) -> None:
-    root = tmp_path / "val" / "val_ref" / "night" / "test"  # names that splits have too
+    root = tmp_path / "val/val_ref/night/test"  # names that splits have too
     plant(root, TREES[name])
     arguments = ["data", "check", name.split()[0], "--root", str(root)]
     answer = CliRunner().invoke(make_app("data"), [*arguments, "--json"])
@@ -468,8 +468,8 @@ def test_unknown_names_are_named() -> None:
 @pytest.mark.parametrize("given", ["camvid:val", "camvid", find_dataset("camvid")], ids=["split", "name", "dataset"])
 @pytest.mark.parametrize("folder", [str, Path])
 def test_a_labelled_split_is_named_as_elsewhere(tmp_path: Path, given: str | Dataset, folder: type) -> None:
-    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(placed(tmp_path / "val" / "a.png"))
-    Image.fromarray(np.full((4, 6), 3, np.uint8)).save(placed(tmp_path / "valannot" / "a.png"))
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(placed(tmp_path / "val/a.png"))
+    Image.fromarray(np.full((4, 6), 3, np.uint8)).save(placed(tmp_path / "valannot/a.png"))
     found = labelled_split(given, folder(tmp_path), None if given == "camvid:val" else "val")
     assert found.stream.names == ("val/a",) and (found.truth("val/a").labels == 3).all()
 

@@ -44,9 +44,9 @@ def test_train_ids_become_label_ids_and_back(tmp_path: Path) -> None:
 
 def test_wilddash_reads_segments_by_their_colors(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir(), (tmp_path / "panoptic").mkdir()
-    save(tmp_path / "images" / "aa_000000.jpg", np.zeros((1, 4, 3), np.uint8))
+    save(tmp_path / "images/aa_000000.jpg", np.zeros((1, 4, 3), np.uint8))
     colors = [[[1, 0, 0], [0, 1, 0], [2, 1, 1], [9, 9, 9]]]  # ids 1, 256, 65794, one unlisted
-    save(tmp_path / "panoptic" / "aa_000000.png", np.array(colors, np.uint8))
+    save(tmp_path / "panoptic/aa_000000.png", np.array(colors, np.uint8))
     listing = {
         "categories": [{"id": 7, "name": "road"}, {"id": 34, "name": "pickup"}, {"id": 60, "name": "mountain"}],
         "annotations": [

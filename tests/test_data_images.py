@@ -262,5 +262,5 @@ def test_a_jpeg_has_sides_of_65500_at_most(tmp_path: Path, turned: bool) -> None
 
 def test_written_images_read_back(tmp_path: Path) -> None:
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    write_image(tmp_path / "deep" / "er" / "l.png", labels)
-    assert (read_labels(tmp_path / "deep" / "er" / "l.png") == labels).all()
+    write_image(tmp_path / "deep/er/l.png", labels)
+    assert (read_labels(tmp_path / "deep/er/l.png") == labels).all()

@@ -21,7 +21,7 @@ def add(path: Path, row: dict[str, Any]) -> None:
 
 
 def test_lines_come_back_as_they_were(tmp_path: Path) -> None:
-    lines = JsonLines(tmp_path / "deep" / "a.jsonl")
+    lines = JsonLines(tmp_path / "deep/a.jsonl")
     for row in ROWS:
         lines.append(row)
         assert read_json_lines(lines.path)[-1] == row  # no buffer holds it back

@@ -58,8 +58,8 @@ def test_values_beyond_a_byte_are_labels_where_the_set_has_them(
         mapping_between(classes, classes).labels(np.array([0, count + 3]), HERE)
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
-    Image.fromarray(np.zeros((1, len(values), 3), np.uint8)).save(tmp_path / "images" / "a.png")
-    Image.fromarray(given.astype(np.uint16)).save(tmp_path / "labels" / "a.png")
+    Image.fromarray(np.zeros((1, len(values), 3), np.uint8)).save(tmp_path / "images/a.png")
+    Image.fromarray(given.astype(np.uint16)).save(tmp_path / "labels/a.png")
     labelled = labelled_folders(tmp_path / "images", tmp_path / "labels", classes)
     assert labelled.truth("a").labels.tolist() == [list(values.values())]
 

@@ -42,7 +42,7 @@ def test_a_frame_has_the_size_asked_for_and_remembers_its_own(tmp_path: Path) ->
 
 
 def test_inputs_come_in_the_order_given(tmp_path: Path) -> None:
-    late, early = paint(tmp_path / "z" / "1.png"), paint(tmp_path / "a" / "2.png")
+    late, early = paint(tmp_path / "z/1.png"), paint(tmp_path / "a/2.png")
     assert open_files([late, early.parent]).names == ("1", "2")
 
 
@@ -90,7 +90,7 @@ def test_pictures_and_videos_that_are_left_out_are_told(tmp_path: Path) -> None:
     tell_others([tmp_path / "quiet"])  # a warning would be an error
     with pytest.raises(InputError, match=r"found 1 × \.gif, 1 × \.jfif, 2 × \.mp4\. Name a video itself"):
         open_files([tmp_path / "loud"])
-    paint(tmp_path / "loud" / "a.png")
+    paint(tmp_path / "loud/a.png")
     with pytest.warns(UserWarning, match=r"left out of the folders: 1 × \.gif, 1 × \.jfif, 2 × \.mp4\."):
         tell_others([tmp_path / "quiet", tmp_path / "loud"])
     with warnings.catch_warnings():
@@ -100,12 +100,12 @@ def test_pictures_and_videos_that_are_left_out_are_told(tmp_path: Path) -> None:
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
-    paint(tmp_path / "elsewhere" / "night" / "b.png")
-    frames = paint(tmp_path / "frames" / "a.png").parent
+    paint(tmp_path / "elsewhere/night/b.png")
+    frames = paint(tmp_path / "frames/a.png").parent
     (frames / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (frames / "file.png").symlink_to(frames / "a.png")
     (frames / "itself").symlink_to(frames, target_is_directory=True)
-    (tmp_path / "elsewhere" / "night" / "back").symlink_to(frames, target_is_directory=True)
+    (tmp_path / "elsewhere/night/back").symlink_to(frames, target_is_directory=True)
     assert open_files([frames]).names == ("a", "file", "linked/night/b")
     (tmp_path / "way").symlink_to(frames, target_is_directory=True)
     assert open_files([tmp_path / "way"]).names == ("a", "file", "linked/night/b")
@@ -135,7 +135,7 @@ def test_a_pipe_with_an_images_name_does_not_block(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paint(tmp_path / "a.png"), paint(tmp_path / "shut" / "b.png")
+    paint(tmp_path / "a.png"), paint(tmp_path / "shut/b.png")
     scan = os.scandir
 
     def refuse(path: Path) -> object:
@@ -178,7 +178,7 @@ def test_the_hash_follows_names_and_order(tmp_path: Path) -> None:
 
 def test_two_inputs_with_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AllWeatherError, match="share the name 'a'"):
-        open_files([paint(tmp_path / "x" / "a.png"), paint(tmp_path / "y" / "a.png")])
+        open_files([paint(tmp_path / "x/a.png"), paint(tmp_path / "y/a.png")])
 
 
 def test_a_corrupt_frame_raises_where_it_stands(tmp_path: Path) -> None:

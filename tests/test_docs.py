@@ -19,7 +19,7 @@ def parts(page: str) -> dict[str, str]:
 
 
 def test_what_was_tuned_is_said_once() -> None:
-    text, page = tables.TABLES["tuned"](), ROOT / "docs" / "results.md"
+    text, page = tables.TABLES["tuned"](), ROOT / "docs/results.md"
     assert parts("docs/results.md")["tuned"] == text and "among 6," in text and "`eata`" in text
     by_hand = tables.MARK.sub("", page.read_text())
     assert not re.search(r"\btuned\b", by_hand), "what was tuned is said by the generated part alone"

@@ -290,13 +290,13 @@ def test_a_state_dict_is_loaded_by_a_script_without_this_package(tmp_path: Path)
     layers = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1)).eval()
     model = Segmenter.wrap(layers, classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1))
     session = session_of(model)
-    session.export(tmp_path / "new" / "adapted.safetensors")
+    session.export(tmp_path / "new/adapted.safetensors")
     torch.save(PICTURE[None], tmp_path / "in.pt")
-    paths = [tmp_path, tmp_path / "new" / "adapted.safetensors", tmp_path / "in.pt", tmp_path / "out.pt"]
+    paths = [tmp_path, tmp_path / "new/adapted.safetensors", tmp_path / "in.pt", tmp_path / "out.pt"]
     subprocess.run([sys.executable, "-c", LOADER, *map(str, paths)], check=True)
     expected = session.network("stream")(PICTURE[None])
     torch.testing.assert_close(torch.load(tmp_path / "out.pt"), expected)
-    about = read_about(tmp_path / "new" / "adapted.safetensors")
+    about = read_about(tmp_path / "new/adapted.safetensors")
     assert about["statistics"] == "stream" and about["expects"]["mean"] == [0, 0, 0]
     assert about["record"] == {"updates": 4, "batches averaged": 4}
     session.export(tmp_path / "image.safetensors", statistics="image")

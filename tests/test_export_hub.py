@@ -50,7 +50,7 @@ def into_cache(cache: Path, repository: str) -> None:
     snapshot = folder / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text(COMMIT)
+    (folder / "refs/main").write_text(COMMIT)
     for name, content in Stub.uploaded.items():
         (snapshot / name).write_bytes(content)
 

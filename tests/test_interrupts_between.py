@@ -108,10 +108,10 @@ def test_a_folder_in_whose_place_another_comes_is_there_whole(
 
 def test_a_folder_that_was_moved_aside_comes_back(tmp_path: Path) -> None:
     (tmp_path / ".labels.old").mkdir()
-    (tmp_path / ".labels.old" / "a.png").write_text("old")
+    (tmp_path / ".labels.old/a.png").write_text("old")
     with whole_folder(tmp_path / "labels"):
         pass  # it makes none
-    assert (tmp_path / "labels" / "a.png").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    assert (tmp_path / "labels/a.png").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize(("method", "part"), [("tent", AdaptedNetwork), ("mall-domain", StreamAverages)])

@@ -163,7 +163,7 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     packaged = find_entry("demo:streetnet").packaged
     (tmp_path / "file").write_text("")
     with pytest.raises(AllWeatherError, match="cannot write"):
-        convert("demo:streetnet", packaged, tmp_path / "file" / "a.safetensors")
+        convert("demo:streetnet", packaged, tmp_path / "file/a.safetensors")
 
 
 def test_a_conversion_that_fails_leaves_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,5 +431,5 @@ def test_adapt_says_so_before_it_writes(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(sys, "argv", [str(part) for part in (*command, "--out", tmp_path / "out", *options)])
         with pytest.raises(SystemExit) as leaving:
             main()
-        statuses.append((leaving.value.code, (tmp_path / "out" / "labels" / "a.png").exists()))
+        statuses.append((leaving.value.code, (tmp_path / "out/labels/a.png").exists()))
     assert statuses == [(2, False), (0, True)]

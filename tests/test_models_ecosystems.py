@@ -107,13 +107,13 @@ def mmseg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
     """Stands in for the library; gives the name of a configuration file with such settings of the test."""
     made = Settings(test_cfg=Settings())
     library = SimpleNamespace(
-        __file__=str(tmp_path / "mmseg" / "__init__.py"),
+        __file__=str(tmp_path / "mmseg/__init__.py"),
         Config=SimpleNamespace(fromfile=lambda _: SimpleNamespace(model=made)),
         MODELS=SimpleNamespace(build=lambda _: Segmentor(3, 19, 1)),
         register_all_modules=lambda **_: None,
     )
     monkeypatch.setattr("allweather.models.ecosystems.mmseg.optional", lambda *_: library)
-    shipped = tmp_path / "mmseg" / ".mim" / "configs"
+    shipped = tmp_path / "mmseg/.mim/configs"
     shipped.mkdir(parents=True)
     for folder in (tmp_path, shipped):
         (folder / f"{'mine' if folder == tmp_path else 'theirs'}.py").write_text("")

@@ -77,7 +77,7 @@ def test_a_repository_brings_its_parameters(
 
 def test_weights_of_a_file_go_into_a_repositorys_configuration(tmp_path: Path, publish: Publish) -> None:
     network = saved(tmp_path / "folder")
-    (tmp_path / "folder" / "model.safetensors").unlink()
+    (tmp_path / "folder/model.safetensors").unlink()
     publish("someone/fpn", tmp_path / "folder")
     torch.save(network.state_dict(), tmp_path / "mine.pth")
     model = load_model("smp:someone/fpn", tmp_path / "mine.pth", classes=CITYSCAPES)

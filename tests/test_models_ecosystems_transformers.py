@@ -94,7 +94,7 @@ def test_without_a_processor_the_architectures_own_is_taken_and_said(
     # offline, a repository that has none and one whose file was never fetched look alike
     with pytest.raises(AllWeatherError, match=r"would be a guess.*preprocessor_config.json"):
         load("someone/network")
-    absent = tmp_path / "cache" / "models--someone--network" / ".no_exist" / ("0" * 40)
+    absent = tmp_path / "cache/models--someone--network/.no_exist" / ("0" * 40)
     absent.mkdir(parents=True)
     for file in ("preprocessor_config.json", "processor_config.json"):
         (absent / file).touch()
@@ -285,10 +285,10 @@ def test_old_repositories_with_pickled_weights_under_old_names(
 ) -> None:
     network = tiny("segformer")
     name = str(save_network(network, tmp_path / "folder"))
-    (tmp_path / "folder" / "model.safetensors").unlink()
+    (tmp_path / "folder/model.safetensors").unlink()
     old = hub_names(nvlabs_names(network))
     assert not old.keys() <= network.state_dict().keys()
-    torch.save(old, tmp_path / "folder" / "pytorch_model.bin")
+    torch.save(old, tmp_path / "folder/pytorch_model.bin")
     publish = hub(tmp_path / "cache", monkeypatch)
     if named:
         publish("someone/old", tmp_path / "folder")

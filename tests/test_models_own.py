@@ -240,7 +240,7 @@ def test_a_module_that_can_be_imported_is_named_with_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "ourlab").mkdir()
-    (tmp_path / "ourlab" / "nets.py").write_text(SOURCE)
+    (tmp_path / "ourlab/nets.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     assert aw.load_model("ourlab.nets:fixed").name == "ourlab.nets:fixed"
     assert caplog.messages == ["running ourlab.nets, your own code"]

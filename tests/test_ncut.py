@@ -111,7 +111,7 @@ def test_low_rank_against_dense(height: int, width: int, sigma_xy: float) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma_xy", [20.0, 40.0])
 def test_within_one_percent_of_dense_on_a_real_frame(sigma_xy: float) -> None:
-    path = sorted((assets() / "camvid" / "dusk" / "images").iterdir())[40]
+    path = sorted((assets() / "camvid/dusk/images").iterdir())[40]
     pixels = np.asarray(Image.open(path).convert("RGB").resize((96, 72)))
     picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
     s = scores(9, 12, 19)

@@ -60,7 +60,7 @@ def adapt(folder: Path, *options: object) -> tuple[int, str, dict[str, dict]]:
     model = ("--model", f"{folder}/net.py:build", "--classes", "cityscapes")
     done = allweather("adapt", folder / "frames", *model, "--out", folder / "out", *options)
     assert done.returncode < 2, done.stderr
-    lines = map(json.loads, (folder / "out" / "record.jsonl").read_text().splitlines())
+    lines = map(json.loads, (folder / "out/record.jsonl").read_text().splitlines())
     return done.returncode, done.stderr, {line["name"].rpartition("/")[2]: line for line in lines}
 
 
@@ -98,7 +98,7 @@ def test_a_film_leaves_it_out(folder: Path) -> None:
     assert status == 1, said
     from allweather.data import Video
 
-    assert sum(1 for _ in Video(folder / "out" / "overlay.mp4")) == 2
+    assert sum(1 for _ in Video(folder / "out/overlay.mp4")) == 2
 
 
 def test_losses_that_are_not_finite_are_null(folder: Path) -> None:
@@ -119,7 +119,7 @@ class Lost(GradientMethod):
         return Objective(logits, logits.mean() * float("nan"))
 """
     )
-    (folder / "frames" / "b.png").unlink()
+    (folder / "frames/b.png").unlink()
     for again in ((), ("--resume",)):
         status, said, lines = adapt(folder, "--method", f"{folder}/own.py:Lost", *again)
         assert status == 0, said
@@ -219,7 +219,7 @@ def test_the_page_says_which_picture(folder: Path) -> None:
     from allweather.serve.uploads import Held
     from allweather.serve.visitor import Visitor
 
-    visitor, pixels = Visitor(), np.asarray(Image.open(folder / "frames" / "b.png"))
+    visitor, pixels = Visitor(), np.asarray(Image.open(folder / "frames/b.png"))
     visitor.hold([Held("b.png", pixels, (48, 32))])
     visitor.prepare(as_network(blinded(), None), methods.make("tent"))
     with pytest.raises(NotFiniteError, match=r"b\.png: the network gives no finite numbers"):
@@ -251,7 +251,7 @@ def test_no_class_is_made_up(value: float, tmp_path: Path) -> None:
 
 
 def test_a_result_is_neither_drawn_nor_saved(folder: Path) -> None:
-    result = Session(blinded(), "norm")(folder / "frames" / "b.png")
+    result = Session(blinded(), "norm")(folder / "frames/b.png")
     assert result.labels.shape == (32, 48)  # what the session gives stays as it is
     for kind in ("labels", "color", "overlay"):
         with pytest.raises(NotFiniteError):

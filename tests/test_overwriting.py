@@ -109,10 +109,10 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     weights(tmp_path / "w.pth")
     saved(tmp_path / "s.safetensors")
-    weights(tmp_path / "net" / "model.safetensors")
-    (tmp_path / "data" / "color").mkdir(parents=True)
+    weights(tmp_path / "net/model.safetensors")
+    (tmp_path / "data/color").mkdir(parents=True)
     for name in "ab":
-        Image.new("RGB", (32, 32)).save(tmp_path / "data" / "color" / f"{name}.png")
+        Image.new("RGB", (32, 32)).save(tmp_path / "data/color" / f"{name}.png")
     return tmp_path
 
 

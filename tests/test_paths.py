@@ -37,7 +37,7 @@ DOORS: dict[str, Callable[[Any], Any]] = {  # of a place, that holds what `place
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "plan.toml").write_text(PLAN)
     (tmp_path / "labels").mkdir()
-    Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "labels" / "0_labelTrainIds.png")
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "labels/0_labelTrainIds.png")
     save(tmp_path / "records", record("source", 0.4))
     return tmp_path
 

@@ -157,5 +157,5 @@ def test_a_picture_of_48_megapixels_fits_in_two_gibibytes(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     small, large = (int(line) for line in done.stdout.split())  # KiB
     assert small + 8 * (large - small) < 2 << 20
-    with Image.open(tmp_path / "large" / "labels" / "large.png") as written:
+    with Image.open(tmp_path / "large/labels/large.png") as written:
         assert written.size == (3000, 2000)

@@ -103,7 +103,7 @@ def test_the_command_line_says_that_another_run_is_at_it_and_goes_on_once_that_w
 
 
 def test_a_folder_is_made_where_its_link_leads(tmp_path: Path) -> None:
-    link, place = tmp_path / "link", tmp_path / "disk" / "there"
+    link, place = tmp_path / "link", tmp_path / "disk/there"
     link.symlink_to(place)
     execute(Plan(()), link)
     place.rmdir()
@@ -113,5 +113,5 @@ def test_a_folder_is_made_where_its_link_leads(tmp_path: Path) -> None:
 
 def test_a_place_that_takes_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(AllWeatherError, match=r"cannot write .*record\.json"), held(tmp_path / "file" / "record.json"):
+    with pytest.raises(AllWeatherError, match=r"cannot write .*record\.json"), held(tmp_path / "file/record.json"):
         pass

@@ -396,7 +396,7 @@ def test_the_record_of_another_run_is_not_taken_for_this_ones(root: Path) -> Non
 
 
 def relabel(root: Path) -> None:
-    Image.fromarray(np.zeros((60, 80), np.uint8)).save(root / "labels" / "0.png")
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(root / "labels/0.png")
 
 
 def add(root: Path) -> None:
@@ -623,11 +623,11 @@ def test_a_full_disk_ends_them_all(root: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path) -> None:
-    (root / "images" / "1.png").write_bytes(b"broken")
-    Image.fromarray(np.zeros((60, 60), np.uint8)).save(root / "labels" / "0.png")
+    (root / "images/1.png").write_bytes(b"broken")
+    Image.fromarray(np.zeros((60, 60), np.uint8)).save(root / "labels/0.png")
     record = make_record(tiny(root).runs[0])
     assert sorted(record["failures"]) == ["0", "1"] and record["figures"]["images"] == FRAMES - 2
-    (root / "labels" / "2.png").unlink()
+    (root / "labels/2.png").unlink()
     with pytest.raises(AllWeatherError, match=r"1 images have no label, e\.g\. 2"):
         make_record(tiny(root).runs[0])
     shutil.rmtree(root / "labels")
@@ -647,11 +647,11 @@ def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path) -> No
 def test_labels_of_another_shape_are_no_truth(
     shape: tuple[int, int], turn: int, said: str | None, scoring: str, root: Path
 ) -> None:
-    image = Image.open(root / "images" / "0.png")
+    image = Image.open(root / "images/0.png")
     exif = image.getexif()
     exif[0x0112] = turn
-    image.save(root / "images" / "0.png", exif=exif)
-    Image.fromarray(np.zeros(shape, np.uint8)).save(root / "labels" / "0.png")
+    image.save(root / "images/0.png", exif=exif)
+    Image.fromarray(np.zeros(shape, np.uint8)).save(root / "labels/0.png")
     labelled = open_stream(tiny(root, scoring=scoring).runs[0])
     frame = labelled.stream.read("0")
     assert frame.size == ((60, 80) if turn == 6 else (80, 60)) and frame.image.shape == (3, 48, 64)
@@ -712,7 +712,7 @@ def test_predictions_are_kept_whole_or_not_at_all(root: Path) -> None:
 
 
 def test_frames_that_are_lost_are_said_whenever_the_record_counts(root: Path) -> None:
-    (root / "images" / "1.png").write_bytes(b"broken")
+    (root / "images/1.png").write_bytes(b"broken")
     plan, out = tiny(root), root / "runs"
     for _ in range(2):  # made, then kept
         result = execute(plan, out)
@@ -742,7 +742,7 @@ def test_a_sequence_goes_on_without_a_reset_and_is_scored_by_piece(
     rng = np.random.default_rng(0)
     for condition in ("fog", "night"):
         for kind, name in (("rgb_anon", "a_rgb_anon"), ("gt", "a_gt_labelTrainIds"), ("gt", "a_gt_invIds")):
-            folder = tmp_path / kind / condition / "train" / "S1"
+            folder = tmp_path / kind / condition / "train/S1"
             folder.mkdir(parents=True, exist_ok=True)
             shape = (48, 64, 3) if kind == "rgb_anon" else (48, 64)
             Image.fromarray(rng.integers(0, 2, shape, np.uint8)).save(folder / f"{name}.png")

@@ -49,9 +49,9 @@ RUNS = (sequence("source", 0.5), sequence("mall-domain", 0.8), sequence("mall-do
 @pytest.fixture
 def summaries(tmp_path: Path) -> Path:
     (tmp_path / "runs").mkdir()
-    save(tmp_path / "runs" / "plan", *RUNS)
+    save(tmp_path / "runs/plan", *RUNS)
     command.main(tmp_path / "runs", tmp_path / "kept")
-    packed(["unpack", str(tmp_path / "kept" / "plan.jsonl"), str(tmp_path / "unpacked")])
+    packed(["unpack", str(tmp_path / "kept/plan.jsonl"), str(tmp_path / "unpacked")])
     return tmp_path / "unpacked"
 
 
@@ -176,11 +176,11 @@ def test_a_large_file_is_kept_compressed_and_a_small_one_as_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "runs").mkdir()
-    save(tmp_path / "runs" / "plan", *RUNS)
+    save(tmp_path / "runs/plan", *RUNS)
     for large, there, other in ((10, ".jsonl.gz", ".jsonl"), (10**9, ".jsonl", ".jsonl.gz")):
         monkeypatch.setattr(packing, "LARGE", large)
         command.main(tmp_path / "runs", tmp_path / "kept")
-        plan = tmp_path / "kept" / "plan"
+        plan = tmp_path / "kept/plan"
         assert plan.with_suffix(there).exists() and not plan.with_suffix(other).exists()
         packed(["unpack", str(plan.with_suffix(there)), str(tmp_path / there)])
         found = {path.name: json.loads(path.read_text()) for path in (tmp_path / there).iterdir()}
@@ -193,9 +193,9 @@ def test_a_run_whose_summary_is_there_is_not_made_again(tmp_path: Path) -> None:
         '[[methods]]\nname = "source"\n[[methods]]\nname = "tent"\n'
     )
     plan = read_plan(tmp_path / "plan.toml")
-    made = execute(plan, tmp_path / "runs" / "plan")
+    made = execute(plan, tmp_path / "runs/plan")
     command.main(tmp_path / "runs", tmp_path / "kept")
-    packed(["unpack", str(tmp_path / "kept" / "plan.jsonl"), str(tmp_path / "unpacked")])
+    packed(["unpack", str(tmp_path / "kept/plan.jsonl"), str(tmp_path / "unpacked")])
     again = execute(plan, tmp_path / "unpacked")
     assert len(made.done) == 2 and again.kept == made.done and not again.done and not again.outdated
     path = tmp_path / "unpacked" / next(name for name in made.done if "tent" in name)

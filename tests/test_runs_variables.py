@@ -48,8 +48,8 @@ def test_a_plan_without_its_variables_names_them_once(
 def test_runs_that_have_theirs_are_made_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in ("images", "labels"):
         (tmp_path / place).mkdir()
-    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "images" / "a.png")
-    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "labels" / "a.png")
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "images/a.png")
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "labels/a.png")
     streams = "".join(
         f'[[streams]]\nname = "{name}"\nimages = "${{{name}}}/images"\nlabels = "${{{name}}}/labels"\n'
         for name in ("HERE", "THERE")
@@ -89,5 +89,5 @@ def test_paths_among_fields_of_a_method_are_sought_as_others_are(
     run = written("${THERE}/source")
     assert [unset.name for unset in unset_variables((run,))] == ["THERE"]
     monkeypatch.setenv("THERE", str(tmp_path / "none"))
-    assert [absent.path for absent in absent_paths([run])] == [tmp_path / "none" / "source"]
+    assert [absent.path for absent in absent_paths([run])] == [tmp_path / "none/source"]
     assert make_method(written("none").method, model).source_images is None

@@ -57,7 +57,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "not there": ("gone.mkv", lambda root: None, "not a readable video .No such file"),
     "no label": (
         "clip.mkv",
-        lambda root: (root / "labels" / "000002.png").unlink(),
+        lambda root: (root / "labels/000002.png").unlink(),
         "1 images have no label, e.g. 000002",
     ),
 }

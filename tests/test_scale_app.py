@@ -266,7 +266,7 @@ def test_a_pipe_that_is_called_like_an_image_is_named_and_skipped(tmp_path: Path
     out = tmp_path / "out"
     done = allweather("adapt", folder, *MODEL, "--method", "norm", "--write", "labels", "--out", out, "--workers", 1)
     assert done.returncode == 1 and "001b.png: not a readable image (it is a device or a pipe" in done.stderr
-    assert sorted(path.name for path in (out / "labels" / "fog").iterdir()) == ["000.png", "001.png"]
+    assert sorted(path.name for path in (out / "labels/fog").iterdir()) == ["000.png", "001.png"]
 
 
 @pytest.mark.usefixtures("warm_workers")

@@ -73,7 +73,7 @@ def test_a_video_is_a_stream(tree: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
 def test_where_no_file_is_the_frame_says_why_however_streams_are_told_apart(tree: Path) -> None:
-    os.mkfifo(tree / "right" / "f4.png")
+    os.mkfifo(tree / "right/f4.png")
     (tree / "list.csv").write_text("stream,path\nright,right/f4.png\nright,right/none.png\n")
     ways = [([tree / "right"], "folder"), ([tree / "right"], "(f).*"), ([], str(tree / "list.csv"))]
     sources = [split(inputs, by)[0] for inputs, by in ways]

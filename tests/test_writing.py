@@ -53,13 +53,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_missing_folders_are_made_and_a_file_in_their_place_is_said(tmp_path: Path, kind: str) -> None:
-    WRITERS[kind](tmp_path / "deep" / "er" / "out.png")
-    assert (tmp_path / "deep" / "er" / "out.png").stat().st_size
+    WRITERS[kind](tmp_path / "deep/er/out.png")
+    assert (tmp_path / "deep/er/out.png").stat().st_size
     (tmp_path / "file").write_text("")
     with pytest.raises(AllWeatherError, match="cannot write"):
-        WRITERS[kind](tmp_path / "file" / "out.png")
+        WRITERS[kind](tmp_path / "file/out.png")
     with pytest.raises(AllWeatherError, match="cannot write"):
-        Record(tmp_path / "file" / "a.jsonl", {})
+        Record(tmp_path / "file/a.jsonl", {})
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -77,16 +77,16 @@ def test_a_folder_in_the_files_place_is_said(
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
 @pytest.mark.parametrize("kind", WRITERS)
 def test_links_are_written_through_and_pipes_refused(tmp_path: Path, kind: str) -> None:
-    path, target, pipe = tmp_path / "link.png", tmp_path / "there" / "out.png", tmp_path / "pipe.png"
+    path, target, pipe = tmp_path / "link.png", tmp_path / "there/out.png", tmp_path / "pipe.png"
     path.symlink_to(target)  # which is not there yet
     for _ in range(2):
         WRITERS[kind](path)
         assert path.is_symlink() and target.is_file() and [each.name for each in target.parent.iterdir()] == ["out.png"]
     folder, around = tmp_path / "folder", tmp_path / "round"
-    folder.symlink_to(tmp_path / "disk" / "new")
+    folder.symlink_to(tmp_path / "disk/new")
     check_folder(folder)
     WRITERS[kind](folder / "out.png")
-    assert folder.is_symlink() and (tmp_path / "disk" / "new" / "out.png").is_file()
+    assert folder.is_symlink() and (tmp_path / "disk/new/out.png").is_file()
     os.mkfifo(pipe)
     around.symlink_to(around)
     with pytest.raises(AllWeatherError, match="Too many levels"):
@@ -99,7 +99,7 @@ def test_links_are_written_through_and_pipes_refused(tmp_path: Path, kind: str) 
 
 
 def test_what_grows_goes_through_links_and_is_removed_there(tmp_path: Path) -> None:
-    path, place = tmp_path / "a.jsonl", tmp_path / "disk" / "a.jsonl"
+    path, place = tmp_path / "a.jsonl", tmp_path / "disk/a.jsonl"
     path.symlink_to(place)
     Record(path, {}).discard()
     place.parent.rmdir()
@@ -110,7 +110,7 @@ def test_what_grows_goes_through_links_and_is_removed_there(tmp_path: Path) -> N
 
 
 def test_linked_places_are_asked_and_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link, place, asked = tmp_path / "labels", tmp_path / "disk" / "there", []
+    link, place, asked = tmp_path / "labels", tmp_path / "disk/there", []
     link.symlink_to(place)
     monkeypatch.setattr("allweather.writing.NamedTemporaryFile", lambda dir, prefix: asked.append(dir) or nullcontext())
     check_place(link)
@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_is_refused_and_none_is_made(tmp_path: Path, pla
     (tmp_path / "file").write_text("")
     with pytest.raises(AllWeatherError, match=r"cannot write .*: 'file' is a file\. Name another place"):
         check_folder(tmp_path / place)
-    check_folder(tmp_path / "new" / "out")
+    check_folder(tmp_path / "new/out")
     assert [path.name for path in tmp_path.rglob("*")] == ["file"]
 
 
