@@ -107,7 +107,7 @@ def alone(inputs: list[Path], method: str) -> dict[str, np.ndarray]:
 
 
 def labels(out: Path, names: Any) -> dict[str, np.ndarray]:
-    return {name: np.asarray(Image.open(out / "labels" / f"{name}.png")) for name in names}
+    return {name: np.asarray(Image.open(out / f"labels/{name}.png")) for name in names}
 
 
 def same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:

@@ -41,8 +41,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
     for seed in range(3):
         scene = render(seed, "fog", (96, 64))
-        Image.fromarray((scene.rgb * 255).astype(np.uint8)).save(folder / "images" / f"frame{seed}.png")
-        Image.fromarray(scene.labels).save(folder / "labels" / f"frame{seed}.png")
+        Image.fromarray((scene.rgb * 255).astype(np.uint8)).save(folder / f"images/frame{seed}.png")
+        Image.fromarray(scene.labels).save(folder / f"labels/frame{seed}.png")
     return folder
 
 
@@ -63,13 +63,13 @@ def test_adapt_writes_what_it_promises_and_score_reads_it(frames: Path) -> None:
     done = adapt(frames, "--method", "mall-sample", "--size", "128x64")
     assert done.returncode == 0, done.stderr
     for seed in range(3):
-        labels = pixels(out / "labels" / f"frame{seed}.png")
+        labels = pixels(out / f"labels/frame{seed}.png")
         assert labels.shape == (64, 96)
         assert labels.dtype == np.uint8
         assert labels.max() < len(CITYSCAPES)
-        colors = pixels(out / "color" / f"frame{seed}.png")
+        colors = pixels(out / f"color/frame{seed}.png")
         assert (colors == np.array(CITYSCAPES.colors, np.uint8)[labels]).all()
-        assert pixels(out / "overlay" / f"frame{seed}.jpg").shape == (64, 96, 3)
+        assert pixels(out / f"overlay/frame{seed}.jpg").shape == (64, 96, 3)
     record = read_adapted(out / "record.json")
     assert record["model"]["sha256"]
     assert record["session"]["method"]["name"] == "mall-sample"
@@ -191,7 +191,7 @@ def test_options_that_would_do_nothing_are_refused(frames: Path, options: tuple[
 
 def test_a_stream_of_dim_pictures_is_warned_of_once(frames: Path) -> None:
     for number in range(3):
-        Image.fromarray(np.full((20, 30), 100 * number, np.uint16)).save(frames / "images" / f"frame{number}.png")
+        Image.fromarray(np.full((20, 30), 100 * number, np.uint16)).save(frames / f"images/frame{number}.png")
     done = in_a_process("adapt", frames / "images", *MODEL, "--method", "source", "--out", frames / "out")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("warning: 16-bit grey") == 1 and "rgb.py" not in done.stderr
@@ -200,7 +200,7 @@ def test_a_stream_of_dim_pictures_is_warned_of_once(frames: Path) -> None:
 def test_pictures_of_several_pages_are_warned_of_once(frames: Path) -> None:
     for number in range(3):
         page = Image.new("RGB", (40, 30), (80 * number, 0, 0))
-        page.save(frames / "images" / f"scan{number}.tiff", save_all=True, append_images=[page, page])
+        page.save(frames / f"images/scan{number}.tiff", save_all=True, append_images=[page, page])
     done = in_a_process("adapt", frames / "images", *MODEL, "--method", "tent", "--out", frames / "out")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("warning: of a picture with several pages") == 1 and "rgb.py" not in done.stderr
@@ -395,7 +395,7 @@ def test_every_kind_of_decision_is_recorded_and_told(frames: Path) -> None:
 def test_ctrl_c_keeps_what_is_done(frames: Path) -> None:
     scene = render(0, "fog", (96, 64)).rgb
     for index in range(3, 200):
-        Image.fromarray((scene * 255).astype(np.uint8)).save(frames / "images" / f"frame{index}.png")
+        Image.fromarray((scene * 255).astype(np.uint8)).save(frames / f"images/frame{index}.png")
     out = frames / "out"
     command = [sys.executable, "-m", "allweather", "adapt", str(frames / "images"), *MODEL, "--out", str(out)]
 

@@ -184,7 +184,7 @@ def test_only_twins_are_renamed_and_score_follows(tmp_path: Path) -> None:
     assert labels == {"a_jpg.png", "a_png.png", "b.c.png", "d.png"}
     (tmp_path / "truth").mkdir()
     for name in ("a", "b.c", "d"):
-        Image.new("L", (48, 32)).save(tmp_path / "truth" / f"{name}.png")
+        Image.new("L", (48, 32)).save(tmp_path / f"truth/{name}.png")
     scored = allweather("score", tmp_path / "out/labels", tmp_path / "truth", "--json")
     assert scored.returncode == 0, scored.stderr
     summary = json.loads(scored.stdout)

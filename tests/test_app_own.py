@@ -28,8 +28,8 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         scene = render(seed, "fog", (96, 64))
         for place in ("frames", "roads/val/a/camera"):
             Image.fromarray((scene.rgb * 255).astype(np.uint8)).save(tmp_path / place / f"{seed}.png")
-        Image.fromarray(scene.labels).save(tmp_path / "labels" / f"{seed}.png")
-        Image.fromarray(scene.labels + 1).save(tmp_path / "roads/val/a/classes" / f"{seed}.png")
+        Image.fromarray(scene.labels).save(tmp_path / f"labels/{seed}.png")
+        Image.fromarray(scene.labels + 1).save(tmp_path / f"roads/val/a/classes/{seed}.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

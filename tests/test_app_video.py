@@ -57,7 +57,7 @@ def test_a_folder_and_the_same_frames_as_a_lossless_video_give_equal_labels(
     frames = drive(4)
     (tmp_path / "images").mkdir()
     for index, frame in enumerate(frames):
-        Image.fromarray(frame).save(tmp_path / "images" / f"{index:06d}.png")
+        Image.fromarray(frame).save(tmp_path / f"images/{index:06d}.png")
     kinds = ("--write", "labels,confidence", *size)
     for inputs in (tmp_path / "images", clip(tmp_path / "clip.mkv", frames, **LOSSLESS)):
         done = adapted(inputs, tmp_path / f"of-{inputs.name}", *kinds)
@@ -136,7 +136,7 @@ def test_pixels_that_are_not_square_are_warned_of_once(tmp_path: Path, out: Path
 def test_every_kind_of_output_of_images_of_two_sizes(tmp_path: Path, out: Path) -> None:
     (tmp_path / "images").mkdir()
     for index, size in enumerate([(96, 64), (50, 70)]):
-        Image.fromarray(drive(1)[0]).resize(size).save(tmp_path / "images" / f"{index}.png")
+        Image.fromarray(drive(1)[0]).resize(size).save(tmp_path / f"images/{index}.png")
     done = adapted(tmp_path / "images", out, "--write", "video, overlay,confidence,labels,color", method="norm")
     assert done.returncode == 0, done.stderr
     for name, shape in (("0", (64, 96)), ("1", (70, 50))):

@@ -228,9 +228,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapted")
     (folder / "frames").mkdir()
     for seed in range(2):
-        Image.fromarray((render(seed, "fog", (96, 64)).rgb * 255).astype(np.uint8)).save(
-            folder / "frames" / f"{seed}.png"
-        )
+        Image.fromarray((render(seed, "fog", (96, 64)).rgb * 255).astype(np.uint8)).save(folder / f"frames/{seed}.png")
     saved = ("--out", folder / "out", "--save-session", folder / "session.safetensors")
     assert allweather("adapt", folder / "frames", *MODEL, *saved).returncode == 0
     return folder

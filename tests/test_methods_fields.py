@@ -149,7 +149,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").mkdir()
     for index, frame in enumerate(frames(3, seed=7)):
         pixels = (frame * 255).byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
+        Image.fromarray(pixels).save(tmp_path / f"images/{index}.png")
 
 
 @pytest.mark.usefixtures("images")

@@ -50,8 +50,8 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / kind).mkdir()
     for name in NAMES:
         low = 240 if name == "b" else 0
-        Image.fromarray(random.integers(low, 256, (32, 48, 3), np.uint8)).save(tmp_path / "frames" / f"{name}.png")
-        Image.fromarray(random.integers(0, 19, (32, 48), np.uint8)).save(tmp_path / "labels" / f"{name}.png")
+        Image.fromarray(random.integers(low, 256, (32, 48, 3), np.uint8)).save(tmp_path / f"frames/{name}.png")
+        Image.fromarray(random.integers(0, 19, (32, 48), np.uint8)).save(tmp_path / f"labels/{name}.png")
     return tmp_path
 
 
@@ -197,7 +197,7 @@ def test_the_endpoint_answers_with_an_error(folder: Path, answer: str) -> None:
     with TestClient(application(blinded()), base_url="http://localhost") as client:
         status = {}
         for name in NAMES:
-            content = encoded(np.asarray(Image.open(folder / "frames" / f"{name}.png")))
+            content = encoded(np.asarray(Image.open(folder / f"frames/{name}.png")))
             data = {"method": "tent", "answer": answer, "stream": "one", "set": "episodic=false"}
             said = client.post("/v1/predict", files={"image": ("x.png", content)}, data=data)
             status[name] = said.status_code

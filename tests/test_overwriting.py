@@ -112,7 +112,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     weights(tmp_path / "net/model.safetensors")
     (tmp_path / "data/color").mkdir(parents=True)
     for name in "ab":
-        Image.new("RGB", (32, 32)).save(tmp_path / "data/color" / f"{name}.png")
+        Image.new("RGB", (32, 32)).save(tmp_path / f"data/color/{name}.png")
     return tmp_path
 
 

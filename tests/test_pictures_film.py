@@ -45,7 +45,7 @@ def film(path: Path, frames: list[np.ndarray], rate: Fraction | float = 10) -> P
 @pytest.mark.parametrize("size", [(64, 48), (65, 49), (2, 2), (1, 1), (7, 300)])
 def test_a_film_has_every_frame_at_an_even_size(suffix: str, size: tuple[int, int], tmp_path: Path) -> None:
     frames = scene(12, size)
-    video = Video(film(tmp_path / "deep" / f"a{suffix}", frames))
+    video = Video(film(tmp_path / f"deep/a{suffix}", frames))
     given = list(video)
     assert (video.width, video.height) == (size[0] + size[0] % 2, size[1] + size[1] % 2)
     assert len(given) == 12 and video.damage is None and given[-1].seconds == pytest.approx(1.1)

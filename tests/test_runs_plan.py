@@ -82,9 +82,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     for index in range(FRAMES):
-        Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8)).save(tmp_path / "images" / f"{index}.png")
+        Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8)).save(tmp_path / f"images/{index}.png")
         labels = np.where(rng.random((60, 80)) < 0.1, 255, rng.integers(0, 19, (60, 80)))
-        Image.fromarray(labels.astype(np.uint8)).save(tmp_path / "labels" / f"{index}.png")
+        Image.fromarray(labels.astype(np.uint8)).save(tmp_path / f"labels/{index}.png")
     monkeypatch.setenv("TINY_ROOT", str(tmp_path))
     return tmp_path
 
@@ -674,7 +674,7 @@ def test_kept_predictions_hold_every_class(count: int, kind: type, root: Path, m
     monkeypatch.setattr(executor, "open_stream", lambda entry: labelled)
     made = make_record(tiny(root).runs[0], labels=root / "kept", model=Segmenter.wrap(layer, classes=classes))
     assert made["figures"]["pixel_accuracy"] == 100
-    for path in (root / "kept" / f"{name}.png" for name in stream.names):
+    for path in (root / f"kept/{name}.png" for name in stream.names):
         assert np.asarray(Image.open(path)).dtype == kind and (read_labels(path) == count - 1).all()
     shown: dict[str, np.ndarray] = {}
     monkeypatch.setattr(panels, "_image", lambda pixels, title: shown.update({title: pixels}) or "")

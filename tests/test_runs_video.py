@@ -33,8 +33,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("frames", "labels"):
         (tmp_path / folder).mkdir()
     for index, pixels in enumerate(frames):
-        Image.fromarray(pixels).save(tmp_path / "frames" / f"{index:06d}.png")
-        Image.fromarray(pixels[..., 0] % 19).save(tmp_path / "labels" / f"{index:06d}.png")
+        Image.fromarray(pixels).save(tmp_path / f"frames/{index:06d}.png")
+        Image.fromarray(pixels[..., 0] % 19).save(tmp_path / f"labels/{index:06d}.png")
     clip(tmp_path / "clip.mkv", frames, "ffv1", "bgr0")
     monkeypatch.setenv("TINY_ROOT", str(tmp_path))
     return tmp_path
