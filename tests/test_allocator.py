@@ -33,7 +33,7 @@ def ran(how: str, program: str = PROGRAM, **environment: str) -> list[str]:
 
 
 @GLIBC
-def test_freed_blocks_are_used_again_without_page_faults() -> None:
+def test_freed_blocks_are_used_again_without_page_faults():
     without, kept = ran("without"), ran("kept")
     assert without[0] == "None" and kept[0] == "True"
     assert int(without[1]) > 10_000 > 1000 > int(kept[1])
@@ -41,19 +41,19 @@ def test_freed_blocks_are_used_again_without_page_faults() -> None:
 
 @GLIBC
 @pytest.mark.parametrize("name", [*_VARIABLES.values(), "GLIBC_TUNABLES"])
-def test_what_the_environment_says_stays(name: str) -> None:
+def test_what_the_environment_says_stays(name: str):
     said = "glibc.malloc.mmap_threshold=65536" if name == "GLIBC_TUNABLES" else "65536"
     assert ran("kept", **{name: said})[0] == "False"
 
 
 @GLIBC
-def test_processes_of_the_command_keep_theirs_too() -> None:
+def test_processes_of_the_command_keep_theirs_too():
     program = "import os; from allweather import keep_freed_memory; keep_freed_memory(); print(*os.environ)"
     assert set(_VARIABLES.values()) <= set(ran("kept", program))
 
 
 @GLIBC
-def test_what_a_thread_has_freed_goes_back_to_the_system() -> None:
+def test_what_a_thread_has_freed_goes_back_to_the_system():
     program = """
 import threading
 from allweather.allocator import give_back_freed_memory, keep_freed_memory
@@ -74,7 +74,7 @@ print(give_back_freed_memory(), before - resident())
     assert given_back == "True" and int(count) > 50_000_000
 
 
-def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch):
     for name in (*_VARIABLES.values(), "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())

@@ -58,7 +58,7 @@ def adapt(frames: Path, *options: object, out: str = "out") -> Done:
     return allweather("adapt", frames / "images", *MODEL, *options, "--out", frames / out)
 
 
-def test_adapt_writes_what_it_promises_and_score_reads_it(frames: Path) -> None:
+def test_adapt_writes_what_it_promises_and_score_reads_it(frames: Path):
     out = frames / "out"
     done = adapt(frames, "--method", "mall-sample", "--size", "128x64")
     assert done.returncode == 0, done.stderr
@@ -85,7 +85,7 @@ def test_adapt_writes_what_it_promises_and_score_reads_it(frames: Path) -> None:
     assert "mIoU" in allweather("score", out / "labels", frames / "labels").stdout
 
 
-def test_perfect_labels_score_a_hundred(frames: Path) -> None:
+def test_perfect_labels_score_a_hundred(frames: Path):
     summary = json.loads(allweather("score", frames / "labels", frames / "labels", "--json").stdout)
     assert summary["mIoU"] == 100
     assert summary["pixel_accuracy"] == 100
@@ -93,13 +93,13 @@ def test_perfect_labels_score_a_hundred(frames: Path) -> None:
 
 @pytest.mark.parametrize("protocol", ["online", "transductive"])
 @pytest.mark.parametrize("method", ["source", "norm", "tent", "mall-sample", "mall-domain"])
-def test_every_method_under_both_protocols(frames: Path, method: str, protocol: str) -> None:
+def test_every_method_under_both_protocols(frames: Path, method: str, protocol: str):
     done = adapt(frames, "--method", method, "--protocol", protocol, "--batch", 2, out="o")
     assert done.returncode == 0, done.stderr
     assert len(list((frames / "o/labels").glob("*.png"))) == 3
 
 
-def test_adapt_tells_what_passes_over_the_stream_did(frames: Path) -> None:
+def test_adapt_tells_what_passes_over_the_stream_did(frames: Path):
     options = ("--method", "tent", "--set", "episodic=false", "--set", "lr=1.0", "--protocol", "transductive")
     done = adapt(frames, *options)
     record = read_adapted(frames / "out/record.json")
@@ -116,7 +116,7 @@ def test_adapt_tells_what_passes_over_the_stream_did(frames: Path) -> None:
 
 
 @pytest.mark.parametrize("spread", [(), ("--streams-by", "folder")], ids=["one stream", "streams"])
-def test_adapt_takes_the_guard_of_the_command_line(frames: Path, spread: tuple[str, ...]) -> None:
+def test_adapt_takes_the_guard_of_the_command_line(frames: Path, spread: tuple[str, ...]):
     hot = ("--method", "tent", "--set", "lr=0.5", *spread)
     decided = {}
     for name, guard in (("kept", ()), ("off", ("--guard", "enabled=false", "--guard", "max_drift=0.5"))):
@@ -128,7 +128,7 @@ def test_adapt_takes_the_guard_of_the_command_line(frames: Path, spread: tuple[s
     assert decided["kept"]["accepted"] < decided["off"]["accepted"] == 3
 
 
-def test_adapt_refuses_a_checkpoint_of_another_digest(frames: Path) -> None:
+def test_adapt_refuses_a_checkpoint_of_another_digest(frames: Path):
     weights = Path(str(files("allweather") / "models/weights/streetnet.safetensors"))
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     options = ("--weights", weights, "--method", "source", "--sha256")
@@ -148,7 +148,7 @@ def spoil(folder: Path) -> list[str]:
     return ["truncated", "empty", "text"]
 
 
-def test_unreadable_images_are_named_and_skipped(frames: Path) -> None:
+def test_unreadable_images_are_named_and_skipped(frames: Path):
     bad = spoil(frames / "images")
     done = adapt(frames, "--method", "source")
     assert done.returncode == 1
@@ -158,7 +158,7 @@ def test_unreadable_images_are_named_and_skipped(frames: Path) -> None:
     assert sorted(record["failures"]) == sorted(bad)
 
 
-def test_odd_but_readable_images_are_adapted(frames: Path) -> None:
+def test_odd_but_readable_images_are_adapted(frames: Path):
     folder = frames / "odd"
     folder.mkdir()
     grey = (np.random.default_rng(0).random((40, 56)) * 65535).astype(np.uint16)
@@ -174,7 +174,7 @@ def test_odd_but_readable_images_are_adapted(frames: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["images", "images/deep/out"])
-def test_results_do_not_become_the_next_runs_frames(frames: Path, out: str) -> None:
+def test_results_do_not_become_the_next_runs_frames(frames: Path, out: str):
     done = adapt(frames, out=out)
     assert done.returncode == 2 and "Choose an --out beside it" in done.stderr
     assert {path.suffix for path in (frames / "images").iterdir()} == {".png"}
@@ -183,13 +183,13 @@ def test_results_do_not_become_the_next_runs_frames(frames: Path, out: str) -> N
 @pytest.mark.parametrize(
     "options", [("--film-rate", "5"), ("--panels", "input"), ("--threads", "4"), ("--save-every", "3")]
 )
-def test_options_that_would_do_nothing_are_refused(frames: Path, options: tuple[str, ...]) -> None:
+def test_options_that_would_do_nothing_are_refused(frames: Path, options: tuple[str, ...]):
     done = adapt(frames, *options)
     assert done.returncode == 2 and options[0] in done.stderr and "leave them out" in done.stderr
     assert not (frames / "out").exists()
 
 
-def test_a_stream_of_dim_pictures_is_warned_of_once(frames: Path) -> None:
+def test_a_stream_of_dim_pictures_is_warned_of_once(frames: Path):
     for number in range(3):
         Image.fromarray(np.full((20, 30), 100 * number, np.uint16)).save(frames / f"images/frame{number}.png")
     done = in_a_process("adapt", frames / "images", *MODEL, "--method", "source", "--out", frames / "out")
@@ -197,7 +197,7 @@ def test_a_stream_of_dim_pictures_is_warned_of_once(frames: Path) -> None:
     assert done.stderr.count("warning: 16-bit grey") == 1 and "rgb.py" not in done.stderr
 
 
-def test_pictures_of_several_pages_are_warned_of_once(frames: Path) -> None:
+def test_pictures_of_several_pages_are_warned_of_once(frames: Path):
     for number in range(3):
         page = Image.new("RGB", (40, 30), (80 * number, 0, 0))
         page.save(frames / f"images/scan{number}.tiff", save_all=True, append_images=[page, page])
@@ -227,14 +227,14 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("extra", "message"), MISTAKES, ids=[" ".join(extra) for extra, _ in MISTAKES])
-def test_mistakes_end_with_two_and_say_what_to_do(frames: Path, extra: tuple[str, ...], message: str) -> None:
+def test_mistakes_end_with_two_and_say_what_to_do(frames: Path, extra: tuple[str, ...], message: str):
     done = adapt(frames, *extra)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (frames / "out/labels").exists()
 
 
-def test_wrong_models_and_inputs(frames: Path) -> None:
+def test_wrong_models_and_inputs(frames: Path):
     (frames / "nothing").mkdir()
     out = ("--out", frames / "out")
     cases = [
@@ -253,7 +253,7 @@ def test_wrong_models_and_inputs(frames: Path) -> None:
         assert message in done.stderr
 
 
-def test_foreign_and_hostile_checkpoints_end_with_two(frames: Path) -> None:
+def test_foreign_and_hostile_checkpoints_end_with_two(frames: Path):
     weights = frames / "other.pth"
     torch.save({"state_dict": {"module.x": torch.ones(2)}}, weights)
     done = adapt(frames, "--weights", weights)
@@ -265,7 +265,7 @@ def test_foreign_and_hostile_checkpoints_end_with_two(frames: Path) -> None:
     assert "refused" in done.stderr
 
 
-def test_scoring_mistakes(frames: Path) -> None:
+def test_scoring_mistakes(frames: Path):
     Image.fromarray(np.full((64, 96), 77, np.uint8)).save(frames / "labels/frame1.png")
     done = allweather("score", frames / "labels", frames / "labels")
     assert done.returncode == 1
@@ -283,7 +283,7 @@ def test_scoring_mistakes(frames: Path) -> None:
     assert "Did you mean 'camvid11'" in done.stderr
 
 
-def test_a_finished_folder_is_not_overwritten_and_resume_does_the_rest(frames: Path) -> None:
+def test_a_finished_folder_is_not_overwritten_and_resume_does_the_rest(frames: Path):
     out = frames / "out"
     assert adapt(frames, "--method", "mall-domain").returncode == 0
     whole = {path.name: path.read_bytes() for path in (out / "labels").iterdir()}
@@ -306,7 +306,7 @@ def resumed(frames: Path) -> tuple[Path, Any]:
     return frames / "out", lambda *more: adapt(frames, "--method", "norm", "--resume", *more)
 
 
-def test_a_folder_is_not_filled_from_two_sizes_or_two_beginnings(frames: Path) -> None:
+def test_a_folder_is_not_filled_from_two_sizes_or_two_beginnings(frames: Path):
     record, begun = frames / "out/record.json", frames / "begun.session"
     sized = ("--method", "norm", "--size", "96x64")
     assert adapt(frames, *sized, "--save-session", begun).returncode == 0
@@ -323,7 +323,7 @@ def test_a_folder_is_not_filled_from_two_sizes_or_two_beginnings(frames: Path) -
 
 @pytest.mark.parametrize("place", ["labels/frame1.png", "color/frame1.png", "overlay/frame1.jpg"])
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2]], ids=["empty", "cut"])
-def test_a_picture_that_is_empty_or_cut_is_not_done(frames: Path, place: str, damage: Any) -> None:
+def test_a_picture_that_is_empty_or_cut_is_not_done(frames: Path, place: str, damage: Any):
     out, resume = resumed(frames)
     whole = (out / place).read_bytes()
     (out / place).write_bytes(damage(whole))
@@ -332,7 +332,7 @@ def test_a_picture_that_is_empty_or_cut_is_not_done(frames: Path, place: str, da
     assert (out / place).read_bytes() == whole
 
 
-def test_the_record_grows_line_by_line_and_a_cut_line_is_not_done(frames: Path) -> None:
+def test_the_record_grows_line_by_line_and_a_cut_line_is_not_done(frames: Path):
     out, resume = resumed(frames)
     header, lines = (out / "record.json").read_text(), (out / "record.jsonl").read_text()
     assert "frame0" not in header and [json.loads(line)["name"] for line in lines.splitlines()] == [
@@ -348,7 +348,7 @@ def test_the_record_grows_line_by_line_and_a_cut_line_is_not_done(frames: Path) 
     assert done.returncode == 2 and "record.jsonl, line 2: expected a JSON object" in done.stderr
 
 
-def test_confidence_that_was_not_written_before_is_written_on_resuming(frames: Path) -> None:
+def test_confidence_that_was_not_written_before_is_written_on_resuming(frames: Path):
     out, resume = resumed(frames)
     assert resume("--confidence").returncode == 0
     assert len(list((out / "confidence").iterdir())) == 3
@@ -365,7 +365,7 @@ def test_confidence_that_was_not_written_before_is_written_on_resuming(frames: P
         ("[" * 100_000, "is not a readable record"),
     ],
 )
-def test_a_damaged_record_is_not_resumed(frames: Path, images: str, said: str) -> None:
+def test_a_damaged_record_is_not_resumed(frames: Path, images: str, said: str):
     out, resume = resumed(frames)
     record = json.loads((out / "record.json").read_text())
     (out / "record.json").write_text(json.dumps(record)[:-1] + f', "images": {images}}}')
@@ -374,7 +374,7 @@ def test_a_damaged_record_is_not_resumed(frames: Path, images: str, said: str) -
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_every_kind_of_decision_is_recorded_and_told(frames: Path) -> None:
+def test_every_kind_of_decision_is_recorded_and_told(frames: Path):
     Image.new("RGB", (96, 64), "gray").save(frames / "images/still.png")
     done = adapt(frames, "--method", "tent")
     record = read_adapted(frames / "out/record.json")
@@ -392,7 +392,7 @@ def test_every_kind_of_decision_is_recorded_and_told(frames: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done(frames: Path) -> None:
+def test_ctrl_c_keeps_what_is_done(frames: Path):
     scene = render(0, "fog", (96, 64)).rgb
     for index in range(3, 200):
         Image.fromarray((scene * 255).astype(np.uint8)).save(frames / f"images/frame{index}.png")
@@ -415,7 +415,7 @@ def test_ctrl_c_keeps_what_is_done(frames: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_loses_nothing(frames: Path) -> None:
+def test_a_disk_that_is_full_loses_nothing(frames: Path):
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -430,7 +430,7 @@ def test_a_disk_that_is_full_loses_nothing(frames: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["out", "out/deep"])
-def test_an_output_that_is_a_file_is_refused_before_a_network_is_loaded(frames: Path, out: str) -> None:
+def test_an_output_that_is_a_file_is_refused_before_a_network_is_loaded(frames: Path, out: str):
     (frames / "out").write_text("in the way")
     done = allweather("adapt", frames / "images", "--model", "no:such", "--out", frames / out)
     assert done.returncode == 2
@@ -438,14 +438,14 @@ def test_an_output_that_is_a_file_is_refused_before_a_network_is_loaded(frames: 
 
 
 @pytest.mark.parametrize("kind", [pytest.param("models", marks=pytest.mark.slow), "methods", "datasets"])
-def test_lists_for_people_and_for_programs(kind: str) -> None:
+def test_lists_for_people_and_for_programs(kind: str):
     rows = json.loads(allweather("list", kind, "--json").stdout)
     assert rows
     assert all(row["name"] for row in rows)
     assert str(rows[0]["name"])[:8] in allweather("list", kind).stdout
 
 
-def test_the_doctor_examines() -> None:
+def test_the_doctor_examines():
     facts = json.loads(allweather("doctor", "--json").stdout)
     assert facts["torch"] == torch.__version__
     assert "of the definition" in facts["operator"]
@@ -454,7 +454,7 @@ def test_the_doctor_examines() -> None:
 @pytest.mark.parametrize(
     "verb", ["", "demo", "adapt", "score", "bench", "compare", "submit", "convert", "list", "doctor"]
 )
-def test_every_help_ends_with_a_line_that_parses(verb: str) -> None:
+def test_every_help_ends_with_a_line_that_parses(verb: str):
     done = allweather(*filter(None, [verb]), "--help")
     assert done.returncode == 0
     example = re.sub(r"\s+", " ", done.stdout[done.stdout.rindex("Example:") :]).removeprefix("Example: ").strip()
@@ -478,14 +478,14 @@ name = "norm"
 """
 
 
-def test_names_in_tables_are_no_markup() -> None:
+def test_names_in_tables_are_no_markup():
     console = Console(file=io.StringIO(), width=80)
     console.print(table("cam [day]", ("class [wet]", "IoU"), [("lane [/]", Text("1.0", "bold")), ("[red]", "2.0")]))
     shown = console.file.getvalue()
     assert all(name in shown for name in ("cam [day]", "class [wet]", "lane [/]", "[red]", "1.0"))
 
 
-def test_a_plan_makes_records_that_compare(frames: Path) -> None:
+def test_a_plan_makes_records_that_compare(frames: Path):
     (frames / "plan.toml").write_text(PLAN.format(frames))
     command = ("bench", frames / "plan.toml", "--out", frames / "runs")
     done = allweather(*command)
@@ -507,7 +507,7 @@ def test_a_plan_makes_records_that_compare(frames: Path) -> None:
     assert allweather("bench", frames / "absent.toml", "--out", frames / "runs").returncode == 2
 
 
-def test_a_checkpoint_is_converted_and_loads(frames: Path) -> None:
+def test_a_checkpoint_is_converted_and_loads(frames: Path):
     packaged = find_entry("demo:streetnet").packaged
     out = frames / "converted.safetensors"
     assert allweather("convert", packaged, *MODEL, "--out", out).returncode == 0
@@ -515,7 +515,7 @@ def test_a_checkpoint_is_converted_and_loads(frames: Path) -> None:
     assert done.returncode == 0
 
 
-def test_datasets_and_submissions_say_what_they_looked_for(frames: Path) -> None:
+def test_datasets_and_submissions_say_what_they_looked_for(frames: Path):
     done = allweather("data", "check", "acdc", "--root", frames)
     assert done.returncode == 2
     assert "looked for" in done.stderr
@@ -526,14 +526,14 @@ def test_datasets_and_submissions_say_what_they_looked_for(frames: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_module_runs_as_the_command_does() -> None:
+def test_the_module_runs_as_the_command_does():
     done = in_a_process("adapt", "nowhere", *MODEL, "--out", "nowhere-out")
     assert done.returncode == 2
     assert "no such input" in done.stderr
 
 
 @pytest.mark.slow
-def test_the_demo_draws_a_picture_and_gains(tmp_path: Path) -> None:
+def test_the_demo_draws_a_picture_and_gains(tmp_path: Path):
     done = allweather("demo", "--out", tmp_path, "--frames", 2, "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)

@@ -57,7 +57,7 @@ def advise(text: str) -> None:
 )
 def test_a_name_is_never_a_command_to_the_terminal(
     say: Callable[[str], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr(logging.getLogger("allweather"), "propagate", False)  # pytest's report takes no such name
     say(NAME)
@@ -66,7 +66,7 @@ def test_a_name_is_never_a_command_to_the_terminal(
     assert not re.search(r"[^\n -~…]", said) and not re.search("^error: disk", said, re.MULTILINE)
 
 
-def test_json_is_the_same_text_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_the_same_text_and_no_command(capsys: pytest.CaptureFixture[str]):
     console.print_json([NAME])
     said = capsys.readouterr().out
     assert json.loads(said) == [NAME]
@@ -75,7 +75,7 @@ def test_json_is_the_same_text_and_no_command(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("field", ["description", "rate"])
 @pytest.mark.parametrize("name", [NAME, "yard [/]", "[bold"], ids=["commands", "end", "open"])
-def test_a_bar_shows_any_name(name: str, field: str) -> None:
+def test_a_bar_shows_any_name(name: str, field: str):
     terminal = Console(file=io.StringIO(), width=300)
     with console.progress() as bar:
         bar.add_task(**{"description": "", "rate": "", field: name}, total=3)
@@ -86,7 +86,7 @@ def test_a_bar_shows_any_name(name: str, field: str) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such names")
-def test_a_broken_picture_is_named_and_not_obeyed(tmp_path: Path) -> None:
+def test_a_broken_picture_is_named_and_not_obeyed(tmp_path: Path):
     (tmp_path / "frames").mkdir()
     Image.new("RGB", (48, 32), "gray").save(tmp_path / "frames/a.png")
     (tmp_path / "frames" / "frame\x1b[2J\nerror: disk lost.png").write_bytes(b"x")
@@ -95,7 +95,7 @@ def test_a_broken_picture_is_named_and_not_obeyed(tmp_path: Path) -> None:
     assert r"frame\x1b[2J\x0aerror: disk lost" in done.stderr and "\x1b" not in done.stderr
 
 
-def test_a_plan_may_call_its_streams_anything(tmp_path: Path) -> None:
+def test_a_plan_may_call_its_streams_anything(tmp_path: Path):
     for place in ("images", "labels"):
         (tmp_path / place).mkdir()
         Image.fromarray(np.zeros((32, 48), np.uint8)).save(tmp_path / place / "a.png")

@@ -18,7 +18,7 @@ from allweather.app import demo
 from allweather.runs.record_file import read_adapted
 
 
-def test_an_output_folder_may_have_any_name(tmp_path: Path) -> None:
+def test_an_output_folder_may_have_any_name(tmp_path: Path):
     Image.new("RGB", (48, 32), "gray").save(tmp_path / "a.png")
     out = tmp_path / "night[/x] [bold]"
     done = allweather("adapt", tmp_path / "a.png", *MODEL, "--method", "source", "--out", out)
@@ -27,7 +27,7 @@ def test_an_output_folder_may_have_any_name(tmp_path: Path) -> None:
     assert (out / "labels/a.png").exists()
 
 
-def test_confidence_is_written_as_servers_want_it(tmp_path: Path) -> None:
+def test_confidence_is_written_as_servers_want_it(tmp_path: Path):
     Image.new("RGB", (48, 32), "gray").save(tmp_path / "a.png")
     common = ("adapt", tmp_path / "a.png", *MODEL, "--method", "norm", "--out", tmp_path / "out")
     assert allweather(*common, "--confidence").returncode == 0
@@ -40,7 +40,7 @@ def test_confidence_is_written_as_servers_want_it(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
 @pytest.mark.parametrize("form", [("--json",), ()], ids=["json", "table"])
-def test_a_standard_output_that_is_full_ends_with_two(form: tuple[str, ...]) -> None:
+def test_a_standard_output_that_is_full_ends_with_two(form: tuple[str, ...]):
     command = [sys.executable, "-m", "allweather", "list", "methods", *form]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False)
@@ -50,7 +50,7 @@ def test_a_standard_output_that_is_full_ends_with_two(form: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_standard_output_without_our_letters_is_written_all_the_same(encoding: str) -> None:
+def test_a_standard_output_without_our_letters_is_written_all_the_same(encoding: str):
     command = [sys.executable, "-m", "allweather", "list", "methods"]
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
     done = subprocess.run(command, capture_output=True, env=environment, check=False)
@@ -60,13 +60,13 @@ def test_a_standard_output_without_our_letters_is_written_all_the_same(encoding:
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell's way to close a stream")
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
-def test_standard_streams_that_are_closed_are_no_mistake(closed: str) -> None:
+def test_standard_streams_that_are_closed_are_no_mistake(closed: str):
     script = f'"{sys.executable}" -m allweather list datasets {closed}'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_demo_looks_at_its_folder_before_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_looks_at_its_folder_before_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(demo, "load_model", lambda name: pytest.fail("it began to work"))
     done = allweather("demo", "--out", tmp_path / "file")
@@ -76,7 +76,7 @@ def test_the_demo_looks_at_its_folder_before_it_works(tmp_path: Path, monkeypatc
     assert done.returncode == 2 and "equal to 0" in done.stderr
 
 
-def test_the_demo_prints_its_table_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_prints_its_table_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def full(*arguments: object) -> None:
         raise aw.AllWeatherError("cannot write")
 
@@ -90,7 +90,7 @@ REAL = {"source": 47.85, "norm": 51.15}  # mIoU in % over every tenth frame
 
 
 @pytest.mark.parametrize("method", REAL)
-def test_a_real_network_on_real_dusk(tmp_path: Path, method: str) -> None:
+def test_a_real_network_on_real_dusk(tmp_path: Path, method: str):
     dusk = assets() / "camvid/dusk"
     weights = assets() / "weights/espnetv2/espnetv2_s_2.0_city_512x256.pth"
     frames = sorted((dusk / "images").iterdir())[::10]
@@ -119,7 +119,7 @@ def adapted(folder: Path, *options: object) -> tuple[object, dict, set[str]]:
     return done, read_adapted(out / "record.json"), labels
 
 
-def test_a_frame_too_wide_for_its_overlay_fails_alone(tmp_path: Path) -> None:
+def test_a_frame_too_wide_for_its_overlay_fails_alone(tmp_path: Path):
     frames = paint(tmp_path / "frames/a.png").parent
     paint(frames / "c.png")
     Image.new("RGB", (66_000, 4)).save(frames / "b.png")
@@ -135,7 +135,7 @@ def test_a_frame_too_wide_for_its_overlay_fails_alone(tmp_path: Path) -> None:
     assert read_adapted(out / "record.json")["images"].keys() == {"a", "b", "c"}
 
 
-def test_links_are_followed_and_broken_ones_are_failures(tmp_path: Path) -> None:
+def test_links_are_followed_and_broken_ones_are_failures(tmp_path: Path):
     frames = paint(tmp_path / "frames/a.png").parent
     paint(tmp_path / "elsewhere/b.png")
     (frames / "night").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
@@ -147,7 +147,7 @@ def test_links_are_followed_and_broken_ones_are_failures(tmp_path: Path) -> None
     assert set(record["failures"]) == {"c"}
 
 
-def test_names_that_are_not_utf8_are_written_and_recorded_as_they_are(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_written_and_recorded_as_they_are(tmp_path: Path):
     frames = paint(tmp_path / "frames/a.png").parent
     for name in (b"caf\xe9.png", b"bad\xff.png"):
         paint(frames / "x.png").rename(os.fsdecode(os.fsencode(frames) + b"/" + name))
@@ -166,7 +166,7 @@ def test_names_that_are_not_utf8_are_written_and_recorded_as_they_are(tmp_path: 
 
 
 @pytest.mark.parametrize("encoding", ["ascii:strict", "utf-8:strict"])
-def test_a_terminal_takes_any_name(encoding: str) -> None:
+def test_a_terminal_takes_any_name(encoding: str):
     names = ["ü", os.fsdecode(b"caf\xe9")]
     code = f"from allweather.app import console; console.print_json({names!r}); console.warn({names[1]!r})"
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": encoding}
@@ -175,7 +175,7 @@ def test_a_terminal_takes_any_name(encoding: str) -> None:
     assert rb"caf\xe9" in done.stderr
 
 
-def test_only_twins_are_renamed_and_score_follows(tmp_path: Path) -> None:
+def test_only_twins_are_renamed_and_score_follows(tmp_path: Path):
     frames = paint(tmp_path / "frames/a.png").parent
     for name in ("a.jpg", "b.c.png", "d.png"):
         paint(frames / name)
@@ -191,7 +191,7 @@ def test_only_twins_are_renamed_and_score_follows(tmp_path: Path) -> None:
     assert (summary["images"], summary["labels"], summary["failed"]) == (4, 3, {})
 
 
-def test_the_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     frames, decoded = paint(tmp_path / "frames/a.png").parent, []
     opened = rgb.open_image
     monkeypatch.setattr(rgb, "open_image", lambda path: decoded.append(path) or opened(path))

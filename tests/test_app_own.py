@@ -35,7 +35,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_pages_run_as_they_stand(page: Path, outside: Path) -> None:
+def test_the_pages_run_as_they_stand(page: Path, outside: Path):
     done = run_page(page, outside)
     assert len(done) >= 3
     assert [one.stderr for one in done if one.returncode] == []
@@ -93,7 +93,7 @@ def lab(outside: Path) -> Path:
     return outside / "lab"
 
 
-def test_a_plan_s_files_lie_beside_it_and_what_changes_is_made_again(lab: Path) -> None:
+def test_a_plan_s_files_lie_beside_it_and_what_changes_is_made_again(lab: Path):
     command = ("bench", lab / "plan.toml", "--out", lab / "runs")
     done = allweather(*command)
     assert done.returncode == 0, done.stderr
@@ -112,7 +112,7 @@ def test_a_plan_s_files_lie_beside_it_and_what_changes_is_made_again(lab: Path) 
     assert "cannot read" in allweather(*command).stderr
 
 
-def test_a_plan_s_paths_are_sought_from_its_folder_alone(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_s_paths_are_sought_from_its_folder_alone(lab: Path, monkeypatch: pytest.MonkeyPatch):
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 19, 1))
     torch.save(network.state_dict(), lab / "w.pth")
     plan = PLAN.replace("{0}/", "").replace(':fixed"', ':build"\nweights = "w.pth"')
@@ -142,7 +142,7 @@ def test_a_plan_s_paths_are_sought_from_its_folder_alone(lab: Path, monkeypatch:
     assert "2 runs done" in allweather("bench", "../lab/plan.toml", "--out", "../again").stderr
 
 
-def test_a_run_is_not_resumed_with_other_code(lab: Path) -> None:
+def test_a_run_is_not_resumed_with_other_code(lab: Path):
     command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:fixed", "--out", lab / "out")
     command += ("--method", f"{lab}/mymethod.py:Mine")
     assert allweather(*command).returncode == 0
@@ -162,7 +162,7 @@ NO_GO = {
 
 
 @pytest.mark.parametrize("case", NO_GO)
-def test_a_network_that_fails_on_a_picture_is_named(case: str, lab: Path) -> None:
+def test_a_network_that_fails_on_a_picture_is_named(case: str, lab: Path):
     body, said = NO_GO[case]
     (lab / "no_go.py").write_text(
         "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
@@ -178,7 +178,7 @@ def test_a_network_that_fails_on_a_picture_is_named(case: str, lab: Path) -> Non
     assert done.returncode == 2 and "no_go.py:meta gives a network without values: weight lies on" in done.stderr
 
 
-def test_a_method_that_fails_is_told_by_its_line(lab: Path) -> None:
+def test_a_method_that_fails_is_told_by_its_line(lab: Path):
     (lab / "mymethod.py").write_text(METHOD + "    def objective(self, *given):\n        return [][1]\n")
     command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:fixed", "--out", lab / "out")
     done = allweather(*command, "--method", f"{lab}/mymethod.py:Mine")
@@ -186,7 +186,7 @@ def test_a_method_that_fails_is_told_by_its_line(lab: Path) -> None:
     assert "IndexError: list index out of range" in done.stderr
 
 
-def test_a_method_that_fails_in_a_plan_fails_its_run_alone(lab: Path) -> None:
+def test_a_method_that_fails_in_a_plan_fails_its_run_alone(lab: Path):
     (lab / "mymethod.py").write_text(METHOD + "    def objective(self, *given):\n        return [][1]\n")
     (lab / "plan.toml").write_text((lab / "plan.toml").read_text() + '[[methods]]\nname = "norm"\n')
     for made in ("2 runs done, 0 were there", "0 runs done, 2 were there"):
@@ -196,7 +196,7 @@ def test_a_method_that_fails_in_a_plan_fails_its_run_alone(lab: Path) -> None:
         assert "your own code failed: mymethod.py, line 9: IndexError: list index out of range." in done.stderr
 
 
-def test_random_weights_of_an_own_network_are_those_of_the_seed(lab: Path) -> None:
+def test_random_weights_of_an_own_network_are_those_of_the_seed(lab: Path):
     labels = []
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:build", "--random-weights")
@@ -233,7 +233,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("extra", "message"), MISTAKES, ids=[" ".join(extra) for extra, _ in MISTAKES])
 def test_mistakes_with_own_code_say_what_to_do(
     lab: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...], message: str
-) -> None:
+):
     monkeypatch.chdir(lab)
     done = allweather("adapt", "../frames", "--out", "out", *extra)
     assert done.returncode == 2
@@ -266,7 +266,7 @@ roads = Dataset(name="roads", title="Roads", publisher="us", terms="ours", split
 
 
 @pytest.mark.parametrize("kind", ["models", "methods", "datasets"])
-def test_packages_are_listed_and_a_broken_one_is_named(package: Path, kind: str) -> None:
+def test_packages_are_listed_and_a_broken_one_is_named(package: Path, kind: str):
     done = allweather("list", kind, "--json")
     assert done.returncode == 0
     names = [row["name"] for row in json.loads(done.stdout)]
@@ -276,7 +276,7 @@ def test_packages_are_listed_and_a_broken_one_is_named(package: Path, kind: str)
 
 
 @pytest.mark.parametrize(("kind", "name", "word"), [("methods", "tent", "method"), ("datasets", "camvid", "dataset")])
-def test_a_name_that_is_taken_is_not_given_anew(package: Path, kind: str, name: str, word: str) -> None:
+def test_a_name_that_is_taken_is_not_given_anew(package: Path, kind: str, name: str, word: str):
     listed = next(package.glob("*/entry_points.txt"))
     listed.write_text(listed.read_text().replace(f"bad-{kind} = ", f"{name} = "))
     done = allweather("list", kind, "--json")
@@ -285,7 +285,7 @@ def test_a_name_that_is_taken_is_not_given_anew(package: Path, kind: str, name: 
     assert said in re.sub(r"\s+", " ", done.stderr)
 
 
-def test_what_a_package_brings_is_used_by_its_name(package: Path, outside: Path) -> None:
+def test_what_a_package_brings_is_used_by_its_name(package: Path, outside: Path):
     command = ("adapt", outside / "frames", "--out", outside / "out", "--model", "acme-models")
     assert allweather(*command, "--method", "acme-methods", "--dataset", "acme-datasets:val").returncode == 0
     record = json.loads((outside / "out/record.json").read_text())
@@ -296,7 +296,7 @@ def test_what_a_package_brings_is_used_by_its_name(package: Path, outside: Path)
     assert "running" not in done.stderr
 
 
-def test_people_see_what_programs_do() -> None:
+def test_people_see_what_programs_do():
     shown = re.sub(r"\s+", " ", allweather("list", "methods").stdout)
     for row in json.loads(allweather("list", "methods", "--json").stdout):
         assert row["name"] in shown

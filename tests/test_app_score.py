@@ -48,7 +48,7 @@ PUBLISHED = {  # prediction, label, its pixels, options
 
 
 @pytest.mark.parametrize("case", PUBLISHED)
-def test_publishers_labels_give_the_figure_made_by_hand(tmp_path: Path, case: str) -> None:
+def test_publishers_labels_give_the_figure_made_by_hand(tmp_path: Path, case: str):
     prediction, label, values, options = PUBLISHED[case]
     write(tmp_path / f"p/{prediction}.png", PREDICTED)
     write(tmp_path / f"t/{label}.png", values)
@@ -57,7 +57,7 @@ def test_publishers_labels_give_the_figure_made_by_hand(tmp_path: Path, case: st
     assert summary["images"] == summary["labels"] == 1
 
 
-def test_labels_without_prediction_end_with_one_and_say_how_many_were_scored(tmp_path: Path) -> None:
+def test_labels_without_prediction_end_with_one_and_say_how_many_were_scored(tmp_path: Path):
     for name in ("a", "b", "c"):
         write(tmp_path / f"t/{name}.png", TRAIN)
     write(tmp_path / "p/a.png", PREDICTED)
@@ -69,7 +69,7 @@ def test_labels_without_prediction_end_with_one_and_say_how_many_were_scored(tmp
     assert summary["mIoU"] == HANDMADE
 
 
-def test_nothing_scored_is_said_in_place_of_a_table(tmp_path: Path) -> None:
+def test_nothing_scored_is_said_in_place_of_a_table(tmp_path: Path):
     write(tmp_path / "t/a.png", TRAIN)
     write(tmp_path / "p/a.png", PREDICTED[:, :2])
     done = score(tmp_path)
@@ -78,7 +78,7 @@ def test_nothing_scored_is_said_in_place_of_a_table(tmp_path: Path) -> None:
     assert as_json.returncode == 1 and json.loads(as_json.stdout)["mIoU"] is None
 
 
-def test_masks_and_instances_beside_labels_are_no_labels(tmp_path: Path) -> None:
+def test_masks_and_instances_beside_labels_are_no_labels(tmp_path: Path):
     for kind in ("labelIds", "instanceIds", "color"):
         write(tmp_path / f"t/f_0_1_gtFine_{kind}.png", COLORS if kind == "color" else IDS)
     write(tmp_path / "t/._f_0_1_gtFine_labelIds.png", IDS)
@@ -86,7 +86,7 @@ def test_masks_and_instances_beside_labels_are_no_labels(tmp_path: Path) -> None
     assert figures(tmp_path)["labels_as"] == {"labelIds": 1}
 
 
-def test_label_ids_without_a_word_score_nothing(tmp_path: Path) -> None:
+def test_label_ids_without_a_word_score_nothing(tmp_path: Path):
     write(tmp_path / "t/a.png", IDS)  # 7 and 8 are trainIds too
     write(tmp_path / "t/b.png", IDS + np.uint8(18))
     for name in "ab":
@@ -101,7 +101,7 @@ def test_label_ids_without_a_word_score_nothing(tmp_path: Path) -> None:
     assert "say --labels-as trainIds or --labels-as labelIds" in done.stderr
 
 
-def test_the_table_says_what_its_means_are_over(tmp_path: Path) -> None:
+def test_the_table_says_what_its_means_are_over(tmp_path: Path):
     write(tmp_path / "t/a.png", TRAIN)
     write(tmp_path / "p/a.png", PREDICTED)
     assert "mIoU, the 2 classes in the truth 58.33" in " ".join(score(tmp_path).stdout.split())
@@ -119,7 +119,7 @@ COLORED.putpalette(np.array([CITYSCAPES.colors[1], CITYSCAPES.colors[0]], np.uin
     ("name", "values"),
     [("a_labelIds", IDS), ("a_gtFine_labelIds", IDS), ("labelIds/a", IDS), ("a_color", COLORS), ("a", COLORS)],
 )
-def test_predictions_are_read_as_their_names_say(tmp_path: Path, name: str, values: np.ndarray) -> None:
+def test_predictions_are_read_as_their_names_say(tmp_path: Path, name: str, values: np.ndarray):
     write(tmp_path / f"p/{name}.png", values)
     write(tmp_path / "t/a_gtFine_labelIds.png", IDS)
     done = score(tmp_path, "--json")
@@ -127,13 +127,13 @@ def test_predictions_are_read_as_their_names_say(tmp_path: Path, name: str, valu
     assert "predictions read: 1 as" in done.stderr
 
 
-def test_a_prediction_may_be_named_after_an_image_in_color(tmp_path: Path) -> None:
+def test_a_prediction_may_be_named_after_an_image_in_color(tmp_path: Path):
     write(tmp_path / "p/000123_color.png", PREDICTED)
     write(tmp_path / "t/000123.png", TRAIN)
     assert figures(tmp_path)["mIoU"] == HANDMADE
 
 
-def test_a_prediction_in_two_encodings_counts_once(tmp_path: Path) -> None:
+def test_a_prediction_in_two_encodings_counts_once(tmp_path: Path):
     write(tmp_path / "p/a_labelIds.png", IDS)
     write(tmp_path / "p/a_labelTrainIds.png", PREDICTED)
     write(tmp_path / "t/a.png", TRAIN)
@@ -142,7 +142,7 @@ def test_a_prediction_in_two_encodings_counts_once(tmp_path: Path) -> None:
     assert summary["predictions_as"] == {"trainIds": 1}
 
 
-def test_predictions_that_could_be_two_things_are_refused(tmp_path: Path) -> None:
+def test_predictions_that_could_be_two_things_are_refused(tmp_path: Path):
     write(tmp_path / "t/a.png", TRAIN)
     write(tmp_path / "p/a.png", IDS + np.uint8(17))
     done = score(tmp_path)
@@ -152,14 +152,14 @@ def test_predictions_that_could_be_two_things_are_refused(tmp_path: Path) -> Non
     assert done.returncode == 2 and "its palette's colors and its indices say different classes" in done.stderr
 
 
-def test_label_ids_are_cityscapes_whatever_a_name_says(tmp_path: Path) -> None:
+def test_label_ids_are_cityscapes_whatever_a_name_says(tmp_path: Path):
     write(tmp_path / "t/a.png", PREDICTED)
     write(tmp_path / "p/a_labelIds.png", PREDICTED)
     done = score(tmp_path, "--mapping", "camvid11")
     assert done.returncode == 2 and "its name says labelIds, which are Cityscapes'; camvid11 has none" in done.stderr
 
 
-def test_no_pixel_that_counts_is_an_error(tmp_path: Path) -> None:
+def test_no_pixel_that_counts_is_an_error(tmp_path: Path):
     write(tmp_path / "p/a.png", PREDICTED)
     write(tmp_path / "t/a.png", np.full_like(TRAIN, 255))
     done = score(tmp_path)

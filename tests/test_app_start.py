@@ -13,12 +13,12 @@ import allweather as aw
 from allweather.app.verbs import VERBS
 
 
-def test_the_version_is_the_packages() -> None:
+def test_the_version_is_the_packages():
     assert allweather("--version").stdout == f"allweather {version('allweather')}\n" == f"allweather {aw.__version__}\n"
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_says_of_each_verb_what_the_verb_says(verb: str) -> None:
+def test_help_says_of_each_verb_what_the_verb_says(verb: str):
     """The list of verbs is written down so that help need not import them; it tells of the same ones."""
     assert verb in allweather("--help").stdout
     told = re.sub(r"[\s│]+", " ", allweather(verb, "--help").stdout)
@@ -26,7 +26,7 @@ def test_help_says_of_each_verb_what_the_verb_says(verb: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["allweather.allocator", "typer", "numpy", "torch", "allweather.data"])
-def test_ctrl_c_while_it_starts_is_quiet(module: str) -> None:
+def test_ctrl_c_while_it_starts_is_quiet(module: str):
     """The interruption comes just after a module is imported: moments a busy or a slow machine cannot move."""
     command = [sys.executable, "-X", "importtime", "-m", "allweather", "list", "models"]
     none, pipe = subprocess.DEVNULL, subprocess.PIPE
@@ -42,7 +42,7 @@ def test_ctrl_c_while_it_starts_is_quiet(module: str) -> None:
 
 
 @pytest.mark.parametrize(("typed", "offered"), [("ad", "adapt"), ("adapt --prot", "--protocol")])
-def test_the_shell_completes_verbs_and_options(typed: str, offered: str) -> None:
+def test_the_shell_completes_verbs_and_options(typed: str, offered: str):
     asked = {"_ALLWEATHER_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": f"allweather {typed}"}
     code = "import sys; sys.argv = ['allweather']; from allweather.app.cli import main; main()"
     done = subprocess.run(
@@ -52,7 +52,7 @@ def test_the_shell_completes_verbs_and_options(typed: str, offered: str) -> None
 
 
 @pytest.mark.parametrize("asked", ["--version", "--help", "adatp"])
-def test_what_needs_no_verb_loads_no_torch(asked: str) -> None:
+def test_what_needs_no_verb_loads_no_torch(asked: str):
     code = f"""
 import sys
 from allweather.app.cli import main

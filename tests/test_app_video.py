@@ -51,9 +51,7 @@ def video(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("size", [(), ("--size", "64x48")], ids=["native", "resampled"])
-def test_a_folder_and_the_same_frames_as_a_lossless_video_give_equal_labels(
-    tmp_path: Path, size: tuple[str, ...]
-) -> None:
+def test_a_folder_and_the_same_frames_as_a_lossless_video_give_equal_labels(tmp_path: Path, size: tuple[str, ...]):
     frames = drive(4)
     (tmp_path / "images").mkdir()
     for index, frame in enumerate(frames):
@@ -69,7 +67,7 @@ def test_a_folder_and_the_same_frames_as_a_lossless_video_give_equal_labels(
             assert path.read_bytes() == (tmp_path / "of-clip.mkv" / kind / path.name).read_bytes()
 
 
-def test_a_video_gives_a_film_of_input_source_and_adapted(tmp_path: Path, out: Path) -> None:
+def test_a_video_gives_a_film_of_input_source_and_adapted(tmp_path: Path, out: Path):
     frames = scene(5)
     done = adapted(clip(tmp_path / "clip.mp4", frames, rate=12, **LOSSLESS), out)
     assert done.returncode == 0, done.stderr
@@ -87,7 +85,7 @@ def test_a_video_gives_a_film_of_input_source_and_adapted(tmp_path: Path, out: P
 
 
 @pytest.mark.parametrize("panel", ["input", "source", "adapted"])
-def test_a_film_may_show_one_of_them_at_a_rate_of_choice(tmp_path: Path, out: Path, panel: str) -> None:
+def test_a_film_may_show_one_of_them_at_a_rate_of_choice(tmp_path: Path, out: Path, panel: str):
     place = out / "overlay.mp4"
     clip(tmp_path / "clip.mkv", drive(3), **LOSSLESS)
     done = adapted(tmp_path / "clip.mkv", out, "--panels", panel, "--film-rate", "5")
@@ -103,7 +101,7 @@ def moments(path: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
-def test_a_film_keeps_the_times_of_a_variable_rate(tmp_path: Path, name: str) -> None:
+def test_a_film_keeps_the_times_of_a_variable_rate(tmp_path: Path, name: str):
     times = (0, 40, 80, 500, 520, 1500, 1510, 3000)
     path, kinds = clip(tmp_path / name, drive(8), times=times), ("--panels", "input")
     own, even = adapted(path, tmp_path / "own", *kinds), adapted(path, tmp_path / "even", *kinds, "--film-rate", "5")
@@ -117,7 +115,7 @@ def test_a_film_keeps_the_times_of_a_variable_rate(tmp_path: Path, name: str) ->
 @pytest.mark.parametrize("seconds", [{"1": 0.5, "2": 0.7, "17": 2.0}, None], ids=["variable", "constant"])
 def test_a_film_of_what_is_left_of_a_video_begins_at_once_and_keeps_gaps(
     tmp_path: Path, seconds: dict[str, float] | None
-) -> None:
+):
     reel = Reel(tmp_path / "a.mp4", ("input",), Fraction(10), seconds, numbered=True)
     for name in ("1", "2", "17"):  # "0" and others could not be decoded
         reel.add(name, drive(1)[0])
@@ -125,7 +123,7 @@ def test_a_film_of_what_is_left_of_a_video_begins_at_once_and_keeps_gaps(
     assert moments(tmp_path / "a.mp4") == pytest.approx([0, 0.2, 1.5] if seconds else [0, 0.1, 1.6])
 
 
-def test_pixels_that_are_not_square_are_warned_of_once(tmp_path: Path, out: Path) -> None:
+def test_pixels_that_are_not_square_are_warned_of_once(tmp_path: Path, out: Path):
     path = clip(tmp_path / "a.mkv", drive(3), aspect=Fraction(4, 3))
     done = in_a_process("adapt", path, *MODEL, "--method", "source", "--out", out)
     assert done.returncode == 0 and done.stderr.count("warning:") == 1 and "--size 128x64 " in done.stderr
@@ -133,7 +131,7 @@ def test_pixels_that_are_not_square_are_warned_of_once(tmp_path: Path, out: Path
     assert right.returncode == 0 and "not square" not in right.stderr
 
 
-def test_every_kind_of_output_of_images_of_two_sizes(tmp_path: Path, out: Path) -> None:
+def test_every_kind_of_output_of_images_of_two_sizes(tmp_path: Path, out: Path):
     (tmp_path / "images").mkdir()
     for index, size in enumerate([(96, 64), (50, 70)]):
         Image.fromarray(drive(1)[0]).resize(size).save(tmp_path / f"images/{index}.png")
@@ -170,14 +168,14 @@ WRONG = [
 @pytest.mark.parametrize(("extra", "said"), WRONG, ids=[" ".join(extra) for extra, _ in WRONG])
 def test_mistakes_are_named_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...], said: str
-) -> None:
+):
     monkeypatch.chdir(tmp_path)
     done = adapted(clip(Path("clip.mkv"), scene(2)), Path("out"), *extra)
     assert done.returncode == 2 and said in done.stderr and not Path("out").exists()
 
 
 @pytest.mark.parametrize("kind", ["absent", "empty", "text", "sound", "cut short"])
-def test_a_video_without_a_frame_is_refused_by_name(tmp_path: Path, out: Path, kind: str) -> None:
+def test_a_video_without_a_frame_is_refused_by_name(tmp_path: Path, out: Path, kind: str):
     path, said = tmp_path / "a.mp4", "not a readable video"
     if kind == "absent":
         said = "no such input"
@@ -191,7 +189,7 @@ def test_a_video_without_a_frame_is_refused_by_name(tmp_path: Path, out: Path, k
     assert done.returncode == 2 and f"{said}" in done.stderr and "a.mp4" in done.stderr
 
 
-def test_of_a_video_cut_off_what_can_be_decoded_is_written(video: Path, out: Path) -> None:
+def test_of_a_video_cut_off_what_can_be_decoded_is_written(video: Path, out: Path):
     path = cut(clip(video, drive(12), options={"g": "1"}), 0.6)
     done = adapted(path, out, "--write", "labels,video", method="source")
     assert done.returncode == 1 and "the file ends early" in done.stderr
@@ -200,7 +198,7 @@ def test_of_a_video_cut_off_what_can_be_decoded_is_written(video: Path, out: Pat
     assert len(film(out / "overlay.mp4")) == len(record["images"])
 
 
-def test_a_film_that_was_left_out_for_a_while_is_whole_or_begins_anew(video: Path, out: Path) -> None:
+def test_a_film_that_was_left_out_for_a_while_is_whole_or_begins_anew(video: Path, out: Path):
     clip(video, drive(3), **LOSSLESS)
     filmed, plain = ("--write", "labels,video", "--resume"), ("--write", "labels", "--resume")
     assert adapted(video, out, *filmed).returncode == 0
@@ -213,7 +211,7 @@ def test_a_film_that_was_left_out_for_a_while_is_whole_or_begins_anew(video: Pat
     assert "all frames are predicted again" in again.stderr, "who knows of what the film is"
 
 
-def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path: Path, video: Path, out: Path) -> None:
+def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path: Path, video: Path, out: Path):
     clip(video, drive(3), **LOSSLESS)
     more = ("--write", "labels,video")
     assert adapted(video, out, *more).returncode == 0
@@ -234,7 +232,7 @@ def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path:
     assert other.returncode == 2 and "is of another run: video.bytes was " in other.stderr
 
 
-def test_a_failure_is_tried_again_beside_a_whole_film_which_stays(tmp_path: Path) -> None:
+def test_a_failure_is_tried_again_beside_a_whole_film_which_stays(tmp_path: Path):
     folder, out, more = tmp_path / "in", tmp_path / "out", ("--write", "labels,video", "--resume")
     folder.mkdir()
     for name, frame in zip("ab", drive(2), strict=True):
@@ -256,7 +254,7 @@ def test_a_failure_is_tried_again_beside_a_whole_film_which_stays(tmp_path: Path
     assert len(film(out / "overlay.mp4")) == 3 and "lacks" not in adapted(folder, out, *more, method="norm").stderr
 
 
-def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(video: Path, out: Path) -> None:
+def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(video: Path, out: Path):
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -268,7 +266,7 @@ def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(video:
     assert 0 < len(film(out / "overlay.mp4")) < 60
 
 
-def test_a_session_that_was_kept_goes_on_as_if_nothing_had_stopped(tmp_path: Path) -> None:
+def test_a_session_that_was_kept_goes_on_as_if_nothing_had_stopped(tmp_path: Path):
     frames, kept = drive(4), tmp_path / "deep/kept.safetensors"
     for name, part in (("all", frames), ("first", frames[:2]), ("last", frames[2:])):
         clip(tmp_path / f"{name}.mkv", part, **LOSSLESS)

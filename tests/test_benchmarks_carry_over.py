@@ -41,7 +41,7 @@ def found() -> list[dict[str, Any]]:
     return list(carry_over.cells(records))
 
 
-def test_a_cell_holds_gains_leads_and_harm(found: list[dict[str, Any]]) -> None:
+def test_a_cell_holds_gains_leads_and_harm(found: list[dict[str, Any]]):
     cell = found[0]
     assert list(cell["methods"]) == [
         "source", "tent", "mall-sample", "mall-domain", "mall-domain ncut_weight=0", "mall-domain fast",
@@ -58,7 +58,7 @@ def test_a_cell_holds_gains_leads_and_harm(found: list[dict[str, Any]]) -> None:
     assert cell["leads"]["mall-domain"]["mall-domain ncut_weight=0"][0] > 0
 
 
-def test_tables_tell_confirming_networks_apart(found: list[dict[str, Any]]) -> None:
+def test_tables_tell_confirming_networks_apart(found: list[dict[str, Any]]):
     found[1]["methods"]["tent"]["over_source"][0] = -9.0  # on a network that chose
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in carry_over.summary(found).splitlines()}
     own = found[0]["methods"]["tent"]["over_source"][0]
@@ -75,7 +75,7 @@ def test_tables_tell_confirming_networks_apart(found: list[dict[str, Any]]) -> N
     assert "| mall-sample over tent | -0.50 | -1.00 ± 0.21 | -0.50 | 2 of 2 (1) |" in carry_over.leads(found)
 
 
-def test_networks_that_see_the_same_frames_are_averaged_before_the_error_is_taken(found: list[dict[str, Any]]) -> None:
+def test_networks_that_see_the_same_frames_are_averaged_before_the_error_is_taken(found: list[dict[str, Any]]):
     for cell, (first, second) in zip(found, ((1.0, 5.0), (3.0, -1.0)), strict=True):
         cell["each_frame"] |= {"mall-domain": [first, second], "tent": [0.0, 0.0]}
     rows = [line for line in carry_over.leads(found).splitlines() if line.startswith("| mall-domain over tent ")]
@@ -85,14 +85,14 @@ def test_networks_that_see_the_same_frames_are_averaged_before_the_error_is_take
     assert f"± {2 / 2**0.5:.2f} |" in rows[0]
 
 
-def test_tables_of_networks_that_all_confirm_do_not_say_it_twice(found: list[dict[str, Any]]) -> None:
+def test_tables_of_networks_that_all_confirm_do_not_say_it_twice(found: list[dict[str, Any]]):
     assert "confirming" in carry_over.summary(found) and "confirming" in carry_over.leads(found)
     for table in (carry_over.summary, carry_over.leads):
         head, _, *rows = table(found[:1]).splitlines()
         assert "confirming" not in head and all(row.count(" | ") == head.count(" | ") for row in rows)
 
 
-def test_parts_are_ordered_by_what_the_whole_gives_over_the_rest() -> None:
+def test_parts_are_ordered_by_what_the_whole_gives_over_the_rest():
     records = [
         run("source", [30, 40]), run("mall-domain", [40, 50]), run("mall-domain", [45, 50], anchor=0),
         run("mall-domain", [35, 40], views=["plain"]), run("mall-domain", [38, 50], ncut_weight=0),

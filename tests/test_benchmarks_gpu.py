@@ -24,7 +24,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_step_leaves_a_whole_record(records: Path) -> None:
+def test_every_step_leaves_a_whole_record(records: Path):
     found = {path.stem: json.loads(path.read_text()) for path in records.glob("*.json")}
     assert set(found) == set(TRIED)
     for record in found.values():
@@ -41,7 +41,7 @@ def test_every_step_leaves_a_whole_record(records: Path) -> None:
 
 def test_what_is_done_is_skipped_and_what_failed_is_tried_again(
     records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     asked: list[str] = []
 
     def step(name: str, fails: bool) -> Any:
@@ -68,7 +68,7 @@ def test_what_is_done_is_skipped_and_what_failed_is_tried_again(
     assert "no time left" in capsys.readouterr().err
 
 
-def test_tables_from_records_and_without(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_from_records_and_without(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(gpu_tables, "RECORDS", tmp_path)
     empty = {name: make() for name, make in gpu_tables.TABLES.items()}
     assert all("not measured" in text for text in empty.values())
@@ -88,12 +88,12 @@ def test_tables_from_records_and_without(records: Path, tmp_path: Path, monkeypa
         (["--device", "cpu", "--tiny", "--records", "x", "--steps", "labls"], "unknown step labls; known: labels"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: list[str], message: str) -> None:
+def test_wrong_arguments_are_named(arguments: list[str], message: str):
     with pytest.raises(SystemExit, match=message):
         gpu.main(arguments)
 
 
-def test_synchronisations_are_counted_among_other_warnings() -> None:
+def test_synchronisations_are_counted_among_other_warnings():
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for text in (f"{SYNCHRONISES} CUDA operation", "something else", f"{SYNCHRONISES} CUDA operation"):
@@ -101,12 +101,12 @@ def test_synchronisations_are_counted_among_other_warnings() -> None:
     assert count_synchronisations(said) == 2
 
 
-def test_a_deadline_ends_repetitions_but_one() -> None:
+def test_a_deadline_ends_repetitions_but_one():
     assert len(Meter(torch.device("cpu"), until=0).times(lambda: None, 0, 9)) == 1
     assert len(Meter(torch.device("cpu")).times(lambda: None, 0, 9)) == 9
 
 
-def test_the_script_imports_core_dependencies_only() -> None:
+def test_the_script_imports_core_dependencies_only():
     names = ("pytest", "matplotlib", "scipy", "torchvision", "transformers", "cv2")
     code = f"import sys, benchmarks.gpu; print([name for name in {names!r} if name in sys.modules])"
     root = gpu.RECORDS.parents[2]

@@ -11,7 +11,7 @@ from allweather.session.guard import KINDS
 from benchmarks import long_stream
 
 
-def test_weather_is_strongest_half_way_and_every_frame_is_a_scene_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weather_is_strongest_half_way_and_every_frame_is_a_scene_of_its_own(monkeypatch: pytest.MonkeyPatch):
     asked = []
     render = long_stream.render
 
@@ -31,7 +31,7 @@ def test_weather_is_strongest_half_way_and_every_frame_is_a_scene_of_its_own(mon
     assert np.array_equal(image.numpy() * 255, np.round(image.numpy() * 255))  # as eight bits hold it
 
 
-def test_a_pass_has_a_figure_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_has_a_figure_of_its_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(long_stream, "SIZE", (64, 32))
     monkeypatch.setattr(long_stream, "PASS", 2)
     found = {label: long_stream.measure("demo:streetnet", label, 4) for label in ("source", "mall-domain")}
@@ -40,7 +40,7 @@ def test_a_pass_has_a_figure_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(found["mall-domain"]["decisions"].values()) == 4
 
 
-def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
 
     def measure(name: str, label: str, frames: int, progress: object) -> dict[str, object]:
@@ -67,9 +67,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("label", ["mall-domain", "cotta", "rotta"])
-def test_a_method_goes_on_from_its_last_hundred_frames(
-    label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_goes_on_from_its_last_hundred_frames(label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name, value in {"SIZE": (64, 32), "EACH": 2, "PASS": 4}.items():
         monkeypatch.setattr(long_stream, name, value)
     whole = long_stream.measure("demo:streetnet", label, 8)
@@ -95,7 +93,7 @@ def test_a_method_goes_on_from_its_last_hundred_frames(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table_tells_gains_and_what_the_last_pass_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_tells_gains_and_what_the_last_pass_lost(monkeypatch: pytest.MonkeyPatch):
     none = dict.fromkeys(KINDS, 0)  # as records hold every kind
     rows = {
         "source": {"mIoU": [50.0, 49.0], "decisions": none | {"accepted": 4}},

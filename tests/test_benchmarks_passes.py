@@ -31,7 +31,7 @@ def sure() -> Segmenter:
 
 @pytest.mark.filterwarnings("ignore:eata")
 @pytest.mark.parametrize(("name", "preset"), list(every_preset()))
-def test_a_method_makes_the_passes_that_the_record_says(name: str, preset: str) -> None:
+def test_a_method_makes_the_passes_that_the_record_says(name: str, preset: str):
     several = 6 if preset == "fast" else 3  # as many as lie between two that it learns from
     found = count(sure(), name, preset, list(frames(several)), guard=Guard(enabled=False))
     recorded = RECORD["rows"][f"{name} {preset}"]
@@ -41,12 +41,12 @@ def test_a_method_makes_the_passes_that_the_record_says(name: str, preset: str) 
     assert found[GUARDING] == 0
 
 
-def test_what_learns_once_in_many_frames_has_its_updates_counted() -> None:
+def test_what_learns_once_in_many_frames_has_its_updates_counted():
     for key, counted in RECORD["rows"].items():
         assert counted[BACKWARD] > 0 or key.split()[0] in UNMOVED, key
 
 
-def test_the_figure_of_gain_and_cost_is_of_todays_records() -> None:
+def test_the_figure_of_gain_and_cost_is_of_todays_records():
     with Image.open(FIGURE) as picture:
         legend = picture.text["Description"]
     assert legend == told(points()) and legend.count("\n") > 20

@@ -11,14 +11,14 @@ from benchmarks import iteration, ncut, operator_tests, stream, tables
 from benchmarks.stream import CASES, measure
 
 
-def test_every_case_is_timed_beside_the_source() -> None:
+def test_every_case_is_timed_beside_the_source():
     rows = measure(tiny("batchnorm"), list(frames(6)))
     assert list(rows) == list(CASES)
     assert rows["source"]["ratio"] == 1.0
     assert all(0 < row["median_ms"] <= row["worst_ms"] and row["ratio"] > 0 for row in rows.values())
 
 
-def test_the_table_shows_the_worst_frame() -> None:
+def test_the_table_shows_the_worst_frame():
     row = {"mean_ms": 758.2, "ratio": 6.57, "median_ms": 751.0, "worst_ms": 1044.5}
     found = {"networks": {"net": {"weights": "w", "rows": {"mall-domain": row}}}, "size": "8x8", "frames": 2, "of": "x",
              "versions": {"machine": "one"}}  # fmt: skip
@@ -26,9 +26,7 @@ def test_the_table_shows_the_worst_frame() -> None:
 
 
 @pytest.mark.parametrize("script", [iteration, ncut, stream], ids=lambda script: script.__name__)
-def test_nothing_is_timed_while_a_test_of_the_operator_fails(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_timed_while_a_test_of_the_operator_fails(script: ModuleType, monkeypatch: pytest.MonkeyPatch):
     asked: list[list[str]] = []
 
     def fail(command: list[str], **options: Any) -> SimpleNamespace:
@@ -44,9 +42,7 @@ def test_nothing_is_timed_while_a_test_of_the_operator_fails(
     assert all((tables.ROOT / file).exists() for file in operator_tests.OPERATOR)
 
 
-def test_one_networks_weights_are_not_given_to_all(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_networks_weights_are_not_given_to_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(sys, "argv", ["iteration", "--all", "--weights", "tiny.pth"])
     with pytest.raises(SystemExit):
         iteration.main()

@@ -57,7 +57,7 @@ def written(folder: Path, text: str) -> str:
     return str(path)
 
 
-def test_names_are_enough(tmp_path: Path) -> None:
+def test_names_are_enough(tmp_path: Path):
     classes = find_classes(written(tmp_path, f"names = {json.dumps(NAMES)}"))
     assert (classes.name, classes.names, classes.ignore) == ("yard", NAMES, 255)
     assert len(set(classes.colors)) == 4
@@ -65,7 +65,7 @@ def test_names_are_enough(tmp_path: Path) -> None:
     assert find_classes("cityscapes") is CITYSCAPES
 
 
-def test_name_colors_and_the_ignored_value_can_be_said(tmp_path: Path) -> None:
+def test_name_colors_and_the_ignored_value_can_be_said(tmp_path: Path):
     said = 'name = "shunting"\nnames = ["a", "b"]\ncolors = [[0, 1, 2], [3, 4, 5]]\nignore = 7'
     assert find_classes(written(tmp_path, said)) == ClassSet("shunting", ("a", "b"), ((0, 1, 2), (3, 4, 5)), 7)
 
@@ -76,7 +76,7 @@ def test_name_colors_and_the_ignored_value_can_be_said(tmp_path: Path) -> None:
 )
 def test_the_ignored_value_is_one_that_label_files_of_so_many_classes_hold(
     count: int, said: str, ignored: int, tmp_path: Path
-) -> None:
+):
     names = [f"class {number}" for number in range(count)]
     assert find_classes(written(tmp_path, f"names = {json.dumps(names)}\n{said}")).ignore == ignored
     assert said or numbered(tuple(names)).ignore == ignored
@@ -109,7 +109,7 @@ def test_the_ignored_value_is_one_that_label_files_of_so_many_classes_hold(
         ('name = "cityscapes"\nnames = ["a", "b"]', "expected a name of its own"),
     ],
 )
-def test_what_would_not_tell_classes_apart_is_refused(text: str, why: str, tmp_path: Path) -> None:
+def test_what_would_not_tell_classes_apart_is_refused(text: str, why: str, tmp_path: Path):
     with pytest.raises(AllWeatherError, match=rf"yard\.toml.*{why}"):
         find_classes(written(tmp_path, text))
 
@@ -135,30 +135,30 @@ def test_what_would_not_tell_classes_apart_is_refused(text: str, why: str, tmp_p
         ({"colors": np.zeros((2, 3), np.uint8)}, "a tuple of "),
     ],
 )
-def test_a_class_set_that_would_not_tell_classes_apart_is_refused(given: dict[str, Any], why: str) -> None:
+def test_a_class_set_that_would_not_tell_classes_apart_is_refused(given: dict[str, Any], why: str):
     with pytest.raises(SettingsError, match=f"class set 'yard': .*{why}"):
         ClassSet("yard", **({"names": ("a", "b")} | given))
 
 
-def test_lists_and_numpys_integers_make_the_same_class_set() -> None:
+def test_lists_and_numpys_integers_make_the_same_class_set():
     palette = [list(row) for row in np.array([[1, 2, 3], [4, 5, 6]], np.uint8)]
     listed = ClassSet("yard", ["a", "b"], palette, np.int64(255))
     assert listed == ClassSet("yard", ("a", "b"), ((1, 2, 3), (4, 5, 6)))
     assert json.dumps([listed.colors, listed.ignore]) and hash(listed)
 
 
-def test_a_network_may_call_several_classes_the_same() -> None:
+def test_a_network_may_call_several_classes_the_same():
     names = ("N/A", "road", "N/A", "", "N/A 2", " ")
     own = numbered(names).names
     assert own == ("N/A", "road", "N/A 2'", "3", "N/A 2", "5") and numbered(own).names == own
 
 
-def test_an_unknown_name_is_told_of_files() -> None:
+def test_an_unknown_name_is_told_of_files():
     with pytest.raises(SettingsError, match=r"Known: camvid11, cityscapes\. Classes of your own stand in a file"):
         find_classes("yards")
 
 
-def test_one_set_under_two_names_is_one(tmp_path: Path) -> None:
+def test_one_set_under_two_names_is_one(tmp_path: Path):
     other = ClassSet("other", NAMES, ignore=9)
     mapping = mapping_between(ClassSet("yard", NAMES), other)
     assert mapping.table == (0, 1, 2, 3) and mapping.truth is other
@@ -181,7 +181,7 @@ def yard(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_labels_of_one_s_own_are_scored_by_their_names_and_by_no_others(yard: Path) -> None:
+def test_labels_of_one_s_own_are_scored_by_their_names_and_by_no_others(yard: Path):
     out = yard / "out"
     done = allweather(
         "adapt", yard / "frames", "--model", f"{yard}/nets.py:plain", "--classes", yard / "yard.toml",
@@ -195,7 +195,7 @@ def test_labels_of_one_s_own_are_scored_by_their_names_and_by_no_others(yard: Pa
     assert list(json.loads(scored.stdout)["IoU"]) == list(NAMES)
 
 
-def test_more_classes_than_a_byte_holds_go_from_a_file_of_names_to_figures(yard: Path) -> None:
+def test_more_classes_than_a_byte_holds_go_from_a_file_of_names_to_figures(yard: Path):
     written(yard, f"names = {MANY}")
     (yard / "nets.py").write_text(NETS.replace("Conv2d(8, 4, 1)", "Conv2d(8, 300, 1)"))
     out, truth = yard / "out", yard / "truth"
@@ -216,7 +216,7 @@ def test_more_classes_than_a_byte_holds_go_from_a_file_of_names_to_figures(yard:
     assert figures["pixel_accuracy"] == 100 and len(figures["IoU"]) == 300
 
 
-def test_a_plan_seeks_classes_beside_itself_and_runs_again_when_they_change(yard: Path) -> None:
+def test_a_plan_seeks_classes_beside_itself_and_runs_again_when_they_change(yard: Path):
     places = {"weights": yard / "yard.pth", "images": yard / "frames", "labels": yard / "labels"}
     (yard / "plan.toml").write_text(PLAN.format(**places))
     runs = yard / "runs"

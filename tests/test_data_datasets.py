@@ -233,7 +233,7 @@ def plant(root: Path, tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_the_publishers_layout_is_found(tmp_path: Path, name: str) -> None:
+def test_the_publishers_layout_is_found(tmp_path: Path, name: str):
     tree, dataset = TREES[name], find_dataset(name.split()[0])
     plant(tmp_path, tree)
     report = json.loads(json.dumps(check(dataset, tmp_path)))
@@ -245,7 +245,7 @@ def test_the_publishers_layout_is_found(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_the_command_line_counts_every_split(tmp_path: Path, name: str) -> None:
+def test_the_command_line_counts_every_split(tmp_path: Path, name: str):
     root = tmp_path / "val/val_ref/night/test"  # names that splits have too
     plant(root, TREES[name])
     arguments = ["data", "check", name.split()[0], "--root", str(root)]
@@ -259,7 +259,7 @@ def test_the_command_line_counts_every_split(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_frames_come_in_order_and_labels_decode(tmp_path: Path, name: str) -> None:
+def test_frames_come_in_order_and_labels_decode(tmp_path: Path, name: str):
     tree, dataset = TREES[name], find_dataset(name.split()[0])
     plant(tmp_path, tree)
     decode = dataset.decoder(tmp_path)
@@ -281,7 +281,7 @@ def test_frames_come_in_order_and_labels_decode(tmp_path: Path, name: str) -> No
     ("name", "split"),
     [(name, split) for name, found in DATASETS.items() for split, chosen in found.splits.items() if not chosen.listed],
 )
-def test_a_split_finds_an_image_of_its_pattern_with_its_label(tmp_path: Path, name: str, split: str) -> None:
+def test_a_split_finds_an_image_of_its_pattern_with_its_label(tmp_path: Path, name: str, split: str):
     """A new dataset needs no test of its own for this; `TREES` hold what publishers' layouts have besides."""
     dataset, chosen = DATASETS[name], DATASETS[name].split(split)
     image = re.sub(r"(?<=\w)\*", "", chosen.images[0].replace("**/", "")).replace("*", "a_000001_000019")
@@ -293,7 +293,7 @@ def test_a_split_finds_an_image_of_its_pattern_with_its_label(tmp_path: Path, na
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_wrong_root_says_what_was_looked_for(tmp_path: Path, name: str) -> None:
+def test_a_wrong_root_says_what_was_looked_for(tmp_path: Path, name: str):
     dataset = DATASETS[name]
     split = dataset.split(None)
     with pytest.raises(AllWeatherError) as caught:
@@ -303,7 +303,7 @@ def test_a_wrong_root_says_what_was_looked_for(tmp_path: Path, name: str) -> Non
         check(dataset, tmp_path / "gone")
 
 
-def test_a_root_too_deep_or_too_high_is_told(tmp_path: Path) -> None:
+def test_a_root_too_deep_or_too_high_is_told(tmp_path: Path):
     plant(tmp_path / "acdc", TREES["acdc"])
     dataset, holds = find_dataset("acdc"), re.escape(f"{tmp_path / 'acdc'} holds it: give that as the root")
     for root in ("acdc/rgb_anon", "acdc/rgb_anon/night", ""):
@@ -315,7 +315,7 @@ def mine(pattern: str) -> Dataset:
     return Dataset("d", "D", "https://d", "none", {"val": Split((pattern,))})
 
 
-def test_patterns_find_what_folders_of_frames_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patterns_find_what_folders_of_frames_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root, real = tmp_path / "root", tmp_path / "real"
     for path in (root / "val/a/1.png", root / "val/.trash/2.png", real / "4.png"):
         Image.new("RGB", (3, 2)).save(placed(path))
@@ -331,7 +331,7 @@ def test_patterns_find_what_folders_of_frames_would(tmp_path: Path, monkeypatch:
         assert len(mine("**/*.png").samples(root)) == 1
 
 
-def test_an_image_that_a_list_names_must_be_there(tmp_path: Path) -> None:
+def test_an_image_that_a_list_names_must_be_there(tmp_path: Path):
     plant(tmp_path, TREES["foggy-driving-dense"])
     (tmp_path / "leftImg8bit/test/web/web_a_10_leftImg8bit.png").unlink()
     dataset = find_dataset("foggy-driving-dense")
@@ -344,7 +344,7 @@ def test_an_image_that_a_list_names_must_be_there(tmp_path: Path) -> None:
     assert "test: 1 images that its list names are not there" in told.stderr
 
 
-def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_list_that_is_not_there_is_told(tmp_path: Path):
     plant(tmp_path, TREES["foggy-driving-dense"])
     dataset = Dataset("d", "D", "https://d", "none", {"val": Split(("leftImg8bit/*/*/*.png",), listed="lists/val.txt")})
     assert check(dataset, tmp_path)["unlisted"] == {"val": {"list": "lists/val.txt", "images": 3}}
@@ -356,7 +356,7 @@ def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert check(dataset, tmp_path)["unlisted"] == {} and "is not there" not in data_check(tmp_path).stderr
 
 
-def test_images_outside_the_root_are_refused_and_nothing_is_written_beside_them(tmp_path: Path) -> None:
+def test_images_outside_the_root_are_refused_and_nothing_is_written_beside_them(tmp_path: Path):
     place = tmp_path / "data"
     place.mkdir()
     for path in (tmp_path / "f0.png", place / "f1.png"):
@@ -376,7 +376,7 @@ def test_images_outside_the_root_are_refused_and_nothing_is_written_beside_them(
     assert (tmp_path / "f0.png").read_bytes() == before
 
 
-def test_twins_that_differ_in_their_suffix_are_two_frames(tmp_path: Path) -> None:
+def test_twins_that_differ_in_their_suffix_are_two_frames(tmp_path: Path):
     for name in ("a.png", "a.jpg", "b.png"):
         Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / name)
     dataset = mine("*")
@@ -384,7 +384,7 @@ def test_twins_that_differ_in_their_suffix_are_two_frames(tmp_path: Path) -> Non
     assert check(dataset, tmp_path)["splits"] == {"val": 3}
 
 
-def test_vistas_labels_are_of_the_version_that_their_folder_below_the_root_names(tmp_path: Path) -> None:
+def test_vistas_labels_are_of_the_version_that_their_folder_below_the_root_names(tmp_path: Path):
     root = tmp_path / "v2.0"
     plant(root, TREES["mapillary-vistas"])
     dataset = find_dataset("mapillary-vistas")
@@ -413,7 +413,7 @@ def test_vistas_labels_are_of_the_version_that_their_folder_below_the_root_names
         ('images=(), listed="/lists/val.txt"', "Split.listed: expected a file below the root"),
     ],
 )
-def test_a_split_of_ones_own_that_cannot_be_sought_is_one_line(tmp_path: Path, fields: str, said: str) -> None:
+def test_a_split_of_ones_own_that_cannot_be_sought_is_one_line(tmp_path: Path, fields: str, said: str):
     (tmp_path / "ds.py").write_text(OWN_DATASET.format(fields))
     told = data_check(tmp_path)
     assert told.returncode == 2 and said in told.stderr, told.stderr
@@ -430,7 +430,7 @@ def data_check(folder: Path) -> Done:
     return allweather("data", "check", f"{folder / 'ds.py'}:Mine", "--root", folder)
 
 
-def test_the_two_versions_of_the_night_labels_are_kept_apart(tmp_path: Path) -> None:
+def test_the_two_versions_of_the_night_labels_are_kept_apart(tmp_path: Path):
     plant(tmp_path, TREES["nighttime-driving"])
     dataset = find_dataset("nighttime-driving")
     places = {split: {sample.label.parent for sample in dataset.samples(tmp_path, split)} for split in dataset.splits}
@@ -438,27 +438,27 @@ def test_the_two_versions_of_the_night_labels_are_kept_apart(tmp_path: Path) -> 
     assert places == {"test": {published}, "test/corrected": {tmp_path / "night"}}
 
 
-def test_the_list_names_every_split_and_who_offers_it() -> None:
+def test_the_list_names_every_split_and_who_offers_it():
     rows = {row["name"]: row for row in json.loads(json.dumps(list_datasets()))}
     assert rows["acdc"]["splits"]["val"] == 406 and rows["foggy-zurich"]["default_split"] == "testv2"
     assert all(row["default_split"] in row["splits"] and row["publisher"].startswith("http") for row in rows.values())
 
 
-def test_numbers_that_differ_from_the_published_are_told(tmp_path: Path) -> None:
+def test_numbers_that_differ_from_the_published_are_told(tmp_path: Path):
     plant(tmp_path, TREES["acdc"])
     report = check(find_dataset("acdc"), tmp_path)
     assert report["published"]["val"] == 406 and report["published"]["val/night"] == 106
     assert report["differing"]["val"] == {"found": 3, "published": 406}
 
 
-def test_an_image_without_its_label_is_told(tmp_path: Path) -> None:
+def test_an_image_without_its_label_is_told(tmp_path: Path):
     plant(tmp_path, TREES["cityscapes"])
     (tmp_path / "gtFine/val/ulm/ulm_000000_000019_gtFine_labelIds.png").unlink()
     report = check(find_dataset("cityscapes"), tmp_path)
     assert report["unlabelled"]["val"]["images"] == 1 and "ulm_000000" in report["unlabelled"]["val"]["first"]
 
 
-def test_unknown_names_are_named() -> None:
+def test_unknown_names_are_named():
     with pytest.raises(AllWeatherError, match="Did you mean 'dark-zurich'"):
         find_dataset("darkzurich")
     with pytest.raises(AllWeatherError, match="unknown split of acdc 'val/fogg'"):
@@ -467,7 +467,7 @@ def test_unknown_names_are_named() -> None:
 
 @pytest.mark.parametrize("given", ["camvid:val", "camvid", find_dataset("camvid")], ids=["split", "name", "dataset"])
 @pytest.mark.parametrize("folder", [str, Path])
-def test_a_labelled_split_is_named_as_elsewhere(tmp_path: Path, given: str | Dataset, folder: type) -> None:
+def test_a_labelled_split_is_named_as_elsewhere(tmp_path: Path, given: str | Dataset, folder: type):
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(placed(tmp_path / "val/a.png"))
     Image.fromarray(np.full((4, 6), 3, np.uint8)).save(placed(tmp_path / "valannot/a.png"))
     found = labelled_split(given, folder(tmp_path), None if given == "camvid:val" else "val")
@@ -483,7 +483,7 @@ def test_a_labelled_split_is_named_as_elsewhere(tmp_path: Path, given: str | Dat
         (3, None, "dataset: expected a Dataset or its name, such as 'camvid:val', got 3"),
     ],
 )
-def test_a_labelled_split_of_no_dataset_is_refused(tmp_path: Path, given: Any, split: str | None, said: str) -> None:
+def test_a_labelled_split_of_no_dataset_is_refused(tmp_path: Path, given: Any, split: str | None, said: str):
     with pytest.raises(SettingsError, match=said):
         labelled_split(given, tmp_path, split)
 
@@ -512,7 +512,7 @@ ROADS = ClassSet("roads", ("road", "kerb"))
     ],
     ids=lambda value: "" if isinstance(value, str) else None,
 )
-def test_what_a_decoder_of_ones_own_gives_is_checked_by_file(given: Any, said: str, tmp_path: Path) -> None:
+def test_what_a_decoder_of_ones_own_gives_is_checked_by_file(given: Any, said: str, tmp_path: Path):
     for name in ("im/a.png", "lab/a.png"):
         (tmp_path / name).parent.mkdir()
         Image.new("RGB", (6, 4)).save(tmp_path / name)
@@ -525,7 +525,7 @@ def test_what_a_decoder_of_ones_own_gives_is_checked_by_file(given: Any, said: s
     assert labelled_split(fine, tmp_path).truth("im/a").labels.tolist() == [[-1] * 6] * 4
 
 
-def test_a_mask_of_another_size_is_one_files_fault(tmp_path: Path) -> None:
+def test_a_mask_of_another_size_is_one_files_fault(tmp_path: Path):
     plant(tmp_path, Tree(acdc("val", "fog", "1"), {}))
     Image.new("L", (8, 9)).save(next(tmp_path.rglob("*_invIds.png")))
     split = labelled_split("acdc", tmp_path)

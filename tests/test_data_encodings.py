@@ -19,7 +19,7 @@ def save(path: Path, values: np.ndarray) -> Path:
     return path
 
 
-def test_label_ids_cover_every_value_and_no_more(tmp_path: Path) -> None:
+def test_label_ids_cover_every_value_and_no_more(tmp_path: Path):
     ids = np.array([[*range(34), 255]], np.uint8)
     decoded = label_ids(save(tmp_path / "a.png", ids))[0]
     assert {int(i): int(t) for i, t in zip(ids[0], decoded, strict=True) if t >= 0} == dict(
@@ -31,18 +31,18 @@ def test_label_ids_cover_every_value_and_no_more(tmp_path: Path) -> None:
         label_ids(save(tmp_path / "b.png", np.array([[34, 200, 7]], np.uint8)))
 
 
-def test_label_ids_in_place_of_train_ids_are_noticed(tmp_path: Path) -> None:
+def test_label_ids_in_place_of_train_ids_are_noticed(tmp_path: Path):
     with pytest.raises(ImageError, match=r"label values 26; expected 0\.\.18 \(cityscapes\)"):
         train_ids(save(tmp_path / "a.png", np.array([[7, 26]], np.uint8)))
 
 
-def test_train_ids_become_label_ids_and_back(tmp_path: Path) -> None:
+def test_train_ids_become_label_ids_and_back(tmp_path: Path):
     values = np.array([[*range(19), 255]], np.uint8)
     back = label_ids(save(tmp_path / "a.png", to_label_ids(values)))
     assert back.tolist() == [[*range(19), -1]]
 
 
-def test_wilddash_reads_segments_by_their_colors(tmp_path: Path) -> None:
+def test_wilddash_reads_segments_by_their_colors(tmp_path: Path):
     (tmp_path / "images").mkdir(), (tmp_path / "panoptic").mkdir()
     save(tmp_path / "images/aa_000000.jpg", np.zeros((1, 4, 3), np.uint8))
     colors = [[[1, 0, 0], [0, 1, 0], [2, 1, 1], [9, 9, 9]]]  # ids 1, 256, 65794, one unlisted
@@ -80,16 +80,16 @@ def test_wilddash_reads_segments_by_their_colors(tmp_path: Path) -> None:
         ("construction--structure--bridge", None), ("object--vehicle--car", "car"), ("void--car-mount", None),
     ],
 )  # fmt: skip
-def test_vistas_labels_are_matched_by_meaning(name: str, expected: str | None) -> None:
+def test_vistas_labels_are_matched_by_meaning(name: str, expected: str | None):
     assert mapillary.train_id(name) == (-1 if expected is None else CITYSCAPES.names.index(expected))
 
 
-def test_every_wilddash_category_counts_as_a_class_that_exists() -> None:
+def test_every_wilddash_category_counts_as_a_class_that_exists():
     assert set(wilddash2.COUNTED_AS.values()) <= set(CITYSCAPES.names)
     assert wilddash2.train_id("traffic-sign-front") == 7 and wilddash2.train_id("billboard") == -1
 
 
-def test_an_invalid_mask_is_read_in_both_forms(tmp_path: Path) -> None:
+def test_an_invalid_mask_is_read_in_both_forms(tmp_path: Path):
     for values in (np.array([[0, 1]], np.uint8), np.array([[0, 255]], np.uint8), np.array([[False, True]])):
         assert invalid_mask(save(tmp_path / "a.png", values)).tolist() == [[False, True]]
     with pytest.raises(ImageError, match=r"label values 7; .* an invalid mask"):

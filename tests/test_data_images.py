@@ -32,7 +32,7 @@ SAVED = {  # what is stored, and the red channel that reading it must give
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_any_image_becomes_rgb_in_unit_range(tmp_path: Path, name: str) -> None:
+def test_any_image_becomes_rgb_in_unit_range(tmp_path: Path, name: str):
     image, red = SAVED[name]
     image.save(tmp_path / name)
     pixels, stored = read_rgb(tmp_path / name)
@@ -40,14 +40,14 @@ def test_any_image_becomes_rgb_in_unit_range(tmp_path: Path, name: str) -> None:
     torch.testing.assert_close(pixels[0, 0], torch.tensor(red, dtype=torch.float32), atol=1e-6, rtol=0)
 
 
-def test_palette_colors_are_followed(tmp_path: Path) -> None:
+def test_palette_colors_are_followed(tmp_path: Path):
     image = Image.fromarray(np.array([[0, 1]], np.uint8))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.save(tmp_path / "p.png")
     assert read_rgb(tmp_path / "p.png")[0][:, 0].tolist() == [[1, 0], [0, 0], [0, 1]]
 
 
-def test_json_is_short_and_loses_nothing(tmp_path: Path) -> None:
+def test_json_is_short_and_loses_nothing(tmp_path: Path):
     content = {
         "a": {"ü": 0.1, "none": None, "empty": {}, "no": []},
         "pair": [1, 2],
@@ -61,7 +61,7 @@ def test_json_is_short_and_loses_nothing(tmp_path: Path) -> None:
         write_json(tmp_path / "b.json", {"a": float("nan")})
 
 
-def test_the_orientation_tag_is_followed(tmp_path: Path) -> None:
+def test_the_orientation_tag_is_followed(tmp_path: Path):
     image = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
     exif = image.getexif()
     exif[0x0112] = 6  # the camera was held upright
@@ -81,7 +81,7 @@ UNKNOWN = {  # numbers of which nothing says what is white
 
 
 @pytest.mark.parametrize("kind", UNKNOWN)
-def test_unknown_ranges_are_refused(tmp_path: Path, kind: str) -> None:
+def test_unknown_ranges_are_refused(tmp_path: Path, kind: str):
     values, said = UNKNOWN[kind]
     image = Image.fromarray(values)
     image.save(tmp_path / "x.tif")
@@ -91,21 +91,21 @@ def test_unknown_ranges_are_refused(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "PPM"])
-def test_older_pillows_give_sixteen_bits_as_mode_i(format: str) -> None:
+def test_older_pillows_give_sixteen_bits_as_mode_i(format: str):
     image = Image.fromarray(np.array([[0, 32896, 65535]], np.int32))
     image.format = format
     assert np.asarray(rgb_of(image))[0, :, 0].tolist() == [0, 128, 255]
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.pgm", "big.tif"])
-def test_sixteen_bits_are_known(tmp_path: Path, name: str) -> None:
+def test_sixteen_bits_are_known(tmp_path: Path, name: str):
     values = np.array([[0, 32896, 65535]], ">u2" if name == "big.tif" else "<u2")
     Image.fromarray(values).save(tmp_path / name)
     assert np.asarray(read_upright(tmp_path / name))[0, :, 0].tolist() == [0, 128, 255]
 
 
 @pytest.mark.parametrize(("highest", "warned"), [(255, True), (4095, True), (16383, True), (16384, False), (0, False)])
-def test_a_cameras_fewer_bits_in_sixteen_are_warned_of(tmp_path: Path, highest: int, warned: bool) -> None:
+def test_a_cameras_fewer_bits_in_sixteen_are_warned_of(tmp_path: Path, highest: int, warned: bool):
     Image.fromarray(np.array([[0, highest]], "<u2")).save(tmp_path / "x.png")
     with pytest.warns(UserWarning, match="12 bits, save values · 16") if warned else nullcontext():
         read = read_upright(tmp_path / "x.png")
@@ -115,13 +115,13 @@ def test_a_cameras_fewer_bits_in_sixteen_are_warned_of(tmp_path: Path, highest: 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 @pytest.mark.parametrize("exif", [b"XXgarbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0\xff\xff\xff\xff"])
-def test_a_damaged_orientation_tag_is_ignored(tmp_path: Path, exif: bytes, suffix: str) -> None:
+def test_a_damaged_orientation_tag_is_ignored(tmp_path: Path, exif: bytes, suffix: str):
     Image.new("RGB", (8, 4), "gray").save(tmp_path / f"x{suffix}", exif=exif)
     assert read_rgb(tmp_path / f"x{suffix}")[0].shape == (3, 4, 8)
 
 
 @pytest.mark.parametrize("turned", range(1, 9))
-def test_every_orientation_is_as_pillow_has_it(tmp_path: Path, turned: int) -> None:
+def test_every_orientation_is_as_pillow_has_it(tmp_path: Path, turned: int):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 8, 3), np.uint8))
     exif = image.getexif()
     exif[0x0112] = turned
@@ -131,7 +131,7 @@ def test_every_orientation_is_as_pillow_has_it(tmp_path: Path, turned: int) -> N
     assert (np.asarray(read_upright(tmp_path / "o.png")) == upright).all()
 
 
-def test_whatever_a_reader_raises_is_of_that_file_alone(tmp_path: Path) -> None:
+def test_whatever_a_reader_raises_is_of_that_file_alone(tmp_path: Path):
     header = b"DDS " + struct.pack("<7I", 124, 0x1007, 4, 4, 0, 0, 0) + bytes(44) + struct.pack("<2I", 32, 4)
     (tmp_path / "x.png").write_bytes(header + b"ZZZZ" + bytes(200))
     for read in (read_rgb, read_labels):
@@ -140,7 +140,7 @@ def test_whatever_a_reader_raises_is_of_that_file_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["EPS", "GIF"])
-def test_no_reader_of_another_kind_is_asked(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_reader_of_another_kind_is_asked(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
     """Whatever a file is called: the reader of EPS starts Ghostscript."""
     Image.new("RGB", (8, 4)).save(tmp_path / "x.png", kind)
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was started"))
@@ -152,12 +152,12 @@ def test_no_reader_of_another_kind_is_asked(tmp_path: Path, kind: str, monkeypat
 
 
 @pytest.mark.parametrize("suffix", EXTENSIONS)
-def test_every_ending_that_is_taken_has_its_format(tmp_path: Path, suffix: str) -> None:
+def test_every_ending_that_is_taken_has_its_format(tmp_path: Path, suffix: str):
     Image.new("L", (8, 4)).save(tmp_path / f"x{suffix}")
     assert read_rgb(tmp_path / f"x{suffix}")[1] == (8, 4)
 
 
-def test_a_jpeg_of_several_pictures_gives_the_first(tmp_path: Path) -> None:
+def test_a_jpeg_of_several_pictures_gives_the_first(tmp_path: Path):
     """As phones save them: MPO, which is a JPEG with more behind it."""
     first, second = (Image.new("RGB", (8, 4), color) for color in ("white", "black"))
     first.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[second])
@@ -170,7 +170,7 @@ def test_a_jpeg_of_several_pictures_gives_the_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x.tiff", "x.webp", "x.png"])
 def test_further_pages_are_warned_of_whoever_reads(
     tmp_path: Path, name: str, read: Callable[[Path], object], recwarn: pytest.WarningsRecorder
-) -> None:
+):
     pages = [Image.new("L", (8, 4), number) for number in (0, 60, 120)]
     pages[0].save(tmp_path / "alone.png")
     read(tmp_path / "alone.png")
@@ -181,7 +181,7 @@ def test_further_pages_are_warned_of_whoever_reads(
     assert ["only the first is read. Save each page" in str(each.message) for each in recwarn.list] == [True]
 
 
-def test_resampling_keeps_the_stored_size(tmp_path: Path) -> None:
+def test_resampling_keeps_the_stored_size(tmp_path: Path):
     Image.fromarray(np.full((6, 10, 3), 255, np.uint8)).save(tmp_path / "a.png")
     pixels, stored = read_rgb(tmp_path / "a.png", (4, 2))
     assert pixels.shape == (3, 2, 4) and stored == (10, 6) and pixels.min() == 1
@@ -194,9 +194,7 @@ def broken(path: Path, kind: str) -> Path:
     return path
 
 
-def test_a_library_that_replaces_pillows_opening_changes_no_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_that_replaces_pillows_opening_changes_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def opens(*_: object, **__: object) -> Image.Image:
         raise ModuleNotFoundError("No module named 'pi_heif'")
 
@@ -208,26 +206,26 @@ def test_a_library_that_replaces_pillows_opening_changes_no_message(
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
 @pytest.mark.parametrize("kind", ["empty", "truncated", "text"])
-def test_unreadable_files_are_named(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_unreadable_files_are_named(tmp_path: Path, kind: str, suffix: str):
     path = broken(tmp_path / f"x{suffix}", kind)
     with pytest.raises(ImageError, match=f"x{suffix}: not a readable image"):
         read_rgb(path)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(ImageError, match=r"gone\.png"):
         read_rgb(tmp_path / "gone.png")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_labels_keep_their_values(tmp_path: Path, dtype: type) -> None:
+def test_labels_keep_their_values(tmp_path: Path, dtype: type):
     values = np.array([[0, 11, 255]], dtype)
     Image.fromarray(values).save(tmp_path / "l.png")
     assert read_labels(tmp_path / "l.png").tolist() == values.tolist()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_labels_of_few_bits_are_refused_and_palettes_are_not(bits: int, tmp_path: Path) -> None:
+def test_grey_labels_of_few_bits_are_refused_and_palettes_are_not(bits: int, tmp_path: Path):
     """A reader may take 3 of two bits for 3 or for white; Pillow does the one or the other by the depth."""
     image = Image.fromarray(np.array([[0, 1, 1, 0]], np.uint8))
     image.putpalette([0, 0, 0, 255, 255, 255])
@@ -244,14 +242,14 @@ def test_grey_labels_of_few_bits_are_refused_and_palettes_are_not(bits: int, tmp
     assert read_rgb(tmp_path / "g.png")[1] == (8 // bits, 1)
 
 
-def test_color_pictures_are_no_labels(tmp_path: Path) -> None:
+def test_color_pictures_are_no_labels(tmp_path: Path):
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "c.png")
     with pytest.raises(ImageError, match="mode RGB"):
         read_labels(tmp_path / "c.png")
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["wide", "tall"])
-def test_a_jpeg_has_sides_of_65500_at_most(tmp_path: Path, turned: bool) -> None:
+def test_a_jpeg_has_sides_of_65500_at_most(tmp_path: Path, turned: bool):
     """The longest size that may be asked for is one that can be written."""
     for side in (LARGEST, LARGEST + 1):
         pixels = np.zeros((side, 1, 3) if turned else (1, side, 3), np.uint8)
@@ -260,7 +258,7 @@ def test_a_jpeg_has_sides_of_65500_at_most(tmp_path: Path, turned: bool) -> None
             write_image(tmp_path / "x.jpg", pixels)
 
 
-def test_written_images_read_back(tmp_path: Path) -> None:
+def test_written_images_read_back(tmp_path: Path):
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
     write_image(tmp_path / "deep/er/l.png", labels)
     assert (read_labels(tmp_path / "deep/er/l.png") == labels).all()

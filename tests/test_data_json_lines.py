@@ -20,7 +20,7 @@ def add(path: Path, row: dict[str, Any]) -> None:
         lines.append(row)
 
 
-def test_lines_come_back_as_they_were(tmp_path: Path) -> None:
+def test_lines_come_back_as_they_were(tmp_path: Path):
     lines = JsonLines(tmp_path / "deep/a.jsonl")
     for row in ROWS:
         lines.append(row)
@@ -35,7 +35,7 @@ def test_lines_come_back_as_they_were(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", ['{"a": 1', "x" * 200_000, ""], ids=["half", "long", "none"])
 @pytest.mark.parametrize("before", ["", '{"a": 0}\n'], ids=["alone", "after one"])
-def test_a_cut_last_line_is_dropped(tmp_path: Path, before: str, cut: str) -> None:
+def test_a_cut_last_line_is_dropped(tmp_path: Path, before: str, cut: str):
     path = tmp_path / "a.jsonl"
     path.write_text(before + cut)
     whole = [{"a": 0}] if before else []
@@ -54,7 +54,7 @@ def test_a_cut_last_line_is_dropped(tmp_path: Path, before: str, cut: str) -> No
         ("", "Expecting value"),
     ],
 )
-def test_a_damaged_line_is_named(tmp_path: Path, line: str, said: str) -> None:
+def test_a_damaged_line_is_named(tmp_path: Path, line: str, said: str):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"a": 0}}\n{line}\n{{"a": 1}}\n')
     with pytest.raises(InputError, match=rf"a\.jsonl, line 2: expected a JSON object.*{said}"):
@@ -75,7 +75,7 @@ except AllWeatherError as error:
 """
 
 
-def test_a_disk_that_becomes_full_keeps_whole_lines(tmp_path: Path) -> None:
+def test_a_disk_that_becomes_full_keeps_whole_lines(tmp_path: Path):
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -88,7 +88,7 @@ def test_a_disk_that_becomes_full_keeps_whole_lines(tmp_path: Path) -> None:
     assert (tmp_path / "a.jsonl").stat().st_size == 240
 
 
-def test_a_folder_in_its_place_is_said(tmp_path: Path) -> None:
+def test_a_folder_in_its_place_is_said(tmp_path: Path):
     with pytest.raises(AllWeatherError, match="cannot write"):
         JsonLines(tmp_path)
     with pytest.raises(InputError, match="cannot be read"):

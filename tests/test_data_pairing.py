@@ -50,7 +50,7 @@ def paired(predictions: list[str], labels: list[str]) -> tuple[dict[str, str], d
 
 
 @pytest.mark.parametrize("case", PAIRS)
-def test_publishers_names_meet(case: str) -> None:
+def test_publishers_names_meet(case: str):
     prediction, label = PAIRS[case]
     decoys = [
         "other_000000_000294_gtFine_labelIds",
@@ -73,11 +73,11 @@ APART = {  # what looks alike and must not meet
 
 
 @pytest.mark.parametrize("case", APART)
-def test_what_looks_alike_stays_apart(case: str) -> None:
+def test_what_looks_alike_stays_apart(case: str):
     assert paired(*APART[case]) == ({}, {})
 
 
-def test_masks_and_instances_are_no_labels() -> None:
+def test_masks_and_instances_are_no_labels():
     labels = [f"{CITY}_gtFine_{kind}" for kind in ("color", "instanceIds", "labelIds", "labelTrainIds")]
     labels += ["G_1_gt_invIds", "G_1_gt_invGray", "G_1_gt_labelTrainIds", "G_1_gt_labelColor", "inverness_1"]
     found = labelled_pictures({name: Path(f"{name}.png") for name in labels}, Path("truth"))
@@ -91,7 +91,7 @@ def test_masks_and_instances_are_no_labels() -> None:
         labelled_pictures({"a_invIds": Path("a_invIds.png")}, Path("truth"))
 
 
-def test_what_could_be_two_scenes_is_named() -> None:
+def test_what_could_be_two_scenes_is_named():
     found, failed = paired(["1"], ["day/1", "night/1"])
     assert not found
     assert failed == {"1": "it may be of day/1 or night/1; its folders would tell"}
@@ -106,14 +106,14 @@ def test_what_could_be_two_scenes_is_named() -> None:
         paired([], ["labels/1", "images/1"])
 
 
-def test_renderings_and_twins_share_a_label() -> None:
+def test_renderings_and_twins_share_a_label():
     fog = [f"f/{CITY}_leftImg8bit_foggy_beta_{beta}" for beta in ("0.005", "0.01", "0.02")]
     found, failed = paired([*fog, "a_png", "a_jpg"], [f"f/{CITY}_gtFine_labelIds", "a"])
     assert set(found) == {*fog, "a_png", "a_jpg"}
     assert not failed
 
 
-def test_a_label_of_a_predictions_own_name_is_shared_with_renderings_alone() -> None:
+def test_a_label_of_a_predictions_own_name_is_shared_with_renderings_alone():
     clear, fog = f"{CITY}_leftImg8bit", f"{CITY}_leftImg8bit_foggy_beta_0.02"
     found, failed = paired(["a", "a_png", "b_frame_camera", "b", clear, fog], ["a", "b_frame_camera", clear])
     assert found == {"a": "a", "b_frame_camera": "b_frame_camera", clear: clear, fog: clear}
@@ -168,14 +168,14 @@ def read(image: Image.Image, folder: Path, name: str, labels_as: str | None, map
 
 
 @pytest.mark.parametrize("case", READ)
-def test_every_encoding_gives_the_same_classes(tmp_path: Path, case: str) -> None:
+def test_every_encoding_gives_the_same_classes(tmp_path: Path, case: str):
     image, name, labels_as, encoding = READ[case]
     values, found = read(image, tmp_path, name, labels_as)
     assert values.tolist() == [[0, 0, 1, -1]]
     assert found == encoding
 
 
-def test_all_label_ids_and_all_colors(tmp_path: Path) -> None:
+def test_all_label_ids_and_all_colors(tmp_path: Path):
     every = np.array([LABEL_IDS], np.uint8)
     assert read(Image.fromarray(every), tmp_path, "a", "labelIds")[0].tolist() == [list(range(19))]
     colors = np.array([CITYSCAPES.colors], np.uint8)
@@ -183,14 +183,14 @@ def test_all_label_ids_and_all_colors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CAMVID11.names)
-def test_camvids_own_colors_count_as_the_eleven(tmp_path: Path, name: str) -> None:
+def test_camvids_own_colors_count_as_the_eleven(tmp_path: Path, name: str):
     index = CAMVID11.names.index(name)
     colors = np.array([[*CAMVID_COLORS[name], CAMVID11.colors[index], (0, 0, 0)]], np.uint8)
     values, _ = read(Image.fromarray(colors), tmp_path, "a_L", None, "cityscapes-camvid11")
     assert values.tolist() == [[index] * (len(colors[0]) - 1) + [-1]]
 
 
-def test_camvid_has_thirty_two_colors() -> None:
+def test_camvid_has_thirty_two_colors():
     published = [color for colors in CAMVID_COLORS.values() for color in colors]
     assert len(set(published)) == len(published) == 31 + 2  # void aside; and two that the SegNet tutorial paints
 
@@ -219,13 +219,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_could_be_two_things_is_refused(tmp_path: Path, case: str) -> None:
+def test_what_could_be_two_things_is_refused(tmp_path: Path, case: str):
     image, name, labels_as, message = REFUSED[case]
     with pytest.raises(AllWeatherError, match=message):
         read(image, tmp_path, name, labels_as)
 
 
-def test_one_file_that_is_wrong_is_no_reason_to_stop(tmp_path: Path) -> None:
+def test_one_file_that_is_wrong_is_no_reason_to_stop(tmp_path: Path):
     with pytest.raises(ImageError):
         read(Image.fromarray(IDS + np.uint8(70)), tmp_path, "a", None)
     with pytest.raises(AllWeatherError) as refused:
@@ -233,7 +233,7 @@ def test_one_file_that_is_wrong_is_no_reason_to_stop(tmp_path: Path) -> None:
     assert not isinstance(refused.value, ImageError)  # one labelIds file says what the others may be
 
 
-def test_label_ids_are_cityscapes() -> None:
+def test_label_ids_are_cityscapes():
     with pytest.raises(AllWeatherError, match="camvid11 has none"):
         TruthReader(find_mapping("camvid11"), "labelIds")
 
@@ -242,7 +242,7 @@ def test_label_ids_are_cityscapes() -> None:
 @pytest.mark.parametrize("folder", [str, Path])
 def test_labelled_folders_are_named_as_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: ClassSet | str, folder: type
-) -> None:
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "yard.toml").write_text('names = ["a", "b", "c", "d"]')
     for name, pixels in (("images", np.zeros((4, 6, 3), np.uint8)), ("labels", np.full((4, 6), 3, np.uint8))):
@@ -259,6 +259,6 @@ def test_labelled_folders_are_named_as_elsewhere(
         (19, "expected a ClassSet or its name"),
     ],
 )
-def test_labelled_folders_of_no_class_set_are_refused(tmp_path: Path, classes: Any, said: str) -> None:
+def test_labelled_folders_of_no_class_set_are_refused(tmp_path: Path, classes: Any, said: str):
     with pytest.raises(SettingsError, match=said):
         labelled_folders(tmp_path, tmp_path, classes)

@@ -27,7 +27,7 @@ def paint(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
     return path
 
 
-def test_order_is_natural_and_reaches_the_bottom(tmp_path: Path) -> None:
+def test_order_is_natural_and_reaches_the_bottom(tmp_path: Path):
     for name in ("f10.png", "f2.JPG", "b/f1.png", "note.txt"):
         paint(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).write_text("x")
     stream = load_stream("folder", tmp_path)
@@ -35,13 +35,13 @@ def test_order_is_natural_and_reaches_the_bottom(tmp_path: Path) -> None:
     assert [frame.name for frame in stream] == list(stream.names)
 
 
-def test_a_frame_has_the_size_asked_for_and_remembers_its_own(tmp_path: Path) -> None:
+def test_a_frame_has_the_size_asked_for_and_remembers_its_own(tmp_path: Path):
     paint(tmp_path / "a.png", (20, 10))
     (frame,) = open_files([tmp_path], (8, 6))
     assert frame.image.shape == (3, 6, 8) and frame.size == (20, 10) and frame.path == tmp_path / "a.png"
 
 
-def test_inputs_come_in_the_order_given(tmp_path: Path) -> None:
+def test_inputs_come_in_the_order_given(tmp_path: Path):
     late, early = paint(tmp_path / "z/1.png"), paint(tmp_path / "a/2.png")
     assert open_files([late, early.parent]).names == ("1", "2")
 
@@ -56,7 +56,7 @@ TWINS = {  # files, and the names of their frames
 
 @pytest.mark.parametrize("files", TWINS)
 @pytest.mark.parametrize("given", ["folder", "files"])
-def test_the_same_stem_twice_renames_only_the_twins(tmp_path: Path, files: tuple[str, ...], given: str) -> None:
+def test_the_same_stem_twice_renames_only_the_twins(tmp_path: Path, files: tuple[str, ...], given: str):
     paths = [paint(tmp_path / name) for name in sorted(files)]
     if given == "files" and "x/a.png" in files:
         paths = paths[:2]  # y/a.png would be a second 'a'
@@ -69,7 +69,7 @@ def test_the_same_stem_twice_renames_only_the_twins(tmp_path: Path, files: tuple
     assert all(stream.read(name).path is not None for name in stream.names)
 
 
-def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
+def test_hidden_files_are_no_frames(tmp_path: Path):
     for name in ("a.png", "._a.png", ".hidden.jpg", ".ipynb_checkpoints/a-checkpoint.png", "day/.cache/b.png"):
         paint(tmp_path / name)
     assert open_files([tmp_path]).names == ("a",)
@@ -81,7 +81,7 @@ def test_hidden_files_are_no_frames(tmp_path: Path) -> None:
         open_files([])
 
 
-def test_pictures_and_videos_that_are_left_out_are_told(tmp_path: Path) -> None:
+def test_pictures_and_videos_that_are_left_out_are_told(tmp_path: Path):
     for name in ("a.png", "notes.txt", "._c.mp4"):
         paint(tmp_path / "quiet" / name) if name == "a.png" else (tmp_path / "quiet" / name).touch()
     for name in ("b.jfif", "c.mp4", "deep/d.MP4", "deep/e.gif"):
@@ -99,7 +99,7 @@ def test_pictures_and_videos_that_are_left_out_are_told(tmp_path: Path) -> None:
     assert done.returncode == 0 and "warning: left out of the folders: 1 × .gif" in done.stderr
 
 
-def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+def test_links_are_followed_and_loops_are_not(tmp_path: Path):
     paint(tmp_path / "elsewhere/night/b.png")
     frames = paint(tmp_path / "frames/a.png").parent
     (frames / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
@@ -113,7 +113,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["b.png", "night", "b.JPG"])
 @pytest.mark.parametrize("given", ["folder", "itself"])
-def test_a_broken_link_is_named_where_it_stands(tmp_path: Path, name: str, given: str) -> None:
+def test_a_broken_link_is_named_where_it_stands(tmp_path: Path, name: str, given: str):
     paint(tmp_path / "a.png")
     (tmp_path / name).symlink_to(tmp_path / "gone")
     stream = open_files([tmp_path] if given == "folder" else [tmp_path / "a.png", tmp_path / name])
@@ -122,19 +122,19 @@ def test_a_broken_link_is_named_where_it_stands(tmp_path: Path, name: str, given
         stream.read(Path(name).stem)
 
 
-def test_a_broken_link_to_no_picture_is_nothing(tmp_path: Path) -> None:
+def test_a_broken_link_to_no_picture_is_nothing(tmp_path: Path):
     paint(tmp_path / "a.png")
     (tmp_path / "notes.txt").symlink_to(tmp_path / "gone.txt")
     assert open_files([tmp_path]).names == ("a",)
 
 
-def test_a_pipe_with_an_images_name_does_not_block(tmp_path: Path) -> None:
+def test_a_pipe_with_an_images_name_does_not_block(tmp_path: Path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(ImageError, match="a device or a pipe"):
         open_files([tmp_path]).read("a")
 
 
-def test_a_folder_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     paint(tmp_path / "a.png"), paint(tmp_path / "shut/b.png")
     scan = os.scandir
 
@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: py
         stream.read("shut")
 
 
-def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path):
     raw = os.fsencode(tmp_path) + b"/caf\xe9.png"
     paint(tmp_path / "a.png").rename(Path(os.fsdecode(raw)))
     stream = open_files([tmp_path])
@@ -159,7 +159,7 @@ def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path) -> None:
     assert stream.read(stream.names[0]).size == (8, 6)
 
 
-def test_the_stored_picture_comes_along_where_it_was_resampled(tmp_path: Path) -> None:
+def test_the_stored_picture_comes_along_where_it_was_resampled(tmp_path: Path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     resampled, native = open_files([tmp_path], (4, 3)).read("a"), open_files([tmp_path], (8, 6)).read("a")
@@ -167,7 +167,7 @@ def test_the_stored_picture_comes_along_where_it_was_resampled(tmp_path: Path) -
     assert (picture_of(resampled) == pixels).all() and (picture_of(native) == pixels).all()
 
 
-def test_the_hash_follows_names_and_order(tmp_path: Path) -> None:
+def test_the_hash_follows_names_and_order(tmp_path: Path):
     for name in "abc":
         paint(tmp_path / f"{name}.png")
     stream = open_files([tmp_path])
@@ -176,12 +176,12 @@ def test_the_hash_follows_names_and_order(tmp_path: Path) -> None:
     assert turned.names == ("c", "b", "a") and turned.order_hash != stream.order_hash
 
 
-def test_two_inputs_with_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_inputs_with_one_name_are_refused(tmp_path: Path):
     with pytest.raises(AllWeatherError, match="share the name 'a'"):
         open_files([paint(tmp_path / "x/a.png"), paint(tmp_path / "y/a.png")])
 
 
-def test_a_corrupt_frame_raises_where_it_stands(tmp_path: Path) -> None:
+def test_a_corrupt_frame_raises_where_it_stands(tmp_path: Path):
     paint(tmp_path / "a.png"), paint(tmp_path / "c.png")
     (tmp_path / "b.png").write_bytes(b"")
     stream = open_files([tmp_path])
@@ -191,7 +191,7 @@ def test_a_corrupt_frame_raises_where_it_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("path", "said"), [("gone", "no such input"), (".", "no image in")])
-def test_nothing_to_read_is_said(tmp_path: Path, path: str, said: str) -> None:
+def test_nothing_to_read_is_said(tmp_path: Path, path: str, said: str):
     with pytest.raises(AllWeatherError, match=said):
         open_files([tmp_path / path])
 
@@ -209,13 +209,13 @@ def test_nothing_to_read_is_said(tmp_path: Path, path: str, said: str) -> None:
         (Image.new("RGBA", (6, 4)), "of mode RGB, got RGBA"),
     ],
 )
-def test_a_picture_of_another_kind_makes_no_frame(picture: Any, said: str) -> None:
+def test_a_picture_of_another_kind_makes_no_frame(picture: Any, said: str):
     with pytest.raises(InputError, match=f"frame 'a': expected .*{said}"):
         Frame.of("a", picture, None)
 
 
 @pytest.mark.parametrize("name", ["c", "2", "", 3, None])
-def test_a_name_that_no_frame_has_is_said(tmp_path: Path, name: Any) -> None:
+def test_a_name_that_no_frame_has_is_said(tmp_path: Path, name: Any):
     for each in ("0", "1"):
         paint(tmp_path / f"{each}.png")
     folder, scenes = open_files([tmp_path]), labelled_scenes("fog", range(2))
@@ -229,19 +229,19 @@ def test_a_name_that_no_frame_has_is_said(tmp_path: Path, name: Any) -> None:
         folder.reordered([1]).read("0")
 
 
-def test_of_many_names_some_are_said() -> None:
+def test_of_many_names_some_are_said():
     with pytest.raises(aw.ImageError, match=r"Its 9 names: '0', '1', '2', …\."):
         labelled_scenes("fog", range(9)).stream.read("9")
 
 
-def test_an_unknown_kind_is_named() -> None:
+def test_an_unknown_kind_is_named():
     with pytest.raises(AllWeatherError, match=r"unknown kind of stream 'folders'\. Did you mean 'folder'"):
         load_stream("folders", ".")
     with pytest.raises(AllWeatherError, match=r"unknown kind of stream 'vidoe'\. Did you mean 'video'"):
         load_stream("vidoe", "clip.mp4")
 
 
-def test_digits_sort_by_value() -> None:
+def test_digits_sort_by_value():
     assert sorted(["a10", "a9", "10", "b1", "a09b"], key=natural_key) == sorted(
         ["10", "a9", "a09b", "a10", "b1"], key=natural_key
     )

@@ -18,14 +18,14 @@ def parts(page: str) -> dict[str, str]:
     return {match[2]: match[0].split("-->\n", 1)[1].removesuffix("\n<!-- end -->") for match in found}
 
 
-def test_what_was_tuned_is_said_once() -> None:
+def test_what_was_tuned_is_said_once():
     text, page = tables.TABLES["tuned"](), ROOT / "docs/results.md"
     assert parts("docs/results.md")["tuned"] == text and "among 6," in text and "`eata`" in text
     by_hand = tables.MARK.sub("", page.read_text())
     assert not re.search(r"\btuned\b", by_hand), "what was tuned is said by the generated part alone"
 
 
-def test_the_main_table_counts_every_kind() -> None:
+def test_the_main_table_counts_every_kind():
     text = parts("docs/results.md")["camvid"]
     assert text == tables.TABLES["camvid"]()
     rows = {cells[0]: cells for line in text.splitlines() if (cells := line.strip("| ").split(" | "))}
@@ -35,13 +35,11 @@ def test_the_main_table_counts_every_kind() -> None:
 
 
 @pytest.mark.parametrize("name", ["hostile", "layernorm", "demo"])
-def test_tables_of_scripts_are_those_of_their_records(name: str) -> None:
+def test_tables_of_scripts_are_those_of_their_records(name: str):
     assert parts("docs/results.md")[name] == tables.TABLES[name]()
 
 
-def test_tables_of_rounds_are_over_the_truth_where_every_record_knows_it_and_say_so(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_tables_of_rounds_are_over_the_truth_where_every_record_knows_it_and_say_so(monkeypatch: pytest.MonkeyPatch):
     def shown(*last: dict[str, float]) -> str:
         pieces = [{"mIoU": 40.0, "mIoU_truth": 50.0}, *last]
         parts = {f"{number:02}/fog": piece for number, piece in enumerate(pieces, 1)}
@@ -56,7 +54,7 @@ def test_tables_of_rounds_are_over_the_truth_where_every_record_knows_it_and_say
     assert "| tent | 40.00 | 41.00 | +1.00 |" in former and "predicted in each piece (official)." in former
 
 
-def test_hostile_records_of_either_version_show_every_kind() -> None:
+def test_hostile_records_of_either_version_show_every_kind():
     def shown(decisions: dict[str, int]) -> str:
         rows = {key: {"mIoU": 1.0, "decisions": decisions} for key in ("guarded", "unguarded")}
         return script_tables.hostile_tables(
@@ -69,7 +67,7 @@ def test_hostile_records_of_either_version_show_every_kind() -> None:
     assert "| c | 2 / 3 / 1 / 11 |" in former and "resting or skipped" in former and "‡" not in former
 
 
-def test_a_page_out_of_date_is_found_and_filled(tmp_path: Path) -> None:
+def test_a_page_out_of_date_is_found_and_filled(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table: tuned -->\nold\n<!-- end -->\nafter\n")
     assert tables.rewrite(page, check=True) and "old" in page.read_text()
@@ -77,6 +75,6 @@ def test_a_page_out_of_date_is_found_and_filled(tmp_path: Path) -> None:
     assert page.read_text() == f"before\n<!-- table: tuned -->\n{tables.TABLES['tuned']()}\n<!-- end -->\nafter\n"
 
 
-def test_checking_the_pages_is_part_of_make_check() -> None:
+def test_checking_the_pages_is_part_of_make_check():
     check = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert "benchmarks.tables --check" in check[1]

@@ -68,21 +68,21 @@ def unnamed(thing: Callable[..., Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", CALLABLES)
-def test_a_docstring_names_every_argument(name: str) -> None:
+def test_a_docstring_names_every_argument(name: str):
     thing = CALLABLES[name]
     if inspect.isclass(thing) and issubclass(thing, Exception):
         return  # raised, not made, by users
     assert unnamed(thing) == []
 
 
-def test_an_argument_without_a_word_would_be_found() -> None:
+def test_an_argument_without_a_word_would_be_found():
     def resize(picture: object, width: int, height: int) -> None:
         """A picture of another width."""
 
     assert unnamed(resize) == ["height"]
 
 
-def test_errors_that_docstrings_name_exist() -> None:
+def test_errors_that_docstrings_name_exist():
     trees = {path: list(ast.walk(ast.parse(path.read_text()))) for path in PACKAGE.rglob("*.py")}
     known = BUILTIN | {node.name for nodes in trees.values() for node in nodes if isinstance(node, ast.ClassDef)}
     for path, nodes in trees.items():
@@ -96,7 +96,7 @@ def test_errors_that_docstrings_name_exist() -> None:
 @pytest.mark.parametrize(
     "module", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in EXAMPLES]
 )
-def test_the_examples_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As they stand, in a folder with a film of two frames."""
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "drive.mp4", scene(2))

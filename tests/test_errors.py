@@ -20,11 +20,11 @@ ADAPTING = [path for room in ("methods", "session", "ncut") for path in sorted((
 
 
 @pytest.mark.parametrize("path", ADAPTING, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_what_adapting_refuses_has_a_kind(path: Path) -> None:
+def test_what_adapting_refuses_has_a_kind(path: Path):
     assert not re.search(r"raise (AllWeatherError|NotImplementedError)\b", path.read_text())
 
 
-def test_the_printed_tree_is_the_real_one() -> None:
+def test_the_printed_tree_is_the_real_one():
     printed = re.findall(r"^([│├└─ ]*)(\w+Error)  ", inspect.getdoc(errors) or "", re.M)
     classes = vars(errors)
     above = {0: "Exception"}
@@ -89,17 +89,17 @@ MISTAKES: list[tuple[Callable[[], object], type[aw.AllWeatherError]]] = [
 
 
 @pytest.mark.parametrize(("mistake", "kind"), MISTAKES, ids=lambda value: getattr(value, "__name__", None))
-def test_a_mistake_is_of_its_kind(mistake: Callable[[], object], kind: type[aw.AllWeatherError]) -> None:
+def test_a_mistake_is_of_its_kind(mistake: Callable[[], object], kind: type[aw.AllWeatherError]):
     with pytest.raises(aw.AllWeatherError) as caught:
         mistake()
     assert type(caught.value) is kind
 
 
-def test_a_librarys_first_line_has_no_colors_of_a_terminal() -> None:
+def test_a_librarys_first_line_has_no_colors_of_a_terminal():
     assert errors.first_line(ValueError("\x1b[96mThis is step 2/3\x1b[0m of it.\nmore")) == "This is step 2/3 of it"
 
 
-def test_an_error_without_text_is_told_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_without_text_is_told_by_its_kind(monkeypatch: pytest.MonkeyPatch):
     def silent(*_: object) -> None:
         raise AssertionError
 
@@ -109,7 +109,7 @@ def test_an_error_without_text_is_told_by_its_kind(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["onlin", None, ["online"], {"online"}, torch.zeros(2).numpy()])
-def test_what_is_no_known_name_is_named_whatever_it_is(name: object) -> None:
+def test_what_is_no_known_name_is_named_whatever_it_is(name: object):
     errors.check_known("protocol", "online", ("online", "transductive"))
     with pytest.raises(aw.SettingsError, match=re.escape(f"unknown protocol '{name}'.")):
         errors.check_known("protocol", name, ("online", "transductive"))

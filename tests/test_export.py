@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("norm", ["batchnorm", "layernorm"])
 @pytest.mark.parametrize("name", EXPORTED)
-def test_the_network_is_the_users_own_and_predicts_as_the_session(name: str, norm: str) -> None:
+def test_the_network_is_the_users_own_and_predicts_as_the_session(name: str, norm: str):
     if (name, norm) == ("norm", "layernorm"):
         pytest.skip("norm refuses networks without BatchNorm")
     model = tiny(norm)
@@ -55,7 +55,7 @@ def test_the_network_is_the_users_own_and_predicts_as_the_session(name: str, nor
         assert not torch.allclose(expected, through(model.network, model), atol=1e-4)
 
 
-def test_layers_that_a_session_computes_at_less_cost_are_pytorchs_again() -> None:
+def test_layers_that_a_session_computes_at_less_cost_are_pytorchs_again():
     layers = nn.Conv2d(3, 6, 3), nn.PReLU(6), nn.Conv2d(6, 6, 3, groups=6), nn.BatchNorm2d(6), nn.Conv2d(6, 19, 1)
     model = Segmenter.wrap(nn.Sequential(*layers), classes=CITYSCAPES)
     session = session_of(model)
@@ -64,14 +64,14 @@ def test_layers_that_a_session_computes_at_less_cost_are_pytorchs_again() -> Non
     ]
 
 
-def test_of_a_batch_each_image_has_its_own_statistics() -> None:
+def test_of_a_batch_each_image_has_its_own_statistics():
     network = session_of(tiny("batchnorm")).network()
     images = torch.cat([frames(1, seed=9), frames(1, seed=10) * 0.2])
     together = network(images)
     torch.testing.assert_close(together, torch.cat([network(image[None]) for image in images]), atol=1e-5, rtol=1e-5)
 
 
-def test_stream_writes_the_mean_of_the_layers_moments_into_ordinary_buffers() -> None:
+def test_stream_writes_the_mean_of_the_layers_moments_into_ordinary_buffers():
     model = tiny("batchnorm")
     session = session_of(model, "norm", share=0.3)
     network = session.network("stream")
@@ -86,7 +86,7 @@ def test_stream_writes_the_mean_of_the_layers_moments_into_ordinary_buffers() ->
     assert torch.equal(pooled[0].running_mean, pooled[1].running_mean), "one value per channel has no variance"
 
 
-def test_averages_leave_out_what_the_guard_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_averages_leave_out_what_the_guard_refused(monkeypatch: pytest.MonkeyPatch):
     session = session_of(tiny("batchnorm"), count=2)
     with monkeypatch.context() as patch:
         harm = Objection("harm", session.predict(PICTURE)[None])
@@ -98,7 +98,7 @@ def test_averages_leave_out_what_the_guard_refused(monkeypatch: pytest.MonkeyPat
     assert session._averages.count == 3
 
 
-def test_averages_forget_beyond_their_memory() -> None:
+def test_averages_forget_beyond_their_memory():
     session = session_of(tiny("batchnorm"), "norm", count=0)
     averages = session._averages
     layer = next(iter(averages.layers.values()))
@@ -111,7 +111,7 @@ def test_averages_forget_beyond_their_memory() -> None:
     assert averages.count == 0 and not averages.values()
 
 
-def test_all_windows_that_slide_over_an_image_count() -> None:
+def test_all_windows_that_slide_over_an_image_count():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)).eval()
     model = Segmenter.wrap(network, classes=CLASSES, mean=(0,) * 3, std=(1,) * 3)
     model.window = Window(16, 16)
@@ -124,7 +124,7 @@ def test_all_windows_that_slide_over_an_image_count() -> None:
     torch.testing.assert_close(layer.running_var, picture.var((1, 2), correction=0))
 
 
-def test_frames_given_stand_in_for_the_stream() -> None:
+def test_frames_given_stand_in_for_the_stream():
     model = tiny("batchnorm")
     seen, unseen = session_of(model, "norm"), session_of(model, "norm", count=0)
     with pytest.raises(SettingsError, match=r"no statistics of a stream .*frames=…, --frames FOLDER"):
@@ -135,7 +135,7 @@ def test_frames_given_stand_in_for_the_stream() -> None:
     assert unseen._averages.count == 0
 
 
-def test_frames_are_of_every_kind_that_a_stream_is(tmp_path: Path) -> None:
+def test_frames_are_of_every_kind_that_a_stream_is(tmp_path: Path):
     for index, frame in enumerate(frames(3)):
         Image.fromarray((frame * 255).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{index}.png")
     stream, session = load_stream("folder", tmp_path), session_of(tiny("batchnorm"), "norm")
@@ -144,7 +144,7 @@ def test_frames_are_of_every_kind_that_a_stream_is(tmp_path: Path) -> None:
         assert equal_in(session.network(frames=given).state_dict(), expected)
 
 
-def test_frames_that_nothing_is_learnt_from_are_left_out() -> None:
+def test_frames_that_nothing_is_learnt_from_are_left_out():
     session = session_of(tiny("batchnorm"), count=0)
     good, constant = list(frames(3)), torch.full_like(PICTURE, 0.5)
     broken = PICTURE.clone()
@@ -156,7 +156,7 @@ def test_frames_that_nothing_is_learnt_from_are_left_out() -> None:
         session.network("stream", [broken])
 
 
-def test_frames_mean_the_stream_and_are_refused_beside_the_image(delta: Path) -> None:
+def test_frames_mean_the_stream_and_are_refused_beside_the_image(delta: Path):
     session = session_of(tiny("batchnorm"), count=0)
     wanted = session.network("stream", list(frames(3))).state_dict()
     found = session.network(frames=list(frames(3)))
@@ -181,7 +181,7 @@ class Remembers(nn.Module):
         return self.head(self.norm(x) + self.seen.view(1, -1, 1, 1))
 
 
-def test_a_frame_that_cannot_be_read_leaves_the_networks_own_buffers() -> None:
+def test_a_frame_that_cannot_be_read_leaves_the_networks_own_buffers():
     session = Session(Segmenter.wrap(Remembers().eval(), classes=CLASSES), "norm")
     session(PICTURE)
     before = session.model.network.seen.clone()
@@ -198,7 +198,7 @@ class Wide(Remembers):
         return self.head(self.norm(x) + self.seen)
 
 
-def test_a_buffer_that_passes_give_another_shape_is_exported_as_it_came(path: Path) -> None:
+def test_a_buffer_that_passes_give_another_shape_is_exported_as_it_came(path: Path):
     session = Session(Segmenter.wrap(Wide().eval(), classes=CLASSES), "norm")
     session(PICTURE)
     session.export(path)
@@ -208,7 +208,7 @@ def test_a_buffer_that_passes_give_another_shape_is_exported_as_it_came(path: Pa
 
 
 @pytest.mark.parametrize("given", [[], (), iter(())], ids=["list", "tuple", "iterator"])
-def test_frames_that_are_none_are_said(tmp_path: Path, path: Path, given: Any) -> None:
+def test_frames_that_are_none_are_said(tmp_path: Path, path: Path, given: Any):
     session = Session(tiny("batchnorm"), "mall-domain", guard=False)
     session(frames(1)[0])
     with pytest.raises(SettingsError, match="mall-domain, frames: expected at least one picture"):
@@ -217,7 +217,7 @@ def test_frames_that_are_none_are_said(tmp_path: Path, path: Path, given: Any) -
 
 
 @pytest.mark.parametrize("bn", ["running", "source", "batch"])
-def test_other_statistics_are_those_of_the_session(bn: str) -> None:
+def test_other_statistics_are_those_of_the_session(bn: str):
     model = tiny("batchnorm")
     session = session_of(model, "mall-domain", bn=bn)
     torch.testing.assert_close(through(session.network(), model), probabilities(session), atol=1e-5, rtol=1e-5)
@@ -225,7 +225,7 @@ def test_other_statistics_are_those_of_the_session(bn: str) -> None:
         assert not any(module._forward_pre_hooks for module in session.network().modules())
 
 
-def test_averages_survive_saving_and_older_files_have_none(tmp_path: Path, path: Path) -> None:
+def test_averages_survive_saving_and_older_files_have_none(tmp_path: Path, path: Path):
     from allweather.session.storage import save_session
 
     session = session_of(tiny("batchnorm"))
@@ -258,7 +258,7 @@ class Frozen(nn.Module):
         return x * scale.view(1, -1, 1, 1) + (self.bias - self.running_mean * scale).view(1, -1, 1, 1)
 
 
-def test_layers_of_a_class_of_ones_own_come_back_as_they_were() -> None:
+def test_layers_of_a_class_of_ones_own_come_back_as_they_were():
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), Frozen(8), nn.ReLU(), nn.Conv2d(8, 3, 1)).eval()
     model = Segmenter.wrap(layers, classes=CLASSES)
@@ -285,7 +285,7 @@ assert "allweather" not in sys.modules
 
 
 @pytest.mark.slow
-def test_a_state_dict_is_loaded_by_a_script_without_this_package(tmp_path: Path) -> None:
+def test_a_state_dict_is_loaded_by_a_script_without_this_package(tmp_path: Path):
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1)).eval()
     model = Segmenter.wrap(layers, classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1))
@@ -304,7 +304,7 @@ def test_a_state_dict_is_loaded_by_a_script_without_this_package(tmp_path: Path)
 
 
 @pytest.mark.parametrize("statistics", ["image", "stream"])
-def test_a_delta_makes_the_adapted_network_of_its_base(statistics: Any, delta: Path) -> None:
+def test_a_delta_makes_the_adapted_network_of_its_base(statistics: Any, delta: Path):
     model = tiny("batchnorm")
     session = session_of(model)
     session.export(delta, statistics=statistics)
@@ -334,7 +334,7 @@ def other_weights() -> nn.Module:
         (lambda: nn.Conv2d(3, 3, 1), "belongs to tiny-batchnorm: Conv2d has no"),
     ],
 )
-def test_a_delta_of_another_base_is_refused_and_changes_nothing(network: Any, said: str, delta: Path) -> None:
+def test_a_delta_of_another_base_is_refused_and_changes_nothing(network: Any, said: str, delta: Path):
     session_of(tiny("batchnorm")).export(delta)
     other = network()
     before = {name: value.clone() for name, value in other.state_dict().items()}
@@ -388,7 +388,7 @@ DAMAGED: dict[str, Callable[[Tensors, dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_delta_is_checked_whole_before_the_network_changes(damage: str, delta: Path) -> None:
+def test_a_delta_is_checked_whole_before_the_network_changes(damage: str, delta: Path):
     session_of(tiny("batchnorm")).export(delta, statistics="image")
     with safe_open(delta, framework="pt") as file:
         metadata = file.metadata()
@@ -404,7 +404,7 @@ def test_a_delta_is_checked_whole_before_the_network_changes(damage: str, delta:
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
-def test_what_is_no_delta_is_refused(tmp_path: Path, delta: Path) -> None:
+def test_what_is_no_delta_is_refused(tmp_path: Path, delta: Path):
     session = session_of(tiny("batchnorm"))
     session.export(delta)
     with safe_open(delta, framework="pt") as file:
@@ -422,9 +422,7 @@ def test_what_is_no_delta_is_refused(tmp_path: Path, delta: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["diga", "crf"])
-def test_a_method_that_predicts_with_more_than_its_network_is_refused_by_name(
-    name: str, tmp_path: Path, path: Path
-) -> None:
+def test_a_method_that_predicts_with_more_than_its_network_is_refused_by_name(name: str, tmp_path: Path, path: Path):
     session = session_of(tiny("batchnorm"), name)
     with pytest.raises(SettingsError, match=f"{name} predicts with more than its network"):
         session.export(path)
@@ -432,7 +430,7 @@ def test_a_method_that_predicts_with_more_than_its_network_is_refused_by_name(
 
 
 @pytest.mark.parametrize("name", ["tent", "mall-sample"])
-def test_a_method_that_forgets_what_it_learns_is_refused_by_name(name: str) -> None:
+def test_a_method_that_forgets_what_it_learns_is_refused_by_name(name: str):
     session = Session(tiny("batchnorm"), methods.make(name))
     with pytest.raises(SettingsError, match=f"{name} returns to the source network .*episodic=false"):
         session.network()
@@ -454,7 +452,7 @@ def test_a_method_that_forgets_what_it_learns_is_refused_by_name(name: str) -> N
 )
 def test_what_cannot_be_written_is_refused_before_any_work(
     path: str, options: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.safetensors").mkdir()
     session = session_of(tiny("batchnorm"))
@@ -463,7 +461,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["file", "folder.safetensors"]
 
 
-def test_statistics_are_not_mixed_in_twice(delta: Path) -> None:
+def test_statistics_are_not_mixed_in_twice(delta: Path):
     model = tiny("batchnorm")
     session = session_of(model, "norm")
     session.export(delta)
@@ -480,7 +478,7 @@ def test_statistics_are_not_mixed_in_twice(delta: Path) -> None:
 
 
 @pytest.mark.parametrize("within", [False, True])
-def test_a_delta_finds_the_network_within_data_parallelism(within: bool, delta: Path) -> None:
+def test_a_delta_finds_the_network_within_data_parallelism(within: bool, delta: Path):
     model = tiny("batchnorm")
     session = session_of(model)
     session.export(delta)
@@ -495,7 +493,7 @@ def test_a_delta_finds_the_network_within_data_parallelism(within: bool, delta: 
 
 
 @pytest.mark.parametrize("by", ["network", "delta"])
-def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, delta: Path) -> None:
+def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, delta: Path):
     model = tiny("batchnorm")
     session, image = session_of(model), model.preprocessing.apply(PICTURE[None])
     compiled = torch.compile(model.network, backend="eager")
@@ -513,7 +511,7 @@ def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, 
 @pytest.mark.parametrize(
     ("wrapper", "inner"), [(nn.DataParallel, "module"), (lambda n: torch.compile(n, backend="eager"), "_orig_mod")]
 )
-def test_a_state_dict_is_of_the_network_that_another_wraps(wrapper: Any, inner: str, path: Path) -> None:
+def test_a_state_dict_is_of_the_network_that_another_wraps(wrapper: Any, inner: str, path: Path):
     wrapped = wrapper(tiny("batchnorm").network)
     session = session_of(Segmenter.wrap(wrapped, classes=CLASSES))
     session.export(path)

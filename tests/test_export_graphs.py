@@ -69,7 +69,7 @@ MODELS = {"batchnorm": lambda: tiny("batchnorm"), "layernorm": lambda: tiny("lay
         ("pyramid", "image", ".onnx"),
     ],
 )
-def test_graphs_agree_with_the_session_at_any_size(name: str, statistics: Any, suffix: str, tmp_path: Path) -> None:
+def test_graphs_agree_with_the_session_at_any_size(name: str, statistics: Any, suffix: str, tmp_path: Path):
     session = session_of(MODELS[name]())
     network = session.network(statistics)
     source = session.model
@@ -102,7 +102,7 @@ class Halved(Within):
 
 
 @pytest.mark.parametrize(("suffix", "size"), [(".pt2", None), (".onnx", (64, 48))])
-def test_logits_are_float32_in_a_graph_whatever_the_network_gives(size: Any, suffix: str, tmp_path: Path) -> None:
+def test_logits_are_float32_in_a_graph_whatever_the_network_gives(size: Any, suffix: str, tmp_path: Path):
     session = fresh(Halved())
     torch.set_default_dtype(torch.float64)
     try:
@@ -118,7 +118,7 @@ def test_logits_are_float32_in_a_graph_whatever_the_network_gives(size: Any, suf
 
 
 @pytest.mark.parametrize("kind", ["NotImplemented", "InvalidArgument", "Fail", "RuntimeException"])
-def test_what_onnx_runtime_cannot_run_is_said(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_onnx_runtime_cannot_run_is_said(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object, **__: object) -> None:
         raise getattr(onnxruntime.capi.onnxruntime_pybind11_state, kind)("no kernel for Resize")
 
@@ -127,7 +127,7 @@ def test_what_onnx_runtime_cannot_run_is_said(kind: str, tmp_path: Path, monkeyp
         to_onnx._run(tmp_path / "a.onnx", picture((64, 48)), "mine")
 
 
-def test_an_onnx_file_has_standard_operations_and_says_what_it_is(tmp_path: Path) -> None:
+def test_an_onnx_file_has_standard_operations_and_says_what_it_is(tmp_path: Path):
     session_of(tiny("batchnorm")).export(tmp_path / "a.onnx", opset=19)
     model = onnx.load(tmp_path / "a.onnx")
     onnx.checker.check_model(model, full_check=True)
@@ -140,7 +140,7 @@ def test_an_onnx_file_has_standard_operations_and_says_what_it_is(tmp_path: Path
     assert "inside the graph" in about["preprocessing"] and about["settings"]["method"]["name"] == "mall-domain"
 
 
-def test_a_fixed_size_is_one_size_and_cuts_windows(tmp_path: Path) -> None:
+def test_a_fixed_size_is_one_size_and_cuts_windows(tmp_path: Path):
     model = tiny("batchnorm")
     model.window = Window(40, 30)
     session = session_of(model)
@@ -153,7 +153,7 @@ def test_a_fixed_size_is_one_size_and_cuts_windows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(5, 31), (1, 1), (17, 4), (40, 23)])
-def test_adaptive_pooling_in_plain_operations_is_torchs(size: tuple[int, int]) -> None:
+def test_adaptive_pooling_in_plain_operations_is_torchs(size: tuple[int, int]):
     values = torch.randn(2, 3, 17, 23, dtype=torch.float64)
     torch.testing.assert_close(adaptive_average(values, size), functional.adaptive_avg_pool2d(values, size))
 
@@ -237,7 +237,7 @@ def fresh(network: nn.Module) -> Session:
         (Unknown, r"mine cannot be written as ONNX: .*spherical_bessel_j0.* Write NAME\.pt2"),
     ],
 )
-def test_what_a_graph_cannot_hold_is_named(network: Any, said: str, tmp_path: Path) -> None:
+def test_what_a_graph_cannot_hold_is_named(network: Any, said: str, tmp_path: Path):
     with pytest.raises(NetworkError, match=said):
         fresh(network()).export(tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
@@ -246,9 +246,7 @@ def test_what_a_graph_cannot_hold_is_named(network: Any, said: str, tmp_path: Pa
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 @pytest.mark.parametrize(("form", "which"), [(scripted, "it"), (traced, "it"), (partly_scripted, "its 1")])
-def test_torchscript_becomes_no_graph_and_is_written_as_tensors(
-    form: Any, which: str, suffix: str, tmp_path: Path
-) -> None:
+def test_torchscript_becomes_no_graph_and_is_written_as_tensors(form: Any, which: str, suffix: str, tmp_path: Path):
     session = fresh(form())
     for size in (None, (64, 48)):
         with pytest.raises(NetworkError, match=rf"mine cannot become a graph: {which} is TorchScript.* NAME\.safetens"):
@@ -258,15 +256,13 @@ def test_torchscript_becomes_no_graph_and_is_written_as_tensors(
     assert (tmp_path / "a.safetensors").stat().st_size
 
 
-def test_sizes_in_floating_point_are_named_for_a_program(tmp_path: Path) -> None:
+def test_sizes_in_floating_point_are_named_for_a_program(tmp_path: Path):
     with pytest.raises(NetworkError, match=r"mine cannot be written as \.pt2: .*ceil.* --size WIDTHxHEIGHT"):
         fresh(Ceiling()).export(tmp_path / "a.pt2")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_disagrees_in_onnx_runtime_is_refused_and_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_disagrees_in_onnx_runtime_is_refused_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     session = session_of(tiny("batchnorm"))
     (tmp_path / "a.onnx").write_text("an older file")
     run = to_onnx._run
@@ -276,9 +272,7 @@ def test_a_file_that_disagrees_in_onnx_runtime_is_refused_and_removed(
     assert [each.read_text() for each in tmp_path.iterdir()] == ["an older file"]
 
 
-def test_what_an_older_exporter_cannot_do_is_said_with_what_helps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_an_older_exporter_cannot_do_is_said_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object, **__: object) -> None:
         try:
             raise RuntimeError("SymIntArrayRef expected to contain only concrete integers.")
@@ -293,7 +287,7 @@ def test_what_an_older_exporter_cannot_do_is_said_with_what_helps(
         session_of(tiny("batchnorm")).export(tmp_path / "a.onnx", size=(64, 48))
 
 
-def test_disagreement_is_told_from_rounding() -> None:
+def test_disagreement_is_told_from_rounding():
     logits = torch.randn(1, 5, 20, 20)
     assert not disagreement(logits + 1e-5, logits)
     assert "another class" in disagreement(logits.flip(1), logits)
@@ -307,7 +301,7 @@ def test_disagreement_is_told_from_rounding() -> None:
     assert "shape" in disagreement(logits[..., 1:], logits)
 
 
-def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def without(name: str, *rest: Any, **more: Any) -> Any:
         if name.startswith("onnxscript"):
             raise ModuleNotFoundError("No module named 'onnxscript'")
@@ -320,7 +314,7 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def full(path: Path, content: bytes) -> int:
         open(path, "wb").close()
         raise OSError(28, "No space left on device")

@@ -55,7 +55,7 @@ def into_cache(cache: Path, repository: str) -> None:
         (snapshot / name).write_bytes(content)
 
 
-def test_what_is_pushed_comes_back_onto_the_network(offline: Path) -> None:
+def test_what_is_pushed_comes_back_onto_the_network(offline: Path):
     model = tiny("batchnorm")
     session = session_of(model)
     address = session.push_to_hub("me/night", licence="MIT", figures={"mIoU % at dusk": 57.4})
@@ -67,7 +67,7 @@ def test_what_is_pushed_comes_back_onto_the_network(offline: Path) -> None:
         from_hub(network, "me/night")
 
 
-def test_the_card_says_what_it_is_and_under_which_licence() -> None:
+def test_the_card_says_what_it_is_and_under_which_licence():
     session = session_of(tiny("batchnorm"))
     session.push_to_hub(
         "me/night", licence="MIT", figures={"mIoU % at dusk": 57.4}, base_model="you/net", private=False
@@ -84,7 +84,7 @@ def test_the_card_says_what_it_is_and_under_which_licence() -> None:
     assert (card.data.license, card.data.license_name) == ("other", "research only") and "None were given" in text
 
 
-def test_the_licence_is_the_catalogues_or_given() -> None:
+def test_the_licence_is_the_catalogues_or_given():
     assert base_licence("espnetv2:2.0", None) == "MIT"
     with pytest.raises(SettingsError, match=r"that of tiny-batchnorm is not known here\. Pass it: licence="):
         session_of(tiny("batchnorm")).push_to_hub("me/night")
@@ -107,7 +107,7 @@ class Refused(import_module("huggingface_hub.errors").RepositoryNotFoundError):
         (Refused(), r"me/night: the hub said: 404 Client Error.*hf auth login"),
     ],
 )
-def test_failures_of_the_hub_say_what_to_do(failure: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_of_the_hub_say_what_to_do(failure: Exception, said: str, monkeypatch: pytest.MonkeyPatch):
     def fail(*given: Any, **more: Any) -> None:
         raise failure
 
@@ -116,14 +116,14 @@ def test_failures_of_the_hub_say_what_to_do(failure: Exception, said: str, monke
         from_hub(tiny("batchnorm").network, "me/night")
 
 
-def test_what_is_not_in_the_cache_and_what_is_no_name() -> None:
+def test_what_is_not_in_the_cache_and_what_is_no_name():
     with pytest.raises(AllWeatherError, match="not in the hub's cache, and the hub cannot be reached"):
         from_hub(tiny("batchnorm").network, "me/night")
     with pytest.raises(AllWeatherError, match=r"the hub said: .*Check the name, OWNER/NAME"):
         from_hub(tiny("batchnorm").network, "a/b/c")
 
 
-def test_without_the_library_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_its_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named '{name}'")
 

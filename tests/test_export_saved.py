@@ -56,7 +56,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
-def test_a_session_of_any_method_is_known_from_its_file(name: str, path: Path) -> None:
+def test_a_session_of_any_method_is_known_from_its_file(name: str, path: Path):
     saved = Session(tiny("batchnorm"), methods.make(name), seed=2)
     for image in frames(2):
         saved(image)
@@ -67,7 +67,7 @@ def test_a_session_of_any_method_is_known_from_its_file(name: str, path: Path) -
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_and_so_are_guard_precision_and_shift(options: Any, path: Path) -> None:
+def test_and_so_are_guard_precision_and_shift(options: Any, path: Path):
     saved = Session(tiny("batchnorm"), methods.make("cotta", settings={"scales": (0.5,)}), **options)
     saved(PICTURE)
     saved.save(path)
@@ -95,7 +95,7 @@ SPELLINGS: dict[str, tuple[Method, Method, dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize(("one", "other", "first", "second"), SPELLINGS.values(), ids=SPELLINGS)
 def test_equal_settings_are_equal_however_they_were_given(
     one: Method, other: Method, first: dict[str, Any], second: dict[str, Any], path: Path
-) -> None:
+):
     saved = Session(tiny("batchnorm"), one, **first)
     saved(PICTURE)
     saved.save(path)
@@ -104,7 +104,7 @@ def test_equal_settings_are_equal_however_they_were_given(
     assert torch.equal(again.predict(PICTURE), saved.predict(PICTURE))
 
 
-def test_files_from_before_have_whole_numbers_as_they_were_given(tmp_path: Path, path: Path) -> None:
+def test_files_from_before_have_whole_numbers_as_they_were_given(tmp_path: Path, path: Path):
     saved = Session(tiny("batchnorm"), methods.Norm(share=1))
     saved.save(path)
     with safe_open(path, framework="pt") as file:
@@ -117,7 +117,7 @@ def test_files_from_before_have_whole_numbers_as_they_were_given(tmp_path: Path,
         Session(tiny("batchnorm"), methods.Norm(share=0.5)).load(tmp_path / "old.safetensors")
 
 
-def test_a_field_of_ones_own_method_may_be_called_seed(tmp_path: Path, path: Path) -> None:
+def test_a_field_of_ones_own_method_may_be_called_seed(tmp_path: Path, path: Path):
     (tmp_path / "mine.py").write_text(MINE)
     method = f"{tmp_path / 'mine.py'}:Mine"
     saved = Session(tiny("batchnorm"), find_method(method, methods.METHODS)(seed=7), seed=5)
@@ -126,7 +126,7 @@ def test_a_field_of_ones_own_method_may_be_called_seed(tmp_path: Path, path: Pat
     assert again.settings() == saved.settings() and again.seed == 5
 
 
-def test_fields_of_ones_own_method_may_be_paths_and_names_of_an_enum(tmp_path: Path, path: Path) -> None:
+def test_fields_of_ones_own_method_may_be_paths_and_names_of_an_enum(tmp_path: Path, path: Path):
     (tmp_path / "mine.py").write_text(MINE)
     method = f"{tmp_path / 'mine.py'}:Mine"
     made = methods.make(method, settings={"kind": "HARD", "bank": "crops.pt"})
@@ -153,7 +153,7 @@ def edited(path: Path, settings: dict[str, str]) -> Path:
 @pytest.mark.parametrize("place", ["own_views.py:turned", "FOLDER/own_views.py:turned", "own_views:turned"])
 def test_a_session_runs_no_code_unless_it_is_named_beside_it(
     place: str, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     view = "def turned(network, images):\n    return network(images.flip(2)).flip(2)\n"
@@ -178,13 +178,13 @@ def test_a_session_runs_no_code_unless_it_is_named_beside_it(
 
 
 @pytest.mark.parametrize("seed", ["abc", "9" * 5000, "1" + "0" * 30, "None", "0.5"])
-def test_a_seed_that_is_none_is_said(seed: str, path: Path) -> None:
+def test_a_seed_that_is_none_is_said(seed: str, path: Path):
     Session(tiny("batchnorm"), methods.Norm()).save(path)
     with pytest.raises(SettingsError, match="seed: expected"):
         open_saved(edited(path, {"seed": seed}), tiny("batchnorm"))
 
 
-def test_what_does_not_belong_together_is_refused(path: Path) -> None:
+def test_what_does_not_belong_together_is_refused(path: Path):
     session_of(tiny("batchnorm")).save(path)
     with pytest.raises(CheckpointError, match="is a session of tiny-batchnorm, this network is tiny-layernorm"):
         open_saved(path, tiny("layernorm"))
@@ -200,7 +200,7 @@ def test_what_does_not_belong_together_is_refused(path: Path) -> None:
 @pytest.mark.parametrize("loaded", ["load", "open_saved"])
 def test_a_network_goes_by_another_name_where_all_else_is_equal(
     loaded: str, path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     tell_names.cache_clear()
     model = tiny("batchnorm")
     saved = session_of(model)
@@ -216,7 +216,7 @@ def test_a_network_goes_by_another_name_where_all_else_is_equal(
         open_saved(path, model)
 
 
-def test_a_session_of_another_version_says_so(path: Path) -> None:
+def test_a_session_of_another_version_says_so(path: Path):
     session_of(tiny("batchnorm")).save(path)
     with pytest.raises(CheckpointError, match=r"saved by another version of allweather: its format is 3, this one rea"):
         open_saved(edited(path, {"format": "3", "weights": "0"}), tiny("batchnorm"))
@@ -238,7 +238,7 @@ def export(folder: Path, *arguments: object) -> Done:
     return allweather("export", folder / "session.safetensors", *MODEL, *arguments)
 
 
-def test_the_verb_writes_a_state_dict_of_the_stream_and_a_delta(adapted: Path, tmp_path: Path, path: Path) -> None:
+def test_the_verb_writes_a_state_dict_of_the_stream_and_a_delta(adapted: Path, tmp_path: Path, path: Path):
     done = export(adapted, "--out", path)
     assert done.returncode == 0 and "mall-domain on demo:streetnet" in done.stderr and "checked" not in done.stderr
     network = load_model("demo:streetnet").network
@@ -261,7 +261,7 @@ def statistics_at(folder: Path, size: tuple[int, int] | None) -> dict[str, torch
 )  # fmt: skip
 def test_statistics_are_of_frames_at_the_size_asked_for_and_it_is_told(
     given: tuple[str, ...], size: tuple[int, int] | None, told: str, adapted: Path, path: Path
-) -> None:
+):
     done = export(adapted, "--out", path, "--frames", adapted / "frames", *given)
     assert done.returncode == 0 and f"statistics of 2 frames: {told}" in done.stderr, done.stderr
     written, expected = load_file(path), statistics_at(adapted, size)
@@ -280,7 +280,7 @@ def test_the_size_of_frames_and_that_of_a_graph_are_two(
     adapted: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+):
     asked: list[Any] = []
     monkeypatch.setattr("allweather.export.write.write", lambda deployment, path, size, opset: asked.append(size))
     done = export(adapted, "--out", tmp_path / "a.pt2", "--frames", adapted / "frames", *given)
@@ -288,7 +288,7 @@ def test_the_size_of_frames_and_that_of_a_graph_are_two(
     assert asked == [graph] and "checked" in done.stderr
 
 
-def test_a_session_of_a_device_that_is_not_here_is_exported_from_the_cpu(adapted: Path, tmp_path: Path) -> None:
+def test_a_session_of_a_device_that_is_not_here_is_exported_from_the_cpu(adapted: Path, tmp_path: Path):
     assert export(adapted, "--out", tmp_path / "here.safetensors").returncode == 0
     tensors, identity = read_saved(adapted / "session.safetensors")
     tensors["counters.random"] = torch.zeros(16, dtype=torch.uint8)  # as a GPU's are
@@ -302,7 +302,7 @@ def test_a_session_of_a_device_that_is_not_here_is_exported_from_the_cpu(adapted
 
 
 @pytest.mark.usefixtures("own_imports")
-def test_the_verb_runs_a_view_of_ones_own_where_it_is_named(adapted: Path, tmp_path: Path, path: Path) -> None:
+def test_the_verb_runs_a_view_of_ones_own_where_it_is_named(adapted: Path, tmp_path: Path, path: Path):
     (tmp_path / "own.py").write_text("def turned(network, images):\n    return network(images.flip(2)).flip(2)\n")
     shutil.copy(adapted / "session.safetensors", tmp_path)
     edited(tmp_path / "session.safetensors", {"views": f"['plain', '{tmp_path}/own.py:turned']"})
@@ -313,7 +313,7 @@ def test_the_verb_runs_a_view_of_ones_own_where_it_is_named(adapted: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_the_verb_writes_a_program(adapted: Path, tmp_path: Path) -> None:
+def test_the_verb_writes_a_program(adapted: Path, tmp_path: Path):
     assert export(adapted, "--out", tmp_path / "a.pt2", "--size", "96x64").returncode == 0
     session = open_saved(adapted / "session.safetensors", load_model("demo:streetnet"))
     image = torch.from_numpy(render(5, "night", (96, 64)).rgb).float().permute(2, 0, 1)
@@ -337,14 +337,14 @@ def test_the_verb_writes_a_program(adapted: Path, tmp_path: Path) -> None:
 )
 def test_mistakes_end_with_status_2_and_nothing_written(
     arguments: tuple[str, ...], said: str, adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.chdir(tmp_path)
     done = export(adapted, *arguments)
     assert done.returncode == 2 and said in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_no_session_is_named(tmp_path: Path, path: Path) -> None:
+def test_a_file_that_is_no_session_is_named(tmp_path: Path, path: Path):
     path.write_text("nothing")
     done = allweather("export", path, *MODEL, "--out", tmp_path / "b.pt2")
     assert done.returncode == 2 and "cannot read a session from" in done.stderr

@@ -105,7 +105,7 @@ def wrapped(network: nn.Module) -> Segmenter:
 
 
 @pytest.mark.parametrize(("network", "hooked"), [(Flattened, 1), (Replaced, 1), (Pooled, 2), (OneSize, 2), (Plain, 2)])
-def test_what_is_handed_over_predicts_as_the_session(network: Any, hooked: int, tmp_path: Path) -> None:
+def test_what_is_handed_over_predicts_as_the_session(network: Any, hooked: int, tmp_path: Path):
     model = wrapped(network())
     session = session_of(model, "norm", share=SHARE)
     handed, expected = session.network(), probabilities(session)
@@ -115,7 +115,7 @@ def test_what_is_handed_over_predicts_as_the_session(network: Any, hooked: int, 
         torch.testing.assert_close(through(found, model), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_graph_mixes_over_the_tokens_of_a_picture_of_any_size(tmp_path: Path) -> None:
+def test_a_graph_mixes_over_the_tokens_of_a_picture_of_any_size(tmp_path: Path):
     session = session_of(wrapped(Flattened()), "norm", share=SHARE)
     session.export(tmp_path / "a.pt2")
     for size in ((24, 32), (80, 48)):
@@ -134,7 +134,7 @@ def test_a_graph_mixes_over_the_tokens_of_a_picture_of_any_size(tmp_path: Path) 
     ],
     ids=["windows", "moved", "as many tokens as channels", "activated"],
 )
-def test_what_a_hook_cannot_do_is_refused_and_the_stream_is_not(network: Any, said: str, tmp_path: Path) -> None:
+def test_what_a_hook_cannot_do_is_refused_and_the_stream_is_not(network: Any, said: str, tmp_path: Path):
     session = session_of(wrapped(network()), "norm", count=0, share=SHARE)
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
     session(image)

@@ -30,7 +30,7 @@ def loaded_after(statement: str) -> tuple[set[str], str]:
 EVERYTHING = "import allweather; [getattr(allweather, name) for name in allweather.__all__]"
 
 
-def test_import_loads_nothing_heavy_and_says_nothing() -> None:
+def test_import_loads_nothing_heavy_and_says_nothing():
     """Nor does a warning reach the terminal without a handler of one's own."""
     warning = "import logging; logging.getLogger('allweather.plugins').warning('heard')"
     heavy, printed = loaded_after(f"{EVERYTHING}; {warning}")
@@ -38,7 +38,7 @@ def test_import_loads_nothing_heavy_and_says_nothing() -> None:
     assert printed == ""
 
 
-def test_the_test_above_can_fail() -> None:
+def test_the_test_above_can_fail():
     heavy, _ = loaded_after(f"{EVERYTHING}; import typer")
     assert heavy
 
@@ -53,12 +53,12 @@ for name, optimizer in (("mall-domain", "adam"), ("tent", "sgd")):
 """
 
 
-def test_a_first_step_loads_no_compiler() -> None:
+def test_a_first_step_loads_no_compiler():
     """`torch.optim` and `torch.library.custom_op` would import torch's, which takes seconds."""
     assert not loaded_after(ADAPT)[0]
 
 
-def test_the_library_logs_and_prints_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_library_logs_and_prints_nothing(caplog: pytest.LogCaptureFixture):
     """Under the standard name; what it would print, the first test of this file would hear."""
     with caplog.at_level("INFO", "allweather"):
         allweather.load_model("demo:streetnet")
@@ -67,17 +67,17 @@ def test_the_library_logs_and_prints_nothing(caplog: pytest.LogCaptureFixture) -
     ]
 
 
-def test_a_name_that_is_not_there_is_no_name() -> None:
+def test_a_name_that_is_not_there_is_no_name():
     with pytest.raises(AttributeError, match="no attribute 'Sesion'"):
         allweather.Sesion  # noqa: B018
     assert set(allweather.__all__) <= set(dir(allweather))
 
 
-def test_a_noisy_import_would_be_heard() -> None:
+def test_a_noisy_import_would_be_heard():
     assert loaded_after("print('hello')")[1] == "hello\n"
 
 
-def test_import_adds_little_to_torchs_own_time() -> None:
+def test_import_adds_little_to_torchs_own_time():
     code = (
         f"import time; z = time.process_time(); import torch, PIL.Image, safetensors.torch, numpy; "
         f"a = time.process_time(); {EVERYTHING}; print((time.process_time() - a) / (a - z))"
@@ -89,6 +89,6 @@ def test_import_adds_little_to_torchs_own_time() -> None:
     assert min(shares) < 0.6  # of the processor's time that torch itself takes, however slow the machine
 
 
-def test_the_public_names_are_frozen() -> None:
+def test_the_public_names_are_frozen():
     assert set(allweather.__all__) == PUBLIC
     assert all(hasattr(allweather, name) for name in PUBLIC)

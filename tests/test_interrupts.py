@@ -20,7 +20,7 @@ def born_deaf() -> bool:
         return subprocess.run([sys.executable, "-c", IS_DEAF], capture_output=True, text=True).stdout == "True\n"
 
 
-def test_an_interruption_is_heard_once_the_process_has_started() -> None:
+def test_an_interruption_is_heard_once_the_process_has_started():
     reached = []
 
     def interrupted() -> None:
@@ -35,14 +35,14 @@ def test_an_interruption_is_heard_once_the_process_has_started() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_no_interruption_is_made_up() -> None:
+def test_no_interruption_is_made_up():
     with deaf_to_interrupts():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_the_first_sigterm_is_heard_as_ctrl_c_is_and_waits_as_it_does() -> None:
+def test_the_first_sigterm_is_heard_as_ctrl_c_is_and_waits_as_it_does():
     reached = []
 
     def ended() -> None:
@@ -57,13 +57,13 @@ def test_the_first_sigterm_is_heard_as_ctrl_c_is_and_waits_as_it_does() -> None:
     assert reached and heard == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_handler_that_python_cannot_put_back_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handler_that_python_cannot_put_back_stays(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(signal, "getsignal", lambda number: None)  # what it says of one that C installed
     with interruptions_wait():
         assert signal.signal(signal.SIGINT, signal.default_int_handler) is signal.default_int_handler
 
 
-def test_what_is_not_the_main_thread_to_python_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_the_main_thread_to_python_does_not_wait(monkeypatch: pytest.MonkeyPatch):
     def refused(*_: object) -> None:
         raise ValueError("signal only works in main thread of the main interpreter")  # also where a host embeds Python
 
@@ -75,7 +75,7 @@ def test_what_is_not_the_main_thread_to_python_does_not_wait(monkeypatch: pytest
     assert reached and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_process_is_born_deaf_in_any_thread() -> None:
+def test_a_process_is_born_deaf_in_any_thread():
     found = [born_deaf()]
     thread = threading.Thread(target=lambda: found.append(born_deaf()))
     thread.start()
@@ -83,7 +83,7 @@ def test_a_process_is_born_deaf_in_any_thread() -> None:
     assert found == [True, True]
 
 
-def test_another_thread_that_takes_the_signal_changes_nothing() -> None:
+def test_another_thread_that_takes_the_signal_changes_nothing():
     busy = threading.Event()
     thread = threading.Thread(target=busy.wait)
     thread.start()

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("moment", [2, 5, -1])
 def test_a_film_has_every_frame_wherever_its_writing_is_interrupted(
     moment: int, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     def write(path: Path, moment: int) -> tuple[int, int]:
         """Frames added until it was interrupted at that write to the disk, and the writes."""
         writes = 0
@@ -57,7 +57,7 @@ def test_a_film_has_every_frame_wherever_its_writing_is_interrupted(
         assert sum(1 for _ in found.decode(video=0)) >= (60 if moment < 0 else 1)
 
 
-def test_what_is_kept_in_order_is_kept_to_the_end_at_a_second_ctrl_c() -> None:
+def test_what_is_kept_in_order_is_kept_to_the_end_at_a_second_ctrl_c():
     kept: list[int] = []
 
     def work(item: int) -> int:
@@ -80,7 +80,7 @@ def test_what_is_kept_in_order_is_kept_to_the_end_at_a_second_ctrl_c() -> None:
 @pytest.mark.parametrize("moment", [1, 50])
 def test_a_folder_in_whose_place_another_comes_is_there_whole(
     moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     unlink, path, count = os.unlink, tmp_path / "labels", 0
 
     def interrupted(*given: Any, **named: Any) -> None:
@@ -106,7 +106,7 @@ def test_a_folder_in_whose_place_another_comes_is_there_whole(
     assert [file.name for file in tmp_path.iterdir()] == ["labels"]
 
 
-def test_a_folder_that_was_moved_aside_comes_back(tmp_path: Path) -> None:
+def test_a_folder_that_was_moved_aside_comes_back(tmp_path: Path):
     (tmp_path / ".labels.old").mkdir()
     (tmp_path / ".labels.old/a.png").write_text("old")
     with whole_folder(tmp_path / "labels"):
@@ -115,7 +115,7 @@ def test_a_folder_that_was_moved_aside_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "part"), [("tent", AdaptedNetwork), ("mall-domain", StreamAverages)])
-def test_a_session_is_before_a_batch_or_after_it(method: str, part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_is_before_a_batch_or_after_it(method: str, part: Any, monkeypatch: pytest.MonkeyPatch):
     images = frames(3)
     session, other = (Session(tiny("batchnorm"), method, guard=False) for _ in range(2))
     session(images[0]), other(images[0])
@@ -134,7 +134,7 @@ def test_a_session_is_before_a_batch_or_after_it(method: str, part: Any, monkeyp
     assert torch.equal(session(images[2]).logits, other(images[2]).logits)
 
 
-def test_a_message_to_a_worker_is_sent_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_to_a_worker_is_sent_whole(monkeypatch: pytest.MonkeyPatch):
     here, there = Pipe()
 
     class Interrupted:

@@ -51,7 +51,7 @@ with_batchnorm = parameters(
 
 
 @parameters([case for case in CASES if refused(*case)])
-def test_a_refusal_names_the_method_and_the_network(name: str, preset: str, norm: str) -> None:
+def test_a_refusal_names_the_method_and_the_network(name: str, preset: str, norm: str):
     """Every other case is one that every test below runs: it may not be refused."""
     model = tiny(norm)
     with pytest.raises(AllWeatherError) as refusal:
@@ -95,7 +95,7 @@ def expected(name: str, preset: str, norm: str) -> list[Tensor]:
 
 
 @every_case
-def test_the_callers_network_is_untouched(name: str, preset: str, norm: str) -> None:
+def test_the_callers_network_is_untouched(name: str, preset: str, norm: str):
     model = tiny(norm)
     model.train()
     next(model.parameters()).requires_grad_(False)
@@ -115,7 +115,7 @@ def test_the_callers_network_is_untouched(name: str, preset: str, norm: str) -> 
 
 
 @every_case
-def test_reset_is_bitwise_and_repeats_the_first_run(name: str, preset: str, norm: str) -> None:
+def test_reset_is_bitwise_and_repeats_the_first_run(name: str, preset: str, norm: str):
     model = tiny(norm)
     session = session_for(name, preset, model)
     images = frames(3)
@@ -126,7 +126,7 @@ def test_reset_is_bitwise_and_repeats_the_first_run(name: str, preset: str, norm
 
 
 @every_case
-def test_same_seed_same_output_whatever_the_callers_random_state(name: str, preset: str, norm: str) -> None:
+def test_same_seed_same_output_whatever_the_callers_random_state(name: str, preset: str, norm: str):
     one, model = expected(name, preset, norm)[:2], tiny(norm)
     torch.manual_seed(2)
     callers = torch.get_rng_state()
@@ -137,7 +137,7 @@ def test_same_seed_same_output_whatever_the_callers_random_state(name: str, pres
 
 
 @every_case
-def test_only_declared_tensors_move(name: str, preset: str, norm: str) -> None:
+def test_only_declared_tensors_move(name: str, preset: str, norm: str):
     model = tiny(norm)
     session = session_for(name, preset, model)
     declared = {*session.state.parameters, *session.state.buffers}
@@ -151,7 +151,7 @@ def test_only_declared_tensors_move(name: str, preset: str, norm: str) -> None:
 
 
 @every_case
-def test_a_frame_that_is_not_finite_changes_nothing(name: str, preset: str, norm: str) -> None:
+def test_a_frame_that_is_not_finite_changes_nothing(name: str, preset: str, norm: str):
     model = tiny(norm)
     session = session_for(name, preset, model)
     good = frames(1)[0]
@@ -165,7 +165,7 @@ def test_a_frame_that_is_not_finite_changes_nothing(name: str, preset: str, norm
 
 
 @every_case
-def test_works_inside_the_callers_inference_mode(name: str, preset: str, norm: str) -> None:
+def test_works_inside_the_callers_inference_mode(name: str, preset: str, norm: str):
     outside = expected(name, preset, norm)[:2]
     with torch.inference_mode():
         session = session_for(name, preset, tiny(norm))
@@ -174,7 +174,7 @@ def test_works_inside_the_callers_inference_mode(name: str, preset: str, norm: s
 
 
 @every_case
-def test_save_and_load_equals_never_having_stopped(name: str, preset: str, norm: str, tmp_path: Path) -> None:
+def test_save_and_load_equals_never_having_stopped(name: str, preset: str, norm: str, tmp_path: Path):
     first = session_for(name, preset, tiny(norm))
     for image in images()[:2]:
         first(image)
@@ -195,7 +195,7 @@ def frozen() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("frozen")
 @with_batchnorm
-def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str) -> None:
+def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str):
     session = session_for(name, preset, tiny(norm))
     image = frames(1)[0]
 
@@ -211,7 +211,7 @@ def test_memory_is_flat_over_fifty_frames(name: str, preset: str, norm: str) -> 
 
 
 @every_case
-def test_a_batch_works_and_keeps_its_shape(name: str, preset: str, norm: str) -> None:
+def test_a_batch_works_and_keeps_its_shape(name: str, preset: str, norm: str):
     session = session_for(name, preset, tiny(norm))
     result = session(frames(2))
     assert result.logits.shape == (2, 3, *SIZE)
@@ -220,9 +220,7 @@ def test_a_batch_works_and_keeps_its_shape(name: str, preset: str, norm: str) ->
 
 
 @every_case
-def test_predict_after_a_call_is_the_calls_own_prediction_where_nothing_was_learnt(
-    name: str, preset: str, norm: str
-) -> None:
+def test_predict_after_a_call_is_the_calls_own_prediction_where_nothing_was_learnt(name: str, preset: str, norm: str):
     model = tiny(norm)
     still = {"lr": 0.0, "lookahead": 0.0}
     method = methods.make(name, preset, model=model)
@@ -239,9 +237,7 @@ def test_predict_after_a_call_is_the_calls_own_prediction_where_nothing_was_lear
 
 
 @every_case
-def test_a_frame_whose_prediction_is_not_finite_is_skipped_and_the_stream_goes_on(
-    name: str, preset: str, norm: str
-) -> None:
+def test_a_frame_whose_prediction_is_not_finite_is_skipped_and_the_stream_goes_on(name: str, preset: str, norm: str):
     """The network itself fails on one frame; what is reported is then the network's own answer, and nothing moves."""
     model = tiny(norm)
     model.network = Failing(model.network)
@@ -257,7 +253,7 @@ def test_a_frame_whose_prediction_is_not_finite_is_skipped_and_the_stream_goes_o
 
 
 @every_case
-def test_images_of_any_size_give_a_result_or_a_clear_error(name: str, preset: str, norm: str) -> None:
+def test_images_of_any_size_give_a_result_or_a_clear_error(name: str, preset: str, norm: str):
     for shape in ((0, 3, *SIZE), (1, 3, 0, 8), (3, 0, 0)):
         with pytest.raises(AllWeatherError, match="at least one image of at least one pixel"):
             session_for(name, preset, tiny(norm))(torch.zeros(shape))
@@ -267,7 +263,7 @@ def test_images_of_any_size_give_a_result_or_a_clear_error(name: str, preset: st
 
 
 @every_case
-def test_the_default_dtype_changes_nothing(name: str, preset: str, norm: str) -> None:
+def test_the_default_dtype_changes_nothing(name: str, preset: str, norm: str):
     plain, other = expected(name, preset, norm), tiny(norm)
     torch.set_default_dtype(torch.float64)
     try:
@@ -280,7 +276,7 @@ def test_the_default_dtype_changes_nothing(name: str, preset: str, norm: str) ->
         torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
 
 
-def test_source_equals_a_plain_forward() -> None:
+def test_source_equals_a_plain_forward():
     model, images = tiny("batchnorm"), frames(2)
     with torch.no_grad():
         assert torch.equal(Session(model, methods.Source())(images).logits, model(images))

@@ -18,7 +18,7 @@ from allweather.methods.views import mean_probabilities, recoloured, view_logits
 from allweather.session import Guard, Session
 
 
-def test_views_come_back_onto_the_images_grid() -> None:
+def test_views_come_back_onto_the_images_grid():
     images = frames(2)
 
     def network(x: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def test_views_come_back_onto_the_images_grid() -> None:
     torch.testing.assert_close(mean, network(images).softmax(1))
 
 
-def test_recolouring_stays_in_range_and_moves_nothing() -> None:
+def test_recolouring_stays_in_range_and_moves_nothing():
     image = torch.linspace(0, 1, 3 * 24 * 32).view(1, 3, 24, 32)
     changed = recoloured(image, 0.3, torch.Generator().manual_seed(0))
     assert 0 <= changed.min() <= changed.max() <= 1
@@ -39,14 +39,14 @@ def test_recolouring_stays_in_range_and_moves_nothing() -> None:
     assert (changed.flatten().diff() >= 0).all(), "brighter pixels stay brighter"
 
 
-def test_reliable_pixels_are_those_of_low_entropy() -> None:
+def test_reliable_pixels_are_those_of_low_entropy():
     logits = torch.tensor([[9.0, 0.1], [0.0, 0.0], [0.0, 0.0]])[None, :, None]
     entropy = pixel_entropy(logits)
     assert entropy[0, 0, 1] > 0.95 * log(3)
     assert reliable(entropy, 0.4, 3).tolist() == [[[True, False]]]
 
 
-def test_pseudo_labels_leave_unsure_pixels_out() -> None:
+def test_pseudo_labels_leave_unsure_pixels_out():
     probabilities = torch.tensor([[0.9, 0.5], [0.05, 0.3], [0.05, 0.2]])[None, :, None]
     assert confident_labels(probabilities, 0.8).tolist() == [[[0, IGNORED]]]
 
@@ -59,7 +59,7 @@ def run(name: str, images: Tensor, **settings: object) -> Session:
     return session
 
 
-def test_cotta_restores_and_its_teacher_lags() -> None:
+def test_cotta_restores_and_its_teacher_lags():
     source = tiny("batchnorm")
     everything = run("cotta", frames(2), restore=1.0, lr=0.1)
     assert not moved_names(everything, source), "every number is restored"
@@ -71,7 +71,7 @@ def test_cotta_restores_and_its_teacher_lags() -> None:
         torch.testing.assert_close(teacher, 0.1 * student)
 
 
-def test_sar_comes_back_when_entropy_collapses() -> None:
+def test_sar_comes_back_when_entropy_collapses():
     source = tiny("batchnorm")
     kept = run("sar", frames(3), margin=1.0, episodic=False, recover=0.0, lr=0.1)
     assert moved_names(kept, source)
@@ -79,7 +79,7 @@ def test_sar_comes_back_when_entropy_collapses() -> None:
     assert not moved_names(back, source)
 
 
-def test_sar_looks_at_the_steepest_neighbour() -> None:
+def test_sar_looks_at_the_steepest_neighbour():
     """With a radius of 0 it is the entropy of reliable pixels; with a larger one the loss is higher."""
     losses = {}
     for radius in (0.0, 0.5):
@@ -92,7 +92,7 @@ def test_sar_looks_at_the_steepest_neighbour() -> None:
     assert losses[0.5] > 1e-4
 
 
-def test_eta_skips_an_image_it_has_seen() -> None:
+def test_eta_skips_an_image_it_has_seen():
     image = frames(1)[0]
     model = tiny("batchnorm")
     settings = {"episodic": False, "margin": 1.0, "redundancy": 0.05}
@@ -100,7 +100,7 @@ def test_eta_skips_an_image_it_has_seen() -> None:
     assert [session(image).iterations for _ in range(2)] == [1, 0]
 
 
-def test_crf_smooths_within_a_region_and_keeps_its_border() -> None:
+def test_crf_smooths_within_a_region_and_keeps_its_border():
     torch.manual_seed(0)
     image = torch.zeros(1, 3, 32, 32)
     image[..., 16:] = 1
@@ -113,7 +113,7 @@ def test_crf_smooths_within_a_region_and_keeps_its_border() -> None:
     assert clean > 0.99
 
 
-def test_diga_keeps_its_prototypes_in_float32_where_the_network_runs_in_bf16() -> None:
+def test_diga_keeps_its_prototypes_in_float32_where_the_network_runs_in_bf16():
     model, images = tiny("batchnorm"), frames(3)
     settings = {"threshold": 0.0}
     session = Session(model, methods.make("diga", settings=settings, model=model), precision="bf16")
@@ -125,13 +125,13 @@ def test_diga_keeps_its_prototypes_in_float32_where_the_network_runs_in_bf16() -
 
 @pytest.mark.parametrize("name", ["mall-domain", "eata", "cotta", "rotta"])
 @pytest.mark.filterwarnings("ignore:eata")
-def test_a_momentum_may_be_a_whole_number(name: str) -> None:
+def test_a_momentum_may_be_a_whole_number(name: str):
     kind = type(methods.make(name))
     session = Session(tiny("batchnorm"), kind(momentum=0), guard=Guard(enabled=False))
     assert session(frames(1)[0]).decision.kind == "accepted"
 
 
-def test_diga_remembers_prototypes_along_the_stream() -> None:
+def test_diga_remembers_prototypes_along_the_stream():
     session = run("diga", frames(3), threshold=0.0)
     prototypes = session.state.memory["prototypes"]
     assert prototypes.abs().sum(1).gt(0).any()
@@ -141,7 +141,7 @@ def test_diga_remembers_prototypes_along_the_stream() -> None:
     assert torch.isfinite(plain).all()
 
 
-def test_self_adaptive_labels_are_made_once() -> None:
+def test_self_adaptive_labels_are_made_once():
     model = tiny("batchnorm")
     method = methods.make("self-adaptive", settings={"threshold": 0.0}, model=model)
     state, batch = method.begin(model), Batch(frames(1))
@@ -154,7 +154,7 @@ def test_self_adaptive_labels_are_made_once() -> None:
     assert batch.once("labels", lambda: None) is first
 
 
-def test_networks_without_batchnorm_have_their_own_settings() -> None:
+def test_networks_without_batchnorm_have_their_own_settings():
     rates = {norm: methods.make("mall-sample", model=tiny(norm)).lr for norm in ("batchnorm", "layernorm")}
     assert rates["layernorm"] > rates["batchnorm"]
     assert methods.make("mall-sample", "paper", model=tiny("layernorm")) == methods.make("mall-sample", "paper")
@@ -162,7 +162,7 @@ def test_networks_without_batchnorm_have_their_own_settings() -> None:
 
 
 @pytest.mark.parametrize("preset", ["fast", "best"])
-def test_other_presets_keep_what_suits_a_network(preset: str) -> None:
+def test_other_presets_keep_what_suits_a_network(preset: str):
     """Whatever a preset does not set itself is as recommended for the network at hand."""
     given = methods.METHODS["mall-domain"].presets[preset]
     found, usual = (
@@ -177,7 +177,7 @@ def test_other_presets_keep_what_suits_a_network(preset: str) -> None:
     )
 
 
-def test_rotta_remembers_each_kind_once_and_the_freshest() -> None:
+def test_rotta_remembers_each_kind_once_and_the_freshest():
     method = methods.METHODS["rotta"](capacity=3, side=16)
     model = tiny("batchnorm")
     state = method.begin(model)
@@ -200,7 +200,7 @@ def test_rotta_remembers_each_kind_once_and_the_freshest() -> None:
     assert state.memory["bank.ages"].tolist() == [4, 3, 2]
 
 
-def test_rotta_learns_now_and_then_and_its_statistics_move_slowly() -> None:
+def test_rotta_learns_now_and_then_and_its_statistics_move_slowly():
     source, images = tiny("batchnorm"), frames(4)
     slow = {"bn": "running", "share": 0.05}
     early = run("rotta", images[:3], **slow)
@@ -217,7 +217,7 @@ def test_rotta_learns_now_and_then_and_its_statistics_move_slowly() -> None:
     torch.testing.assert_close(state.buffers["stem.1.running_mean"], expected)
 
 
-def test_rotta_leaves_images_of_another_size_out() -> None:
+def test_rotta_leaves_images_of_another_size_out():
     session = run("rotta", frames(3), every=1)
     assert session(torch.rand(3, 32, 24)).iterations == 1
     members = session.method._members(session.state, frames(1))
@@ -232,7 +232,7 @@ def source_folder(path: Path) -> str:
     return str(path)
 
 
-def test_eata_weighs_parameters_by_the_squared_gradient_of_source_images(tmp_path: Path) -> None:
+def test_eata_weighs_parameters_by_the_squared_gradient_of_source_images(tmp_path: Path):
     model = tiny("batchnorm")
     method = methods.make("eata", settings={"source_images": source_folder(tmp_path), "bn": "source"})
     state = method.begin(model)
@@ -248,7 +248,7 @@ def test_eata_weighs_parameters_by_the_squared_gradient_of_source_images(tmp_pat
         torch.testing.assert_close(state.memory[f"importance.{name}"], value)
 
 
-def test_eata_reads_source_images_as_streams_are_read(tmp_path: Path) -> None:
+def test_eata_reads_source_images_as_streams_are_read(tmp_path: Path):
     deep, shallow = tmp_path / "deep", tmp_path / "shallow"
     grey = (frames(1, seed=7)[0][0] * 255).byte().numpy()
     for folder, pixels in ((deep, grey.astype(np.uint16) * 257), (shallow, grey)):
@@ -263,7 +263,7 @@ def test_eata_reads_source_images_as_streams_are_read(tmp_path: Path) -> None:
         torch.testing.assert_close(value, found[1][name])
 
 
-def test_eata_stays_nearer_the_source_than_eta(tmp_path: Path) -> None:
+def test_eata_stays_nearer_the_source_than_eta(tmp_path: Path):
     source, folder = tiny("batchnorm"), source_folder(tmp_path)
     before = {name: value.detach() for name, value in source.network.named_parameters()}
 
@@ -277,7 +277,7 @@ def test_eata_stays_nearer_the_source_than_eta(tmp_path: Path) -> None:
     assert way("eata", source_images=folder, penalty=1000.0) < 0.9 * free
 
 
-def test_eata_says_what_it_lacks(tmp_path: Path) -> None:
+def test_eata_says_what_it_lacks(tmp_path: Path):
     with pytest.warns(UserWarning, match="choose eta"):
         methods.make("eata").begin(tiny("batchnorm"))
     for folder, reason in ((tmp_path / "absent", "expected a folder"), (tmp_path, "no image")):

@@ -20,19 +20,19 @@ ALIKE = {
 
 
 @pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
-def test_it_does_what_its_authors_published(case: Case) -> None:
+def test_it_does_what_its_authors_published(case: Case):
     for number, step in enumerate(distances(case, RECORDED[case.name], run(case)), start=1):
         assert step.within(case), f"step {number}: {step}"
 
 
 @pytest.mark.skipif("ALLWEATHER_ASSETS" not in os.environ, reason="real weights and frames need ALLWEATHER_ASSETS")
 @pytest.mark.parametrize("case", [case for case in CASES if case.name.endswith(REAL)], ids=lambda case: case.name)
-def test_so_it_does_on_a_real_network(case: Case) -> None:
+def test_so_it_does_on_a_real_network(case: Case):
     for number, step in enumerate(distances(case, RECORDED[case.name], run(case)), start=1):
         assert step.within(case), f"step {number}: {step}"
 
 
-def test_several_steps_of_tent_report_the_last_but_one() -> None:
+def test_several_steps_of_tent_report_the_last_but_one():
     """Theirs shows the forward pass of the last of three steps: what the network predicts after two."""
     case = BY_NAME["tent, 3 steps"]
     twice = replace(case, settings={**case.settings, "iterations": 2, "report_after": True})
@@ -55,7 +55,7 @@ def default(method: str, field: str) -> Any:
 
 
 @pytest.mark.parametrize(("name", "field"), published())
-def test_every_published_setting_shows(name: str, field: str) -> None:
+def test_every_published_setting_shows(name: str, field: str):
     """With its default in place of one published value the product is no longer what was published."""
     case = BY_NAME[name]
     changed = replace(case, settings={**case.settings, field: default(case.method, field)})
@@ -66,7 +66,7 @@ def test_every_published_setting_shows(name: str, field: str) -> None:
     assert not all(step.within(case) for step in distances(case, RECORDED[name], run(changed)))
 
 
-def test_the_fixture_names_its_sources_and_stays_small() -> None:
+def test_the_fixture_names_its_sources_and_stays_small():
     assert set(RECORDED) == set(BY_NAME)
     assert all("@" in found["public"] and found["adapted"] for found in RECORDED.values())
     assert FIXTURE.stat().st_size <= 150_000

@@ -154,7 +154,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize(("name", "field"), EVERY_FIELD, ids=lambda value: value)
-def test_a_field_acts_or_is_refused_by_name(name: str, field: str) -> None:
+def test_a_field_acts_or_is_refused_by_name(name: str, field: str):
     base = VISIBLE.get(name, {})
     if field == "episodic":
         base = {key: value for key, value in base.items() if key != "every"}
@@ -194,9 +194,7 @@ def test_a_field_acts_or_is_refused_by_name(name: str, field: str) -> None:
         ("rotta", {"capacity": 0}, "rotta.capacity: expected a finite number at least 1, got 0"),
     ],
 )  # fmt: skip
-def test_a_value_that_could_not_act_or_is_out_of_range_is_named(
-    name: str, settings: dict[str, Any], message: str
-) -> None:
+def test_a_value_that_could_not_act_or_is_out_of_range_is_named(name: str, settings: dict[str, Any], message: str):
     with pytest.raises(SettingsError) as by_name:
         methods.make(name, settings=settings)
     with pytest.raises(SettingsError) as by_class:
@@ -220,7 +218,7 @@ def test_a_value_that_could_not_act_or_is_out_of_range_is_named(
         ({"views": ["plain"]}, "expected a tuple of text or functions, got ['plain']. Write views=('plain',)."),
     ],
 )
-def test_the_constructor_converts_nothing(settings: dict[str, Any], message: str) -> None:
+def test_the_constructor_converts_nothing(settings: dict[str, Any], message: str):
     with pytest.raises(SettingsError) as error:
         methods.Tent(**settings)
     assert message in str(error.value)
@@ -233,7 +231,7 @@ SEVERAL = [
 
 
 @pytest.mark.parametrize(("name", "field"), SEVERAL)
-def test_a_field_of_several_values_takes_a_tuple_of_one_at_least(name: str, field: str) -> None:
+def test_a_field_of_several_values_takes_a_tuple_of_one_at_least(name: str, field: str):
     for made in (methods.METHODS[name], lambda **values: methods.make(name, settings=values)):
         with pytest.raises(SettingsError, match=rf"{name}\.{field}: expected at least one value, got none"):
             made(**{field: ()})
@@ -244,7 +242,7 @@ def test_a_field_of_several_values_takes_a_tuple_of_one_at_least(name: str, fiel
         methods.METHODS[name](**{field: 3})
 
 
-def test_a_field_may_be_empty_where_its_default_is() -> None:
+def test_a_field_may_be_empty_where_its_default_is():
     @dataclass(frozen=True, kw_only=True)
     class Marked(methods.Tent):
         marks: tuple[float, ...] = option((), "numbers")
@@ -255,13 +253,13 @@ def test_a_field_may_be_empty_where_its_default_is() -> None:
 @pytest.mark.parametrize(
     ("name", "fields", "norm"), [("tent", {"bn": "source"}, "layernorm"), ("mall-domain", {"share": 0.3}, "none")]
 )
-def test_statistics_cannot_be_chosen_for_a_network_that_has_none(name: str, fields: dict[str, Any], norm: str) -> None:
+def test_statistics_cannot_be_chosen_for_a_network_that_has_none(name: str, fields: dict[str, Any], norm: str):
     method = methods.make(name, settings={"parameters": "all", **fields})
     with pytest.raises(SettingsError, match=rf"{name}\.\w+=.* would change nothing: tiny-{norm} has no BatchNorm"):
         Session(tiny(norm), method)
 
 
-def test_a_share_moves_the_running_statistics_of_train_mode() -> None:
+def test_a_share_moves_the_running_statistics_of_train_mode():
     def moved(share: float) -> Tensor:
         model = tiny("batchnorm")
         before = model.network.stem[1].running_mean.clone()
@@ -273,7 +271,7 @@ def test_a_share_moves_the_running_statistics_of_train_mode() -> None:
     torch.testing.assert_close(moved(0.4), 4 * moved(0.1))
 
 
-def test_a_method_without_presets_has_none_but_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_without_presets_has_none_but_recommended(monkeypatch: pytest.MonkeyPatch):
     class Bare(methods.Tent):
         name = "bare"
         presets = {}  # noqa: RUF012
@@ -300,16 +298,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("options", "said"), WRONG, ids=[str(options) for options, _ in WRONG])
-def test_a_session_of_another_types_setting_is_refused(options: dict[str, Any], said: str) -> None:
+def test_a_session_of_another_types_setting_is_refused(options: dict[str, Any], said: str):
     with pytest.raises(SettingsError, match=said):
         Session(tiny("batchnorm"), methods.Tent(), **options)
 
 
 @pytest.mark.parametrize("seed", [-(2**63), -1, 2**64 - 1])
-def test_every_seed_that_a_generator_takes_is_taken(seed: int) -> None:
+def test_every_seed_that_a_generator_takes_is_taken(seed: int):
     assert Session(tiny("batchnorm"), methods.Tent(), seed=seed).seed == seed
 
 
-def test_a_guard_can_be_switched_off_in_a_word() -> None:
+def test_a_guard_can_be_switched_off_in_a_word():
     assert Session(tiny("batchnorm"), methods.Tent(), guard=False).guard == Guard(enabled=False)
     assert Session(tiny("batchnorm"), methods.Tent(), guard=True).guard == Guard()

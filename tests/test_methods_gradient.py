@@ -38,7 +38,7 @@ class Pull(GradientMethod):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_optimizers_are_torchs_own(optimizer: str) -> None:
+def test_optimizers_are_torchs_own(optimizer: str):
     """Bit for bit, and with all that one may ask of them; a state goes from either into the other."""
     generator = torch.Generator().manual_seed(0)
     method = Pull(optimizer=optimizer, lr=LR, weight_decay=0.1)
@@ -103,7 +103,7 @@ RATES: dict[str, tuple[dict[str, Any], Callable[[int], float]]] = {
 @pytest.mark.parametrize("iterations", [1, UPDATES])
 def test_steps_by_hand(
     rule: Callable[..., list[Tensor]], momentum: float, decay: float, schedule: str, anchor: float, iterations: int
-) -> None:
+):
     """The same along a stream and within one batch."""
     fields, rate = RATES[schedule]
     method = Pull(
@@ -129,7 +129,7 @@ class Groups(Pull):
 
 
 @pytest.mark.parametrize(("fields", "share"), [({}, 1.0), ({"schedule": "poly", "horizon": 4}, 0.75**0.9)])
-def test_groups_with_rates_of_their_own_keep_them_times_the_schedule(fields: dict[str, Any], share: float) -> None:
+def test_groups_with_rates_of_their_own_keep_them_times_the_schedule(fields: dict[str, Any], share: float):
     session = Session(pixelwise(2.0), Groups(lr=LR, parameters="all", episodic=False, **fields), guard=False)
     for image in frames(2):
         session(image)
@@ -139,14 +139,14 @@ def test_groups_with_rates_of_their_own_keep_them_times_the_schedule(fields: dic
     assert [group["lr"] for group in session._adapted.optimizer.param_groups] == [0.0, 0.3]
 
 
-def test_the_schedule_ends_at_its_horizon() -> None:
+def test_the_schedule_ends_at_its_horizon():
     method = Pull(lr=LR, episodic=False, schedule="poly", horizon=4)
     rates = [method.learning_rate(update) for update in range(6)]
     assert rates == pytest.approx([0.05, 0.05 * 0.75**0.9, 0.05 * 0.5**0.9, 0.05 * 0.25**0.9, 0, 0])
 
 
 @pytest.mark.parametrize("name", ["tent", "mall-domain", "cotta", "rotta", "sar"])
-def test_an_anchor_of_one_holds_every_method_at_the_source(name: str) -> None:
+def test_an_anchor_of_one_holds_every_method_at_the_source(name: str):
     """Methods that act after an update of their own leave it in place."""
     settings = {"parameters": "all", "lr": 0.1, "anchor": 1.0, "episodic": False}
     settings |= {"every": 1} if name == "rotta" else {}
@@ -157,7 +157,7 @@ def test_an_anchor_of_one_holds_every_method_at_the_source(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mall-sample", "mall-domain", "tent", "infomax"])
-def test_a_logit_bias_moves_one_number_per_class_and_is_exported(name: str, tmp_path: Path) -> None:
+def test_a_logit_bias_moves_one_number_per_class_and_is_exported(name: str, tmp_path: Path):
     settings = {"parameters": "logit-bias", "lr": 0.1, "views": ("plain",), "bn": "source", "episodic": False}
     source = tiny("batchnorm")
     session = Session(source, methods.make(name, settings=settings), guard=False)
@@ -173,7 +173,7 @@ def test_a_logit_bias_moves_one_number_per_class_and_is_exported(name: str, tmp_
     torch.testing.assert_close(after(image), session.model(image))
 
 
-def test_a_network_without_such_a_bias_is_refused() -> None:
+def test_a_network_without_such_a_bias_is_refused():
     network = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1, bias=False))
     model = Segmenter.wrap(network.eval(), classes=CLASSES, name="unbiased")
     with pytest.raises(SettingsError, match=r"no convolution or linear layer of unbiased has 3 biases.*norm-affine"):
@@ -181,7 +181,7 @@ def test_a_network_without_such_a_bias_is_refused() -> None:
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.InstanceNorm2d(3), nn.GroupNorm(3, 3)], ids=str)
-def test_a_bias_that_a_norm_layer_takes_away_is_none(norm: nn.Module) -> None:
+def test_a_bias_that_a_norm_layer_takes_away_is_none(norm: nn.Module):
     """Under the batch's statistics it would move by rounding alone, and every update would be accepted."""
     network = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.Sequential(nn.ConvTranspose2d(8, 3, 1), norm, nn.ReLU()))
     model = Segmenter.wrap(network.eval(), classes=CLASSES, name="normalised")
@@ -189,7 +189,7 @@ def test_a_bias_that_a_norm_layer_takes_away_is_none(norm: nn.Module) -> None:
         Session(model, methods.make("tent", settings={"parameters": "logit-bias"}))
 
 
-def test_a_norm_layer_of_other_channels_leaves_the_bias_before_it() -> None:
+def test_a_norm_layer_of_other_channels_leaves_the_bias_before_it():
     """As where a network holds its head before the branch that comes next."""
 
     class HeadFirst(nn.Module):
@@ -230,7 +230,7 @@ def uneven() -> Segmenter:
     ("name", "fields"),
     [("tent", {"lr": 1e-2, "iterations": 3}), ("tent", {"lr": 0.0, "lookahead": 1e-2}), ("mall-domain", {"lr": 1e-2})],
 )
-def test_relative_steps_do_not_see_how_large_a_networks_numbers_are(name: str, fields: dict[str, Any]) -> None:
+def test_relative_steps_do_not_see_how_large_a_networks_numbers_are(name: str, fields: dict[str, Any]):
     def predicted(model: Segmenter, relative: bool) -> Tensor:
         method = methods.make(name, settings={"relative": relative, **fields})
         session = Session(model, method, guard=False)
@@ -245,7 +245,7 @@ def test_relative_steps_do_not_see_how_large_a_networks_numbers_are(name: str, f
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_relative_step_is_the_optimizers_times_the_root_mean_square_of_each_tensor(optimizer: str) -> None:
+def test_a_relative_step_is_the_optimizers_times_the_root_mean_square_of_each_tensor(optimizer: str):
     def moved(relative: bool) -> dict[str, Tensor]:
         fields = {"optimizer": optimizer, "lr": 1e-2, "relative": relative, "episodic": False}
         session = Session(uneven(), methods.make("tent", settings=fields), guard=False)
@@ -262,7 +262,7 @@ def test_a_relative_step_is_the_optimizers_times_the_root_mean_square_of_each_te
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64])
-def test_parameters_that_are_no_real_numbers_never_move(dtype: torch.dtype) -> None:
+def test_parameters_that_are_no_real_numbers_never_move(dtype: torch.dtype):
     model = tiny("batchnorm")
     model.network.order = nn.Parameter(torch.arange(3).to(dtype), requires_grad=False)
     chosen = Session(model, methods.make("tent", settings={"parameters": "all"})).state.parameters

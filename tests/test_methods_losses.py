@@ -45,7 +45,7 @@ def entropy(probabilities: Tensor, axis: int = 1) -> Tensor:
     return -(probabilities * probabilities.log()).sum(axis)
 
 
-def test_the_entropys_closed_gradient_is_that_of_its_definition() -> None:
+def test_the_entropys_closed_gradient_is_that_of_its_definition():
     logits = (4 * torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(1))).requires_grad_()
     plain = entropy(logits.softmax(1))
     (target,) = torch.autograd.grad((plain * torch.arange(12).view(1, 3, 4)).sum(), logits)
@@ -55,7 +55,7 @@ def test_the_entropys_closed_gradient_is_that_of_its_definition() -> None:
     torch.testing.assert_close(gradient, target, rtol=1e-4, atol=1e-5)
 
 
-def test_the_entropy_can_be_differentiated_twice() -> None:
+def test_the_entropy_can_be_differentiated_twice():
     logits = (2 * torch.randn(1, 5, 3, 4, generator=torch.Generator().manual_seed(1))).requires_grad_()
 
     def twice(value: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def test_the_entropy_can_be_differentiated_twice() -> None:
     torch.testing.assert_close(twice(mean_entropy(logits)), twice(entropy(logits.softmax(1)).mean()))
 
 
-def test_infomax_wants_sure_pixels_of_many_classes() -> None:
+def test_infomax_wants_sure_pixels_of_many_classes():
     seen = images(2)
     probabilities = (GAIN * seen).softmax(1)
     sure, many = entropy(probabilities).mean(), entropy(probabilities.mean((2, 3))).mean()
@@ -77,13 +77,13 @@ def test_infomax_wants_sure_pixels_of_many_classes() -> None:
     torch.testing.assert_close(Setting("infomax", diversity_weight=0.7)(seen).loss, sure - 0.7 * many)
 
 
-def test_self_adaptive_learns_pixels_near_their_classs_best() -> None:
+def test_self_adaptive_learns_pixels_near_their_classs_best():
     best, near, far, other = [0.9, 0.06, 0.04], [0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.25, 0.4, 0.35]
     found = Setting("self-adaptive", threshold=0.7, scales=(1.0,))(image_of([best, near, far, other]))
     assert found.loss.item() == pytest.approx(-(log(0.9) + log(0.7) + log(0.4)) / 3, rel=1e-4)
 
 
-def test_augco_learns_where_views_agree_or_the_plain_one_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_augco_learns_where_views_agree_or_the_plain_one_is_sure(monkeypatch: pytest.MonkeyPatch):
     """The other view swaps the first and the last class."""
     monkeypatch.setattr("allweather.methods.augco.recoloured", lambda images, *_: images.flip(1))
     agrees, agrees_sure = [0.2, 0.5, 0.3], [0.03, 0.95, 0.02]
@@ -92,7 +92,7 @@ def test_augco_learns_where_views_agree_or_the_plain_one_is_sure(monkeypatch: py
     assert found.loss.item() == pytest.approx(-(log(0.5) + log(0.95) + log(0.04)) / 3, rel=1e-4)
 
 
-def test_memo_takes_the_mean_over_the_image_and_its_views(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memo_takes_the_mean_over_the_image_and_its_views(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("allweather.methods.memo.recoloured", lambda images, *_: images.flip(1))
     seen = images()
     probabilities = (GAIN * seen).softmax(1)
@@ -100,7 +100,7 @@ def test_memo_takes_the_mean_over_the_image_and_its_views(monkeypatch: pytest.Mo
     torch.testing.assert_close(Setting("memo", augmentations=3)(seen).loss, entropy(mean).mean())
 
 
-def test_eta_weighs_reliable_pixels_by_how_sure_they_are() -> None:
+def test_eta_weighs_reliable_pixels_by_how_sure_they_are():
     pixels = [[0.97, 0.02, 0.01], [0.8, 0.1, 0.1], [0.4, 0.3, 0.3]]
     found = Setting("eta", margin=0.6)(image_of(pixels))
     doubts = [float(entropy(torch.tensor(pixel), 0)) for pixel in pixels]
@@ -110,7 +110,7 @@ def test_eta_weighs_reliable_pixels_by_how_sure_they_are() -> None:
     assert found.loss.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_eta_averages_mean_predictions_along_the_stream() -> None:
+def test_eta_averages_mean_predictions_along_the_stream():
     setting = Setting("eta", episodic=False, margin=1.0, redundancy=-1.0, decay=0.8)
     seen = images(3)
     expected = torch.zeros(3)
@@ -121,7 +121,7 @@ def test_eta_averages_mean_predictions_along_the_stream() -> None:
         torch.testing.assert_close(setting.state.memory["mean"], expected)
 
 
-def test_sar_averages_the_entropy_along_the_stream() -> None:
+def test_sar_averages_the_entropy_along_the_stream():
     setting = Setting("sar", episodic=False, margin=1.0, radius=0.0, recover=0.0, decay=0.8)
     expected = 0.0
     for index, image in enumerate(images(3)):
@@ -132,7 +132,7 @@ def test_sar_averages_the_entropy_along_the_stream() -> None:
         assert setting.state.memory["entropy"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_rotta_weighs_remembered_images_by_their_age() -> None:
+def test_rotta_weighs_remembered_images_by_their_age():
     """Teacher and student are still the same, so that the cross-entropy is the entropy."""
     setting = Setting("rotta", every=1, capacity=3, strength=0.0)
     colours = (0.2 + torch.diag(torch.tensor([0.3, 0.5, 0.7]))).mul(255).round() / 255  # as the memory keeps them
@@ -145,7 +145,7 @@ def test_rotta_weighs_remembered_images_by_their_age() -> None:
 
 
 @pytest.mark.parametrize("updates", [1, 3])
-def test_crf_updates_are_whole_steps_of_the_mean_field(updates: int) -> None:
+def test_crf_updates_are_whole_steps_of_the_mean_field(updates: int):
     """Q ← softmax(log p + weight · (AQ − Q) / (d − 1)), with A written out."""
     seen = functional.interpolate(images(), scale_factor=2, mode="bilinear")  # 1×3×12×16
     setting = Setting("crf", weight=4.0, updates=updates, scale=1.0, sigma_rgb=60.0, sigma_xy=8.0)
@@ -164,7 +164,7 @@ def test_crf_updates_are_whole_steps_of_the_mean_field(updates: int) -> None:
 
 
 @pytest.mark.parametrize(("source", "teacher", "views"), [(1.0, 30.0, True), (30.0, 1.0, False)])
-def test_cotta_asks_for_views_where_the_source_is_unsure(source: float, teacher: float, views: bool) -> None:
+def test_cotta_asks_for_views_where_the_source_is_unsure(source: float, teacher: float, views: bool):
     setting, seen, scales = Setting("cotta", gain=source, threshold=0.8, scales=(0.5, 1.0)), images(), (0.5, 1.0)
     setting.state.memory["weight"].copy_(teacher * torch.eye(3)[:, :, None, None])
     plain = (teacher * seen).softmax(1)
@@ -173,7 +173,7 @@ def test_cotta_asks_for_views_where_the_source_is_unsure(source: float, teacher:
     torch.testing.assert_close(setting(seen).logits.softmax(1), averaged if views else plain)
 
 
-def test_diga_mixes_stream_image_and_network_by_their_shares() -> None:
+def test_diga_mixes_stream_image_and_network_by_their_shares():
     mixture, instance, decay = 0.3, 0.65, 0.8
     setting = Setting("diga", threshold=0.0, mixture=mixture, instance=instance, decay=decay, temperature=0.5)
     stream = torch.zeros(3, 3)

@@ -53,9 +53,7 @@ WEIGHTS: dict[Any, Tensor] = {
 
 @pytest.mark.parametrize("kind", WEIGHTS, ids=str)
 @pytest.mark.parametrize(("ncut", "sure", "diverse"), [(0.7, 0.4, 0.3), (2.0, 0.0, 0.0), (0.0, 0.1, 0.9)])
-def test_where_all_pixels_agree_a_class_cuts_by_what_it_lacks(
-    kind: Any, ncut: float, sure: float, diverse: float
-) -> None:
+def test_where_all_pixels_agree_a_class_cuts_by_what_it_lacks(kind: Any, ncut: float, sure: float, diverse: float):
     """S_pᵀA(1 − S_p) / dᵀS_p = 1 − s_p, whatever A; both entropies are that of the shares."""
     weights = {"ncut_weight": ncut, "entropy_weight": sure, "diversity_weight": diverse}
     found, _ = objective(plain_image(), class_weights=kind, **weights)
@@ -65,7 +63,7 @@ def test_where_all_pixels_agree_a_class_cuts_by_what_it_lacks(
     assert found.loss.item() == pytest.approx(ncut * cut + (sure - diverse) * unsure, rel=1e-4)
 
 
-def test_entropy_falls_and_diversity_rises_on_means_of_two_by_two_pixels() -> None:
+def test_entropy_falls_and_diversity_rises_on_means_of_two_by_two_pixels():
     images = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     found, _ = objective(images, gain=6, scale=0.5, ncut_weight=0.0, entropy_weight=0.4, diversity_weight=0.3)
     probabilities = functional.avg_pool2d(6 * images, 2).softmax(1)
@@ -76,7 +74,7 @@ def test_entropy_falls_and_diversity_rises_on_means_of_two_by_two_pixels() -> No
 
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 @pytest.mark.parametrize("feature_sigma", [None, 0.3, 0.1])
-def test_the_affinity_and_its_cut_are_as_written(scale: float, feature_sigma: float | None) -> None:
+def test_the_affinity_and_its_cut_are_as_written(scale: float, feature_sigma: float | None):
     """exp(−|c_i−c_j|²/2σ_rgb² − |x_i−x_j|²/2σ_xy² − |p_i−p_j|²/2σ_f²), all on the reduced grid."""
     coarse = torch.rand(1, 3, 3, 4, generator=torch.Generator().manual_seed(1))
     images = functional.interpolate(coarse, scale_factor=4, mode="bilinear")  # 1×3×12×16
@@ -99,20 +97,20 @@ def test_the_affinity_and_its_cut_are_as_written(scale: float, feature_sigma: fl
     torch.testing.assert_close(found.watched, cut, atol=0, rtol=5e-3)
 
 
-def test_of_images_learnt_from_at_half_their_size_the_width_is_half() -> None:
+def test_of_images_learnt_from_at_half_their_size_the_width_is_half():
     reduced = frames(1)
     halved, whole = (objective(reduced, **of) for of in ({"adapt_scale": 0.5, "sigma_xy": 16.0}, {"sigma_xy": 8.0}))
     assert torch.equal(halved[0].watched, whole[0].watched)
 
 
-def test_the_rank_keeps_to_its_limit() -> None:
+def test_the_rank_keeps_to_its_limit():
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     ranks = {most: objective(images, max_rank=most)[1].rank for most in (3, 40, 96)}
     assert ranks == {3: 3, 40: 40, 96: 96}, "noise needs more than is allowed"
     assert objective(images, rank=5)[1].rank == 5
 
 
-def test_the_affinity_is_that_of_the_first_prediction_at_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_affinity_is_that_of_the_first_prediction_at_every_iteration(monkeypatch: pytest.MonkeyPatch):
     made = []
     plain = Mall.affinity
 
@@ -147,14 +145,14 @@ PRESETS = {
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_published_preset(name: str) -> None:
+def test_the_published_preset(name: str):
     expected = STATED | SCRIPTS | RECONSTRUCTED | PRESETS[name]
     found = methods.settings_of(methods.make(name, "paper"))
     assert {field: found[field] for field in expected} == expected
     assert expected.keys() >= methods.METHODS[name].presets["paper"].keys(), "every field of the preset is listed"
 
 
-def test_three_steps_of_the_published_preset_in_plain_torch() -> None:
+def test_three_steps_of_the_published_preset_in_plain_torch():
     colours = [plain_image(shares) for shares in (SHARES, (0.2, 0.5, 0.3), (0.05, 0.15, 0.8))]
     session = Session(pixelwise(GAIN), methods.make("mall-domain", "paper"), guard=False)
     weight, bias = (GAIN * torch.eye(3)).requires_grad_(), torch.zeros(3, requires_grad=True)

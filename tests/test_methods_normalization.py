@@ -37,7 +37,7 @@ def expected(layer: nn.BatchNorm2d, x: torch.Tensor, share: float) -> torch.Tens
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
-def test_mixed_statistics_are_the_weighted_mean(share: float) -> None:
+def test_mixed_statistics_are_the_weighted_mean(share: float):
     layer, x = layer_and_input()
     target = expected(layer, x, share)
     kept = layer.running_mean.clone()
@@ -46,7 +46,7 @@ def test_mixed_statistics_are_the_weighted_mean(share: float) -> None:
     assert torch.equal(layer.running_mean, kept), "mixing must not move the running statistics"
 
 
-def test_a_share_of_one_is_train_mode_with_its_gradient() -> None:
+def test_a_share_of_one_is_train_mode_with_its_gradient():
     layer, x = layer_and_input()
     x.requires_grad_()
     functional.batch_norm(x, None, None, layer.weight, layer.bias, training=True).square().sum().backward()
@@ -55,7 +55,7 @@ def test_a_share_of_one_is_train_mode_with_its_gradient() -> None:
     torch.testing.assert_close(x.grad, target)
 
 
-def test_running_statistics_move_only_while_adapting() -> None:
+def test_running_statistics_move_only_while_adapting():
     layer, x = layer_and_input()
     model, target = adopted(layer, "running", 0.2), expected(layer, x, 0.2)
     kept = layer.running_mean.clone()
@@ -66,7 +66,7 @@ def test_running_statistics_move_only_while_adapting() -> None:
     torch.testing.assert_close(layer.running_mean, 0.8 * kept + 0.2 * x.mean((0, 2, 3)))
 
 
-def test_train_mode_is_torchs_own() -> None:
+def test_train_mode_is_torchs_own():
     layer, x = layer_and_input()
     twin = nn.BatchNorm2d(4)
     twin.load_state_dict(layer.state_dict())
@@ -78,7 +78,7 @@ def test_train_mode_is_torchs_own() -> None:
 
 
 @pytest.mark.parametrize("mode", ["mixed", "batch", "running", "train"])
-def test_one_value_per_channel_keeps_the_sources_statistics(mode: BNMode) -> None:
+def test_one_value_per_channel_keeps_the_sources_statistics(mode: BNMode):
     layer, _ = layer_and_input()
     x = torch.randn(1, 4, 1, 1)
     target = layer(x)
@@ -87,7 +87,7 @@ def test_one_value_per_channel_keeps_the_sources_statistics(mode: BNMode) -> Non
         assert torch.equal(model.network(x), target)
 
 
-def test_a_subclass_keeps_its_own_forward() -> None:
+def test_a_subclass_keeps_its_own_forward():
     class BatchNormRelu(nn.BatchNorm2d):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return super().forward(input).relu()
@@ -143,7 +143,7 @@ def of_class(kind: type[torch.nn.modules.batchnorm._BatchNorm], mode: BNMode, sh
 
 @pytest.mark.parametrize("mode", ["source", "mixed", "batch"])
 @pytest.mark.parametrize("kind", [Conditional, ByItself, InHalfOfTheCases])
-def test_a_subclass_takes_what_its_forward_takes(kind: type[nn.BatchNorm2d], mode: BNMode) -> None:
+def test_a_subclass_takes_what_its_forward_takes(kind: type[nn.BatchNorm2d], mode: BNMode):
     plain, x = layer_and_input()
     share = {"source": 0.0, "mixed": 0.3, "batch": 1.0}[mode]
     target = 2 * expected(plain, x.relu() if kind is Conditional else x, share)
@@ -154,7 +154,7 @@ def test_a_subclass_takes_what_its_forward_takes(kind: type[nn.BatchNorm2d], mod
 
 @pytest.mark.parametrize("tokens", [4, 9])
 @pytest.mark.parametrize("mode", ["mixed", "batch", "running"])
-def test_a_subclass_that_moves_axes_is_mixed_over_what_it_normalises(mode: BNMode, tokens: int) -> None:
+def test_a_subclass_that_moves_axes_is_mixed_over_what_it_normalises(mode: BNMode, tokens: int):
     plain, x = layer_and_input()[0], torch.randn(2, 4, tokens)
     layer = of_class(Tokens, mode)  # as many tokens as channels too
     share = {"mixed": 0.3, "batch": 1.0, "running": 0.0}[mode]
@@ -164,7 +164,7 @@ def test_a_subclass_that_moves_axes_is_mixed_over_what_it_normalises(mode: BNMod
     torch.testing.assert_close(layer(x.transpose(1, 2)), target.transpose(1, 2))
 
 
-def test_an_input_without_the_layers_channels_is_refused_where_its_statistics_are_needed() -> None:
+def test_an_input_without_the_layers_channels_is_refused_where_its_statistics_are_needed():
     x = torch.randn(2, 9, 4)
     assert of_class(TokensByItself, "source")(x).shape == x.shape
     with pytest.raises(NetworkError, match=r"^TokensByItself: expected an input B×4×… to .*, got 2×9×4\. .* bn=source"):
@@ -173,7 +173,7 @@ def test_an_input_without_the_layers_channels_is_refused_where_its_statistics_ar
 
 @pytest.mark.parametrize("size", [(30, 40), (300, 400)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_moments_far_from_zero_keep_their_digits(layout: torch.memory_format, size: tuple[int, int]) -> None:
+def test_moments_far_from_zero_keep_their_digits(layout: torch.memory_format, size: tuple[int, int]):
     values = torch.randn(2, 5, *size, generator=torch.Generator().manual_seed(0))
     offsets = torch.tensor([0.0, 3.0, -6.0, 1e3, -1e4])  # in standard deviations
     values = (values + offsets.view(1, 5, 1, 1)).to(memory_format=layout)
@@ -183,7 +183,7 @@ def test_moments_far_from_zero_keep_their_digits(layout: torch.memory_format, si
     torch.testing.assert_close(var.double(), exact.var((0, 2, 3), correction=0), rtol=4e-5, atol=0)
 
 
-def test_moments_of_a_constant_of_vectors_and_of_no_number() -> None:
+def test_moments_of_a_constant_of_vectors_and_of_no_number():
     constant = torch.full((1, 2, 7, 9), 1 / 3)
     constant[0, 1] = 0
     mean, var = moments(constant)
@@ -195,7 +195,7 @@ def test_moments_of_a_constant_of_vectors_and_of_no_number() -> None:
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_batch_statistics_have_torchs_values_and_gradients(affine: bool) -> None:
+def test_batch_statistics_have_torchs_values_and_gradients(affine: bool):
     _, x = layer_and_input()
     layer = nn.BatchNorm2d(4, affine=affine).eval()
     x = (3 + 2 * x).requires_grad_()
@@ -211,7 +211,7 @@ def test_batch_statistics_have_torchs_values_and_gradients(affine: bool) -> None
 
 @pytest.mark.parametrize("bn", ["running", "train"])
 @pytest.mark.parametrize("name", ["tent", "cotta", "sar", "memo", "augco", "self-adaptive"])
-def test_each_batch_gives_its_share_once(name: str, bn: str) -> None:
+def test_each_batch_gives_its_share_once(name: str, bn: str):
     settings = {"bn": bn, "share": 0.25, "lr": 0.0, "episodic": False}
     if bn == "running":  # in training each iteration moves them
         settings["iterations"] = 3

@@ -28,7 +28,7 @@ def vector(session: Session) -> Tensor:
     return session.state.output["vector"]
 
 
-def test_a_class_that_is_badly_cut_gives_way() -> None:
+def test_a_class_that_is_badly_cut_gives_way():
     image, logits = two_halves()
     affinity = Affinity.from_image(image, sigma_xy=4.0)
     moved = moved_by_cut(unscaled(3, image.device), logits, affinity, 0.2)
@@ -40,7 +40,7 @@ def test_a_class_that_is_badly_cut_gives_way() -> None:
     assert affinity.normalized_cut(after) < affinity.normalized_cut(logits.exp())
 
 
-def test_the_step_goes_down_the_slope() -> None:
+def test_the_step_goes_down_the_slope():
     image, logits = two_halves()
     affinity, start = Affinity.from_image(image, sigma_xy=4.0), torch.full((2, 3, 1, 1), 0.1)
     step = moved_by_cut(start, logits, affinity, 1e-2) - start
@@ -56,7 +56,7 @@ def test_the_step_goes_down_the_slope() -> None:
         torch.testing.assert_close(step[part].flatten(), 1e-2 * slope / slope.abs().max(), atol=2e-4, rtol=0)
 
 
-def test_a_constant_slope_of_zero_moves_nothing() -> None:
+def test_a_constant_slope_of_zero_moves_nothing():
     image = torch.rand(1, 3, 6, 6)
     alone = torch.zeros(1, 1, 6, 6)  # one class has no cut
     start = unscaled(1, image.device)
@@ -64,7 +64,7 @@ def test_a_constant_slope_of_zero_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize("views", [("plain",), ("plain", "mirror")])
-def test_the_session_scales_what_it_reports_and_moves_nothing_in_predict(views: tuple[str, ...]) -> None:
+def test_the_session_scales_what_it_reports_and_moves_nothing_in_predict(views: tuple[str, ...]):
     image = frames(1)[0]
     still = {"lr": 0.0, "lookahead": 0.0, "views": views}
     session = mall_domain(still)
@@ -78,7 +78,7 @@ def test_the_session_scales_what_it_reports_and_moves_nothing_in_predict(views: 
     assert torch.equal(vector(session), kept)
 
 
-def test_gains_go_on_along_a_stream_and_back_with_everything_else() -> None:
+def test_gains_go_on_along_a_stream_and_back_with_everything_else():
     session = mall_domain(guard=False)
     found = []
     for image in frames(30):
@@ -89,14 +89,14 @@ def test_gains_go_on_along_a_stream_and_back_with_everything_else() -> None:
     assert not vector(session).any()
 
 
-def test_scenes_that_lamps_light_are_not_scaled_and_move_no_gain() -> None:
+def test_scenes_that_lamps_light_are_not_scaled_and_move_no_gain():
     lit = 0.4 * frames(1)[0] * torch.tensor([1.0, 0.5, 0.3]).view(3, 1, 1)
     session, plain = (mall_domain({"vector_rate": rate}) for rate in (0.2, 0.0))
     assert torch.equal(session(lit).logits, plain(lit).logits)
     assert not vector(session).any()
 
 
-def test_each_image_on_its_own_begins_at_nothing() -> None:
+def test_each_image_on_its_own_begins_at_nothing():
     session = Session(tiny("batchnorm"), "mall-sample")
     first, second = frames(2)
     session(first)
@@ -105,21 +105,21 @@ def test_each_image_on_its_own_begins_at_nothing() -> None:
     torch.testing.assert_close(Session(tiny("batchnorm"), "mall-sample")(second).logits, again)
 
 
-def test_what_the_guard_takes_back_leaves_no_gain() -> None:
+def test_what_the_guard_takes_back_leaves_no_gain():
     strict = Guard(max_drift=0.0, tolerance=0.0, min_kept=1.0, halvings=0)
     session = mall_domain({"lr": 1.0}, guard=strict)
     decision = session(frames(1)[0]).decision
     assert decision.refused and not vector(session).any()
 
 
-def test_learning_without_a_prediction_moves_no_gain() -> None:
+def test_learning_without_a_prediction_moves_no_gain():
     session = mall_domain()
     session.adapt(frames(1)[0])
     assert not vector(session).any()
 
 
 @pytest.mark.parametrize("views", [("plain",), ("plain", "mirror")])
-def test_a_constant_on_all_logits_of_a_pixel_changes_nothing(views: tuple[str, ...]) -> None:
+def test_a_constant_on_all_logits_of_a_pixel_changes_nothing(views: tuple[str, ...]):
     session = mall_domain({"views": views})
     image = frames(1)
     plain, shift = session._adapted.predict_plain(image), 3 * frames(1, seed=1)[:, :1]

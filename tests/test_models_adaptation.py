@@ -36,7 +36,7 @@ METHODS = ("tent", "mall-sample", "mall-domain")  # the last one is the default
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_one_iteration_moves_what_it_may_and_nothing_else(name: str) -> None:
+def test_one_iteration_moves_what_it_may_and_nothing_else(name: str):
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random weights are meant
@@ -73,7 +73,7 @@ def test_one_iteration_moves_what_it_may_and_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("elder", SIBLINGS)
-def test_a_sibling_has_no_kind_of_layer_that_its_elder_lacks(elder: str) -> None:
+def test_a_sibling_has_no_kind_of_layer_that_its_elder_lacks(elder: str):
     known = kinds(elder)
     assert [name for name in SIBLINGS[elder] if kinds(name) - known or name in SIBLINGS] == []
 

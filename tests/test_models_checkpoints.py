@@ -76,7 +76,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("form", NESTINGS)
 @pytest.mark.parametrize("legacy", [False, True])
-def test_official_forms_load(form: str, legacy: bool, path: Path) -> None:
+def test_official_forms_load(form: str, legacy: bool, path: Path):
     target, weights = network(), state()
     torch.save(NESTINGS[form](weights), path, _use_new_zipfile_serialization=not legacy)
     provenance = load_weights(target, path, name="tiny")
@@ -84,7 +84,7 @@ def test_official_forms_load(form: str, legacy: bool, path: Path) -> None:
     assert all(torch.equal(target.state_dict()[key], weights[key]) for key in weights if "num_batches" not in key)
 
 
-def test_conversion_keeps_every_tensor_and_its_dtype_and_says_where_it_came_from(tmp_path: Path, path: Path) -> None:
+def test_conversion_keeps_every_tensor_and_its_dtype_and_says_where_it_came_from(tmp_path: Path, path: Path):
     weights = state()
     weights["0.weight"] = weights["0.weight"].double() / 3
     weights["2.weight"] = weights["2.weight"].half()
@@ -121,7 +121,7 @@ class Renews(nn.Conv2d):
 
 
 @pytest.mark.parametrize("form", ["torch", "renamed"])
-def test_a_module_is_asked_what_it_makes_of_its_tensors(form: str, path: Path) -> None:
+def test_a_module_is_asked_what_it_makes_of_its_tensors(form: str, path: Path):
     one, other = Renews(3, 3, 1), Renews(3, 3, 1)
     held = nn.ModuleDict({"module": one}).state_dict()
     if form == "renamed":
@@ -135,7 +135,7 @@ def test_a_module_is_asked_what_it_makes_of_its_tensors(form: str, path: Path) -
         load_weights(other, path, name="tiny")
 
 
-def test_a_converted_network_of_two_files_loads(tmp_path: Path) -> None:
+def test_a_converted_network_of_two_files_loads(tmp_path: Path):
     entry = find_entry("dannet:deeplab")
     torch.manual_seed(0)
     torch.save(entry.build().state_dict(), tmp_path / "a.pth")
@@ -145,7 +145,7 @@ def test_a_converted_network_of_two_files_loads(tmp_path: Path) -> None:
     assert equal_in(before.state_dict(), after.state_dict())
 
 
-def test_networks_of_libraries_are_converted_too(tmp_path: Path) -> None:
+def test_networks_of_libraries_are_converted_too(tmp_path: Path):
     library = pytest.importorskip("torchvision")
     made = library.models.segmentation.fcn_resnet50(
         weights=None, weights_backbone=None, num_classes=19, aux_loss=True
@@ -159,14 +159,14 @@ def test_networks_of_libraries_are_converted_too(tmp_path: Path) -> None:
     assert equal_in(loaded, made.state_dict())
 
 
-def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path):
     packaged = find_entry("demo:streetnet").packaged
     (tmp_path / "file").write_text("")
     with pytest.raises(AllWeatherError, match="cannot write"):
         convert("demo:streetnet", packaged, tmp_path / "file/a.safetensors")
 
 
-def test_a_conversion_that_fails_leaves_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversion_that_fails_leaves_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out = tmp_path / "a.safetensors"
     out.write_bytes(b"of before")
 
@@ -181,7 +181,7 @@ def test_a_conversion_that_fails_leaves_the_file_of_before(tmp_path: Path, monke
     assert out.read_bytes() == b"of before" and [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_training_keys_are_dropped_by_rule_and_listed(path: Path) -> None:
+def test_training_keys_are_dropped_by_rule_and_listed(path: Path):
     torch.save({**state(), "aux.weight": torch.ones(2)}, path)
     with pytest.raises(AllWeatherError, match=r"1 unexpected among them \(first: aux.weight\)"):
         load(path)
@@ -213,13 +213,13 @@ def assert_loads(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", METADATA)
 @pytest.mark.parametrize("legacy", [False, True])
-def test_harmless_metadata_is_tolerated(kind: str, legacy: bool, path: Path) -> None:
+def test_harmless_metadata_is_tolerated(kind: str, legacy: bool, path: Path):
     content = {"meta": {"value": METADATA[kind]}, "state_dict": small(), "more": [METADATA[kind]]}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     assert_loads(path)
 
 
-def test_weights_in_a_default_dictionary_load(path: Path) -> None:
+def test_weights_in_a_default_dictionary_load(path: Path):
     torch.save(collections.defaultdict(dict, {"state_dict": collections.defaultdict(int, small())}), path)
     assert_loads(path)
 
@@ -227,7 +227,7 @@ def test_weights_in_a_default_dictionary_load(path: Path) -> None:
 @pytest.mark.parametrize("name", ["yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig", "addict.addict.Dict"])
 def test_settings_of_libraries_are_tolerated_without_importing_them(
     name: str, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     module, _, name = name.rpartition(".")
     made = type(name, (dict,) if name != "DictConfig" else (), {"__module__": module})
     library, stand_in = types.ModuleType(module.partition(".")[0]), types.ModuleType(module)
@@ -254,7 +254,7 @@ class Kind(enum.Enum):
         ({"state_dict": small(), "run": exec}, r"refused \(builtins\.exec\)"),
     ],
 )
-def test_objects_are_refused_by_name(content: Any, message: str, path: Path) -> None:
+def test_objects_are_refused_by_name(content: Any, message: str, path: Path):
     torch.save(content, path)
     with pytest.raises(AllWeatherError, match=message):
         load_weights(Small(), path, name="small")
@@ -262,21 +262,21 @@ def test_objects_are_refused_by_name(content: Any, message: str, path: Path) -> 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("depth", [1, 12])  # of more layers the sources are larger than the archive they are packed in
-def test_a_scripted_network_is_named_as_one(depth: int, tmp_path: Path) -> None:
+def test_a_scripted_network_is_named_as_one(depth: int, tmp_path: Path):
     layers = [nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU()) for _ in range(depth)]
     torch.jit.save(torch.jit.script(nn.Sequential(*layers).eval()), tmp_path / "w.pt")
     with pytest.raises(AllWeatherError, match=r"TorchScript program.*torch\.jit\.load"):
         load_weights(Small(), tmp_path / "w.pt", name="small")
 
 
-def test_a_file_that_is_too_large_is_not_even_hashed(path: Path) -> None:
+def test_a_file_that_is_too_large_is_not_even_hashed(path: Path):
     with path.open("wb") as file:
         file.truncate(17 << 30)
     with pytest.raises(AllWeatherError, match="expected at most"):
         load_weights(Small(), path, name="small")
 
 
-def test_a_flipped_byte_in_a_tensor_is_found(path: Path) -> None:
+def test_a_flipped_byte_in_a_tensor_is_found(path: Path):
     torch.save(state(), path)
     whole = bytearray(path.read_bytes())
     place = whole.index(state()["0.weight"].numpy().tobytes())
@@ -286,7 +286,7 @@ def test_a_flipped_byte_in_a_tensor_is_found(path: Path) -> None:
         load(path)
 
 
-def test_an_archive_that_torch_wrote_without_sums_loads(path: Path) -> None:
+def test_an_archive_that_torch_wrote_without_sums_loads(path: Path):
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:
@@ -298,7 +298,7 @@ def test_an_archive_that_torch_wrote_without_sums_loads(path: Path) -> None:
     assert equal_in(loaded.state_dict(), state())
 
 
-def test_a_suffix_in_capitals_says_the_same(tmp_path: Path) -> None:
+def test_a_suffix_in_capitals_says_the_same(tmp_path: Path):
     save_file(state(), tmp_path / "W.SAFETENSORS")
     load(tmp_path / "W.SAFETENSORS")
     with pytest.raises(SettingsError, match="is a checkpoint's name"):
@@ -328,7 +328,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_damaged_files_are_named_and_change_nothing(kind: str, path: Path) -> None:
+def test_damaged_files_are_named_and_change_nothing(kind: str, path: Path):
     target = network()
     before = {key: value.clone() for key, value in target.state_dict().items()}
     path.write_bytes(DAMAGED[kind])
@@ -349,27 +349,27 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tensors_of_another_kind_are_named(kind: str, path: Path) -> None:
+def test_tensors_of_another_kind_are_named(kind: str, path: Path):
     torch.save({**state(), "0.weight": KINDS[kind]}, path)
     with pytest.raises(AllWeatherError, match=r"0\.weight (is|holds)"):
         load(path)
 
 
-def test_a_tensor_without_axes_is_named(path: Path) -> None:
+def test_a_tensor_without_axes_is_named(path: Path):
     torch.save({**state(), "0.bias": torch.tensor(1.0)}, path)
     with pytest.raises(AllWeatherError, match=r"0\.bias of shape \(4,\), the file has \(\)"):
         load(path)
 
 
 @pytest.mark.parametrize("claimed", [10 << 30, 2**63, 200])
-def test_a_safetensors_header_that_claims_too_much_is_refused(claimed: int, tmp_path: Path) -> None:
+def test_a_safetensors_header_that_claims_too_much_is_refused(claimed: int, tmp_path: Path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(struct.pack("<Q", claimed) + b"{}" + b" " * 20)
     with pytest.raises(AllWeatherError, match="the header claims"):
         load(path)
 
 
-def test_a_truncated_safetensors_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_safetensors_is_refused(tmp_path: Path):
     path = tmp_path / "w.safetensors"
     save_file(state(), path)
     path.write_bytes(path.read_bytes()[:-40])
@@ -377,7 +377,7 @@ def test_a_truncated_safetensors_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
-def test_another_network_and_another_class_count_are_named(tmp_path: Path) -> None:
+def test_another_network_and_another_class_count_are_named(tmp_path: Path):
     torch.save(state(5), tmp_path / "five.pth")
     with pytest.raises(AllWeatherError, match=r"trained for 5 classes, the network has 3\. Name its"):
         load(tmp_path / "five.pth")
@@ -388,7 +388,7 @@ def test_another_network_and_another_class_count_are_named(tmp_path: Path) -> No
         load(tmp_path / "other.pth")
 
 
-def test_the_digest_is_checked_when_given(path: Path) -> None:
+def test_the_digest_is_checked_when_given(path: Path):
     torch.save(state(), path)
     digest = load(path).sha256
     fitting_tensors(network(), path, name="tiny", sha256=digest.upper())
@@ -396,7 +396,7 @@ def test_the_digest_is_checked_when_given(path: Path) -> None:
         fitting_tensors(network(), path, name="tiny", sha256="0" * 64)
 
 
-def test_the_digest_of_a_librarys_checkpoint_is_checked_too(path: Path) -> None:
+def test_the_digest_of_a_librarys_checkpoint_is_checked_too(path: Path):
     pytest.importorskip("torchvision")
     torch.save(state(), path)
     with pytest.raises(AllWeatherError, match="expected sha256"):
@@ -408,7 +408,7 @@ def test_the_digest_of_a_librarys_checkpoint_is_checked_too(path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["espnetv2:0.5", "torchvision:lraspp_mobilenet_v3_large", "nvlabs:segformer-b0", "smp:unet/resnet18"]
 )
-def test_a_network_without_weights_is_refused_by_adapt_unless_asked_for(name: str, tmp_path: Path) -> None:
+def test_a_network_without_weights_is_refused_by_adapt_unless_asked_for(name: str, tmp_path: Path):
     libraries = {"nvlabs": "transformers", "smp": "segmentation_models_pytorch", "torchvision": "torchvision"}
     pytest.importorskip(libraries.get(name.partition(":")[0], "torch"))
     options: tuple[Any, ...] = (name, None, "source", "recommended", {})
@@ -418,12 +418,12 @@ def test_a_network_without_weights_is_refused_by_adapt_unless_asked_for(name: st
     assert equal_in(one, other)
 
 
-def test_random_weights_are_not_put_in_place_of_real_ones(tmp_path: Path) -> None:
+def test_random_weights_are_not_put_in_place_of_real_ones(tmp_path: Path):
     with pytest.raises(SettingsError, match="demo:streetnet has weights here"):
         open_session("demo:streetnet", None, "source", "recommended", {}, random_weights=True)
 
 
-def test_adapt_says_so_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapt_says_so_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
     command = ["allweather", "adapt", tmp_path / "a.png", "--model", "espnetv2:0.5", "--method", "source"]
     statuses = []

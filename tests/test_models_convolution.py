@@ -44,7 +44,7 @@ def pair(before: int, after: int, kernel: int, more: dict, moves: bool = False) 
 @pytest.mark.parametrize("case", CASES + THEIRS, ids=str)
 @pytest.mark.parametrize("moves", [False, True])
 @pytest.mark.parametrize("size", [(11, 14), (12, 13)], ids=str)
-def test_it_equals_pytorchs(case: tuple, moves: bool, size: tuple[int, int]) -> None:
+def test_it_equals_pytorchs(case: tuple, moves: bool, size: tuple[int, int]):
     theirs, ours = pair(*case, moves)
     values = torch.randn(2, theirs.in_channels, *size)
     for mine, other in zip(gradients(ours, values), gradients(theirs, values), strict=True):
@@ -53,13 +53,13 @@ def test_it_equals_pytorchs(case: tuple, moves: bool, size: tuple[int, int]) -> 
 
 
 @pytest.mark.parametrize("case", [*CASES, *THEIRS], ids=str)
-def test_it_goes_forwards_where_that_is_sooner(case: tuple) -> None:
+def test_it_goes_forwards_where_that_is_sooner(case: tuple):
     _, ours = pair(*case)
     output = ours(torch.randn(1, ours.in_channels, 11, 14).requires_grad_())
     assert isinstance(output.grad_fn, _OfInput._backward_cls) == (case in CASES)
 
 
-def test_a_bias_that_moves_gets_its_gradient() -> None:
+def test_a_bias_that_moves_gets_its_gradient():
     theirs, ours = pair(6, 6, 3, {"groups": 6, "padding": 1})
     values = torch.randn(1, 6, 8, 8)
     for layer in (theirs, ours):
@@ -68,7 +68,7 @@ def test_a_bias_that_moves_gets_its_gradient() -> None:
     assert torch.allclose(ours.bias.grad, theirs.bias.grad)
 
 
-def test_it_takes_bfloat16_and_autocast() -> None:
+def test_it_takes_bfloat16_and_autocast():
     theirs, ours = pair(6, 6, 3, {"groups": 6, "padding": 2, "dilation": 2})
     values = torch.randn(1, 6, 9, 9)
     with torch.autocast("cpu", torch.bfloat16):
@@ -80,7 +80,7 @@ def test_it_takes_bfloat16_and_autocast() -> None:
             assert mine is None or torch.allclose(mine, other, rtol=2e-2, atol=5e-2)
 
 
-def test_the_owners_network_keeps_its_layers() -> None:
+def test_the_owners_network_keeps_its_layers():
     network = nn.Sequential(nn.Conv2d(3, 18, 1), nn.Conv2d(18, 19 * 18, 3, groups=18, padding=1), nn.Conv2d(342, 19, 1))
     copy = independent_copy(Segmenter.wrap(network, classes=CITYSCAPES))
     assert [type(layer) for layer in network].count(QuietConv2d) == 0
@@ -91,7 +91,7 @@ def test_the_owners_network_keeps_its_layers() -> None:
     assert torch.equal(again(image), network(image))
 
 
-def test_a_class_of_its_own_stays() -> None:
+def test_a_class_of_its_own_stays():
     class Other(nn.Conv2d):
         pass
 

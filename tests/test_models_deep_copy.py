@@ -119,7 +119,7 @@ WAYS: list[Callable[[TinyNetwork], None]] = [
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_session_adapts_its_copy_however_the_network_holds_itself(way: Callable[[TinyNetwork], None]) -> None:
+def test_a_session_adapts_its_copy_however_the_network_holds_itself(way: Callable[[TinyNetwork], None]):
     own = tiny("batchnorm").network
     way(own)
     source = {name: value.clone() for name, value in own.state_dict().items()}
@@ -142,7 +142,7 @@ def test_a_session_adapts_its_copy_however_the_network_holds_itself(way: Callabl
 
 
 @pytest.mark.parametrize("taken", [{}, TAPPED], ids=["closure", "global"])
-def test_a_hook_writes_where_the_copys_forward_reads(taken: dict[str, Tensor]) -> None:
+def test_a_hook_writes_where_the_copys_forward_reads(taken: dict[str, Tensor]):
     body = tiny("batchnorm").network
     if taken is TAPPED:
         body.head.register_forward_hook(lambda module, given, out: TAPPED.__setitem__("head", out))
@@ -160,7 +160,7 @@ def test_a_hook_writes_where_the_copys_forward_reads(taken: dict[str, Tensor]) -
     assert taken["head"] is stale
 
 
-def test_functions_that_hold_nothing_of_the_network_stay_as_they_are() -> None:
+def test_functions_that_hold_nothing_of_the_network_stay_as_they_are():
     counted: list[int] = []
 
     def count(*_: Any) -> None:
@@ -174,7 +174,7 @@ def test_functions_that_hold_nothing_of_the_network_stay_as_they_are() -> None:
     assert copy.counts == (count, 2)
 
 
-def test_a_function_that_cannot_be_made_anew_is_named() -> None:
+def test_a_function_that_cannot_be_made_anew_is_named():
     class Trainer:
         def __init__(self, network: nn.Module) -> None:
             self.network, self.lock = network, threading.Lock()
@@ -190,7 +190,7 @@ def test_a_function_that_cannot_be_made_anew_is_named() -> None:
         independent_copy(Segmenter.wrap(network, classes=CLASSES))
 
 
-def test_a_network_with_autocast_of_its_own_is_handed_back_with_the_images_statistics() -> None:
+def test_a_network_with_autocast_of_its_own_is_handed_back_with_the_images_statistics():
     network = tiny("batchnorm").network
     network.forward = torch.autocast("cpu")(network.forward)
     session = Session(Segmenter.wrap(network, classes=CLASSES), Norm(share=0.5))

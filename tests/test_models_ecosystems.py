@@ -25,7 +25,7 @@ from allweather.session import Guard
 IMAGE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
-def test_weights_go_into_a_folders_configuration(tmp_path: Path) -> None:
+def test_weights_go_into_a_folders_configuration(tmp_path: Path):
     library = pytest.importorskip("transformers")
     network = tiny_network(library, "segformer")
     save_network(network, tmp_path)
@@ -38,7 +38,7 @@ def test_weights_go_into_a_folders_configuration(tmp_path: Path) -> None:
         assert torch.equal(value, network.state_dict()[key])
 
 
-def test_nvlabs_checkpoint_in_transformers_network(tmp_path: Path) -> None:
+def test_nvlabs_checkpoint_in_transformers_network(tmp_path: Path):
     """A network of transformers, its tensors under NVlabs' names, gives the same numbers when it comes back."""
     library = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -59,7 +59,7 @@ def test_nvlabs_checkpoint_in_transformers_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_an_nvlabs_checkpoint_with_numbers_that_are_not_finite_is_refused(value: float, tmp_path: Path) -> None:
+def test_an_nvlabs_checkpoint_with_numbers_that_are_not_finite_is_refused(value: float, tmp_path: Path):
     library = pytest.importorskip("transformers")
     state = nvlabs_names(
         library.SegformerForSemanticSegmentation(library.SegformerConfig(num_labels=19, **SIZES["b0"]))
@@ -73,7 +73,7 @@ def test_an_nvlabs_checkpoint_with_numbers_that_are_not_finite_is_refused(value:
 @pytest.mark.parametrize(
     "config", ["fcn_hr18_4xb2-40k_cityscapes-512x1024", "segformer_mit-b0_8xb1-160k_cityscapes-1024x1024"]
 )
-def test_mmseg_configs(config: str, tmp_path: Path) -> None:
+def test_mmseg_configs(config: str, tmp_path: Path):
     pytest.importorskip("mmseg")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -135,7 +135,7 @@ def mmseg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
         ((512, 512), (341, 683), r"stride = \(341, 683\)"),
     ],
 )
-def test_windows_of_mmseg_are_square_or_refused(mmseg: Any, crop: Any, stride: Any, said: str | None) -> None:
+def test_windows_of_mmseg_are_square_or_refused(mmseg: Any, crop: Any, stride: Any, said: str | None):
     name = mmseg(mode="slide", crop_size=crop, stride=stride)
     if said is None:
         assert load_model(f"mmseg:{name}").window == Window(512, 341)
@@ -146,14 +146,14 @@ def test_windows_of_mmseg_are_square_or_refused(mmseg: Any, crop: Any, stride: A
 
 
 @pytest.mark.filterwarnings("ignore::allweather.errors.RandomWeightsWarning")
-def test_a_configuration_of_one_s_own_is_said_to_run(mmseg: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_configuration_of_one_s_own_is_said_to_run(mmseg: Any, caplog: pytest.LogCaptureFixture):
     load_model("mmseg:theirs")
     assert not caplog.messages
     load_model(f"mmseg:{mmseg()}")
     assert caplog.messages == [f"running {mmseg()}, your own code"]
 
 
-def test_mmseg_swaps_and_normalises_only_where_told() -> None:
+def test_mmseg_swaps_and_normalises_only_where_told():
     plain, told = (_preprocessing(each, Segmentor(3, 19, 1)) for each in ({}, {"rgb_to_bgr": True, "mean": [1] * 3}))
     assert plain.bgr and plain.mean == (0,) * 3 and not told.bgr and told.mean == (1,) * 3
 
@@ -174,7 +174,7 @@ def small_network(kind: str, folder: Path) -> Segmenter:
 
 
 @pytest.mark.parametrize("kind", ["torchvision", "smp", "segformer", "mask2former", "oneformer", "eomt"])
-def test_networks_of_libraries_adapt_and_reset(kind: str, tmp_path: Path) -> None:
+def test_networks_of_libraries_adapt_and_reset(kind: str, tmp_path: Path):
     model = small_network(kind, tmp_path)
     source = {key: value.clone() for key, value in model.state_dict().items()}
     for chosen in ("tent", "mall-domain"):
@@ -190,7 +190,7 @@ def test_networks_of_libraries_adapt_and_reset(kind: str, tmp_path: Path) -> Non
     assert equal_in(model.state_dict(), source)
 
 
-def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
     extras = {"smp:unet/resnet18": "smp", "mmseg:x": "mmseg", "nvlabs:segformer-b0": "transformers"}
     extras |= {"transformers:x": "transformers", "ultralytics:yolo26n-sem": "ultralytics"}
     for name, extra in extras.items():
@@ -209,7 +209,7 @@ class Position(nn.Module):
         return torch.cat([level, x[:, :1]], 1)
 
 
-def test_windows_slide_and_overlap_is_averaged() -> None:
+def test_windows_slide_and_overlap_is_averaged():
     from allweather.classes import ClassSet
 
     classes = ClassSet("two", ("a", "b"), ((0, 0, 0), (1, 1, 1)))

@@ -30,7 +30,7 @@ class Queries(nn.Module):
         return type("Output", (), {"class_queries_logits": classes, "masks_queries_logits": logits, "told": told})
 
 
-def test_masks_and_classes_combine_into_scores_per_pixel() -> None:
+def test_masks_and_classes_combine_into_scores_per_pixel():
     logits = MaskLogits(Queries())(torch.zeros(1, 3, 1, 4))
     weight = torch.tensor([5.0, 0, 0, 0]).softmax(0)
     for column, mask in enumerate((4.0, 2.0, -2.0, -4.0)):  # the masks' 4 and -4, enlarged to four columns
@@ -41,7 +41,7 @@ def test_masks_and_classes_combine_into_scores_per_pixel() -> None:
 
 @pytest.mark.parametrize("size", [ODD, (26, 38), (27, 200), (13, 19)])
 @pytest.mark.parametrize("rows", [1, 7, 40])
-def test_stripes_make_no_difference(size: tuple[int, int], rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stripes_make_no_difference(size: tuple[int, int], rows: int, monkeypatch: pytest.MonkeyPatch):
     def gradients() -> tuple[Tensor, Tensor, Tensor]:
         classes, logits = CLASSES.clone().requires_grad_(), MASKS.clone().requires_grad_()
         scores = combine(classes, logits, size)
@@ -60,7 +60,7 @@ def test_stripes_make_no_difference(size: tuple[int, int], rows: int, monkeypatc
         torch.testing.assert_close(combine(CLASSES, MASKS, size), whole[0])
 
 
-def test_stripes_hold_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stripes_hold_less(monkeypatch: pytest.MonkeyPatch):
     """What the gradient keeps is not the enlarged masks, Q×H×W."""
     kept: list[int] = []
 
@@ -94,9 +94,7 @@ def noisy(network: nn.Module) -> list[Any]:
 
 @pytest.mark.parametrize("kind", ["mask2former", "maskformer", "oneformer"])
 @pytest.mark.parametrize("size", [ODD, (64, 96), (75, 90)])
-def test_labels_equal_the_librarys_for_masks_at_the_images_size(
-    kind: str, size: tuple[int, int], tmp_path: Path
-) -> None:
+def test_labels_equal_the_librarys_for_masks_at_the_images_size(kind: str, size: tuple[int, int], tmp_path: Path):
     """MaskFormer's post-processing in the library has no size of its own, so it shows the formula alone."""
     library = pytest.importorskip("transformers")
     pytest.importorskip("scipy")
@@ -111,7 +109,7 @@ def test_labels_equal_the_librarys_for_masks_at_the_images_size(
     assert len(found.unique()) > 4
 
 
-def test_mask2former_equals_the_library_where_it_enlarges_to_the_same_size(tmp_path: Path) -> None:
+def test_mask2former_equals_the_library_where_it_enlarges_to_the_same_size(tmp_path: Path):
     """The library enlarges masks to 384×384 whatever the image; scores are equal where that is the image's size."""
     library = pytest.importorskip("transformers")
     pytest.importorskip("scipy")
@@ -127,7 +125,7 @@ def test_mask2former_equals_the_library_where_it_enlarges_to_the_same_size(tmp_p
 
 @pytest.mark.parametrize("kind", ["eomt", "eomt_dinov3"])
 @pytest.mark.parametrize("size", [(64, 64), (64, 200), (150, 64), ODD, (90, 40), (64, 128)])
-def test_eomt_equals_the_library(kind: str, size: tuple[int, int], tmp_path: Path) -> None:
+def test_eomt_equals_the_library(kind: str, size: tuple[int, int], tmp_path: Path):
     library = pytest.importorskip("transformers")
     network = tiny_network(library, kind)
     settings = {"size": {"shortest_edge": 64, "longest_edge": None}, "do_split_image": True}
@@ -148,12 +146,12 @@ def test_eomt_equals_the_library(kind: str, size: tuple[int, int], tmp_path: Pat
 @pytest.mark.parametrize(
     ("length", "starts"), [(64, [0]), (65, [0, 1]), (128, [0, 64]), (150, [0, 43, 86]), (256, [0, 64, 128, 192])]
 )
-def test_squares_cover_the_longer_side(length: int, starts: list[int]) -> None:
+def test_squares_cover_the_longer_side(length: int, starts: list[int]):
     assert Split(64).starts(length) == starts
     assert starts[-1] + 64 == length
 
 
-def test_eomt_takes_gradients_and_batches(tmp_path: Path) -> None:
+def test_eomt_takes_gradients_and_batches(tmp_path: Path):
     library = pytest.importorskip("transformers")
     model = load_model(f"transformers:{save_network(tiny_network(library, 'eomt'), tmp_path)}")
     images = torch.rand(2, 3, 70, 150, generator=torch.Generator().manual_seed(2))

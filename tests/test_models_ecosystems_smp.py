@@ -49,7 +49,7 @@ def transform(folder: Path, *steps: dict[str, Any]) -> None:
     (folder / "albumentations_config_eval.json").write_text(json.dumps(content))
 
 
-def test_networks_by_architecture_and_encoder(tmp_path: Path) -> None:
+def test_networks_by_architecture_and_encoder(tmp_path: Path):
     model = untrained("fpn/resnet18")
     assert model(IMAGE).shape == (1, 19, 64, 96)
     torch.save(model.network.network.state_dict(), tmp_path / "fpn.pth")
@@ -62,7 +62,7 @@ def test_networks_by_architecture_and_encoder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoder_weights", [None, "imagenet"])
 def test_a_repository_brings_its_parameters(
     named: bool, encoder_weights: str | None, tmp_path: Path, publish: Publish, capsys: Any
-) -> None:
+):
     folder = tmp_path / "folder"
     network = saved(folder, "segformer", "mit_b0", decoder_segmentation_channels=256, encoder_weights=encoder_weights)
     publish("smp-hub/segformer-b0-city", folder)
@@ -75,7 +75,7 @@ def test_a_repository_brings_its_parameters(
         torch.testing.assert_close(model(IMAGE), network(pixels))
 
 
-def test_weights_of_a_file_go_into_a_repositorys_configuration(tmp_path: Path, publish: Publish) -> None:
+def test_weights_of_a_file_go_into_a_repositorys_configuration(tmp_path: Path, publish: Publish):
     network = saved(tmp_path / "folder")
     (tmp_path / "folder/model.safetensors").unlink()
     publish("someone/fpn", tmp_path / "folder")
@@ -96,13 +96,13 @@ def test_weights_of_a_file_go_into_a_repositorys_configuration(tmp_path: Path, p
 )
 def test_networks_of_something_else_than_classes_of_pictures_are_refused(
     settings: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+):
     saved(tmp_path, **settings)
     with pytest.raises(NetworkError, match=said):
         load_model(f"smp:{tmp_path}")
 
 
-def test_a_softmax_at_the_end_is_known_and_other_trainings_are_warned_of(tmp_path: Path) -> None:
+def test_a_softmax_at_the_end_is_known_and_other_trainings_are_warned_of(tmp_path: Path):
     network = saved(tmp_path, activation="softmax2d")
     model = load_model(f"smp:{tmp_path}", classes=CITYSCAPES)
     with torch.no_grad():
@@ -136,7 +136,7 @@ NORMALIZE_STD = torch.tensor(NORMALIZE["std"]).view(3, 1, 1)
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_pixel_values_are_those_of_the_evaluation_transform(steps: str, tmp_path: Path, publish: Publish) -> None:
+def test_pixel_values_are_those_of_the_evaluation_transform(steps: str, tmp_path: Path, publish: Publish):
     saved(tmp_path / "folder")
     written, expected = STEPS[steps]
     transform(tmp_path / "folder", *map(dict, written))
@@ -155,7 +155,7 @@ def test_pixel_values_are_those_of_the_evaluation_transform(steps: str, tmp_path
         ({**NORMALIZE, "mean": None}, "no transform of albumentations"),
     ],
 )
-def test_a_transform_that_cannot_be_followed_is_refused(step: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_a_transform_that_cannot_be_followed_is_refused(step: dict[str, Any], message: str, tmp_path: Path):
     saved(tmp_path)
     transform(tmp_path, dict(step))
     with pytest.raises(AllWeatherError, match=message):
@@ -170,14 +170,14 @@ def test_a_transform_that_cannot_be_followed_is_refused(step: dict[str, Any], me
         ("tu-tf_efficientnet_lite0", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     ],
 )
-def test_an_encoder_is_fed_as_it_was_trained(encoder: str, mean: Any, std: Any, tmp_path: Path) -> None:
+def test_an_encoder_is_fed_as_it_was_trained(encoder: str, mean: Any, std: Any, tmp_path: Path):
     model = untrained(f"fpn/{encoder}")
     assert (model.preprocessing.mean, model.preprocessing.std) == (mean, std)
     saved(tmp_path, encoder=encoder)
     assert load_model(f"smp:{tmp_path}", classes=CITYSCAPES).preprocessing == model.preprocessing
 
 
-def test_settings_of_an_encoder_in_the_cache_are_taken(tmp_path: Path, publish: Any) -> None:
+def test_settings_of_an_encoder_in_the_cache_are_taken(tmp_path: Path, publish: Any):
     """smp's hub keeps mean, std, range and order of channels of the encoders' training."""
     settings = library.encoders.encoders["resnet18"]["pretrained_settings"]["imagenet"]
     folder = tmp_path / "encoder"
@@ -190,7 +190,7 @@ def test_settings_of_an_encoder_in_the_cache_are_taken(tmp_path: Path, publish: 
     torch.testing.assert_close(seen[:, 0], blue)
 
 
-def test_class_counts_and_names(tmp_path: Path) -> None:
+def test_class_counts_and_names(tmp_path: Path):
     saved(tmp_path / "19")
     with pytest.warns(UserWarning, match="taken for Cityscapes', in trainIds' order"):
         assert load_model(f"smp:{tmp_path / '19'}").classes is CITYSCAPES
@@ -212,13 +212,13 @@ def test_class_counts_and_names(tmp_path: Path) -> None:
         ("smp-hub/segformer-b2-1024x1024-city-160k", "no repository of the hub that can be reached or is in its cache"),
     ],
 )
-def test_names_that_are_nothing(name: str, message: str) -> None:
+def test_names_that_are_nothing(name: str, message: str):
     with pytest.raises(AllWeatherError, match=message) as refusal:
         load_model(f"smp:{name}")
     assert "\n" not in str(refusal.value)
 
 
-def test_configurations_that_are_not_smps(tmp_path: Path) -> None:
+def test_configurations_that_are_not_smps(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"model_type": "segformer"}')
     with pytest.raises(AllWeatherError, match=r"not one of segmentation-models-pytorch.*transformers:"):
         load_model(f"smp:{tmp_path}")
@@ -252,7 +252,7 @@ ODD: dict[str, Any] = {  # config.json as it is, or fields of a good one
 @pytest.mark.parametrize("what", ODD)
 def test_odd_configurations_are_told_and_nothing_else_is_read(
     what: str, own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     network = saved(tmp_path)
     torch.save(network.state_dict(), tmp_path / "mine.pth")
     written, said = ODD[what]
@@ -266,7 +266,7 @@ def test_odd_configurations_are_told_and_nothing_else_is_read(
     ("name", "size", "works"),
     [("pan/resnet18", (64, 64), "128x128"), ("dpt/tu-vit_tiny_patch16_224", (64, 96), "224x224")],
 )
-def test_sizes_that_an_architecture_refuses(name: str, size: tuple[int, int], works: str) -> None:
+def test_sizes_that_an_architecture_refuses(name: str, size: tuple[int, int], works: str):
     model = untrained(name)
     with torch.no_grad(), pytest.raises(AllWeatherError, match=rf"takes no image of .*Sizes that work: {works}"):
         model(torch.zeros(1, 3, *size))
@@ -276,7 +276,7 @@ def test_sizes_that_an_architecture_refuses(name: str, size: tuple[int, int], wo
 
 
 @pytest.mark.parametrize(("name", "multiple"), [("unet/resnet18", 1), ("fpn/resnet18", 32), ("pspnet/resnet18", 8)])
-def test_images_are_padded_to_what_the_network_divides_by(name: str, multiple: int) -> None:
+def test_images_are_padded_to_what_the_network_divides_by(name: str, multiple: int):
     model = untrained(name)
     assert model.preprocessing.size_multiple == multiple
     with torch.no_grad(), warnings.catch_warnings():

@@ -64,9 +64,7 @@ def seen_by(model: nn.Module, image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("named", [False, True], ids=["folder", "hub name"])
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_pixel_values_are_the_processors(
-    settings: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pixel_values_are_the_processors(settings: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kind, processor = SETTINGS[settings]
     name = str(save_network(tiny(kind), tmp_path / "folder", processor))
     publish = hub(tmp_path / "cache", monkeypatch)
@@ -80,9 +78,7 @@ def test_pixel_values_are_the_processors(
     torch.testing.assert_close(seen_by(model, IMAGE), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_without_a_processor_the_architectures_own_is_taken_and_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_processor_the_architectures_own_is_taken_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = save_network(tiny("beit"), tmp_path / "folder")
     (folder / "preprocessor_config.json").unlink()
     publish = hub(tmp_path / "cache", monkeypatch)
@@ -112,7 +108,7 @@ def test_without_a_processor_the_architectures_own_is_taken_and_said(
         ('{"auto_map": {"AutoImageProcessor": "mine.Mine"}, "image_processor_type": "Mine"}', "custom code"),
     ],
 )
-def test_a_processor_that_cannot_be_followed_is_refused(processor: str, message: str, tmp_path: Path) -> None:
+def test_a_processor_that_cannot_be_followed_is_refused(processor: str, message: str, tmp_path: Path):
     folder = segformer(tmp_path)
     (folder / "preprocessor_config.json").write_text(processor)
     with pytest.raises(AllWeatherError, match=message):
@@ -133,7 +129,7 @@ def says_only(network: Any, name: str) -> Any:
 @pytest.mark.parametrize(
     "spelling", [str, str.title, lambda name: name.replace(" ", "_").upper()], ids=["plain", "Title", "UNDER_SCORES"]
 )
-def test_names_in_another_order_are_trainids(kind: str, spelling: Any, tmp_path: Path) -> None:
+def test_names_in_another_order_are_trainids(kind: str, spelling: Any, tmp_path: Path):
     names = tuple(map(spelling, ALPHABETICAL))
     network = says_only(tiny(kind, **labels(names)), spelling("road"))
     model = load(save_network(network, tmp_path))
@@ -142,7 +138,7 @@ def test_names_in_another_order_are_trainids(kind: str, spelling: Any, tmp_path:
         assert model(IMAGE).argmax(1).unique().tolist() == [CITYSCAPES.names.index("road")]
 
 
-def test_every_class_keeps_its_logits(tmp_path: Path) -> None:
+def test_every_class_keeps_its_logits(tmp_path: Path):
     network = tiny("segformer", **labels(ALPHABETICAL))
     model = load(save_network(network, tmp_path))
     with torch.no_grad():
@@ -152,7 +148,7 @@ def test_every_class_keeps_its_logits(tmp_path: Path) -> None:
         assert torch.equal(found[:, index], given[:, ALPHABETICAL.index(name)])
 
 
-def test_nineteen_other_things_are_not_cityscapes(tmp_path: Path) -> None:
+def test_nineteen_other_things_are_not_cityscapes(tmp_path: Path):
     names = tuple(f"organ {letter}" for letter in "abcdefghijklmnopqrs")
     folder = segformer(tmp_path, names)
     model = load(folder)
@@ -163,7 +159,7 @@ def test_nineteen_other_things_are_not_cityscapes(tmp_path: Path) -> None:
         load(folder, classes=CITYSCAPES)
 
 
-def test_classes_without_names_are_what_the_caller_says(tmp_path: Path) -> None:
+def test_classes_without_names_are_what_the_caller_says(tmp_path: Path):
     nameless = labels(tuple(f"LABEL_{index}" for index in range(19)))
     folder = save_network(tiny("segformer", **nameless), tmp_path / "19")
     with pytest.warns(UserWarning, match=r"does not name its 19 classes.*classes=cityscapes"):
@@ -179,7 +175,7 @@ ADE20K = ("wall", "building, edifice", "sky", "tree", "road, route", "bed", "hou
 
 
 @pytest.mark.parametrize("kind", ["segformer", "mask2former"])
-def test_names_of_ade20k_become_cityscapes_on_request(kind: str, tmp_path: Path) -> None:
+def test_names_of_ade20k_become_cityscapes_on_request(kind: str, tmp_path: Path):
     network = tiny(kind, **labels(ADE20K))
     folder = save_network(network, tmp_path)
     assert load(folder).classes.names == ADE20K
@@ -203,14 +199,14 @@ def test_names_of_ade20k_become_cityscapes_on_request(kind: str, tmp_path: Path)
         ("Bird", None), ("Traffic Sign (Back)", None),
     ],
 )  # fmt: skip
-def test_names_of_mapillary_vistas(vistas: str, meant: str | None) -> None:
+def test_names_of_mapillary_vistas(vistas: str, meant: str | None):
     from allweather.classes import sources
 
     found = [name for name, indices in zip(CITYSCAPES.names, sources((vistas,), CITYSCAPES), strict=True) if indices]
     assert found == ([] if meant is None else [meant])
 
 
-def test_cityscapes_among_more_classes_is_pointed_out(tmp_path: Path) -> None:
+def test_cityscapes_among_more_classes_is_pointed_out(tmp_path: Path):
     names = ("unlabeled", *CITYSCAPES.names, "license plate")
     folder = save_network(says_only(tiny("segformer", **labels(names)), "road"), tmp_path)
     with pytest.warns(UserWarning, match="knows 21 classes, all of 'cityscapes' among them"):
@@ -222,7 +218,7 @@ def test_cityscapes_among_more_classes_is_pointed_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["do_reduce_labels", "reduce_labels"])
-def test_reduced_labels_move_the_names(flag: str, tmp_path: Path) -> None:
+def test_reduced_labels_move_the_names(flag: str, tmp_path: Path):
     """The files' label 0 is not trained, so the first logit is the name that comes second."""
     names = ("background", *CITYSCAPES.names[:-1])
     folder = segformer(tmp_path, names, {flag: True})
@@ -233,7 +229,7 @@ def test_reduced_labels_move_the_names(flag: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["segformer", "upernet", "mobilevit"])
 @pytest.mark.parametrize("size", [(96, 128), (101, 151)])
-def test_networks_of_any_size_see_the_image_as_it_is(kind: str, size: tuple[int, int], tmp_path: Path) -> None:
+def test_networks_of_any_size_see_the_image_as_it_is(kind: str, size: tuple[int, int], tmp_path: Path):
     network = tiny(kind)
     folder = save_network(network, tmp_path)
     model = load(folder)
@@ -249,7 +245,7 @@ def test_networks_of_any_size_see_the_image_as_it_is(kind: str, size: tuple[int,
 
 
 @pytest.mark.parametrize(("kind", "works"), [("dpt", "64x64"), ("data2vec-vision", "64x64")])
-def test_sizes_that_an_architecture_refuses(kind: str, works: str, tmp_path: Path) -> None:
+def test_sizes_that_an_architecture_refuses(kind: str, works: str, tmp_path: Path):
     model = load(save_network(tiny(kind), tmp_path))
     with torch.no_grad(), pytest.raises(AllWeatherError, match=f"takes no image of 160×128.*work: {works}"):
         model(IMAGE.repeat(1, 1, 2, 2)[..., :128, :160])
@@ -258,7 +254,7 @@ def test_sizes_that_an_architecture_refuses(kind: str, works: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["beit", "sapiens2"])
-def test_patches_that_do_not_fill_an_image_are_padded(kind: str, tmp_path: Path) -> None:
+def test_patches_that_do_not_fill_an_image_are_padded(kind: str, tmp_path: Path):
     """A plain vision transformer cuts off what is left over, and its logits would be stretched over the whole."""
     network = tiny(kind)
     model = load(save_network(network, tmp_path))
@@ -271,7 +267,7 @@ def test_patches_that_do_not_fill_an_image_are_padded(kind: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_in_half_precision_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_weights_in_half_precision_become_float32(dtype: torch.dtype, tmp_path: Path):
     network = tiny("segformer").to(dtype)
     model = load(save_network(network, tmp_path))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -282,7 +278,7 @@ def test_weights_in_half_precision_become_float32(dtype: torch.dtype, tmp_path: 
 @pytest.mark.parametrize("named", [False, True], ids=["folder", "hub name"])
 def test_old_repositories_with_pickled_weights_under_old_names(
     named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     network = tiny("segformer")
     name = str(save_network(network, tmp_path / "folder"))
     (tmp_path / "folder/model.safetensors").unlink()
@@ -299,7 +295,7 @@ def test_old_repositories_with_pickled_weights_under_old_names(
         assert torch.equal(model.network(IMAGE), network(pixel_values=IMAGE).logits)
 
 
-def test_an_encoder_alone_is_refused(tmp_path: Path) -> None:
+def test_an_encoder_alone_is_refused(tmp_path: Path):
     """The library would go on with a random head."""
     config = tiny("segformer").config
     library.SegformerForImageClassification(config).save_pretrained(tmp_path)
@@ -319,7 +315,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_no_network_of_this_kind_is_named(what: str, tmp_path: Path) -> None:
+def test_what_is_no_network_of_this_kind_is_named(what: str, tmp_path: Path):
     config, message = REFUSED[what]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(AllWeatherError, match=message) as refusal:
@@ -337,7 +333,7 @@ ELSEWHERE: dict[str, dict[str, Any]] = {  # configurations that name another rep
 
 
 @pytest.mark.parametrize("what", ELSEWHERE)
-def test_a_folder_asks_the_hub_for_nothing(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_asks_the_hub_for_nothing(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "config.json").write_text(json.dumps(ELSEWHERE[what]))
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     with nothing_is_asked(monkeypatch), pytest.raises(NetworkError, match="nothing of the hub is fetched for a folder"):
@@ -359,7 +355,7 @@ ODD: dict[str, tuple[str, str, str]] = {  # a file of the folder, what stands in
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_odd_configurations_are_told(what: str, tmp_path: Path) -> None:
+def test_odd_configurations_are_told(what: str, tmp_path: Path):
     file, written, said = ODD[what]
     folder = segformer(tmp_path)
     (folder / file).write_text(written)
@@ -367,7 +363,7 @@ def test_odd_configurations_are_told(what: str, tmp_path: Path) -> None:
         load(folder)
 
 
-def test_a_network_that_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The hub's client has errors of its own, which are neither OSError nor this package's."""
 
     class Unreachable(Exception):
@@ -382,7 +378,7 @@ def test_a_network_that_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: p
         load("someone/net")
 
 
-def test_a_hub_name_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_name_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     hub(tmp_path, monkeypatch)
     reasons = {
         "someone/nothing": "couldn't find them in the cached files", "": "no name was given",
@@ -403,7 +399,7 @@ def test_a_hub_name_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
         ("pytorch_model.bin", {"a": len}, "pytorch_model.bin"),
     ],
 )
-def test_weights_that_are_damaged(file: str, content: Any, message: str, tmp_path: Path) -> None:
+def test_weights_that_are_damaged(file: str, content: Any, message: str, tmp_path: Path):
     folder = segformer(tmp_path)
     (folder / "model.safetensors").unlink()
     if isinstance(content, bytes):
@@ -414,7 +410,7 @@ def test_weights_that_are_damaged(file: str, content: Any, message: str, tmp_pat
         load(folder)
 
 
-def test_a_head_of_another_class_count_is_named(tmp_path: Path) -> None:
+def test_a_head_of_another_class_count_is_named(tmp_path: Path):
     folder = segformer(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **labels(("road", "car"))}))
@@ -422,7 +418,7 @@ def test_a_head_of_another_class_count_is_named(tmp_path: Path) -> None:
         load(folder)
 
 
-def test_loading_warns_of_nothing_where_all_is_known(tmp_path: Path) -> None:
+def test_loading_warns_of_nothing_where_all_is_known(tmp_path: Path):
     folder = segformer(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -51,7 +51,7 @@ def saved(network: nn.Module, file: Path, **entries: Any) -> Path:
     return file
 
 
-def test_names_in_another_order_are_trainids(tasks: Any, tmp_path: Path) -> None:
+def test_names_in_another_order_are_trainids(tasks: Any, tmp_path: Path):
     network = tiny(tasks, ALPHABETICAL)
     head = network.model[-1].classifier[-1]
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_names_in_another_order_are_trainids(tasks: Any, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("size", [(64, 96), (70, 101), (65, 95)])
-def test_labels_equal_the_librarys(size: tuple[int, int], tasks: Any, tmp_path: Path) -> None:
+def test_labels_equal_the_librarys(size: tuple[int, int], tasks: Any, tmp_path: Path):
     """Its padding, its network and its way back, at an image size that it does not resample."""
     from ultralytics.data.augment import LetterBox
     from ultralytics.utils.ops import scale_masks
@@ -86,7 +86,7 @@ def test_labels_equal_the_librarys(size: tuple[int, int], tasks: Any, tmp_path: 
     assert torch.equal(found.argmax(1), expected.argmax(1))
 
 
-def test_other_classes_are_not_cityscapes(tasks: Any, tmp_path: Path) -> None:
+def test_other_classes_are_not_cityscapes(tasks: Any, tmp_path: Path):
     organs = tuple(f"organ {letter}" for letter in "abcdefghijklmnopqrs")
     assert load_model(f"ultralytics:{saved(tiny(tasks, organs), tmp_path / 'a.pt')}").classes.names == organs
     numbers = tuple(map(str, range(19)))
@@ -96,7 +96,7 @@ def test_other_classes_are_not_cityscapes(tasks: Any, tmp_path: Path) -> None:
     assert load_model(f"ultralytics:{file}", classes=CITYSCAPES).classes is CITYSCAPES
 
 
-def test_by_name_with_weights_of_each_kind(tasks: Any, tmp_path: Path) -> None:
+def test_by_name_with_weights_of_each_kind(tasks: Any, tmp_path: Path):
     with pytest.warns(UserWarning, match="randomly initialised"):
         source = load_model("ultralytics:yolo26n-sem")
     network: Any = source.network.network
@@ -120,7 +120,7 @@ class Hostile:
         return os.mkdir, (str(self.mark),)
 
 
-def test_files_that_are_refused(tasks: Any, tmp_path: Path) -> None:
+def test_files_that_are_refused(tasks: Any, tmp_path: Path):
     torch.save({"model": Hostile(tmp_path / "ran")}, tmp_path / "hostile.pt")
     (tmp_path / "text.pt").write_text("no checkpoint")
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "tensors.pt")
@@ -144,7 +144,7 @@ def test_files_that_are_refused(tasks: Any, tmp_path: Path) -> None:
         load_model("ultralytics:yolo26-sem")
 
 
-def test_reading_leaves_no_permission_behind(tasks: Any, tmp_path: Path) -> None:
+def test_reading_leaves_no_permission_behind(tasks: Any, tmp_path: Path):
     before = torch.serialization.get_safe_globals()
     file = saved(tiny(tasks), tmp_path / "a.pt")
     for _ in range(2):
@@ -152,7 +152,7 @@ def test_reading_leaves_no_permission_behind(tasks: Any, tmp_path: Path) -> None
     assert set(map(str, torch.serialization.get_safe_globals())) == set(map(str, before))
 
 
-def test_it_adapts_and_resets(tasks: Any, tmp_path: Path) -> None:
+def test_it_adapts_and_resets(tasks: Any, tmp_path: Path):
     model = load_model(f"ultralytics:{saved(tiny(tasks), tmp_path / 'a.pt')}")
     source = {key: value.clone() for key, value in model.state_dict().items()}
     for chosen in ("tent", "mall-domain"):
@@ -164,7 +164,7 @@ def test_it_adapts_and_resets(tasks: Any, tmp_path: Path) -> None:
         assert all(torch.equal(value, source[key]) for key, value in session.model.state_dict().items())
 
 
-def test_importing_it_leaves_the_process_as_it_was(tasks: Any, tmp_path: Path) -> None:
+def test_importing_it_leaves_the_process_as_it_was(tasks: Any, tmp_path: Path):
     """It replaces torch.save, sets the number of threads, and would ask the network whether it is there."""
     program = """
 import os, sys, warnings
@@ -184,6 +184,6 @@ assert not sys.modules["ultralytics.utils"].ONLINE
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_the_catalogue_states_its_licence() -> None:
+def test_the_catalogue_states_its_licence():
     assert "AGPL-3.0" in ECOSYSTEMS["ultralytics"]
     assert all(ECOSYSTEMS.values())

@@ -154,7 +154,7 @@ def command(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_checkpoint_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_checkpoint_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     suffix, content, message = HOSTILE[kind]
     path = tmp_path / f"w.{suffix}"
     path.write_bytes(content(tmp_path / "ran"))
@@ -172,7 +172,7 @@ def test_a_hostile_checkpoint_is_refused(kind: str, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("legacy", [True, False])
 def test_torch_itself_refuses_code_that_the_look_ahead_would_miss(
     legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     path = tmp_path / "w.pth"
     path.write_bytes(saved({"a": Payload(tmp_path / "ran")}, _use_new_zipfile_serialization=not legacy))
     monkeypatch.setattr("allweather.models.reading.inspect", lambda file: replace(inspect(file), objection=None))
@@ -193,7 +193,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_claims_of_gigabytes_take_none(tmp_path: Path) -> None:
+def test_claims_of_gigabytes_take_none(tmp_path: Path):
     """A process that has refused an empty file takes little more memory to refuse all the claims as well."""
     kinds = ["empty", *(kind for kind in HOSTILE if "GB" in kind or kind.startswith("a chain"))]
     paths = [tmp_path / f"{kind.replace(' ', '-')}.{HOSTILE[kind][0]}" for kind in kinds]
@@ -208,7 +208,7 @@ def test_claims_of_gigabytes_take_none(tmp_path: Path) -> None:
     assert int(peaks[-1]) - int(peaks[0]) < 100, f"MiB: {dict(zip(kinds, peaks, strict=True))}"
 
 
-def test_bytes_changed_anywhere_end_in_a_message(tmp_path: Path) -> None:
+def test_bytes_changed_anywhere_end_in_a_message(tmp_path: Path):
     """Damaged headers, pickles and directories: whatever happens, it is an AllWeatherError or a network that loads."""
 
     def network() -> torch.nn.Module:

@@ -132,7 +132,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", PLACES)
-def test_weights_are_found_by_the_networks_own_keys(form: str, path: Path) -> None:
+def test_weights_are_found_by_the_networks_own_keys(form: str, path: Path):
     content, nesting, prefix, dropped = PLACES[form]
     torch.save(content(small()), path)
     target = Small()
@@ -143,7 +143,7 @@ def test_weights_are_found_by_the_networks_own_keys(form: str, path: Path) -> No
 
 @pytest.mark.parametrize("attribute", ["module", "model", "inner"])
 @pytest.mark.parametrize("prefix", ["", "module.", "anything."])
-def test_a_network_that_is_wrapped_itself_takes_plain_weights(attribute: str, prefix: str, path: Path) -> None:
+def test_a_network_that_is_wrapped_itself_takes_plain_weights(attribute: str, prefix: str, path: Path):
     torch.save(under(prefix, small()), path)
     target = Holder(attribute)
     load_weights(target, path, name="small")
@@ -159,7 +159,7 @@ def test_a_network_that_is_wrapped_itself_takes_plain_weights(attribute: str, pr
         ({**small(), **under("module.", small(9))}, "no prefix and module"),
     ],
 )
-def test_two_complete_sets_are_refused_by_name(content: dict[str, Any], places: str, path: Path) -> None:
+def test_two_complete_sets_are_refused_by_name(content: dict[str, Any], places: str, path: Path):
     torch.save(content, path)
     with pytest.raises(AllWeatherError, match=f"holds 2 different complete sets of weights of small, under {places}"):
         load_weights(Small(), path, name="small")
@@ -183,13 +183,13 @@ def test_two_complete_sets_are_refused_by_name(content: dict[str, Any], places: 
         ),
     ],
 )
-def test_what_does_not_belong_is_named(content: dict[str, Any], message: str, path: Path) -> None:
+def test_what_does_not_belong_is_named(content: dict[str, Any], message: str, path: Path):
     torch.save(content, path)
     with pytest.raises(AllWeatherError, match=message):
         load_weights(Small(), path, name="small")
 
 
-def test_a_part_of_a_checkpoint_is_told_as_one(tmp_path: Path) -> None:
+def test_a_part_of_a_checkpoint_is_told_as_one(tmp_path: Path):
     half = dict(list(small().items())[:4])
     for name, said in (
         ("m-00001-of-00002.pt", "is part 1 of 2 and lacks 4 keys.*Save all"),
@@ -200,7 +200,7 @@ def test_a_part_of_a_checkpoint_is_told_as_one(tmp_path: Path) -> None:
             load_weights(Small(), tmp_path / name, name="small")
 
 
-def test_mappings_that_hold_each_other_are_read_once(path: Path) -> None:
+def test_mappings_that_hold_each_other_are_read_once(path: Path):
     content: dict[str, Any] = {}
     for _ in range(8):
         content = {str(key): content for key in range(60)}

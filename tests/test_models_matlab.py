@@ -122,25 +122,21 @@ def loaded(saved: tuple[Path, dict[str, Tensor]]) -> dict[str, Tensor]:
     return load_model("mgcda:refinenet", saved[0]).network.state_dict()
 
 
-def test_a_file_gives_the_network_that_wrote_it(
-    saved: tuple[Path, dict[str, Tensor]], loaded: dict[str, Tensor]
-) -> None:
+def test_a_file_gives_the_network_that_wrote_it(saved: tuple[Path, dict[str, Tensor]], loaded: dict[str, Tensor]):
     _, state = saved
     assert loaded.keys() == state.keys()
     for key, value in state.items():
         torch.testing.assert_close(loaded[key], value, rtol=1e-5, atol=1e-6)
 
 
-def test_the_command_line_converts_it(
-    saved: tuple[Path, dict[str, Tensor]], loaded: dict[str, Tensor], tmp_path: Path
-) -> None:
+def test_the_command_line_converts_it(saved: tuple[Path, dict[str, Tensor]], loaded: dict[str, Tensor], tmp_path: Path):
     out = tmp_path / "mgcda.safetensors"
     assert allweather("convert", saved[0], "--model", "mgcda:refinenet", "--out", out).returncode == 0
     again = load_model("mgcda:refinenet", out).network.state_dict()
     assert again.keys() == loaded.keys() and all(torch.equal(again[key], loaded[key]) for key in loaded)
 
 
-def test_height_and_width_are_not_exchanged(tmp_path: Path) -> None:
+def test_height_and_width_are_not_exchanged(tmp_path: Path):
     value = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)  # height×width×inputs×outputs
     write_mat(tmp_path / "a.mat", [{"x_filter": value}], (value, np.zeros((1, 5), dtype=np.float32)))
     found = read_matlab(tmp_path / "a.mat")
@@ -148,20 +144,20 @@ def test_height_and_width_are_not_exchanged(tmp_path: Path) -> None:
     assert float(found["x_filter"][4, 3, 1, 2]) == value[1, 2, 3, 4]
 
 
-def test_the_first_convolutions_bias_goes_into_the_mean() -> None:
+def test_the_first_convolutions_bias_goes_into_the_mean():
     found = {"conv1_bias": torch.tensor([2.0]), "bn_conv1_moments": torch.tensor([[5.0, 1.0]])}
     assert float(translate(found)["bn1.running_mean"]) == 3
 
 
 @pytest.mark.parametrize("content", [b"MATLAB 5.0 MAT-file", b"\x89HDF\r\n\x1a\n truncated"])
-def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_another_file_is_refused(tmp_path: Path, content: bytes):
     path = tmp_path / "old.mat"
     path.write_bytes(content)
     with pytest.raises(AllWeatherError, match=r"v7\.3"):
         load_model("mgcda:refinenet", path)
 
 
-def test_a_file_without_a_network_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_network_is_refused(tmp_path: Path):
     path = tmp_path / "other.mat"
     with h5py.File(path, "w") as file:
         file.create_dataset("x", data=np.zeros(3))
@@ -169,7 +165,7 @@ def test_a_file_without_a_network_is_refused(tmp_path: Path) -> None:
         load_model("mgcda:refinenet", path)
 
 
-def test_a_file_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+def test_a_file_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path):
     path = tmp_path / "zeros.mat"
     with h5py.File(path, "w") as file:
         layer = file.create_group("layer")
@@ -206,7 +202,7 @@ def linked_twice(group: Any, name: str, dtype: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("place", ["filters", "biases", "text", "value"])
 @pytest.mark.parametrize("way", [stored, virtual, linked, linked_twice])
-def test_no_byte_of_another_file_is_taken_in(way: Callable[..., None], place: str, tmp_path: Path) -> None:
+def test_no_byte_of_another_file_is_taken_in(way: Callable[..., None], place: str, tmp_path: Path):
     """HDF5 lets a dataset name any file of the disk as where its bytes are."""
     (tmp_path / "secret").write_bytes(SECRET)
     with h5py.File(tmp_path / "secret.h5", "w") as file:
@@ -231,7 +227,7 @@ def test_no_byte_of_another_file_is_taken_in(way: Callable[..., None], place: st
 
 
 @pytest.mark.parametrize("kind", ["group", "text"])
-def test_a_value_that_is_no_array_is_refused(kind: str, tmp_path: Path) -> None:
+def test_a_value_that_is_no_array_is_refused(kind: str, tmp_path: Path):
     path = tmp_path / "odd.mat"
     with h5py.File(path, "w") as file:
         name = file.create_dataset("n", data=np.array([[ord("x")]], dtype=np.uint16))
@@ -244,6 +240,6 @@ def test_a_value_that_is_no_array_is_refused(kind: str, tmp_path: Path) -> None:
         load_model("mgcda:refinenet", path)
 
 
-def test_a_parameter_of_another_network_is_named() -> None:
+def test_a_parameter_of_another_network_is_named():
     with pytest.raises(AllWeatherError, match="fc1000_filter"):
         translate({"fc1000_filter": torch.zeros(1)})

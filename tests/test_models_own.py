@@ -74,7 +74,7 @@ def saved(network: nn.Module, path: Path) -> Path:
     return path
 
 
-def test_a_class_with_a_checkpoint_and_its_own_normalisation(nets: str, tmp_path: Path) -> None:
+def test_a_class_with_a_checkpoint_and_its_own_normalisation(nets: str, tmp_path: Path):
     given = {"width": "6", "deep": "true"}
     with pytest.warns(UserWarning, match=r"mynets\.py:Net is randomly initialised"):
         first = aw.load_model(f"{nets}:Net", arguments=given)
@@ -93,7 +93,7 @@ def test_a_class_with_a_checkpoint_and_its_own_normalisation(nets: str, tmp_path
         aw.load_model(f"{nets}:Net", tmp_path / "code.pth")
 
 
-def test_a_conversion_holds_the_tensors_that_were_loaded(nets: str, tmp_path: Path) -> None:
+def test_a_conversion_holds_the_tensors_that_were_loaded(nets: str, tmp_path: Path):
     """Not those of the largest mapping in the file, as a discriminator trained beside it."""
     network = aw.load_model(f"{nets}:fixed").network
     state = {key: value.half() if key == "0.weight" else value for key, value in network.state_dict().items()}
@@ -107,7 +107,7 @@ def test_a_conversion_holds_the_tensors_that_were_loaded(nets: str, tmp_path: Pa
     aw.load_model(f"{nets}:fixed", tmp_path / "one.safetensors")
 
 
-def test_weights_that_a_factory_loads_are_known_by_their_digest(nets: str) -> None:
+def test_weights_that_a_factory_loads_are_known_by_their_digest(nets: str):
     state = torch.get_rng_state()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -119,7 +119,7 @@ def test_weights_that_a_factory_loads_are_known_by_their_digest(nets: str) -> No
 
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
-def test_means_are_numbers_of_any_kind(nets: str, kind: Any) -> None:
+def test_means_are_numbers_of_any_kind(nets: str, kind: Any):
     mean, std = [0.25, 0.5, 0.75], [0.5, 0.25, 0.125]
     found = aw.load_model(f"{nets}:fixed", mean=kind(mean), std=kind(std)).preprocessing
     assert (found.mean, found.std) == (tuple(mean), tuple(std))
@@ -130,21 +130,21 @@ def test_means_are_numbers_of_any_kind(nets: str, kind: Any) -> None:
 
 @pytest.mark.parametrize(("given", "missing"), [("mean", "std"), ("std", "mean")])
 @pytest.mark.parametrize("value_range", [1, 255])
-def test_a_mean_is_not_completed_by_anothers_deviation(given: str, missing: str, value_range: int) -> None:
+def test_a_mean_is_not_completed_by_anothers_deviation(given: str, missing: str, value_range: int):
     numbers: Any = {given: (0.5 * value_range,) * 3}
     with pytest.raises(SettingsError, match=f"got {given} without {missing}: expected both, or neither"):
         aw.Segmenter.wrap(torch.nn.Conv2d(3, 19, 1), value_range=value_range, **numbers)
 
 
 @pytest.mark.parametrize("given", [{"mean": []}, {"std": ()}, {"mean": np.ones(2)}, {"mean": 0.5}], ids=str)
-def test_means_that_are_none_are_refused(nets: str, given: dict[str, Any]) -> None:
+def test_means_that_are_none_are_refused(nets: str, given: dict[str, Any]):
     with pytest.raises(SettingsError, match=r"(mean|std): expected (3|three) numbers"):
         aw.load_model(f"{nets}:fixed", **given)
     with pytest.raises(SettingsError, match="takes no arguments, mean or std"):
         aw.load_model("demo:streetnet", **given)
 
 
-def test_a_device_s_random_numbers_go_on(nets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_s_random_numbers_go_on(nets: str, monkeypatch: pytest.MonkeyPatch):
     """What the network is made of a second time for is drawn on the CPU; a user's seed of the device stays."""
     seeded: list[int] = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
@@ -155,12 +155,12 @@ def test_a_device_s_random_numbers_go_on(nets: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64 - 1])
-def test_random_weights_are_told_whatever_the_seed(nets: str, seed: int) -> None:
+def test_random_weights_are_told_whatever_the_seed(nets: str, seed: int):
     torch.manual_seed(seed)
     random(f"{nets}:Net")
 
 
-def test_a_segmenter_says_everything_itself(nets: str) -> None:
+def test_a_segmenter_says_everything_itself(nets: str):
     model = random(f"{nets}:segmenter", arguments={"kind": "large"})
     assert (
         model.classes is aw.CAMVID11
@@ -171,7 +171,7 @@ def test_a_segmenter_says_everything_itself(nets: str) -> None:
         aw.load_model(f"{nets}:segmenter", mean=(0.5, 0.5, 0.5))
 
 
-def test_arguments_are_of_the_signature_s_types(nets: str) -> None:
+def test_arguments_are_of_the_signature_s_types(nets: str):
     given: dict[str, Any] = {"path": "a/b", "mode": "b", "scale": "none", "sides": "3, 4", "n": 7}
     model = random(f"{nets}:arguments", arguments=given)
     assert model.network.given == (Path("a/b"), "b", None, (3, 4), 7)
@@ -199,7 +199,7 @@ def test_arguments_are_of_the_signature_s_types(nets: str) -> None:
 )
 def test_what_a_factory_cannot_do_is_said(
     nets: str, name: str, given: dict[str, Any], error: type[AllWeatherError], said: str
-) -> None:
+):
     with pytest.raises(error) as caught:
         aw.load_model(f"{nets}:{name}", arguments=given)
     assert said in str(caught.value)
@@ -213,7 +213,7 @@ def test_what_a_factory_cannot_do_is_said(
         ("x = 1\nraise RuntimeError('no GPU')", "line 2: RuntimeError: no GPU"),
     ],
 )
-def test_a_file_that_does_not_run_says_where(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_does_not_run_says_where(tmp_path: Path, text: str, said: str):
     (tmp_path / "a.py").write_text(text)
     with pytest.raises(NetworkError) as caught:
         aw.load_model(f"{tmp_path}/a.py:build")
@@ -222,7 +222,7 @@ def test_a_file_that_does_not_run_says_where(tmp_path: Path, text: str, said: st
 
 def test_a_file_runs_once_until_it_changes_and_says_so(
     nets: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     for _ in range(2):
         aw.load_model(f"{nets}:fixed")
@@ -238,7 +238,7 @@ def test_a_file_runs_once_until_it_changes_and_says_so(
 
 def test_a_module_that_can_be_imported_is_named_with_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     (tmp_path / "ourlab").mkdir()
     (tmp_path / "ourlab/nets.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -287,13 +287,13 @@ WRONG: list[tuple[Any, Any, str]] = [
 @pytest.mark.parametrize(
     ("call", "given", "said"), WRONG, ids=lambda value: getattr(value, "__name__", str(value))[:40]
 )
-def test_the_wrong_thing_gets_the_call_that_works(call: Any, given: Any, said: str) -> None:
+def test_the_wrong_thing_gets_the_call_that_works(call: Any, given: Any, said: str):
     with pytest.raises(AllWeatherError) as caught:
         call(given)
     assert said in str(caught.value)
 
 
-def test_a_file_never_runs_with_the_helper_of_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_never_runs_with_the_helper_of_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     text = "from torch import nn\nfrom helper_blocks import make\n\ndef build():\n    return make()\n"
     helper = "from torch import nn\n\ndef make():\n    return nn.Conv2d(3, {}, 1)\n"
     for folder, width in (("first", 19), ("second", 19)):
@@ -376,17 +376,17 @@ def typed(tmp_path: Path) -> str:
         ("table", {"a": 1}, {"a": 1}), ("anything", 5, 5), ("width", 2**70, 2**70),
     ],
 )  # fmt: skip
-def test_values_are_what_annotations_and_defaults_say(typed: str, name: str, value: Any, expected: Any) -> None:
+def test_values_are_what_annotations_and_defaults_say(typed: str, name: str, value: Any, expected: Any):
     given = aw.load_model(f"{typed}:build", arguments={name: value}).network.given[name]
     assert given == expected and type(given) is type(expected)
 
 
-def test_a_default_that_is_an_array_says_its_type(typed: str) -> None:
+def test_a_default_that_is_an_array_says_its_type(typed: str):
     given = np.zeros(2)
     assert aw.load_model(f"{typed}:array", arguments={"table": given}).network.given["table"]["held"] is given
 
 
-def test_an_enum_s_member_is_one(typed: str) -> None:
+def test_an_enum_s_member_is_one(typed: str):
     model = aw.load_model(f"{typed}:build", arguments={"kind": "small"})
     kind = model.network.given["kind"]
     assert aw.load_model(f"{typed}:build", arguments={"kind": kind}).network.given["kind"] is kind
@@ -404,12 +404,12 @@ def test_an_enum_s_member_is_one(typed: str) -> None:
 )
 def test_annotations_and_networks_that_cannot_be_used_are_named(
     typed: str, name: str, arguments: dict[str, Any], said: str
-) -> None:
+):
     with pytest.raises(AllWeatherError, match=said):
         aw.load_model(f"{typed}:{name}", arguments=arguments)
 
 
-def test_state_of_a_module_s_own_kind_is_the_factory_s(typed: str, tmp_path: Path) -> None:
+def test_state_of_a_module_s_own_kind_is_the_factory_s(typed: str, tmp_path: Path):
     model = aw.load_model(f"{typed}:extra")
     torch.save({"weight": torch.zeros(19, 3, 1, 1), "bias": torch.zeros(19)}, tmp_path / "w.pth")
     with pytest.raises(NetworkError, match="_extra_state is dict, no tensor, and a checkpoint is data"):
@@ -417,7 +417,7 @@ def test_state_of_a_module_s_own_kind_is_the_factory_s(typed: str, tmp_path: Pat
     assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 19, 8, 8)
 
 
-def test_shared_tensors_under_one_name_and_masks_of_infinity_load(typed: str, tmp_path: Path) -> None:
+def test_shared_tensors_under_one_name_and_masks_of_infinity_load(typed: str, tmp_path: Path):
     source = aw.load_model(f"{typed}:Tied").network
     save_model(source, str(tmp_path / "tied.safetensors"))
     assert len(load_file(tmp_path / "tied.safetensors")) == len(source.state_dict()) - 1
@@ -430,6 +430,6 @@ def test_shared_tensors_under_one_name_and_masks_of_infinity_load(typed: str, tm
         aw.load_model(f"{typed}:Tied", weights=tmp_path / "broken.pth")
 
 
-def test_one_class_is_no_choice() -> None:
+def test_one_class_is_no_choice():
     with pytest.raises(NetworkError, match="expected logits of two classes at least, got 'yard' of 1"):
         aw.Segmenter.wrap(nn.Conv2d(3, 1, 1), classes=aw.ClassSet("yard", ("track",)))

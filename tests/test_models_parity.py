@@ -45,7 +45,7 @@ def forgetting() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("entry", WITH_FIXTURE, ids=lambda entry: entry.name)
-def test_a_network_equals_its_reference(entry: Entry) -> None:
+def test_a_network_equals_its_reference(entry: Entry):
     assert entry.fixture
     fixture = fixtures()[entry.fixture]
     with WithoutRandomValues():
@@ -60,7 +60,7 @@ def test_a_network_equals_its_reference(entry: Entry) -> None:
     gc.collect()
 
 
-def test_the_colour_invariant_on_pixels_of_an_image() -> None:
+def test_the_colour_invariant_on_pixels_of_an_image():
     """The other fixture of this network has negative pixels, on which the invariant is no more than arithmetic."""
     network, key = find_entry("ciconv:w").build().eval(), "ciconv/refinenet_W_unitinput"
     fill(network)
@@ -68,13 +68,13 @@ def test_the_colour_invariant_on_pixels_of_an_image() -> None:
         assert largest_difference(key, network(fixture_input(key))) < TOLERANCE
 
 
-def test_every_reference_is_used() -> None:
+def test_every_reference_is_used():
     used = {entry.fixture for entry in WITH_FIXTURE} | {key for *_, key in REAL} | {"ciconv/refinenet_W_unitinput"}
     assert set(fixtures()) == used
 
 
 @pytest.mark.parametrize(("name", "file", "key"), REAL, ids=[key for *_, key in REAL])
-def test_real_weights_give_the_recorded_numbers(name: str, file: str, key: str) -> None:
+def test_real_weights_give_the_recorded_numbers(name: str, file: str, key: str):
     weights = assets() / "weights" / file
     if not weights.is_file():
         pytest.skip(f"weights/{file} is not in ALLWEATHER_ASSETS")
@@ -83,7 +83,7 @@ def test_real_weights_give_the_recorded_numbers(name: str, file: str, key: str) 
         assert largest_difference(key, model.network(fixture_input(key))) < TOLERANCE
 
 
-def test_the_comparison_can_fail() -> None:
+def test_the_comparison_can_fail():
     network, key = find_entry("realtime:edanet").build().eval(), "zh320/edanet"
     fill(network)
     for module in network.modules():

@@ -31,7 +31,7 @@ def pair(channels: int = 3, moves: bool = False) -> tuple[nn.PReLU, nn.PReLU]:
 
 @pytest.mark.parametrize(("channels", "shape"), CASES, ids=str)
 @pytest.mark.parametrize("moves", [False, True])
-def test_it_equals_pytorchs(channels: int, shape: tuple[int, ...], moves: bool) -> None:
+def test_it_equals_pytorchs(channels: int, shape: tuple[int, ...], moves: bool):
     values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     values.view(-1)[1] = 0.0  # where the slope is the lower one
     theirs, ours = (gradients(layer, values) for layer in pair(channels, moves))
@@ -40,7 +40,7 @@ def test_it_equals_pytorchs(channels: int, shape: tuple[int, ...], moves: bool) 
         assert mine is None or torch.equal(mine, other) or torch.allclose(mine, other, rtol=1e-6)
 
 
-def test_it_takes_bfloat16() -> None:
+def test_it_takes_bfloat16():
     values = torch.randn((1, 3, 6, 6), generator=torch.Generator().manual_seed(0)).bfloat16()
     theirs, ours = pair()
     for mine, other in zip(gradients(ours.bfloat16(), values), gradients(theirs.bfloat16(), values), strict=True):
@@ -48,7 +48,7 @@ def test_it_takes_bfloat16() -> None:
         assert mine is None or torch.allclose(mine, other, rtol=1e-2)
 
 
-def test_the_owners_network_keeps_its_layers() -> None:
+def test_the_owners_network_keeps_its_layers():
     network = nn.Sequential(nn.Conv2d(3, 19, 1), nn.PReLU(19))
     model = Segmenter.wrap(network, classes=CITYSCAPES)
     copy = independent_copy(model)
@@ -60,7 +60,7 @@ def test_the_owners_network_keeps_its_layers() -> None:
     assert torch.equal(again(image), network(image))
 
 
-def test_a_class_of_its_own_stays() -> None:
+def test_a_class_of_its_own_stays():
     class Other(nn.PReLU):
         def forward(self, input: Tensor) -> Tensor:
             return super().forward(input) + 1

@@ -68,16 +68,16 @@ PINNED = [
 
 
 @pytest.mark.parametrize(("family", "name"), PINNED)
-def test_every_network_has_its_publishers_preprocessing(family: str, name: str) -> None:
+def test_every_network_has_its_publishers_preprocessing(family: str, name: str):
     pinned, settings = FAMILIES[family], find_entry(name).preprocessing
     assert {field: getattr(settings, field) for field in pinned} == pinned
 
 
-def test_every_pin_is_of_a_network() -> None:
+def test_every_pin_is_of_a_network():
     assert {family for family, _ in PINNED} == set(FAMILIES)
 
 
-def test_windows_and_sizes() -> None:
+def test_windows_and_sizes():
     assert [find_entry(f"segformer:b{size}").window for size in (0, 5)] == [find_entry("segformer:b1").window] * 2
     window = find_entry("segformer:b0").window
     assert (window.size, window.stride) == (1024, 768)
@@ -90,7 +90,7 @@ def test_windows_and_sizes() -> None:
 )
 def test_frames_are_resampled_as_the_authors_do_unless_told(
     options: list[str], expected: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     asked = []
 
     def far_enough(_: Any, size: tuple[int, int] | None) -> None:
@@ -124,9 +124,7 @@ def coarse() -> Tensor:
 @pytest.mark.parametrize(
     ("align_corners", "expected"), [(False, [0, 0.25, 0.75, 1]), (True, [0, 1 / 3, 2 / 3, 1])], ids=["cells", "corners"]
 )
-def test_logits_are_upsampled_between_cells_or_corners_as_the_authors_do(
-    align_corners: bool, expected: list[float]
-) -> None:
+def test_logits_are_upsampled_between_cells_or_corners_as_the_authors_do(align_corners: bool, expected: list[float]):
     ramp = torch.tensor([0.0, 1.0]).expand(1, 19, 2, 2)
     for made in (
         Segmenter(Fixed(ramp), preprocessing=Preprocessing(align_corners=align_corners)),
@@ -137,14 +135,14 @@ def test_logits_are_upsampled_between_cells_or_corners_as_the_authors_do(
     assert not Preprocessing().align_corners
 
 
-def test_probabilities_are_upsampled_where_the_authors_do() -> None:
+def test_probabilities_are_upsampled_where_the_authors_do():
     model = Segmenter(Fixed(coarse()), preprocessing=Preprocessing(align_corners=True, probabilities=True))
     found = model(torch.rand(1, 3, 40, 56)).softmax(1)
     expected = nn.functional.interpolate(coarse().softmax(1), (40, 56), mode="bilinear", align_corners=True)
     torch.testing.assert_close(found, expected)
 
 
-def test_dannets_logits_are_weighted_by_class() -> None:
+def test_dannets_logits_are_weighted_by_class():
     weights = torch.tensor(class_weights())
     assert abs(float(weights.mean()) - 1) < 1e-6
     assert abs(float(weights.std()) - 0.16) < 1e-6
@@ -158,7 +156,7 @@ def test_dannets_logits_are_weighted_by_class() -> None:
 
 
 @pytest.mark.slow
-def test_dannet_takes_its_two_files(tmp_path: Path) -> None:
+def test_dannet_takes_its_two_files(tmp_path: Path):
     torch.manual_seed(0)
     network, light = find_entry("dannet:deeplab").build().eval(), LightNet().eval()
     torch.save(network.state_dict(), tmp_path / "dannet_deeplab.pth")
@@ -173,7 +171,7 @@ def test_dannet_takes_its_two_files(tmp_path: Path) -> None:
         torch.testing.assert_close(model(image), expected)
 
 
-def test_a_part_of_a_network_does_not_segment() -> None:
+def test_a_part_of_a_network_does_not_segment():
     with pytest.warns(UserWarning, match="randomly"):
         model = load_model("dannet:lightnet")
     with pytest.raises(AllWeatherError, match="expected 19 logits per pixel"):

@@ -80,7 +80,7 @@ def wrapped(network: nn.Module) -> Segmenter:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("form", PROGRAMS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_program_made_in_training_mode_is_refused_and_one_of_evaluation_mode_is_not(layer: str, form: str) -> None:
+def test_a_program_made_in_training_mode_is_refused_and_one_of_evaluation_mode_is_not(layer: str, form: str):
     network, make = network_of(LAYERS[layer]()), PROGRAMS[form]
     trained = make(network.train())
     for given in (trained, nn.Sequential(trained)):
@@ -93,14 +93,14 @@ def test_a_program_made_in_training_mode_is_refused_and_one_of_evaluation_mode_i
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("form", PROGRAMS)
 @pytest.mark.parametrize("layer", UNTOUCHED)
-def test_what_the_mode_does_not_change_is_no_training(layer: str, form: str) -> None:
+def test_what_the_mode_does_not_change_is_no_training(layer: str, form: str):
     network = network_of(UNTOUCHED[layer](), "last")
     for made in (network.train(), network.eval()):
         wrapped(PROGRAMS[form](made))
 
 
 @pytest.mark.parametrize("act", [normalised, lambda x, training: functional.dropout(x, 0.5, training)])
-def test_functions_in_a_graph_of_fx_stay_in_the_mode_that_they_were_traced_in(act: Any) -> None:
+def test_functions_in_a_graph_of_fx_stay_in_the_mode_that_they_were_traced_in(act: Any):
     network = network_of(Functional(act))
     with pytest.raises(NetworkError, match="in training mode"):
         wrapped(fx.symbolic_trace(network.train()))
@@ -110,12 +110,12 @@ def test_functions_in_a_graph_of_fx_stay_in_the_mode_that_they_were_traced_in(ac
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("layer", [nn.Dropout, lambda: nn.BatchNorm2d(3), nn.RReLU, nn.Identity])
 @pytest.mark.parametrize("form", [torch.jit.script, fx.symbolic_trace, lambda network: network])
-def test_programs_that_eval_turns_may_come_in_training_mode(layer: Any, form: Any) -> None:
+def test_programs_that_eval_turns_may_come_in_training_mode(layer: Any, form: Any):
     program = wrapped(form(network_of(layer()).train())).eval()
     assert torch.equal(program(IMAGES), program(IMAGES))
 
 
-def test_dropout_that_is_meant_can_be_given_in_python() -> None:
+def test_dropout_that_is_meant_can_be_given_in_python():
     network = network_of(Functional(lambda x, _: functional.dropout(x)))
     assert not torch.equal(wrapped(network)(IMAGES), wrapped(network)(IMAGES))
     with pytest.raises(NetworkError, match="Where it is meant, give the network itself, in Python"):

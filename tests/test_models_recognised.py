@@ -54,7 +54,7 @@ KINDS: dict[str, tuple[Callable[[Path], object], str]] = {  # a name, what write
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_file_without_weights_is_told_as_what_it_is(name: str, tmp_path: Path) -> None:
+def test_a_file_without_weights_is_told_as_what_it_is(name: str, tmp_path: Path):
     if name.endswith(".onnx"):
         pytest.importorskip("onnxscript")
     write, said = KINDS[name]
@@ -70,17 +70,17 @@ def test_a_file_without_weights_is_told_as_what_it_is(name: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "night.safetensors"])
-def test_a_model_named_by_such_a_file_that_is_not_there_is_told_by_its_suffix(name: str) -> None:
+def test_a_model_named_by_such_a_file_that_is_not_there_is_told_by_its_suffix(name: str):
     with pytest.raises(SettingsError, match=r"expected a model as SCHEME:NAME, and '.*' is an? |NumPy's"):
         load_model(name.upper())
 
 
-def test_a_name_too_long_for_a_file_is_a_name() -> None:
+def test_a_name_too_long_for_a_file_is_a_name():
     with pytest.raises(SettingsError, match="expected a model as SCHEME:NAME, got 'aaa"):
         load_model("a" * 5000)
 
 
-def test_weights_of_safetensors_load_under_any_name(tmp_path: Path) -> None:
+def test_weights_of_safetensors_load_under_any_name(tmp_path: Path):
     model = tiny("batchnorm")
     (tmp_path / "weights.bin").write_bytes(save(model.network.state_dict()))
     fresh = TinyNetwork(nn.BatchNorm2d)
@@ -91,7 +91,7 @@ def test_weights_of_safetensors_load_under_any_name(tmp_path: Path) -> None:
         load_weights(fresh, tmp_path / "cut.session", name="tiny")
 
 
-def test_a_function_that_gives_a_program_is_told_of_its_module() -> None:
+def test_a_function_that_gives_a_program_is_told_of_its_module():
     with pytest.raises(NetworkError, match=r"got ExportedProgram: return its module, exported\.module\(\)"):
         build_own("mynets.py:build", lambda: program())
     assert not build_own("mynets.py:build", lambda: program().module()).training

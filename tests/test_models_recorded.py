@@ -19,7 +19,7 @@ RECORDED = {  # seven logits of mmsegmentation's network under the seeded fill, 
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_network_gives_what_the_official_one_gave(name: str) -> None:
+def test_a_network_gives_what_the_official_one_gave(name: str):
     network = find_entry(name).build().eval()
     fill(network)
     image = np.random.RandomState(0).standard_normal((1, 3, *SIZE)).astype(np.float32)

@@ -29,7 +29,7 @@ class Seen(nn.Module):
         return {"tensor": logits, "dict": {"aux": 0, "out": logits}, "tuple": (logits, 1), "none": None}[self.form]
 
 
-def test_preprocessing_is_what_it_says() -> None:
+def test_preprocessing_is_what_it_says():
     network = Seen()
     images = torch.rand(1, 3, 5, 6)
     settings = Preprocessing(mean=(10, 20, 30), std=(2, 4, 8), value_range=255, bgr=True, size_multiple=4)
@@ -41,7 +41,7 @@ def test_preprocessing_is_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.25])
-def test_a_scaled_input_comes_back_at_the_images_size(scale: float) -> None:
+def test_a_scaled_input_comes_back_at_the_images_size(scale: float):
     network = Seen()
     output = Segmenter(network, preprocessing=Preprocessing(input_scale=scale, size_multiple=8))(
         torch.rand(2, 3, 40, 64)
@@ -51,12 +51,12 @@ def test_a_scaled_input_comes_back_at_the_images_size(scale: float) -> None:
 
 
 @pytest.mark.parametrize("form", ["tensor", "dict", "tuple"])
-def test_output_forms(form: str) -> None:
+def test_output_forms(form: str):
     assert Segmenter.wrap(Seen(form=form))(torch.rand(1, 3, 8, 8)).shape == (1, 19, 8, 8)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_logits_of_another_precision_are_enlarged_in_the_images(dtype: torch.dtype) -> None:
+def test_logits_of_another_precision_are_enlarged_in_the_images(dtype: torch.dtype):
     coarse = torch.randn(1, 19, 4, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
     model = Segmenter.wrap(nn.Conv2d(3, 19, 1), output=lambda returned: coarse)
     expected = nn.functional.interpolate(coarse.float(), (8, 8), mode="bilinear")
@@ -66,7 +66,7 @@ def test_logits_of_another_precision_are_enlarged_in_the_images(dtype: torch.dty
 
 
 @pytest.mark.parametrize("low", [-torch.inf, torch.finfo(torch.float32).min])
-def test_classes_that_a_network_masks_stay_out_in_finite_numbers(low: float) -> None:
+def test_classes_that_a_network_masks_stay_out_in_finite_numbers(low: float):
     class Masking(Seen):
         def forward(self, x: Tensor) -> Tensor:
             logits = super().forward(x).clone()
@@ -77,7 +77,7 @@ def test_classes_that_a_network_masks_stay_out_in_finite_numbers(low: float) -> 
     assert found[:, 0].isfinite().all() and (found[:, 0] < -1e8).all() and found[:, 1].isnan().any()
 
 
-def test_extra_logits_are_dropped() -> None:
+def test_extra_logits_are_dropped():
     assert Segmenter.wrap(Seen(20), extra_logits=1)(torch.rand(1, 3, 8, 8)).shape[1] == 19
 
 
@@ -89,7 +89,7 @@ def test_extra_logits_are_dropped() -> None:
         (Seen(), torch.rand(3, 8, 8), "expected images B×3×H×W"),
     ],
 )
-def test_what_does_not_fit_is_named(network: nn.Module, images: Tensor, message: str) -> None:
+def test_what_does_not_fit_is_named(network: nn.Module, images: Tensor, message: str):
     with pytest.raises(AllWeatherError, match=message):
         Segmenter.wrap(network)(images)
 
@@ -110,7 +110,7 @@ UNIT = torch.linspace(0, 1, 192).view(1, 3, 8, 8)
         ((UNIT - 0.5) / 0.25, "look normalised already"),
     ],
 )
-def test_what_are_no_floats_of_the_unit_range_is_refused(images: Any, message: str) -> None:
+def test_what_are_no_floats_of_the_unit_range_is_refused(images: Any, message: str):
     model = Segmenter.wrap(Seen())
     for _ in range(2):
         with pytest.raises(InputError, match=message):
@@ -119,7 +119,7 @@ def test_what_are_no_floats_of_the_unit_range_is_refused(images: Any, message: s
     assert model(UNIT).shape == (1, 19, 8, 8)
 
 
-def test_pixels_are_looked_at_in_the_first_call_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_are_looked_at_in_the_first_call_alone(monkeypatch: pytest.MonkeyPatch):
     looks: list[Tensor] = []
     model = Segmenter.wrap(nn.Conv2d(3, 19, 1))
     plain = torch.aminmax
@@ -145,7 +145,7 @@ FORMS: dict[str, tuple[Callable[[Segmenter], Any], str]] = {  # of a network tha
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("form", FORMS)
-def test_a_segmenter_is_not_wrapped_again(form: str) -> None:
+def test_a_segmenter_is_not_wrapped_again(form: str):
     make, message = FORMS[form]
     made = make(Segmenter.wrap(nn.Conv2d(3, 19, 1)).eval())
     for take in (Segmenter, Segmenter.wrap):
@@ -156,7 +156,7 @@ def test_a_segmenter_is_not_wrapped_again(form: str) -> None:
             Session(made, "source")
 
 
-def test_a_network_of_several_segmenters_is_a_network() -> None:
+def test_a_network_of_several_segmenters_is_a_network():
     class Mean(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -189,7 +189,7 @@ def test_a_network_of_several_segmenters_is_a_network() -> None:
         (lambda: Preprocessing(mean=5), "mean: expected 3 numbers, got 5"),
     ],
 )
-def test_facts_of_a_network_that_make_no_sense_are_refused(make: Callable[[], Any], message: str) -> None:
+def test_facts_of_a_network_that_make_no_sense_are_refused(make: Callable[[], Any], message: str):
     with pytest.raises(SettingsError, match=message):
         make()
 
@@ -242,7 +242,7 @@ TAKEN: dict[str, tuple[Callable[[Tensor, Tensor], Any], Any]] = {  # what a netw
 
 
 @pytest.mark.parametrize("form", TAKEN)
-def test_the_logits_are_found_in_what_a_network_returns(form: str) -> None:
+def test_the_logits_are_found_in_what_a_network_returns(form: str):
     make, output = TAKEN[form]
     assert torch.equal(Segmenter.wrap(Answer(make), output=output)(torch.rand(1, 3, 4, 4)), torch.ones(1, 19, 4, 4))
 
@@ -294,13 +294,13 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Any], Any, str]] = {
 
 
 @pytest.mark.parametrize("form", REFUSED)
-def test_what_holds_no_logits_is_named(form: str) -> None:
+def test_what_holds_no_logits_is_named(form: str):
     make, output, message = REFUSED[form]
     with pytest.raises(AllWeatherError, match=message):
         Segmenter.wrap(Answer(make), output=output)(torch.rand(1, 3, 4, 4))
 
 
-def test_one_logit_is_told_from_a_map_of_labels() -> None:
+def test_one_logit_is_told_from_a_map_of_labels():
     def ask(output: Any) -> Tensor:
         network = Answer(lambda main, aux: 3 * main[:, :1])
         return Segmenter.wrap(network, classes=ClassSet("two", ("a", "b")), output=output)(torch.rand(1, 3, 4, 4))
@@ -312,7 +312,7 @@ def test_one_logit_is_told_from_a_map_of_labels() -> None:
     assert ask(lambda y: torch.cat((0 * y, y), 1)).argmax(1).all()
 
 
-def test_an_output_or_a_batch_without_pixels_is_said_to_be_empty() -> None:
+def test_an_output_or_a_batch_without_pixels_is_said_to_be_empty():
     for probabilities in (False, True):
         flat = Segmenter.wrap(Answer(lambda main, aux: main[:, :, :0]), probabilities=probabilities)
         with pytest.raises(NetworkError, match=r"gives an empty output, 1×19×0×4 of float32"):
@@ -323,7 +323,7 @@ def test_an_output_or_a_batch_without_pixels_is_said_to_be_empty() -> None:
         model(torch.rand(0, 3, 4, 4))
 
 
-def test_a_softmax_is_taken_on_request() -> None:
+def test_a_softmax_is_taken_on_request():
     coarse = torch.randn(1, 20, 4, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
     model = Segmenter.wrap(Answer(lambda *_: coarse), probabilities=True, extra_logits=1)
     expected = nn.functional.interpolate(coarse[:, :19] / coarse[:, :19].sum(1, True), (8, 8), mode="bilinear")
@@ -332,7 +332,7 @@ def test_a_softmax_is_taken_on_request() -> None:
     assert Segmenter.wrap(Answer(lambda *_: hard), probabilities=True)(torch.rand(1, 3, 4, 4)).isfinite().all()
 
 
-def test_of_what_could_be_a_sigmoids_there_is_a_warning() -> None:
+def test_of_what_could_be_a_sigmoids_there_is_a_warning():
     logits = 9 * torch.randn(1, 19, 4, 4, generator=torch.Generator().manual_seed(0))
     with pytest.warns(UserWarning, match=r"as a sigmoid's is.* return what comes before it"):
         Segmenter.wrap(Answer(lambda *_: logits.sigmoid()))(torch.rand(1, 3, 4, 4))
@@ -340,7 +340,7 @@ def test_of_what_could_be_a_sigmoids_there_is_a_warning() -> None:
         Segmenter.wrap(Answer(lambda *_, other=other: other))(torch.rand(1, 3, 4, 4))
 
 
-def test_logits_where_a_softmax_was_promised_are_refused() -> None:
+def test_logits_where_a_softmax_was_promised_are_refused():
     with pytest.raises(AllWeatherError, match=r"as probabilities=True says; .* from 1 to 1"):
         Segmenter.wrap(Answer(lambda main, aux: main), probabilities=True)(torch.rand(1, 3, 4, 4))
 
@@ -368,7 +368,7 @@ def test_logits_where_a_softmax_was_promised_are_refused() -> None:
         ({"extra_logits": "1"}, "extra_logits: expected a whole number"),
     ],
 )
-def test_a_normalisation_on_another_scale_is_refused(options: dict[str, Any], message: str) -> None:
+def test_a_normalisation_on_another_scale_is_refused(options: dict[str, Any], message: str):
     with pytest.raises(AllWeatherError, match=message):
         Segmenter.wrap(Seen(), **options)
 
@@ -385,14 +385,14 @@ def test_a_normalisation_on_another_scale_is_refused(options: dict[str, Any], me
         ({"bgr": True, "mean": (0.1, 0.2, 0.3), "std": (1, 1, 1)}, 0.4),
     ],
 )
-def test_the_value_range_scales_pixels_and_the_default_normalisation(options: dict[str, Any], expected: float) -> None:
+def test_the_value_range_scales_pixels_and_the_default_normalisation(options: dict[str, Any], expected: float):
     network = Seen()
     Segmenter.wrap(network, **options)(torch.full((1, 3, 4, 4), 0.5))
     assert float(network.input[0, 0, 0, 0]) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_a_network_of_another_precision_is_called_in_it(dtype: torch.dtype) -> None:
+def test_a_network_of_another_precision_is_called_in_it(dtype: torch.dtype):
     network = nn.Conv2d(3, 19, 1).to(dtype)
     images = torch.rand(1, 3, 4, 4)
     logits = Segmenter.wrap(network)(images)
@@ -400,7 +400,7 @@ def test_a_network_of_another_precision_is_called_in_it(dtype: torch.dtype) -> N
     torch.testing.assert_close(logits, Segmenter.wrap(network.float())(images), atol=0.05, rtol=0)
 
 
-def test_a_class_is_no_network() -> None:
+def test_a_class_is_no_network():
     with pytest.raises(AllWeatherError, match="For a class, call it first"):
         Segmenter.wrap(Seen)
 
@@ -414,26 +414,26 @@ def test_a_class_is_no_network() -> None:
         ("torchvision:fcn_resnet5", "Did you mean 'fcn_resnet50'"),
     ],
 )
-def test_unknown_models_are_answered_with_the_nearest(name: str, message: str) -> None:
+def test_unknown_models_are_answered_with_the_nearest(name: str, message: str):
     with pytest.raises(AllWeatherError) as error:
         load_model(name)
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("weights", [5, True, b"w.pth"])
-def test_weights_are_a_file(weights: Any) -> None:
+def test_weights_are_a_file(weights: Any):
     with pytest.raises(SettingsError, match="weights: expected a checkpoint's path, got"):
         load_model("demo:streetnet", weights)
 
 
-def test_a_network_without_weights_warns() -> None:
+def test_a_network_without_weights_warns():
     with pytest.warns(UserWarning, match="randomly initialised"):
         model = load_model("espnetv2:0.5")
     assert not model.training
 
 
 @pytest.mark.slow
-def test_the_list_has_what_programs_read() -> None:
+def test_the_list_has_what_programs_read():
     rows = {row["name"]: row for row in list_models()}
     row = rows["espnetv2:2.0"]
     assert row["parameters"] == 789242
@@ -443,7 +443,7 @@ def test_the_list_has_what_programs_read() -> None:
     assert row["licence"] == "MIT"
 
 
-def test_the_shipped_network_loads_its_own_weights() -> None:
+def test_the_shipped_network_loads_its_own_weights():
     model = load_model("demo:streetnet")
     assert model.provenance is not None
     packaged = find_entry("demo:streetnet").packaged
@@ -451,6 +451,6 @@ def test_the_shipped_network_loads_its_own_weights() -> None:
 
 
 @pytest.mark.parametrize("classes", ["cityscapes", ("road", "sky"), 19], ids=str)
-def test_classes_that_are_no_class_set_are_refused(classes: Any) -> None:
+def test_classes_that_are_no_class_set_are_refused(classes: Any):
     with pytest.raises(NetworkError, match=r"expected classes as a ClassSet, such as allweather.CITYSCAPES, got"):
         Segmenter.wrap(nn.Conv2d(3, 19, 1), classes=classes)

@@ -61,7 +61,7 @@ def by_loops(s: Tensor, picture: Tensor, sigma_rgb: float, sigma_xy: float, weig
     return total
 
 
-def test_the_oracle_is_the_definition() -> None:
+def test_the_oracle_is_the_definition():
     s, picture = scores(5, 6, 3, dtype=torch.float64), image(5, 6, dtype=torch.float64)
     weights = [1.0, 0.5, 2.0]
     found = normalized_cut(
@@ -76,7 +76,7 @@ def test_the_oracle_is_the_definition() -> None:
 
 
 @BOTH
-def test_gradcheck(implementation: str) -> None:
+def test_gradcheck(implementation: str):
     affinity = Affinity.from_image(
         image(4, 5, batch=2, dtype=torch.float64), sigma_rgb=40, sigma_xy=3, implementation=implementation
     )
@@ -88,7 +88,7 @@ def test_gradcheck(implementation: str) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 37), (33, 1), (17, 23), (31, 40), (48, 33)])
 @pytest.mark.parametrize("sigma_xy", [2.0, 7.5, 60.0])
-def test_low_rank_against_dense(height: int, width: int, sigma_xy: float) -> None:
+def test_low_rank_against_dense(height: int, width: int, sigma_xy: float):
     picture = image(height, width, batch=2)
     s = scores(height, width, batch=2)
     results = {}
@@ -110,7 +110,7 @@ def test_low_rank_against_dense(height: int, width: int, sigma_xy: float) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma_xy", [20.0, 40.0])
-def test_within_one_percent_of_dense_on_a_real_frame(sigma_xy: float) -> None:
+def test_within_one_percent_of_dense_on_a_real_frame(sigma_xy: float):
     path = sorted((assets() / "camvid/dusk/images").iterdir())[40]
     pixels = np.asarray(Image.open(path).convert("RGB").resize((96, 72)))
     picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
@@ -126,7 +126,7 @@ def test_within_one_percent_of_dense_on_a_real_frame(sigma_xy: float) -> None:
 
 
 @pytest.mark.parametrize(("sigma_rgb", "most"), [(15.0, 64), (5.0, 256)])
-def test_a_narrow_color_width_raises_the_rank(sigma_rgb: float, most: int) -> None:
+def test_a_narrow_color_width_raises_the_rank(sigma_rgb: float, most: int):
     gradient, affinity = gradient_error(sigma_rgb, None)
     assert affinity.rank is not None and most / 2 <= affinity.rank <= most
     assert gradient < 0.015
@@ -134,7 +134,7 @@ def test_a_narrow_color_width_raises_the_rank(sigma_rgb: float, most: int) -> No
 
 
 @pytest.mark.parametrize(("sigma_rgb", "hard"), [(1.0, False), (15.0, True)])
-def test_what_the_largest_rank_cannot_reach_is_said(sigma_rgb: float, hard: bool) -> None:
+def test_what_the_largest_rank_cannot_reach_is_said(sigma_rgb: float, hard: bool):
     with pytest.warns(NcutAccuracyWarning, match="further than 1.5% from the affinity's definition"):
         gradient, affinity = gradient_error(sigma_rgb, hard)
     assert affinity.rank == 256 or hard
@@ -158,7 +158,7 @@ def gradient_error(sigma_rgb: float, hard: bool | None) -> tuple[float, Affinity
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(1, 5), st.integers(0, 99), st.booleans())
-def test_properties(height: int, width: int, classes: int, seed: int, dense: bool) -> None:
+def test_properties(height: int, width: int, classes: int, seed: int, dense: bool):
     picture, s = (
         image(height, width, seed, dtype=torch.float64),
         scores(height, width, classes, seed, dtype=torch.float64),
@@ -177,7 +177,7 @@ def test_properties(height: int, width: int, classes: int, seed: int, dense: boo
     )
 
 
-def test_scaling_the_affinity_changes_nothing() -> None:
+def test_scaling_the_affinity_changes_nothing():
     affinity = Affinity.from_image(image(8, 9), implementation="dense")
     s = scores(8, 9)
     torch.testing.assert_close(
@@ -186,7 +186,7 @@ def test_scaling_the_affinity_changes_nothing() -> None:
 
 
 @BOTH
-def test_a_batch_is_its_images_one_by_one(implementation: str) -> None:
+def test_a_batch_is_its_images_one_by_one(implementation: str):
     picture, s = image(20, 30, batch=3), scores(20, 30, batch=3)
     together = normalized_cut(s, picture, sigma_xy=9, rank=32, implementation=implementation, reduction="none")
     alone = [
@@ -199,7 +199,7 @@ def test_a_batch_is_its_images_one_by_one(implementation: str) -> None:
 
 
 @BOTH
-def test_masked_pixels_are_not_there(implementation: str) -> None:
+def test_masked_pixels_are_not_there(implementation: str):
     picture, s = image(12, 20), scores(12, 20)
     mask = torch.ones(12, 20, dtype=torch.bool)
     mask[:, 14:] = False
@@ -217,7 +217,7 @@ def test_masked_pixels_are_not_there(implementation: str) -> None:
 @pytest.mark.parametrize(
     "case", ["one pixel", "constant image", "empty class", "one class", "all masked", "one-hot ties"]
 )
-def test_degenerate_input_is_finite(implementation: str, case: str) -> None:
+def test_degenerate_input_is_finite(implementation: str, case: str):
     picture, s, mask = image(8, 9), scores(8, 9), None
     if case == "one pixel":
         picture, s = picture[..., :1, :1], s[..., :1, :1]
@@ -245,7 +245,7 @@ def test_degenerate_input_is_finite(implementation: str, case: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-def test_half_precision_scores_accumulate_in_float32(kind: torch.dtype) -> None:
+def test_half_precision_scores_accumulate_in_float32(kind: torch.dtype):
     picture, s = image(64, 96), scores(64, 96, 19)
     affinity = Affinity.from_image(picture, sigma_xy=20)
     full, half = s.to(kind).float().requires_grad_(), s.to(kind).requires_grad_()
@@ -260,7 +260,7 @@ def test_half_precision_scores_accumulate_in_float32(kind: torch.dtype) -> None:
 
 
 @BOTH
-def test_autocast_does_not_reach_the_operator(implementation: Any) -> None:
+def test_autocast_does_not_reach_the_operator(implementation: Any):
     affinity, s = Affinity.from_image(image(40, 50), sigma_xy=12, implementation=implementation), scores(40, 50)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside, applied = affinity.normalized_cut(s), affinity.apply(s)
@@ -268,7 +268,7 @@ def test_autocast_does_not_reach_the_operator(implementation: Any) -> None:
 
 
 @BOTH
-def test_an_affinity_made_in_inference_mode_has_gradients(implementation: Any) -> None:
+def test_an_affinity_made_in_inference_mode_has_gradients(implementation: Any):
     expected = Affinity.from_image(image(12, 16), mask=image(12, 16)[0, 0] > 0.2, implementation=implementation)
     with torch.inference_mode():
         picture = image(12, 16)
@@ -283,14 +283,14 @@ def test_an_affinity_made_in_inference_mode_has_gradients(implementation: Any) -
     torch.testing.assert_close(*gradients)
 
 
-def test_underflow_is_no_error_whatever_numpy_is_to_raise() -> None:
+def test_underflow_is_no_error_whatever_numpy_is_to_raise():
     picture = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     expected = normalized_cut(scores(24, 32), picture)
     with np.errstate(all="raise"):
         assert torch.equal(normalized_cut(scores(24, 32), picture), expected)
 
 
-def test_channels_last_scores() -> None:
+def test_channels_last_scores():
     affinity, s = Affinity.from_image(image(24, 40), sigma_xy=9), scores(24, 40)
     last = s.contiguous(memory_format=torch.channels_last).requires_grad_()
     plain = s.clone().requires_grad_()
@@ -300,7 +300,7 @@ def test_channels_last_scores() -> None:
 
 
 @pytest.mark.slow
-def test_compile_without_a_graph_break() -> None:
+def test_compile_without_a_graph_break():
     affinity, s = Affinity.from_image(image(24, 40), sigma_xy=9), scores(24, 40).requires_grad_()
     compiled = torch.compile(lambda x: affinity.normalized_cut(x.softmax(1)), fullgraph=True, backend="aot_eager")
     (expected,) = torch.autograd.grad(affinity.normalized_cut(s.softmax(1)), s)
@@ -309,7 +309,7 @@ def test_compile_without_a_graph_break() -> None:
 
 
 @pytest.mark.parametrize("rank", [48, 128])
-def test_products_in_bfloat16_stay_within_one_percent(rank: int) -> None:
+def test_products_in_bfloat16_stay_within_one_percent(rank: int):
     """With the averaging of an image of 16,384 pixels, from which on `auto` may choose them."""
     picture, s = image(128, 128), torch.nn.functional.interpolate(scores(8, 8, 19), (128, 128), mode="bilinear")
     gradients = {}
@@ -321,7 +321,7 @@ def test_products_in_bfloat16_stay_within_one_percent(rank: int) -> None:
     assert 0 < float(difference) < 0.01
 
 
-def test_the_custom_operators_are_registered_soundly() -> None:
+def test_the_custom_operators_are_registered_soundly():
     affinity, s = Affinity.from_image(image(10, 12), sigma_xy=4), scores(10, 12).requires_grad_()
     from allweather.ncut.operators import _fields, _filter, _terms
 
@@ -330,28 +330,28 @@ def test_the_custom_operators_are_registered_soundly() -> None:
     torch.library.opcheck(_filter, (s, *_fields(affinity.form)), test_utils=checks)
 
 
-def test_the_custom_operators_can_be_loaded_again() -> None:
+def test_the_custom_operators_can_be_loaded_again():
     from allweather.ncut import operators
 
     before = operators._terms
     assert importlib.reload(operators)._terms is before
 
 
-def test_a_second_derivative_is_refused() -> None:
+def test_a_second_derivative_is_refused():
     affinity, s = Affinity.from_image(image(10, 12), sigma_xy=4), scores(10, 12).requires_grad_()
     (first,) = torch.autograd.grad(affinity.normalized_cut(s), s, create_graph=True)
     with pytest.raises(SettingsError, match="second derivative"):
         first.square().sum().backward()
 
 
-def test_an_affinity_prints_as_one_line() -> None:
+def test_an_affinity_prints_as_one_line():
     image = torch.rand(2, 3, 8, 12)
     assert repr(Affinity.from_image(image, implementation="dense")) == "Affinity(2×8×12, dense)"
     text = repr(Affinity.from_image(image, rank=16, warn_above=1))
     assert text.startswith("Affinity(2×8×12, rank 16, error ") and text.endswith("%)") and len(text) < 60
 
 
-def test_auto_rank_follows_the_stated_error() -> None:
+def test_auto_rank_follows_the_stated_error():
     generator = torch.Generator().manual_seed(0)
     noisy = (image(60, 80) + 0.02 * torch.randn(1, 3, 60, 80, generator=generator)).clamp(0, 1)
     ranks = [Affinity.from_image(noisy, error=error, warn_above=1).rank for error in (0.2, 0.05, 0.01)]
@@ -360,7 +360,7 @@ def test_auto_rank_follows_the_stated_error() -> None:
     assert all(rank and (rank % BLOCK == 0 or rank == 256) for rank in ranks)
 
 
-def test_the_error_bound_holds() -> None:
+def test_the_error_bound_holds():
     """README: the nuclear norm of Â − A before the diagonal is mended is at most twice the trace of the residual."""
     picture = image(16, 20, dtype=torch.float64)
     exact = Affinity.from_image(picture, sigma_xy=6, implementation="dense").form
@@ -373,7 +373,7 @@ def test_the_error_bound_holds() -> None:
     assert float(error) <= 2 * float(delta.abs().sum()) + space
 
 
-def test_features_multiply_the_kernel() -> None:
+def test_features_multiply_the_kernel():
     picture = image(20, 24)
     halves = torch.zeros(1, 2, 20, 24)
     halves[:, 0, :, :12], halves[:, 1, :, 12:] = 5.0, 5.0
@@ -388,7 +388,7 @@ def test_features_multiply_the_kernel() -> None:
 
 
 @pytest.mark.parametrize(("pixels", "sigma"), [(1, 5.0), (40, 0.5), (97, 12.0), (64, 300.0)])
-def test_the_space_factor_of_one_axis(pixels: int, sigma: float) -> None:
+def test_the_space_factor_of_one_axis(pixels: int, sigma: float):
     factor = axis(pixels, sigma)
     positions = torch.arange(pixels)
     lines = torch.stack([torch.ones_like(factor.offsets), factor.offsets])[:, positions % factor.cell]  # 2×n
@@ -436,14 +436,14 @@ def test_the_space_factor_of_one_axis(pixels: int, sigma: float) -> None:
         ({"image": torch.rand(1, 3, 200, 200), "implementation": "dense"}, "Use implementation='lowrank'"),
     ],
 )
-def test_wrong_input_is_named(change: dict[str, object], message: str) -> None:
+def test_wrong_input_is_named(change: dict[str, object], message: str):
     arguments = {"image": torch.rand(1, 3, 8, 9)} | change
     with pytest.raises(AllWeatherError) as error:
         Affinity.from_image(**arguments)
     assert message in str(error.value)
 
 
-def test_scores_of_another_grid_or_weights_of_another_count_are_named() -> None:
+def test_scores_of_another_grid_or_weights_of_another_count_are_named():
     affinity = Affinity.from_image(torch.rand(1, 3, 8, 9))
     with pytest.raises(AllWeatherError, match="expected scores 1×C×8×9"):
         affinity.normalized_cut(torch.rand(1, 4, 9, 8))
@@ -456,20 +456,20 @@ def test_scores_of_another_grid_or_weights_of_another_count_are_named() -> None:
 @pytest.mark.parametrize(
     "weights", [torch.ones(3), torch.ones(3, 4), torch.ones(1, 4), torch.ones(()), torch.ones(2, 1, 4), [1.0] * 4]
 )
-def test_weights_of_another_shape_are_named(weights: object) -> None:
+def test_weights_of_another_shape_are_named(weights: object):
     affinity = Affinity.from_image(torch.rand(2, 3, 8, 9))
     with pytest.raises(AllWeatherError, match="class_weights: expected 4 numbers, one per class, or 2×4"):
         affinity.normalized_cut(torch.rand(2, 4, 8, 9), weights)
 
 
-def test_weights_that_are_not_finite_give_a_loss_that_is_not() -> None:
+def test_weights_that_are_not_finite_give_a_loss_that_is_not():
     affinity, weights = Affinity.from_image(torch.rand(1, 3, 8, 9)), torch.tensor([1, 1, 1, float("nan")])
     assert affinity.normalized_cut(torch.rand(1, 4, 8, 9), weights).isnan()
 
 
 @pytest.mark.parametrize("size", [(1024, 2048), (1024, 64), (512, 1024), (720, 1280), (176, 240), (40, 9000)])
 @pytest.mark.parametrize("count", [1024, 4096])
-def test_sampled_pixels_come_from_all_over_the_image(size: tuple[int, int], count: int) -> None:
+def test_sampled_pixels_come_from_all_over_the_image(size: tuple[int, int], count: int):
     height, width = size
     chosen = torch.arange(0, height * width, sampling_stride(height * width, width, count))
     assert count / 2 <= len(chosen) <= 2.2 * count

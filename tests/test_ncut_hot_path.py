@@ -53,7 +53,7 @@ def right(scores: Tensor, matrix: Tensor) -> Tensor:
     return (((1 - s) @ matrix) * s).sum(1) / (s @ matrix.sum(0))
 
 
-def test_the_classes_are_not_pooled_into_one_ratio() -> None:
+def test_the_classes_are_not_pooled_into_one_ratio():
     scores, matrix, affinity = case()
     s = scores.flatten(2)[0]
     pooled = (((1 - s) @ matrix) * s).sum() / (s @ matrix.sum(0)).sum()
@@ -62,7 +62,7 @@ def test_the_classes_are_not_pooled_into_one_ratio() -> None:
     assert abs(float(loss - 4 * pooled)) > 0.01 < abs(float(loss - pooled))
 
 
-def test_the_association_enters_the_gradient_as_a_scalar() -> None:
+def test_the_association_enters_the_gradient_as_a_scalar():
     scores, matrix, affinity = case()
     variable = scores.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(affinity.normalized_cut(variable), variable)
@@ -75,7 +75,7 @@ def test_the_association_enters_the_gradient_as_a_scalar() -> None:
     assert float((found - wrong).norm() / exact.norm()) > 0.5
 
 
-def test_the_loss_depends_on_the_scores() -> None:
+def test_the_loss_depends_on_the_scores():
     """A numerator equal to the denominator would give the same number for every segmentation."""
     scores, _, affinity = case()
     uniform = torch.full_like(scores, 1 / 4)
@@ -87,7 +87,7 @@ def test_the_loss_depends_on_the_scores() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-def test_a_rare_class_has_a_finite_gradient_in_half_precision(kind: torch.dtype) -> None:
+def test_a_rare_class_has_a_finite_gradient_in_half_precision(kind: torch.dtype):
     picture = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     scores = torch.full((1, 3, 128, 128), 0.5, dtype=kind)
     scores[:, 1], scores[:, 1, 3, 5] = 0, 0.01
@@ -99,27 +99,27 @@ def test_a_rare_class_has_a_finite_gradient_in_half_precision(kind: torch.dtype)
     assert float((half.grad.float() - full.grad).norm() / full.grad.norm()) < 0.005
 
 
-def test_scores_that_are_not_finite_give_a_loss_that_is_not() -> None:
+def test_scores_that_are_not_finite_give_a_loss_that_is_not():
     scores, _, affinity = case()
     scores[0, 1, 2, 3] = float("nan")
     assert affinity.normalized_cut(scores).isnan()
 
 
-def test_the_gradient_keeps_the_memory_format() -> None:
+def test_the_gradient_keeps_the_memory_format():
     _, _, affinity = case()
     last = torch.rand(1, 4, 9, 11).contiguous(memory_format=torch.channels_last).requires_grad_()
     affinity.normalized_cut(last).backward()
     assert last.grad.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_rank_stops_at_its_bounds() -> None:
+def test_the_rank_stops_at_its_bounds():
     flat = Affinity.from_image(torch.full((1, 3, 40, 40), 0.5), sigma_xy=9)
     with pytest.warns(NcutAccuracyWarning, match="raise max_rank"):
         noise = Affinity.from_image(torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)), sigma_xy=9)
     assert (flat.rank, noise.rank) == (16, 256)
 
 
-def test_columns_that_are_only_rounding_are_not_kept() -> None:
+def test_columns_that_are_only_rounding_are_not_kept():
     generator = torch.Generator().manual_seed(0)
     colors, which = torch.rand(3, 20, generator=generator), torch.randint(20, (40, 60), generator=generator)
     picture, scores = colors[:, which][None], torch.rand(1, 5, 40, 60, generator=generator)
@@ -132,7 +132,7 @@ def test_columns_that_are_only_rounding_are_not_kept() -> None:
 
 
 @pytest.mark.parametrize("error", [0.1, 0.03, 0.01])
-def test_columns_leave_what_is_stated_and_a_block_fewer_would_not(error: float) -> None:
+def test_columns_leave_what_is_stated_and_a_block_fewer_would_not(error: float):
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(1, 3000, 3, generator=generator) * torch.tensor([4.0, 2.0, 1.0])
     everywhere = torch.ones(1, 3000, dtype=torch.bool)
@@ -152,7 +152,7 @@ def test_columns_leave_what_is_stated_and_a_block_fewer_would_not(error: float) 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is read from /proc")
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
-def test_the_peak_memory_is_at_most_three_times_the_scores(kind: str) -> None:
+def test_the_peak_memory_is_at_most_three_times_the_scores(kind: str):
     done = subprocess.run(
         [sys.executable, "-c", PEAK.format(kind=kind)],
         capture_output=True,

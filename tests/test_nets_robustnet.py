@@ -39,14 +39,14 @@ def group_moments(x: Tensor, group: int = 4) -> tuple[Tensor, Tensor]:
     )
 
 
-def test_the_iteration_converges_to_the_inverse_square_root() -> None:
+def test_the_iteration_converges_to_the_inverse_square_root():
     _, covariance = group_moments(correlated())
     values, vectors = torch.linalg.eigh(covariance)
     exact = vectors @ torch.diag_embed(values.rsqrt()) @ vectors.mT
     assert torch.allclose(inverse_square_root(covariance, 15), exact, rtol=1e-8)
 
 
-def test_each_image_whitened_by_its_own_statistics_has_identity_covariance() -> None:
+def test_each_image_whitened_by_its_own_statistics_has_identity_covariance():
     layer = whitening(iterations=15, eps=0.0).eval()
     with torch.no_grad():
         layer.sw_mean_weight.copy_(torch.tensor([-1e3, 1e3]))
@@ -57,7 +57,7 @@ def test_each_image_whitened_by_its_own_statistics_has_identity_covariance() -> 
             assert torch.allclose(covariance, torch.eye(4, dtype=torch.float64).expand(2, 4, 4), atol=1e-9)
 
 
-def test_training_whitens_by_the_statistics_of_the_whole_batch() -> None:
+def test_training_whitens_by_the_statistics_of_the_whole_batch():
     layer = whitening(iterations=15, eps=0.0).train()
     with torch.no_grad():
         layer.sw_mean_weight.copy_(torch.tensor([1e3, -1e3]))
@@ -67,7 +67,7 @@ def test_training_whitens_by_the_statistics_of_the_whole_batch() -> None:
     assert torch.allclose(covariance, torch.eye(4, dtype=torch.float64).expand(2, 4, 4), atol=1e-9)
 
 
-def test_momentum_is_the_share_that_the_old_statistics_keep() -> None:
+def test_momentum_is_the_share_that_the_old_statistics_keep():
     layer, x = whitening(momentum=0.9).train(), correlated()
     mean, covariance = group_moments(x)
     layer(x)
@@ -76,7 +76,7 @@ def test_momentum_is_the_share_that_the_old_statistics_keep() -> None:
     assert torch.allclose(layer.running_mean, 0.19 * mean)
 
 
-def test_evaluation_moves_no_statistics_and_one_pixel_stays_finite() -> None:
+def test_evaluation_moves_no_statistics_and_one_pixel_stays_finite():
     layer = whitening().eval()
     layer(correlated())
     assert not layer.running_mean.any() and not layer.running_cov.any()
@@ -84,7 +84,7 @@ def test_evaluation_moves_no_statistics_and_one_pixel_stays_finite() -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_gradients_of_features_and_mixing_weights(training: bool) -> None:
+def test_gradients_of_features_and_mixing_weights(training: bool):
     layer = whitening().train(training)
     layer.running_cov.copy_(torch.eye(4))
     names = [name for name, _ in layer.named_parameters()]
@@ -97,7 +97,7 @@ def test_gradients_of_features_and_mixing_weights(training: bool) -> None:
     assert torch.autograd.gradcheck(forward, (x, *values))
 
 
-def test_autocast_keeps_the_statistics_in_float32() -> None:
+def test_autocast_keeps_the_statistics_in_float32():
     layer, x = SwitchableWhitening(16).eval(), correlated(channels=16).float()
     wide, narrow = layer(x), layer(x.bfloat16().float()).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
@@ -105,17 +105,17 @@ def test_autocast_keeps_the_statistics_in_float32() -> None:
     assert layer(x.bfloat16()).dtype == torch.bfloat16
 
 
-def test_channels_that_make_no_whole_groups_are_refused() -> None:
+def test_channels_that_make_no_whole_groups_are_refused():
     with pytest.raises(ValueError, match="multiples of 16, got 24"):
         SwitchableWhitening(24)
 
 
-def test_instance_norms_differ_in_what_they_learn() -> None:
+def test_instance_norms_differ_in_what_they_learn():
     assert not instance_norm(8).state_dict() and sorted(affine_instance_norm(8).state_dict()) == ["bias", "weight"]
 
 
 @pytest.mark.parametrize("backbone", ["r50-os16", "r101-os8", "mobilenet"])
-def test_whitening_losses_leave_one_and_the_same_network(backbone: str) -> None:
+def test_whitening_losses_leave_one_and_the_same_network(backbone: str):
     with torch.device("meta"):
         entries = [entry for name, entry in BY_NAME.items() if name.endswith(backbone)]
         keys = {entry.name.split(":")[1].split("-")[0]: list(entry.build().state_dict()) for entry in entries}
@@ -124,7 +124,7 @@ def test_whitening_losses_leave_one_and_the_same_network(backbone: str) -> None:
     assert len(keys["base"]) - len(keys["isw"]) == replaced
 
 
-def test_the_auxiliary_head_holds_weights_and_is_not_run() -> None:
+def test_the_auxiliary_head_holds_weights_and_is_not_run():
     network = BY_NAME["robustnet:isw-mobilenet"].build()
     network.get_submodule("dsn").register_forward_hook(lambda *_: pytest.fail("the auxiliary head was run"))
     network(torch.rand(2, 3, 33, 47)).mean().backward()
@@ -139,7 +139,7 @@ def model() -> Segmenter:
     return BY_NAME["robustnet:sw-r50-os16"].segmenter()
 
 
-def test_tent_moves_whitening_affine_and_mixing_weights_on_one_image(model: Segmenter) -> None:
+def test_tent_moves_whitening_affine_and_mixing_weights_on_one_image(model: Segmenter):
     session = Session(model, methods.make("tent", model=model, settings={"lr": "0.01", "episodic": "false"}))
     result = session(torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0)))
     adapted = session.model.network.state_dict()
@@ -151,7 +151,7 @@ def test_tent_moves_whitening_affine_and_mixing_weights_on_one_image(model: Segm
     assert not {key for key in moved if key.split(".")[-2:] == ["0", "weight"] or key.startswith("dsn")}
 
 
-def test_pooled_branch_keeps_source_statistics_for_one_image(model: Segmenter) -> None:
+def test_pooled_branch_keeps_source_statistics_for_one_image(model: Segmenter):
     session = Session(model, methods.make("norm", model=model, settings={"bn": "batch"}))
     assert session(torch.rand(3, 64, 96)).logits.isfinite().all()
     assert isinstance(model.network.get_submodule("aspp.img_conv.1"), nn.BatchNorm2d)

@@ -81,7 +81,7 @@ def written(folder: Path) -> set[str]:
     ids=["tent", "norm", "batch", "transductive", "confidence", "workers"],
 )
 @pytest.mark.usefixtures("warm_workers")
-def test_adapt_names_it_and_does_the_rest(folder: Path, options: tuple[str, ...]) -> None:
+def test_adapt_names_it_and_does_the_rest(folder: Path, options: tuple[str, ...]):
     for again in ((), ("--resume",)):
         status, said, lines = adapt(folder, *options, *again)
         assert status == 1, said
@@ -92,7 +92,7 @@ def test_adapt_names_it_and_does_the_rest(folder: Path, options: tuple[str, ...]
         assert written(folder) == {"a", "c"}
 
 
-def test_a_film_leaves_it_out(folder: Path) -> None:
+def test_a_film_leaves_it_out(folder: Path):
     pytest.importorskip("av", reason="the extra video")
     status, said, _ = adapt(folder, "--method", "norm", "--write", "video")
     assert status == 1, said
@@ -101,7 +101,7 @@ def test_a_film_leaves_it_out(folder: Path) -> None:
     assert sum(1 for _ in Video(folder / "out/overlay.mp4")) == 2
 
 
-def test_losses_that_are_not_finite_are_null(folder: Path) -> None:
+def test_losses_that_are_not_finite_are_null(folder: Path):
     (folder / "own.py").write_text(
         """
 from dataclasses import dataclass
@@ -142,7 +142,7 @@ name = "norm"
 """
 
 
-def test_bench_lists_it_among_the_failures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_lists_it_among_the_failures(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
     (folder / "plan.toml").write_text(PLAN)
     done = allweather("bench", folder / "plan.toml", "--out", folder / "runs")
@@ -153,9 +153,7 @@ def test_bench_lists_it_among_the_failures(folder: Path, monkeypatch: pytest.Mon
     assert [image["name"] for image in record["images"]] == ["a", "c"]
 
 
-def test_the_cut_before_is_unknown_where_only_adaptation_gives_numbers(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cut_before_is_unknown_where_only_adaptation_gives_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
     spoilt = "    made = Blinded()\n    made.inner[1].running_var.fill_(-1)\n    return made"
     (folder / "net.py").write_text(NET.replace("    return Blinded()", spoilt))
@@ -166,7 +164,7 @@ def test_the_cut_before_is_unknown_where_only_adaptation_gives_numbers(
     assert record["figures"]["ncut_before"] is None and record["figures"]["ncut"] > 0
 
 
-def test_live_tells_of_it_and_shows_the_rest(folder: Path) -> None:
+def test_live_tells_of_it_and_shows_the_rest(folder: Path):
     model = ("--model", f"{folder}/net.py:build", "--classes", "cityscapes", "--method", "norm")
     record = folder / "live.jsonl"
     done = allweather(
@@ -188,7 +186,7 @@ def blinded() -> Segmenter:
 
 
 @pytest.mark.parametrize("answer", ["png", "json"])
-def test_the_endpoint_answers_with_an_error(folder: Path, answer: str) -> None:
+def test_the_endpoint_answers_with_an_error(folder: Path, answer: str):
     pytest.importorskip("gradio", reason="the extra web")
     from fastapi.testclient import TestClient
 
@@ -205,7 +203,7 @@ def test_the_endpoint_answers_with_an_error(folder: Path, answer: str) -> None:
     assert status == {"a": 200, "b": 422, "c": 200}
 
 
-def test_losses_in_an_answer_are_null_where_they_are_not_finite() -> None:
+def test_losses_in_an_answer_are_null_where_they_are_not_finite():
     pytest.importorskip("gradio", reason="the extra web")
     from allweather.serve.answers import facts
 
@@ -213,7 +211,7 @@ def test_losses_in_an_answer_are_null_where_they_are_not_finite() -> None:
     assert json.loads(json.dumps(facts(result), allow_nan=False))["losses"] == [0.5, None]
 
 
-def test_the_page_says_which_picture(folder: Path) -> None:
+def test_the_page_says_which_picture(folder: Path):
     pytest.importorskip("gradio", reason="the extra web")
     from allweather.serve.networks import as_network
     from allweather.serve.uploads import Held
@@ -227,7 +225,7 @@ def test_the_page_says_which_picture(folder: Path) -> None:
     assert visitor.shown is None and not visitor.kept and not visitor.points
 
 
-def test_a_film_shows_black_where_only_the_source_is_not_finite(tmp_path: Path) -> None:
+def test_a_film_shows_black_where_only_the_source_is_not_finite(tmp_path: Path):
     pytest.importorskip("av", reason="the extra video")
     from allweather.app.drawn import Drawn
     from allweather.app.reel import Reel
@@ -240,7 +238,7 @@ def test_a_film_shows_black_where_only_the_source_is_not_finite(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_no_class_is_made_up(value: float, tmp_path: Path) -> None:
+def test_no_class_is_made_up(value: float, tmp_path: Path):
     logits = torch.zeros(3, 4, 6)
     logits[1, 2, 3] = value
     for draw in (labels_at, confidence_at):
@@ -250,7 +248,7 @@ def test_no_class_is_made_up(value: float, tmp_path: Path) -> None:
         classify(logits, (8, 12))
 
 
-def test_a_result_is_neither_drawn_nor_saved(folder: Path) -> None:
+def test_a_result_is_neither_drawn_nor_saved(folder: Path):
     result = Session(blinded(), "norm")(folder / "frames/b.png")
     assert result.labels.shape == (32, 48)  # what the session gives stays as it is
     for kind in ("labels", "color", "overlay"):

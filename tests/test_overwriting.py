@@ -62,7 +62,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_functions_refuse(case: str, tmp_path: Path) -> None:
+def test_functions_refuse(case: str, tmp_path: Path):
     name, call = CASES[case]
     path = tmp_path / name
     if name.startswith("a") and not name.startswith("a_"):
@@ -75,7 +75,7 @@ def test_functions_refuse(case: str, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_an_export_does_not_replace_the_networks_checkpoint(tmp_path: Path) -> None:
+def test_an_export_does_not_replace_the_networks_checkpoint(tmp_path: Path):
     packaged, path = find_entry("demo:streetnet").packaged, tmp_path / "w.safetensors"
     path.write_bytes(packaged.read_bytes())
     session = Session(load_model("demo:streetnet", path), "source")
@@ -86,13 +86,13 @@ def test_an_export_does_not_replace_the_networks_checkpoint(tmp_path: Path) -> N
     session.export(tmp_path / "other.safetensors", statistics="image")  # an export may be written again
 
 
-def test_a_session_is_saved_again_under_its_name(tmp_path: Path) -> None:
+def test_a_session_is_saved_again_under_its_name(tmp_path: Path):
     (tmp_path / "a").touch()
     first = saved(tmp_path / "a").read_bytes()
     assert first and saved(tmp_path / "a", seed=1).read_bytes() != first
 
 
-def test_links_are_seen_through(tmp_path: Path) -> None:
+def test_links_are_seen_through(tmp_path: Path):
     path = tmp_path / "a"
     path.touch()
     (tmp_path / "soft").symlink_to(path)
@@ -138,7 +138,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("case", COMMANDS)
-def test_verbs_refuse(case: str, lab: Path) -> None:
+def test_verbs_refuse(case: str, lab: Path):
     command, kept = COMMANDS[case]
     before = (lab / kept).read_bytes()
     done = allweather(*command)

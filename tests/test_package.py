@@ -22,30 +22,30 @@ def build() -> ModuleType:
     return module
 
 
-def test_the_package_says_that_it_is_typed() -> None:
+def test_the_package_says_that_it_is_typed():
     assert (files("allweather") / "py.typed").is_file()
 
 
-def test_what_the_readme_points_to_is_there() -> None:
+def test_what_the_readme_points_to_is_there():
     relative = [target for target in TARGET.findall(README) if not target.startswith(("http", "#"))]
     assert len(relative) > 5
     assert [target for target in relative if not (ROOT / target.partition("#")[0]).exists()] == []
 
 
-def test_the_index_shows_the_picture_and_no_path(build: ModuleType) -> None:
+def test_the_index_shows_the_picture_and_no_path(build: ModuleType):
     shown = build.readme(README, HOST, "v1.0")
     assert f"]({HOST}/raw/v1.0/docs/demo.png)" in shown and f"]({HOST}/blob/v1.0/CONTRIBUTING.md)" in shown
     assert all(target.startswith("http") for target in TARGET.findall(shown))
     assert re.sub(TARGET, "]", shown) == re.sub(TARGET, "]", README)
 
 
-def test_without_an_address_nothing_leads_nowhere(build: ModuleType) -> None:
+def test_without_an_address_nothing_leads_nowhere(build: ModuleType):
     shown = build.readme(README, "", "v1.0")
     assert "![" not in shown and all(target.startswith("http") for target in TARGET.findall(shown))
     assert build.urls("") == {"Paper": build.PAPER} and build.urls(HOST)["Source"] == HOST
 
 
-def test_the_hook_reads_the_variable(build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hook_reads_the_variable(build: ModuleType, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ALLWEATHER_REPOSITORY", HOST + "/")
     metadata = {"version": "1.0"}
     build.IndexMetadata(str(ROOT), {}).update(metadata)

@@ -50,5 +50,5 @@ def outcome(door: str, place: Callable[[str], Any]) -> str:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_text_is_as_good_as_a_path(folder: Path, door: str) -> None:
+def test_text_is_as_good_as_a_path(folder: Path, door: str):
     assert outcome(door, lambda name: str(folder / name)) == outcome(door, lambda name: folder / name)

@@ -33,7 +33,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_every_kind_gives_the_same_pixels(kind: str) -> None:
+def test_every_kind_gives_the_same_pixels(kind: str):
     images, single = as_images(GOOD[kind])
     assert single
     assert images.dtype == torch.float32
@@ -42,7 +42,7 @@ def test_every_kind_gives_the_same_pixels(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_paths_are_read(tmp_path: Path, kind: type) -> None:
+def test_paths_are_read(tmp_path: Path, kind: type):
     Image.fromarray(BYTES).save(tmp_path / "a.png")
     images, single = as_images(kind(tmp_path / "a.png"))
     assert single
@@ -56,20 +56,20 @@ def test_paths_are_read(tmp_path: Path, kind: type) -> None:
     [[BYTES, Image.fromarray(BYTES)], np.stack([BYTES, BYTES]), np.stack([FLOATS, FLOATS]), (FLOATS, BYTES)],
     ids=["list", "byte array", "float array", "tuple"],
 )
-def test_many_pictures_are_a_batch(batch: object) -> None:
+def test_many_pictures_are_a_batch(batch: object):
     images, single = as_images(batch)
     assert not single
     assert torch.equal(images, torch.from_numpy(np.stack([FLOATS, FLOATS])))
 
 
-def test_a_batch_of_one_stays_a_batch() -> None:
+def test_a_batch_of_one_stays_a_batch():
     assert as_images([BYTES])[0].shape == as_images(BYTES[None])[0].shape == (1, 3, 4, 6)
     assert not as_images([BYTES])[1]
     assert not as_images(torch.from_numpy(FLOATS)[None])[1]
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "I;16", "LA"])
-def test_grey_pil_images_become_rgb(mode: str) -> None:
+def test_grey_pil_images_become_rgb(mode: str):
     grey = Image.fromarray(np.array([[0, 65535]], np.uint16)) if mode == "I;16" else Image.new("L", (2, 1))
     if mode != "I;16":
         grey.putpixel((1, 0), 255)
@@ -78,7 +78,7 @@ def test_grey_pil_images_become_rgb(mode: str) -> None:
 
 
 @pytest.mark.parametrize("top", [1, 255])
-def test_grey_floats_of_unknown_range_are_refused(tmp_path: Path, top: int) -> None:
+def test_grey_floats_of_unknown_range_are_refused(tmp_path: Path, top: int):
     grey = Image.fromarray(np.array([[0, top]], np.float32))
     grey.save(tmp_path / "a.tif")
     if top == 1:
@@ -89,14 +89,14 @@ def test_grey_floats_of_unknown_range_are_refused(tmp_path: Path, top: int) -> N
             as_images(picture)
 
 
-def test_the_orientation_of_a_pil_image_is_followed() -> None:
+def test_the_orientation_of_a_pil_image_is_followed():
     image = Image.fromarray(BYTES)
     image.getexif()[0x0112] = 6
     assert as_images(image)[0].shape == (1, 3, 6, 4)
 
 
 @pytest.mark.parametrize("turn", [3, 6])
-def test_a_tiff_is_turned_once_however_it_comes(tmp_path: Path, turn: int) -> None:
+def test_a_tiff_is_turned_once_however_it_comes(tmp_path: Path, turn: int):
     image = Image.fromarray(BYTES)
     exif = image.getexif()
     exif[0x0112] = turn
@@ -147,27 +147,27 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_mistakes_are_refused_by_name(case: str) -> None:
+def test_mistakes_are_refused_by_name(case: str):
     value, message = REFUSED[case]
     with pytest.raises(AllWeatherError, match=message):
         as_images(value)
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_that_are_not_finite_are_the_callers_to_judge(odd: float) -> None:
+def test_numbers_that_are_not_finite_are_the_callers_to_judge(odd: float):
     picture = UNIT.clone()
     picture[0, 0, 0] = odd
     assert torch.equal(as_images(picture)[0][0].nan_to_num(), picture.nan_to_num())
 
 
-def test_resampling_overshoots_a_little() -> None:
+def test_resampling_overshoots_a_little():
     picture = UNIT.clone()
     picture[0, 0, :2] = torch.tensor([-0.05, 1.2])
     assert torch.equal(as_images(picture)[0][0], picture)
 
 
 @pytest.mark.parametrize("kind", ["path", "PIL", "array"])
-def test_one_image_at_the_size_asked_for(tmp_path: Path, kind: str) -> None:
+def test_one_image_at_the_size_asked_for(tmp_path: Path, kind: str):
     smooth = np.linspace(0, 255, 40 * 60 * 3).astype(np.uint8).reshape(40, 60, 3)
     Image.fromarray(smooth).save(tmp_path / "a.png")
     picture = {"path": tmp_path / "a.png", "PIL": Image.fromarray(smooth), "array": smooth}[kind]
@@ -179,7 +179,7 @@ def test_one_image_at_the_size_asked_for(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(3, 2), (2, 3), (3, 3), (3, 7)], ids=str)
-def test_a_picture_three_pixels_wide_or_high_is_read_as_it_is(size: tuple[int, int], tmp_path: Path) -> None:
+def test_a_picture_three_pixels_wide_or_high_is_read_as_it_is(size: tuple[int, int], tmp_path: Path):
     pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     picture = Image.fromarray(pixels)
     picture.save(tmp_path / "a.png")
@@ -189,7 +189,7 @@ def test_a_picture_three_pixels_wide_or_high_is_read_as_it_is(size: tuple[int, i
         assert torch.equal(image, expected) and torch.equal(as_images(image)[0][0], expected)
 
 
-def test_floats_become_the_bytes_they_came_from_and_never_wrap() -> None:
+def test_floats_become_the_bytes_they_came_from_and_never_wrap():
     assert (pixels_of(torch.from_numpy(FLOATS)) == BYTES).all()
     outside = torch.tensor([-0.1, 0.4999 / 255, 0.5001 / 255, 1.002, 7.0]).expand(3, 1, 5).requires_grad_()
     assert pixels_of(outside)[0, :, 0].tolist() == [0, 0, 1, 255, 255]

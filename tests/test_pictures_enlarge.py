@@ -31,7 +31,7 @@ def logits_at(logits: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("stripe", [1, 20_000, 1 << 40], ids=["row by row", "some rows", "at once"])
-def test_stripes_change_nothing(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int, int, int], stripe: int) -> None:
+def test_stripes_change_nothing(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int, int, int], stripe: int):
     logits, shape = made(*size[:2]), size[2:]
     whole = logits_at(logits, shape)
     monkeypatch.setattr(enlarge, "STRIPE", stripe)
@@ -44,7 +44,7 @@ def test_stripes_change_nothing(monkeypatch: pytest.MonkeyPatch, size: tuple[int
     np.testing.assert_allclose(confidence_at(logits, shape[::-1]), expected * 65535, atol=1)
 
 
-def test_confidence_is_float32_whatever_the_callers_default_is() -> None:
+def test_confidence_is_float32_whatever_the_callers_default_is():
     logits = made(4, 5)
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -54,7 +54,7 @@ def test_confidence_is_float32_whatever_the_callers_default_is() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_it_is_torchs_bilinear_enlarging(size: tuple[int, int, int, int]) -> None:
+def test_it_is_torchs_bilinear_enlarging(size: tuple[int, int, int, int]):
     logits, shape = made(*size[:2]), size[2:]
     torch.testing.assert_close(
         logits_at(logits, shape), functional.interpolate(logits[None], shape, mode="bilinear")[0], atol=2e-6, rtol=0
@@ -63,7 +63,7 @@ def test_it_is_torchs_bilinear_enlarging(size: tuple[int, int, int, int]) -> Non
 
 @pytest.mark.parametrize("fault", [0.0, float("nan")], ids=["ties", "NaN"])
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last], ids=["channels first", "last"])
-def test_labels_are_the_first_largest_of_the_rows_enlarged_bilinearly(fault: float, form: torch.memory_format) -> None:
+def test_labels_are_the_first_largest_of_the_rows_enlarged_bilinearly(fault: float, form: torch.memory_format):
     """As they were before it was made fast: argmax, and the two-dimensional enlarging of each row."""
     logits = made(24, 32, 19).round().clamp(-1, 1)  # many ties
     logits[3, 2:4, 5] = logits[7, 2:4, 5] = logits[9, 20, 9] = fault
@@ -76,13 +76,13 @@ def test_labels_are_the_first_largest_of_the_rows_enlarged_bilinearly(fault: flo
         assert (labels_at(logits, (90, 61)) == expected.argmax(0).numpy()).all()
 
 
-def test_a_size_that_is_right_already_is_kept() -> None:
+def test_a_size_that_is_right_already_is_kept():
     logits = made(8, 9)
     ((rows, part),) = stripes(logits, (8, 9))
     assert rows == slice(0, 8) and part.data_ptr() == logits.data_ptr() and torch.equal(part, logits)
 
 
-def test_many_classes_do_not_wrap_around() -> None:
+def test_many_classes_do_not_wrap_around():
     logits = torch.nn.functional.one_hot(torch.tensor([[0, 256], [299, 1]]), 300).movedim(2, 0).float()
     labels = labels_at(logits, (2, 2))
     assert labels.dtype == np.uint16
@@ -107,7 +107,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("work", ["labels", "classify", "confidence"])
-def test_no_tensor_takes_more_than_eight_bytes_a_pixel(work: str) -> None:
+def test_no_tensor_takes_more_than_eight_bytes_a_pixel(work: str):
     logits, (height, width) = made(32, 64), (600, 900)
     does = {
         "labels": lambda: labels_at(logits, (width, height)),
@@ -122,7 +122,7 @@ def test_no_tensor_takes_more_than_eight_bytes_a_pixel(work: str) -> None:
     assert largest.bytes >= 76 * height * width  # what it was, so that the measure above can fail
 
 
-def test_an_overlay_is_the_same_in_stripes() -> None:
+def test_an_overlay_is_the_same_in_stripes():
     rng = np.random.default_rng(0)
     image, labels = rng.integers(0, 256, (700, 900, 3), np.uint8), rng.integers(0, 19, (700, 900), np.uint8)
     for opacity in (0, 0.25, 0.5, 1):
@@ -146,7 +146,7 @@ for name in ("small", "large"):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux' process table")
-def test_a_picture_of_48_megapixels_fits_in_two_gibibytes(tmp_path: Path) -> None:
+def test_a_picture_of_48_megapixels_fits_in_two_gibibytes(tmp_path: Path):
     """Measured at an eighth of it: whatever the process needs beyond a small picture grows with the pixels at most."""
     for name, size in (("small", (80, 60)), ("large", (3000, 2000))):
         Image.new("RGB", size, "gray").save(tmp_path / f"{name}.png", compress_level=1)

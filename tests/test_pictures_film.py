@@ -43,7 +43,7 @@ def film(path: Path, frames: list[np.ndarray], rate: Fraction | float = 10) -> P
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("size", [(64, 48), (65, 49), (2, 2), (1, 1), (7, 300)])
-def test_a_film_has_every_frame_at_an_even_size(suffix: str, size: tuple[int, int], tmp_path: Path) -> None:
+def test_a_film_has_every_frame_at_an_even_size(suffix: str, size: tuple[int, int], tmp_path: Path):
     frames = scene(12, size)
     video = Video(film(tmp_path / f"deep/a{suffix}", frames))
     given = list(video)
@@ -60,7 +60,7 @@ def test_a_film_has_every_frame_at_an_even_size(suffix: str, size: tuple[int, in
 
 
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), 25, 12.5, 7, 29.97, Fraction(1, 2), 240])
-def test_the_rate_is_kept(rate: Fraction | float, tmp_path: Path) -> None:
+def test_the_rate_is_kept(rate: Fraction | float, tmp_path: Path):
     video = Video(film(tmp_path / "a.mp4", scene(6), rate))
     assert video.rate == Fraction(rate).limit_denominator(1001) and video.frames == 6
     assert [one.seconds for one in video] == pytest.approx([index / float(rate) for index in range(6)], abs=1e-4)
@@ -70,7 +70,7 @@ def test_the_rate_is_kept(rate: Fraction | float, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", [Fraction(30000, 1001), 25, 29.97, 7.3, Fraction(359645, 11988)])
 def test_a_build_without_h264_writes_what_it_can(
     suffix: str, rate: Fraction | float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr("allweather.pictures.film.ENCODERS", ("no such encoder", "mpeg4"))
     frames = scene(12)
     given = list(Video(film(tmp_path / f"a{suffix}", frames, rate)))
@@ -78,21 +78,21 @@ def test_a_build_without_h264_writes_what_it_can(
     assert max(np.abs(one.pixels.astype(float) - pixels).mean() for one, pixels in zip(given, frames, strict=True)) < 8
 
 
-def test_a_build_without_any_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_without_any_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("allweather.pictures.film.ENCODERS", ("no such encoder",))
     with pytest.raises(aw.MissingLibraryError, match=r"none of the encoders no such encoder.*allweather\[video\]"):
         Film(tmp_path / "a.mp4", 25, 64, 48)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_colors_are_kept(tmp_path: Path) -> None:
+def test_colors_are_kept(tmp_path: Path):
     for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 30, 90), (0, 0, 0), (255, 255, 255)):
         (given,) = Video(film(tmp_path / "a.mp4", [np.full((48, 64, 3), color, np.uint8)]))
         assert np.abs(given.pixels.astype(int) - color).max() <= 4
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_frames_may_have_times_of_their_own(suffix: str, tmp_path: Path) -> None:
+def test_frames_may_have_times_of_their_own(suffix: str, tmp_path: Path):
     times = [0.0, 0.04, 0.5, 0.5, 2.0]  # the fourth cannot be shown with the third
     with Film(tmp_path / f"a{suffix}", 25, 64, 48) as open_film:
         for pixels, seconds in zip(scene(5), times, strict=True):
@@ -101,7 +101,7 @@ def test_frames_may_have_times_of_their_own(suffix: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_is_on_the_disk_plays_at_any_time(suffix: str, tmp_path: Path) -> None:
+def test_what_is_on_the_disk_plays_at_any_time(suffix: str, tmp_path: Path):
     frames, copy = noise(120), tmp_path / f"copy{suffix}"
     with Film(tmp_path / f"a{suffix}", 25, 64, 48) as open_film:
         for pixels in frames:
@@ -125,14 +125,14 @@ os._exit(0)
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("frames", [12, 25])
-def test_a_process_that_ends_loses_at_most_a_second_and_a_frame(suffix: str, frames: int, tmp_path: Path) -> None:
+def test_a_process_that_ends_loses_at_most_a_second_and_a_frame(suffix: str, frames: int, tmp_path: Path):
     path = tmp_path / f"a{suffix}"
     subprocess.run([sys.executable, "-c", KILLED, path, str(frames), Path(__file__).parent], check=True)
     assert frames - 10 - 1 <= len(list(Video(path))) <= frames
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_any_player_starts_it_at_zero_and_shows_its_last_frame(suffix: str, tmp_path: Path) -> None:
+def test_any_player_starts_it_at_zero_and_shows_its_last_frame(suffix: str, tmp_path: Path):
     times = [0.0, 0.3, 0.6, 0.9, 1.2]
     with Film(tmp_path / f"a{suffix}", 10, 64, 48) as open_film:
         for pixels, seconds in zip(scene(5), times, strict=True):
@@ -146,7 +146,7 @@ def test_any_player_starts_it_at_zero_and_shows_its_last_frame(suffix: str, tmp_
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_after_an_error_in_the_middle_all_frames_are_there(suffix: str, tmp_path: Path) -> None:
+def test_after_an_error_in_the_middle_all_frames_are_there(suffix: str, tmp_path: Path):
     def interrupted() -> None:
         with Film(tmp_path / f"a{suffix}", 25, 64, 48) as open_film:
             for pixels in scene(30):
@@ -161,7 +161,7 @@ def test_after_an_error_in_the_middle_all_frames_are_there(suffix: str, tmp_path
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("size", [200_000, 350_000])
-def test_on_a_full_disk_the_film_made_so_far_plays(suffix: str, size: int, tmp_path: Path) -> None:
+def test_on_a_full_disk_the_film_made_so_far_plays(suffix: str, size: int, tmp_path: Path):
     path = tmp_path / f"a{suffix}"
     with pytest.raises(aw.AllWeatherError, match=rf"a{suffix}: .*What was written before plays"), disk_of(size):
         film(path, noise(200), 25)
@@ -171,7 +171,7 @@ def test_on_a_full_disk_the_film_made_so_far_plays(suffix: str, size: int, tmp_p
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_where_only_the_end_does_not_fit_everything_plays(suffix: str, tmp_path: Path) -> None:
+def test_where_only_the_end_does_not_fit_everything_plays(suffix: str, tmp_path: Path):
     frames = noise(50)
     whole = film(tmp_path / f"whole{suffix}", frames, 25).stat().st_size
     with pytest.raises(aw.AllWeatherError, match="cannot write"), disk_of(whole - 300):
@@ -180,13 +180,13 @@ def test_where_only_the_end_does_not_fit_everything_plays(suffix: str, tmp_path:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_disk_that_holds_nothing_leaves_nothing(suffix: str, tmp_path: Path) -> None:
+def test_a_disk_that_holds_nothing_leaves_nothing(suffix: str, tmp_path: Path):
     with pytest.raises(aw.AllWeatherError, match="Nothing that plays was written yet"), disk_of(100):
         film(tmp_path / f"a{suffix}", noise(60))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_frame_no_file_and_no_frame_after_the_end(tmp_path: Path) -> None:
+def test_no_frame_no_file_and_no_frame_after_the_end(tmp_path: Path):
     with Film(tmp_path / "a.mp4", 25, 64, 48) as open_film:
         pass
     assert list(tmp_path.iterdir()) == []
@@ -207,7 +207,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[aw.AllWeatherError], str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named(mistake: str, tmp_path: Path) -> None:
+def test_a_mistake_is_named(mistake: str, tmp_path: Path):
     settings, kind, message = MISTAKES[mistake]
     (tmp_path / "file").write_text("")
     arguments = GOOD | settings
@@ -219,7 +219,7 @@ def test_a_mistake_is_named(mistake: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "pixels", [np.zeros((48, 64), np.uint8), np.zeros((64, 48, 3), np.uint8), np.zeros((48, 64, 3), np.float32)]
 )
-def test_pixels_of_another_kind_are_refused_and_the_film_goes_on(pixels: np.ndarray, tmp_path: Path) -> None:
+def test_pixels_of_another_kind_are_refused_and_the_film_goes_on(pixels: np.ndarray, tmp_path: Path):
     with Film(tmp_path / "a.mp4", 25, 64, 48) as open_film:
         with pytest.raises(aw.InputError, match=r"expected pixels of shape \(48, 64, 3\) and type uint8, got"):
             open_film.write(pixels)
@@ -227,7 +227,7 @@ def test_pixels_of_another_kind_are_refused_and_the_film_goes_on(pixels: np.ndar
     assert len(list(Video(tmp_path / "a.mp4"))) == 1
 
 
-def test_panels_stand_side_by_side_under_their_captions() -> None:
+def test_panels_stand_side_by_side_under_their_captions():
     left, right = scene(1, (64, 48))[0], noise(1, (80, 48))[0]
     plain, drawn = side_by_side([left, right], ["", ""]), side_by_side([left, right], ["input", "adapted"])
     gap = plain.shape[1] - 64 - 80
@@ -240,7 +240,7 @@ def test_panels_stand_side_by_side_under_their_captions() -> None:
     assert not (bar == side_by_side([left, right], ["input", "source"])[: len(bar)]).all()
 
 
-def test_a_long_caption_ends_with_its_picture() -> None:
+def test_a_long_caption_ends_with_its_picture():
     pictures = [np.zeros((48, 64, 3), np.uint8)] * 2
     paper, long = side_by_side(pictures, [" ", " "]), side_by_side(pictures, ["what it saw " * 9, " "])
     written = (paper != long).any(axis=(0, 2))
@@ -257,6 +257,6 @@ def test_a_long_caption_ends_with_its_picture() -> None:
         ([np.zeros((4, 4), np.uint8)], [""], r"\(4, 4\)"),
     ],
 )
-def test_panels_that_do_not_fit_are_refused(pictures: list[np.ndarray], captions: list[str], message: str) -> None:
+def test_panels_that_do_not_fit_are_refused(pictures: list[np.ndarray], captions: list[str], message: str):
     with pytest.raises(aw.InputError, match=message):
         side_by_side(pictures, captions)

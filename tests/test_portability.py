@@ -42,7 +42,7 @@ LISTED = Dataset("mine", "Mine", "me", "none", {"val": Split((), listed="list.tx
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_files_of_users_are_read_in_utf_8_whatever_the_locale_says(mark: str, tmp_path: Path) -> None:
+def test_files_of_users_are_read_in_utf_8_whatever_the_locale_says(mark: str, tmp_path: Path):
     (tmp_path / "plan.toml").write_text(mark + PLAN, encoding="utf-8")
     (tmp_path / "yard.toml").write_text(mark + 'names = ["weg", "hütte"]', encoding="utf-8")
     (tmp_path / "list.csv").write_text(mark + "stream,path\nhof,ä.png\n", encoding="utf-8")
@@ -71,20 +71,20 @@ def said(folder: Path) -> tuple[Any, ...]:
     )
 
 
-def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path):
     (tmp_path / "list.txt").write_bytes("ä.png".encode("cp1252"))
     with pytest.raises(InputError, match=r"list\.txt: expected UTF-8"):
         LISTED.samples(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["/data/a", r"\data\a", "C:a", r"C:\data\a", r"\\host\share\a", "../a"])
-def test_no_result_leaves_its_folder_by_a_root_or_drive(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_result_leaves_its_folder_by_a_root_or_drive(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(writing, "PurePath", PureWindowsPath)
     with pytest.raises(InputError, match="stays below"):
         writing.place_below(Path("out"), name)
 
 
-def test_a_drive_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drive_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Path, "exists", lambda path: False)
     with pytest.raises(AllWeatherError, match="no such drive"):
         check_results(Path("Z/out"), [])
@@ -92,7 +92,7 @@ def test_a_drive_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_names_that_differ_by_case_alone_are_refused_where_that_makes_no_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     writing.check_case(tmp_path / "out", ["a/IMG_1", "a/img_1"])  # here it does, or this file could not be looked for
     monkeypatch.setattr(writing, "_tells_case", lambda folder: False)
     with pytest.raises(InputError, match="a/IMG_1 and a/img_1 would be one file"):
@@ -101,14 +101,14 @@ def test_names_that_differ_by_case_alone_are_refused_where_that_makes_no_differe
 
 
 @pytest.mark.parametrize("name", ["cam:1", "cam.", "cam ", "con", "COM1.left", "a|b", "a/b"])
-def test_a_stream_has_a_name_that_folders_may_have(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_has_a_name_that_folders_may_have(name: str, monkeypatch: pytest.MonkeyPatch):
     assert re.search(streams.WINDOWS, name) and not re.search(streams.WINDOWS, "camera-1.left_ü")
     monkeypatch.setattr(streams, "NO_FOLDER", streams.WINDOWS)
     with pytest.raises(InputError, match=r"cannot be a stream's name.*Name it in a list"):
         streams._check([streams.Source(name, ((f"{name}/0", "0.png"),))])
 
 
-def test_a_saved_session_is_not_held_open(tmp_path: Path) -> None:
+def test_a_saved_session_is_not_held_open(tmp_path: Path):
     session, path = Session(tiny("batchnorm"), "mall-domain"), tmp_path / "session.safetensors"
     session(frames(1)[0])
     session.save(path)
@@ -116,7 +116,7 @@ def test_a_saved_session_is_not_held_open(tmp_path: Path) -> None:
     assert path.name not in Path("/proc/self/maps").read_text()
 
 
-def test_a_film_is_closed_before_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_film_is_closed_before_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file, unlink = GrowingFile(tmp_path / "a.mp4"), Path.unlink
 
     def closed(path: Path, missing_ok: bool = False) -> None:
@@ -139,7 +139,7 @@ class OtherConnection:
 
 
 @pytest.mark.usefixtures("warm_workers")
-def test_workers_are_heard_through_any_class_of_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_heard_through_any_class_of_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     inputs, add, plain = paint(tmp_path / "in", {"fog": 2}), processes.ProcessPool._add, processes.wait
     wrapped: dict[Any, Any] = {}
 
@@ -157,20 +157,20 @@ def test_workers_are_heard_through_any_class_of_pipe(tmp_path: Path, monkeypatch
     assert record.done == {"fog/000", "fog/001"}
 
 
-def test_as_many_workers_as_cores_hold_threads_where_affinity_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_workers_as_cores_hold_threads_where_affinity_is_unknown(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 10)
     assert [engines.processes(threads, "cpu") for threads in (1, 4, 16)] == [10, 2, 1]
 
 
 @pytest.mark.parametrize(("system", "unit"), [("linux", 2**10), ("darwin", 2**20)])
-def test_the_peak_of_memory_is_in_mib_everywhere(system: str, unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_peak_of_memory_is_in_mib_everywhere(system: str, unit: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(resource, "getrusage", lambda who: type("Usage", (), {"ru_maxrss": 512 * unit}))
     assert memory._of_the_whole_process() == 512.0
 
 
-def test_time_is_counted_finely() -> None:
+def test_time_is_counted_finely():
     clock = Clock()
     started = clock.now()
     while (later := clock.now()) == started:
@@ -179,14 +179,14 @@ def test_time_is_counted_finely() -> None:
 
 
 @pytest.mark.parametrize("reuses", [False, True])
-def test_a_port_in_use_is_not_taken(reuses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_not_taken(reuses: bool, monkeypatch: pytest.MonkeyPatch):
     shutdown = pytest.importorskip("allweather.serve.shutdown")
     monkeypatch.setattr(shutdown, "REUSES", reuses)
     with shutdown._listening("127.0.0.1", 0) as bound:
         assert bool(bound.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) == reuses
 
 
-def test_a_device_without_float64_is_asked_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_float64_is_asked_for_none(monkeypatch: pytest.MonkeyPatch):
     plain: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.double
 
     def double(tensor: torch.Tensor) -> torch.Tensor:
@@ -199,7 +199,7 @@ def test_a_device_without_float64_is_asked_for_none(monkeypatch: pytest.MonkeyPa
     assert root_mean_square(torch.nn.Parameter(torch.empty(3, device="meta"))) == 1.0
 
 
-def test_a_network_that_a_device_cannot_hold_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_a_device_cannot_hold_is_told(monkeypatch: pytest.MonkeyPatch):
     def refused(*_: object) -> None:
         raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
 
@@ -209,7 +209,7 @@ def test_a_network_that_a_device_cannot_hold_is_told(monkeypatch: pytest.MonkeyP
         place(model, "cpu", "--device")
 
 
-def test_a_factory_whose_annotations_only_type_checkers_know(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_factory_whose_annotations_only_type_checkers_know(monkeypatch: pytest.MonkeyPatch):
     def build(width: int = 8) -> None: ...
 
     assert parse_arguments("mine.py:build", build, {"width": "4"}) == {"width": 4}

@@ -55,7 +55,7 @@ def runs(tmp_path: Path) -> Path:
     return save(tmp_path / "runs", *pair, record("source", 0.5), *free, ruled)
 
 
-def test_seeds_gather_and_the_source_comes_first(runs: Path) -> None:
+def test_seeds_gather_and_the_source_comes_first(runs: Path):
     groups = group_records(load_records(runs))
     assert [group.label for group in groups] == [
         "source", "mall-sample: 1 update", "mall-sample: 2 updates", "mall-sample: 12 updates",
@@ -65,20 +65,20 @@ def test_seeds_gather_and_the_source_comes_first(runs: Path) -> None:
     assert source_of(groups[5], groups) is groups[0]
 
 
-def test_two_records_of_one_run_are_refused(tmp_path: Path) -> None:
+def test_two_records_of_one_run_are_refused(tmp_path: Path):
     made = record("norm", 0.5)
     for other in (made, summarize(made, [])):
         with pytest.raises(AllWeatherError, match=r"0\.json and .*1\.json are records of one run"):
             load_records(save(tmp_path, made, other))
 
 
-def test_a_list_of_views_is_told_as_people_write_it(tmp_path: Path) -> None:
+def test_a_list_of_views_is_told_as_people_write_it(tmp_path: Path):
     told = {"views": ["plain", "gamma-mirror-x1.5"], "lr": 1e-4}
     (group,) = group_records(load_records(save(tmp_path, record("norm", 0.5, fields=told))))
     assert group.label == "norm: lr 0.0001, views plain,gamma-mirror-x1.5"
 
 
-def test_only_a_preset_that_should_be_the_authors_is_called_reconstructed() -> None:
+def test_only_a_preset_that_should_be_the_authors_is_called_reconstructed():
     groups = [group_records([record("mall-domain", 0.5, preset=preset)])[0] for preset in ("fast", "paper")]
     assert [group.label.partition(")")[0] for group in groups] == [
         "mall-domain (fast",
@@ -87,7 +87,7 @@ def test_only_a_preset_that_should_be_the_authors_is_called_reconstructed() -> N
 
 
 @pytest.mark.parametrize("batchnorm", [True, False])
-def test_views_are_told_where_they_are_not_what_the_preset_gives_today(batchnorm: bool) -> None:
+def test_views_are_told_where_they_are_not_what_the_preset_gives_today(batchnorm: bool):
     of_network = {} if batchnorm else METHODS["mall-domain"].without_batchnorm
     usual = settings_of(make("mall-domain", settings=of_network))
     labels = []
@@ -97,7 +97,7 @@ def test_views_are_told_where_they_are_not_what_the_preset_gives_today(batchnorm
     assert labels == ["mall-domain", "mall-domain: views plain,gamma-mirror-x1.5"]
 
 
-def test_settings_that_differ_in_their_rule_alone_have_labels_and_rows_of_their_own() -> None:
+def test_settings_that_differ_in_their_rule_alone_have_labels_and_rows_of_their_own():
     made = [record("source", 0.5, stream=stream) for stream in ("a", "b")]
     for tolerance, right in ((0.9, 0.6), (0.0, 0.7)):
         told = {"iterations": 6, "stop_tolerance": tolerance}
@@ -110,7 +110,7 @@ def test_settings_that_differ_in_their_rule_alone_have_labels_and_rows_of_their_
     assert not figures.curves(groups) and not verdicts(groups), "no number of iterations is fixed"
 
 
-def test_updates_of_a_method_without_a_rule_are_a_setting_like_others() -> None:
+def test_updates_of_a_method_without_a_rule_are_a_setting_like_others():
     made = [record("tent", 0.6, fields={"iterations": count}) for count in (1, 3)]
     groups = group_records([record("source", 0.5), *made, record("tent", 0.9, fields={"iterations": 1, "lr": 0.05})])
     shown = ["source", "tent: 1 update", "tent: 1 update, lr 0.05", "tent: 3 updates"]
@@ -120,7 +120,7 @@ def test_updates_of_a_method_without_a_rule_are_a_setting_like_others() -> None:
     assert not verdicts(groups)
 
 
-def test_curves_of_other_settings_are_curves_of_their_own() -> None:
+def test_curves_of_other_settings_are_curves_of_their_own():
     def run(right: float, **told: Any) -> dict[str, Any]:
         return record("mall-sample", right, fields=told)
 
@@ -137,7 +137,7 @@ def test_curves_of_other_settings_are_curves_of_their_own() -> None:
     assert "do not say after how many iterations" in text
 
 
-def test_one_frame_is_shown_without_intervals(tmp_path: Path) -> None:
+def test_one_frame_is_shown_without_intervals(tmp_path: Path):
     made = [record("source", 0.5), record("norm", 0.8)]
     for one in made:
         one["images"], one["figures"]["interval"] = one["images"][:1], [None, None]
@@ -152,7 +152,7 @@ def test_one_frame_is_shown_without_intervals(tmp_path: Path) -> None:
     assert told.exit_code == 0 and "one frame alone, no interval" in told.stdout
 
 
-def test_the_source_is_the_network_as_it_came() -> None:
+def test_the_source_is_the_network_as_it_came():
     viewed = record("source", 0.7, fields={"views": ["plain", "mirror"]})
     groups = group_records([viewed, record("norm", 0.8), record("source", 0.5)])
     assert [group.label for group in groups] == ["source", "source: views plain,mirror", "norm"]
@@ -163,7 +163,7 @@ def test_the_source_is_the_network_as_it_came() -> None:
     assert source_of(groups[2], groups[1:]) is None
 
 
-def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> None:
+def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group():
     made = []
     for place, key, value in (
         ("model", "size", "64x48"), ("model", "weights", "a/b.pth"), ("stream", "every", 8), (None, "batch", 1),
@@ -179,7 +179,7 @@ def test_runs_of_other_sizes_batches_weights_or_parts_are_never_one_group() -> N
     assert source_of(next(group for group in groups if "one frame" in group.where), groups) is None
 
 
-def test_comparing_tells_what_a_record_does_not_say_from_a_setting_that_is_none(tmp_path: Path) -> None:
+def test_comparing_tells_what_a_record_does_not_say_from_a_setting_that_is_none(tmp_path: Path):
     records = [record("tent", 0.5, fields={"share": None}), record("tent", 0.7, fields={"share": 0.2, "lr": 0.5})]
     records[1]["figures"] |= {"interval": [2.0, 98.0], "mUIoU": 3.0}
     records[0]["figures"]["mUIoU"] = None
@@ -191,7 +191,7 @@ def test_comparing_tells_what_a_record_does_not_say_from_a_setting_that_is_none(
     assert "None" not in told.stdout
 
 
-def test_runs_with_other_labels_are_told_apart_and_never_compared() -> None:
+def test_runs_with_other_labels_are_told_apart_and_never_compared():
     made = []
     for key, values in (
         ("labels", ("a/gt", "b/gt")), ("images", ("a/x", "b/x")), ("root", ("a", "b")), ("code", ("ab" * 32, "cd" * 32))
@@ -218,7 +218,7 @@ def test_runs_with_other_labels_are_told_apart_and_never_compared() -> None:
     assert "code " in code and len(code) < 40
 
 
-def test_networks_of_one_name_are_told_apart_by_whatever_differs() -> None:
+def test_networks_of_one_name_are_told_apart_by_whatever_differs():
     made = [record("source", 0.5), record("source", 0.6), record("source", 0.7)]
     for one, more in zip(made, ({"weights": "a/x.pth"}, {"weights": "b/x.pth"}, {"weights": None}), strict=True):
         one["run"]["model"] |= more
@@ -229,7 +229,7 @@ def test_networks_of_one_name_are_told_apart_by_whatever_differs() -> None:
     assert {group.network for group in group_records(made[:2])} == {"tiny:net, mean [0.5]", "tiny:net, mean [0.4]"}
 
 
-def test_differences_are_paired_by_image(runs: Path) -> None:
+def test_differences_are_paired_by_image(runs: Path):
     groups = group_records(load_records(runs))
     source, domain = groups[0], groups[5]
     found = against(domain, source)
@@ -239,7 +239,7 @@ def test_differences_are_paired_by_image(runs: Path) -> None:
     assert all(change < 0 for _, change in changes(worse[1], worse[0]))
 
 
-def test_the_best_and_the_worst_frames_are_named_as_such() -> None:
+def test_the_best_and_the_worst_frames_are_named_as_such():
     source, tent = record("source", 0.5), record("tent", 0.5)
     for change, before, after in zip((-9, 4, -2, 1), source["images"], tent["images"], strict=True):
         before |= {"name": f"f{change:+}", "intersection": [50] * 3, "union": [100] * 3}
@@ -270,7 +270,7 @@ MOVED = np.zeros((4, 5), int)
 MOVED[0, 1], MOVED[0, 3] = -1, 1
 
 
-def test_a_class_that_one_method_strays_into_is_left_out_of_the_comparison() -> None:
+def test_a_class_that_one_method_strays_into_is_left_out_of_the_comparison():
     source, tent = group_records([with_a_train("source", 0), with_a_train("tent", 2)])
     before, after = 100 * (3 * 60 / 140) / 3, 100 * (2 * 240 / 560 + 240 / 558) / 3  # sky loses two false pixels
     assert (source.mean("mIoU"), tent.mean("mIoU")) == pytest.approx((before, after))
@@ -287,7 +287,7 @@ def test_a_class_that_one_method_strays_into_is_left_out_of_the_comparison() -> 
     assert float(table.rows[1][low].split()[0]) > 42  # of the mean that the row shows
 
 
-def test_a_truth_that_holds_every_class_needs_one_mean() -> None:
+def test_a_truth_that_holds_every_class_needs_one_mean():
     confusion = np.eye(3, 4, dtype=int).tolist()
     made = [{**record(name, 0.5), "confusion": confusion} for name in ("source", "tent")]
     for one in made:
@@ -297,14 +297,14 @@ def test_a_truth_that_holds_every_class_needs_one_mean() -> None:
     assert {row[table.columns.index("official")] for row in table.rows} == {None}
 
 
-def test_images_that_differ_are_not_paired() -> None:
+def test_images_that_differ_are_not_paired():
     other = record("tent", 0.6)
     other["images"] = other["images"][:2]
     source, tent = group_records([record("source", 0.5), other])
     assert against(tent, source) is None
 
 
-def test_the_page_stands_alone_and_escapes_names(runs: Path, tmp_path: Path) -> None:
+def test_the_page_stands_alone_and_escapes_names(runs: Path, tmp_path: Path):
     assert write_report(runs, tmp_path / "r.html") == 7
     text = (tmp_path / "r.html").read_text()
     assert not re.search(r"""(src|href)=["']?(?!["'#])|@import|url\((?!#)""", text.replace('xlink:href="#', ""))
@@ -317,7 +317,7 @@ def test_the_page_stands_alone_and_escapes_names(runs: Path, tmp_path: Path) -> 
     assert (tmp_path / "again.html").read_text() == text
 
 
-def test_tables_say_the_same_in_every_form(runs: Path, tmp_path: Path) -> None:
+def test_tables_say_the_same_in_every_form(runs: Path, tmp_path: Path):
     for form in ("md", "csv", "latex"):
         write_report(runs, tmp_path / form, form)
     rows = list(csv.reader(io.StringIO((tmp_path / "csv").read_text())))
@@ -329,7 +329,7 @@ def test_tables_say_the_same_in_every_form(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "form"), [("r.html", "html"), ("r.md", "md"), ("r.CSV", "csv"), ("r.tex", "latex")])
-def test_a_report_is_of_the_form_that_its_name_ends_in(name: str, form: Any, runs: Path, tmp_path: Path) -> None:
+def test_a_report_is_of_the_form_that_its_name_ends_in(name: str, form: Any, runs: Path, tmp_path: Path):
     write_report(runs, tmp_path / name)
     write_report(runs, tmp_path / "again", form)
     assert (tmp_path / name).read_text() == (tmp_path / "again").read_text()
@@ -347,13 +347,13 @@ def test_a_report_is_of_the_form_that_its_name_ends_in(name: str, form: Any, run
 )
 def test_a_form_that_nothing_tells_or_two_things_tell_is_refused(
     name: str, form: Any, said: str, runs: Path, tmp_path: Path
-) -> None:
+):
     with pytest.raises(SettingsError, match=said):
         write_report(runs, tmp_path / name, form, frames=int("frames" in said))
     assert not (tmp_path / name).exists()
 
 
-def test_names_are_no_mathematics_to_matplotlib_and_no_commands_to_tex(tmp_path: Path) -> None:
+def test_names_are_no_mathematics_to_matplotlib_and_no_commands_to_tex(tmp_path: Path):
     import matplotlib
 
     before, page = dict(matplotlib.rcParams), tmp_path / "r.html"
@@ -367,19 +367,19 @@ def test_names_are_no_mathematics_to_matplotlib_and_no_commands_to_tex(tmp_path:
     assert r"\textless{}\textbar{}\textgreater{}" in latex
 
 
-def test_a_missing_value_is_a_dash_and_an_empty_cell() -> None:
+def test_a_missing_value_is_a_dash_and_an_empty_cell():
     table = Table("t", ("a|", "b"), [["x|y", None], ["z", -1.5]])
     assert "| a\\| | b |" in table.markdown() and "| x\\|y | – |" in table.markdown() and "t,x|y,\n" in table.csv()
     assert '<td class="n">−1.50</td>' in table.html() and "$-$1.50" in table.latex() and "z,-1.5\n" in table.csv()
 
 
-def test_a_column_without_values_is_in_csv_only() -> None:
+def test_a_column_without_values_is_in_csv_only():
     table = Table("t", ("a", "empty"), [["x", None]])
     assert "t,x,\n" in table.csv() and "table,a,empty\n" in table.csv()
     assert all("empty" not in text for text in (table.markdown(), table.html(), table.latex()))
 
 
-def test_groups_become_headings_and_rows_become_blocks() -> None:
+def test_groups_become_headings_and_rows_become_blocks():
     text = Table("t", ("g", "a", "b"), [["one", "x", "p & s; q"], ["one", "y", "r"], ["two", "z", "s"]], grouped=True,
                  stacked=True).html()  # fmt: skip
     assert text.count("class='of'") == 2 and "<th>g</th>" not in text and text.count("<td") == 6
@@ -393,7 +393,7 @@ def one_published(method: str, stream: str, model: str, **changes: object) -> Pu
     return published(one)
 
 
-def test_the_papers_figures_stand_beside_and_are_marked() -> None:
+def test_the_papers_figures_stand_beside_and_are_marked():
     night = record("mall-domain", 0.7, model=R101, stream="acdc:val/night")
     (table, *_) = tables_of(group_records([record("source", 0.5, model=R101, stream="acdc:val/night"), night]))
     assert (
@@ -414,7 +414,7 @@ def test_the_papers_figures_stand_beside_and_are_marked() -> None:
     assert one_published("mall-sample", "nighttime-driving:test", "mgcda:refinenet").figure == 49.7
 
 
-def test_conditions_stand_side_by_side_with_the_papers_below() -> None:
+def test_conditions_stand_side_by_side_with_the_papers_below():
     streams = [f"acdc:val/{name}" for name in ("fog", "night")]
     made = [record("source", 0.5 + k / 10, model=R101, stream=stream) for k, stream in enumerate(streams)]
     table = tables_of(group_records(made))[0]
@@ -424,7 +424,7 @@ def test_conditions_stand_side_by_side_with_the_papers_below() -> None:
     assert list(theirs) == [R101, "source, published", "49.0†", "26.2†", None, None]
 
 
-def test_table_4_is_complete_and_stands_below_our_classes() -> None:
+def test_table_4_is_complete_and_stands_below_our_classes():
     for name in TABLE4:
         *classes, mean = table4(name)
         assert len(classes) == 19 and np.mean(classes) == pytest.approx(mean, abs=0.051), name
@@ -434,7 +434,7 @@ def test_table_4_is_complete_and_stands_below_our_classes() -> None:
     assert len(table.rows) == 1 + len(TABLE4) and table.rows[-1][2] == 90.3 and len(set(map(len, table.rows))) == 1
 
 
-def test_the_report_says_whether_the_rule_found_the_best_and_why_not(runs: Path) -> None:
+def test_the_report_says_whether_the_rule_found_the_best_and_why_not(runs: Path):
     (text,) = verdicts(group_records(load_records(runs)))
     assert "2.0 iterations on average" in text and "not within 1 point" in text and "4 images" in text
     points = [record("mall-sample", right, fields={"iterations": k, **FREE}) for k, right in ((1, 0.8), (9, 0.6))]
@@ -456,7 +456,7 @@ def test_the_report_says_whether_the_rule_found_the_best_and_why_not(runs: Path)
     assert text.endswith("so nothing is said."), "passes over a stream end by another rule, and sum the updates"
 
 
-def test_the_mean_of_thirteen_needs_all_of_them() -> None:
+def test_the_mean_of_thirteen_needs_all_of_them():
     model = "bisenetv2:mmseg"
     full = [record("mall-sample", 0.4 + i / 40, model=model, stream=name) for i, name in enumerate(THIRTEEN)]
     title = "Mean over thirteen datasets"
@@ -476,7 +476,7 @@ def test_the_mean_of_thirteen_needs_all_of_them() -> None:
 )  # fmt: skip
 def test_time_per_update_is_of_batches_as_full_as_they_were(
     batch: int, changes: dict, whole: float | None, older: float | None
-) -> None:
+):
     made = record("tent", 0.5) | {"resolution": {"input": ["64x48"]}} | changes  # 4 frames, 0.5 s and 2 updates each
     made["run"]["batch"] = batch
     before = summarize(made, [])
@@ -486,7 +486,7 @@ def test_time_per_update_is_of_batches_as_full_as_they_were(
         assert dict(zip(table.columns, table.rows[0], strict=True))["ms per update"] == expected
 
 
-def test_a_sequence_is_shown_piece_by_piece() -> None:
+def test_a_sequence_is_shown_piece_by_piece():
     parts = {"01/fog": {"mIoU": 40.0}, "01/night": {"mIoU": 30.0}, "02/fog": {"mIoU": 42.0}, "02/night": {"mIoU": 32.0}}
     tables = tables_of(group_records([record("tent", 0.5, parts=parts)]))
     (table,) = (table for table in tables if "piece by piece" in table.title)
@@ -494,7 +494,7 @@ def test_a_sequence_is_shown_piece_by_piece() -> None:
     assert [list(row[1:-1]) for row in table.rows] == [["round 1", 40.0, 30.0, 35.0], ["round 2", 42.0, 32.0, 37.0]]
 
 
-def test_mistakes_are_said(tmp_path: Path) -> None:
+def test_mistakes_are_said(tmp_path: Path):
     with pytest.raises(AllWeatherError, match="no record"):
         write_report(tmp_path, tmp_path / "r.html")
     (tmp_path / "a.json").write_text("{}")
@@ -504,14 +504,14 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
         write_report(save(tmp_path / "runs", record("source", 0.5)), tmp_path / "r.pdf", "pdf")
 
 
-def test_the_verb_writes_the_file_it_is_told_to(runs: Path, tmp_path: Path) -> None:
+def test_the_verb_writes_the_file_it_is_told_to(runs: Path, tmp_path: Path):
     app = make_app("report")
     result = CliRunner().invoke(app, ["report", str(runs), "--out", str(tmp_path / "r.md"), "--format", "md"])
     assert result.exit_code == 0 and (tmp_path / "r.md").read_text().startswith("### ")
     assert CliRunner().invoke(app, ["report", str(runs), "--out", "r.pdf", "--format", "pdf"]).exit_code == 2
 
 
-def test_panels_show_the_frames_that_changed_most(tmp_path: Path) -> None:
+def test_panels_show_the_frames_that_changed_most(tmp_path: Path):
     plan = tmp_path / "plan.toml"
     text = '[[models]]\nname = "demo:streetnet"\nsize = "64x48"\n[[streams]]\nname = "scenes:fog"\nevery = 12\n'
     plan.write_text(text + '[[methods]]\nname = "source"\n[[methods]]\nname = "norm"\n')
@@ -545,7 +545,7 @@ def test_panels_show_the_frames_that_changed_most(tmp_path: Path) -> None:
 )
 def test_a_record_runs_no_code(
     stream: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     spec = PlannedRun(
@@ -566,7 +566,7 @@ def test_a_record_runs_no_code(
     assert len(caplog.records) == 1 and not (tmp_path / "ran").exists()
 
 
-def test_procedural_weather_in_rounds(tmp_path: Path) -> None:
+def test_procedural_weather_in_rounds(tmp_path: Path):
     stream = StreamSpec("rounds", sequence=("scenes:clear", "scenes:night"), rounds=2, every=12)
     assert stream.procedural
     method = MethodSpec("source")
@@ -585,7 +585,7 @@ def test_procedural_weather_in_rounds(tmp_path: Path) -> None:
         StreamSpec("scenes:fog", root="somewhere")
 
 
-def test_runs_that_were_scored_at_two_sizes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_were_scored_at_two_sizes_are_told_apart(monkeypatch: pytest.MonkeyPatch):
     kept = SimpleNamespace(stream=StreamSpec("scenes:fog"))
     for name, value in (("_run", kept), ("_labels", Path()), ("_opened", None), ("_row", ""), ("_key", "key")):
         monkeypatch.setattr(panels, name, lambda *_, value=value: value)
@@ -607,7 +607,7 @@ def test_runs_that_were_scored_at_two_sizes_are_told_apart(monkeypatch: pytest.M
     assert "truth, mean over runs. " in tables[0].note and not any(each.scored for each in group_records(native))
 
 
-def test_figures_are_brief_and_letters_keep_their_scale() -> None:
+def test_figures_are_brief_and_letters_keep_their_scale():
     figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(3, 2))
     figure.subplots().plot([0, 1 / 3, 1], [0, 1 / 7, 3])
     drawing = figures.brief_svg(figure)

@@ -42,20 +42,20 @@ def decided(times: dict[str, int], former: bool, method: str = "tent", **changes
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_image_is_read_as_it_was_written_and_as_version_0_1_wrote_it(kind: str) -> None:
+def test_an_image_is_read_as_it_was_written_and_as_version_0_1_wrote_it(kind: str):
     decision = Decision(kind, FORMER[kind].partition(": ")[2])
     assert decision_of(describe(decision)) == decision == decision_of({"decision": FORMER[kind]})
     assert ("reason" in describe(decision)) is (kind != "accepted")
     assert decision_of({"iterations": 1}) is None
 
 
-def test_a_decision_of_no_known_kind_is_named() -> None:
+def test_a_decision_of_no_known_kind_is_named():
     with pytest.raises(InputError, match="image f3: expected a decision that begins with one of accepted, shrunk"):
         decision_of({"name": "f3", "decision": "forgiven"})
 
 
 @pytest.mark.parametrize("former", [False, True])
-def test_every_kind_is_counted(former: bool) -> None:
+def test_every_kind_is_counted(former: bool):
     made = decided(TIMES, former)
     assert decisions_of(made) == TIMES and list(decisions_of(made)) == list(KINDS)
     assert decisions_of({"images": {image["name"]: image for image in made["images"]}}) == TIMES
@@ -69,7 +69,7 @@ def row_of(tables: Sequence[Table], title: str, label: str) -> dict[str, object]
 
 
 @pytest.mark.parametrize("title", ["rain & fog, online", "IoU of each class", "Where adaptation hurt"])
-def test_every_table_of_results_shows_every_kind_whichever_version_wrote_the_record(title: str) -> None:
+def test_every_table_of_results_shows_every_kind_whichever_version_wrote_the_record(title: str):
     source, times = decided({"accepted": 21}, False, "source"), "2 / 3 / 4 / 5 / 6"
     for former in (False, True):
         tables = tables_of(group_records([source, decided(TIMES, former)]))
@@ -78,7 +78,7 @@ def test_every_table_of_results_shows_every_kind_whichever_version_wrote_the_rec
         assert times in text and NOTE in text and REMARK in text
 
 
-def test_several_orders_are_their_mean_with_the_range_and_several_streams_add_up() -> None:
+def test_several_orders_are_their_mean_with_the_range_and_several_streams_add_up():
     more = TIMES | {"shrunk": 3, "accepted": 0}
     runs = [decided(TIMES, False, seed=0), decided(more, True, seed=1)]
     tables = tables_of(group_records(runs))
@@ -91,7 +91,7 @@ def test_several_orders_are_their_mean_with_the_range_and_several_streams_add_up
     assert cell([{**TIMES, **dict.fromkeys(KINDS[1:], 0), "accepted": 3}]) == "none"
 
 
-def test_the_mark_stands_where_more_than_a_third_was_refused_or_rested() -> None:
+def test_the_mark_stands_where_more_than_a_third_was_refused_or_rested():
     for kind in KINDS:
         third, more = ({**count([]), "accepted": 20, kind: number} for number in (10, 11))
         guarded = kind in ("shrunk", "rolled-back", "reset", "resting")
@@ -102,7 +102,7 @@ def test_the_mark_stands_where_more_than_a_third_was_refused_or_rested() -> None
     assert MARK not in table.markdown() and "10 / 0 / 0 / 0 / 0" in table.markdown()
 
 
-def test_the_curve_shows_where_the_guard_refused_any_kind() -> None:
+def test_the_curve_shows_where_the_guard_refused_any_kind():
     free = {"iterations": 2, "stop_patience": 1000000}
     drawn = {}
     for kind in ("accepted", "shrunk", "resting", "skipped"):
@@ -112,10 +112,10 @@ def test_the_curve_shows_where_the_guard_refused_any_kind() -> None:
     assert drawn["accepted"] == drawn["skipped"] != drawn["shrunk"] == drawn["resting"]
 
 
-def test_images_without_a_decision_give_no_numbers() -> None:
+def test_images_without_a_decision_give_no_numbers():
     assert row_of(tables_of(group_records([record("tent", 0.5)])), "rain", "tent")[COLUMN] is None
 
 
-def test_comparing_names_the_kinds_that_differ() -> None:
+def test_comparing_names_the_kinds_that_differ():
     found = compare(decided(TIMES, True), decided(TIMES | {"reset": 9}, False))
     assert found["figures"] == {"decisions.reset": [4, 9, 5]} and found["settings"] == {}

@@ -46,7 +46,7 @@ def predictions(session: Session, stream: Stream, **options: object) -> dict[str
     return {outcome.name: outcome.logits for outcome in run(session, stream, **options)}
 
 
-def test_online_is_one_session_call_a_frame_in_order(stream: Stream) -> None:
+def test_online_is_one_session_call_a_frame_in_order(stream: Stream):
     by_hand = make_session("tent", lr=0.1, episodic=False)
     expected = [by_hand(frame.image).logits for frame in stream]
     outcomes = list(run(make_session("tent", lr=0.1, episodic=False), stream, "online"))
@@ -64,12 +64,12 @@ def test_online_is_one_session_call_a_frame_in_order(stream: Stream) -> None:
         ({"stream": [torch.rand(3, 16, 16)]}, r"got a list\. Frames of your own go to session\.stream"),
     ],
 )
-def test_a_run_that_cannot_be_is_refused_before_its_first_frame(stream: Stream, options: dict, message: str) -> None:
+def test_a_run_that_cannot_be_is_refused_before_its_first_frame(stream: Stream, options: dict, message: str):
     with pytest.raises(AllWeatherError, match=message):
         run(make_session("norm"), **{"stream": stream} | options)
 
 
-def test_transductive_predicts_every_frame_with_the_last_network(stream: Stream) -> None:
+def test_transductive_predicts_every_frame_with_the_last_network(stream: Stream):
     session = make_session("tent", lr=0.1, episodic=False)
     found = predictions(session, stream, protocol="transductive")
     for frame in stream:
@@ -78,7 +78,7 @@ def test_transductive_predicts_every_frame_with_the_last_network(stream: Stream)
     assert not torch.equal(found["0"], online["0"])
 
 
-def test_transductive_passes_are_bounded(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transductive_passes_are_bounded(stream: Stream, monkeypatch: pytest.MonkeyPatch):
     calls = []
     adapt = Session.adapt
     monkeypatch.setattr(Session, "adapt", lambda self, images: calls.append(1) or adapt(self, images))
@@ -86,9 +86,7 @@ def test_transductive_passes_are_bounded(stream: Stream, monkeypatch: pytest.Mon
     assert len(calls) % COUNT == 0 and COUNT <= len(calls) <= PASSES * COUNT
 
 
-def test_transductive_passes_end_at_ten_where_the_loss_keeps_falling(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transductive_passes_end_at_ten_where_the_loss_keeps_falling(stream: Stream, monkeypatch: pytest.MonkeyPatch):
     losses = iter(range(1000, 0, -1))
     falling = Result(torch.zeros(1), (), (), 1, "cap", Decision(), 0.0)
     monkeypatch.setattr(Session, "adapt", lambda self, images: replace(falling, watched=(float(next(losses)),)))
@@ -107,7 +105,7 @@ def test_transductive_passes_end_at_ten_where_the_loss_keeps_falling(
 )
 def test_every_pass_is_told_of_every_frame(
     stream: Stream, monkeypatch: pytest.MonkeyPatch, losses: list[float], settings: dict, passes: int, stop: str
-) -> None:
+):
     falling = iter(range(1000))
     decision, calls = Decision("shrunk", "why"), []
 
@@ -133,12 +131,12 @@ def test_every_pass_is_told_of_every_frame(
     assert all(line["decisions"]["shrunk"] == COUNT and line["seconds"] == 24.0 for line in found)
 
 
-def test_online_runs_tell_of_no_passes(stream: Stream) -> None:
+def test_online_runs_tell_of_no_passes(stream: Stream):
     assert all(outcome.learnt is None for outcome in run(make_session("tent", episodic=False), stream))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
-def test_seconds_are_those_of_a_frame_however_many_a_batch_holds(batch: int) -> None:
+def test_seconds_are_those_of_a_frame_however_many_a_batch_holds(batch: int):
     result = Result(torch.zeros(batch, 3, 4, 4), (), (), 1, "cap", Decision("shrunk", "why"), 3.0)
     told = {"iterations": 1, "stop": "cap", "decision": "shrunk", "reason": "why", "seconds": 3.0 / batch}
     assert describe_result(result) == told
@@ -147,27 +145,27 @@ def test_seconds_are_those_of_a_frame_however_many_a_batch_holds(batch: int) -> 
 
 
 @pytest.mark.parametrize("protocol", ["online", "transductive"])
-def test_source_is_the_plain_forward_under_both(stream: Stream, protocol: str) -> None:
+def test_source_is_the_plain_forward_under_both(stream: Stream, protocol: str):
     session = make_session("source")
     for name, logits in predictions(make_session("source"), stream, protocol=protocol).items():
         assert torch.equal(logits, session.predict(stream.read(name).image))
 
 
 @pytest.mark.parametrize("batch", [2, 3, 7])
-def test_batches_keep_order_and_yield_every_frame(stream: Stream, batch: int) -> None:
+def test_batches_keep_order_and_yield_every_frame(stream: Stream, batch: int):
     outcomes = list(run(make_session("norm"), stream, batch=batch))
     assert [outcome.name for outcome in outcomes] == list(stream.names)
     assert len({id(outcome.result) for outcome in outcomes}) == -(-COUNT // batch)
 
 
-def test_frames_of_another_size_begin_a_batch(stream: Stream, tmp_path: Path) -> None:
+def test_frames_of_another_size_begin_a_batch(stream: Stream, tmp_path: Path):
     Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(tmp_path / "2.png")
     outcomes = list(run(make_session("source"), open_files([tmp_path]), batch=5))
     assert [tuple(outcome.logits.shape[1:]) for outcome in outcomes] == [(16, 16)] * 2 + [(16, 24)] + [(16, 16)] * 2
 
 
 @pytest.mark.parametrize("protocol", ["online", "transductive"])
-def test_a_corrupt_frame_is_named_and_the_rest_goes_on(stream: Stream, tmp_path: Path, protocol: str) -> None:
+def test_a_corrupt_frame_is_named_and_the_rest_goes_on(stream: Stream, tmp_path: Path, protocol: str):
     (tmp_path / "1.png").write_bytes(b"broken")
     outcomes = {outcome.name: outcome for outcome in run(make_session("norm"), stream, protocol, batch=2)}
     assert len(outcomes) == COUNT and "not a readable image" in outcomes["1"].failure
@@ -177,7 +175,7 @@ def test_a_corrupt_frame_is_named_and_the_rest_goes_on(stream: Stream, tmp_path:
 @pytest.mark.parametrize("settings", [{}, {"episodic": False, "lr": 0.1}], ids=["episodic", "continual"])
 @pytest.mark.parametrize("protocol", ["online", "transductive"])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_resuming_gives_what_never_stopping_gives(stream: Stream, settings: dict, protocol: str, batch: int) -> None:
+def test_resuming_gives_what_never_stopping_gives(stream: Stream, settings: dict, protocol: str, batch: int):
     options = {"protocol": protocol, "batch": batch}
     whole = predictions(make_session("tent", **settings), stream, **options)
     rest = predictions(make_session("tent", **settings), stream, **options, skip=frozenset({"0", "2"}))
@@ -196,26 +194,26 @@ def test_resuming_gives_what_never_stopping_gives(stream: Stream, settings: dict
 )
 def test_where_images_do_not_stand_alone_those_that_are_done_are_adapted_to_again(
     stream: Stream, tmp_path: Path, method: str, options: dict
-) -> None:
+):
     Image.new("RGB", (16, 16)).save(tmp_path / "0.png")  # of which nothing is learnt, and for which nothing is drawn
     whole = predictions(make_session(method, **options), stream)
     rest = predictions(make_session(method, **options), stream, skip=frozenset({"0", "1", "2"}))
     assert list(rest) == ["3", "4"] and all(torch.equal(rest[name], whole[name]) for name in rest)
 
 
-def test_where_they_stand_alone_those_that_are_done_cost_one_image(stream: Stream) -> None:
+def test_where_they_stand_alone_those_that_are_done_cost_one_image(stream: Stream):
     session = make_session("mall-sample")
     list(run(session, stream, skip=frozenset("0123")))
     assert session._batches == 2, "one to find out, and the one that is left"
 
 
-def test_provenance_says_what_made_the_result(stream: Stream) -> None:
+def test_provenance_says_what_made_the_result(stream: Stream):
     record = json.loads(json.dumps(provenance(make_session("tent", lr=0.5), stream, "online", 1)))
     assert record["order_hash"] == stream.order_hash and record["frames"] == COUNT
     assert record["session"]["method"]["lr"] == 0.5 and record["versions"]["torch"] == torch.__version__
 
 
-def test_a_network_without_parameters_is_scored() -> None:
+def test_a_network_without_parameters_is_scored():
     class Colour(nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             return pixels.repeat(1, 7, 1, 1)[:, :19]
@@ -234,7 +232,7 @@ def save(folder: Path, name: str, values: list[list[int]]) -> None:
     Image.fromarray(np.array(values, np.uint8)).save(folder / f"{name}.png")
 
 
-def test_folders_are_scored_with_one_matrix(tmp_path: Path) -> None:
+def test_folders_are_scored_with_one_matrix(tmp_path: Path):
     predicted, truth = tmp_path / "p", tmp_path / "t"
     save(predicted, "a", [[0, 0]]), save(truth, "a", [[0, 1]])
     save(predicted, "b", [[1, 0]]), save(truth, "b", [[1, 255]])
@@ -249,7 +247,7 @@ def test_folders_are_scored_with_one_matrix(tmp_path: Path) -> None:
     assert score.without_prediction == ("unanswered",) and score.labels == 5 and not score.complete
 
 
-def test_folders_that_never_meet_are_said(tmp_path: Path) -> None:
+def test_folders_that_never_meet_are_said(tmp_path: Path):
     save(tmp_path / "p", "a", [[0]]), save(tmp_path / "t", "b", [[0]])
     with pytest.raises(AllWeatherError, match="no prediction has a label of its name"):
         score_folders(tmp_path / "p", tmp_path / "t", find_mapping("cityscapes"))

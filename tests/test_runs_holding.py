@@ -30,7 +30,7 @@ def opened(kind: str, folder: Path, resume: bool) -> Output | MergedRecord:
 @pytest.mark.parametrize("second", ["output", "merged"])
 @pytest.mark.parametrize("first", ["output", "merged"])
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_folder_is_filled_by_one_run_at_a_time(first: str, second: str, resume: bool, tmp_path: Path) -> None:
+def test_a_folder_is_filled_by_one_run_at_a_time(first: str, second: str, resume: bool, tmp_path: Path):
     with opened(first, tmp_path, False) as record:
         lines = (tmp_path / "record.jsonl").read_bytes()
         with pytest.raises(AllWeatherError, match="is being filled by another run"):
@@ -51,7 +51,7 @@ def filled(kind: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["output", "merged"])
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_run_that_ended_before_its_first_image_holds_no_folder(kind: str, resume: bool, tmp_path: Path) -> None:
+def test_a_run_that_ended_before_its_first_image_holds_no_folder(kind: str, resume: bool, tmp_path: Path):
     opened(kind, tmp_path, False).close()
     (tmp_path / "record.json").write_text('{"model": "another"}')
     opened(kind, tmp_path, resume).close()
@@ -62,7 +62,7 @@ def test_a_run_that_ended_before_its_first_image_holds_no_folder(kind: str, resu
 
 
 @pytest.mark.parametrize("kind", ["output", "merged"])
-def test_a_run_that_is_refused_leaves_the_folder_to_others(kind: str, tmp_path: Path) -> None:
+def test_a_run_that_is_refused_leaves_the_folder_to_others(kind: str, tmp_path: Path):
     filled(kind, tmp_path)
     with pytest.raises(AllWeatherError, match="already holds a run") as refused:
         opened(kind, tmp_path, False)
@@ -70,7 +70,7 @@ def test_a_run_that_is_refused_leaves_the_folder_to_others(kind: str, tmp_path: 
     assert refused.value
 
 
-def test_lines_of_ranks_wait_for_the_folder_and_its_settings(tmp_path: Path) -> None:
+def test_lines_of_ranks_wait_for_the_folder_and_its_settings(tmp_path: Path):
     part = tmp_path / "record.rank-1.jsonl"
     with MergedRecord(tmp_path, {"threads": 1}, False):
         part.write_text('{"name": "a/1", "decision": "accepted"}\n')
@@ -84,7 +84,7 @@ def test_lines_of_ranks_wait_for_the_folder_and_its_settings(tmp_path: Path) -> 
         assert record.done == {"a/1"} and not part.exists()
 
 
-def test_the_command_line_says_that_another_run_is_at_it_and_goes_on_once_that_was_killed(tmp_path: Path) -> None:
+def test_the_command_line_says_that_another_run_is_at_it_and_goes_on_once_that_was_killed(tmp_path: Path):
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
     Image.new("RGB", (48, 32), "gray").save(images / "a.png")
@@ -102,7 +102,7 @@ def test_the_command_line_says_that_another_run_is_at_it_and_goes_on_once_that_w
     assert allweather(*command).returncode == 0
 
 
-def test_a_folder_is_made_where_its_link_leads(tmp_path: Path) -> None:
+def test_a_folder_is_made_where_its_link_leads(tmp_path: Path):
     link, place = tmp_path / "link", tmp_path / "disk/there"
     link.symlink_to(place)
     execute(Plan(()), link)
@@ -111,7 +111,7 @@ def test_a_folder_is_made_where_its_link_leads(tmp_path: Path) -> None:
         assert place.is_dir()
 
 
-def test_a_place_that_takes_nothing_is_named(tmp_path: Path) -> None:
+def test_a_place_that_takes_nothing_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(AllWeatherError, match=r"cannot write .*record\.json"), held(tmp_path / "file/record.json"):
         pass

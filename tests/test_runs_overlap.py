@@ -30,12 +30,12 @@ def fill(count: int, work: Callable[[int], int] = slowly, keep: Callable[[int], 
     return kept
 
 
-def test_results_are_kept_in_the_order_of_the_items() -> None:
+def test_results_are_kept_in_the_order_of_the_items():
     assert fill(40) == [10 * item for item in range(40)]
 
 
 @pytest.mark.parametrize(("size", "most"), [(1, 8), (overlap.AT_HAND // 2, 2), (10 * overlap.AT_HAND, 1)])
-def test_few_items_are_at_work_at_once(size: int, most: int) -> None:
+def test_few_items_are_at_work_at_once(size: int, most: int):
     begun, kept, ahead = [], [], []
     with Behind(lambda item: begun.append(item), lambda _: (time.sleep(0.003), kept.append(0)), 4) as behind:
         for item in range(24):
@@ -45,7 +45,7 @@ def test_few_items_are_at_work_at_once(size: int, most: int) -> None:
 
 
 @pytest.mark.parametrize("place", ["work", "keep"])
-def test_an_error_comes_out_and_ends_all_after_it(place: str) -> None:
+def test_an_error_comes_out_and_ends_all_after_it(place: str):
     kept: list[int] = []
 
     def fail(item: int) -> int:
@@ -66,7 +66,7 @@ def test_an_error_comes_out_and_ends_all_after_it(place: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, ValueError])
-def test_what_was_handed_over_is_kept_whatever_ends_the_work(fault: type[BaseException]) -> None:
+def test_what_was_handed_over_is_kept_whatever_ends_the_work(fault: type[BaseException]):
     kept: list[int] = []
 
     def stop() -> None:
@@ -80,7 +80,7 @@ def test_what_was_handed_over_is_kept_whatever_ends_the_work(fault: type[BaseExc
     assert kept == [0, 10, 20, 30, 40, 50, 60]
 
 
-def test_torch_has_its_threads_again_afterwards() -> None:
+def test_torch_has_its_threads_again_afterwards():
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(3)
     try:
@@ -105,7 +105,7 @@ def stream(reads: list[str], pixels: int = 4, bad: str = "") -> Stream:
     return Stream(NAMES, read)
 
 
-def test_frames_are_read_once_and_in_order_while_others_are_at_work() -> None:
+def test_frames_are_read_once_and_in_order_while_others_are_at_work():
     reads: list[str] = []
     with Ahead(stream(reads), 1) as ahead:
         for passed in (1, 2):  # transductive methods pass over the stream again
@@ -121,7 +121,7 @@ def test_frames_are_read_once_and_in_order_while_others_are_at_work() -> None:
         assert reads[40:] == [str(index) for index in range(10)]  # 0, 1 and eight after it
 
 
-def test_large_frames_are_not_piled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_frames_are_not_piled_up(monkeypatch: pytest.MonkeyPatch):
     reads: list[str] = []
     monkeypatch.setattr(overlap, "AT_HAND", 59)  # a frame of four pixels has 60 bytes
     with Ahead(stream(reads), 2) as ahead:
@@ -132,7 +132,7 @@ def test_large_frames_are_not_piled_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reads == ["0", "1", "2"]
 
 
-def test_a_frame_that_cannot_be_read_raises_where_it_stands() -> None:
+def test_a_frame_that_cannot_be_read_raises_where_it_stands():
     with Ahead(stream([], bad="2"), 2) as ahead:
         assert [ahead.read(name).name for name in "01"] == ["0", "1"]
         with pytest.raises(ImageError, match="2: broken"):

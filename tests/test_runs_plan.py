@@ -100,13 +100,13 @@ def tiny(folder: Path, **changes: str) -> Plan:
     return read_plan(write_plan(folder, **changes))
 
 
-def test_the_grid_is_every_combination_once(tmp_path: Path) -> None:
+def test_the_grid_is_every_combination_once(tmp_path: Path):
     plan = tiny(tmp_path, seeds="[0, 1, 1]", orders='["natural", "shuffled"]', protocol='["online", "transductive"]')
     assert len(plan.runs) == 2 * 1 + 2 * 2 * 2  # source keeps its one seed and order
     assert len({run.file for run in plan.runs}) == len(plan.runs)
 
 
-def test_a_run_is_the_same_wherever_its_data_lie(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_the_same_wherever_its_data_lie(root: Path, monkeypatch: pytest.MonkeyPatch):
     before = [run.identity for run in tiny(root).runs]
     monkeypatch.setenv("TINY_ROOT", "elsewhere")
     assert [run.identity for run in tiny(root).runs] == before
@@ -114,7 +114,7 @@ def test_a_run_is_the_same_wherever_its_data_lie(root: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
-def test_the_plans_that_come_along_can_be_read(path: Path) -> None:
+def test_the_plans_that_come_along_can_be_read(path: Path):
     plan = read_plan(path)
     assert plan.runs and path.read_text().startswith("# ")
     for run in plan.runs:  # what varies only with order must not return to the source after each frame
@@ -139,7 +139,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("cells", PUBLISHED.values(), ids=PUBLISHED.keys())
-def test_every_published_figure_has_a_run_to_stand_beside(cells: list[tuple[str, str, str]]) -> None:
+def test_every_published_figure_has_a_run_to_stand_beside(cells: list[tuple[str, str, str]]):
     assert cells and set(cells) <= planned()
 
 
@@ -193,7 +193,7 @@ def test_every_published_figure_has_a_run_to_stand_beside(cells: list[tuple[str,
         ("lr = 0.01", 'parameters = ["a\\u0000"]', "[[methods]] fields parameters: expected text without a NUL"),
     ],
 )
-def test_mistakes_in_a_plan_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_mistakes_in_a_plan_are_named(tmp_path: Path, old: str, new: str, said: str):
     path = write_plan(tmp_path)
     text = path.read_text()
     assert old in text
@@ -203,14 +203,14 @@ def test_mistakes_in_a_plan_are_named(tmp_path: Path, old: str, new: str, said: 
     assert said in str(caught.value)
 
 
-def test_a_run_that_is_no_table_is_named(tmp_path: Path) -> None:
+def test_a_run_that_is_no_table_is_named(tmp_path: Path):
     path = write_plan(tmp_path)
     path.write_text("run = 5\n" + path.read_text().partition("\n\n")[2])
     with pytest.raises(SettingsError, match=r"run: expected one table \[run\], got 5"):
         read_plan(path)
 
 
-def test_a_device_that_is_not_here_fails_its_run_alone(root: Path) -> None:
+def test_a_device_that_is_not_here_fails_its_run_alone(root: Path):
     path = write_plan(root)
     for device in ("cuda:99", "meta"):
         path.write_text(write_plan(root).read_text().replace("[run]", f'[run]\ndevice = "{device}"'))
@@ -220,7 +220,7 @@ def test_a_device_that_is_not_here_fails_its_run_alone(root: Path) -> None:
             make_record(plan.runs[0])
 
 
-def test_a_long_name_has_a_record_too(root: Path) -> None:
+def test_a_long_name_has_a_record_too(root: Path):
     path = write_plan(root)
     path.write_text(path.read_text().replace('"tiny"', f'"{"long" * 100}"'))
     plan = read_plan(path)
@@ -228,7 +228,7 @@ def test_a_long_name_has_a_record_too(root: Path) -> None:
     assert len(set(result.done)) == 2 and execute(plan, root / "runs").kept == result.done
 
 
-def test_a_plan_takes_labels_by_their_publishers_names(root: Path) -> None:
+def test_a_plan_takes_labels_by_their_publishers_names(root: Path):
     (run,) = tiny(root).runs[:1]
     plainly = make_record(run)
     for path in sorted((root / "labels").iterdir()):
@@ -236,7 +236,7 @@ def test_a_plan_takes_labels_by_their_publishers_names(root: Path) -> None:
     assert make_record(run)["confusion"] == plainly["confusion"]
 
 
-def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path) -> None:
+def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path):
     run = tiny(root).runs[1]
     record = json.loads(json.dumps(make_record(run), allow_nan=False))
     assert record["figures"]["images"] == FRAMES == len(record["images"]) and not record["failures"]
@@ -261,7 +261,7 @@ def test_a_record_says_everything_and_its_figures_are_the_streams(root: Path) ->
     assert str(root) not in json.dumps(record)
 
 
-def test_a_transductive_record_counts_what_every_pass_did(root: Path, tmp_path: Path) -> None:
+def test_a_transductive_record_counts_what_every_pass_did(root: Path, tmp_path: Path):
     (run,) = tiny(root, protocol='"transductive"').runs[1:]
     hostile = replace(run, method=replace(run.method, fields=run.method.fields | {"lr": 1.0}))
     record = json.loads(json.dumps(make_record(hostile), allow_nan=False))
@@ -286,7 +286,7 @@ def test_a_transductive_record_counts_what_every_pass_did(root: Path, tmp_path: 
     assert EVERY_PASS not in "\n".join(table.markdown() for table in tables_of(group_records([plainly])))
 
 
-def test_pixels_are_scored_at_the_labels_size_or_the_authors(root: Path) -> None:
+def test_pixels_are_scored_at_the_labels_size_or_the_authors(root: Path):
     native, authors = (make_record(tiny(root, scoring=name).runs[0]) for name in ("native", "1024x512"))
     labelled = sum(int((np.array(Image.open(path)) != 255).sum()) for path in (root / "labels").iterdir())
     assert native["figures"]["pixels"] == labelled
@@ -311,7 +311,7 @@ def test_pixels_are_scored_at_the_labels_size_or_the_authors(root: Path) -> None
 )
 def test_frames_have_the_size_said_or_the_networks_authors_or_the_scorings(
     root: Path, network: str, size: str | None, scoring: str, said: str | None, seen: tuple[int, int]
-) -> None:
+):
     path = write_plan(root, scoring=scoring)
     sized = f'"{network}"' if size is None else f'"{network}"\nsize = "{size}"'
     path.write_text(path.read_text().replace('"demo:streetnet"\nsize = "64x48"', sized))
@@ -320,7 +320,7 @@ def test_frames_have_the_size_said_or_the_networks_authors_or_the_scorings(
     assert open_stream(run).stream.read("0").image.shape[:0:-1] == seen
 
 
-def test_orders_are_what_they_say(root: Path) -> None:
+def test_orders_are_what_they_say(root: Path):
     names = {}
     for order in ("natural", "reversed", "shuffled"):
         runs = tiny(root, orders=f'["{order}"]', seeds="[0, 1, 2]").runs[1:]
@@ -329,7 +329,7 @@ def test_orders_are_what_they_say(root: Path) -> None:
     assert len(set(names["shuffled"])) > 1 and all(sorted(order) == ["0", "1", "2"] for order in names["shuffled"])
 
 
-def test_what_is_done_is_kept_and_what_is_damaged_is_made_again(root: Path) -> None:
+def test_what_is_done_is_kept_and_what_is_damaged_is_made_again(root: Path):
     plan, out = tiny(root), root / "runs"
     ticks: list[tuple[int, int]] = []
     told: list[str] = []
@@ -347,7 +347,7 @@ def test_what_is_done_is_kept_and_what_is_damaged_is_made_again(root: Path) -> N
     assert execute(plan, out).done == first.done[:1]
 
 
-def test_a_record_of_other_settings_or_weights_is_made_again(root: Path) -> None:
+def test_a_record_of_other_settings_or_weights_is_made_again(root: Path):
     plan, out = tiny(root), root / "runs"
     names = execute(plan, out).done
     for name, keys in ((names[0], ("model", "sha256")), (names[1], ("session", "method", "lr"))):
@@ -373,7 +373,7 @@ def test_a_record_of_other_settings_or_weights_is_made_again(root: Path) -> None
 
 
 @pytest.mark.parametrize(("field", "told"), [("vector_rate", "no vector scaling"), ("relative", "absolute steps")])
-def test_a_record_of_before_a_field_that_acts_by_default_is_made_again(root: Path, field: str, told: str) -> None:
+def test_a_record_of_before_a_field_that_acts_by_default_is_made_again(root: Path, field: str, told: str):
     plan, out = tiny(root), root / "runs"
     plan = Plan((replace(plan.runs[1], method=MethodSpec("mall-sample")),))
     (name,) = execute(plan, out).done
@@ -386,7 +386,7 @@ def test_a_record_of_before_a_field_that_acts_by_default_is_made_again(root: Pat
     assert group_records([read_record(out / name)])[0].label == "mall-sample"
 
 
-def test_the_record_of_another_run_is_not_taken_for_this_ones(root: Path) -> None:
+def test_the_record_of_another_run_is_not_taken_for_this_ones(root: Path):
     plan, out = tiny(root), root / "runs"
     source, tent = execute(plan, out).done
     shutil.copy(out / source, out / tent)
@@ -424,7 +424,7 @@ def remove(root: Path) -> None:
 )
 def test_a_record_of_other_data_is_made_again_and_never_paired(
     root: Path, change: Callable[[Path], None], differs: list[str]
-) -> None:
+):
     plan, out = Plan(tiny(root).runs[:1]), root / "runs"
     (name,) = execute(plan, out).done
     before = read_record(out / name)
@@ -441,7 +441,7 @@ def test_a_record_of_other_data_is_made_again_and_never_paired(
     assert again.outdated == ({name: told} if told else {}) and again.kept == ([] if told else [name])
 
 
-def test_a_plan_says_how_labels_hold_classes(root: Path) -> None:
+def test_a_plan_says_how_labels_hold_classes(root: Path):
     for path in (root / "labels").iterdir():
         Image.new("L", (80, 60), 26).save(path)
     run = tiny(root).runs[0]
@@ -452,7 +452,7 @@ def test_a_plan_says_how_labels_hold_classes(root: Path) -> None:
     assert sum(make_record(told)["confusion"][13]) == FRAMES * 60 * 80
 
 
-def test_the_data_are_the_same_in_any_order_and_part(root: Path) -> None:
+def test_the_data_are_the_same_in_any_order_and_part(root: Path):
     put(root, *((f"images/day/{name}", f"labels/day/{name}") for name in "ab"))
     stream = open_stream(tiny(root).runs[1])
     hashes = {
@@ -463,9 +463,7 @@ def test_the_data_are_the_same_in_any_order_and_part(root: Path) -> None:
     assert labelled_scenes("fog", range(2)).data_hash() is None
 
 
-def test_a_record_stays_whole_when_writing_the_next_one_stops_half_way(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_stays_whole_when_writing_the_next_one_stops_half_way(root: Path, monkeypatch: pytest.MonkeyPatch):
     plan, out = tiny(root), root / "runs"
     name = execute(plan, out).done[0]
     stale = read_record(out / name)
@@ -485,7 +483,7 @@ def test_a_record_stays_whole_when_writing_the_next_one_stops_half_way(
     assert (out / name).read_bytes() == before and not list(out.glob(".*.partial"))
 
 
-def test_an_interruption_leaves_whole_records_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_leaves_whole_records_only(root: Path, monkeypatch: pytest.MonkeyPatch):
     plan, out = tiny(root), root / "runs"
 
     def interrupt(run: object, done: int, total: int) -> None:
@@ -499,7 +497,7 @@ def test_an_interruption_leaves_whole_records_only(root: Path, monkeypatch: pyte
     assert result.kept == [plan.runs[0].file] and result.done == [plan.runs[1].file]
 
 
-def test_a_run_that_another_process_is_at_is_left_to_it(root: Path) -> None:
+def test_a_run_that_another_process_is_at_is_left_to_it(root: Path):
     plan, out = tiny(root), root / "runs"
     out.mkdir()
     with filelock.FileLock(out / f".{plan.runs[0].file}.lock"):
@@ -507,7 +505,7 @@ def test_a_run_that_another_process_is_at_is_left_to_it(root: Path) -> None:
     assert result.elsewhere == [plan.runs[0].file] and result.done == [plan.runs[1].file]
 
 
-def test_one_run_that_fails_does_not_stop_the_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_run_that_fails_does_not_stop_the_others(root: Path, monkeypatch: pytest.MonkeyPatch):
     plan, out = tiny(root), root / "runs"
     real = executor.load_model
     monkeypatch.delenv("TINY_ROOT")
@@ -535,7 +533,7 @@ def build():
 """
 
 
-def test_a_plan_needs_weights_and_passes_other_warnings_on(tmp_path: Path) -> None:
+def test_a_plan_needs_weights_and_passes_other_warnings_on(tmp_path: Path):
     (tmp_path / "mine.py").write_text(OWN)
     torch.save(torch.nn.Conv2d(3, 19, 1).state_dict(), tmp_path / "w.pth")
     text = 'streams = [{ name = "scenes:fog" }]\nmethods = [{ name = "source" }]\nmodels = [{ name = "mine.py:build"'
@@ -563,7 +561,7 @@ class Keeping(torch.nn.Conv2d):
         return self.last
 
 
-def test_what_a_network_keeps_of_one_run_is_none_of_the_next_ones(root: Path) -> None:
+def test_what_a_network_keeps_of_one_run_is_none_of_the_next_ones(root: Path):
     run, model = tiny(root).runs[0], Segmenter.wrap(Keeping(), classes=open_stream(tiny(root).runs[0]).classes)
     first, second = (make_record(run, model=model) for _ in range(2))
     assert first["confusion"] == second["confusion"]
@@ -588,7 +586,7 @@ class Strange(Exception):
 )
 def test_whatever_a_run_raises_the_others_are_made(
     error: Exception, said: str, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     plan, out = tiny(root), root / "runs"
 
     def broken(run: PlannedRun, *rest: object) -> dict[str, Any]:
@@ -606,14 +604,14 @@ def test_whatever_a_run_raises_the_others_are_made(
         execute(plan, out, network=LoadedNetwork())
 
 
-def test_a_record_that_json_cannot_hold_fails_its_run_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_json_cannot_hold_fails_its_run_alone(root: Path, monkeypatch: pytest.MonkeyPatch):
     odd = {"source": {"odd": object()}}
     monkeypatch.setattr(executor, "make_record", lambda run, *_: make_record(run) | odd.get(run.method.name, {}))
     result = execute(tiny(root), root / "runs")
     assert "object is not JSON serializable" in "".join(result.failed.values()) and len(result.done) == 1
 
 
-def test_a_full_disk_ends_them_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_them_all(root: Path, monkeypatch: pytest.MonkeyPatch):
     def full(*given: object) -> dict[str, Any]:
         raise OSError(28, "No space left on device")
 
@@ -622,7 +620,7 @@ def test_a_full_disk_ends_them_all(root: Path, monkeypatch: pytest.MonkeyPatch) 
         execute(tiny(root), root / "runs")
 
 
-def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path) -> None:
+def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path):
     (root / "images/1.png").write_bytes(b"broken")
     Image.fromarray(np.zeros((60, 60), np.uint8)).save(root / "labels/0.png")
     record = make_record(tiny(root).runs[0])
@@ -646,7 +644,7 @@ def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path) -> No
 )  # fmt: skip
 def test_labels_of_another_shape_are_no_truth(
     shape: tuple[int, int], turn: int, said: str | None, scoring: str, root: Path
-) -> None:
+):
     image = Image.open(root / "images/0.png")
     exif = image.getexif()
     exif[0x0112] = turn
@@ -661,7 +659,7 @@ def test_labels_of_another_shape_are_no_truth(
 
 
 @pytest.mark.parametrize(("count", "kind"), [(255, np.uint8), (256, np.uint16), (300, np.uint16)])
-def test_kept_predictions_hold_every_class(count: int, kind: type, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_predictions_hold_every_class(count: int, kind: type, root: Path, monkeypatch: pytest.MonkeyPatch):
     classes = ClassSet("many", tuple(map(str, range(count))), ((9, 8, 7),) * count, ignore=65535)
     layer = torch.nn.Conv2d(3, count, 1)
     with torch.no_grad():
@@ -683,7 +681,7 @@ def test_kept_predictions_hold_every_class(count: int, kind: type, root: Path, m
     assert not shown["truth"][:30].any() and (shown["change"] == panels.SAME).all()
 
 
-def test_predictions_are_kept_whole_or_not_at_all(root: Path) -> None:
+def test_predictions_are_kept_whole_or_not_at_all(root: Path):
     plan, out = tiny(root), root / "runs"
     names = execute(plan, out).done
     first, second = (labels_folder(out / name) for name in names)
@@ -711,7 +709,7 @@ def test_predictions_are_kept_whole_or_not_at_all(root: Path) -> None:
     assert after.keys() == before.keys() and all(after[path] > before[path] for path in before)
 
 
-def test_frames_that_are_lost_are_said_whenever_the_record_counts(root: Path) -> None:
+def test_frames_that_are_lost_are_said_whenever_the_record_counts(root: Path):
     (root / "images/1.png").write_bytes(b"broken")
     plan, out = tiny(root), root / "runs"
     for _ in range(2):  # made, then kept
@@ -722,22 +720,20 @@ def test_frames_that_are_lost_are_said_whenever_the_record_counts(root: Path) ->
         assert done.returncode == 1 and done.stderr.count("without 1 frames that could not be read or scored: 1 (") == 2
 
 
-def test_labels_without_a_pixel_that_counts_are_a_reason(root: Path) -> None:
+def test_labels_without_a_pixel_that_counts_are_a_reason(root: Path):
     for path in (root / "labels").iterdir():
         Image.fromarray(np.full((60, 80), 255, np.uint8)).save(path)
     failed = execute(tiny(root), root / "runs").failed
     assert all("scored; every pixel of every label is to be ignored" in reason for reason in failed.values()) and failed
 
 
-def test_labels_of_other_classes_are_refused(root: Path) -> None:
+def test_labels_of_other_classes_are_refused(root: Path):
     path = write_plan(root)
     path.write_text(path.read_text().replace("${TINY_ROOT}/labels", '${TINY_ROOT}/labels"\nclasses = "camvid11', 1))
     assert "unexpected label values" in next(iter(execute(read_plan(path), root / "runs").failed.values()))
 
 
-def test_a_sequence_goes_on_without_a_reset_and_is_scored_by_piece(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sequence_goes_on_without_a_reset_and_is_scored_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TINY_ROOT", str(tmp_path))
     rng = np.random.default_rng(0)
     for condition in ("fog", "night"):
@@ -757,7 +753,7 @@ def test_a_sequence_goes_on_without_a_reset_and_is_scored_by_piece(
     assert record["images"][0]["watched"] != record["images"][2]["watched"]  # the same frame, a round later
 
 
-def test_folders_follow_each_other_and_a_piece_may_come_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_follow_each_other_and_a_piece_may_come_again(root: Path, monkeypatch: pytest.MonkeyPatch):
     for kind in ("images", "labels"):
         for piece in ("day", "dusk"):
             shutil.copytree(root / kind, root / kind / piece, ignore=shutil.ignore_patterns("day", "dusk"))
@@ -783,7 +779,7 @@ def test_folders_follow_each_other_and_a_piece_may_come_again(root: Path, monkey
         read_plan(path)
 
 
-def test_a_plan_sets_the_guard_and_older_plans_stay_what_they_were(root: Path) -> None:
+def test_a_plan_sets_the_guard_and_older_plans_stay_what_they_were(root: Path):
     path = write_plan(root)
     plain = read_plan(path).runs[1]
     assert "guard" not in plain.content["method"]
@@ -839,7 +835,7 @@ def sequence(root: Path, said: str, **changes: str) -> PlannedRun:
         (["fog", "fog", "fog"], ["01/fog", "01/fog-2", "01/fog-3"]),
     ],
 )
-def test_every_part_of_a_sequence_has_a_name_of_its_own(root: Path, played: list[str], parts: list[str]) -> None:
+def test_every_part_of_a_sequence_has_a_name_of_its_own(root: Path, played: list[str], parts: list[str]):
     put(root, *((f"images/{piece}/{name}", f"labels/{piece}/{name}") for piece in set(played) for name in "ab"))
     folders = FOLDERS.replace('images"', 'images/{}"').replace('labels"', 'labels/{}"')
     stream = open_stream(sequence(root, f"sequence = {played}\n{folders}"))
@@ -856,7 +852,7 @@ def test_every_part_of_a_sequence_has_a_name_of_its_own(root: Path, played: list
         (["foggy-driving", "foggy-driving:test_all"], ["test_all", "test_all-2"]),
     ],
 )
-def test_splits_of_one_name_are_told_apart_by_their_datasets(root: Path, played: list[str], parts: list[str]) -> None:
+def test_splits_of_one_name_are_told_apart_by_their_datasets(root: Path, played: list[str], parts: list[str]):
     for dataset in {piece.partition(":")[0] for piece in played}:
         put(root, SPLITS[dataset])
     stream = open_stream(sequence(root, f'root = "${{TINY_ROOT}}"\nsequence = {played}\nrounds = 2'))
@@ -865,7 +861,7 @@ def test_splits_of_one_name_are_told_apart_by_their_datasets(root: Path, played:
 
 
 @pytest.mark.parametrize("order", ["natural", "reversed", "shuffled"])
-def test_an_order_is_one_within_each_part_of_a_sequence(root: Path, order: str) -> None:
+def test_an_order_is_one_within_each_part_of_a_sequence(root: Path, order: str):
     said = 'sequence = ["scenes:fog", "scenes:night"]\nrounds = 2\nevery = 4'
     natural, stream = (open_stream(sequence(root, said, orders=f'["{each}"]')) for each in ("natural", order))
     parts = [stream.parts[name] for name in stream.stream.names]
@@ -879,7 +875,7 @@ def test_an_order_is_one_within_each_part_of_a_sequence(root: Path, order: str) 
     assert (first != again and first != plain) == (order == "shuffled")
 
 
-def test_the_code_of_every_piece_is_part_of_what_a_run_is(root: Path) -> None:
+def test_the_code_of_every_piece_is_part_of_what_a_run_is(root: Path):
     said = 'root = "${TINY_ROOT}"\nsequence = ["a.py:MINE:val", "b.py:MINE:val"]'
     made = (
         'from allweather.data.datasets import Dataset, Split\nMINE = Dataset("mine", "M", "", "", {"val": Split(())})\n'
@@ -892,7 +888,7 @@ def test_the_code_of_every_piece_is_part_of_what_a_run_is(root: Path) -> None:
     assert len(set(identities)) == 3
 
 
-def test_joining_refuses_what_would_be_lost() -> None:
+def test_joining_refuses_what_would_be_lost():
     scenes = labelled_scenes("fog", range(2))
     with pytest.raises(InputError, match="expected each name once, got '01/fog' 2 times"):
         join([("01/fog", scenes), ("01/fog", scenes)])
@@ -902,7 +898,7 @@ def test_joining_refuses_what_would_be_lost() -> None:
         join([("a", inner), ("a/b", scenes)])
 
 
-def test_comparing_names_what_differs_and_pairs_the_images(root: Path) -> None:
+def test_comparing_names_what_differs_and_pairs_the_images(root: Path):
     source, tent = (make_record(run) for run in tiny(root).runs)
     same = compare(source, source)
     assert same["settings"] == same["figures"] == {} and same["paired"]["mIoU"] == 0
@@ -914,7 +910,7 @@ def test_comparing_names_what_differs_and_pairs_the_images(root: Path) -> None:
     assert flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
 
 
-def test_a_plan_has_no_views_of_ones_own(tmp_path: Path) -> None:
+def test_a_plan_has_no_views_of_ones_own(tmp_path: Path):
     with pytest.raises(SettingsError, match="views: a plan's records cannot say"):
         MethodSpec("norm", fields={"views": "plain,own.py:turned"})
     assert MethodSpec("norm", fields={"views": "plain,x1.5"}).fields

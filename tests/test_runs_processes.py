@@ -37,7 +37,7 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None
         time.sleep(0.02)
 
 
-def test_processes_share_a_plan_and_an_interrupted_one_leaves_the_rest_to_the_others(tmp_path: Path) -> None:
+def test_processes_share_a_plan_and_an_interrupted_one_leaves_the_rest_to_the_others(tmp_path: Path):
     plan, out = tmp_path / "plan.toml", tmp_path / "runs"
     plan.write_text(PLAN)
     first = bench(plan, out)

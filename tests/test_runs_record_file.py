@@ -69,7 +69,7 @@ def said_of(folder: Path, content: dict[str, Any]) -> str:
     return ""
 
 
-def test_no_edit_of_a_record_ends_in_anything_but_a_report_or_one_line(tmp_path: Path) -> None:
+def test_no_edit_of_a_record_ends_in_anything_but_a_report_or_one_line(tmp_path: Path):
     good = whole()
     (tmp_path / "1.json").write_text(json.dumps(record("source", 0.5)))
     assert not said_of(tmp_path, good)
@@ -112,7 +112,7 @@ def test_no_edit_of_a_record_ends_in_anything_but_a_report_or_one_line(tmp_path:
         (("extra",), json.loads("[" * 40 + "]" * 40), "more than 20 deep"),
     ],
 )  # fmt: skip
-def test_the_line_names_the_place(tmp_path: Path, place: tuple[Any, ...], value: Any, said: str) -> None:
+def test_the_line_names_the_place(tmp_path: Path, place: tuple[Any, ...], value: Any, said: str):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(edited(whole(), place, value, drop=value is ...)))
     with pytest.raises(InputError) as caught:
@@ -122,7 +122,7 @@ def test_the_line_names_the_place(tmp_path: Path, place: tuple[Any, ...], value:
 
 @pytest.mark.parametrize("text", [DEEP, '{"a":' * 100_000, "", "nothing", "[]", "\x00", '{"images": 1e999999}'])
 @pytest.mark.parametrize("read", [read_record, read_adapted])
-def test_what_is_no_json_object_is_one_line(tmp_path: Path, text: str, read: Any) -> None:
+def test_what_is_no_json_object_is_one_line(tmp_path: Path, text: str, read: Any):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(InputError) as caught:
@@ -131,7 +131,7 @@ def test_what_is_no_json_object_is_one_line(tmp_path: Path, text: str, read: Any
 
 
 @pytest.mark.parametrize("names", [5, "road", {"road": 0}, ["road", 1], None])
-def test_classes_that_are_no_texts_are_refused_and_labels_are_not_scored(tmp_path: Path, names: Any) -> None:
+def test_classes_that_are_no_texts_are_refused_and_labels_are_not_scored(tmp_path: Path, names: Any):
     (tmp_path / "labels").mkdir()
     (tmp_path / "record.json").write_text(json.dumps({"model": {"classes": "yard", "class_names": names}}))
     with pytest.raises(InputError, match=r"record\.json does not say what .*labels holds: model\.class_names"):
@@ -141,7 +141,7 @@ def test_classes_that_are_no_texts_are_refused_and_labels_are_not_scored(tmp_pat
 
 
 @pytest.mark.parametrize("given", ["", "labels/cam/1", "runs", "runs/a.b/01"])
-def test_predictions_of_other_classes_are_refused(tmp_path: Path, given: str) -> None:
+def test_predictions_of_other_classes_are_refused(tmp_path: Path, given: str):
     bench = "runs" in given
     folder = tmp_path / ("runs/a.b/01" if bench else "labels/cam/1")
     folder.mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_predictions_of_other_classes_are_refused(tmp_path: Path, given: str) ->
     assert written_classes(folder) is None
 
 
-def test_score_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.json").write_text(json.dumps(whole()))
     monkeypatch.setattr(score, "label_files", lambda folder: {n: folder / f"a/{n}/0" for n in "bc"})
     monkeypatch.setattr(score, "read_record", read := Mock(side_effect=read_record))
@@ -168,7 +168,7 @@ def test_score_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert str(read.mock_calls).count("a.json") == 1
 
 
-def test_the_verbs_end_with_two(tmp_path: Path) -> None:
+def test_the_verbs_end_with_two(tmp_path: Path):
     (tmp_path / "a.json").write_text(DEEP)
     for arguments in (("report", tmp_path, "--out", tmp_path / "r.md", "--format", "md"),
                       ("compare", tmp_path / "a.json", tmp_path / "a.json")):  # fmt: skip
@@ -176,7 +176,7 @@ def test_the_verbs_end_with_two(tmp_path: Path) -> None:
         assert done.returncode == 2 and "is not a readable record" in done.stderr
 
 
-def test_committed_records_of_version_0_1_are_read(tmp_path: Path) -> None:
+def test_committed_records_of_version_0_1_are_read(tmp_path: Path):
     former = {name: content for name, content in plan_files("camvid-rounds").items() if content["format"] == 1}
     assert former
     for name, content in former.items():

@@ -55,7 +55,7 @@ def summaries(tmp_path: Path) -> Path:
     return tmp_path / "unpacked"
 
 
-def test_every_table_of_summaries_is_that_of_the_records(summaries: Path) -> None:
+def test_every_table_of_summaries_is_that_of_the_records(summaries: Path):
     full, kept = (tables_of(group_records(records)) for records in (RUNS, load_records(summaries)))
     assert [table.markdown() for table in kept] == [table.markdown() for table in full]
     titles = [table.title for table in kept]
@@ -67,12 +67,12 @@ def test_every_table_of_summaries_is_that_of_the_records(summaries: Path) -> Non
     assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=1e-6)
 
 
-def test_reliability_is_drawn_of_summaries_too(summaries: Path) -> None:
+def test_reliability_is_drawn_of_summaries_too(summaries: Path):
     full, kept = (reliability(group_records(records)) for records in (RUNS, load_records(summaries)))
     assert kept == full and len(full) == 1
 
 
-def test_two_summaries_are_compared_as_the_records_are_either_way_round(summaries: Path) -> None:
+def test_two_summaries_are_compared_as_the_records_are_either_way_round(summaries: Path):
     kept = load_records(summaries)
     for first, second in ((0, 1), (1, 0), (3, 2), (2, 3)):
         found, wanted = compare(kept[first], kept[second]), compare(RUNS[first], RUNS[second])
@@ -81,7 +81,7 @@ def test_two_summaries_are_compared_as_the_records_are_either_way_round(summarie
     assert compare(kept[0], RUNS[1])["paired"] is None  # the source's summary holds no difference, a full record none
 
 
-def test_runs_that_are_scored_at_other_sizes_are_not_paired() -> None:
+def test_runs_that_are_scored_at_other_sizes_are_not_paired():
     other = deepcopy(RUNS[1])
     other["run"]["scoring"] = "1024x512"
     large, small, both = ({**RUNS[1], "resolution": {"scored": sizes}} for sizes in (["8x4"], ["4x2"], ["4x2", "8x4"]))
@@ -91,7 +91,7 @@ def test_runs_that_are_scored_at_other_sizes_are_not_paired() -> None:
     assert compare(large, both)["paired"]
 
 
-def test_the_order_of_images_does_not_change_an_interval() -> None:
+def test_the_order_of_images_does_not_change_an_interval():
     ours = [record(name, 0.5) for name in ("source", "tent")]
     for one, gain in zip(ours, (0, 0.002), strict=True):
         one["images"] = [record("x", 0.5 + gain * k**2)["images"][0] | {"name": f"{k}"} for k in range(12)]
@@ -100,7 +100,7 @@ def test_the_order_of_images_does_not_change_an_interval() -> None:
     assert compare(*turned)["paired"] == compare(*kept)["paired"] == compare(*ours)["paired"]
 
 
-def test_what_a_summary_does_not_know_it_does_not_say(summaries: Path) -> None:
+def test_what_a_summary_does_not_know_it_does_not_say(summaries: Path):
     kept = load_records(summaries)
     groups = group_records(kept)
     assert changes(groups[1], groups[0]) == [] and per_image(kept[0], "unheard of") == []
@@ -109,19 +109,19 @@ def test_what_a_summary_does_not_know_it_does_not_say(summaries: Path) -> None:
     assert "Where adaptation hurt" not in [table.title for table in tables_of(alone)]
 
 
-def test_decisions_are_kept_by_piece(summaries: Path) -> None:
+def test_decisions_are_kept_by_piece(summaries: Path):
     (kept, *_) = load_records(summaries)
     for part in ("", "01/", "02/", "01/fog/", "03/"):
         assert decisions_of(kept, part) == decisions_of(RUNS[0], part), part
     assert sum(decisions_of(kept, "01/").values()) == 2
 
 
-def test_runs_that_were_made_twice_are_two() -> None:
+def test_runs_that_were_made_twice_are_two():
     again = deepcopy(RUNS[0]) | {"finished": "later"}
     assert key_of(again) != key_of(RUNS[0]) == key_of(summarize(RUNS[0], []))
 
 
-def test_figures_of_the_confusion_matrix_are_computed_anew(summaries: Path) -> None:
+def test_figures_of_the_confusion_matrix_are_computed_anew(summaries: Path):
     kept = load_records(summaries)[0]
     matrix = ConfusionMatrix(3, np.array(kept["confusion"]))
     old = {**kept, "figures": {key: kept["figures"][key] for key in ("mIoU", "IoU", "interval")}}
@@ -131,7 +131,7 @@ def test_figures_of_the_confusion_matrix_are_computed_anew(summaries: Path) -> N
     assert np.isnan(group.mean("of a later day"))
 
 
-def test_a_summary_is_small_and_stays_one(summaries: Path) -> None:
+def test_a_summary_is_small_and_stays_one(summaries: Path):
     for path in summaries.iterdir():
         content = json.loads(path.read_text())
         assert is_summary(content) and not {"images", "reliability", "rolled_back", "skipped_updates"} & content.keys()
@@ -139,7 +139,7 @@ def test_a_summary_is_small_and_stays_one(summaries: Path) -> None:
         assert path.stat().st_size < 4000 and len(path.read_text().splitlines()) == len(content) + 2
 
 
-def test_packed_summaries_are_the_same_in_every_key_number_and_order(summaries: Path) -> None:
+def test_packed_summaries_are_the_same_in_every_key_number_and_order(summaries: Path):
     kept = {path.name: json.loads(path.read_text()) for path in sorted(summaries.iterdir())}
     kept["one.json"] = {**kept["0.json"], "views": 1}
     kept["other.json"] = {**kept["0.json"], "views": 1.0, "seconds": None, "versions": {}, "model": []}
@@ -153,7 +153,7 @@ def test_packed_summaries_are_the_same_in_every_key_number_and_order(summaries: 
     assert len(text.splitlines()) == len(kept) and len(text) < len(json.dumps(kept)) / 2
 
 
-def test_summaries_of_a_folder_are_newer_than_those_packed_beside_it(summaries: Path) -> None:
+def test_summaries_of_a_folder_are_newer_than_those_packed_beside_it(summaries: Path):
     packed(["pack", str(summaries)])
     assert not summaries.exists() and len(read_kept(summaries)) == 4
     newer = {**read_kept(summaries)["1.json"], "seconds": 9.0}
@@ -165,16 +165,14 @@ def test_summaries_of_a_folder_are_newer_than_those_packed_beside_it(summaries: 
 
 
 @pytest.mark.parametrize("key", ["file", "like", "-", "derived"])
-def test_a_record_with_a_key_that_packing_needs_is_refused(key: str) -> None:
+def test_a_record_with_a_key_that_packing_needs_is_refused(key: str):
     summary = summarize(RUNS[0], [])
     changed = {**summary, "figures": {**summary["figures"], key: 1}} if key == "derived" else {**summary, key: 1}
     with pytest.raises(ValueError, match=r"a\.json uses a key"):
         pack({"a.json": changed})
 
 
-def test_a_large_file_is_kept_compressed_and_a_small_one_as_text(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_file_is_kept_compressed_and_a_small_one_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "runs").mkdir()
     save(tmp_path / "runs/plan", *RUNS)
     for large, there, other in ((10, ".jsonl.gz", ".jsonl"), (10**9, ".jsonl", ".jsonl.gz")):
@@ -187,7 +185,7 @@ def test_a_large_file_is_kept_compressed_and_a_small_one_as_text(
         assert found == read_kept(plan) and len(found) == len(RUNS)
 
 
-def test_a_run_whose_summary_is_there_is_not_made_again(tmp_path: Path) -> None:
+def test_a_run_whose_summary_is_there_is_not_made_again(tmp_path: Path):
     (tmp_path / "plan.toml").write_text(
         '[[models]]\nname = "demo:streetnet"\nsize = "64x48"\n[[streams]]\nname = "scenes:fog"\nevery = 20\n'
         '[[methods]]\nname = "source"\n[[methods]]\nname = "tent"\n'
@@ -222,7 +220,7 @@ def test_a_run_whose_summary_is_there_is_not_made_again(tmp_path: Path) -> None:
         (("summary",), 3, "summary: expected an object"),
     ],
 )
-def test_a_damaged_summary_is_one_line(summaries: Path, place: tuple[str, ...], value: Any, said: str) -> None:
+def test_a_damaged_summary_is_one_line(summaries: Path, place: tuple[str, ...], value: Any, said: str):
     path = summaries / "1.json"
     content = json.loads(path.read_text())
     inside = content
@@ -235,7 +233,7 @@ def test_a_damaged_summary_is_one_line(summaries: Path, place: tuple[str, ...], 
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_record_with_neither_images_nor_summary_is_refused(tmp_path: Path) -> None:
+def test_a_record_with_neither_images_nor_summary_is_refused(tmp_path: Path):
     folder = save(tmp_path / "runs", {key: value for key, value in RUNS[0].items() if key != "images"})
     with pytest.raises(InputError, match="expected at least one"):
         read_record(folder / "0.json")

@@ -35,9 +35,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("table4", ("DARK_ZURICH", "WEIGHTS"), "Dark Zurich as https://www.trace.ethz.ch"),
     ],
 )
-def test_a_plan_without_its_variables_names_them_once(
-    tmp_path: Path, plan: str, names: tuple[str, ...], holds: str
-) -> None:
+def test_a_plan_without_its_variables_names_them_once(tmp_path: Path, plan: str, names: tuple[str, ...], holds: str):
     done = allweather("bench", PLANS / f"{plan}.toml", "--out", tmp_path / "runs")
     assert done.returncode == 2
     assert holds in done.stderr
@@ -45,7 +43,7 @@ def test_a_plan_without_its_variables_names_them_once(
     assert not (tmp_path / "runs").exists()
 
 
-def test_runs_that_have_theirs_are_made_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_have_theirs_are_made_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for place in ("images", "labels"):
         (tmp_path / place).mkdir()
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "images/a.png")
@@ -66,9 +64,7 @@ def test_runs_that_have_theirs_are_made_and_the_others_wait(tmp_path: Path, monk
     assert again.returncode == 0 and "not set" not in again.stderr
 
 
-def test_paths_among_fields_of_a_method_are_sought_as_others_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_among_fields_of_a_method_are_sought_as_others_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def written(source: str) -> PlannedRun:
         text = '[[models]]\nname = "demo:streetnet"\n[[streams]]\nname = "scenes:fog"\n[[methods]]\nname = "eata"\n'
         (tmp_path / "plan.toml").write_text(f'{text}fields = {{ source_images = "{source}" }}\n')

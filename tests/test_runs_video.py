@@ -45,7 +45,7 @@ def record(root: Path, images: str) -> dict[str, Any]:
     return make_record(read_plan(root / "plan.toml").runs[0])
 
 
-def test_a_lossless_video_has_the_figures_of_its_frames(root: Path) -> None:
+def test_a_lossless_video_has_the_figures_of_its_frames(root: Path):
     video, folder = record(root, "clip.mkv"), record(root, "frames")
     assert len(video["images"]) == 4 and video["figures"] == folder["figures"]
     clip(root / "clip.mkv", [255 - pixels for pixels in noise(4, (80, 60))], "ffv1", "bgr0")
@@ -55,16 +55,12 @@ def test_a_lossless_video_has_the_figures_of_its_frames(root: Path) -> None:
 FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "cut off": ("clip.mkv", lambda root: cut(root / "clip.mkv", 0.6), "ends early: .*Figures need the whole file"),
     "not there": ("gone.mkv", lambda root: None, "not a readable video .No such file"),
-    "no label": (
-        "clip.mkv",
-        lambda root: (root / "labels/000002.png").unlink(),
-        "1 images have no label, e.g. 000002",
-    ),
+    "no label": ("clip.mkv", lambda root: (root / "labels/000002.png").unlink(), "1 images have no label, e.g. 000002"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_video_that_cannot_be_measured_is_refused(fault: str, root: Path) -> None:
+def test_a_video_that_cannot_be_measured_is_refused(fault: str, root: Path):
     name, change, message = FAULTS[fault]
     change(root)
     with pytest.raises(AllWeatherError, match=message):

@@ -77,9 +77,7 @@ def labels(out: Path) -> dict[str, np.ndarray]:
     return {str(path.relative_to(out)): np.asarray(Image.open(path)) for path in files}
 
 
-def test_ctrl_c_ends_all_workers_and_resuming_gives_the_labels_of_single_runs(
-    inputs: list[Path], tmp_path: Path
-) -> None:
+def test_ctrl_c_ends_all_workers_and_resuming_gives_the_labels_of_single_runs(inputs: list[Path], tmp_path: Path):
     out = tmp_path / "out"
     process = start(ADAPT, *inputs, "--out", out, "--workers", 2, "--save-every", 2, *SLOWLY)
     wait_until(lambda: lines(out / "record.jsonl") >= 3, process)
@@ -102,9 +100,7 @@ def test_ctrl_c_ends_all_workers_and_resuming_gives_the_labels_of_single_runs(
     assert same(labels(out), alone)
 
 
-def test_a_rank_that_is_killed_ends_the_run_in_seconds_and_it_goes_on_from_there(
-    inputs: list[Path], tmp_path: Path
-) -> None:
+def test_a_rank_that_is_killed_ends_the_run_in_seconds_and_it_goes_on_from_there(inputs: list[Path], tmp_path: Path):
     out = tmp_path / "out"
     process = start(TORCHRUN, *inputs, "--out", out, "--save-every", 2, *SLOWLY)
     wait_until(lambda: lines(out / "record.rank-1.jsonl") >= 3, process)
@@ -126,7 +122,7 @@ def test_a_rank_that_is_killed_ends_the_run_in_seconds_and_it_goes_on_from_there
 
 def test_torchrun_starts_again_after_a_rank_that_dies_and_not_for_a_frame_that_cannot_be_read(
     inputs: list[Path], tmp_path: Path
-) -> None:
+):
     out, folders = tmp_path / "out", [shutil.copytree(folder, tmp_path / folder.name) for folder in inputs]
     torn = folders[1] / "001.png"
     torn.write_bytes(torn.read_bytes()[:100])
@@ -141,7 +137,7 @@ def test_torchrun_starts_again_after_a_rank_that_dies_and_not_for_a_frame_that_c
     assert "14 of 15 images of 2 ranks" in said and "exit status 0" in said
 
 
-def test_ranks_that_find_a_run_say_so_once(inputs: list[Path], tmp_path: Path) -> None:
+def test_ranks_that_find_a_run_say_so_once(inputs: list[Path], tmp_path: Path):
     (tmp_path / "record.json").write_text("{}")
     process = start(TORCHRUN, *inputs, "--out", tmp_path)
     said = process.communicate(timeout=300)[1]
@@ -163,7 +159,7 @@ name = "mall-domain"
 
 
 @pytest.mark.usefixtures("warm_workers")
-def test_a_plan_over_workers_makes_the_records_of_one_process(tmp_path: Path) -> None:
+def test_a_plan_over_workers_makes_the_records_of_one_process(tmp_path: Path):
     (tmp_path / "plan.toml").write_text(PLAN)
     figures = []
     for name, more in (("one", ()), ("two", ("--workers", 2))):
@@ -184,7 +180,7 @@ MISTAKES: dict[str, tuple[tuple[object, ...], str]] = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_is_said_before_anything_is_done(case: str, inputs: list[Path], tmp_path: Path) -> None:
+def test_a_mistake_is_said_before_anything_is_done(case: str, inputs: list[Path], tmp_path: Path):
     more, said = MISTAKES[case]
     if case == "an address":
         pytest.importorskip("ray")
@@ -194,13 +190,13 @@ def test_a_mistake_is_said_before_anything_is_done(case: str, inputs: list[Path]
 
 def test_without_ray_the_message_has_the_command_that_installs_it(
     inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setitem(sys.modules, "ray", None)
     done = allweather("adapt", *inputs, *MODEL, "--out", tmp_path / "out", "--ray", "local")
     assert done.returncode == 2 and "pip install 'allweather[scale]'" in done.stderr
 
 
-def test_merging_from_the_command_line(inputs: list[Path], tmp_path: Path) -> None:
+def test_merging_from_the_command_line(inputs: list[Path], tmp_path: Path):
     for folder in inputs:
         path = tmp_path / f"{folder.name}.safetensors"
         more = ("--write", "labels", "--save-session", path)
@@ -230,7 +226,7 @@ class Stumbling(nn.Module):
 
 
 @pytest.mark.usefixtures("own_imports", "warm_workers")
-def test_frames_on_which_a_network_stumbles_are_named(tmp_path: Path) -> None:
+def test_frames_on_which_a_network_stumbles_are_named(tmp_path: Path):
     (tmp_path / "net.py").write_text(STUMBLING)
     for name, value in (("dull", 90), ("bright", 250)):
         (tmp_path / name).mkdir()
@@ -247,7 +243,7 @@ def test_frames_on_which_a_network_stumbles_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("warm_workers")
-def test_a_video_cut_off_is_not_passed_off_as_whole(tmp_path: Path) -> None:
+def test_a_video_cut_off_is_not_passed_off_as_whole(tmp_path: Path):
     pytest.importorskip("av")
     from clips import clip, cut, scene
 
@@ -260,7 +256,7 @@ def test_a_video_cut_off_is_not_passed_off_as_whole(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("warm_workers")
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
-def test_a_pipe_that_is_called_like_an_image_is_named_and_skipped(tmp_path: Path) -> None:
+def test_a_pipe_that_is_called_like_an_image_is_named_and_skipped(tmp_path: Path):
     (folder,) = paint(tmp_path, {"fog": 2})
     os.mkfifo(folder / "001b.png")
     out = tmp_path / "out"
@@ -270,7 +266,7 @@ def test_a_pipe_that_is_called_like_an_image_is_named_and_skipped(tmp_path: Path
 
 
 @pytest.mark.usefixtures("warm_workers")
-def test_a_stream_that_is_given_up_is_not_counted_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_is_given_up_is_not_counted_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """No frame is at fault, as where every worker ends before it begins one."""
     for name in ("dull", "bright"):
         (tmp_path / name).mkdir()

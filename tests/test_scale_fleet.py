@@ -28,7 +28,7 @@ def saved(path: Path, count: int, seed: int, method: str = "mall-domain", model:
     return path
 
 
-def test_parameters_are_averaged_by_accepted_updates(tmp_path: Path) -> None:
+def test_parameters_are_averaged_by_accepted_updates(tmp_path: Path):
     paths = [saved(tmp_path / "a", 3, 0), saved(tmp_path / "b", 1, 1)]
     merged = merge(paths, tmp_path / "m")
     assert merged.weights == {str(paths[0]): 0.75, str(paths[1]): 0.25} and merged.updates == 4 and merged.apart > 0
@@ -40,7 +40,7 @@ def test_parameters_are_averaged_by_accepted_updates(tmp_path: Path) -> None:
     assert not [name for name in m if "statistics" in name or name.startswith("optimizer")]
 
 
-def test_a_merged_session_goes_on_and_falls_back_to_the_average(tmp_path: Path) -> None:
+def test_a_merged_session_goes_on_and_falls_back_to_the_average(tmp_path: Path):
     merge([saved(tmp_path / "a", 3, 0), saved(tmp_path / "b", 1, 1)], tmp_path / "m")
     session = Session(tiny("batchnorm"), methods.make("mall-domain", settings={"lr": 1e-3}))
     session.load(tmp_path / "m")
@@ -64,7 +64,7 @@ def reseeded(path: Path) -> Path:
     return path
 
 
-def test_equal_sessions_merge_to_themselves(tmp_path: Path) -> None:
+def test_equal_sessions_merge_to_themselves(tmp_path: Path):
     paths = [saved(tmp_path / "a", 2, 0), reseeded(saved(tmp_path / "b", 2, 0))]
     assert merge(paths, tmp_path / "m").apart == 0
     a, m = load_file(paths[0]), load_file(tmp_path / "m")
@@ -89,7 +89,7 @@ def renamed() -> Any:
     return model
 
 
-def test_one_network_under_two_names_is_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_network_under_two_names_is_one(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     tell_names.cache_clear()
     merged = merge([saved(tmp_path / "a", 1, 0), saved(tmp_path / "b", 1, 1, model=renamed())], tmp_path / "m")
     assert merged.updates == 2 and "a session of nets.py:build is taken for one of tiny-batchnorm" in caplog.text
@@ -123,7 +123,7 @@ BAD: dict[str, tuple[Callable[[Path], list[Path]], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_merged(case: str, tmp_path: Path) -> None:
+def test_what_cannot_be_merged(case: str, tmp_path: Path):
     make, said = BAD[case]
     with pytest.raises(AllWeatherError, match=said):
         merge(make(tmp_path), tmp_path / "m")

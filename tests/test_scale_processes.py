@@ -56,7 +56,7 @@ def names_of(out: Path) -> list[str]:
 @pytest.mark.parametrize("method", METHODS)
 def test_two_workers_give_the_labels_of_one_process_though_one_of_them_is_killed(
     method: str, inputs: list[Path], expected: dict[str, Any], tmp_path: Path
-) -> None:
+):
     def killer(pool: ProcessPool) -> Any:
         seen: list[str] = []
 
@@ -79,7 +79,7 @@ def test_two_workers_give_the_labels_of_one_process_though_one_of_them_is_killed
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_ended_in_the_middle_is_finished_by_another_number_of_workers(
     method: str, inputs: list[Path], expected: dict[str, Any], tmp_path: Path
-) -> None:
+):
     def stopper(pool: ProcessPool) -> Any:
         def heard(lines: list[Line], seen: list[int] = [0]) -> None:  # noqa: B006
             seen[0] += 1
@@ -101,9 +101,7 @@ def test_a_run_that_ended_in_the_middle_is_finished_by_another_number_of_workers
 
 
 @pytest.mark.usefixtures("warm_workers")
-def test_a_frame_that_ends_every_worker_fails_alone(
-    inputs: list[Path], expected: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_frame_that_ends_every_worker_fails_alone(inputs: list[Path], expected: dict[str, Any], tmp_path: Path):
     deadly = Deadly(Pictures(tmp_path, ("labels",)), "snow/002")
     record, conducted = spread(inputs[2:3], tmp_path, "mall-domain", workers=1, write=deadly)
     assert list(record.failures) == ["snow/002"] and not conducted.given_up
@@ -114,7 +112,7 @@ def test_a_frame_that_ends_every_worker_fails_alone(
 
 
 @pytest.mark.usefixtures("warm_workers")
-def test_workers_that_never_begin_end_the_run(inputs: list[Path], tmp_path: Path) -> None:
+def test_workers_that_never_begin_end_the_run(inputs: list[Path], tmp_path: Path):
     task = replace(task_of(tmp_path, "mall-domain"), token="not there")
     with (
         MergedRecord(tmp_path, {}, True) as record,
@@ -170,7 +168,7 @@ def keep_at_work(begun: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at /proc")
-def test_a_worker_that_is_stuck_ends_after_the_first_process_was_killed(tmp_path: Path) -> None:
+def test_a_worker_that_is_stuck_ends_after_the_first_process_was_killed(tmp_path: Path):
     begun = tmp_path / "begun"
     first = get_context("spawn").Process(target=keep_at_work, args=(begun,))
     first.start()
@@ -197,7 +195,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
 
 
 @pytest.mark.usefixtures("warm_workers")
-def test_a_worker_that_is_about_to_end_gets_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_about_to_end_gets_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is given up has the reason of its own fault, what is not at fault is done, however many end at once."""
     monkeypatch.setattr(processes, "BIRTHS", 1)
     jobs = [Named("bad-0"), Named("bad-1"), Named("good")]
@@ -207,7 +205,7 @@ def test_a_worker_that_is_about_to_end_gets_no_job(tmp_path: Path, monkeypatch: 
     assert done.results == {"good": {}} and not done.again
 
 
-def test_an_interruption_waits_for_slow_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_waits_for_slow_frames(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("allweather.scale.conduct.PATIENCE", 0.0)
     said, kept = [Mock(message={"lines": [{"name": "a", "seconds": 99.0}]})], list[Line]()
     pool = Mock(idle=0, busy=1, events=Mock(side_effect=[said, KeyboardInterrupt, said, KeyboardInterrupt]))

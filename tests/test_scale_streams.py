@@ -39,7 +39,7 @@ def names(inputs: list[Path], by: str) -> dict[str, list[str]]:
     return {source.name: source.names for source in split(inputs, by)}
 
 
-def test_each_input_is_a_stream_in_its_natural_order(tree: Path) -> None:
+def test_each_input_is_a_stream_in_its_natural_order(tree: Path):
     found = names([tree / "left", tree / "right"], "folder")
     assert found == {"left": ["left/deep/f1", "left/f2", "left/f10"], "right": ["right/f3"]}
     stream = joined(split([tree / "left", tree / "right"]), (20, 16))
@@ -47,13 +47,13 @@ def test_each_input_is_a_stream_in_its_natural_order(tree: Path) -> None:
     assert [round(255 * float(frame.image[0, 0, 0])) for frame in stream] == [1, 2, 0, 3]
 
 
-def test_what_is_left_out_of_a_folder_is_told(tree: Path) -> None:
+def test_what_is_left_out_of_a_folder_is_told(tree: Path):
     (tree / "left/a.mp4").touch()
     with pytest.warns(UserWarning, match=r"left out of the folders: 1 × \.mp4"):
         Spread(Workers(1), "folder", 1, 1).open([tree / "left"], None, None, None)
 
 
-def test_a_pattern_and_a_list_name_streams(tree: Path) -> None:
+def test_a_pattern_and_a_list_name_streams(tree: Path):
     cameras = pictures(tree / "all", "cam1_0.png", "cam2_0.png", "cam1_1.png")
     assert names([cameras], "(cam[0-9]+)_.*") == {"cam1": ["cam1/cam1_0", "cam1/cam1_1"], "cam2": ["cam2/cam2_0"]}
     (tree / "manifest.csv").write_text("stream,path\nb,right/f3.png\na,left/f10.png\nb,left/f2.png\na,../f10.png\n")
@@ -61,7 +61,7 @@ def test_a_pattern_and_a_list_name_streams(tree: Path) -> None:
     assert found == {"b": ["b/f3", "b/f2"], "a": ["a/left/f10", f"a/{up}/f10"]}
 
 
-def test_a_video_is_a_stream(tree: Path) -> None:
+def test_a_video_is_a_stream(tree: Path):
     pytest.importorskip("av")
     clip(tree / "drive.mkv", scene(5, (32, 32)))
     (source,) = split([tree / "drive.mkv"])
@@ -72,7 +72,7 @@ def test_a_video_is_a_stream(tree: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
-def test_where_no_file_is_the_frame_says_why_however_streams_are_told_apart(tree: Path) -> None:
+def test_where_no_file_is_the_frame_says_why_however_streams_are_told_apart(tree: Path):
     os.mkfifo(tree / "right/f4.png")
     (tree / "list.csv").write_text("stream,path\nright,right/f4.png\nright,right/none.png\n")
     ways = [([tree / "right"], "folder"), ([tree / "right"], "(f).*"), ([], str(tree / "list.csv"))]
@@ -85,7 +85,7 @@ def test_where_no_file_is_the_frame_says_why_however_streams_are_told_apart(tree
         sources[-1].open(None).read("right/none")
 
 
-def test_a_frame_that_was_given_up_cannot_be_read(tree: Path) -> None:
+def test_a_frame_that_was_given_up_cannot_be_read(tree: Path):
     stream = split([tree / "right"])[0].open(None, {"right/f3": "it ends workers"})
     with pytest.raises(ImageError, match="right/f3: it ends workers"):
         stream.read("right/f3")
@@ -129,7 +129,7 @@ def _empty(tree: Path) -> Path:
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_inputs_that_are_no_streams(case: str, tree: Path) -> None:
+def test_inputs_that_are_no_streams(case: str, tree: Path):
     make, said = BAD[case]
     inputs, by = make(tree)
     with pytest.raises(AllWeatherError, match=said):
@@ -137,12 +137,12 @@ def test_inputs_that_are_no_streams(case: str, tree: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "99999"])
-def test_a_number_of_workers_that_is_none(text: str) -> None:
+def test_a_number_of_workers_that_is_none(text: str):
     with pytest.raises(AllWeatherError, match="expected a number of 1 to 1024, or auto"):
         parse_workers(text, None, 1)
     assert parse_workers("auto", "local", 2) == Workers(None, 2, "local")
 
 
-def test_no_more_processes_start_than_there_are_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_processes_start_than_there_are_jobs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("allweather.scale.engines.ProcessPool", lambda task, workers: workers)
     assert open_pool(None, Workers(9), "cpu", 2) == 2

@@ -114,7 +114,7 @@ def same_state(one: Session, other: Session) -> bool:
     ],
     ids=["online", "several iterations", "harmful", "one view"],
 )
-def test_one_rank_is_a_session(fields: dict[str, Any], guard: Guard) -> None:
+def test_one_rank_is_a_session(fields: dict[str, Any], guard: Guard):
     method = method_of(**fields)
     together = TogetherSession(tiny("batchnorm"), method, Alone(0, 1), guard=guard)
     session = Session(tiny("batchnorm"), method, guard=guard)
@@ -143,7 +143,7 @@ class LeavesOne(methods.Tent):
         return Refined(logits, {"moved": state.output["moved"] + images.mean()})
 
 
-def test_what_predictions_do_not_leave_stays_on_all_ranks() -> None:
+def test_what_predictions_do_not_leave_stays_on_all_ranks():
     sessions, _ = run_ranks([[frames(1)[0]], [frames(1, seed=1)[0]]], method=LeavesOne())
     mean = torch.stack([frames(1).mean(), frames(1, seed=1).mean()]).mean()
     for session in sessions:
@@ -151,7 +151,7 @@ def test_what_predictions_do_not_leave_stays_on_all_ranks() -> None:
         torch.testing.assert_close(session.state.output["moved"], mean[None])
 
 
-def test_ranks_stay_equal_whatever_frames_each_of_them_has() -> None:
+def test_ranks_stay_equal_whatever_frames_each_of_them_has():
     constant, broken = torch.full((3, 24, 32), 0.5), torch.full((3, 24, 32), float("nan"))
     first: list[Step] = [*frames(3), None, frames(1, seed=5)[0], None, *frames(2, seed=6)]
     second: list[Step] = [frames(1, seed=9)[0], None, constant, None, constant, frames(1, seed=8)[0], None, None]
@@ -164,7 +164,7 @@ def test_ranks_stay_equal_whatever_frames_each_of_them_has() -> None:
     assert same_state(*sessions) and sessions[0]._adapted.updates == 1
 
 
-def test_a_frame_that_the_network_has_no_numbers_for_moves_no_rank() -> None:
+def test_a_frame_that_the_network_has_no_numbers_for_moves_no_rank():
     model, (dark, bright) = tiny("batchnorm"), (frames(1)[0] * 0.5, frames(1, seed=2)[0] * 0.1 + 0.9)
     limit = (model.preprocessing.apply(torch.full((1, 3, 1, 1), 0.8))).max()
     model.network.register_forward_hook(lambda _, given, out: out / (given[0].mean() < limit))
@@ -175,7 +175,7 @@ def test_a_frame_that_the_network_has_no_numbers_for_moves_no_rank() -> None:
     assert blind.decision.kind == "skipped" and seeing.logits.isfinite().all()
 
 
-def test_the_update_is_that_of_the_mean_gradient() -> None:
+def test_the_update_is_that_of_the_mean_gradient():
     """Two ranks of one frame each move as one rank that sees both with equal weight; the same frame twice as one."""
     (image,) = frames(1)
     twice, _ = run_ranks([[image], [image]])
@@ -186,7 +186,7 @@ def test_the_update_is_that_of_the_mean_gradient() -> None:
     assert not same_state(apart[0], session)
 
 
-def test_what_one_guard_refuses_no_rank_keeps() -> None:
+def test_what_one_guard_refuses_no_rank_keeps():
     steps = [list(frames(8)), list(frames(8, seed=3))]
     sessions, found = run_ranks(steps, method=method_of(lr=0.5, anchor=0.0), guard=Guard(every=1))
     kinds = [[result.decision.kind for result in results if result] for results in found]
@@ -196,7 +196,7 @@ def test_what_one_guard_refuses_no_rank_keeps() -> None:
     assert equal_in(good[0], good[1])
 
 
-def test_a_rank_that_leaves_ends_the_others_step_without_a_trace() -> None:
+def test_a_rank_that_leaves_ends_the_others_step_without_a_trace():
     shared = Shared(2)
     session = TogetherSession(tiny("batchnorm"), method_of(), Threads(0, shared))
     before = session._adapted.snapshot()
@@ -207,7 +207,7 @@ def test_a_rank_that_leaves_ends_the_others_step_without_a_trace() -> None:
     assert session._batches == 0
 
 
-def test_a_step_that_was_lost_is_not_counted_by_the_guard() -> None:
+def test_a_step_that_was_lost_is_not_counted_by_the_guard():
     shared, guard = Shared(1), Guard(max_repeats=1)
     session = TogetherSession(tiny("batchnorm"), method_of(), Threads(0, shared), guard=guard)
     image = frames(1)[0]
@@ -220,7 +220,7 @@ def test_a_step_that_was_lost_is_not_counted_by_the_guard() -> None:
     assert equal_in(counted, fresh)
 
 
-def test_parameters_that_differ_are_found() -> None:
+def test_parameters_that_differ_are_found():
     shared, said = Shared(2), []
     sessions = [TogetherSession(tiny("batchnorm"), method_of(), Threads(rank, shared)) for rank in range(2)]
     with torch.no_grad():
@@ -240,7 +240,7 @@ def test_parameters_that_differ_are_found() -> None:
 
 
 @pytest.mark.parametrize("name", ["mall-sample", "norm", "cotta", "source"])
-def test_methods_that_are_more_than_moved_parameters_are_refused(name: str) -> None:
+def test_methods_that_are_more_than_moved_parameters_are_refused(name: str):
     with pytest.raises(SettingsError, match=f"{name}: one model on several ranks"):
         TogetherSession(tiny("batchnorm"), methods.make(name), Alone(0, 1))
 
@@ -249,7 +249,7 @@ def stream(name: str, count: int) -> Source:
     return Source(name, tuple((f"{name}/{number}", f"{number}.png") for number in range(count)))
 
 
-def test_streams_are_dealt_out() -> None:
+def test_streams_are_dealt_out():
     three = [stream("a", 2), stream("b", 1), stream("c", 1)]
     assert [share(three, Ranks(rank, 2)).names for rank in range(2)] == [["a/0", "a/1", "c/0"], ["b/0"]]
     assert [share([stream("a", 5)], Ranks(rank, 2)).names for rank in range(2)] == [
@@ -260,7 +260,7 @@ def test_streams_are_dealt_out() -> None:
         share(three, Ranks(0, 4))
 
 
-def test_frames_that_a_resumed_session_is_past_keep_their_failures(tmp_path: Path) -> None:
+def test_frames_that_a_resumed_session_is_past_keep_their_failures(tmp_path: Path):
     (folder,) = paint(tmp_path, {"fog": 4})
     (folder / "001.png").write_bytes(b"torn")
     (source,) = split([folder])
@@ -270,14 +270,14 @@ def test_frames_that_a_resumed_session_is_past_keep_their_failures(tmp_path: Pat
     assert not list(_passed(source, 3, frozenset(source.names[:3]), None))
 
 
-def test_a_run_that_is_not_resumed_begins_anew(tmp_path: Path) -> None:
+def test_a_run_that_is_not_resumed_begins_anew(tmp_path: Path):
     session, place = TogetherSession(tiny("batchnorm"), method_of(), Alone(0, 1)), Place(tmp_path, TOGETHER)
     place.save(session, 1)
     with Together(Alone(0, 1), [], None, 1, 1)._record(tmp_path, {}, False, Pictures(tmp_path, ()), session):
         assert place.load(session) == 0
 
 
-def test_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_torchrun_says(monkeypatch: pytest.MonkeyPatch):
 
     assert launched() is None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")

@@ -58,7 +58,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paint(tmp_path_factory.mktemp("streams"), {"fog": 7})
 
 
-def test_a_stream_that_was_left_goes_on_where_it_was_saved(inputs: list[Path], tmp_path: Path) -> None:
+def test_a_stream_that_was_left_goes_on_where_it_was_saved(inputs: list[Path], tmp_path: Path):
     (source,) = split(inputs)
     do = task_of(tmp_path, "mall-domain", save_every=2).open(0)
     first = Heard(stop_after=3)
@@ -72,7 +72,7 @@ def test_a_stream_that_was_left_goes_on_where_it_was_saved(inputs: list[Path], t
     assert [path.name for path in (tmp_path / "sessions").iterdir()] == ["fog.safetensors"]
 
 
-def test_a_saved_session_that_is_ahead_of_the_record_is_not_trusted(inputs: list[Path], tmp_path: Path) -> None:
+def test_a_saved_session_that_is_ahead_of_the_record_is_not_trusted(inputs: list[Path], tmp_path: Path):
     """As after a power failure: pictures and lines are lost, the session is there."""
     (source,) = split(inputs)
     attempt(task_of(tmp_path, "mall-domain", save_every=2).open(0), Stretch(source, True), Heard(stop_after=5))
@@ -82,9 +82,7 @@ def test_a_saved_session_that_is_ahead_of_the_record_is_not_trusted(inputs: list
     assert same(labels(tmp_path, source.names), alone(inputs, "mall-domain"))
 
 
-def test_a_careful_attempt_announces_each_frame_and_leaves_the_refused_ones_out(
-    inputs: list[Path], tmp_path: Path
-) -> None:
+def test_a_careful_attempt_announces_each_frame_and_leaves_the_refused_ones_out(inputs: list[Path], tmp_path: Path):
     (source,) = split(inputs)
     job = Stretch(source, True).again(frozenset(), {"fog/001": "it ends workers"})
     heard = Heard()
@@ -136,7 +134,7 @@ def own_mistake(outcome: Any, classes: Any) -> dict[str, Any]:
 )
 def test_what_ends_a_job(
     write: Callable[..., Any], kind: str, said: str, usable: bool, inputs: list[Path], tmp_path: Path
-) -> None:
+):
     (source,) = split(inputs)
     ended = attempt(task_of(tmp_path, "mall-domain", write).open(0), Stretch(source, True), Heard())
     assert said in ended.message[kind] and ended.usable == usable
@@ -149,7 +147,7 @@ methods = [{ name = "source" }]
 """
 
 
-def test_a_full_disk_is_met_by_every_run_of_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_met_by_every_run_of_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def no_room(path: Path, content: bytes, *, durable: bool) -> None:
         raise unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
 
@@ -173,13 +171,13 @@ def test_a_full_disk_is_met_by_every_run_of_a_plan(tmp_path: Path, monkeypatch: 
 )
 def test_which_frames_stand_alone(
     method: str, batch: int, size: Any, expected: bool, inputs: list[Path], tmp_path: Path
-) -> None:
+):
     session = session_of(method)
     makings = Makings(session.model, session, {}, "cpu", "online", batch, None)
     assert stands_alone(makings, split(inputs), size) is expected
 
 
-def test_what_cannot_travel_and_who_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_travel_and_who_cannot_work(monkeypatch: pytest.MonkeyPatch):
     model = tiny("batchnorm")
     model.network.register_forward_hook(lambda *_: None)
     with pytest.raises(SettingsError, match="cannot be taken to other processes"):
@@ -200,7 +198,7 @@ def test_what_cannot_travel_and_who_cannot_work(monkeypatch: pytest.MonkeyPatch)
 
 def test_paths_of_a_method_are_found_from_a_workers_folder(
     inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.chdir(inputs[0].parent)
     method = methods.make("eata", settings={"source_images": inputs[0].name})
     Session(tiny("batchnorm"), method).save(tmp_path / "a.session")
@@ -221,7 +219,7 @@ def test_paths_of_a_method_are_found_from_a_workers_folder(
     assert from_anywhere(methods.make("eata", settings={"source_images": ""})).source_images == ""
 
 
-def test_the_record_has_a_frame_once_and_keeps_what_is_whole(tmp_path: Path) -> None:
+def test_the_record_has_a_frame_once_and_keeps_what_is_whole(tmp_path: Path):
     line = {"name": "a/1", "decision": "accepted", "iterations": 1, "seconds": 0.1}
     with MergedRecord(tmp_path, {"threads": 1}, False) as record:
         assert record.keep([line, line, {"name": "a/2", "failure": "broken"}, {"name": "a/2", "failure": "again"}]) == [
@@ -243,7 +241,7 @@ def test_the_record_has_a_frame_once_and_keeps_what_is_whole(tmp_path: Path) -> 
         MergedRecord(tmp_path, {"threads": 2}, True)
 
 
-def test_a_record_grows_with_its_frames_alone(tmp_path: Path) -> None:
+def test_a_record_grows_with_its_frames_alone(tmp_path: Path):
     sizes = []
     for count in (100, 1000):
         with MergedRecord(tmp_path / str(count), {}, False) as record:

@@ -52,7 +52,7 @@ def brute_force(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
 
 @given(images())
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-def test_every_figure_equals_brute_force(pairs: list) -> None:
+def test_every_figure_equals_brute_force(pairs: list):
     matrix = accumulate(pairs)
     for name, expected in brute_force(pairs).items():
         assert getattr(matrix, name) == pytest.approx(expected, abs=1e-12, nan_ok=True), name
@@ -60,7 +60,7 @@ def test_every_figure_equals_brute_force(pairs: list) -> None:
 
 @given(images(), st.randoms(use_true_random=False))
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-def test_splitting_shuffling_and_merging_change_nothing(pairs: list, random: object) -> None:
+def test_splitting_shuffling_and_merging_change_nothing(pairs: list, random: object):
     whole = accumulate(pairs).counts
     random.shuffle(pairs)
     cut = random.randint(0, len(pairs))
@@ -71,7 +71,7 @@ def test_splitting_shuffling_and_merging_change_nothing(pairs: list, random: obj
 
 
 @pytest.mark.slow
-def test_torchmetrics_agrees() -> None:
+def test_torchmetrics_agrees():
     segmentation = pytest.importorskip("torchmetrics.classification")
     rng = np.random.default_rng(0)
     pairs = [(rng.integers(0, CLASSES, (8, 9)), rng.integers(-1, CLASSES, (8, 9))) for _ in range(3)]
@@ -81,7 +81,7 @@ def test_torchmetrics_agrees() -> None:
     np.testing.assert_allclose(accumulate(pairs).iou, oracle.compute().numpy(), atol=1e-6)
 
 
-def test_a_class_that_is_nowhere_does_not_count_and_one_only_predicted_does() -> None:
+def test_a_class_that_is_nowhere_does_not_count_and_one_only_predicted_does():
     matrix = ConfusionMatrix(3).update(np.array([0, 0, 1]), np.array([0, 0, 0]))
     assert np.isnan(matrix.iou[2]) and matrix.iou[1] == 0 and matrix.mean_iou == pytest.approx((2 / 3 + 0) / 2)
 
@@ -97,7 +97,7 @@ ABSENT = {  # predicted, true → the official mIoU, the one over the classes in
 
 
 @pytest.mark.parametrize("case", ABSENT)
-def test_a_class_absent_from_the_truth_leaves_one_of_the_two_means_alone(case: str) -> None:
+def test_a_class_absent_from_the_truth_leaves_one_of_the_two_means_alone(case: str):
     predicted, truth, official, in_truth, absent = ABSENT[case]
     summary = ConfusionMatrix(3).update(np.array(predicted), np.array(truth)).summary("abc")
     assert summary["mIoU"] == official
@@ -105,7 +105,7 @@ def test_a_class_absent_from_the_truth_leaves_one_of_the_two_means_alone(case: s
     assert summary["not_in_truth"] == absent
 
 
-def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(0)
     pair = rng.integers(-1, CLASSES, (7, 9)), rng.integers(-1, CLASSES, (7, 9))
     whole = accumulate([pair]).counts
@@ -114,25 +114,25 @@ def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert (accumulate([(pair[0].astype(np.int16).T, pair[1].astype(np.int8).T)]).counts == whole).all()
 
 
-def test_no_prediction_is_wrong_for_the_true_class_only() -> None:
+def test_no_prediction_is_wrong_for_the_true_class_only():
     matrix = ConfusionMatrix(2).update(np.array([-1, 0]), np.array([0, 0]))
     assert matrix.iou[0] == 0.5 and np.isnan(matrix.iou[1]) and matrix.pixel_accuracy == 0.5
 
 
-def test_ignored_pixels_count_for_nothing() -> None:
+def test_ignored_pixels_count_for_nothing():
     matrix = ConfusionMatrix(2).update(np.array([0, 1]), np.array([-1, -1]))
     assert matrix.counts.sum() == 0 and np.isnan(matrix.mean_iou)
     assert matrix.summary(("a", "b"))["mIoU"] is None
 
 
-def test_the_mean_is_over_the_stream_not_over_images() -> None:
+def test_the_mean_is_over_the_stream_not_over_images():
     matrix = ConfusionMatrix(1)
     matrix.update(np.zeros(9, int), np.zeros(9, int)).update(np.array([-1]), np.array([0]))
     assert matrix.mean_iou == 0.9
 
 
 @pytest.mark.parametrize(("predicted", "truth"), [([0], [0, 0]), ([2], [0]), ([0], [2]), ([-2], [0]), ([0], [255])])
-def test_wrong_shapes_and_values_are_refused(predicted: list[int], truth: list[int]) -> None:
+def test_wrong_shapes_and_values_are_refused(predicted: list[int], truth: list[int]):
     with pytest.raises(AllWeatherError, match="expected"):
         ConfusionMatrix(2).update(np.array(predicted), np.array(truth))
 
@@ -140,7 +140,7 @@ def test_wrong_shapes_and_values_are_refused(predicted: list[int], truth: list[i
 @pytest.mark.parametrize(
     "labels", [np.array([0.7]), np.array([np.nan]), np.array([0], object), torch.zeros(1, dtype=torch.int64), [0]]
 )
-def test_what_is_no_array_of_whole_numbers_is_refused(labels: Any) -> None:
+def test_what_is_no_array_of_whole_numbers_is_refused(labels: Any):
     right = np.array([0])
     for predicted, truth, name in ((labels, right, "predicted"), (right, labels, "true")):
         with pytest.raises(InputError, match=f"expected {name} labels as an array of integers, got "):
@@ -151,18 +151,18 @@ def test_what_is_no_array_of_whole_numbers_is_refused(labels: Any) -> None:
     ("classes", "counts"),
     [(2, np.zeros((3, 4), int)), (2, np.zeros((2, 2), int)), (2, np.zeros((2, 3))), (2, np.full((2, 3), -1))],
 )
-def test_counts_that_are_none_of_the_classes_are_refused(classes: int, counts: np.ndarray) -> None:
+def test_counts_that_are_none_of_the_classes_are_refused(classes: int, counts: np.ndarray):
     with pytest.raises(InputError, match=r"whole numbers from 0 on of shape \(2, 3\), got"):
         ConfusionMatrix(classes, counts)
 
 
-def test_matrices_of_no_class_or_of_other_classes_are_refused() -> None:
+def test_matrices_of_no_class_or_of_other_classes_are_refused():
     with pytest.raises(InputError, match="at least one class, got 0"):
         ConfusionMatrix(0)
     with pytest.raises(InputError, match="equally many classes, got 2 and 1"):
         ConfusionMatrix(2) + ConfusionMatrix(1)
 
 
-def test_comparing_two_matrices_is_no_error() -> None:
+def test_comparing_two_matrices_is_no_error():
     matrix = ConfusionMatrix(2)
     assert matrix == matrix and matrix != ConfusionMatrix(2)

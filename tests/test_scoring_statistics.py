@@ -37,7 +37,7 @@ def uncertainty_of(
 
 
 @pytest.mark.parametrize("make", METERS)
-def test_meters_refuse_other_shapes_and_start_without_figures(make) -> None:
+def test_meters_refuse_other_shapes_and_start_without_figures(make):
     meter = make(CITYSCAPES)
     assert meter.figures() == {}
     with pytest.raises(InputError, match="one shape"):
@@ -59,7 +59,7 @@ def test_meters_refuse_other_shapes_and_start_without_figures(make) -> None:
     ],
 )
 @pytest.mark.parametrize("make", METERS)
-def test_meters_refuse_the_same_labels(make, prediction: dict, truth: list, message: str) -> None:
+def test_meters_refuse_the_same_labels(make, prediction: dict, truth: list, message: str):
     meter, labels = make(CITYSCAPES), np.array(truth, np.uint8)
     usual = {"labels": np.arange(4), "confidence": np.ones(4)}
     with pytest.raises(InputError, match=message):
@@ -82,7 +82,7 @@ def counts(made: list[ConfusionMatrix]) -> ImageCounts:
     return ImageCounts(np.array([m.intersection for m in made]), np.array([m.union for m in made]))
 
 
-def test_frames_that_came_again_are_no_further_evidence() -> None:
+def test_frames_that_came_again_are_no_further_evidence():
     made, better = matrices(12, 0.7), matrices(12, 0.8, 1)
 
     def repeated(given: list[ConfusionMatrix], times: int) -> ImageCounts:
@@ -98,7 +98,7 @@ def test_frames_that_came_again_are_no_further_evidence() -> None:
         ImageCounts(counts(made).intersection, counts(made).union, frames=np.arange(3))
 
 
-def test_a_frame_that_comes_again_is_known_by_its_part() -> None:
+def test_a_frame_that_comes_again_is_known_by_its_part():
     firsts = {"01/day": "01/day", "01/day-2": "01/day-2", "01/day-3": "01/day", "02/day": "01/day"}
     assert frames_of([f"{part}/{name}" for part in firsts for name in ("a", "b/c")], firsts).tolist() == (
         [0, 1, 2, 3, 0, 1, 0, 1]
@@ -116,7 +116,7 @@ def test_a_frame_that_comes_again_is_known_by_its_part() -> None:
         (["day", "day-2", "night-1"], [0, 1, 2, 3, 4, 5] * 2),
     ],
 )
-def test_the_parts_of_older_records_are_known_by_their_names(sequence: list[str] | None, frames: list[int]) -> None:
+def test_the_parts_of_older_records_are_known_by_their_names(sequence: list[str] | None, frames: list[int]):
     parts = ["01/day", "01/day-2", "01/night-1", "02/day", "02/day-2", "02/night-1"]
     names = [f"{part}/{name}" for part in parts for name in ("a", "b/c")]
     image = {"intersection": [1], "union": [2], "only_predicted": []}
@@ -129,39 +129,39 @@ def test_the_parts_of_older_records_are_known_by_their_names(sequence: list[str]
     assert found.tolist() == frames
 
 
-def test_one_frame_has_no_interval() -> None:
+def test_one_frame_has_no_interval():
     one = counts(matrices(1, 0.7))
     assert bootstrap(one).value > 0 and np.isnan([bootstrap(one).low, bootstrap(one).high]).all()
     assert np.isnan(paired_difference(one, one).low) and paired_difference(one, one).value == 0
 
 
-def test_the_value_is_the_streams_and_the_interval_holds_it() -> None:
+def test_the_value_is_the_streams_and_the_interval_holds_it():
     made = matrices(40, 0.7)
     interval = bootstrap(counts(made))
     assert interval.value == pytest.approx(sum(made, ConfusionMatrix(CLASSES)).mean_iou)
     assert interval.low < interval.value < interval.high
 
 
-def test_a_resample_is_the_matrix_of_the_images_drawn() -> None:
+def test_a_resample_is_the_matrix_of_the_images_drawn():
     made = matrices(5, 0.6)
     weights = np.array([[2, 0, 1, 0, 2]])
     drawn = sum((made[index] for index in (0, 0, 2, 4, 4)), ConfusionMatrix(CLASSES))
     assert counts(made).mean_iou(weights)[0] == pytest.approx(drawn.mean_iou)
 
 
-def test_more_images_narrow_and_the_seed_repeats() -> None:
+def test_more_images_narrow_and_the_seed_repeats():
     few, many = bootstrap(counts(matrices(10, 0.7))), bootstrap(counts(matrices(400, 0.7)))
     assert many.high - many.low < (few.high - few.low) / 2
     assert bootstrap(counts(matrices(10, 0.7))) == few != bootstrap(counts(matrices(10, 0.7)), seed=1)
 
 
-def test_intervals_cover_as_often_as_they_say() -> None:
+def test_intervals_cover_as_often_as_they_say():
     everything = sum(matrices(4000, 0.7, seed=99), ConfusionMatrix(CLASSES)).mean_iou
     intervals = [bootstrap(counts(matrices(40, 0.7, seed)), resamples=300) for seed in range(100)]
     assert 85 <= sum(interval.low <= everything <= interval.high for interval in intervals) <= 100
 
 
-def test_pairing_sees_what_two_intervals_do_not() -> None:
+def test_pairing_sees_what_two_intervals_do_not():
     made = matrices(40, 0.7)
     better = []
     for matrix in made:  # one pixel more is right in every image
@@ -202,7 +202,7 @@ def recorded(made: list[ConfusionMatrix], *, old: bool = False) -> dict:
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["as recorded now", "as recorded before"])
-def test_a_stray_class_changes_no_set_of_classes(old: bool) -> None:
+def test_a_stray_class_changes_no_set_of_classes(old: bool):
     clean = of_two_classes(10)
     names = [str(index) for index in range(10)]
     ours, theirs = (counts_of(recorded(made, old=old), names) for made in (clean, straying(clean, 4)))
@@ -217,7 +217,7 @@ def test_a_stray_class_changes_no_set_of_classes(old: bool) -> None:
     assert changes[4:] == pytest.approx(0)
 
 
-def test_the_official_convention_stays_and_is_named() -> None:
+def test_the_official_convention_stays_and_is_named():
     clean = of_two_classes(10)
     names = [str(index) for index in range(10)]
     ours, theirs = (counts_of(recorded(made), names) for made in (clean, straying(clean, 4)))
@@ -229,7 +229,7 @@ def test_the_official_convention_stays_and_is_named() -> None:
         bootstrap(ours, convention="oficial")
 
 
-def test_every_resample_has_one_set_of_classes() -> None:
+def test_every_resample_has_one_set_of_classes():
     """The third class is true in one image of many: resamples that lack it lack it for both methods."""
     clean = of_two_classes(6)
     clean.append(ConfusionMatrix(CLASSES, np.array([[30, 0, 0, 0], [0, 0, 0, 0], [0, 0, 10, 0]])))
@@ -243,7 +243,7 @@ def test_every_resample_has_one_set_of_classes() -> None:
     assert paired_difference(ours, theirs, convention="official").low < -0.15
 
 
-def test_a_comparison_names_its_classes() -> None:
+def test_a_comparison_names_its_classes():
     clean = of_two_classes(5)
     found = compare(recorded(clean), recorded(straying(clean, 2)))
     assert found["paired"]["classes"] == ["a", "b"] and found["paired"]["images"] == 5
@@ -252,7 +252,7 @@ def test_a_comparison_names_its_classes() -> None:
     assert official < -15 < 0 < in_truth
 
 
-def test_pairs_must_match() -> None:
+def test_pairs_must_match():
     with pytest.raises(AllWeatherError, match="same images"):
         paired_difference(counts(matrices(3, 0.5)), counts(matrices(4, 0.5)))
     with pytest.raises(AllWeatherError, match="at least one image"):
@@ -269,7 +269,7 @@ def test_pairs_must_match() -> None:
         (([[1, 1]], [[2, 1]], [[1, 1]]), "truth as booleans, got int64"),
     ],
 )
-def test_counts_that_no_image_has_are_refused(arrays: tuple, message: str) -> None:
+def test_counts_that_no_image_has_are_refused(arrays: tuple, message: str):
     with pytest.raises(InputError, match=message):
         ImageCounts(*map(np.array, arrays))
     with pytest.raises(InputError, match="as arrays N×C, got list"):
@@ -288,7 +288,7 @@ def test_counts_that_no_image_has_are_refused(arrays: tuple, message: str) -> No
         ({"convention": "truht"}, "Did you mean 'truth'"),
     ],
 )
-def test_an_interval_of_settings_that_make_no_sense_is_refused(settings: dict, message: str) -> None:
+def test_an_interval_of_settings_that_make_no_sense_is_refused(settings: dict, message: str):
     made = counts(matrices(3, 0.5))
     for take in (lambda: bootstrap(made, **settings), lambda: paired_difference(made, made, **settings)):
         with pytest.raises(SettingsError, match=message):
@@ -296,7 +296,7 @@ def test_an_interval_of_settings_that_make_no_sense_is_refused(settings: dict, m
 
 
 @pytest.mark.slow
-def test_calibration_error_equals_brute_force_and_torchmetrics() -> None:
+def test_calibration_error_equals_brute_force_and_torchmetrics():
     oracle = pytest.importorskip("torchmetrics.functional.classification")
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(CLASSES) * 0.5, 500)
@@ -316,7 +316,7 @@ def test_calibration_error_equals_brute_force_and_torchmetrics() -> None:
     assert reliability.expected_calibration_error == pytest.approx(float(theirs), abs=1e-5)
 
 
-def test_calibration_merges_and_knows_its_limits() -> None:
+def test_calibration_merges_and_knows_its_limits():
     sure, right = np.array([0.0, 0.5, 1.0]), np.array([0, 1, 1])
     whole = reliability_of(Reliability(4), sure, right, np.array([0, 1, 0]))
     parts = reliability_of(Reliability(4), sure[:1], right[:1], np.array([0])) + reliability_of(
@@ -329,9 +329,7 @@ def test_calibration_merges_and_knows_its_limits() -> None:
 
 @pytest.mark.parametrize("wrong", [np.nan, 2.0, 50.0, -0.5])
 @pytest.mark.parametrize("make", [Reliability, lambda: UncertaintyAwareIou(CLASSES)])
-def test_a_frame_of_impossible_confidence_counts_in_no_part(
-    make, wrong: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_frame_of_impossible_confidence_counts_in_no_part(make, wrong: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(metrics, "CHUNK", 2)
     meter, labels = make(), np.zeros(5, int)
     sure = np.array([0.5, 0.5, 0.5, 0.5, wrong])
@@ -349,14 +347,14 @@ def test_a_frame_of_impossible_confidence_counts_in_no_part(
         ([0, 0.7], [0, 0], "predicted labels as an array of integers, got one of float64"),
     ],
 )
-def test_labels_out_of_range_are_refused_beside_a_mask(predicted: list, truth: list, message: str) -> None:
+def test_labels_out_of_range_are_refused_beside_a_mask(predicted: list, truth: list, message: str):
     with pytest.raises(InputError, match=message):
         uncertainty_of(
             UncertaintyAwareIou(CLASSES), np.array(predicted), np.ones(2), np.array(truth), np.zeros(2, bool)
         )
 
 
-def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(2)
     predicted, truth = rng.integers(0, CLASSES, (9, 11)), rng.integers(-1, CLASSES, (9, 11))
     confidence, invalid = rng.random((9, 11)), rng.random((9, 11)) < 0.3
@@ -383,7 +381,7 @@ def brute_uiou(predicted, confidence, truth, invalid, threshold):
     return values
 
 
-def test_uiou_equals_brute_force() -> None:
+def test_uiou_equals_brute_force():
     rng = np.random.default_rng(1)
     predicted, truth = rng.integers(-1, CLASSES, 300), rng.integers(-1, CLASSES, 300)
     confidence, invalid = rng.random(300), rng.random(300) < 0.3
@@ -398,7 +396,7 @@ def test_uiou_equals_brute_force() -> None:
     assert metric.average == pytest.approx(np.nanmean(expected, 0).mean())
 
 
-def test_silence_on_invalid_pixels_is_rewarded() -> None:
+def test_silence_on_invalid_pixels_is_rewarded():
     truth, invalid = np.zeros(10, int), np.arange(10) < 5
     wrong_there = np.where(invalid, 1, 0)
     honest = uncertainty_of(
@@ -412,7 +410,7 @@ def test_silence_on_invalid_pixels_is_rewarded() -> None:
         UncertaintyAwareIou(2, np.array([0.5, np.nan]))
 
 
-def test_diagrams_of_no_bin_or_of_other_bins_are_refused() -> None:
+def test_diagrams_of_no_bin_or_of_other_bins_are_refused():
     with pytest.raises(InputError, match="at least one bin, got 0"):
         Reliability(0)
     for other in (Reliability(4), Reliability(15, classes=3)):

@@ -48,7 +48,7 @@ ENTRIES: dict[str, Callable[[Path, Any], object]] = {
 
 @pytest.mark.parametrize("size", BAD, ids=lambda size: repr(size)[:24])
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_a_size_that_is_none_is_refused_where_it_enters(tmp_path: Path, entry: str, size: Any) -> None:
+def test_a_size_that_is_none_is_refused_where_it_enters(tmp_path: Path, entry: str, size: Any):
     Image.fromarray(FRAME).save(tmp_path / "a.png")
     with pytest.raises(aw.SettingsError, match=r"size: expected \(width, height\) in pixels.*got"):
         ENTRIES[entry](tmp_path, size)
@@ -56,13 +56,13 @@ def test_a_size_that_is_none_is_refused_where_it_enters(tmp_path: Path, entry: s
 
 
 @pytest.mark.parametrize("size", [(4, 3), [4, 3], (np.int64(4), np.int32(3)), (1, LARGEST)], ids=str)
-def test_whole_numbers_of_any_make_are_a_size(size: Any) -> None:
+def test_whole_numbers_of_any_make_are_a_size(size: Any):
     found = check_size(size)
     assert found == tuple(size) and all(type(side) is int for side in found)
     assert check_asked(size) == found and check_asked(None) is None
 
 
 @pytest.mark.parametrize("text", ["0x3", "65536x3", "3x99999999999999999999", "9" * 5000 + "x3", "4 x 3", ""])
-def test_a_plans_size_has_the_same_bounds(text: str) -> None:
+def test_a_plans_size_has_the_same_bounds(text: str):
     with pytest.raises(aw.SettingsError, match="size: expected"):
         pixels(text)

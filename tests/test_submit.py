@@ -48,7 +48,7 @@ def contents(path: Path) -> dict[str, np.ndarray]:
         return {name: np.array(Image.open(io.BytesIO(archive.read(name)))) for name in archive.namelist()}
 
 
-def test_the_published_counts_and_sizes() -> None:
+def test_the_published_counts_and_sizes():
     found = {name: (entry.count, entry.size) for name, entry in BENCHMARKS.items()}
     assert found == {
         "acdc": (2000, (1920, 1080)), "cityscapes": (1525, (2048, 1024)),
@@ -57,7 +57,7 @@ def test_the_published_counts_and_sizes() -> None:
 
 
 @pytest.mark.parametrize("entry", BENCHMARKS.values(), ids=lambda entry: entry.name)
-def test_a_wrong_name_is_answered_with_a_right_one(entry: Benchmark, tmp_path: Path) -> None:
+def test_a_wrong_name_is_answered_with_a_right_one(entry: Benchmark, tmp_path: Path):
     assert re.fullmatch(entry.pattern, entry.example)
     predict(tmp_path, "mine")
     with pytest.raises(AllWeatherError, match=f"expected names like {entry.example}.png"):
@@ -65,7 +65,7 @@ def test_a_wrong_name_is_answered_with_a_right_one(entry: Benchmark, tmp_path: P
 
 
 @pytest.mark.parametrize("benchmark", ["acdc", "muses"])
-def test_train_ids_lie_flat_under_the_servers_names(tmp_path: Path, benchmark: str) -> None:
+def test_train_ids_lie_flat_under_the_servers_names(tmp_path: Path, benchmark: str):
     name, archived = NAMES[benchmark]
     predict(tmp_path, name)
     made = submit(benchmark, tmp_path, tmp_path / "x.zip")
@@ -74,13 +74,13 @@ def test_train_ids_lie_flat_under_the_servers_names(tmp_path: Path, benchmark: s
     assert files[archived].dtype == np.uint8 and files[archived].ravel().tolist() == [i % 19 for i in range(24)]
 
 
-def test_cityscapes_wants_label_ids(tmp_path: Path) -> None:
+def test_cityscapes_wants_label_ids(tmp_path: Path):
     predict(tmp_path, NAMES["cityscapes"][0])
     files = contents(submit("cityscapes", tmp_path, tmp_path / "x.zip").path)
     assert files[NAMES["cityscapes"][1]].ravel().tolist() == [LABEL_IDS[i % 19] for i in range(24)]
 
 
-def test_dark_zurich_gets_three_folders(tmp_path: Path) -> None:
+def test_dark_zurich_gets_three_folders(tmp_path: Path):
     name, archived = NAMES["dark-zurich"]
     predict(tmp_path, name)
     made = submit("dark-zurich", tmp_path, tmp_path / "x.zip")
@@ -91,7 +91,7 @@ def test_dark_zurich_gets_three_folders(tmp_path: Path) -> None:
     assert made.files == 3 and "constant confidence" in made.note
 
 
-def test_dark_zurich_takes_the_confidence_there_is(tmp_path: Path) -> None:
+def test_dark_zurich_takes_the_confidence_there_is(tmp_path: Path):
     name, archived = NAMES["dark-zurich"]
     predict(tmp_path, name)
     sure = np.arange(24, dtype=np.uint16).reshape(SIZE[1], SIZE[0]) * 2800
@@ -100,7 +100,7 @@ def test_dark_zurich_takes_the_confidence_there_is(tmp_path: Path) -> None:
     assert (contents(made.path)[f"confidence/{archived}"] == sure).all() and not made.note
 
 
-def test_the_same_predictions_make_the_same_archive(tmp_path: Path) -> None:
+def test_the_same_predictions_make_the_same_archive(tmp_path: Path):
     predict(tmp_path, NAMES["acdc"][0])
     first, second = (submit("acdc", tmp_path, tmp_path / name).path.read_bytes() for name in ("a.zip", "b.zip"))
     assert first == second
@@ -115,16 +115,14 @@ def test_the_same_predictions_make_the_same_archive(tmp_path: Path) -> None:
         (NAMES["acdc"][0], np.zeros((4, 6, 3), np.uint8), "cannot submit.*mode RGB"),
     ],
 )
-def test_what_the_server_would_refuse_is_refused(
-    tmp_path: Path, name: str, values: np.ndarray | None, said: str
-) -> None:
+def test_what_the_server_would_refuse_is_refused(tmp_path: Path, name: str, values: np.ndarray | None, said: str):
     predict(tmp_path, name, values)
     with pytest.raises(AllWeatherError, match=said):
         submit("acdc", tmp_path, tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
 
 
-def test_counts_and_doubles_are_checked(tmp_path: Path) -> None:
+def test_counts_and_doubles_are_checked(tmp_path: Path):
     name = NAMES["acdc"][0]
     predict(tmp_path, name), predict(tmp_path, f"b/{Path(name).name}")
     with pytest.raises(AllWeatherError, match="predictions of one frame"):
@@ -135,7 +133,7 @@ def test_counts_and_doubles_are_checked(tmp_path: Path) -> None:
         submit("acdc", other, tmp_path / "x.zip")
 
 
-def test_predictions_of_other_classes_and_eight_bits_of_confidence_are_refused(tmp_path: Path) -> None:
+def test_predictions_of_other_classes_and_eight_bits_of_confidence_are_refused(tmp_path: Path):
     name = NAMES["dark-zurich"][0]
     predict(tmp_path, name)
     (tmp_path / "record.json").write_text('{"model": {"classes": "camvid11"}}')
@@ -148,7 +146,7 @@ def test_predictions_of_other_classes_and_eight_bits_of_confidence_are_refused(t
     assert not (tmp_path / "x.zip").exists()
 
 
-def test_unknown_benchmarks_and_empty_runs_are_said(tmp_path: Path) -> None:
+def test_unknown_benchmarks_and_empty_runs_are_said(tmp_path: Path):
     with pytest.raises(AllWeatherError, match="Did you mean 'acdc'"):
         submit("acd", tmp_path, tmp_path / "x.zip")
     with pytest.raises(AllWeatherError, match="holds no labels/"):

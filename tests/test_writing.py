@@ -34,7 +34,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+):
     path = tmp_path / "out.png"
     old = b"" if kind == "session" else b"old"  # a session replaces nothing else that has content
     path.write_bytes(old)
@@ -52,7 +52,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_missing_folders_are_made_and_a_file_in_their_place_is_said(tmp_path: Path, kind: str) -> None:
+def test_missing_folders_are_made_and_a_file_in_their_place_is_said(tmp_path: Path, kind: str):
     WRITERS[kind](tmp_path / "deep/er/out.png")
     assert (tmp_path / "deep/er/out.png").stat().st_size
     (tmp_path / "file").write_text("")
@@ -64,9 +64,7 @@ def test_missing_folders_are_made_and_a_file_in_their_place_is_said(tmp_path: Pa
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("place", [".", "", "/", "deep"])
-def test_a_folder_in_the_files_place_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, place: str
-) -> None:
+def test_a_folder_in_the_files_place_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, place: str):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep").mkdir()
     with pytest.raises(AllWeatherError, match=r"cannot write .*it is a folder"):
@@ -76,7 +74,7 @@ def test_a_folder_in_the_files_place_is_said(
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
 @pytest.mark.parametrize("kind", WRITERS)
-def test_links_are_written_through_and_pipes_refused(tmp_path: Path, kind: str) -> None:
+def test_links_are_written_through_and_pipes_refused(tmp_path: Path, kind: str):
     path, target, pipe = tmp_path / "link.png", tmp_path / "there/out.png", tmp_path / "pipe.png"
     path.symlink_to(target)  # which is not there yet
     for _ in range(2):
@@ -98,7 +96,7 @@ def test_links_are_written_through_and_pipes_refused(tmp_path: Path, kind: str) 
     assert pipe.is_fifo()
 
 
-def test_what_grows_goes_through_links_and_is_removed_there(tmp_path: Path) -> None:
+def test_what_grows_goes_through_links_and_is_removed_there(tmp_path: Path):
     path, place = tmp_path / "a.jsonl", tmp_path / "disk/a.jsonl"
     path.symlink_to(place)
     Record(path, {}).discard()
@@ -109,7 +107,7 @@ def test_what_grows_goes_through_links_and_is_removed_there(tmp_path: Path) -> N
     assert path.is_symlink() and place.is_file()
 
 
-def test_linked_places_are_asked_and_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linked_places_are_asked_and_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     link, place, asked = tmp_path / "labels", tmp_path / "disk/there", []
     link.symlink_to(place)
     monkeypatch.setattr("allweather.writing.NamedTemporaryFile", lambda dir, prefix: asked.append(dir) or nullcontext())
@@ -123,7 +121,7 @@ def test_linked_places_are_asked_and_filled(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("place", ["file", "file/out", "file/deep/out"])
-def test_a_folder_that_cannot_be_is_refused_and_none_is_made(tmp_path: Path, place: str) -> None:
+def test_a_folder_that_cannot_be_is_refused_and_none_is_made(tmp_path: Path, place: str):
     (tmp_path / "file").write_text("")
     with pytest.raises(AllWeatherError, match=r"cannot write .*: 'file' is a file\. Name another place"):
         check_folder(tmp_path / place)
@@ -141,7 +139,7 @@ def test_a_folder_that_cannot_be_is_refused_and_none_is_made(tmp_path: Path, pla
         (errno.EACCES, "Name another place"),
     ],
 )
-def test_room_is_asked_for_where_there_is_none(number: int, advice: str) -> None:
+def test_room_is_asked_for_where_there_is_none(number: int, advice: str):
     said = str(unwritable(Path("out"), OSError(number, "reason")))
     assert "reason" in said and advice in said
     assert ("--resume" in said) == (advice == "make room")
@@ -149,7 +147,7 @@ def test_room_is_asked_for_where_there_is_none(number: int, advice: str) -> None
 
 @pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("durable", [False, True])
-def test_whatever_ends_the_writing_leaves_nothing(tmp_path: Path, fault: type[BaseException], durable: bool) -> None:
+def test_whatever_ends_the_writing_leaves_nothing(tmp_path: Path, fault: type[BaseException], durable: bool):
     def stop_halfway() -> None:
         with whole(tmp_path / "a", durable=durable) as temporary:
             temporary.write_bytes(b"half")
@@ -160,6 +158,6 @@ def test_whatever_ends_the_writing_leaves_nothing(tmp_path: Path, fault: type[Ba
     assert not list(tmp_path.iterdir())
 
 
-def test_the_longest_name_that_a_disk_takes_can_be_written(tmp_path: Path) -> None:
+def test_the_longest_name_that_a_disk_takes_can_be_written(tmp_path: Path):
     write_bytes(tmp_path / ("é" * 120), b"1")
     assert [len(path.name) for path in tmp_path.iterdir()] == [120]
