@@ -6,13 +6,16 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny import equal_in
 from torch import Tensor, nn
 
+from allweather import Segmenter, Session, methods
 from allweather.classes import CITYSCAPES
 
 ALPHABETICAL = tuple(sorted(CITYSCAPES.names))
@@ -141,6 +144,20 @@ def _save_tokenizer(folder: Path) -> None:
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "bos_token": "<|startoftext|>"}
     settings |= {"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def assert_adapts_and_resets(model: Segmenter, image: Tensor) -> None:
+    source = deepcopy(model.state_dict())
+    for chosen in ("tent", "mall-domain"):
+        method = methods.make(chosen, settings={"episodic": False, "iterations": 1}, model=model)
+        session = Session(model, method, guard=False)
+        result = session(image)
+        assert result.iterations == 1, result.decision
+        assert result.logits.isfinite().all()
+        assert not equal_in(session.model.state_dict(), source)
+        session.reset()
+        assert equal_in(session.model.state_dict(), source)
+    assert equal_in(model.state_dict(), source)
 
 
 def nvlabs_names(network: Any) -> dict[str, Tensor]:

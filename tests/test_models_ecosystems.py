@@ -9,18 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from ecosystem_networks import nvlabs_names, save_network, tiny_network
+from ecosystem_networks import assert_adapts_and_resets, nvlabs_names, save_network, tiny_network
 from safetensors.torch import save_file
-from tiny import equal_in
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather import Segmenter, Session, load_model, methods
+from allweather import Segmenter, load_model
 from allweather.errors import AllWeatherError, NetworkError
 from allweather.models.ecosystems.mmseg import _preprocessing
 from allweather.models.ecosystems.nvlabs import SIZES, hub_names
 from allweather.models.segmenter import Window
-from allweather.session import Guard
 
 IMAGE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
@@ -175,19 +173,7 @@ def small_network(kind: str, folder: Path) -> Segmenter:
 
 @pytest.mark.parametrize("kind", ["torchvision", "smp", "segformer", "mask2former", "oneformer", "eomt"])
 def test_networks_of_libraries_adapt_and_reset(kind: str, tmp_path: Path):
-    model = small_network(kind, tmp_path)
-    source = {key: value.clone() for key, value in model.state_dict().items()}
-    for chosen in ("tent", "mall-domain"):
-        method = methods.make(chosen, settings={"episodic": False, "iterations": 1}, model=model)
-        session = Session(model, method, guard=Guard(enabled=False))
-        result = session(IMAGE[0])
-        assert result.iterations == 1, result.decision
-        assert result.logits.isfinite().all()
-        now = session.model.state_dict()
-        assert any(not torch.equal(value, source[key]) for key, value in now.items())
-        session.reset()
-        assert equal_in(session.model.state_dict(), source)
-    assert equal_in(model.state_dict(), source)
+    assert_adapts_and_resets(small_network(kind, tmp_path), IMAGE[0])
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):

@@ -21,7 +21,7 @@ from allweather.classes import CITYSCAPES
 from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods import METHODS, make, settings_of
 from allweather.report import figures, load_records, panels, write_report
-from allweather.report.collect import against, changes, group_records, source_of
+from allweather.report.collect import Group, against, changes, group_records, source_of
 from allweather.report.compare import compare
 from allweather.report.harm import extremes
 from allweather.report.page import tables_of
@@ -53,6 +53,11 @@ def runs(tmp_path: Path) -> Path:
     pair = [record("mall-domain", 0.8, seed=seed) for seed in (0, 1)]
     ruled = record("mall-sample", 0.6, fields={"iterations": 40})
     return save(tmp_path / "runs", *pair, record("source", 0.5), *free, ruled)
+
+
+def compared(groups: list[Group]) -> Table:
+    """The table in which they stand beside their source."""
+    return next(table for table in tables_of(groups) if "vs source" in table.columns)
 
 
 def test_seeds_gather_and_the_source_comes_first(runs: Path):
@@ -143,7 +148,7 @@ def test_one_frame_is_shown_without_intervals(tmp_path: Path):
         one["images"], one["figures"]["interval"] = one["images"][:1], [None, None]
     for shown in (load_records(save(tmp_path / "full", *made)), [summarize(one, made) for one in made]):
         groups = group_records(shown)
-        table = next(table for table in tables_of(groups) if "vs source" in table.columns)
+        table = compared(groups)
         columns = [table.columns.index(name) for name in ("95 % paired", "95 % of images")]
         assert all(row[column] is None for row in table.rows for column in columns)
         assert figures.gains(groups)
@@ -157,7 +162,7 @@ def test_the_source_is_the_network_as_it_came():
     groups = group_records([viewed, record("norm", 0.8), record("source", 0.5)])
     assert [group.label for group in groups] == ["source", "source: views plain,mirror", "norm"]
     assert all(source_of(group, groups) is groups[0] for group in groups)
-    table = next(table for table in tables_of(groups) if "vs source" in table.columns)
+    table = compared(groups)
     gains = {row[1]: row[3] for row in table.rows}
     assert gains["source"] is None and float(gains["source: views plain,mirror"]) > 0
     assert source_of(groups[2], groups[1:]) is None
@@ -209,7 +214,7 @@ def test_runs_with_other_labels_are_told_apart_and_never_compared():
             assert source.records[0]["run"]["stream"] == group.records[0]["run"]["stream"]
         lonely = group_records([first[0], second[1]])
         assert source_of(lonely[0 if lonely[1].is_source else 1], lonely) is None
-        table = next(t for t in tables_of(groups) if "vs source" in t.columns)
+        table = compared(groups)
         assert len(table.rows) == 2  # each with a table of its own
         told = first[0]["run"]["stream"].keys() - {"name", "images"}
         assert (compare(first[0], second[1])["paired"] is None) == bool(told)
@@ -279,7 +284,7 @@ def test_a_class_that_one_method_strays_into_is_left_out_of_the_comparison():
     assert [change for _, change in changes(tent, source)] == pytest.approx(
         [0, 0, *[100 * (60 / 139 - 60 / 140) / 3] * 2]
     )
-    table = next(t for t in tables_of([source, tent]) if "vs source" in t.columns)
+    table = compared([source, tent])
     assert "not everywhere in it: train" in table.note and "official: mIoU over the classes true or pred" in table.note
     official, low = (table.columns.index(name) for name in ("official", "95 % of images"))
     assert table.rows[0][official] == pytest.approx(before, abs=0.005)
@@ -292,7 +297,7 @@ def test_a_truth_that_holds_every_class_needs_one_mean():
     made = [{**record(name, 0.5), "confusion": confusion} for name in ("source", "tent")]
     for one in made:
         one["figures"]["mIoU"] = 100.0
-    table = next(t for t in tables_of(group_records(made)) if "vs source" in t.columns)
+    table = compared(group_records(made))
     assert "over all 3 classes, which the truth holds" in table.note
     assert {row[table.columns.index("official")] for row in table.rows} == {None}
 

@@ -744,8 +744,7 @@ def test_a_sequence_goes_on_without_a_reset_and_is_scored_by_piece(tmp_path: Pat
             Image.fromarray(rng.integers(0, 2, shape, np.uint8)).save(folder / f"{name}.png")
     stream = 'root = "${TINY_ROOT}"\nsequence = ["acdc:train/fog", "acdc:train/night"]\nrounds = 2'
     path = write_plan(tmp_path)
-    folders = 'images = "${TINY_ROOT}/images"\nlabels = "${TINY_ROOT}/labels"'
-    path.write_text(path.read_text().replace(folders, stream))
+    path.write_text(path.read_text().replace(FOLDERS, stream))
     record = make_record(read_plan(path).runs[1])
     assert list(record["parts"]) == ["01/train/fog", "01/train/night", "02/train/fog", "02/train/night"]
     assert sum(part["pixels"] for part in record["parts"].values()) == record["figures"]["pixels"] == 4 * 48 * 64
