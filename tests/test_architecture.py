@@ -79,7 +79,7 @@ def imported_rooms(source: ast.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path: Path) -> None:
+def test_imports_point_down(path: Path):
     here = room(path)
     if here in ("__init__", "__main__"):
         return
@@ -92,17 +92,17 @@ def test_imports_point_down(path: Path) -> None:
     "source",
     ["from allweather.data import labels", "import allweather.scoring.confusion", "from allweather import data"],
 )
-def test_the_import_rule_can_fail(source: str) -> None:
+def test_the_import_rule_can_fail(source: str):
     assert imported_rooms(ast.parse(source)) - BELOW["methods"]
 
 
-def test_no_adaptation_code_has_a_path_to_a_label() -> None:
+def test_no_adaptation_code_has_a_path_to_a_label():
     for name in ("ncut", "models", "methods", "export", "session"):
         assert not BELOW[name] & {"data", "scoring", "runs", "report", "submit", "app"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_is_one_idea(path: Path) -> None:
+def test_a_file_is_one_idea(path: Path):
     source = path.read_text()
     assert len(source.splitlines()) <= 400
     assert path.name not in ("utils.py", "helpers.py", "misc.py", "common.py")
@@ -122,7 +122,7 @@ def passes_on(handler: ast.ExceptHandler) -> bool:
     return False
 
 
-def test_nothing_hides_or_evaluates() -> None:
+def test_nothing_hides_or_evaluates():
     for path in FILES:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.ExceptHandler):
@@ -134,7 +134,7 @@ def test_nothing_hides_or_evaluates() -> None:
                 assert node.func.id not in ("eval", "exec"), f"{path} evaluates text"
 
 
-def test_what_holds_tensors_compares_by_identity() -> None:
+def test_what_holds_tensors_compares_by_identity():
     """`==` of two tensors is a tensor: a comparison field by field ends in torch's error about its truth."""
     for path in FILES:
         for made in (node for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)):
@@ -145,14 +145,14 @@ def test_what_holds_tensors_compares_by_identity() -> None:
             assert not settings or not compared or "eq=False" in settings[0], f"{path}: {made.name} compares {compared}"
 
 
-def test_only_the_command_line_speaks() -> None:
+def test_only_the_command_line_speaks():
     spoken = re.compile(r"\bprint\(|\bsys\.(stdout|stderr)\b|\brich\b|\btyper\b")
     for path in FILES:
         code = ast.unparse(tree(path))
         assert room(path) == "app" or not spoken.search(code), f"{path} speaks; it should log"
 
 
-def test_a_packages_function_has_no_submodules_name() -> None:
+def test_a_packages_function_has_no_submodules_name():
     """Once the submodule is imported, it would stand where the function stood."""
     for path in FILES:
         if path.name == "__init__.py":
@@ -162,7 +162,7 @@ def test_a_packages_function_has_no_submodules_name() -> None:
             )
 
 
-def test_files_name_no_machine_and_no_registry() -> None:
+def test_files_name_no_machine_and_no_registry():
     pattern = re.compile(
         r"(?<![\w.])/(work|root|home|tmp)/|\.\./shared|index-url|https?://[a-z.]*(pypi|npmjs|debian)[a-z.]*"
     )
@@ -175,7 +175,7 @@ def test_files_name_no_machine_and_no_registry() -> None:
         assert not found or path == Path(__file__), f"{path}: {found.group() if found else ''}"
 
 
-def test_what_a_clone_reads_stays_small() -> None:
+def test_what_a_clone_reads_stays_small():
     """Weights, pictures and compressed fixtures are no text; SVG is."""
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("what is kept is known in a git checkout only")
@@ -186,7 +186,7 @@ def test_what_a_clone_reads_stays_small() -> None:
     assert sum(map(len, texts)) <= MOST_TEXT
 
 
-def test_no_test_file_imports_another() -> None:
+def test_no_test_file_imports_another():
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         for node in ast.walk(tree(path)):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -36,7 +36,7 @@ def rows() -> dict[str, dict[str, Any]]:
 
 def test_every_gate_compares_its_candidates_with_the_prediction_they_start_from(
     rows: dict[str, dict[str, Any]],
-) -> None:
+):
     found = {name: (len(row["values"]), row["frames"]) for name, row in rows.items()}
     after = {f"bias after {name}": (6, 2) for name in ("mall-sample", "views")}
     found_alike = {"affinity": (22, 2), "time": (10, 2), "bias": (27, 2), "scaling": (13, 2), "drift": (3, 2 * ROUNDS)}
@@ -45,14 +45,14 @@ def test_every_gate_compares_its_candidates_with_the_prediction_they_start_from(
     assert set(rows["time"]["flicker"]) == {BEFORE, *rows["time"]["values"]}
 
 
-def test_more_rate_moves_the_bias_and_rounds_drift(rows: dict[str, dict[str, Any]]) -> None:
+def test_more_rate_moves_the_bias_and_rounds_drift(rows: dict[str, dict[str, Any]]):
     moved = rows["bias"]["values"]
     assert len({tuple(moved[f"MALL {kind}"]) for kind in ("0.01, image × 1", "0.1, image × 5", "0.1, stream")}) > 1
     rounds = rows["drift"]["rounds"]
     assert len(set(rounds[BEFORE])) == 1 and len(set(rounds["weight 0"])) > 1
 
 
-def test_true_regions_help_where_noise_does_not() -> None:
+def test_true_regions_help_where_noise_does_not():
     noise = torch.nn.functional.interpolate(frames(2)[:, :, ::4, ::4], scale_factor=4)  # blocks, that smoothing keeps
     truth = shots(1)[0].truth
     signal = 0.2 * torch.from_numpy(truth[None] == np.arange(3)[:, None, None])
@@ -67,7 +67,7 @@ class Doubled(nn.Module):
         return 2 * images
 
 
-def test_features_are_what_the_last_classifier_sees() -> None:
+def test_features_are_what_the_last_classifier_sees():
     image = frames(1)[0]
     logits, features = parts.Looker(pixelwise(2.0)).look(image)
     assert torch.allclose(logits, 2 * features) and features.shape == image.shape
@@ -76,7 +76,7 @@ def test_features_are_what_the_last_classifier_sees() -> None:
 
 
 @pytest.mark.parametrize("unit", [False, True])
-def test_features_are_few_and_in_units_of_their_median_distance(unit: bool) -> None:
+def test_features_are_few_and_in_units_of_their_median_distance(unit: bool):
     features = torch.randn(20, 9, 11, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 21)[:, None, None]
     found = parts.Basis.of(features, unit)(features, (9, 11))
     assert found.shape == (8, 9, 11) and float(parts.median_distance(found)) == pytest.approx(1, abs=1e-4)
@@ -88,14 +88,14 @@ def edge(at: int) -> Tensor:
     return image
 
 
-def test_a_frame_hands_on_to_what_is_alike_even_where_it_moved() -> None:
+def test_a_frame_hands_on_to_what_is_alike_even_where_it_moved():
     values = torch.stack([edge(8)[0] == 0, edge(8)[0] > 0]).float()
     moved, weights = parts.carried(edge(11), edge(8), values)
     assert torch.allclose(moved, torch.stack([edge(11)[0] == 0, edge(11)[0] > 0]).float(), atol=1e-6)
     assert float(parts.carried(edge(8) + 100, edge(8), values)[1].max()) < 1e-6 < float(weights.min())
 
 
-def test_what_is_alike_everywhere_is_smoothed_around_its_place_and_keeps_its_sum() -> None:
+def test_what_is_alike_everywhere_is_smoothed_around_its_place_and_keeps_its_sum():
     point, same = torch.zeros(1, 15, 17), torch.zeros(3, 15, 17)
     point[0, 7, 8] = 1.0
     moved = parts.carried(same, same, point)[0][0]
@@ -106,7 +106,7 @@ def test_what_is_alike_everywhere_is_smoothed_around_its_place_and_keeps_its_sum
         torch.testing.assert_close(values, constant, atol=1e-4, rtol=0)
 
 
-def test_where_nothing_is_alike_a_frame_keeps_its_prediction() -> None:
+def test_where_nothing_is_alike_a_frame_keeps_its_prediction():
     dark, light = Shot(torch.zeros(3, 24, 32), np.zeros((24, 32))), Shot(torch.ones(3, 24, 32), np.zeros((24, 32)))
     now, before = torch.full((3, 24, 32), 0.2), torch.full((3, 24, 32), 0.4)
     kept = dict.fromkeys((BEFORE, *(f"{way} {s:g}" for way in gates.HANDS_ON for s in gates.SHARES)), before)
@@ -118,7 +118,7 @@ def test_where_nothing_is_alike_a_frame_keeps_its_prediction() -> None:
 
 
 @pytest.mark.parametrize("loss", parts.LOSSES)
-def test_the_bias_follows_its_loss(loss: str) -> None:
+def test_the_bias_follows_its_loss(loss: str):
     method = MallSample(diversity_weight=0.0, scale=0.25)
     logits = (
         torch.randn(3, 12, 16, generator=torch.Generator().manual_seed(0)) + torch.tensor([1.0, 0, 0])[:, None, None]
@@ -135,7 +135,7 @@ def test_the_bias_follows_its_loss(loss: str) -> None:
     assert value(shifts[-1]) < value(shifts[0]) < value(torch.zeros(3, 1, 1))
 
 
-def test_a_change_is_that_of_the_frames_and_of_all_together() -> None:
+def test_a_change_is_that_of_the_frames_and_of_all_together():
     scores, (shot,) = Scores(mapping_between(CLASSES, CLASSES)), shots(1)
     right = torch.nn.functional.one_hot(torch.from_numpy(shot.truth).clamp(min=0), 3).movedim(2, 0).float()
     for right_frames in (1, 3):
@@ -145,7 +145,7 @@ def test_a_change_is_that_of_the_frames_and_of_all_together() -> None:
     assert scores.pooled("better", slice(1, 2)) == 100.0
 
 
-def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
 
     def gate(*_: object) -> dict[str, Any]:
@@ -174,13 +174,13 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
         (([20, 20, 10], [20, 20, 10]), r"1 of 1 .* -0.3: none\."),
     ],
 )
-def test_a_gate_asks_for_the_mean_and_the_worst_cell(cells: tuple[list[int], ...], says: str) -> None:
+def test_a_gate_asks_for_the_mean_and_the_worst_cell(cells: tuple[list[int], ...], says: str):
     rows = {f"net | s{number}": {"frames": 2, "values": [*values, 900, 900, 10]} for number, values in enumerate(cells)}
     text = gates_table.compared({"candidates": ["one", "true regions"], "rows": rows})
     assert re.search(says, text) and f"| one | {np.mean([cell[0] for cell in cells]) / 100:+.2f} |" in text
 
 
-def test_the_field_of_the_methods_does_what_was_measured() -> None:
+def test_the_field_of_the_methods_does_what_was_measured():
     model, noise = tiny("batchnorm"), frames(1)[:, :, ::8, ::8]
     image = torch.nn.functional.interpolate(noise, (24, 32), mode="bicubic")[0].clamp(0, 1)  # smoothing changes little
     fields = {"scale": 0.25, "stop_tolerance": 0.0, "stop_rise": 1e9, "entropy_weight": 0.0, "diversity_weight": 0.0}

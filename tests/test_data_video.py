@@ -57,7 +57,7 @@ def stored(folder: Path, frames: list[np.ndarray]) -> Path:
 @pytest.mark.parametrize("size", [None, (32, 24)])
 def test_a_lossless_video_is_its_frames_bit_for_bit(
     name: str, codec: str, pixel_format: str, options: dict[str, str], size: tuple[int, int] | None, tmp_path: Path
-) -> None:
+):
     frames = noise(4, (66, 48))
     path = clip(tmp_path / name, frames, codec, pixel_format, options=options)
     given = list(Video(path))
@@ -70,7 +70,7 @@ def test_a_lossless_video_is_its_frames_bit_for_bit(
 
 
 @pytest.mark.parametrize(("name", "codec", "pixel_format"), LOSSY)
-def test_any_codec_is_near_its_frames(name: str, codec: str, pixel_format: str, tmp_path: Path) -> None:
+def test_any_codec_is_near_its_frames(name: str, codec: str, pixel_format: str, tmp_path: Path):
     frames = scene(12)
     video = Video(clip(tmp_path / name, frames, codec, pixel_format))
     given = list(video)
@@ -83,7 +83,7 @@ def test_any_codec_is_near_its_frames(name: str, codec: str, pixel_format: str, 
 
 
 @pytest.mark.parametrize("space", [(1, 1), (1, 2), (5, 1), (5, 2)], ids=["709", "709 full", "601", "601 full"])
-def test_colors_are_those_that_the_file_names(space: tuple[int, int], tmp_path: Path) -> None:
+def test_colors_are_those_that_the_file_names(space: tuple[int, int], tmp_path: Path):
     for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 30, 90)):
         frames = [np.full((32, 32, 3), color, np.uint8)]
         (given,) = Video(clip(tmp_path / "a.mp4", frames, options={"qp": "1"}, space=space))
@@ -102,7 +102,7 @@ TURNS = {  # x' = a·x + c·y, y' = b·x + d·y as (a, b, c, d)
 
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_video_is_turned_as_it_says(turn: str, suffix: str, tmp_path: Path) -> None:
+def test_a_video_is_turned_as_it_says(turn: str, suffix: str, tmp_path: Path):
     a, b, c, d = TURNS[turn]
     (frame,) = frames = scene(1)
     matrix = [a * ONE, b * ONE, 0, c * ONE, d * ONE, 0, 0, 0, 1 << 30]
@@ -119,7 +119,7 @@ def test_a_video_is_turned_as_it_says(turn: str, suffix: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("suffix", [".mjpeg", ".mkv", ".avi", ".mov"])
-def test_jpegs_are_turned_as_their_exif_says(turn: int, suffix: str, tmp_path: Path) -> None:
+def test_jpegs_are_turned_as_their_exif_says(turn: int, suffix: str, tmp_path: Path):
     frames = scene(3)
     (plain, *_) = Video(jpegs(tmp_path / f"plain{suffix}", frames))
     path = jpegs(tmp_path / f"a{suffix}", frames, turn)
@@ -130,7 +130,7 @@ def test_jpegs_are_turned_as_their_exif_says(turn: int, suffix: str, tmp_path: P
     assert stream.read("000000").size == expected.shape[1::-1]
 
 
-def test_a_turn_that_is_no_right_angle_is_refused(tmp_path: Path) -> None:
+def test_a_turn_that_is_no_right_angle_is_refused(tmp_path: Path):
     half = round(ONE / 2**0.5)
     path = clip(tmp_path / "a.mp4", scene(1), matrix=[half, -half, 0, half, half, 0, 0, 0, 1 << 30])
     with pytest.raises(ImageError, match="turned by 45°; expected a multiple of 90°"):
@@ -138,7 +138,7 @@ def test_a_turn_that_is_no_right_angle_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_variable_rate_keeps_its_times(suffix: str, tmp_path: Path) -> None:
+def test_a_variable_rate_keeps_its_times(suffix: str, tmp_path: Path):
     times = [0, 40, 80, 500, 520, 1900]
     video = Video(clip(tmp_path / f"a{suffix}", scene(6), times=times))
     assert [one.seconds for one in video] == pytest.approx([time / 1000 for time in times], abs=1e-3)
@@ -149,7 +149,7 @@ UNEVEN = {"a.mkv": (0, 40, 80, 500, 520, 1900), "a.mp4": (0, 40, 80, 500, 520, 1
 
 
 @pytest.mark.parametrize("name", UNEVEN)
-def test_a_stream_says_when_its_frames_are_shown(name: str, tmp_path: Path) -> None:
+def test_a_stream_says_when_its_frames_are_shown(name: str, tmp_path: Path):
     times = UNEVEN[name]
     stream = VideoStream(clip(tmp_path / name, scene(len(times)), times=times))
     assert tuple(stream.seconds) == stream.names
@@ -158,18 +158,18 @@ def test_a_stream_says_when_its_frames_are_shown(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("rate", [10, 24, Fraction(30000, 1001)])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".h264", ".avi"])
-def test_an_even_rate_needs_no_times(rate: Fraction | int, suffix: str, tmp_path: Path) -> None:
+def test_an_even_rate_needs_no_times(rate: Fraction | int, suffix: str, tmp_path: Path):
     stream = VideoStream(clip(tmp_path / f"a{suffix}", scene(40), rate=rate))
     *_, last = stream.video
     assert stream.seconds is None and last.seconds == pytest.approx(39 / float(stream.video.rate), abs=0.011)
 
 
-def test_frames_are_counted_without_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_counted_without_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("allweather.data.video.upright", None)
     assert len(VideoStream(clip(tmp_path / "a.h264", scene(5)))) == 5
 
 
-def test_each_frame_is_asked_once_how_it_is_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_frame_is_asked_once_how_it_is_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     video, asked = Video(clip(tmp_path / "a.mkv", scene(3))), []
     monkeypatch.setattr("allweather.data.decoding._display_matrix", asked.append)
     assert len(list(video)) == len(asked) == 3
@@ -186,7 +186,7 @@ SHAPES = {  # a pixel's width by its height and whether it is turned, and the sh
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_pixels_that_are_not_square_are_told_once(shape: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_pixels_that_are_not_square_are_told_once(shape: str, tmp_path: Path, recwarn: pytest.WarningsRecorder):
     aspect, turned, shown = SHAPES[shape]
     matrix = [0, ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30] if turned else None
     path = clip(tmp_path / "a.mp4", scene(3), aspect=aspect, matrix=matrix)
@@ -200,14 +200,14 @@ def test_pixels_that_are_not_square_are_told_once(shape: str, tmp_path: Path, re
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG"), (1, None)])
-def test_hdr_is_told_once(transfer: int, name: str | None, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_hdr_is_told_once(transfer: int, name: str | None, tmp_path: Path, recwarn: pytest.WarningsRecorder):
     stream = load_stream("video", clip(tmp_path / "a.mp4", scene(3), transfer=transfer))
     assert not recwarn.list and bool(Video(tmp_path / "a.mp4").hdr) == bool(name)
     list(stream)
     assert [f"transfer function {name}" in str(each.message) for each in recwarn.list] == [True] * bool(name)
 
 
-def test_frames_that_an_avi_leaves_out_are_no_missing_end(tmp_path: Path) -> None:
+def test_frames_that_an_avi_leaves_out_are_no_missing_end(tmp_path: Path):
     path = clip(tmp_path / "a.avi", scene(6), "mpeg4", times=[0, 100, 200, 500, 600, 900])
     video = Video(path)
     assert len(list(video)) == 6 and video.damage is VideoStream(path).damage is None
@@ -254,7 +254,7 @@ NUMBERED: dict[str, tuple[Callable[[Path], Path], int, str | None]] = {  # its f
 
 
 @pytest.mark.parametrize("kind", NUMBERED)
-def test_a_stream_has_the_frames_of_the_video(kind: str, tmp_path: Path) -> None:
+def test_a_stream_has_the_frames_of_the_video(kind: str, tmp_path: Path):
     make, count, damage = NUMBERED[kind]
     video = Video(make(tmp_path))
     given, stream = list(video), VideoStream(video.path)
@@ -267,19 +267,19 @@ def test_a_stream_has_the_frames_of_the_video(kind: str, tmp_path: Path) -> None
         assert (picture == given[number].pixels).all()
 
 
-def test_time_goes_on_where_recordings_overlap_after_a_pause(tmp_path: Path) -> None:
+def test_time_goes_on_where_recordings_overlap_after_a_pause(tmp_path: Path):
     path = joined(tmp_path / "a.ts", 5200, 6000)  # the first begins at 200
     expected = pytest.approx([*np.arange(12) / 10, *(5 + np.arange(24) / 10)], abs=0.011)
     assert [one.seconds for one in Video(path)] == expected
     assert list((VideoStream(path).seconds or {}).values()) == expected
 
 
-def test_a_cover_is_no_video(tmp_path: Path) -> None:
+def test_a_cover_is_no_video(tmp_path: Path):
     video = Video(covered(tmp_path / "a.mp4", scene(3)))
     assert (video.width, video.height) == SIZE and len(list(video)) == 3
 
 
-def test_sound_that_goes_on_is_no_missing_end(tmp_path: Path) -> None:
+def test_sound_that_goes_on_is_no_missing_end(tmp_path: Path):
     for name in ("a.mkv", "a.mp4"):
         video = Video(clip(tmp_path / name, scene(10), sound=4))
         assert len(list(video)) == 10 and video.damage is None
@@ -311,7 +311,7 @@ def second(path: Path) -> Path:
     return path
 
 
-def test_an_empty_track_before_the_pictures_is_passed_over(tmp_path: Path) -> None:
+def test_an_empty_track_before_the_pictures_is_passed_over(tmp_path: Path):
     video = Video(second(tmp_path / "a.mkv"))
     assert len(list(video)) == len(VideoStream(video.path)) == 5 and video.damage is None
 
@@ -349,7 +349,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str, range]] = {  # how it is ma
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_can_be_decoded_is_given_and_the_rest_is_said(fault: str, tmp_path: Path) -> None:
+def test_what_can_be_decoded_is_given_and_the_rest_is_said(fault: str, tmp_path: Path):
     make, word, left = FAULTS[fault]
     video = Video(make(tmp_path))
     assert video.damage is None
@@ -360,7 +360,7 @@ def test_what_can_be_decoded_is_given_and_the_rest_is_said(fault: str, tmp_path:
     assert len(list(islice(video, 3))) == 3 and video.damage is None  # left before its end: nothing is known
 
 
-def test_a_change_of_size_ends_it_by_name(tmp_path: Path) -> None:
+def test_a_change_of_size_ends_it_by_name(tmp_path: Path):
     path = tmp_path / "a.mjpeg"
     content = BytesIO()
     for size in [(64, 48)] * 3 + [(32, 24)] * 2:
@@ -418,7 +418,7 @@ NONE: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 @pytest.mark.parametrize("kind", NONE)
 @pytest.mark.parametrize("opened", [Video, partial(load_stream, "video")], ids=["Video", "stream"])
-def test_what_is_no_video_is_refused_on_opening(kind: str, opened: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_what_is_no_video_is_refused_on_opening(kind: str, opened: Callable[[Path], Any], tmp_path: Path):
     make, word = NONE[kind]
     path = make(tmp_path)
     with pytest.raises(ImageError, match=rf"not a readable video \(.*{word}") as caught:
@@ -427,20 +427,20 @@ def test_what_is_no_video_is_refused_on_opening(kind: str, opened: Callable[[Pat
 
 
 @pytest.mark.parametrize("name", ["a:b.mp4", "caf\udce9.mp4", "100%d.mp4", "ä b.mkv", "http:a.mp4"])
-def test_a_name_is_only_a_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_only_a_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clip(tmp_path / "plain.mkv", scene(2)).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert len(list(Video(name))) == len(list(Video(tmp_path / name))) == 2
 
 
 @pytest.mark.parametrize("stand_in", [None, SimpleNamespace(__version__="17.1.0")], ids=["missing", "too old"])
-def test_without_pyav_the_extra_is_named(stand_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyav_the_extra_is_named(stand_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "av", stand_in)
     with pytest.raises(aw.MissingLibraryError, match=r"pip install (--upgrade )?'allweather\[video\]'"):
         load_stream("video", tmp_path / "a.mp4")
 
 
-def test_a_raw_stream_without_times_has_the_usual_rate(tmp_path: Path) -> None:
+def test_a_raw_stream_without_times_has_the_usual_rate(tmp_path: Path):
     video = Video(clip(tmp_path / "a.h264", scene(5), options={"bf": "0"}))
     assert video.frames is None and video.rate == Fraction(25)
     assert [one.seconds for one in video] == pytest.approx([index / 25 for index in range(5)])
@@ -457,7 +457,7 @@ ANY_ORDER = {
 
 
 @pytest.mark.parametrize("kind", ANY_ORDER)
-def test_a_stream_gives_each_frame_in_any_order(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_gives_each_frame_in_any_order(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("allweather.data.video_stream.NEAR", 3)
     name, codec, pixel_format, options = ANY_ORDER[kind]
     path = clip(tmp_path / name, scene(24), codec, pixel_format, options=options)
@@ -469,7 +469,7 @@ def test_a_stream_gives_each_frame_in_any_order(kind: str, tmp_path: Path, monke
         assert all(torch.equal(frame.image, whole[index]) for frame, index in zip(turned, order, strict=True))
 
 
-def test_a_damaged_frame_raises_where_it_stands_and_the_stream_goes_on(tmp_path: Path) -> None:
+def test_a_damaged_frame_raises_where_it_stands_and_the_stream_goes_on(tmp_path: Path):
     path = png(tmp_path, 12)
     whole = list(Video(path))
     stream = load_stream("video", spoil(path, 0.5))
@@ -484,14 +484,14 @@ def test_a_damaged_frame_raises_where_it_stands_and_the_stream_goes_on(tmp_path:
     assert lost in ([f"{path}: frame {index} cannot be decoded."] for index in (5, 6))
 
 
-def test_a_stream_says_what_is_missing_at_its_end(tmp_path: Path) -> None:
+def test_a_stream_says_what_is_missing_at_its_end(tmp_path: Path):
     path = clip(tmp_path / "a.mkv", noise(30))
     stream = load_stream("video", path)
     assert stream.damage is None
     assert "ends early" in load_stream("video", cut(path, 0.6)).damage
 
 
-def test_suffixes_are_lower_case_and_no_pictures() -> None:
+def test_suffixes_are_lower_case_and_no_pictures():
     assert {".mp4", ".mkv", ".avi", ".mov", ".webm"} <= set(suffixes)
     assert all(suffix == suffix.lower() and suffix not in aw.rgb.EXTENSIONS for suffix in suffixes)
 
@@ -513,7 +513,7 @@ class Read(torch.utils.data.Dataset[torch.Tensor]):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("before", [[], [0], [7, 8]], ids=str)
 @pytest.mark.parametrize("order", [list(range(40)), [30, 5, 39, 0]], ids=["in order", "any order"])
-def test_a_forked_worker_reads_what_this_process_does(before: list[int], order: list[int], tmp_path: Path) -> None:
+def test_a_forked_worker_reads_what_this_process_does(before: list[int], order: list[int], tmp_path: Path):
     stream = load_stream("video", clip(tmp_path / "a.mp4", scene(40), options={"g": "10"}))
     for number in before:
         stream.read(stream.names[number])

@@ -34,7 +34,7 @@ def in_words(number: int) -> str:
     return "-".join([TENS[number // 10 - 2], *([SMALL[number % 10]] if number % 10 else [])])
 
 
-def test_numbers_of_networks_methods_and_datasets() -> None:
+def test_numbers_of_networks_methods_and_datasets():
     """A number that is claimed in words is that of the catalogue, or of a record."""
     changelog, readme = ((ROOT / name).read_text() for name in ("CHANGELOG.md", "README.md"))
     networks = [entry for entry in all_entries() if entry.packaged is None and entry.segments]
@@ -52,12 +52,12 @@ def test_numbers_of_networks_methods_and_datasets() -> None:
     assert beside <= set(METHODS) and f"{in_words(len(beside))} of them run beside their authors' code" in readme
 
 
-def test_pages_measure_on_scenes_that_trained_nothing() -> None:
+def test_pages_measure_on_scenes_that_trained_nothing():
     for page in ("how-to/metric.md", "quickstart.md", "tutorials/adapting-to-fog.ipynb"):
         assert re.findall(r"(?:, range|= render)\((\w+)", (ROOT / "docs" / page).read_text()) == ["300_000"]
 
 
-def test_the_help_names_the_presets_that_methods_have_beyond_the_two() -> None:
+def test_the_help_names_the_presets_that_methods_have_beyond_the_two():
     """`--preset` says which method has which."""
     having = {(preset, name) for name, method in METHODS.items() for preset in method.presets}
     claims = dict(re.findall(r"(\w+) of ([\w -]+)", get_args(Preset)[1].help))
@@ -66,7 +66,7 @@ def test_the_help_names_the_presets_that_methods_have_beyond_the_two() -> None:
     assert said == {(preset, name) for preset, name in having if preset not in ("recommended", "paper")}
 
 
-def test_a_preset_as_published_is_another_setting_than_the_default() -> None:
+def test_a_preset_as_published_is_another_setting_than_the_default():
     """`every method has two presets` is said of methods whose authors published settings."""
     for name, method in METHODS.items():
         defaults = {field: entry["default"] for field, entry in describe_fields(method).items()}
@@ -75,7 +75,7 @@ def test_a_preset_as_published_is_another_setting_than_the_default() -> None:
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_the_records_of_a_plan_are_of_its_runs_and_small(plan: str) -> None:
+def test_the_records_of_a_plan_are_of_its_runs_and_small(plan: str):
     """What a page says of `plans/NAME.toml` is what the records beside that name hold."""
     records = plan_files(plan)
     runs = {run.file: run.identity for run in read_plan(ROOT / "plans" / f"{plan}.toml").runs}
@@ -84,7 +84,7 @@ def test_the_records_of_a_plan_are_of_its_runs_and_small(plan: str) -> None:
     assert max(len(spell_lines(record)) for record in records.values()) < LARGEST
 
 
-def test_frames_of_camvid() -> None:
+def test_frames_of_camvid():
     """The page's numbers of frames are those of the records that its table is made of."""
     found = {record["run"]["stream"]["name"]: record["frames"] for record in plan_records("camvid")}
     text = " ".join((ROOT / "docs" / "results.md").read_text().split())
@@ -92,7 +92,7 @@ def test_frames_of_camvid() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_plans_records_and_files_that_a_page_names_are_there(page: Path) -> None:
+def test_plans_records_and_files_that_a_page_names_are_there(page: Path):
     text = page.read_text()
     named = set(re.findall(r"\b(?:plans|benchmarks|tests|docs)/[\w./-]*\w\.(?:toml|json(?:\.gz)?|md|py)\b", text))
     missing = [name for name in named if "PLAN" not in name and not (ROOT / name).exists()]
@@ -103,7 +103,7 @@ def test_plans_records_and_files_that_a_page_names_are_there(page: Path) -> None
     assert not [name for name in modules if not (ROOT / f"{name.replace('.', '/')}.py").exists()]
 
 
-def test_every_plan_of_the_table_of_results_has_summaries() -> None:
+def test_every_plan_of_the_table_of_results_has_summaries():
     table = (ROOT / "docs" / "results" / "README.md").read_text()
     plans = {name for row in re.findall(r"^\| (`[^|]+) \|", table, re.M) for name in re.findall(r"`([\w-]+)`", row)}
     made = re.search(r"^PLANS := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), re.M)
@@ -113,7 +113,7 @@ def test_every_plan_of_the_table_of_results_has_summaries() -> None:
         assert plan_records(plan), plan
 
 
-def test_what_the_notes_call_the_default_now_is_one() -> None:
+def test_what_the_notes_call_the_default_now_is_one():
     found = re.findall(r"\b(\w+) ([\d.e-]+) \(the default now\)", (ROOT / "docs" / "lab-notes.md").read_text())
     assert found
     for field, value in found:
@@ -123,7 +123,7 @@ def test_what_the_notes_call_the_default_now_is_one() -> None:
         assert float(value) in defaults, f"{field} {value}"
 
 
-def test_what_pages_call_recommended_without_batchnorm_is() -> None:
+def test_what_pages_call_recommended_without_batchnorm_is():
     """Lab notes and results name the rates and the look ahead of networks that have no statistics to replace."""
     sample, domain = (METHODS[name].without_batchnorm for name in ("mall-sample", "mall-domain"))
     (noted,) = re.findall(

@@ -34,7 +34,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_page_on_deployment_runs_as_it_stands(outside: Path) -> None:
+def test_the_page_on_deployment_runs_as_it_stands(outside: Path):
     done = run_page(HOW_TO / "deploy.md", outside)
     assert [one.stderr for one in done if one.returncode] == [] and len(done) == 7
     assert all((outside / out / "overlay.mp4").exists() for out in ("adapted", "fixed"))
@@ -45,14 +45,14 @@ def test_the_page_on_deployment_runs_as_it_stands(outside: Path) -> None:
         subprocess.run([sys.executable, "-c", alone.format(name)], check=True, capture_output=True)
 
 
-def test_the_page_on_exports_runs_as_it_stands(outside: Path) -> None:
+def test_the_page_on_exports_runs_as_it_stands(outside: Path):
     files, commands = snippets(HOW_TO / "export.md")
     (outside / "handed.py").write_text(files["handed.py"])
     assert "python handed.py" in commands
     assert run_line("python handed.py").stdout.startswith("StreetNet ")
 
 
-def test_the_lines_that_mix_are_what_the_session_does(outside: Path) -> None:
+def test_the_lines_that_mix_are_what_the_session_does(outside: Path):
     files, _ = snippets(HOW_TO / "export.md")
     written: dict = {}
     exec(files["mixing.py"], written)
@@ -63,7 +63,7 @@ def test_the_lines_that_mix_are_what_the_session_does(outside: Path) -> None:
     torch.testing.assert_close(network(image), session.network()(image), atol=1e-5, rtol=1e-5)
 
 
-def test_the_table_is_that_of_its_record() -> None:
+def test_the_table_is_that_of_its_record():
     part = next(tables.MARK.finditer((HOW_TO / "export.md").read_text()))
     assert part[2] == "export" and tables.TABLES["export"]() in part[0]
     found = (benchmark_record("export.json.gz") or {})["networks"]

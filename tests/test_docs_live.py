@@ -15,7 +15,7 @@ from allweather.data import Video
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "live.md"
 
 
-def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "clip.mp4", scene(20, (96, 64)))
     files, commands = snippets(PAGE)

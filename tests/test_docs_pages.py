@@ -81,7 +81,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_imports: None) 
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_a_page_shows_exists(page: str) -> None:
+def test_what_a_page_shows_exists(page: str):
     assert list(faults(PAGES[page])) == []
 
 
@@ -98,12 +98,12 @@ def test_what_a_page_shows_exists(page: str) -> None:
         ("```\nonce upon a time\n```\n", "none of python"),
     ],
 )
-def test_what_does_not_exist_is_found(text: str, message: str, tmp_path: Path) -> None:
+def test_what_does_not_exist_is_found(text: str, message: str, tmp_path: Path):
     (tmp_path / "page.md").write_text(text)
     assert message in "".join(faults(tmp_path / "page.md"))
 
 
-def test_every_page_is_run_or_says_why_not() -> None:
+def test_every_page_is_run_or_says_why_not():
     assert set(CHECKED) <= set(PAGES) and len(RUN) >= 10 and "README.md" in RUN
     assert all(long in PAGES[page].read_text() for page, long in SHORTER)
     for page, test in ELSEWHERE.items():
@@ -114,7 +114,7 @@ def test_every_page_is_run_or_says_why_not() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
-def test_a_page_runs_as_it_stands(page: str, outside: Path) -> None:
+def test_a_page_runs_as_it_stands(page: str, outside: Path):
     files, commands = snippets(PAGES[page])
     for name, text in files.items():
         (outside / name).write_text(text)

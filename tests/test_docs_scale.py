@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "how-to" / "many-streams.md"
 
 
 @pytest.mark.usefixtures("warm_workers")
-def test_the_page_runs_from_first_to_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_runs_from_first_to_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     done = run_page(PAGE, tmp_path)
     assert [each.returncode for each in done] == [0, 0, 0, 0], [each.stderr for each in done]
@@ -23,13 +23,13 @@ def test_the_page_runs_from_first_to_last_line(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["scale", "fleet"])
-def test_tables_are_those_of_the_records(name: str) -> None:
+def test_tables_are_those_of_the_records(name: str):
     page = (ROOT / "docs" / "scale.md").read_text()
     text = next(match[0] for match in tables.MARK.finditer(page) if match[2] == name)
     assert tables.TABLES[name]() in text and "not measured" not in text
 
 
-def test_the_record_grows_linearly() -> None:
+def test_the_record_grows_linearly():
     """Bytes of the record and the coordinator's time for each frame do not grow with the number of frames."""
     found = benchmark_record("performance/scale.json.gz")
     sizes = [row["record_bytes_per_frame"] for row in found["simulated"]]

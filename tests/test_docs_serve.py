@@ -23,7 +23,7 @@ HERE = "http://127.0.0.1:7860"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page's commands need curl")
-def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("frame.png", "frame2.png")):
         (tmp_path / name).write_bytes(encoded(picture(number)))
@@ -44,7 +44,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert 'allweather_requests_total{status="200"} 3.0' in metrics
 
 
-def test_the_application_is_one_for_a_server_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_application_is_one_for_a_server_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import runpy
 
     from fastapi.testclient import TestClient
@@ -60,7 +60,7 @@ def test_the_application_is_one_for_a_server_of_ones_own(tmp_path: Path, monkeyp
     assert serving.ending.is_set(), "the larger application ends it"
 
 
-def test_the_limits_are_those_of_the_code() -> None:
+def test_the_limits_are_those_of_the_code():
     table = PAGE.read_text().partition("| `--limit NAME=VALUE` |")[2].partition("\n\n")[0]
     names = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:]))
     assert names == [field.name for field in fields(Limits)], "each with its default, in this order"

@@ -51,7 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "html"
 
 
-def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+def test_the_site_loads_nothing_from_elsewhere(site: Path):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 40
     outside = re.compile(r"^(?:https?:)?//")
@@ -61,12 +61,12 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
         assert not re.search(r"(?:url\([\"']?|@import\s+[\"'])(?:https?:)?//", style.read_text()), style
 
 
-def test_what_is_loaded_from_elsewhere_would_be_found() -> None:
+def test_what_is_loaded_from_elsewhere_would_be_found():
     page = '<a href="https://a.example"></a><script src="//b.example/x.js"></script><img src="c.png">'
     assert Loads(page).addresses == ["//b.example/x.js", "c.png"]
 
 
-def test_every_public_name_is_in_the_reference(site: Path) -> None:
+def test_every_public_name_is_in_the_reference(site: Path):
     listing = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     found = {line.split(" ")[0] for line in zlib.decompress(listing).decode().splitlines()}
     public = {f"allweather.{name}" for name in allweather.__all__ if name not in ("methods", "__version__")}
@@ -81,19 +81,19 @@ def _made(thing: object) -> bool:
     return inspect.isclass(thing) or inspect.isfunction(thing)
 
 
-def test_equations_are_on_the_page_without_a_script(site: Path) -> None:
+def test_equations_are_on_the_page_without_a_script(site: Path):
     text = (site / "concepts" / "equations.html").read_text()
     assert text.count("<math") > 40 and "mathjax.js" not in text.lower()
     assert "\\frac" not in re.sub(r"<annotation.*?</annotation>", "", text)
 
 
-def test_every_method_has_its_equation() -> None:
+def test_every_method_has_its_equation():
     text = (DOCS / "concepts" / "equations.md").read_text()
     assert re.findall(r"^## (\S+)$", text, re.MULTILINE) == list(METHODS)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_kept_without_outputs_and_runs(notebook: Path) -> None:
+def test_a_notebook_is_kept_without_outputs_and_runs(notebook: Path):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     kept = json.loads(notebook.read_text())
     code = [cell for cell in kept["cells"] if cell["cell_type"] == "code"]
@@ -105,7 +105,7 @@ def test_a_notebook_is_kept_without_outputs_and_runs(notebook: Path) -> None:
     assert float(figures[2]) > float(figures[1]) + 5
 
 
-def test_the_pictures_are_drawn_by_their_script(tmp_path: Path) -> None:
+def test_the_pictures_are_drawn_by_their_script(tmp_path: Path):
     pytest.importorskip("matplotlib")
     script = runpy.run_path(str(DOCS / "pictures" / "draw.py"))
     script["main"](tmp_path)
@@ -115,7 +115,7 @@ def test_the_pictures_are_drawn_by_their_script(tmp_path: Path) -> None:
     assert words[0] == words[1] and "session" in words[0]
 
 
-def test_the_house_is_the_one_that_the_rules_hold() -> None:
+def test_the_house_is_the_one_that_the_rules_hold():
     pytest.importorskip("matplotlib")
     floors = runpy.run_path(str(DOCS / "pictures" / "draw.py"))["FLOORS"]
     rules: dict[str, set[str]] = runpy.run_path(str(ROOT / "tests" / "test_architecture.py"))["BELOW"]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("own_imports")
 
 @pytest.mark.filterwarnings("default")  # of libraries that are not ours
 @pytest.mark.parametrize("name", ["film.py", "camera.py", *NEEDS])
-def test_a_snippet_runs_as_it_stands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snippet_runs_as_it_stands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     if name in NEEDS and find_spec(NEEDS[name]) is None:
         pytest.skip(f"{NEEDS[name]} is not installed")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")  # which would use the network
@@ -36,7 +36,7 @@ def test_a_snippet_runs_as_it_stands(name: str, tmp_path: Path, monkeypatch: pyt
         assert done.stdout.count("accepted") == 4
 
 
-def test_the_command_lines_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_lines_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "clip.mp4", scene(4, (96, 64)))
     lines = [line for line in snippets(PAGE)[1] if line.startswith("allweather")]

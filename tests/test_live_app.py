@@ -43,7 +43,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_clip_becomes_a_clip_and_a_record(clip: Path, tmp_path: Path) -> None:
+def test_a_clip_becomes_a_clip_and_a_record(clip: Path, tmp_path: Path):
     out, record = tmp_path / "live.mp4", tmp_path / "live.jsonl"
     guard = ("--guard", "every=1")
     done = allweather("live", clip, *QUICK, *guard, "--every-frame", "--out", out, "--record", record)
@@ -59,7 +59,7 @@ def test_a_clip_becomes_a_clip_and_a_record(clip: Path, tmp_path: Path) -> None:
     assert again.returncode == 2 and "live.mp4 exists already. Choose another --out" in again.stderr
 
 
-def test_what_waits_for_predictions_keeps_its_times(clip: Path, tmp_path: Path) -> None:
+def test_what_waits_for_predictions_keeps_its_times(clip: Path, tmp_path: Path):
     uneven, out = tmp_path / "uneven.mkv", tmp_path / "live.mp4"
     times = [0.0, 0.12, 0.24, 0.5]
     with Film(uneven, 25, 128, 64) as film:
@@ -70,7 +70,7 @@ def test_what_waits_for_predictions_keeps_its_times(clip: Path, tmp_path: Path) 
     assert [frame.seconds for frame in Video(out)] == pytest.approx(times, abs=2e-3)
 
 
-def test_waiting_predicts_what_adapt_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_predicts_what_adapt_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     frames = tmp_path / "frames"
     frames.mkdir()
     for seed in range(3):
@@ -97,7 +97,7 @@ def test_waiting_predicts_what_adapt_writes(tmp_path: Path, monkeypatch: pytest.
         assert np.array_equal(labels, np.asarray(Image.open(tmp_path / "adapted" / "labels" / f"{name}.png")))
 
 
-def test_a_folder_with_a_broken_picture_ends_with_one(tmp_path: Path) -> None:
+def test_a_folder_with_a_broken_picture_ends_with_one(tmp_path: Path):
     frames = tmp_path / "frames"
     frames.mkdir()
     Image.fromarray(scene(0, (96, 64))).save(frames / "0.png")
@@ -123,7 +123,7 @@ def test_a_folder_with_a_broken_picture_ends_with_one(tmp_path: Path) -> None:
         pytest.param(["CLIP", "--out", "/proc/live.mp4"], "cannot write /proc/live.mp4", marks=LINUX),
     ],
 )
-def test_a_mistake_is_one_line_and_status_two(clip: Path, arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line_and_status_two(clip: Path, arguments: list[str], said: str, tmp_path: Path):
     given = [str(clip) if word == "CLIP" else word for word in arguments]
     done = allweather("live", *given, *QUICK, "--record", tmp_path / "r.jsonl")
     assert done.returncode == 2 and said in done.stderr, done.stderr
@@ -140,21 +140,21 @@ def test_a_mistake_is_one_line_and_status_two(clip: Path, arguments: list[str], 
 )
 def test_files_that_cannot_hold_what_is_written_are_refused(
     clip: Path, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.chdir(tmp_path)
     done = allweather("live", clip, *QUICK, *arguments)
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_ends_with_a_line_that_runs() -> None:
+def test_help_ends_with_a_line_that_runs():
     done = allweather("live", "--help")
     assert done.returncode == 0
     last = re.sub(r"\s+", " ", done.stdout).strip()
     assert last.endswith("Example: allweather live drive.mp4 --model demo:streetnet --budget 100ms --out adapted.mp4")
 
 
-def test_ctrl_c_while_the_learner_starts_is_not_lost(clip: Path, tmp_path: Path) -> None:
+def test_ctrl_c_while_the_learner_starts_is_not_lost(clip: Path, tmp_path: Path):
     record = tmp_path / "live.jsonl"
     command = [
         sys.executable, "-m", "allweather", "live", clip, *MODEL, "--size", "96x64", "--rate", "0.1",
@@ -169,7 +169,7 @@ def test_ctrl_c_while_the_learner_starts_is_not_lost(clip: Path, tmp_path: Path)
     assert lines_of(record)[-1]["why"] == "interrupted"
 
 
-def test_sigterm_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> None:
+def test_sigterm_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path):
     record, out = tmp_path / "live.jsonl", tmp_path / "live.mp4"
     command = [
         sys.executable, "-m", "allweather", "live", clip, *MODEL, "--size", "96x64", "--rate", "0.5",
@@ -191,7 +191,7 @@ def test_sigterm_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(("endless", "status"), [(True, 0), (False, 130)])
 def test_ctrl_c_is_how_a_camera_ends(
     clip: Path, endless: bool, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     plain = app.open_source
 
     def opened(*arguments: Any) -> Source:
@@ -210,7 +210,7 @@ def test_ctrl_c_is_how_a_camera_ends(
 
 
 @pytest.mark.usefixtures("hears_interrupts")
-def test_ctrl_c_while_a_film_begins_leaves_none(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_a_film_begins_leaves_none(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Interrupted(Film):
         def _add_stream(self) -> Any:
             signal.raise_signal(signal.SIGINT)  # its file is there already
@@ -221,7 +221,7 @@ def test_ctrl_c_while_a_film_begins_leaves_none(clip: Path, tmp_path: Path, monk
     assert done.returncode == 130 and list(tmp_path.iterdir()) == []
 
 
-def test_the_picture_drawn_is_the_frame_as_it_came(clip: Path, tmp_path: Path) -> None:
+def test_the_picture_drawn_is_the_frame_as_it_came(clip: Path, tmp_path: Path):
     out = tmp_path / "live.mkv"
     assert allweather("live", clip, *QUICK, "--every-frame", "--out", out, "--method", "source").returncode == 0
     drawn, given = next(iter(Video(out))).pixels, next(iter(Video(clip))).pixels

@@ -47,7 +47,7 @@ from allweather.session.handover import serve, state_of
 )
 def test_learning_is_as_frequent_as_the_budget_allows(
     budget: float, alone: float, beside: float, frames: float, stride: int
-) -> None:
+):
     assert stride_that_fits(budget, alone, beside, frames) == stride
     if stride < RAREST and beside > budget:
         share = frames / stride
@@ -65,7 +65,7 @@ def test_learning_is_as_frequent_as_the_budget_allows(
 )  # fmt: skip
 def test_auto_looks_at_what_was_measured(
     waits: bool, budget: float | None, learning: float, beside: float | None, stride: int
-) -> None:
+):
     pace = Pace("auto", budget, waits)
     assert pace.stride() == 1
     pace.alone.add(0.05)
@@ -76,7 +76,7 @@ def test_auto_looks_at_what_was_measured(
     assert pace.stride() == stride
 
 
-def test_quantiles_are_within_two_per_cent_and_need_no_memory() -> None:
+def test_quantiles_are_within_two_per_cent_and_need_no_memory():
     found, draw = Latencies(), random.Random(0)
     assert found.quantile(0.5) is None
     values = sorted(draw.lognormvariate(-3, 1) for _ in range(20_000))
@@ -90,17 +90,17 @@ def test_quantiles_are_within_two_per_cent_and_need_no_memory() -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("40ms", 0.04), ("0.5s", 0.5), (".5 s", 0.5), ("2min", 120.0), ("1.s", 1.0)]
 )
-def test_durations_have_units(text: str, seconds: float) -> None:
+def test_durations_have_units(text: str, seconds: float):
     assert parse_seconds("--budget", text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["40", "0ms", "-1s", "1e3ms", "ms", "", "40 parsecs", "nan s"])
-def test_a_time_without_a_unit_is_refused(text: str) -> None:
+def test_a_time_without_a_unit_is_refused(text: str):
     with pytest.raises(SettingsError, match="--budget: expected a time above 0 with its unit, such as 40ms"):
         parse_seconds("--budget", text)
 
 
-def test_every_how_many_is_a_whole_number_or_auto() -> None:
+def test_every_how_many_is_a_whole_number_or_auto():
     assert (parse_every("auto"), parse_every("7")) == ("auto", 7)
     for text in ("0", "-1", "2.5", "often"):
         with pytest.raises(SettingsError, match="--adapt-every: expected a whole number above 0 or auto"):
@@ -108,11 +108,11 @@ def test_every_how_many_is_a_whole_number_or_auto() -> None:
 
 
 @pytest.mark.parametrize(("total", "split"), [(1, (1, 1)), (2, (1, 1)), (4, (3, 1)), (8, (6, 2)), (16, (12, 4))])
-def test_threads_are_split(total: int, split: tuple[int, int]) -> None:
+def test_threads_are_split(total: int, split: tuple[int, int]):
     assert split_threads(total) == split
 
 
-def test_threads_come_back_and_the_cpu_has_no_stream() -> None:
+def test_threads_come_back_and_the_cpu_has_no_stream():
     before = torch.get_num_threads()
     with thread_count(before + 1):
         assert torch.get_num_threads() == before + 1
@@ -151,7 +151,7 @@ class Decoding(Source):
             yield Shot(make=lambda: Frame.of("one", picture(0), None))
 
 
-def test_a_run_ends_after_its_reader() -> None:
+def test_a_run_ends_after_its_reader():
     source = Decoding()
     frames = iter(Live(source, Session(tiny("batchnorm"), "source"), every_frame=True))
     next(frames)
@@ -178,7 +178,7 @@ def build():
 
 @pytest.mark.usefixtures("warm_workers")
 @pytest.mark.slow
-def test_a_process_learns_what_a_thread_would(tmp_path: Path) -> None:
+def test_a_process_learns_what_a_thread_would(tmp_path: Path):
     (tmp_path / "mynets.py").write_text(OWN)  # a class that the process has to make again
     model = load_model(f"{tmp_path / 'mynets.py'}:build", classes=CLASSES)
     session, source, path = Session(model, "mall-domain"), Until(2), tmp_path / "run.jsonl"
@@ -207,7 +207,7 @@ def test_a_process_learns_what_a_thread_would(tmp_path: Path) -> None:
 
 def test_what_the_learners_process_warns_of_and_logs_is_said_here(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     (here, there), log = Pipe(), logging.getLogger("allweather")
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     level, handlers = log.level, list(log.handlers)
@@ -225,7 +225,7 @@ def test_what_the_learners_process_warns_of_and_logs_is_said_here(
     assert caplog.messages == ["rolled back"]
 
 
-def test_a_state_of_any_layout_is_packed_before_it_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_of_any_layout_is_packed_before_it_is_announced(monkeypatch: pytest.MonkeyPatch):
     session = Session(tiny("batchnorm"), MallDomain(parameters="all", views=("plain",)), channels_last=True)
     sent: list[Any] = []
     connection: Any = SimpleNamespace(send=sent.append, send_bytes=sent.append)
@@ -237,7 +237,7 @@ def test_a_state_of_any_layout_is_packed_before_it_is_announced(monkeypatch: pyt
     assert len(sent) == 2
 
 
-def test_a_session_that_cannot_travel_is_told_to_stay() -> None:
+def test_a_session_that_cannot_travel_is_told_to_stay():
     class Local(torch.nn.Conv2d):
         """A class that another process could not find."""
 
@@ -246,7 +246,7 @@ def test_a_session_that_cannot_travel_is_told_to_stay() -> None:
         ProcessPupil(Session(network, "source"), 1)
 
 
-def test_a_record_on_a_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_on_a_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Full(StringIO):
         def write(self, _: str) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -258,7 +258,7 @@ def test_a_record_on_a_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: py
     assert not path.exists()
 
 
-def test_layers_that_refuse_to_be_pickled_are_told_to_stay_and_leave_no_record(tmp_path: Path) -> None:
+def test_layers_that_refuse_to_be_pickled_are_told_to_stay_and_leave_no_record(tmp_path: Path):
     layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 3, 1))
     network = Segmenter.wrap(torch.nn.Sequential(layer, torch.nn.BatchNorm2d(3)).eval(), classes=CLASSES)
     Image.new("RGB", (32, 24)).save(tmp_path / "a.png")

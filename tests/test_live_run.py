@@ -57,7 +57,7 @@ def play(clock: SimulatedClock, script: Any, session: Session | None = None, **o
 )
 def test_no_frame_is_older_than_budget_and_one_prediction(
     clock: SimulatedClock, script: list[float], budget: float | None
-) -> None:
+):
     shown, live = play(clock, script, budget=budget)
     assert shown
     for frame in shown:
@@ -73,14 +73,14 @@ def test_no_frame_is_older_than_budget_and_one_prediction(
     assert totals.learnt >= 1
 
 
-def test_a_budget_drops_what_waited_too_long(clock: SimulatedClock) -> None:
+def test_a_budget_drops_what_waited_too_long(clock: SimulatedClock):
     script = [0.0, 0.03, 0.2, 0.2]  # the second waits 0.07 s for the first one's prediction
     assert [frame.index for frame in play(clock, script)[0]] == [0, 1, 2, 3]
     shown, live = play(clock, script, budget=0.06)
     assert [frame.index for frame in shown] == [0, 2, 3] and live.totals.dropped == 1
 
 
-def test_the_state_that_predicts_is_the_newest_that_was_handed_over(clock: SimulatedClock, tmp_path: Path) -> None:
+def test_the_state_that_predicts_is_the_newest_that_was_handed_over(clock: SimulatedClock, tmp_path: Path):
     session = session_of()
     start = state_of(session)
     shown, live = play(clock, [0.12] * 30, session, record=tmp_path / "run.jsonl")
@@ -102,7 +102,7 @@ def test_the_state_that_predicts_is_the_newest_that_was_handed_over(clock: Simul
 
 
 @pytest.mark.parametrize(("threshold", "states"), [(0.0, [1, 2, 3]), (1.0, [0, 0, 0])])
-def test_a_frame_without_a_shift_makes_no_state(clock: SimulatedClock, threshold: float, states: list[int]) -> None:
+def test_a_frame_without_a_shift_makes_no_state(clock: SimulatedClock, threshold: float, states: list[int]):
     session = session_of(adapt_when="shift", shift=Shift(threshold=threshold, smoothing=0))
     shown, live = play(clock, [0.5] * 3, session, wait=True)
     assert [frame.state for frame in shown] == states
@@ -125,9 +125,7 @@ class Choosy(Slow):
 
 
 @pytest.mark.parametrize("wait", [True, False])
-def test_only_an_update_counts_as_learnt_where_parameters_move(
-    clock: SimulatedClock, tmp_path: Path, wait: bool
-) -> None:
+def test_only_an_update_counts_as_learnt_where_parameters_move(clock: SimulatedClock, tmp_path: Path, wait: bool):
     path, session = tmp_path / "run.jsonl", Session(tiny("batchnorm"), Choosy(), guard=False)
     _, live = play(clock, [0.5] * 6, session, wait=wait, record=path)
     lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["kind"] == "frame"]
@@ -150,7 +148,7 @@ class Wild(Slow):
 
 
 @pytest.mark.parametrize("guard", [Guard(every=1), Guard(every=1, halvings=0), Guard(every=1, halvings=0, strikes=2)])
-def test_what_the_guard_took_back_is_never_predicted_with(clock: SimulatedClock, guard: Guard) -> None:
+def test_what_the_guard_took_back_is_never_predicted_with(clock: SimulatedClock, guard: Guard):
     def make() -> Session:
         return Session(tiny("batchnorm"), Wild(lr=0.03), guard=guard)
 
@@ -172,14 +170,14 @@ def test_what_the_guard_took_back_is_never_predicted_with(clock: SimulatedClock,
 
 
 @pytest.mark.parametrize(("every", "apart"), [(1, 4), (6, 6), (10, 10)])
-def test_learning_keeps_to_one_frame_in_so_many(clock: SimulatedClock, every: int, apart: int) -> None:
+def test_learning_keeps_to_one_frame_in_so_many(clock: SimulatedClock, every: int, apart: int):
     shown, _ = play(clock, [0.1] * 60, adapt_every=every)
     learnt = [frame.index for frame in shown if not frame.why]
     assert {b - a for a, b in pairwise(learnt)} == {apart}
     assert {frame.why for frame in shown} - {""} <= {"the learner is busy", f"one in {every} is learnt from"}
 
 
-def test_memory_stays_flat_over_three_thousand_frames(clock: SimulatedClock) -> None:
+def test_memory_stays_flat_over_three_thousand_frames(clock: SimulatedClock):
     Timing.learn = 5.0
     live = Live(Scripted(clock, [0.1] * 3001, endless=False), session_of(), clock=clock, learner="thread")
     sizes = {}
@@ -195,7 +193,7 @@ def _tensors() -> int:
     return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
 
 
-def test_a_stream_that_breaks_off_is_tried_again_after_growing_pauses(clock: SimulatedClock, tmp_path: Path) -> None:
+def test_a_stream_that_breaks_off_is_tried_again_after_growing_pauses(clock: SimulatedClock, tmp_path: Path):
     Timing.predict = Timing.learn = 0.0
     events: list[Event] = []
     refused = InputError("scripted: cannot be opened (Connection refused).")
@@ -222,17 +220,17 @@ def test_a_stream_that_breaks_off_is_tried_again_after_growing_pauses(clock: Sim
 @pytest.mark.parametrize(
     ("last", "failures"), [([], 0), ([Lost("no picture for 30 s")], 1)], ids=["it ends", "it stops"]
 )
-def test_without_tries_a_stream_may_end_but_not_stop(clock: SimulatedClock, last: list[Any], failures: int) -> None:
+def test_without_tries_a_stream_may_end_but_not_stop(clock: SimulatedClock, last: list[Any], failures: int):
     shown, live = play(clock, Scripted(clock, [0.2] * 3 + last), reconnect=0)
     assert len(shown) == 3 and live.totals.failures == failures
 
 
-def test_a_stream_refused_at_once_is_an_error(clock: SimulatedClock) -> None:
+def test_a_stream_refused_at_once_is_an_error(clock: SimulatedClock):
     with pytest.raises(InputError, match="refused"):
         play(clock, Scripted(clock, InputError("scripted: refused.")))
 
 
-def test_frames_of_another_size_are_told_once(clock: SimulatedClock) -> None:
+def test_frames_of_another_size_are_told_once(clock: SimulatedClock):
     events: list[Event] = []
     shown, live = play(clock, [0.2, 0.2, (48, 24), 0.2, 0.2], on_event=events.append)
     assert [tuple(frame.result.logits.shape[1:]) for frame in shown] == [(24, 32)] * 2 + [(24, 48)] * 2
@@ -240,7 +238,7 @@ def test_frames_of_another_size_are_told_once(clock: SimulatedClock) -> None:
     assert not live.totals.failures and shown[3].overlay().shape == (24, 48, 3)
 
 
-def test_an_interruption_leaves_a_whole_record_and_a_usable_session(clock: SimulatedClock, tmp_path: Path) -> None:
+def test_an_interruption_leaves_a_whole_record_and_a_usable_session(clock: SimulatedClock, tmp_path: Path):
     session, path = session_of(), tmp_path / "run.jsonl"
     live = Live(Scripted(clock, [0.1] * 50), session, clock=clock, learner="thread", record=path)
     frames = iter(live)
@@ -259,7 +257,7 @@ def test_an_interruption_leaves_a_whole_record_and_a_usable_session(clock: Simul
 @pytest.mark.parametrize("made", ["Record", "deepcopy", "Learner", "Run"])
 def test_an_interruption_while_a_run_begins_leaves_a_whole_record(
     made: str, clock: SimulatedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     make, session, path = getattr(door, made), session_of(), tmp_path / "run.jsonl"
 
     def interrupted(*given: Any) -> Any:
@@ -276,7 +274,7 @@ def test_an_interruption_while_a_run_begins_leaves_a_whole_record(
     assert len(list(Live(Scripted(clock, [0.1] * 5, endless=False), session, clock=clock, learner="thread"))) > 1
 
 
-def test_leaving_early_is_no_interruption(clock: SimulatedClock, tmp_path: Path) -> None:
+def test_leaving_early_is_no_interruption(clock: SimulatedClock, tmp_path: Path):
     path = tmp_path / "run.jsonl"
     live = Live(Scripted(clock, [0.1] * 50), session_of(), clock=clock, learner="thread", record=path)
     for shown in live:
@@ -287,7 +285,7 @@ def test_leaving_early_is_no_interruption(clock: SimulatedClock, tmp_path: Path)
     assert json.loads(path.read_text().splitlines()[-1])["why"] == "stopped"
 
 
-def test_each_frame_has_its_line(clock: SimulatedClock, tmp_path: Path) -> None:
+def test_each_frame_has_its_line(clock: SimulatedClock, tmp_path: Path):
     path = tmp_path / "deep" / "run.jsonl"
     shown, _ = play(clock, [0.07] * 30, record=path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -344,9 +342,7 @@ class Late:
         self._given_up = True
 
 
-def test_a_learner_that_is_still_starting_is_not_waited_for(
-    clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_learner_that_is_still_starting_is_not_waited_for(clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(door, "SessionPupil", lambda *_: Late(clock))
     shown, live = play(clock, [0.1] * 5)
     assert [frame.why for frame in shown] == ["the learner is starting"] * 5
@@ -357,7 +353,7 @@ class Own(Exception):
     """As user's code may have."""
 
 
-def test_whatever_ends_the_learning_ends_the_run(clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_ends_the_learning_ends_the_run(clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch):
     class Failing(door.SessionPupil):
         def learn(self, index: int, image: torch.Tensor) -> Any:
             raise Own(index)
@@ -367,7 +363,7 @@ def test_whatever_ends_the_learning_ends_the_run(clock: SimulatedClock, monkeypa
         play(clock, [0.1] * 20)
 
 
-def test_what_ends_a_run_is_not_replaced_by_what_became_of_a_frame(clock: SimulatedClock, tmp_path: Path) -> None:
+def test_what_ends_a_run_is_not_replaced_by_what_became_of_a_frame(clock: SimulatedClock, tmp_path: Path):
     def heard(event: Event) -> None:
         raise Own(event.kind)
 
@@ -380,7 +376,7 @@ def test_what_ends_a_run_is_not_replaced_by_what_became_of_a_frame(clock: Simula
 @pytest.mark.parametrize("at_once", [False, True])
 def test_predictions_go_on_without_a_learner_that_was_lost(
     clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch, at_once: bool
-) -> None:
+):
     plain = door.SessionPupil
     monkeypatch.setattr(door, "SessionPupil", lambda *arguments: Mortal(plain(*arguments), at_once))
     if at_once:
@@ -423,13 +419,13 @@ def test_predictions_go_on_without_a_learner_that_was_lost(
         ({"rate": 5.0}, "Live.rate: Scripted is a Source"),
     ],
 )
-def test_settings_out_of_range_are_refused(clock: SimulatedClock, options: dict[str, Any], said: str) -> None:
+def test_settings_out_of_range_are_refused(clock: SimulatedClock, options: dict[str, Any], said: str):
     with pytest.raises(SettingsError, match=said):
         Live(Scripted(clock, [0.1]), session_of(), clock=clock, **options)
 
 
 @pytest.mark.parametrize("session", [None, 3, lambda: session_of().model], ids=["none", "number", "network"])
-def test_what_adapts_is_a_session(clock: SimulatedClock, session: Any) -> None:
+def test_what_adapts_is_a_session(clock: SimulatedClock, session: Any):
     with pytest.raises(SettingsError, match=r"Live: expected a Session.*; got (None|one of type \w+)"):
         Live(Scripted(clock, [0.1]), session() if callable(session) else session, clock=clock)
 
@@ -437,18 +433,18 @@ def test_what_adapts_is_a_session(clock: SimulatedClock, session: Any) -> None:
 @pytest.mark.parametrize(
     "source", [[torch.rand(3, 8, 8)], None, Scripted, 3], ids=["frames", "none", "class", "number"]
 )
-def test_what_is_played_is_a_name_or_a_source(clock: SimulatedClock, source: Any) -> None:
+def test_what_is_played_is_a_name_or_a_source(clock: SimulatedClock, source: Any):
     with pytest.raises(InputError, match=r"or a live\.sources\.Source; got .* go to session\.stream\(pictures\)"):
         Live(source, session_of(), clock=clock)
 
 
-def test_an_empty_text_is_no_source(clock: SimulatedClock) -> None:
+def test_an_empty_text_is_no_source(clock: SimulatedClock):
     with pytest.raises(InputError, match=r"got an empty text\. '\.' is the working folder"):
         Live("", session_of(), clock=clock)
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_every_method_goes_live_or_is_told_to_wait(clock: SimulatedClock, name: str) -> None:
+def test_every_method_goes_live_or_is_told_to_wait(clock: SimulatedClock, name: str):
     session = Session(tiny("batchnorm"), methods.make(name, settings={"rotta": {"every": 1}}.get(name, {})))
     learns = not session.method.episodic
     if session.method.episodic and session.state.parameters:

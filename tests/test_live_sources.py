@@ -104,7 +104,7 @@ def clip(path: Path, count: int = 8, rate: float = 50.0, size: tuple[int, int] =
 
 def test_a_stream_of_jpegs_is_predicted_and_come_back_to(
     served: Callable[[Serve], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(reader, "PAUSES", (0.01,))
 
     def serve(handler: Handler) -> None:
@@ -122,13 +122,13 @@ def test_a_stream_of_jpegs_is_predicted_and_come_back_to(
 
 
 @pytest.mark.parametrize("turn", [1, 4, 6])
-def test_a_camera_may_send_exif(served: Callable[[Serve], str], turn: int) -> None:
+def test_a_camera_may_send_exif(served: Callable[[Serve], str], turn: int):
     shown, events, _ = play(served(lambda handler: send_pictures(handler, range(8), turn)), reconnect=0, stall=20.0)
     assert not events, "its end is no fault where nobody wants to come back"
     assert shown[0].frame.size == ((32, 48) if turn == 6 else (48, 32))
 
 
-def test_a_stream_that_stops_is_lost(served: Callable[[Serve], str]) -> None:
+def test_a_stream_that_stops_is_lost(served: Callable[[Serve], str]):
     def serve(handler: Handler) -> None:
         send_pictures(handler, range(5))
         time.sleep(20)
@@ -141,7 +141,7 @@ def test_a_stream_that_stops_is_lost(served: Callable[[Serve], str]) -> None:
 
 
 @pytest.mark.parametrize("source", ["camera:0", "camera:/dev/none", "http://u:secret@h/clip.mp4", "RTSP://h/a"])
-def test_what_comes_at_its_own_rate_takes_no_other(source: str) -> None:
+def test_what_comes_at_its_own_rate_takes_no_other(source: str):
     session = Session(tiny("batchnorm"), "source")
     for make in (lambda: open_source(source, rate=5.0), lambda: Live(source, session, rate=5.0)):
         with pytest.raises(
@@ -151,13 +151,13 @@ def test_what_comes_at_its_own_rate_takes_no_other(source: str) -> None:
         assert "secret" not in str(caught.value)
 
 
-def test_a_file_behind_an_address_ends(served: Callable[[Serve], str], tmp_path: Path) -> None:
+def test_a_file_behind_an_address_ends(served: Callable[[Serve], str], tmp_path: Path):
     shown, events, live = play(served(sending(clip(tmp_path / "clip.mp4").read_bytes())), stall=5.0)
     assert not events and live.totals.arrived == 8 and not live.source.endless
     assert 7 / 50 - 0.01 <= shown[-1].arrival < 7 / 50 + 5  # no sooner than its rate; on a busy machine later
 
 
-def test_a_file_behind_an_address_that_ends_early_is_told(served: Callable[[Serve], str], tmp_path: Path) -> None:
+def test_a_file_behind_an_address_that_ends_early_is_told(served: Callable[[Serve], str], tmp_path: Path):
     content = clips.cut(clips.clip(tmp_path / "a.mkv", clips.noise(8), rate=50), 0.6).read_bytes()
     _, events, live = play(served(sending(content)), stall=5.0)
     assert ["of 0.16 seconds are in it" in event.text for event in events] == [True] and live.totals.failures == 1
@@ -182,7 +182,7 @@ def closed_port() -> int:
         ("rtsp://me:secret@ho\u2100st/street", "rtsp://…: not an address. Expected rtsp://HOST/PATH"),
     ],
 )  # fmt: skip
-def test_an_address_that_cannot_be_reached_is_refused(address: str, said: str) -> None:
+def test_an_address_that_cannot_be_reached_is_refused(address: str, said: str):
     port = str(closed_port())
     with pytest.raises(InputError) as caught:
         play(address.replace("PORT", port))
@@ -196,9 +196,7 @@ def test_an_address_that_cannot_be_reached_is_refused(address: str, said: str) -
         (200, b"<html>a page</html>" * 100, "no video of a known format"),
     ],
 )
-def test_an_answer_without_pictures_is_refused(
-    served: Callable[[Serve], str], status: int, body: bytes, said: str
-) -> None:
+def test_an_answer_without_pictures_is_refused(served: Callable[[Serve], str], status: int, body: bytes, said: str):
     with pytest.raises(InputError, match=said):
         play(served(sending(body, status)))
 
@@ -208,7 +206,7 @@ def test_an_answer_without_pictures_is_refused(
 )
 def test_a_stream_without_what_can_be_seen_is_refused(
     served: Callable[[Serve], str], make: Callable[[Path], Path], said: str, tmp_path: Path
-) -> None:
+):
     with pytest.raises(InputError, match=f"expected a stream with pictures; .*{said}"):
         play(served(sending(make(tmp_path / "a.mp4").read_bytes())), stall=5.0)
 
@@ -216,7 +214,7 @@ def test_a_stream_without_what_can_be_seen_is_refused(
 @pytest.mark.parametrize("where", ["file", "address"])
 def test_live_tells_of_pixels_that_are_not_square(
     served: Callable[[Serve], str], where: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
-) -> None:
+):
     path = clips.clip(tmp_path / "a.mp4", clips.scene(8), aspect=Fraction(2))
     name = str(path) if where == "file" else served(sending(path.read_bytes()))
     assert play(name, size=(128, 48), stall=5.0)[0] and not recwarn.list
@@ -224,18 +222,18 @@ def test_live_tells_of_pixels_that_are_not_square(
     assert ["--size 128x48" in str(each.message) for each in recwarn.list] == [True]
 
 
-def test_a_cover_is_not_played(served: Callable[[Serve], str], tmp_path: Path) -> None:
+def test_a_cover_is_not_played(served: Callable[[Serve], str], tmp_path: Path):
     content = covered(tmp_path / "a.mp4", [picture(number, (48, 32)) for number in range(8)]).read_bytes()
     shown, events, live = play(served(sending(content)), stall=5.0)
     assert not events and live.totals.arrived == 8 and shown[0].frame.size == (48, 32)
 
 
-def test_a_server_that_says_nothing_is_refused(served: Callable[[Serve], str]) -> None:
+def test_a_server_that_says_nothing_is_refused(served: Callable[[Serve], str]):
     with pytest.raises(InputError, match=r"no answer within 0\.3 s"):
         play(served(lambda handler: time.sleep(20)), stall=0.3)
 
 
-def test_a_camera_that_never_answers_is_no_unknown_format() -> None:
+def test_a_camera_that_never_answers_is_no_unknown_format():
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         started = time.monotonic()
         with pytest.raises(InputError, match=r"rtsp://.*: no answer within 0\.4 s"):
@@ -243,7 +241,7 @@ def test_a_camera_that_never_answers_is_no_unknown_format() -> None:
     assert time.monotonic() - started < 60
 
 
-def test_a_file_plays_at_its_rate_or_another(tmp_path: Path) -> None:
+def test_a_file_plays_at_its_rate_or_another(tmp_path: Path):
     path = str(clip(tmp_path / "clip.mp4"))
     for rate, seconds in ((None, 7 / 50), (20.0, 7 / 20)):
         shown, events, live = play(path, rate=rate)
@@ -252,13 +250,13 @@ def test_a_file_plays_at_its_rate_or_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"rate": 0.0}, {"rate": -1.0}, {"stall": 0.0}])
-def test_a_source_needs_time_to_pass(tmp_path: Path, options: dict[str, float]) -> None:
+def test_a_source_needs_time_to_pass(tmp_path: Path, options: dict[str, float]):
     with pytest.raises(SettingsError, match=rf"expected a {next(iter(options))} above 0"):
         open_source(str(clip(tmp_path / "clip.mkv")), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["folder", "video"])
-def test_waiting_gives_what_a_session_gives_frame_by_frame(tmp_path: Path, kind: str) -> None:
+def test_waiting_gives_what_a_session_gives_frame_by_frame(tmp_path: Path, kind: str):
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(5):
@@ -276,13 +274,13 @@ def test_waiting_gives_what_a_session_gives_frame_by_frame(tmp_path: Path, kind:
     assert live.totals.learnt == len(shown) == live.totals.states
 
 
-def test_waiting_for_one_frame_in_two_predicts_the_others(tmp_path: Path) -> None:
+def test_waiting_for_one_frame_in_two_predicts_the_others(tmp_path: Path):
     path = clip(tmp_path / "clip.mkv", 6)
     live = Live(path, Session(tiny("batchnorm"), "mall-domain"), adapt_every=2, wait=True)
     assert [frame.result.iterations for frame in live] == [1, 0, 1, 0, 1, 0]
 
 
-def test_an_unreadable_picture_is_told_and_the_rest_predicted(tmp_path: Path) -> None:
+def test_an_unreadable_picture_is_told_and_the_rest_predicted(tmp_path: Path):
     for number in range(3):
         Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
     (tmp_path / "1.png").write_bytes(b"no picture")
@@ -291,7 +289,7 @@ def test_an_unreadable_picture_is_told_and_the_rest_predicted(tmp_path: Path) ->
     assert [event.kind for event in events] == ["unreadable"] and "1.png: not a readable image" in events[0].text
 
 
-def test_a_cut_file_is_played_to_its_cut(tmp_path: Path) -> None:
+def test_a_cut_file_is_played_to_its_cut(tmp_path: Path):
     path = clip(tmp_path / "clip.mkv", 100, size=(320, 240))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     shown, events, live = play(str(path), every_frame=True)
@@ -309,7 +307,7 @@ def test_a_cut_file_is_played_to_its_cut(tmp_path: Path) -> None:
         ("one.png", None, "no such input"),
     ],
 )
-def test_files_that_cannot_be_played_are_refused(tmp_path: Path, name: str, content: Any, said: str) -> None:
+def test_files_that_cannot_be_played_are_refused(tmp_path: Path, name: str, content: Any, said: str):
     path = tmp_path / name
     if content == "folder":
         path.mkdir()
@@ -357,7 +355,7 @@ def cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("cameras")
-def test_a_camera_gives_upright_colors_and_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_gives_upright_colors_and_is_released(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reader, "PAUSES", (0.01,))
     shown, events, live = play("camera:0", reconnect=0)
     assert live.totals.arrived == 3 and live.source.rate == 30.0 and FakeCamera.opened == 0
@@ -367,7 +365,7 @@ def test_a_camera_gives_upright_colors_and_is_released(monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("cameras")
 @pytest.mark.parametrize("said", [-1.0, 0.0, float("nan"), float("inf")])
-def test_a_camera_may_not_know_its_rate(said: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_may_not_know_its_rate(said: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(FakeCamera, "get", lambda *_: said)
     source = open_source("camera:0")
     next(source.connect())
@@ -388,7 +386,7 @@ def test_a_camera_may_not_know_its_rate(said: float, monkeypatch: pytest.MonkeyP
     ],
 )
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lists its cameras as files")
-def test_a_camera_that_is_not_there_is_refused(name: str, said: str) -> None:
+def test_a_camera_that_is_not_there_is_refused(name: str, said: str):
     with pytest.raises(InputError, match=said):
         play(name)
 
@@ -403,7 +401,7 @@ def test_a_camera_that_is_not_there_is_refused(name: str, said: str) -> None:
 )
 def test_a_library_that_is_missing_is_named(
     library: str, name: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+):
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setattr(camera, "DEVICES", tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -31,7 +31,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_a_view(name: str) -> None:
+def test_a_name_is_a_view(name: str):
     assert parse_views(("plain", name)) == (View(), NAMES[name])
     assert passes_of(parse_views(("plain", name))) == 1 + NAMES[name].scale ** 2
 
@@ -52,7 +52,7 @@ def test_a_name_is_a_view(name: str) -> None:
         (("plain", 3), r"expected (values separated by commas|a tuple of text or functions).*, got \('plain', 3\)"),
     ],
 )
-def test_what_is_no_list_of_views_is_refused(names: tuple[str, ...], message: str) -> None:
+def test_what_is_no_list_of_views_is_refused(names: tuple[str, ...], message: str):
     with pytest.raises(AllWeatherError, match=message):
         methods.make("norm", settings={"views": names})
     with pytest.raises(AllWeatherError, match=message):
@@ -60,13 +60,13 @@ def test_what_is_no_list_of_views_is_refused(names: tuple[str, ...], message: st
 
 
 @pytest.mark.parametrize("view", [View(), View(mirror=True), View(scale=2.0), View(mirror=True, scale=0.5)])
-def test_a_view_comes_back_onto_the_grid_of_the_image(view: View) -> None:
+def test_a_view_comes_back_onto_the_grid_of_the_image(view: View):
     ramp = torch.linspace(0, 1, 32).expand(1, 3, 16, 32).clone()
     torch.testing.assert_close(view.back(view.of(ramp), (16, 32)), ramp, atol=0.04, rtol=0)
 
 
 @pytest.mark.parametrize("level", [0.02, 0.2, 0.33, 0.8])
-def test_gamma_brings_every_image_to_one_luminance(level: float) -> None:
+def test_gamma_brings_every_image_to_one_luminance(level: float):
     image = level * torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).sqrt()
     weights = torch.tensor([0.2126, 0.7152, 0.0722]).view(3, 1, 1)
     bright = (weights * brightened(image)).sum(1).mean((1, 2))
@@ -75,7 +75,7 @@ def test_gamma_brings_every_image_to_one_luminance(level: float) -> None:
     assert (brightened(image)[0].flatten()[order].diff() >= 0).all(), "brighter pixels stay brighter"
 
 
-def test_a_scene_that_lamps_light_is_grey_and_every_other_brightened() -> None:
+def test_a_scene_that_lamps_light_is_grey_and_every_other_brightened():
     dusk = 0.4 * torch.rand(1, 3, 20, 24)
     by_lamps, warm = (dusk * torch.tensor([1.0, 0.8, part]).view(1, 3, 1, 1) for part in (0.5, 0.8))
     images = torch.cat((by_lamps, warm, (2.4 * by_lamps).clamp(0, 1), torch.zeros_like(dusk)))
@@ -86,12 +86,12 @@ def test_a_scene_that_lamps_light_is_grey_and_every_other_brightened() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_gamma_of_an_image_of_one_value_stays_finite(value: float) -> None:
+def test_gamma_of_an_image_of_one_value_stays_finite(value: float):
     assert brightened(torch.full((1, 3, 8, 8), value)).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["source", "norm", "tent", "cotta", "mall-domain", "diga", "crf"])
-def test_a_prediction_is_the_mean_over_its_views(name: str) -> None:
+def test_a_prediction_is_the_mean_over_its_views(name: str):
     views, model, image = ("plain", "gamma-mirror", "x2", "source-mirror"), tiny("batchnorm"), frames(1)[0]
     unscaled = {"vector_rate": 0.0} if name == "mall-domain" else {}
     session = Session(model, methods.make(name, settings={"views": views, **unscaled}, model=model), guard=FREE)
@@ -109,7 +109,7 @@ def test_a_prediction_is_the_mean_over_its_views(name: str) -> None:
     torch.testing.assert_close(found, torch.stack(expected).mean(0)[0], atol=1e-5, rtol=0)
 
 
-def test_views_in_one_batch_are_normalised_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_in_one_batch_are_normalised_as_if_alone(monkeypatch: pytest.MonkeyPatch):
     views, image = ("plain", "mirror", "gamma", "x2"), frames(1)[0]
 
     def predicted() -> Tensor:
@@ -129,7 +129,7 @@ def test_views_in_one_batch_are_normalised_as_if_alone(monkeypatch: pytest.Monke
     assert 2 in seen  # mirror and gamma; plain is the objective's own
 
 
-def test_views_stay_apart_where_a_layer_has_no_statistics_but_the_batchs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_stay_apart_where_a_layer_has_no_statistics_but_the_batchs(monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
     layers = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8, track_running_stats=False)
     network = torch.nn.Sequential(*layers, torch.nn.Conv2d(8, 3, 1)).eval()
@@ -149,7 +149,7 @@ class Unsure(torch.nn.Module):
         return torch.where(x.mean((1, 2, 3), keepdim=True) > 0.3, sure * x, x)
 
 
-def test_a_view_that_is_to_fit_is_unscaled_for_images_of_which_the_network_is_less_sure_enlarged() -> None:
+def test_a_view_that_is_to_fit_is_unscaled_for_images_of_which_the_network_is_less_sure_enlarged():
     stripes = torch.eye(3)[torch.arange(32) // 4 % 3].T[:, None].repeat(1, 24, 1)
     bright, dark = stripes, 0.1 * stripes
     model, asked = Segmenter.wrap(Unsure(), classes=CLASSES), []
@@ -183,7 +183,7 @@ class Twofold:  # which compares, and so has no hash
 
 
 @pytest.mark.parametrize("view", [partial(Twofold.__call__, Twofold()), Twofold()])
-def test_a_view_of_ones_own_may_be_any_callable(view: Any, tmp_path: Path) -> None:
+def test_a_view_of_ones_own_may_be_any_callable(view: Any, tmp_path: Path):
     session = Session(tiny("batchnorm"), methods.MallDomain(views=("plain", view)))
     session(frames(1)[0])
     session.save(tmp_path / "a.session")
@@ -193,7 +193,7 @@ def test_a_view_of_ones_own_may_be_any_callable(view: Any, tmp_path: Path) -> No
         methods.MallDomain(views=(view,))
 
 
-def test_a_view_of_ones_own_is_a_function(tmp_path: Path) -> None:
+def test_a_view_of_ones_own_is_a_function(tmp_path: Path):
     (tmp_path / "own.py").write_text("def turned(network, images):\n    return network(images.flip(2)).flip(2)\n")
     image, model = frames(1)[0], tiny("batchnorm")
     direct = Session(model, methods.Norm(views=("plain", turned)), guard=FREE)(image).logits
@@ -221,7 +221,7 @@ def test_a_view_of_ones_own_is_a_function(tmp_path: Path) -> None:
         (None, False),
     ],
 )
-def test_values_that_name_code_are_known_without_running_it(value: object, code: bool) -> None:
+def test_values_that_name_code_are_known_without_running_it(value: object, code: bool):
     assert names_code(value) is code
 
 
@@ -239,7 +239,7 @@ class OneSize(torch.nn.Module):
         return self.norm(x) + self.places
 
 
-def test_default_views_of_a_network_without_batchnorm_may_be_refused_too() -> None:
+def test_default_views_of_a_network_without_batchnorm_may_be_refused_too():
     model = Segmenter.wrap(OneSize().eval(), classes=CLASSES)
     model.network.norm = torch.nn.GroupNorm(1, 3)
     session = Session(model, "mall-sample", guard=FREE)
@@ -251,7 +251,7 @@ def test_default_views_of_a_network_without_batchnorm_may_be_refused_too() -> No
 @pytest.mark.parametrize("name", ["mall-sample", "mall-domain"])
 @pytest.mark.parametrize("preset", ["recommended", "best"])
 @pytest.mark.parametrize("asserts", [False, True])
-def test_a_network_of_one_size_gets_the_default_views_at_that_size(name: str, preset: str, asserts: bool) -> None:
+def test_a_network_of_one_size_gets_the_default_views_at_that_size(name: str, preset: str, asserts: bool):
     model, images = Segmenter.wrap(OneSize(asserts).eval(), classes=CLASSES), frames(3)
     session = Session(model, methods.make(name, preset, model=model), guard=FREE)
     with pytest.warns(UserWarning, match=r"at x1\.5, 48x36 .* taken at the images' own size") as told:
@@ -266,7 +266,7 @@ def test_a_network_of_one_size_gets_the_default_views_at_that_size(name: str, pr
             torch.testing.assert_close(session(image).logits, other(image).logits)
 
 
-def test_whatever_a_network_of_one_size_raises_is_told() -> None:
+def test_whatever_a_network_of_one_size_raises_is_told():
     for fault in (IndexError, KeyError, type("Own", (Exception,), {})):
         told = pytest.raises(SettingsError, match=r"views: the network does not take .* x2, 4x4 .*; leave it")
         with told, size_told(torch.rand(1, 3, 4, 4), 2.0, "views", "leave it"):
@@ -295,7 +295,7 @@ class Hungry(Narrow):
         return self.norm(x)
 
 
-def test_a_view_that_memory_is_too_small_for_is_not_left_out_without_a_word() -> None:
+def test_a_view_that_memory_is_too_small_for_is_not_left_out_without_a_word():
     session = Session(Segmenter.wrap(Hungry().eval(), classes=CLASSES), "mall-domain", guard=FREE)
     with pytest.raises(torch.OutOfMemoryError):
         session.predict(torch.rand(3, 24, 40))
@@ -303,7 +303,7 @@ def test_a_view_that_memory_is_too_small_for_is_not_left_out_without_a_word() ->
 
 
 @pytest.mark.filterwarnings("ignore:views")
-def test_a_view_that_is_refused_at_one_size_is_taken_at_another() -> None:
+def test_a_view_that_is_refused_at_one_size_is_taken_at_another():
     model = Segmenter.wrap(Narrow().eval(), classes=CLASSES)
     small, large = frames(1)[0], torch.rand(3, 24, 40)
     alone, after = (Session(model, methods.make("mall-domain", model=model), guard=FREE) for _ in range(2))
@@ -337,14 +337,14 @@ def test_a_view_that_is_refused_at_one_size_is_taken_at_another() -> None:
 )
 def test_a_scale_that_a_network_refuses_is_an_error_that_names_the_option(
     name: str, settings: dict[str, Any], said: str, mended: dict[str, Any], asserts: bool
-) -> None:
+):
     model, image = Segmenter.wrap(OneSize(asserts).eval(), classes=CLASSES), frames(1)[0]
     with pytest.raises(SettingsError, match=said):
         Session(model, methods.make(name, settings=settings, model=model), guard=FREE)(image)
     assert Session(model, methods.make(name, settings=mended, model=model), guard=FREE)(image).logits.isfinite().all()
 
 
-def test_mirror_is_an_old_word_for_two_views() -> None:
+def test_mirror_is_an_old_word_for_two_views():
     assert parse_settings(methods.Tent, {"mirror": "true"}) == {"views": ("plain", "mirror")}
     assert parse_settings(methods.Tent, {"mirror": False}) == {"views": ("plain",)}
     with pytest.raises(AllWeatherError, match="mirror is an old word"):

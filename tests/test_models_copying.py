@@ -164,7 +164,7 @@ FORMS: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_a_network_is_copied_and_adapts(form: str) -> None:
+def test_every_form_of_a_network_is_copied_and_adapts(form: str):
     """Norm layers are found and move in the copy, which predicts what the caller's network does; that one stays."""
     theirs = Segmenter.wrap(FORMS[form]().eval())
     before = {key: value.detach().clone() for key, value in theirs.state_dict().items()}
@@ -191,7 +191,7 @@ def test_every_form_of_a_network_is_copied_and_adapts(form: str) -> None:
     torch.testing.assert_close(twice(IMAGES), copy(IMAGES))
 
 
-def test_integers_and_what_is_kept_are_copied_as_values() -> None:
+def test_integers_and_what_is_kept_are_copied_as_values():
     copy = independent_copy(Segmenter.wrap(of_precision(torch.float16))).network
     assert (copy.count.dtype, int(copy.count)) == (torch.int64, 2**40 + 1)
     assert copy.kernel.dtype == torch.float32
@@ -204,13 +204,13 @@ def test_integers_and_what_is_kept_are_copied_as_values() -> None:
         assert other.grad_fn is not None
 
 
-def test_a_float32_network_keeps_a_finer_buffer() -> None:
+def test_a_float32_network_keeps_a_finer_buffer():
     network = Tiny()
     network.register_buffer("grid", torch.ones(2, dtype=torch.float64))
     assert independent_copy(Segmenter.wrap(network)).network.grid.dtype == torch.float64
 
 
-def test_shared_parameters_stay_shared() -> None:
+def test_shared_parameters_stay_shared():
     network = under_inference_mode()
     copy = independent_copy(Segmenter.wrap(network)).network
     assert copy.shared is copy.head.weight
@@ -218,7 +218,7 @@ def test_shared_parameters_stay_shared() -> None:
 
 @pytest.mark.parametrize("mode", ["mixed", "batch", "running", "train"])
 @pytest.mark.parametrize("norm", [Frozen, Activated, torchvisions_frozen])
-def test_statistics_of_another_class_of_batchnorm_can_be_replaced(norm: Any, mode: Any) -> None:
+def test_statistics_of_another_class_of_batchnorm_can_be_replaced(norm: Any, mode: Any):
     """The layer computes what PyTorch's BatchNorm does, in every mode, and the running statistics move alike."""
     layer = norm(4)
     copy = independent_copy(Segmenter.wrap(Tiny(lambda _: layer)))
@@ -241,13 +241,13 @@ def test_statistics_of_another_class_of_batchnorm_can_be_replaced(norm: Any, mod
 
 
 @pytest.mark.parametrize("norm", [Frozen, Activated, torchvisions_frozen])
-def test_networks_with_another_class_of_batchnorm_have_the_settings_of_batchnorm(norm: Any) -> None:
+def test_networks_with_another_class_of_batchnorm_have_the_settings_of_batchnorm(norm: Any):
     assert methods.make("mall-domain", model=Segmenter.wrap(Tiny(norm))) == methods.make("mall-domain")
 
 
 @pytest.mark.parametrize("mode", ["batch", "train"])
 @pytest.mark.parametrize("norm", [Frozen, Activated])
-def test_gradients_flow_through_the_batchs_statistics_of_another_class(norm: Any, mode: Any) -> None:
+def test_gradients_flow_through_the_batchs_statistics_of_another_class(norm: Any, mode: Any):
     twins = [Tiny(norm), Tiny()]
     twins[1].norm.load_state_dict({**twins[0].norm.state_dict(), "num_batches_tracked": torch.tensor(0)})
     twins[1].norm.eps = 1e-3 if norm is Frozen else 1e-5
@@ -264,13 +264,13 @@ def test_gradients_flow_through_the_batchs_statistics_of_another_class(norm: Any
 
 
 @pytest.mark.parametrize("form", ["compiled", "data parallel"])
-def test_wrappers_are_taken_off(form: str) -> None:
+def test_wrappers_are_taken_off(form: str):
     copy = independent_copy(Segmenter.wrap(FORMS[form]()))
     assert type(copy.network) is Tiny
     assert copy.network.state_dict().keys() == Tiny().state_dict().keys()
 
 
-def test_hooks_go_along_with_the_module_they_belong_to() -> None:
+def test_hooks_go_along_with_the_module_they_belong_to():
     class Hooked(Tiny):
         def __init__(self) -> None:
             super().__init__()
@@ -318,7 +318,7 @@ class Itself(nn.Conv2d):
         (Locked, r"Locked: a session adapts a copy.*cannot pickle '_thread.lock' object.*locks, open files"),
     ],
 )
-def test_what_cannot_be_copied_is_named(make: Callable[[], nn.Module], message: str) -> None:
+def test_what_cannot_be_copied_is_named(make: Callable[[], nn.Module], message: str):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = Segmenter.wrap(make())
@@ -339,7 +339,7 @@ class Overflown(nn.Module):
         return self.norm(self.conv(image))
 
 
-def test_weights_that_are_not_finite_are_named_and_masks_are_not() -> None:
+def test_weights_that_are_not_finite_are_named_and_masks_are_not():
     whole = independent_copy(Segmenter.wrap(Overflown().eval()))
     assert whole(IMAGES).isfinite().all()
     with pytest.raises(AllWeatherError, match=r"norm\.running_var holds NaN or infinite.*float16 was too small"):
@@ -352,7 +352,7 @@ def test_weights_that_are_not_finite_are_named_and_masks_are_not() -> None:
         independent_copy(Segmenter.wrap(network))
 
 
-def test_a_frozen_script_has_nothing_to_move() -> None:
+def test_a_frozen_script_has_nothing_to_move():
     copy = independent_copy(Segmenter.wrap(torch.jit.freeze(torch.jit.script(Tiny().eval()))))
     for which in ("all", "norm-affine"):
         with pytest.raises(AllWeatherError, match="tent"):
@@ -417,18 +417,18 @@ class LayerScale(nn.Module):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_norm_layers_are_told_by_their_form(module: nn.Module, counts: bool) -> None:
+def test_norm_layers_are_told_by_their_form(module: nn.Module, counts: bool):
     assert is_norm_layer(module) == counts
 
 
-def test_norm_layers_are_counted_by_their_own_names() -> None:
+def test_norm_layers_are_counted_by_their_own_names():
     network = nn.Sequential(Tiny(), Tiny(LayerNorm), torch.jit.script(Tiny().eval()))
     assert count_norms(network) == {"BatchNorm2d": 2, "LayerNorm": 1}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-def test_the_norms_of_convnext_are_found(library: str) -> None:
+def test_the_norms_of_convnext_are_found(library: str):
     module = pytest.importorskip(library)
     with torch.device("meta"):
         network = module.create_model("convnext_atto") if library == "timm" else module.models.convnext_tiny()

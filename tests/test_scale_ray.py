@@ -55,7 +55,7 @@ def record_of(out: Path) -> MergedRecord:
     return MergedRecord(out, {}, True)
 
 
-def test_an_actor_that_is_killed_changes_nothing(inputs: list[Path], tmp_path: Path) -> None:
+def test_an_actor_that_is_killed_changes_nothing(inputs: list[Path], tmp_path: Path):
     from allweather.scale.on_ray import RayPool
 
     task = task_of(tmp_path, "mall-domain", save_every=2)
@@ -75,7 +75,7 @@ def test_an_actor_that_is_killed_changes_nothing(inputs: list[Path], tmp_path: P
     assert sorted(names) == sorted(set(names)) and len(names) == sum(COUNTS.values())
 
 
-def test_frames_that_stand_alone_and_one_that_ends_every_actor(inputs: list[Path], tmp_path: Path) -> None:
+def test_frames_that_stand_alone_and_one_that_ends_every_actor(inputs: list[Path], tmp_path: Path):
     task = task_of(tmp_path, "mall-sample", Deadly(Pictures(tmp_path, ("labels",)), "snow/002"))
     spread = Spread(HERE, "folder", 10, 1, sources=split(inputs))
     with record_of(tmp_path) as record:
@@ -91,7 +91,7 @@ def test_frames_that_stand_alone_and_one_that_ends_every_actor(inputs: list[Path
         assert "snow/002: given up, TypeError: 'Outcome'" in record.failures["snow/002"]
 
 
-def test_an_address_that_nobody_answers_at_is_said_in_seconds() -> None:
+def test_an_address_that_nobody_answers_at_is_said_in_seconds():
     from allweather.scale.on_ray import _check_address
 
     with socket.socket() as free:
@@ -102,9 +102,7 @@ def test_an_address_that_nobody_answers_at_is_said_in_seconds() -> None:
         _check_address("cluster")
 
 
-def test_a_cluster_that_does_not_let_us_in_is_one_line_that_says_how(
-    ray_here: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_does_not_let_us_in_is_one_line_that_says_how(ray_here: Any, monkeypatch: pytest.MonkeyPatch):
     from allweather.scale.on_ray import connect
 
     def refuse(**options: object) -> None:
@@ -118,7 +116,7 @@ def test_a_cluster_that_does_not_let_us_in_is_one_line_that_says_how(
         connect(Workers(2, 1, "auto"))
 
 
-def test_a_worker_that_does_not_see_the_folder_says_so(inputs: list[Path], tmp_path: Path) -> None:
+def test_a_worker_that_does_not_see_the_folder_says_so(inputs: list[Path], tmp_path: Path):
     from allweather.scale.on_ray import RayPool
 
     task = task_of(tmp_path, "mall-domain")

@@ -44,7 +44,7 @@ def client(base: str = "http://localhost", **options: Any) -> TestClient:
     return TestClient(application(MODEL, **options), base_url=base, follow_redirects=False)
 
 
-def test_beyond_this_machine_a_token_is_needed() -> None:
+def test_beyond_this_machine_a_token_is_needed():
     with pytest.raises(SettingsError, match=r"0\.0\.0\.0 can be reached from other machines: expected a token"):
         application(MODEL, host="0.0.0.0")
     with pytest.raises(SettingsError, match="expected at least 16"):
@@ -58,11 +58,11 @@ def test_beyond_this_machine_a_token_is_needed() -> None:
 @pytest.mark.parametrize(
     ("host", "local"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)]
 )
-def test_what_is_this_machine(host: str, local: bool) -> None:
+def test_what_is_this_machine(host: str, local: bool):
     assert is_loopback(host) is local
 
 
-def test_the_token_opens_everything_and_nothing_opens_without_it() -> None:
+def test_the_token_opens_everything_and_nothing_opens_without_it():
     with client("http://box:7860", host="0.0.0.0", token=TOKEN) as served:
         for path in ("/", "/docs", "/metrics", "/config", "/see/x/picture.jpg", "/gradio_api/info"):
             assert served.get(path).status_code == 401, path
@@ -76,7 +76,7 @@ def test_the_token_opens_everything_and_nothing_opens_without_it() -> None:
         assert served.get("/docs").status_code == 200, "the browser's cookie opens it now"
 
 
-def test_other_names_and_pages_of_other_sites_are_turned_away() -> None:
+def test_other_names_and_pages_of_other_sites_are_turned_away():
     with client() as served:
         for host in ("evil.example", "testserver", "["):
             assert served.get("/v1/health", headers={"host": host}).status_code == 421
@@ -87,7 +87,7 @@ def test_other_names_and_pages_of_other_sites_are_turned_away() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 413, 421, 500, "413 unsaid"])
-def test_every_answer_of_the_endpoint_is_counted(status: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_answer_of_the_endpoint_is_counted(status: int | str, monkeypatch: pytest.MonkeyPatch):
     refused = {401: {"authorization": ""}, 403: {"origin": "http://evil"}, 421: {"host": "evil"}}
     headers = {"content-type": "multipart/form-data; boundary=x", "authorization": f"Bearer {TOKEN}"}
     headers |= refused.get(status, {})  # type: ignore[call-overload]
@@ -106,14 +106,14 @@ def test_every_answer_of_the_endpoint_is_counted(status: int | str, monkeypatch:
             assert 'uploads_refused_total{reason="bytes"} 1.0' in told
 
 
-def test_a_browser_is_told_to_load_nothing_from_elsewhere() -> None:
+def test_a_browser_is_told_to_load_nothing_from_elsewhere():
     with client() as served:
         for path in ("/", "/docs", "/v1/health"):
             policy = served.get(path).headers["content-security-policy"]
             assert "default-src 'self'" in policy and "http" not in policy
 
 
-def test_uploads_of_the_page_fill_the_disk_as_far_as_allowed_and_no_further() -> None:
+def test_uploads_of_the_page_fill_the_disk_as_far_as_allowed_and_no_further():
     def upload(served: TestClient, count: int) -> int:
         return served.post("/gradio_api/upload", files={"files": ("x.png", bytes(count))}).status_code
 
@@ -127,12 +127,12 @@ def test_uploads_of_the_page_fill_the_disk_as_far_as_allowed_and_no_further() ->
     "path",
     ["/gradio_api/queue/join/upload", "/gradio_api/run/predict/upload", "/gradio_api/upload/", "/upload", "/x/upload"],
 )
-def test_only_the_form_with_files_may_be_large(path: str) -> None:
+def test_only_the_form_with_files_may_be_large(path: str):
     with client() as served:
         assert served.post(path, content=bytes((1 << 20) + 1)).status_code == 413
 
 
-def test_the_pages_own_routes_name_no_file_of_the_server(tmp_path: Path) -> None:
+def test_the_pages_own_routes_name_no_file_of_the_server(tmp_path: Path):
     secret = tmp_path / "secret.png"
     Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(secret)
     with client() as served:
@@ -152,7 +152,7 @@ def test_the_pages_own_routes_name_no_file_of_the_server(tmp_path: Path) -> None
         assert secret.exists() and not served.get("/gradio_api/info").json()["named_endpoints"]
 
 
-def test_uploads_at_once_share_what_the_disk_has_left(tmp_path: Path) -> None:
+def test_uploads_at_once_share_what_the_disk_has_left(tmp_path: Path):
     room = Room(Limits(upload_bytes=4 << 20, disk_bytes=6 << 20), tmp_path)
     with room.body("/gradio_api/upload", 3 << 20) as first, room.body("/gradio_api/upload", None) as second:
         assert first.most == 5 << 20 and second.most == second.expected == 3 << 20, "what the first one leaves"
@@ -169,7 +169,7 @@ def test_uploads_at_once_share_what_the_disk_has_left(tmp_path: Path) -> None:
         assert alone.most == 5 << 20, "who has ended holds nothing but what lies there"
 
 
-def test_uploads_that_run_keep_their_place_and_one_that_broke_off_is_removed() -> None:
+def test_uploads_that_run_keep_their_place_and_one_that_broke_off_is_removed():
     app = application(MODEL, limits=Limits(upload_bytes=2_000_000, disk_bytes=2_500_000, idle=60))
     head = b'--B\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
 
@@ -201,7 +201,7 @@ def test_uploads_that_run_keep_their_place_and_one_that_broke_off_is_removed() -
 
 
 @pytest.mark.parametrize("way", ["mounted", "root path"])
-def test_below_another_path_the_same_is_refused(way: str, tmp_path: Path) -> None:
+def test_below_another_path_the_same_is_refused(way: str, tmp_path: Path):
     inner, root = application(MODEL, host="0.0.0.0", token=TOKEN), {"root_path": "/seg"} if way != "mounted" else {}
     outer = FastAPI() if way == "mounted" else inner
     if way == "mounted":
@@ -220,14 +220,14 @@ def test_below_another_path_the_same_is_refused(way: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", ["/seg/v1/health", "/seg", "/segment/v1", "/v1/health", "/other/seg/x", "/seg//x"])
-def test_paths_are_told_as_the_routes_tell_them(path: str) -> None:
+def test_paths_are_told_as_the_routes_tell_them(path: str):
     from starlette._utils import get_route_path
 
     for scope in ({"path": path, "root_path": "/seg"}, {"path": path}, {"path": path, "root_path": ""}):
         assert path_of(scope) == get_route_path(scope)
 
 
-def test_an_application_that_nobody_started_frees_what_is_old_and_refuses_to_lose_streams(tmp_path: Path) -> None:
+def test_an_application_that_nobody_started_frees_what_is_old_and_refuses_to_lose_streams(tmp_path: Path):
     outer, forgets = FastAPI(), application(MODEL, limits=Limits(idle=0.05))
     outer.mount("/forgets", forgets)
     outer.mount("/keeps", application(MODEL, sessions=tmp_path))
@@ -252,13 +252,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "frames/link.png", "/etc/passwd", "frames/../../secret.png", "x\0"])
-def test_nothing_outside_the_folder_is_named(name: str, folder: Path) -> None:
+def test_nothing_outside_the_folder_is_named(name: str, folder: Path):
     with pytest.raises(SettingsError, match="inside the folder that this server allows"):
         inside(folder, name)
     assert inside(folder, "frames/a.png").name == "a.png"
 
 
-def test_a_folder_of_the_server_gives_its_own_pictures_alone(folder: Path) -> None:
+def test_a_folder_of_the_server_gives_its_own_pictures_alone(folder: Path):
     from allweather.serve.pictures import from_folder
 
     held, refused = from_folder(folder, "frames", Limits(), None)
@@ -267,7 +267,7 @@ def test_a_folder_of_the_server_gives_its_own_pictures_alone(folder: Path) -> No
         from_folder(None, "frames", Limits(), None)
 
 
-def test_checkpoints_are_named_within_the_folder_and_read_as_data(folder: Path) -> None:
+def test_checkpoints_are_named_within_the_folder_and_read_as_data(folder: Path):
     from allweather.models import load_model
     from allweather.serve.networks import Networks, given
 
@@ -294,7 +294,7 @@ def test_checkpoints_are_named_within_the_folder_and_read_as_data(folder: Path) 
         Networks(given(MODEL, None)).open("demo:streetnet", "mine.pth")
 
 
-def test_pages_that_open_share_one_walk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_that_open_share_one_walk(folder: Path, monkeypatch: pytest.MonkeyPatch):
     from allweather.serve import networks
 
     opened, scandir = [], os.scandir
@@ -317,13 +317,13 @@ def test_pages_that_open_share_one_walk(folder: Path, monkeypatch: pytest.Monkey
         ("ROOT-elsewhere and ROOT.bak", "ROOT-elsewhere and ROOT.bak"),
     ],
 )
-def test_a_failure_names_files_as_visitors_do(text: str, read: str, folder: Path) -> None:
+def test_a_failure_names_files_as_visitors_do(text: str, read: str, folder: Path):
     error = SettingsError(text.replace("ROOT", str(folder)))
     assert told(error, folder) == read.replace("ROOT", str(folder))
     assert told(error, None) == told(error, Path("/")) == str(error)
 
 
-def test_nobody_learns_where_the_folder_lies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_learns_where_the_folder_lies(folder: Path, monkeypatch: pytest.MonkeyPatch):
     from gradio import Error, Request
 
     from allweather.serve.page import Page
@@ -351,7 +351,7 @@ def test_nobody_learns_where_the_folder_lies(folder: Path, monkeypatch: pytest.M
     assert not [text for text in texts if str(folder.parent) in text]
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(MissingLibraryError, match=r"pip install 'allweather\[web\]'"):
         application(MODEL)
@@ -366,11 +366,11 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"allow_dir": "nowhere"}, "expected a folder"),
     ],
 )
-def test_what_cannot_be_served_is_said_before_anything_starts(options: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_served_is_said_before_anything_starts(options: dict[str, Any], message: str):
     with pytest.raises(allweather.AllWeatherError, match=message):
         application(**{"networks": MODEL, **options})
 
 
-def test_a_limit_is_a_number_above_0() -> None:
+def test_a_limit_is_a_number_above_0():
     with pytest.raises(allweather.AllWeatherError, match=r"limits.pixels: expected a finite number at least 1"):
         Limits(pixels=0)

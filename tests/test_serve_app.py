@@ -25,7 +25,7 @@ pytest.importorskip("gradio", reason="the extra web")
 from allweather.serve import shutdown
 
 
-def test_it_serves_until_it_is_asked_to_stop_and_saves_its_streams(tmp_path: Path) -> None:
+def test_it_serves_until_it_is_asked_to_stop_and_saves_its_streams(tmp_path: Path):
     sessions = tmp_path / "sessions"
     with server("--sessions", sessions, TMPDIR=str(tmp_path)) as running:
         files = {"image": ("a.png", encoded(picture()))}
@@ -41,7 +41,7 @@ def test_it_serves_until_it_is_asked_to_stop_and_saves_its_streams(tmp_path: Pat
     assert left == {"sessions"}, "nothing else is left on the disk"
 
 
-def test_a_second_ctrl_c_saves_the_streams_too(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_saves_the_streams_too(tmp_path: Path):
     with server("--sessions", tmp_path) as running:
         files = {"image": ("a.png", encoded(picture()))}
         assert httpx.post(f"{running.address}/v1/predict", files=files, data={"stream": "a"}, timeout=60).is_success
@@ -56,7 +56,7 @@ def test_a_second_ctrl_c_saves_the_streams_too(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
-def test_what_was_taken_is_answered_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_taken_is_answered_however_long_it_takes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutdown, "GRACE", 0.5)  # so that the test need not outlast the true one
     app, statuses, asked = application(tiny("batchnorm")), [], threading.Event()
     pool = app.state.serving.pool
@@ -85,7 +85,7 @@ def test_what_was_taken_is_answered_however_long_it_takes(monkeypatch: pytest.Mo
     assert statuses == [200]
 
 
-def test_an_application_of_ones_own_leaves_nothing_on_the_disk_either(tmp_path: Path) -> None:
+def test_an_application_of_ones_own_leaves_nothing_on_the_disk_either(tmp_path: Path):
     (tmp_path / "app.py").write_text(
         "import allweather as aw\napp = aw.serve.application(aw.load_model('demo:streetnet'))\n"
     )
@@ -101,14 +101,14 @@ def test_an_application_of_ones_own_leaves_nothing_on_the_disk_either(tmp_path: 
     assert not list((tmp_path / "temporary").glob("allweather-serve-*"))
 
 
-def test_a_place_where_streams_could_not_be_saved_is_said_before_it_serves(tmp_path: Path) -> None:
+def test_a_place_where_streams_could_not_be_saved_is_said_before_it_serves(tmp_path: Path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "sessions"):
         done = allweather("serve", "--sessions", place, "--port", 0)
         assert done.returncode == 2 and f"--sessions {place}: streams cannot be saved there" in done.stderr
 
 
-def test_a_stream_that_cannot_be_saved_at_the_stop_gives_status_one(tmp_path: Path) -> None:
+def test_a_stream_that_cannot_be_saved_at_the_stop_gives_status_one(tmp_path: Path):
     with server("--sessions", tmp_path / "sessions") as running:
         assert not list((tmp_path / "sessions").iterdir()), "the check leaves nothing"
         files = {"image": ("a.png", encoded(picture()))}
@@ -120,7 +120,7 @@ def test_a_stream_that_cannot_be_saved_at_the_stop_gives_status_one(tmp_path: Pa
     assert "could not be saved" in "".join(running.said)
 
 
-def test_beyond_this_machine_it_says_the_token_and_the_network_of_the_command_line_comes_first(tmp_path: Path) -> None:
+def test_beyond_this_machine_it_says_the_token_and_the_network_of_the_command_line_comes_first(tmp_path: Path):
     options = ("--model", "espnet:q8", "--random-weights", "--size", "64x48")
     with server("--host", "0.0.0.0", *options, ALLWEATHER_TOKEN="") as running:  # set, and empty: as if it were not
         port = running.address.rsplit(":", 1)[1]
@@ -143,7 +143,7 @@ def test_beyond_this_machine_it_says_the_token_and_the_network_of_the_command_li
         assert np.asarray(Image.open(tmp_path / "labels.png")).shape == (64, 96)
 
 
-def test_a_port_that_is_taken_is_said() -> None:
+def test_a_port_that_is_taken_is_said():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -160,12 +160,12 @@ def test_a_port_that_is_taken_is_said() -> None:
         (("--allow-dir", "nowhere"), "--allow-dir nowhere: expected a folder"),
     ],
 )
-def test_mistakes_are_said(arguments: tuple[str, ...], message: str) -> None:
+def test_mistakes_are_said(arguments: tuple[str, ...], message: str):
     done = allweather("serve", *arguments)
     assert done.returncode == 2 and message in done.stderr
 
 
-def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     done = allweather("serve")
     assert done.returncode == 2 and "pip install 'allweather[web]'" in done.stderr

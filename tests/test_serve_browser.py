@@ -51,7 +51,7 @@ def page(request: pytest.FixtureRequest, running: Server) -> Iterator[Any]:
     assert not [line for line in running.said if "Traceback" in line]
 
 
-def test_the_way_of_a_visitor(page: Any, tmp_path: Path) -> None:
+def test_the_way_of_a_visitor(page: Any, tmp_path: Path):
     page.wait_for_timeout(500)
     shoot(page, tmp_path, "opened")
     check_accessible(page)
@@ -93,7 +93,7 @@ def test_the_way_of_a_visitor(page: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["phone"], indirect=True)  # where there is least room
-def test_a_long_run_is_paused_goes_on_and_is_cancelled(page: Any, tmp_path: Path) -> None:
+def test_a_long_run_is_paused_goes_on_and_is_cancelled(page: Any, tmp_path: Path):
     page.get_by_role("tab", name="Scene").click()
     page.get_by_label("number input for Scenes in a row").fill("30")
     page.click("#scene")
@@ -124,7 +124,7 @@ def test_a_long_run_is_paused_goes_on_and_is_cancelled(page: Any, tmp_path: Path
     check_accessible(page)
 
 
-def test_what_is_no_picture_is_refused_in_words(page: Any) -> None:
+def test_what_is_no_picture_is_refused_in_words(page: Any):
     page.set_input_files(
         "#files input[type=file]", {"name": "x.png", "mimeType": "image/png", "buffer": b"<svg onload='alert(1)'/>"}
     )
@@ -132,7 +132,7 @@ def test_what_is_no_picture_is_refused_in_words(page: Any) -> None:
     assert "x.png is no picture: expected PNG" in page.inner_text("#notice")
 
 
-def test_a_server_that_ends_is_noticed() -> None:
+def test_a_server_that_ends_is_noticed():
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
     with server() as one, playwright.sync_playwright() as driver:

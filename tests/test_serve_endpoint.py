@@ -70,19 +70,19 @@ def alone(pictures: list[np.ndarray], method: str = "mall-domain") -> list[np.nd
     return [session(picture).labels.numpy() for picture in pictures]
 
 
-def test_a_picture_alone_is_what_a_fresh_session_makes_of_it(served: TestClient) -> None:
+def test_a_picture_alone_is_what_a_fresh_session_makes_of_it(served: TestClient):
     for picture in (*PICTURES[:3], PICTURES[0]):
         assert np.array_equal(labels(ask(served, picture)), alone([picture])[0])
 
 
-def test_a_stream_is_what_one_session_makes_of_it(served: TestClient) -> None:
+def test_a_stream_is_what_one_session_makes_of_it(served: TestClient):
     found = [labels(ask(served, picture, stream="a")) for picture in PICTURES]
     assert all(np.array_equal(one, other) for one, other in zip(found, alone(PICTURES), strict=True))
     fresh = [alone([picture])[0] for picture in PICTURES]
     assert not all(np.array_equal(one, other) for one, other in zip(found, fresh, strict=True)), "it has adapted"
 
 
-def test_streams_at_once_do_not_mix(served: TestClient) -> None:
+def test_streams_at_once_do_not_mix(served: TestClient):
     orders = [PICTURES, PICTURES[::-1], PICTURES[3:] + PICTURES[:3]]
 
     def along(number: int) -> list[np.ndarray]:
@@ -94,7 +94,7 @@ def test_streams_at_once_do_not_mix(served: TestClient) -> None:
         assert all(np.array_equal(one, other) for one, other in zip(found, alone(order), strict=True))
 
 
-def test_json_holds_the_labels_their_shares_and_what_was_decided(served: TestClient) -> None:
+def test_json_holds_the_labels_their_shares_and_what_was_decided(served: TestClient):
     answer = ask(served, PICTURES[0], answer="json").json()
     assert (answer["width"], answer["height"], answer["decision"]) == (32, 24, "accepted")
     assert sum(answer["shares"].values()) == pytest.approx(1, abs=1e-5) and len(answer["losses"]) == 1
@@ -102,12 +102,12 @@ def test_json_holds_the_labels_their_shares_and_what_was_decided(served: TestCli
     assert np.array_equal(np.asarray(Image.open(content)), alone([PICTURES[0]])[0])
 
 
-def test_labels_come_at_the_pictures_own_size() -> None:
+def test_labels_come_at_the_pictures_own_size():
     with client(size=(32, 24)) as small:
         assert labels(ask(small, np.asarray(Image.fromarray(PICTURES[0]).resize((61, 47))))).shape == (47, 61)
 
 
-def test_a_stream_keeps_its_settings_until_it_is_removed(served: TestClient) -> None:
+def test_a_stream_keeps_its_settings_until_it_is_removed(served: TestClient):
     assert ask(served, PICTURES[0], stream="kept").status_code == 200
     other = ask(served, PICTURES[0], stream="kept", method="source", set=[])
     assert other.status_code == 409 and "DELETE /v1/streams/kept" in other.json()["error"]
@@ -117,7 +117,7 @@ def test_a_stream_keeps_its_settings_until_it_is_removed(served: TestClient) -> 
     assert ask(served, PICTURES[0], stream="kept", method="source", set=[]).status_code == 200
 
 
-def test_streams_are_saved_at_the_end_and_go_on(tmp_path: Path) -> None:
+def test_streams_are_saved_at_the_end_and_go_on(tmp_path: Path):
     whole = alone(PICTURES)
     with client(sessions=tmp_path) as first:
         for picture in PICTURES[:3]:
@@ -132,7 +132,7 @@ def test_streams_are_saved_at_the_end_and_go_on(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_equal_settings_are_one_however_they_are_written(served: TestClient) -> None:
+def test_equal_settings_are_one_however_they_are_written(served: TestClient):
     wanted = [
         {"set": ["lr=0.0002", "views=plain,mirror"]},
         {"set": ["views=plain, mirror", "lr=2e-4"]},
@@ -172,7 +172,7 @@ def _of_another_version(path: Path) -> None:
 )
 def test_a_kept_stream_that_cannot_go_on_is_said_as_what_it_is(
     change: Callable[[Path], None], logged: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     with client(sessions=tmp_path) as first:
         ask(first, PICTURES[0], stream="kept")
     (path,) = tmp_path.iterdir()
@@ -188,7 +188,7 @@ def test_a_kept_stream_that_cannot_go_on_is_said_as_what_it_is(
         assert ask(second, PICTURES[1], stream="kept").status_code == 200
 
 
-def test_as_many_streams_as_may_be_and_no_more(tmp_path: Path) -> None:
+def test_as_many_streams_as_may_be_and_no_more(tmp_path: Path):
     with client(limits=Limits(streams=2)) as few:
         assert [ask(few, PICTURES[0], stream=name).status_code for name in "abca"] == [200, 200, 429, 200]
     with client(limits=Limits(streams=2), sessions=tmp_path) as kept:
@@ -200,7 +200,7 @@ def test_as_many_streams_as_may_be_and_no_more(tmp_path: Path) -> None:
             assert all(np.array_equal(one, other) for one, other in zip(so_far, alone(PICTURES[:3]), strict=True))
 
 
-def test_what_nobody_uses_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_uses_is_freed(monkeypatch: pytest.MonkeyPatch):
     given_back = []
     monkeypatch.setattr("allweather.serve.serving.give_back_freed_memory", lambda: given_back.append(1))
     monkeypatch.setattr(Serving, "_sweep_on", lambda serving: None)
@@ -214,7 +214,7 @@ def test_what_nobody_uses_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given_back == [1, 1], "when something was freed, and once more when no thread holds it"
 
 
-def test_a_request_that_is_cancelled_as_it_waits_holds_no_stream() -> None:
+def test_a_request_that_is_cancelled_as_it_waits_holds_no_stream():
     with client(limits=Limits(streams=1)) as served:
         streams = served.app.state.serving.streams
         worked, pixels = threading.Event(), torch.rand(3, 24, 32)
@@ -231,7 +231,7 @@ def test_a_request_that_is_cancelled_as_it_waits_holds_no_stream() -> None:
         assert [stream.busy for stream in streams._streams.values()] == [0]
 
 
-def test_pictures_without_a_stream_are_worked_on_at_once_in_few_sessions() -> None:
+def test_pictures_without_a_stream_are_worked_on_at_once_in_few_sessions():
     with client(workers=2) as served:
         streams = served.app.state.serving.streams  # type: ignore[attr-defined]
         both, image, wanted = threading.Barrier(2), to_unit(Image.fromarray(PICTURES[0])), Wanted(settings=QUICK)
@@ -241,7 +241,7 @@ def test_pictures_without_a_stream_are_worked_on_at_once_in_few_sessions() -> No
         assert len(streams._lone) == 2 and len(streams) == 0
 
 
-def test_a_sweep_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sweep_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     with client(limits=Limits(idle=0.04)) as served:
         serving, again = served.app.state.serving, threading.Event()
 
@@ -255,7 +255,7 @@ def test_a_sweep_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, capl
     assert "old streams were not freed" in caplog.text
 
 
-def test_folders_of_uploads_may_go_while_they_are_looked_at(tmp_path: Path) -> None:
+def test_folders_of_uploads_may_go_while_they_are_looked_at(tmp_path: Path):
     room, ended = Room(Limits(), tmp_path), threading.Event()
 
     def come_and_go() -> None:
@@ -274,7 +274,7 @@ def test_folders_of_uploads_may_go_while_they_are_looked_at(tmp_path: Path) -> N
     assert len(room._files()) == 20
 
 
-def test_work_that_ends_in_anything_leaves_its_thread() -> None:
+def test_work_that_ends_in_anything_leaves_its_thread():
     pool = Pool(1, 4)
     with pytest.raises(RuntimeError, match="the work ended in SystemExit"):
         pool.submit(Lane(), sys.exit).result(120)
@@ -284,7 +284,7 @@ def test_work_that_ends_in_anything_leaves_its_thread() -> None:
 
 def test_a_stream_that_cannot_be_saved_is_not_put_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+):
     def full(_: Session, path: Path) -> None:
         raise CheckpointError(f"{path} cannot be written: no space left.")
 
@@ -305,7 +305,7 @@ def test_a_stream_that_cannot_be_saved_is_not_put_away(
         assert np.array_equal(labels(ask(served, PICTURES[3], stream="old")), whole[3])
 
 
-def test_too_much_at_once_is_answered_429() -> None:
+def test_too_much_at_once_is_answered_429():
     with client(limits=Limits(waiting=2)) as served:
         serving = served.app.state.serving
         with serving.pool.admission(), serving.pool.admission():
@@ -359,9 +359,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_uploads_are_refused_and_logged(
-    kind: str, served: TestClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_hostile_uploads_are_refused_and_logged(kind: str, served: TestClient, caplog: pytest.LogCaptureFixture):
     content, name, status, message = HOSTILE[kind]
     with caplog.at_level("WARNING", "allweather"):
         refused = ask(served, content, name)
@@ -400,13 +398,13 @@ def test_hostile_uploads_are_refused_and_logged(
         ({"image": "text"}, "image: expected once, came 2 times"),
     ],
 )
-def test_settings_that_are_not_allowed(fields: dict[str, Any], message: str, served: TestClient) -> None:
+def test_settings_that_are_not_allowed(fields: dict[str, Any], message: str, served: TestClient):
     refused = ask(served, PICTURES[0], **fields)
     assert refused.status_code == 422 and message in refused.json()["error"], refused.text
 
 
 @pytest.mark.parametrize("name", ["mall-sample", "mall-domain"])
-def test_views_of_a_preset_may_be_asked_for_by_name(name: str) -> None:
+def test_views_of_a_preset_may_be_asked_for_by_name(name: str):
     from allweather.serve.choosing import choose_method
 
     views = ",".join(methods.METHODS[name].presets["best"]["views"])
@@ -414,7 +412,7 @@ def test_views_of_a_preset_may_be_asked_for_by_name(name: str) -> None:
     assert chosen == choose_method(name, "best", {}, MODEL, Limits())
 
 
-def test_every_number_that_costs_work_is_bounded_and_every_text_is_known() -> None:
+def test_every_number_that_costs_work_is_bounded_and_every_text_is_known():
     """A field that is added must be put on one of the lists of `serve/choosing.py`."""
     from allweather.serve import choosing
 
@@ -432,7 +430,7 @@ def test_every_number_that_costs_work_is_bounded_and_every_text_is_known() -> No
     assert whole == {*choosing.FREE, *choosing.COSTLY, "iterations", "augmentations", "capacity", "updates"}
 
 
-def test_a_body_that_is_no_form_or_too_long(served: TestClient) -> None:
+def test_a_body_that_is_no_form_or_too_long(served: TestClient):
     assert served.post("/v1/predict", content=b"{}").status_code == 400
     assert served.post("/v1/predict", data={"image": "text"}, files={"x": ("x", b"")}).status_code == 400
     assert served.post("/v1/predict", content=bytes(1_300_000)).status_code == 413
@@ -443,7 +441,7 @@ def test_a_body_that_is_no_form_or_too_long(served: TestClient) -> None:
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 
 
-def test_another_way_to_ask_and_what_is_not_there_are_answered_as_errors(served: TestClient) -> None:
+def test_another_way_to_ask_and_what_is_not_there_are_answered_as_errors(served: TestClient):
     for ask_so in (served.get, served.put):
         answer = ask_so("/v1/predict")
         assert (
@@ -457,14 +455,14 @@ def test_another_way_to_ask_and_what_is_not_there_are_answered_as_errors(served:
         assert answer.status_code == 404 and set(answer.json()) == {"error"}, path
 
 
-def test_the_page_offers_no_code() -> None:
+def test_the_page_offers_no_code():
     from allweather.serve.fields import rows
 
     (views,) = [row for row in rows("mall-domain", "recommended", MODEL) if row.name == "views"]
     assert "FILE.py" not in views.help and "x0.5" in views.help
 
 
-def test_health_metrics_and_the_api_page(served: TestClient) -> None:
+def test_health_metrics_and_the_api_page(served: TestClient):
     from prometheus_client.parser import text_string_to_metric_families
 
     ask(served, PICTURES[0])

@@ -68,7 +68,7 @@ def pool() -> Any:
     made.close()
 
 
-def test_two_visitors_at_once_get_what_each_would_get_alone(pool: Pool) -> None:
+def test_two_visitors_at_once_get_what_each_would_get_alone(pool: Pool):
     orders = [PICTURES, PICTURES[::-1]]
 
     async def both() -> list[list[torch.Tensor]]:
@@ -81,7 +81,7 @@ def test_two_visitors_at_once_get_what_each_would_get_alone(pool: Pool) -> None:
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
-def test_each_forward_pass_is_a_point_of_the_curves(pool: Pool) -> None:
+def test_each_forward_pass_is_a_point_of_the_curves(pool: Pool):
     one = visitor(PICTURES[:1], method("mall-sample", iterations=6, stop_tolerance=0.0, stop_rise=1e9))
     asyncio.run(follow(one, pool))
     assert [point.number for point in one.points] == [1, 2, 3, 4, 5, 6]
@@ -89,7 +89,7 @@ def test_each_forward_pass_is_a_point_of_the_curves(pool: Pool) -> None:
     assert one.session.method.name == "mall-sample"
 
 
-def test_a_watched_session_is_saved_and_exported_as_any_other(pool: Pool, tmp_path: Path) -> None:
+def test_a_watched_session_is_saved_and_exported_as_any_other(pool: Pool, tmp_path: Path):
     one = visitor(PICTURES)
     asyncio.run(follow(one, pool))
     one.session.save(tmp_path / "s.safetensors")
@@ -99,7 +99,7 @@ def test_a_watched_session_is_saved_and_exported_as_any_other(pool: Pool, tmp_pa
     one.session.export(tmp_path / "w.safetensors")
 
 
-def test_a_run_that_is_cancelled_in_a_picture_leaves_no_trace_of_it(pool: Pool) -> None:
+def test_a_run_that_is_cancelled_in_a_picture_leaves_no_trace_of_it(pool: Pool):
     chosen = method(iterations=50, stop_tolerance=0.0, stop_rise=1e9)
     one = visitor(PICTURES, chosen)
 
@@ -120,7 +120,7 @@ def test_a_run_that_is_cancelled_in_a_picture_leaves_no_trace_of_it(pool: Pool) 
     assert not one.points and one.stage == "ready"
 
 
-def test_one_run_at_a_time_and_none_without_pictures(pool: Pool) -> None:
+def test_one_run_at_a_time_and_none_without_pictures(pool: Pool):
     async def twice() -> None:
         one = visitor(PICTURES)
         first = one.run(pool, 1)
@@ -137,7 +137,7 @@ def test_one_run_at_a_time_and_none_without_pictures(pool: Pool) -> None:
         asyncio.run(follow(visitor([]), pool))
 
 
-def test_the_same_choice_goes_on_and_another_begins_anew() -> None:
+def test_the_same_choice_goes_on_and_another_begins_anew():
     one = visitor(PICTURES)
     first = one.session
     one.prepare(NETWORK, method())
@@ -146,7 +146,7 @@ def test_the_same_choice_goes_on_and_another_begins_anew() -> None:
     assert one.session is not first
 
 
-def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Pool) -> None:
+def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Pool):
     async def begin(end: Callable[[Visitor], None]) -> Visitor:
         (now, here, one), came, wait = ready(), threading.Event(), threading.Event()
 
@@ -178,7 +178,7 @@ def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Poo
         asyncio.run(begin(lambda one: one.free("the page was closed.")))
 
 
-def test_decisions_are_counted_once_however_the_run_ends() -> None:
+def test_decisions_are_counted_once_however_the_run_ends():
     serving = application(MODEL).state.serving
     page, asked = Page(serving), SimpleNamespace(session_hash="one")
     one = serving.visitors.of("one")
@@ -197,7 +197,7 @@ def test_decisions_are_counted_once_however_the_run_ends() -> None:
     serving.end()
 
 
-def test_what_came_after_the_start_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_came_after_the_start_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("allweather.serve.networks.LISTED_FOR", -1.0)
 
     async def build() -> Any:  # in a loop, or the library makes some, and closes none
@@ -212,7 +212,7 @@ def test_what_came_after_the_start_can_be_chosen(tmp_path: Path, monkeypatch: py
     assert all(each.preprocess("later") == "later" for each in (page.below, page.checkpoint))
 
 
-def test_visitors_are_bounded_and_freed() -> None:
+def test_visitors_are_bounded_and_freed():
     now = [0.0]
     here = Visitors(Limits(visitors=2, idle=10), clock=lambda: now[0])
     one = here.of("a")
@@ -241,7 +241,7 @@ def ready() -> tuple[list[float], Visitors, Visitor]:
     return now, here, one
 
 
-def test_idle_time_counts_from_the_end_of_a_run_and_downloads_are_use(pool: Pool) -> None:
+def test_idle_time_counts_from_the_end_of_a_run_and_downloads_are_use(pool: Pool):
     now, here, one = ready()
 
     async def long() -> None:
@@ -261,7 +261,7 @@ def test_idle_time_counts_from_the_end_of_a_run_and_downloads_are_use(pool: Pool
     assert here.sweep() == 1 and not one.pictures and here.sweep() == 0
 
 
-def test_a_paused_run_ends_after_its_idle_time_with_a_sentence(pool: Pool) -> None:
+def test_a_paused_run_ends_after_its_idle_time_with_a_sentence(pool: Pool):
     now, here, one = ready()
 
     async def paused() -> None:
@@ -279,7 +279,7 @@ def test_a_paused_run_ends_after_its_idle_time_with_a_sentence(pool: Pool) -> No
     assert not one.at_work and len(here) == 0
 
 
-def test_those_who_left_count_as_freed() -> None:
+def test_those_who_left_count_as_freed():
     here = Visitors(Limits())
     here.of("a")
     here.leave("a")
@@ -287,7 +287,7 @@ def test_those_who_left_count_as_freed() -> None:
     assert (here.sweep(), here.sweep()) == (1, 0)
 
 
-def test_a_lane_keeps_its_order_and_lanes_take_turns() -> None:
+def test_a_lane_keeps_its_order_and_lanes_take_turns():
     done: list[str] = []
     pool = Pool(1, 4)
     lanes = {name: Lane() for name in "ab"}
@@ -316,7 +316,7 @@ def upload(folder: Path, name: str, content: bytes) -> tuple[str, Path]:
     return name, path
 
 
-def test_uploads_are_read_in_natural_order_and_removed(tmp_path: Path) -> None:
+def test_uploads_are_read_in_natural_order_and_removed(tmp_path: Path):
     from allweather.serve.pictures import from_uploads
 
     paths = [upload(tmp_path, f"f{number}.png", encoded(picture(number))) for number in (10, 2)]
@@ -327,7 +327,7 @@ def test_uploads_are_read_in_natural_order_and_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_upload_elsewhere_is_neither_read_nor_removed(tmp_path: Path) -> None:
+def test_an_upload_elsewhere_is_neither_read_nor_removed(tmp_path: Path):
     from allweather.serve.pictures import from_uploads
 
     (tmp_path / "uploads").mkdir()
@@ -338,7 +338,7 @@ def test_an_upload_elsewhere_is_neither_read_nor_removed(tmp_path: Path) -> None
     assert other.exists()
 
 
-def test_clips_give_their_first_frames_and_playlists_are_refused(tmp_path: Path) -> None:
+def test_clips_give_their_first_frames_and_playlists_are_refused(tmp_path: Path):
     from clips import clip, scene
 
     from allweather.serve.pictures import from_uploads
@@ -370,7 +370,7 @@ def test_clips_give_their_first_frames_and_playlists_are_refused(tmp_path: Path)
         from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(clip_pixels=100), None)
 
 
-def test_of_a_picture_of_several_pages_a_visitor_is_told(tmp_path: Path) -> None:
+def test_of_a_picture_of_several_pages_a_visitor_is_told(tmp_path: Path):
     from allweather.serve.pictures import from_uploads
 
     pages, content = [Image.new("RGB", (40, 30), (number, 0, 0)) for number in range(3)], io.BytesIO()
@@ -381,7 +381,7 @@ def test_of_a_picture_of_several_pages_a_visitor_is_told(tmp_path: Path) -> None
         read_picture(content.getvalue(), Limits())
 
 
-def test_what_a_visitor_holds_is_bounded(tmp_path: Path) -> None:
+def test_what_a_visitor_holds_is_bounded(tmp_path: Path):
     from allweather.serve.pictures import from_uploads
 
     paths = [upload(tmp_path, f"{number}.png", encoded(picture(number))) for number in range(4)]
@@ -389,7 +389,7 @@ def test_what_a_visitor_holds_is_bounded(tmp_path: Path) -> None:
     assert len(held) == 2 and "only the first 2 pictures are kept" in said[0] and "3 of 4 files" in said[1]
 
 
-def test_labels_are_called_as_adapt_calls_them(tmp_path: Path) -> None:
+def test_labels_are_called_as_adapt_calls_them(tmp_path: Path):
     from clips import clip, scene
 
     from allweather.serve.pictures import from_folder, from_uploads
@@ -417,7 +417,7 @@ def test_labels_are_called_as_adapt_calls_them(tmp_path: Path) -> None:
     assert [each.label for each in found] == ["a_jpg", "a_png", "below/a"]
 
 
-def test_what_is_drawn_names_every_class_and_decision(pool: Pool) -> None:
+def test_what_is_drawn_names_every_class_and_decision(pool: Pool):
     from allweather.serve.compare import compare
     from allweather.serve.curves import SHAPES, curves
     from allweather.serve.legend import legend
@@ -438,7 +438,7 @@ def test_what_is_drawn_names_every_class_and_decision(pool: Pool) -> None:
     assert "<progress" not in _status(one), "nothing is done of what has just come"
 
 
-def test_what_is_taken_home(pool: Pool) -> None:
+def test_what_is_taken_home(pool: Pool):
     pytest.importorskip("gradio", reason="the extra web")
     import io
     import zipfile

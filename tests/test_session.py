@@ -40,7 +40,7 @@ def table_with_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(methods.METHODS, Toy.name, Toy)
 
 
-def test_a_result_keeps_its_picture_whatever_becomes_of_the_callers_memory() -> None:
+def test_a_result_keeps_its_picture_whatever_becomes_of_the_callers_memory():
     session, camera = Session(tiny("batchnorm"), "norm"), torch.zeros(3, *SIZE)
     given = [frame.clone() for frame in frames(3)]
     results = list(session.stream(camera.copy_(frame) for frame in given))
@@ -48,7 +48,7 @@ def test_a_result_keeps_its_picture_whatever_becomes_of_the_callers_memory() -> 
         assert result.images is not None and torch.equal(result.images, frame)
 
 
-def test_a_frame_at_which_the_network_fails_has_not_been() -> None:
+def test_a_frame_at_which_the_network_fails_has_not_been():
     class Failing(nn.Module):
         def __init__(self, network: nn.Module) -> None:
             super().__init__()
@@ -107,7 +107,7 @@ def written_over(x: Tensor) -> Tensor:
         (Silent.apply, r"reaches what moves, norm\.weight, norm\.bias: .*quantized"),
     ],
 )
-def test_a_network_without_a_gradient_is_one_word(method: str, last: Callable[[Tensor], Tensor], why: str) -> None:
+def test_a_network_without_a_gradient_is_one_word(method: str, last: Callable[[Tensor], Tensor], why: str):
     class Ungraded(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -138,7 +138,7 @@ AMISS: dict[str, tuple[str, Callable[[Tensor], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", AMISS)
-def test_what_a_method_gives_is_said_where_it_is_not_what_was_expected(case: str) -> None:
+def test_what_a_method_gives_is_said_where_it_is_not_what_was_expected(case: str):
     what, give, said = AMISS[case]
 
     @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ def test_what_a_method_gives_is_said_where_it_is_not_what_was_expected(case: str
         Session(tiny("batchnorm"), Amiss())(frames(1)[0])
 
 
-def test_a_method_is_one_class_and_one_table_line(table_with_toy: None) -> None:
+def test_a_method_is_one_class_and_one_table_line(table_with_toy: None):
     method = methods.make("toy", settings={"lr": "0.05", "iterations": "2"})
     result = Session(tiny("batchnorm"), method)(frames(1)[0])
     assert result.iterations == 2 and result.losses[1] < result.losses[0]
@@ -175,7 +175,7 @@ def test_a_method_is_one_class_and_one_table_line(table_with_toy: None) -> None:
         ([-1.0, -0.5], Stopping(rise=0.1), "rise"),
     ],
 )
-def test_the_stopping_rule(losses: list[float], rule: Stopping, reason: str | None) -> None:
+def test_the_stopping_rule(losses: list[float], rule: Stopping, reason: str | None):
     assert rule.reason(losses) == reason
 
 
@@ -202,14 +202,14 @@ class Scripted(GradientMethod):
         ((9.0, 7.0, 5.0, 3.0, 2.0), ("cap", 5)),
     ],
 )
-def test_iterations_end_at_the_rule_and_at_the_cap(values: tuple[float, ...], outcome: tuple[str, int]) -> None:
+def test_iterations_end_at_the_rule_and_at_the_cap(values: tuple[float, ...], outcome: tuple[str, int]):
     result = Session(tiny("batchnorm"), Scripted(values=values, iterations=5))(frames(1)[0])
     assert (result.stop, result.iterations) == outcome
     assert result.watched == pytest.approx(values[: len(result.watched)])
 
 
 @pytest.mark.parametrize("episodic", [True, False])
-def test_collapse_is_rolled_back(episodic: bool) -> None:
+def test_collapse_is_rolled_back(episodic: bool):
     hostile = {"lr": 5.0, "iterations": 30, "episodic": episodic}
     model, image = tiny("batchnorm"), frames(1)[0]
     unguarded = Session(model, methods.make("tent", settings=hostile), guard=Guard(enabled=False))(image)
@@ -232,14 +232,14 @@ def test_collapse_is_rolled_back(episodic: bool) -> None:
         ([[4.0, 0, 0], [4, 0, 0], [0, 4, 0]], [[4.0, 0, 0], [0, 4, 0], [0, 4, 0]], "mass moves"),
     ],
 )
-def test_the_guard_names_what_it_saw(reference: list[list[float]], adapted: list[list[float]], word: str) -> None:
+def test_the_guard_names_what_it_saw(reference: list[list[float]], adapted: list[list[float]], word: str):
     before, after = (torch.tensor(rows).T.reshape(1, 3, 1, 3) for rows in (reference, adapted))
     assert Guard().verdict(compare(before, before)) is None
     assert word in str(Guard().verdict(compare(before, after)))
     assert Guard(enabled=False).verdict(compare(before, after)) is None
 
 
-def test_an_interruption_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch):
     model = tiny("batchnorm")
     session = Session(model, methods.make("mall-domain", settings={"iterations": 3, "stop_tolerance": 0}))
     calls = iter([None, KeyboardInterrupt])
@@ -255,7 +255,7 @@ def test_an_interruption_leaves_the_network_as_it_was(monkeypatch: pytest.Monkey
     assert all(torch.equal(now[name], source[name]) for name in now)
 
 
-def test_load_refuses_another_method_network_or_file(tmp_path: Any) -> None:
+def test_load_refuses_another_method_network_or_file(tmp_path: Any):
     path = tmp_path / "session.safetensors"
     Session(tiny("batchnorm"), methods.make("tent")).save(path)
     for other in (
@@ -274,7 +274,7 @@ def test_load_refuses_another_method_network_or_file(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("name", ["tent", "cotta", "eata"])
-def test_the_callers_autocast_changes_nothing(name: str, precision: Any, tmp_path: Path) -> None:
+def test_the_callers_autocast_changes_nothing(name: str, precision: Any, tmp_path: Path):
     settings: dict[str, Any] = {"parameters": "all", "lr": 0.01, "episodic": False, "iterations": 3}
     images, found = frames(3), []
     if name == "eata":
@@ -292,7 +292,7 @@ def test_the_callers_autocast_changes_nothing(name: str, precision: Any, tmp_pat
 
 @pytest.mark.parametrize("name", ["tent", "mall-sample", "mall-domain"])
 @pytest.mark.parametrize("option", [{"channels_last": True}, {"precision": "bf16"}])
-def test_speed_options_keep_the_labels(name: str, option: dict[str, Any]) -> None:
+def test_speed_options_keep_the_labels(name: str, option: dict[str, Any]):
     image = frames(1)[0]
     plain = Session(tiny("batchnorm"), methods.make(name))(image)
     other = Session(tiny("batchnorm"), methods.make(name), **option)(image)
@@ -315,13 +315,13 @@ def test_speed_options_keep_the_labels(name: str, option: dict[str, Any]) -> Non
         ({"episodic": "perhaps"}, "true|false"),
     ],
 )
-def test_a_wrong_setting_is_named(settings: dict[str, str], message: str) -> None:
+def test_a_wrong_setting_is_named(settings: dict[str, str], message: str):
     with pytest.raises(SettingsError) as error:
         methods.make("mall-sample", settings=settings)
     assert message in str(error.value)
 
 
-def test_settings_are_parsed_by_type() -> None:
+def test_settings_are_parsed_by_type():
     text = {"lr": "1e-2", "episodic": "true", "share": "none", "class_weights": "1,2,0.5", "rank": "32"}
     method = methods.make("mall-domain", settings=text)
     chosen = methods.settings_of(method)
@@ -331,7 +331,7 @@ def test_settings_are_parsed_by_type() -> None:
 
 @pytest.mark.parametrize("weights", ["uniform", "predicted-mass", "inverse-mass", (1.0, 2.0, 3.0)])
 @pytest.mark.parametrize("scores", ["softmax", "log_softmax"])
-def test_every_form_of_the_loss_takes_a_step(weights: Any, scores: str) -> None:
+def test_every_form_of_the_loss_takes_a_step(weights: Any, scores: str):
     settings = {
         "class_weights": weights, "scores": scores, "entropy_weight": 0.5, "diversity_weight": 0.5,
         "feature_sigma": 0.3,
@@ -342,13 +342,13 @@ def test_every_form_of_the_loss_takes_a_step(weights: Any, scores: str) -> None:
     assert result.iterations == 1 and torch.tensor(result.losses).isfinite().all()
 
 
-def test_class_weights_of_the_wrong_length_are_named() -> None:
+def test_class_weights_of_the_wrong_length_are_named():
     method = methods.make("mall-sample", settings={"class_weights": "1,2"})
     with pytest.raises(SettingsError, match="expected 3 numbers, one per class, got 2"):
         Session(tiny("batchnorm"), method)(frames(1)[0])
 
 
-def test_a_name_pattern_moves_what_it_names_and_nothing_else() -> None:
+def test_a_name_pattern_moves_what_it_names_and_nothing_else():
     method = methods.make("mall-domain", settings={"parameters": "head.*"})
     model = tiny("none")
     session = Session(model, method)
@@ -360,14 +360,14 @@ def test_a_name_pattern_moves_what_it_names_and_nothing_else() -> None:
         Session(model, methods.make("mall-domain", settings={"parameters": "neck.*"}))
 
 
-def test_a_network_without_parameters_is_refused_by_name() -> None:
+def test_a_network_without_parameters_is_refused_by_name():
     model = Segmenter.wrap(nn.Identity(), classes=CLASSES, name="bare")
     with pytest.raises(SettingsError, match="bare has none"):
         Session(model, methods.make("tent"))
     assert Session(model, methods.Source())(frames(1)[0]).decision.kind == "accepted"
 
 
-def test_a_stop_in_train_mode_still_reports_what_the_network_would_predict() -> None:
+def test_a_stop_in_train_mode_still_reports_what_the_network_would_predict():
     method = Scripted(values=(5.0, 4.9, 4.8, 4.7), iterations=9, bn="train", share=0.1, episodic=False)
     session = Session(tiny("batchnorm"), method, guard=Guard(enabled=False))
     image = frames(1)[0]
@@ -376,7 +376,7 @@ def test_a_stop_in_train_mode_still_reports_what_the_network_would_predict() -> 
     torch.testing.assert_close(result.logits, session.predict(image))
 
 
-def test_a_learning_rate_schedule_begins_anew_after_a_reset_and_leaves_refused_batches_out() -> None:
+def test_a_learning_rate_schedule_begins_anew_after_a_reset_and_leaves_refused_batches_out():
     model, images = tiny("batchnorm"), frames(3)
     settings = {"schedule": "poly", "horizon": 2, "iterations": 2, "lr": 1e-2}
     episodic = Session(model, methods.make("tent", settings=settings), guard=Guard(enabled=False))
@@ -423,7 +423,7 @@ EXPLOSIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("episodic", [True, False])
 def test_reading_numbers_late_changes_no_result(
     settings: dict[str, Any], episodic: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     def outcomes() -> list[Any]:
         session = Session(tiny("batchnorm"), Exploding(iterations=4, episodic=episodic, lr=1e-3, **settings))
         results = [session(image) for image in frames(3)]

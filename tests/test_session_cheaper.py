@@ -16,7 +16,7 @@ def session(name: str = "mall-domain", **settings: object) -> Session:
     return Session(tiny("batchnorm"), methods.make(name, settings=LOOSE | settings), guard=False)
 
 
-def test_frames_between_are_predicted_with_the_newest_state() -> None:
+def test_frames_between_are_predicted_with_the_newest_state():
     adapting = session(adapt_every=3)
     results = [adapting(frame) for frame in frames(7)]
     assert [result.iterations for result in results] == [1, 0, 0, 1, 0, 0, 1]
@@ -27,7 +27,7 @@ def test_frames_between_are_predicted_with_the_newest_state() -> None:
     assert torch.equal(adapting(frames(8)[7]).logits, before)  # the eighth is between: nothing moved
 
 
-def test_the_count_is_saved_and_reset(tmp_path: Path) -> None:
+def test_the_count_is_saved_and_reset(tmp_path: Path):
     whole, cut = session(adapt_every=3), session(adapt_every=3)
     expected = [whole(frame).logits for frame in frames(6)]
     for frame in frames(6)[:2]:
@@ -42,7 +42,7 @@ def test_the_count_is_saved_and_reset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("report_after", [True, False])
 @pytest.mark.parametrize("name", ["tent", "mall-sample", "mall-domain", "infomax"])
-def test_learnt_at_half_size_and_predicted_at_full(name: str, report_after: bool) -> None:
+def test_learnt_at_half_size_and_predicted_at_full(name: str, report_after: bool):
     settings = {"adapt_scale": 0.5, "episodic": False, "report_after": report_after}
     settings |= {} if report_after else {"lookahead": 0.0}
     mall = {"lookahead", "vector_rate"}
@@ -56,7 +56,7 @@ def test_learnt_at_half_size_and_predicted_at_full(name: str, report_after: bool
     assert adapting.adapt(image).logits.shape == result.logits.shape
 
 
-def test_the_later_half_of_the_norm_layers() -> None:
+def test_the_later_half_of_the_norm_layers():
     adapting = session(parameters="norm-affine-late")
     every = session(parameters="norm-affine")
     late = set(adapting.state.parameters)

@@ -133,7 +133,7 @@ MISFITS: dict[Act, str] = {
     ("place", "episodic"),
     [("objective", False), ("objective", True), ("after_update", False), ("predict", True), ("refine", False)],
 )
-def test_a_state_that_changes_its_form_is_refused_and_nothing_has_been(place: str, act: Act, episodic: bool) -> None:
+def test_a_state_that_changes_its_form_is_refused_and_nothing_has_been(place: str, act: Act, episodic: bool):
     doing = {"now": False}
 
     def once(model: Any, state: State, images: Any) -> None:
@@ -157,7 +157,7 @@ def test_a_state_that_changes_its_form_is_refused_and_nothing_has_been(place: st
 
 
 @pytest.mark.parametrize("act", MISFITS, ids=lambda act: act.__name__)
-def test_the_methods_own_error_is_the_one_that_is_seen(act: Act) -> None:
+def test_the_methods_own_error_is_the_one_that_is_seen(act: Act):
     def fail(model: Any, state: State, images: Any) -> None:
         act(model, state, images)
         raise ValueError("a mistake of its own")
@@ -169,7 +169,7 @@ def test_the_methods_own_error_is_the_one_that_is_seen(act: Act) -> None:
     assert equal(all_of(session), before) and session._adapted.updates == 0
 
 
-def test_a_snapshot_comes_back_into_a_state_of_any_form() -> None:
+def test_a_snapshot_comes_back_into_a_state_of_any_form():
     state = State(memory={"bank": torch.zeros(2)}, output={"gain": torch.ones(3)})
     kept, bank = Snapshot.take(state.tensors(), None), state.memory["bank"]
     state.memory = {"late": torch.ones(1), "bank": bank.fill_(5)}
@@ -185,7 +185,7 @@ def darker(network: Any, images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("place", ["objective", "predict", "refine", "view"])
-def test_images_changed_in_place_are_refused(place: str) -> None:
+def test_images_changed_in_place_are_refused(place: str):
     views: Any = ("plain", darker, "mirror") if place == "view" else ("plain",)
     who = "views: a function" if place == "view" else f"own: {place}"
     session = Session(tiny("batchnorm"), own(place, lambda model, state, images: images.clamp_(0.4, 0.6), views=views))
@@ -195,7 +195,7 @@ def test_images_changed_in_place_are_refused(place: str) -> None:
     assert equal(all_of(session), before) and torch.equal(image, frames(1)[0])
 
 
-def test_a_batch_keeps_its_images_and_a_prediction_its_plain_logits() -> None:
+def test_a_batch_keeps_its_images_and_a_prediction_its_plain_logits():
     @dataclass(frozen=True, kw_only=True)
     class Swaps(Own):
         name: ClassVar[str] = "swaps"
@@ -221,7 +221,7 @@ def test_a_batch_keeps_its_images_and_a_prediction_its_plain_logits() -> None:
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("scripted", [False, True])
 @pytest.mark.parametrize("part", [False, True])
-def test_modes_that_a_method_sets_end_with_its_call(place: str, fails: bool, scripted: bool, part: bool) -> None:
+def test_modes_that_a_method_sets_end_with_its_call(place: str, fails: bool, scripted: bool, part: bool):
     def train(model: Any, state: State, images: Any) -> None:
         (model.network if part else model).train()
         if fails:
@@ -244,7 +244,7 @@ def test_modes_that_a_method_sets_end_with_its_call(place: str, fails: bool, scr
         assert torch.equal(session.predict(image), calm.predict(image))
 
 
-def test_modes_that_begin_chose_stay() -> None:
+def test_modes_that_begin_chose_stay():
     @dataclass(frozen=True, kw_only=True)
     class Drops(Own):
         name: ClassVar[str] = "drops"
@@ -306,7 +306,7 @@ class NoSource(methods.Method):
         (NoSource, "NoSource: say where it comes from"),
     ],
 )
-def test_a_session_asks_of_a_method_what_make_asks_of_it(kind: Any, said: str) -> None:
+def test_a_session_asks_of_a_method_what_make_asks_of_it(kind: Any, said: str):
     with pytest.raises(SettingsError, match=said):
         Session(tiny("batchnorm"), kind())
     with pytest.raises(SettingsError, match=said.replace(f"{kind.__name__}: ", ".*")):
@@ -321,7 +321,7 @@ def test_a_session_asks_of_a_method_what_make_asks_of_it(kind: Any, said: str) -
         (State(memory={"count": 3}), r"own: begin must give tensors in its State, got a int as memory\.count"),  # type: ignore[dict-item]
     ],
 )
-def test_begin_gives_a_state(given: Any, said: str) -> None:
+def test_begin_gives_a_state(given: Any, said: str):
     @dataclass(frozen=True, kw_only=True)
     class Begins(Own):
         name: ClassVar[str] = "own"
@@ -361,7 +361,7 @@ def leaving(left: Any, after: int = 0, **fields: Any) -> Own:
     ],
 )
 @pytest.mark.parametrize("after", [0, 1])
-def test_what_a_prediction_leaves_behind_is_what_was_declared(left: Any, said: str, after: int) -> None:
+def test_what_a_prediction_leaves_behind_is_what_was_declared(left: Any, said: str, after: int):
     session = Session(tiny("batchnorm"), leaving(left, after))
     before = all_of(session)
     with pytest.raises(SettingsError, match=f"leaves: refine must leave as output .*{said}"):
@@ -373,7 +373,7 @@ NAN = torch.full((3, 1, 1), float("nan"))
 
 
 @pytest.mark.parametrize("guard", [None, False])
-def test_what_is_left_behind_and_not_finite_is_never_taken_up(guard: Any, tmp_path: Path) -> None:
+def test_what_is_left_behind_and_not_finite_is_never_taken_up(guard: Any, tmp_path: Path):
     session = Session(tiny("batchnorm"), leaving({"gain": NAN}, 2), guard=guard)
     first, *others = frames(3)
     assert session(first).decision.kind == "accepted"
@@ -389,7 +389,7 @@ def test_what_is_left_behind_and_not_finite_is_never_taken_up(guard: Any, tmp_pa
     assert equal(all_of(again), before)
 
 
-def test_part_of_the_way_back_leaves_nothing_that_is_not_finite() -> None:
+def test_part_of_the_way_back_leaves_nothing_that_is_not_finite():
     session, (image,) = Session(tiny("batchnorm"), leaving({}), guard=Guard(closer_look=1)), frames(1)
     prediction = session._adapted.predict(image[None])
     policy, reference = session._policy, session._adapted.source_logits(image[None])
@@ -397,7 +397,7 @@ def test_part_of_the_way_back_leaves_nothing_that_is_not_finite() -> None:
     assert not policy.accepts(image[None], reference, replace(prediction, output={"gain": NAN}))
 
 
-def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path):
     session, path = Session(tiny("batchnorm"), leaving({})), tmp_path / "s.safetensors"
     session.state.memory["mean"][1] = float("inf")
     with pytest.raises(CheckpointError, match=r"memory\.mean holds numbers that are not finite\. .* reset it"):
@@ -411,6 +411,6 @@ def two(network: Any, images: Tensor) -> Tensor:
     return network(images)[:, :2]
 
 
-def test_a_view_gives_the_networks_classes() -> None:
+def test_a_view_gives_the_networks_classes():
     with pytest.raises(SettingsError, match=r"views: a function must give logits .*, here 1×3×24×32; got 1×2×24×32"):
         Session(tiny("batchnorm"), Tent(views=("plain", two)))(frames(1)[0])

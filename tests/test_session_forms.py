@@ -40,7 +40,7 @@ def frozen() -> Segmenter:
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
-def test_a_network_of_any_precision_adapts_in_float32_and_stays_as_it_was(precision: torch.dtype) -> None:
+def test_a_network_of_any_precision_adapts_in_float32_and_stays_as_it_was(precision: torch.dtype):
     model = tiny("batchnorm").to(precision)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     session = Session(model, methods.Tent(lr=0.1))
@@ -63,7 +63,7 @@ class Mixed(TinyNetwork):
 
 
 @pytest.mark.parametrize("method", ["source", "tent", "mall-domain"])
-def test_a_network_with_casts_of_its_own_is_told_how_to_write_them(method: str) -> None:
+def test_a_network_with_casts_of_its_own_is_told_how_to_write_them(method: str):
     session = Session(Segmenter.wrap(Mixed(torch.float16).eval(), classes=CLASSES), method)
     with pytest.raises(NetworkError, match=r"not run in float32 \(.*came as float16 and float32, .*half"):
         session(frames(1)[0])
@@ -76,7 +76,7 @@ class Dropping(TinyNetwork):
 
 
 @pytest.mark.parametrize("method", ["source", "tent"])
-def test_a_network_that_draws_random_numbers_is_told_of_once(method: str) -> None:
+def test_a_network_that_draws_random_numbers_is_told_of_once(method: str):
     session = Session(Segmenter.wrap(Dropping(nn.BatchNorm2d).eval(), classes=CLASSES), method)
     with pytest.warns(UserWarning, match="random numbers of the process were drawn.*training=self.training") as said:
         session(frames(1)[0])
@@ -84,7 +84,7 @@ def test_a_network_that_draws_random_numbers_is_told_of_once(method: str) -> Non
     session.predict(frames(1)[0])
 
 
-def test_a_network_that_keeps_its_last_output_is_copied() -> None:
+def test_a_network_that_keeps_its_last_output_is_copied():
     model = tiny("batchnorm")
     model.network.register_forward_hook(lambda module, images, output: setattr(module, "last", output))
     model(frames(1))
@@ -93,7 +93,7 @@ def test_a_network_that_keeps_its_last_output_is_copied() -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
-def test_frozen_norms_of_another_class_move_and_go_on_in_a_copy(copied: Callable[[Session], Session]) -> None:
+def test_frozen_norms_of_another_class_move_and_go_on_in_a_copy(copied: Callable[[Session], Session]):
     model, images = frozen(), frames(4)
     session = Session(model, methods.Tent(lr=0.05, bn="running", episodic=False), guard=False)
     for image in images[:2]:
@@ -119,7 +119,7 @@ def extracted(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("form", [traced, extracted])
 def test_a_copied_session_of_a_graph_stays_in_evaluation(
     form: Callable[[nn.Module], nn.Module], copied: Callable[[Session], Session]
-) -> None:
+):
     dropping = nn.Sequential(tiny("batchnorm").network, nn.Dropout(0.5))
     network = form(TinyNetwork(nn.BatchNorm2d).eval() if form is extracted else dropping.eval())
     session = Session(Segmenter.wrap(network.eval(), classes=CLASSES), "source")
@@ -206,7 +206,7 @@ def remembering(kind: type[Remembering]) -> Session:
 
 
 @pytest.mark.parametrize("kind", [*BUFFERS, *ATTRIBUTES])
-def test_what_a_network_remembers_goes_back_with_it(kind: type[Remembering]) -> None:
+def test_what_a_network_remembers_goes_back_with_it(kind: type[Remembering]):
     session, images = remembering(kind), frames(4)
     first = session.predict(images[0])
     assert torch.equal(session.predict(images[0]), first)
@@ -244,7 +244,7 @@ KEPT: dict[str, tuple[Any, Callable[[Any], object]]] = {
 
 
 @pytest.mark.parametrize("form", KEPT)
-def test_what_hooks_keep_on_a_layer_goes_back_in_whatever_form(form: str) -> None:
+def test_what_hooks_keep_on_a_layer_goes_back_in_whatever_form(form: str):
     layer, (began, change) = nn.ReLU(), KEPT[form]
     layer.kept = copy.deepcopy(began)
     attributes = OwnAttributes(layer)
@@ -258,7 +258,7 @@ def test_what_hooks_keep_on_a_layer_goes_back_in_whatever_form(form: str) -> Non
     assert repr(layer.kept) == repr(began)
 
 
-def test_parameters_in_lists_and_flags_of_hooks_are_no_attributes_that_move() -> None:
+def test_parameters_in_lists_and_flags_of_hooks_are_no_attributes_that_move():
     layer = nn.LSTM(2, 2)
     attributes = OwnAttributes(layer)
     layer.hooks_installed = True
@@ -267,9 +267,7 @@ def test_parameters_in_lists_and_flags_of_hooks_are_no_attributes_that_move() ->
 
 
 @pytest.mark.parametrize("kind", BUFFERS)
-def test_buffers_that_a_pass_registers_are_saved_and_are_none_of_the_networks(
-    kind: type[Remembering], tmp_path: Path
-) -> None:
+def test_buffers_that_a_pass_registers_are_saved_and_are_none_of_the_networks(kind: type[Remembering], tmp_path: Path):
     session, images = remembering(kind), frames(3)
     names = set(session.model.network.state_dict())
     digest = session._adapted.source_digest
@@ -288,7 +286,7 @@ def test_buffers_that_a_pass_registers_are_saved_and_are_none_of_the_networks(
 
 
 @pytest.mark.parametrize(("kind", "name"), [(Remembering, "memory"), (Listing, "outputs")])
-def test_what_a_saved_session_lacks_is_warned_of(kind: type[Remembering], name: str, tmp_path: Path) -> None:
+def test_what_a_saved_session_lacks_is_warned_of(kind: type[Remembering], name: str, tmp_path: Path):
     session = remembering(kind)
     session.save(tmp_path / "a.session")
     session(frames(1)[0])
@@ -323,7 +321,7 @@ def layers(again: bool) -> Segmenter:
 
 
 @pytest.mark.parametrize("method", sorted(methods.METHODS))
-def test_a_second_name_of_a_module_changes_nothing(method: str) -> None:
+def test_a_second_name_of_a_module_changes_nothing(method: str):
     one, two = (Session(layers(again), method, guard=False) for again in (False, True))
     for image in frames(6):
         assert torch.equal(one(image).logits, two(image).logits)
@@ -331,7 +329,7 @@ def test_a_second_name_of_a_module_changes_nothing(method: str) -> None:
     assert all(own[name] is parameter for name, parameter in two.state.parameters.items())
 
 
-def test_values_stand_in_for_a_parameter_wherever_it_is() -> None:
+def test_values_stand_in_for_a_parameter_wherever_it_is():
     model, image = tiny("batchnorm"), frames(1)
     model.network.head[1].weight = model.network.stem[1].weight
     name, shared = next((n, p) for n, p in model.network.named_parameters() if p is model.network.stem[1].weight)
@@ -343,7 +341,7 @@ def test_values_stand_in_for_a_parameter_wherever_it_is() -> None:
     assert torch.equal(found, model(image))
 
 
-def test_pixels_give_the_same_bits_in_whatever_layout_they_lie() -> None:
+def test_pixels_give_the_same_bits_in_whatever_layout_they_lie():
     model, image = load_model("demo:streetnet"), render(1, "fog", (128, 64)).image()
     first, last = (Session(model, methods.make("mall-domain")) for _ in range(2))
     for _ in range(2):

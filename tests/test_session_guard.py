@@ -82,7 +82,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, session: Session) -> list[int]:
     return asked
 
 
-def test_comparisons_become_rarer_while_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparisons_become_rarer_while_all_is_well(monkeypatch: pytest.MonkeyPatch):
     session = pushed(1e-6, replace(PATIENT, every=4))
     asked = counted(monkeypatch, session)
     for _ in range(16):
@@ -90,7 +90,7 @@ def test_comparisons_become_rarer_while_all_is_well(monkeypatch: pytest.MonkeyPa
     assert asked == [1, 2, 3, 4, 5, 6, 8, 12, 16]
 
 
-def test_an_unusual_prediction_is_compared_out_of_turn_and_is_no_good_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusual_prediction_is_compared_out_of_turn_and_is_no_good_state(monkeypatch: pytest.MonkeyPatch):
     session = pushed(1e-6, replace(Guard(), max_disagreement=1, max_drift=1, every=50, mixing="never"))
     ordinary, strange = frames(1)[0], torch.rand(3, 24, 32).round()
     for _ in range(3):
@@ -113,7 +113,7 @@ def test_an_unusual_prediction_is_compared_out_of_turn_and_is_no_good_state(monk
         ("skipped: the image is constant", Decision("skipped", "the image is constant")),
     ],
 )
-def test_decisions_are_read_from_records_of_now_and_of_version_0_1(text: str, decision: Decision) -> None:
+def test_decisions_are_read_from_records_of_now_and_of_version_0_1(text: str, decision: Decision):
     assert Decision.read(text) == decision == Decision.read(str(decision))
     with pytest.raises(ValueError, match="expected a decision that begins with one of accepted"):
         Decision.read(f"un{text}")
@@ -138,18 +138,18 @@ def test_decisions_are_read_from_records_of_now_and_of_version_0_1(text: str, de
     ],
     ids=str,
 )
-def test_a_limit_that_makes_no_sense_is_refused_by_name(limits: dict[str, Any], message: str) -> None:
+def test_a_limit_that_makes_no_sense_is_refused_by_name(limits: dict[str, Any], message: str):
     with pytest.raises(SettingsError, match=message):
         Guard(**limits)
 
 
-def test_a_constant_image_teaches_nothing() -> None:
+def test_a_constant_image_teaches_nothing():
     session = pushed(0.1, PATIENT)
     assert session(torch.zeros(3, 24, 32)).decision == Decision("skipped", "the image is constant")
     assert bias(session) == 0
 
 
-def test_an_update_too_large_is_halved_until_it_may_stand() -> None:
+def test_an_update_too_large_is_halved_until_it_may_stand():
     image = frames(1)[0]
 
     def changed(by: float) -> float:
@@ -170,7 +170,7 @@ def test_an_update_too_large_is_halved_until_it_may_stand() -> None:
     assert {session(image).decision.kind for _ in range(12)} == {"shrunk"}  # what could stand in part is no strike
 
 
-def test_a_method_that_keeps_failing_is_reset_and_rests_ever_longer() -> None:
+def test_a_method_that_keeps_failing_is_reset_and_rests_ever_longer():
     session, source = pushed(1e4, replace(FIRM, rest=2)), tiny("batchnorm")
     said = [session(frames(1)[0]).decision.kind for _ in range(14)]
     failing = ["rolled-back", "rolled-back", "reset"]
@@ -182,13 +182,13 @@ def test_a_method_that_keeps_failing_is_reset_and_rests_ever_longer() -> None:
 
 
 @pytest.mark.parametrize(("between", "last"), [(7, "reset"), (8, "rolled-back")])
-def test_strikes_are_counted_among_the_last_ten_comparisons(between: int, last: str) -> None:
+def test_strikes_are_counted_among_the_last_ten_comparisons(between: int, last: str):
     session = Session(tiny("batchnorm"), Nudge(lr=1e4), guard=replace(FIRM, strikes=3, every=1))
     said = [session(nudge(strength)).decision.kind for strength in (1, 1, *[0] * between, 1)]
     assert said == ["rolled-back"] * 2 + ["accepted"] * between + [last]
 
 
-def test_a_rollback_leads_to_the_last_good_state_and_not_to_the_source() -> None:
+def test_a_rollback_leads_to_the_last_good_state_and_not_to_the_source():
     session = Session(tiny("batchnorm"), Nudge(lr=1e4), guard=replace(FIRM, halvings=0))
     assert session(nudge(1e-6)).decision.kind == "accepted"
     good = session._adapted.snapshot()
@@ -205,9 +205,7 @@ def test_a_rollback_leads_to_the_last_good_state_and_not_to_the_source() -> None
     ({"report_after": False, "iterations": 3}, False, 2), ({"report_after": False, "iterations": 3}, True, 2),
     ({"report_after": True, "adapt_scale": 0.5}, False, 1), ({"report_after": False, "adapt_scale": 0.5}, False, 0),
 ])  # fmt: skip
-def test_the_good_state_is_the_one_that_made_the_prediction(
-    settings: dict[str, Any], predict: bool, updates: int
-) -> None:
+def test_the_good_state_is_the_one_that_made_the_prediction(settings: dict[str, Any], predict: bool, updates: int):
     session = pushed(1e-6, PATIENT, **settings)
     (session if predict else session.adapt)(frames(1)[0])
     good = session._policy.good
@@ -216,7 +214,7 @@ def test_the_good_state_is_the_one_that_made_the_prediction(
     assert float(moved) == pytest.approx(1e-6 * updates, abs=1e-7)
 
 
-def test_part_of_the_way_back_is_gone_by_teacher_and_student_and_not_by_other_memory() -> None:
+def test_part_of_the_way_back_is_gone_by_teacher_and_student_and_not_by_other_memory():
     settings = {"every": 1, "lr": 0.1, "teacher": 0.5, "bn": "running", "share": 0.5}
     session = Session(tiny("batchnorm"), methods.make("rotta", settings=settings), guard=False)
     adapted, source = session._adapted, session._adapted.source.tensors
@@ -237,7 +235,7 @@ def test_part_of_the_way_back_is_gone_by_teacher_and_student_and_not_by_other_me
 @pytest.mark.parametrize(
     "limits", [{"max_disagreement": 0.0}, {"closer_look": -1, "max_flip": 1.001, "max_ncut": 1.001}]
 )
-def test_what_is_reported_over_the_mirror_image_is_judged_without_it(episodic: bool, limits: dict[str, float]) -> None:
+def test_what_is_reported_over_the_mirror_image_is_judged_without_it(episodic: bool, limits: dict[str, float]):
     """An update of nothing is no harm, though the mean over both views has other labels than the source alone."""
     settings = {"mirror": True, "lr": 0.0, "episodic": episodic}
     session = Session(tiny("batchnorm"), methods.make("tent", settings=settings), guard=replace(PATIENT, **limits))
@@ -248,13 +246,13 @@ def test_what_is_reported_over_the_mirror_image_is_judged_without_it(episodic: b
     assert compare(session._adapted.source_logits(image), result.logits).disagreement > 0.05
 
 
-def test_images_on_their_own_are_judged_on_their_own() -> None:
+def test_images_on_their_own_are_judged_on_their_own():
     session = pushed(1e4, FIRM, episodic=True)
     said = {session(frames(1)[0]).decision.kind for _ in range(5)}
     assert said == {"rolled-back"}
 
 
-def test_a_method_that_reports_before_its_update_returns_to_what_was_judged() -> None:
+def test_a_method_that_reports_before_its_update_returns_to_what_was_judged():
     session = pushed(1e4, replace(FIRM, min_classes=0.5, halvings=0), report_after=False)
     assert session(frames(1)[0]).decision.kind == "accepted"  # made by the source network
     assert bias(session) > 1
@@ -262,7 +260,7 @@ def test_a_method_that_reports_before_its_update_returns_to_what_was_judged() ->
     assert bias(session) == 0
 
 
-def test_a_restart_changes_nothing_the_guard_decides(tmp_path: Path) -> None:
+def test_a_restart_changes_nothing_the_guard_decides(tmp_path: Path):
     images = frames(12, seed=4)
     guard = replace(FIRM, rest=1, every=3)
 
@@ -284,7 +282,7 @@ def test_a_restart_changes_nothing_the_guard_decides(tmp_path: Path) -> None:
             assert found.decision == wanted.decision and torch.equal(found.logits, wanted.logits)
 
 
-def test_mirroring_and_the_normalized_cut_are_looked_at_where_many_labels_differ() -> None:
+def test_mirroring_and_the_normalized_cut_are_looked_at_where_many_labels_differ():
     image = frames(1)[0]
     reasons = {
         "mirroring": replace(PATIENT, closer_look=-1, max_flip=0, halvings=0),
@@ -295,7 +293,7 @@ def test_mirroring_and_the_normalized_cut_are_looked_at_where_many_labels_differ
         assert pushed(1e-3, replace(guard, closer_look=1))(image).decision.kind == "accepted"
 
 
-def test_signs_of_known_predictions() -> None:
+def test_signs_of_known_predictions():
     first = torch.tensor([[9.0, 0, 0], [9, 0, 0], [0, 9, 0], [0, 9, 0]]).T.reshape(1, 3, 1, 4)
     other = torch.tensor([[9.0, 0, 0], [0, 9, 0], [0, 9, 0], [0, 9, 0]]).T.reshape(1, 3, 1, 4)
     same = compare(first, first)
@@ -310,7 +308,7 @@ def test_signs_of_known_predictions() -> None:
     assert float(mirror_change(first, first.flip(3))) == 0
 
 
-def test_a_prediction_along_the_images_edge_cuts_less() -> None:
+def test_a_prediction_along_the_images_edge_cuts_less():
     image = torch.zeros(1, 3, 24, 32)
     image[..., 16:] = 1
     along, across = torch.zeros(1, 2, 24, 32), torch.zeros(1, 2, 24, 32)
@@ -320,7 +318,7 @@ def test_a_prediction_along_the_images_edge_cuts_less() -> None:
     assert 0 <= fits < 0.1 < crosses < 1
 
 
-def test_every_limit_is_named() -> None:
+def test_every_limit_is_named():
     guard, fine = Guard(), Signs(1, 1, 0, 0)
     assert guard.verdict(fine) is None
     for signs, word in (
@@ -333,7 +331,7 @@ def test_every_limit_is_named() -> None:
     assert guard.closer_verdict(1, 1) is None
 
 
-def test_signs_near_a_limit_bring_the_next_comparison_at_once() -> None:
+def test_signs_near_a_limit_bring_the_next_comparison_at_once():
     guard, fine = Guard(min_kept=0.9), Signs(1, 1, 0, 0)
     assert guard.calm(fine) and not guard.calm(replace(fine, kept=0.94))
 
@@ -350,7 +348,7 @@ def test_signs_near_a_limit_bring_the_next_comparison_at_once() -> None:
     assert intervals == [4, 1]
 
 
-def test_a_still_image_teaches_a_limited_number_of_times(tmp_path: Path) -> None:
+def test_a_still_image_teaches_a_limited_number_of_times(tmp_path: Path):
     still, other = frames(2)
     session = Session(
         tiny("batchnorm"), methods.make("tent", settings={"episodic": "false"}), guard=Guard(max_repeats=3)
@@ -367,7 +365,7 @@ def test_a_still_image_teaches_a_limited_number_of_times(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["tent", "mall-domain", "cotta"])
-def test_a_non_finite_image_amid_a_stream_leaves_no_trace(name: str) -> None:
+def test_a_non_finite_image_amid_a_stream_leaves_no_trace(name: str):
     images = frames(4)
     with_it, without = (Session(tiny("batchnorm"), methods.make(name, settings={"episodic": "false"})) for _ in "ab")
     for index, image in enumerate(images):
@@ -379,7 +377,7 @@ def test_a_non_finite_image_amid_a_stream_leaves_no_trace(name: str) -> None:
         assert torch.equal(with_it(image).logits, expected.logits)
 
 
-def test_where_replaced_statistics_do_harm_the_prediction_is_averaged_with_that_under_the_sources_own() -> None:
+def test_where_replaced_statistics_do_harm_the_prediction_is_averaged_with_that_under_the_sources_own():
     image = frames(1)[0]
     model = tiny("batchnorm")
     settings = {"lr": 0.0, "episodic": False, "bn": "batch"}
@@ -398,14 +396,14 @@ def test_where_replaced_statistics_do_harm_the_prediction_is_averaged_with_that_
 
 
 @pytest.mark.parametrize(("mixing", "averaged"), [("stream", False), ("always", True)])
-def test_images_on_their_own_are_averaged_on_request(mixing: Any, averaged: bool) -> None:
+def test_images_on_their_own_are_averaged_on_request(mixing: Any, averaged: bool):
     guard = replace(PATIENT, mixing=mixing, max_mixing=0.0)
     result = Session(tiny("batchnorm"), methods.make("tent"), guard=guard)(frames(1)[0])
     assert (result.decision.kind == "shrunk") == averaged
 
 
 @pytest.mark.parametrize(("name", "mixing"), [("norm", "always"), ("diga", "stream"), ("diga", "always")])
-def test_what_a_method_that_only_mixes_breaks_is_seen_too(name: str, mixing: Any) -> None:
+def test_what_a_method_that_only_mixes_breaks_is_seen_too(name: str, mixing: Any):
     image = frames(1)[0]
     for limit, kind in ((0.0, "shrunk"), (1e9, "accepted")):
         guard = replace(PATIENT, mixing=mixing, max_mixing=limit)
@@ -418,7 +416,7 @@ def test_what_a_method_that_only_mixes_breaks_is_seen_too(name: str, mixing: Any
             torch.testing.assert_close(result.logits.softmax(0), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_statistics_that_are_the_sources_own_are_not_doubted() -> None:
+def test_statistics_that_are_the_sources_own_are_not_doubted():
     guard = replace(PATIENT, mixing="always", max_mixing=0.0)
     assert (
         Session(tiny("batchnorm"), methods.make("tent", settings={"bn": "source"}), guard=guard)(frames(1)[0]).decision
@@ -427,7 +425,7 @@ def test_statistics_that_are_the_sources_own_are_not_doubted() -> None:
     assert Session(tiny("layernorm"), methods.make("tent"), guard=guard)(frames(1)[0]).decision == Decision()
 
 
-def test_after_a_doubt_the_next_frame_is_compared() -> None:
+def test_after_a_doubt_the_next_frame_is_compared():
     session = Session(
         tiny("batchnorm"),
         methods.make("tent", settings={"episodic": False, "lr": 1e-6}),
@@ -439,7 +437,7 @@ def test_after_a_doubt_the_next_frame_is_compared() -> None:
 @pytest.mark.parametrize(("mixing", "looks"), [("stream", 8), ("always", 12), ("never", 0)])
 def test_mixing_is_looked_at_with_every_comparison_or_every_batch(
     mixing: Any, looks: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     seen: list[float] = []
     monkeypatch.setattr(Guard, "mixing_verdict", lambda self, ratio: seen.append(ratio))
     guard = replace(PATIENT, mixing=mixing, every=8)
@@ -448,11 +446,11 @@ def test_mixing_is_looked_at_with_every_comparison_or_every_batch(
     assert len(seen) == looks and left[-1] == 7  # what is not compared is counted all the same
 
 
-def test_replaced_statistics_are_looked_at_on_request_alone() -> None:
+def test_replaced_statistics_are_looked_at_on_request_alone():
     assert not any(Guard().looks_at_mixing(stream=stream) for stream in (True, False))
 
 
-def test_no_limit_counts_where_little_more_changes_than_under_mirroring() -> None:
+def test_no_limit_counts_where_little_more_changes_than_under_mirroring():
     guard, harm = Guard(tolerance=1.5), Signs(classes=0.1, entropy=0.1, drift=0.9, disagreement=0.3, kept=0.1, left=0.3)
     assert guard.verdict(harm, replace(harm, disagreement=0.21)) is None
     assert guard.verdict(harm, replace(harm, disagreement=0.19)) is not None
@@ -460,7 +458,7 @@ def test_no_limit_counts_where_little_more_changes_than_under_mirroring() -> Non
     assert guard.verdict(harm) is not None
 
 
-def test_a_rare_class_that_is_lost_weighs_as_much_as_a_large_one() -> None:
+def test_a_rare_class_that_is_lost_weighs_as_much_as_a_large_one():
     labels = torch.zeros(1, 64, 64, dtype=torch.int64)
     labels[:, :8, :8] = 1
     reference, shifted = (functional.one_hot(each, 3).permute(0, 3, 1, 2) * 9.0 for each in (labels, labels.roll(4, 2)))
@@ -472,7 +470,7 @@ def test_a_rare_class_that_is_lost_weighs_as_much_as_a_large_one() -> None:
     assert Guard().verdict(noise, noise) is None
 
 
-def test_a_network_that_mirroring_unsettles_is_not_called_harmed() -> None:
+def test_a_network_that_mirroring_unsettles_is_not_called_harmed():
     image = frames(1)[0]
     firm = replace(FIRM, halvings=0, max_disagreement=0.05)
     refused, accepted = (

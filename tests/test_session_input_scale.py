@@ -28,7 +28,7 @@ class Surer(nn.Module):
 
 
 @pytest.mark.parametrize(("way", "scale"), [(4.0, 1.5), (-4.0, 1.0), (0.0, 1.0)])
-def test_the_surer_scale_is_advised(way: float, scale: float) -> None:
+def test_the_surer_scale_is_advised(way: float, scale: float):
     model = aw.Segmenter.wrap(Surer(way), classes=CLASSES, mean=(0.5,) * 3, std=(0.2,) * 3)
     model.train()
     advice = aw.advise_scale(model, iter(frames(FRAMES + 3)))
@@ -38,13 +38,13 @@ def test_the_surer_scale_is_advised(way: float, scale: float) -> None:
 
 
 @pytest.mark.parametrize("pictures", [[], [torch.full((3, 24, 32), torch.nan)]], ids=["none", "not finite"])
-def test_no_picture_is_no_advice(pictures: list[Tensor]) -> None:
+def test_no_picture_is_no_advice(pictures: list[Tensor]):
     model = aw.Segmenter.wrap(Surer(1), classes=CLASSES)
     with pytest.raises(AllWeatherError, match="at least one picture to choose a scale by that is finite"):
         aw.advise_scale(model, pictures)
 
 
-def test_a_picture_that_is_not_finite_changes_no_advice(folder: Path) -> None:
+def test_a_picture_that_is_not_finite_changes_no_advice(folder: Path):
     model = tiny("batchnorm")
     clean = list(frames(3))
     assert aw.advise_scale(model, [clean[0], clean[0] * torch.nan, *clean[1:]]) == aw.advise_scale(model, clean)
@@ -53,7 +53,7 @@ def test_a_picture_that_is_not_finite_changes_no_advice(folder: Path) -> None:
     assert aw.advise_scale(model, stream) == aw.advise_scale(model, [frame.image for frame in stream])
 
 
-def test_the_network_is_left_as_it_is() -> None:
+def test_the_network_is_left_as_it_is():
     model = tiny("batchnorm")  # a fresh Segmenter trains itself, and what it wraps does not
     model.train()
     model.network.eval()
@@ -65,7 +65,7 @@ def test_the_network_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(("given", "said"), [(nn.Conv2d(3, 3, 1), "the network itself"), ("demo:x", "a str itself")])
-def test_anything_but_a_segmenter_is_refused(given: Any, said: str) -> None:
+def test_anything_but_a_segmenter_is_refused(given: Any, said: str):
     with pytest.raises(NetworkError, match=f"advise_scale: expected a Segmenter, got {said}. Call advise_scale"):
         aw.advise_scale(given, frames(1))
 
@@ -91,7 +91,7 @@ def folder(tmp_path: Path) -> Path:
         (("--size", "64x48", "--scale", "auto", "--streams-by", "folder"), 2, "of many, give the factor"),
     ],
 )
-def test_the_option(folder: Path, tmp_path: Path, options: tuple[str, ...], status: int, said: str) -> None:
+def test_the_option(folder: Path, tmp_path: Path, options: tuple[str, ...], status: int, said: str):
     done = allweather("adapt", folder, *MODEL, "--method", "source", *options, "--out", tmp_path / "out")
     text = " ".join(done.stderr.split())
     assert done.returncode == status and said in text, text

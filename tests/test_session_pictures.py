@@ -37,7 +37,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_kind_of_picture_gives_what_its_tensor_gives(kind: str, saved: Path) -> None:
+def test_any_kind_of_picture_gives_what_its_tensor_gives(kind: str, saved: Path):
     picture, expected = KINDS[kind](saved), session()(TENSOR)
     found = session()(picture)
     assert found.logits.shape == (3, *SIZE) and torch.allclose(found.logits, expected.logits, atol=1e-5)
@@ -45,7 +45,7 @@ def test_any_kind_of_picture_gives_what_its_tensor_gives(kind: str, saved: Path)
     assert torch.allclose(session().adapt([picture]).logits[0], session().adapt(TENSOR).logits, atol=1e-5)
 
 
-def test_a_list_or_one_more_dimension_is_a_batch() -> None:
+def test_a_list_or_one_more_dimension_is_a_batch():
     images = frames(2)
     batch = session()(images)
     assert batch.logits.shape == (2, 3, *SIZE)
@@ -54,7 +54,7 @@ def test_a_list_or_one_more_dimension_is_a_batch() -> None:
     assert torch.equal(session()(images.movedim(1, -1)).logits, batch.logits)
 
 
-def test_a_result_knows_its_picture_and_its_classes() -> None:
+def test_a_result_knows_its_picture_and_its_classes():
     result = session()(BYTES)
     assert result.classes == CLASSES and result.images is not None and torch.equal(result.images, TENSOR)
     over = result.overlay()
@@ -77,7 +77,7 @@ def test_a_result_knows_its_picture_and_its_classes() -> None:
         ("nowhere.png", "nowhere.png: not a readable image"),
     ],
 )
-def test_what_is_no_picture_is_refused_and_changes_nothing(verb: str, value: object, message: str) -> None:
+def test_what_is_no_picture_is_refused_and_changes_nothing(verb: str, value: object, message: str):
     taken = session()
     with pytest.raises(InputError, match=message):
         getattr(taken, verb)(value)
@@ -85,7 +85,7 @@ def test_what_is_no_picture_is_refused_and_changes_nothing(verb: str, value: obj
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_picture_that_is_not_finite_is_skipped_not_refused(bad: float) -> None:
+def test_a_picture_that_is_not_finite_is_skipped_not_refused(bad: float):
     broken: Tensor = TENSOR.clone()
     broken[0, 0, 0] = bad
     result = session()(broken)

@@ -23,7 +23,7 @@ def image() -> Tensor:
 )
 def test_a_mirrored_prediction_is_the_mean_over_the_image_and_its_mirror_image(
     name: str, fields: dict[str, float], image: Tensor
-) -> None:
+):
     model = load_model("demo:streetnet")
     plain = Session(model, methods.make("norm"))
     mirrored = Session(model, methods.make(name, settings={"mirror": True, **fields}), guard=FREE)
@@ -32,7 +32,7 @@ def test_a_mirrored_prediction_is_the_mean_over_the_image_and_its_mirror_image(
     assert not torch.allclose(plain(image).logits.softmax(0), expected, atol=1e-3)
 
 
-def test_looking_ahead_changes_the_prediction_and_nothing_that_stays(image: Tensor) -> None:
+def test_looking_ahead_changes_the_prediction_and_nothing_that_stays(image: Tensor):
     model = load_model("demo:streetnet")
     here, ahead = (
         Session(model, methods.make("mall-domain", settings={"lookahead": length, "vector_rate": 0.0}), guard=FREE)
@@ -43,7 +43,7 @@ def test_looking_ahead_changes_the_prediction_and_nothing_that_stays(image: Tens
         assert torch.equal(here.predict(image), ahead.predict(image))
 
 
-def test_looking_ahead_is_one_step_of_a_fresh_adam(image: Tensor) -> None:
+def test_looking_ahead_is_one_step_of_a_fresh_adam(image: Tensor):
     model = load_model("demo:streetnet")
     kept = Session(model, methods.make("tent", settings={"lr": 1e-2}), guard=FREE)
     ahead = Session(model, methods.make("tent", settings={"lr": 0.0, "lookahead": 1e-2}), guard=FREE)
@@ -51,7 +51,7 @@ def test_looking_ahead_is_one_step_of_a_fresh_adam(image: Tensor) -> None:
     assert not torch.allclose(kept(image).logits, kept.predict(image), atol=1e-3)
 
 
-def test_where_the_steps_stop_early_all_views_are_predicted_and_the_prediction_looks_ahead() -> None:
+def test_where_the_steps_stop_early_all_views_are_predicted_and_the_prediction_looks_ahead():
     def after(stop: bool, iterations: int, **settings: Any) -> Result:
         stopping = {
             "stop_tolerance": 0.0,
@@ -75,7 +75,7 @@ def test_where_the_steps_stop_early_all_views_are_predicted_and_the_prediction_l
 
 @pytest.mark.parametrize("mirror", [True, False])
 @pytest.mark.parametrize("episodic", [True, False])
-def test_without_report_after_the_prediction_is_that_before_the_last_update(mirror: bool, episodic: bool) -> None:
+def test_without_report_after_the_prediction_is_that_before_the_last_update(mirror: bool, episodic: bool):
     def reported(iterations: int, report_after: bool, mirror: bool = mirror) -> Tensor:
         settings = {"lr": 1e-2, "iterations": iterations, "report_after": report_after, "mirror": mirror}
         method = methods.make("tent", settings={**settings, "episodic": episodic})

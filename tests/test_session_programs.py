@@ -24,13 +24,13 @@ def exported() -> nn.Module:
     return torch.export.export(TinyNetwork(nn.BatchNorm2d).eval(), (IMAGE[None],)).module()
 
 
-def test_statistics_of_an_exported_program_cannot_be_replaced_and_that_is_said() -> None:
+def test_statistics_of_an_exported_program_cannot_be_replaced_and_that_is_said():
     model = Segmenter.wrap(exported(), classes=CLASSES)
     with pytest.raises(NetworkError, match="norm replaces BatchNorm statistics, and GraphModule has none"):
         Session(model, "norm")
 
 
-def test_the_scales_of_an_exported_program_are_adapted() -> None:
+def test_the_scales_of_an_exported_program_are_adapted():
     model = Segmenter.wrap(exported(), classes=CLASSES)
     source = Session(model, "source")(IMAGE).logits
     for name in ("tent", "mall-sample"):
@@ -43,7 +43,7 @@ def test_the_scales_of_an_exported_program_are_adapted() -> None:
 @pytest.mark.parametrize("way", [copy.deepcopy, pickle.dumps])
 def test_a_session_of_torchscript_is_not_copied_to_one_that_never_learns(
     form: Callable[[nn.Module], nn.Module], way: Callable[[Session], object]
-) -> None:
+):
     torch.manual_seed(0)
     session = Session(
         Segmenter.wrap(form(TinyNetwork(nn.BatchNorm2d).eval()), classes=CLASSES), methods.Tent(episodic=False)
@@ -56,7 +56,7 @@ def test_a_session_of_torchscript_is_not_copied_to_one_that_never_learns(
 @pytest.mark.parametrize("around", [lambda program: program, lambda program: nn.Sequential(nn.Identity(), program)])
 def test_an_exported_program_keeps_its_mode_and_all_around_it_changes(
     around: Callable[[nn.Module], nn.Module],
-) -> None:
+):
     beside = nn.Dropout()
     model = Segmenter(around(exported()), classes=CLASSES, enhancer=beside)
     for training in (False, True):
@@ -65,7 +65,7 @@ def test_an_exported_program_keeps_its_mode_and_all_around_it_changes(
 
 
 @pytest.mark.parametrize("made", ["program()", "Segmenter.wrap(program(), classes=CITYSCAPES)"])
-def test_an_exported_program_in_a_file_is_a_network_of_ones_own(made: str, tmp_path: Path) -> None:
+def test_an_exported_program_in_a_file_is_a_network_of_ones_own(made: str, tmp_path: Path):
     program = torch.export.export(nn.Conv2d(3, 19, 1).eval(), (IMAGE[None],))
     torch.export.save(program, tmp_path / "a.pt2")
     (tmp_path / "nets.py").write_text(
@@ -77,7 +77,7 @@ def test_an_exported_program_in_a_file_is_a_network_of_ones_own(made: str, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_live_takes_turns_with_torchscript_and_says_how(tmp_path: Path) -> None:
+def test_live_takes_turns_with_torchscript_and_says_how(tmp_path: Path):
     Image.new("RGB", (48, 32)).save(tmp_path / "0.png")
     scripted = torch.jit.script(TinyNetwork(nn.BatchNorm2d).eval())
     session = Session(Segmenter.wrap(scripted, classes=CLASSES), methods.Tent(episodic=False))
@@ -93,7 +93,7 @@ class Refusing(nn.Conv2d):
         raise NotImplementedError("one mode alone")
 
 
-def test_a_train_of_ones_own_that_raises_is_told_as_what_fails(tmp_path: Path) -> None:
+def test_a_train_of_ones_own_that_raises_is_told_as_what_fails(tmp_path: Path):
     with pytest.raises(NetworkError, match=r"own train\(False\) fails: .*NotImplementedError: one mode alone"):
         Session(Segmenter.wrap(Refusing(3, 19, 1)), "source")
     (tmp_path / "nets.py").write_text(

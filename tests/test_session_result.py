@@ -22,7 +22,7 @@ def made(logits: torch.Tensor = LOGITS, images: torch.Tensor | None = IMAGE, **c
     return Result(logits, **{**given, "images": images, "classes": CITYSCAPES, **changes})
 
 
-def test_an_overlay_lies_between_image_and_colors() -> None:
+def test_an_overlay_lies_between_image_and_colors():
     colors = np.array(CITYSCAPES.colors)[LABELS.numpy()]
     drawn = made().overlay()
     assert drawn.dtype == np.uint8
@@ -32,7 +32,7 @@ def test_an_overlay_lies_between_image_and_colors() -> None:
     assert (made().overlay(opacity=1) == colors).all()
 
 
-def test_an_overlay_follows_another_picture() -> None:
+def test_an_overlay_follows_another_picture():
     photograph = np.full((20, 30, 3), 51, np.uint8)
     drawn = made(images=None).overlay(photograph, opacity=1)
     assert drawn.shape == (20, 30, 3)
@@ -40,7 +40,7 @@ def test_an_overlay_follows_another_picture() -> None:
     assert tuple(drawn[19, 0]) == CITYSCAPES.colors[2]
 
 
-def test_a_batch_is_drawn_image_by_image() -> None:
+def test_a_batch_is_drawn_image_by_image():
     both = made(torch.stack([LOGITS, LOGITS.flip(2)]), torch.stack([IMAGE, IMAGE]))
     assert both.overlay().shape == (2, 2, 3, 3)
     assert (both.overlay()[0] == made().overlay()).all()
@@ -48,7 +48,7 @@ def test_a_batch_is_drawn_image_by_image() -> None:
 
 
 @pytest.mark.parametrize("size", [None, (6, 4)])
-def test_labels_are_written_to_be_looked_at_and_scored(tmp_path: Path, size: tuple[int, int] | None) -> None:
+def test_labels_are_written_to_be_looked_at_and_scored(tmp_path: Path, size: tuple[int, int] | None):
     made().save(tmp_path / "new" / "l.png", size=size)
     values = read_labels(tmp_path / "new" / "l.png")
     assert values.shape == ((2, 3) if size is None else (4, 6))
@@ -60,7 +60,7 @@ def test_labels_are_written_to_be_looked_at_and_scored(tmp_path: Path, size: tup
 
 @pytest.mark.parametrize("kind", ["color", "overlay"])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_colors_and_overlays_are_written(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_colors_and_overlays_are_written(tmp_path: Path, kind: str, suffix: str):
     made().save(tmp_path / f"a{suffix}", kind, size=(60, 40))
     with Image.open(tmp_path / f"a{suffix}") as file:
         assert file.size == (60, 40)
@@ -70,7 +70,7 @@ def test_colors_and_overlays_are_written(tmp_path: Path, kind: str, suffix: str)
         assert np.abs(np.array(file.getpixel((2, 2))) - expected).max() <= (1 if suffix == ".png" else 12)
 
 
-def test_more_classes_than_a_byte_holds(tmp_path: Path) -> None:
+def test_more_classes_than_a_byte_holds(tmp_path: Path):
     logits = torch.nn.functional.one_hot(torch.tensor([[0, 299]]), 300).movedim(2, 0).float()
     assert made(logits).labels.tolist() == [[0, 299]]
     made(logits).save(tmp_path / "l.png")
@@ -93,12 +93,12 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_mistakes_are_named_and_leave_nothing(tmp_path: Path, case: str) -> None:
+def test_mistakes_are_named_and_leave_nothing(tmp_path: Path, case: str):
     attempt, message = MISTAKES[case]
     with pytest.raises(AllWeatherError, match=message):
         attempt(tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_result_is_shown_without_its_pixels() -> None:
+def test_a_result_is_shown_without_its_pixels():
     assert "images" not in repr(made())

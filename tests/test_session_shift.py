@@ -25,7 +25,7 @@ def bright(image: Tensor) -> Tensor:
     return 0.9 + 0.1 * image
 
 
-def test_the_distance_of_known_distributions() -> None:
+def test_the_distance_of_known_distributions():
     zero, one, far = torch.zeros(2), torch.ones(2), torch.full((2,), 1e3)
     assert float(hellinger((zero, one), (zero, one))) == pytest.approx(0, abs=1e-6)
     assert float(hellinger((zero, one), (far, one))) == pytest.approx(1)
@@ -36,7 +36,7 @@ def test_the_distance_of_known_distributions() -> None:
 
 
 @pytest.mark.parametrize("name", ["mall-domain", "mall-sample", "tent", "norm"])
-def test_ordinary_images_are_predicted_plainly_and_shifted_ones_adapted_to(name: str) -> None:
+def test_ordinary_images_are_predicted_plainly_and_shifted_ones_adapted_to(name: str):
     session = watching(method=name)
     ordinary = frames(1)[0]
     plain = Session(tiny("batchnorm"), methods.make("norm")).predict(ordinary)
@@ -50,7 +50,7 @@ def test_ordinary_images_are_predicted_plainly_and_shifted_ones_adapted_to(name:
     assert result.stop == "no shift" and torch.equal(result.logits, plain)
 
 
-def test_always_is_the_default_and_what_shifted_images_give() -> None:
+def test_always_is_the_default_and_what_shifted_images_give():
     images = [bright(image) for image in frames(4)]
     always, shifted = Session(tiny("batchnorm"), methods.make("mall-domain")), watching()
     for image in images:
@@ -58,7 +58,7 @@ def test_always_is_the_default_and_what_shifted_images_give() -> None:
 
 
 @pytest.mark.parametrize(("norm", "reference"), [("batchnorm", "start"), ("layernorm", "auto"), ("none", "start")])
-def test_the_first_images_can_be_the_reference(norm: str, reference: str) -> None:
+def test_the_first_images_can_be_the_reference(norm: str, reference: str):
     settings = {"parameters": "head.*"} if norm == "none" else {}
     method = methods.make("tent", settings=settings)
     shift = Shift(reference=reference, start=3, smoothing=0)  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ def test_the_first_images_can_be_the_reference(norm: str, reference: str) -> Non
     assert said == [0] * 5 + [1] * 2
 
 
-def test_a_reference_that_is_not_there_is_named() -> None:
+def test_a_reference_that_is_not_there_is_named():
     with pytest.raises(SettingsError, match="tiny-layernorm has no BatchNorm statistics"):
         watching("layernorm", "tent", reference="source")
     with pytest.raises(SettingsError, match="Did you mean"):
@@ -80,7 +80,7 @@ def test_a_reference_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.parametrize("reference", ["source", "start"])
-def test_reset_and_restart_include_the_detector(reference: Any, tmp_path: Path) -> None:
+def test_reset_and_restart_include_the_detector(reference: Any, tmp_path: Path):
     images = [*frames(3), *map(bright, frames(3)), *frames(4, seed=1)]
     made = {"reference": reference, "start": 2, "smoothing": 0.7}
     whole = watching(**made)
@@ -132,7 +132,7 @@ def of_odd(network: nn.Module, method: str = "norm", **shift: Any) -> Session:
 
 
 @pytest.mark.parametrize("reference", ["source", "start"])
-def test_layers_that_do_not_run_are_left_out(reference: Any, tmp_path: Path) -> None:
+def test_layers_that_do_not_run_are_left_out(reference: Any, tmp_path: Path):
     session, plain = (of_odd(network, reference=reference, start=1) for network in (Odd(), nn.Sequential(Odd().norm)))
     for image in (frames(1)[0], bright(frames(1)[0])):
         assert level(session, image) == pytest.approx(level(plain, image), abs=1e-6)
@@ -144,7 +144,7 @@ def test_layers_that_do_not_run_are_left_out(reference: Any, tmp_path: Path) -> 
         of_odd(Unused(), reference=reference)(frames(1)[0])
 
 
-def test_all_windows_that_slide_over_an_image_count() -> None:
+def test_all_windows_that_slide_over_an_image_count():
     whole = of_odd(nn.Sequential(nn.BatchNorm2d(3)))
     model = Segmenter.wrap(nn.Sequential(nn.BatchNorm2d(3)).eval(), classes=CLASSES, mean=(0,) * 3, std=(1,) * 3)
     model.window = Window(16, 16)
@@ -161,7 +161,7 @@ def level(session: Session, image: Tensor) -> float:
     return session._detector.level
 
 
-def test_the_distance_is_an_average_that_forgets() -> None:
+def test_the_distance_is_an_average_that_forgets():
     images = [frames(1)[0], bright(frames(1)[0]), *frames(2, seed=1)]
     raw, smoothed = watching(method="norm", smoothing=0.0), watching(method="norm", smoothing=0.75)
     expected = level(raw, images[0])
@@ -174,7 +174,7 @@ def test_the_distance_is_an_average_that_forgets() -> None:
 
 
 @pytest.mark.parametrize("bn", ["running", "train"])
-def test_the_reference_stays_where_the_layers_own_statistics_move(bn: str, tmp_path: Path) -> None:
+def test_the_reference_stays_where_the_layers_own_statistics_move(bn: str, tmp_path: Path):
     method = methods.make("tent", settings={"bn": bn, "share": 0.9, "episodic": False})
 
     def made() -> Session:
@@ -193,13 +193,13 @@ def test_the_reference_stays_where_the_layers_own_statistics_move(bn: str, tmp_p
     assert level(session, image) == pytest.approx(first), "after a reset"
 
 
-def test_no_hook_stays_on_the_copy_and_the_callers_network_has_none() -> None:
+def test_no_hook_stays_on_the_copy_and_the_callers_network_has_none():
     session = watching()
     session(frames(1)[0])
     assert not any(module._forward_hooks for module in session.model.modules())
 
 
-def test_procedural_weather_is_told_from_a_clear_day() -> None:
+def test_procedural_weather_is_told_from_a_clear_day():
     session = Session(load_model("demo:streetnet"), methods.make("norm"), adapt_when="shift", shift=Shift(smoothing=0))
     for condition, shifted in (("clear", False), ("fog", True), ("snow", True), ("night", True)):
         for frame in scene_stream(condition, range(8100, 8102)):

@@ -81,7 +81,7 @@ DAMAGES: dict[str, Callable[[Tensors], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_refused_and_changes_nothing(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_and_changes_nothing(damage: str, tmp_path: Path):
     tensors, metadata = read(saved(tmp_path / "a.safetensors"))
     DAMAGES[damage](tensors)
     save_file(tensors, tmp_path / "b.safetensors", metadata)
@@ -96,7 +96,7 @@ def test_a_damaged_file_is_refused_and_changes_nothing(damage: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"network": 3}', "null", "[" * 100_000, "9" * 5000])
-def test_unreadable_settings_are_refused(text: str, tmp_path: Path) -> None:
+def test_unreadable_settings_are_refused(text: str, tmp_path: Path):
     tensors, metadata = read(saved(tmp_path / "a.safetensors"))
     save_file(tensors, tmp_path / "b.safetensors", metadata | {"allweather.session": text})
     with pytest.raises(CheckpointError, match=r"b\.safetensors is damaged"):
@@ -104,7 +104,7 @@ def test_unreadable_settings_are_refused(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["counters.updates", "counters.random", "counters.guard.counts", "optimizer.0.step"])
-def test_a_file_of_another_version_is_refused_by_what_it_lacks(what: str, tmp_path: Path) -> None:
+def test_a_file_of_another_version_is_refused_by_what_it_lacks(what: str, tmp_path: Path):
     """Its digest is right: it is whole, but not what this version writes."""
     tensors, metadata = read(saved(tmp_path / "a.safetensors"))
     del tensors[what]
@@ -116,7 +116,7 @@ def test_a_file_of_another_version_is_refused_by_what_it_lacks(what: str, tmp_pa
     assert all(torch.equal(before[name], tensor) for name, tensor in everything(session).items())
 
 
-def test_a_session_of_other_weights_is_refused_by_their_digest(tmp_path: Path) -> None:
+def test_a_session_of_other_weights_is_refused_by_their_digest(tmp_path: Path):
     path = saved(tmp_path / "a.safetensors")
     other = tiny("batchnorm")
     with torch.no_grad():
@@ -141,7 +141,7 @@ class Twice(nn.Module):
 
 
 @pytest.mark.parametrize("fields", [{}, {"parameters": "all"}, {"bn": "running"}], ids=str)
-def test_a_module_under_two_names_is_one_source(fields: dict[str, Any], tmp_path: Path) -> None:
+def test_a_module_under_two_names_is_one_source(fields: dict[str, Any], tmp_path: Path):
     torch.manual_seed(0)
     network = Twice().eval()
     model = Segmenter.wrap(network, classes=CLASSES)
@@ -157,7 +157,7 @@ def test_a_module_under_two_names_is_one_source(fields: dict[str, Any], tmp_path
     apply_delta(network, tmp_path / "a.delta.safetensors")
 
 
-def test_a_saved_session_goes_on_bit_for_bit_in_another_order_of_memory(tmp_path: Path) -> None:
+def test_a_saved_session_goes_on_bit_for_bit_in_another_order_of_memory(tmp_path: Path):
     settings = {"parameters": "all", "lr": 1e-2}
     sessions = [
         Session(tiny("batchnorm"), methods.make("mall-domain", settings=settings), guard=False, channels_last=True)
@@ -191,7 +191,7 @@ class Grouped(Tent):
 @pytest.mark.parametrize("shapes", [False, True])
 def test_a_session_with_an_optimizer_of_ones_own_goes_on_bit_for_bit(
     shapes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(Grouped, "shapes", shapes)
     one, other = (Session(tiny("batchnorm"), Grouped(), guard=False) for _ in range(2))
     for image in frames(2):
@@ -202,7 +202,7 @@ def test_a_session_with_an_optimizer_of_ones_own_goes_on_bit_for_bit(
         assert torch.equal(one(image).logits, other(image).logits)
 
 
-def test_of_another_method_the_method_is_named(tmp_path: Path) -> None:
+def test_of_another_method_the_method_is_named(tmp_path: Path):
     path = saved(tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="was saved with name=mall-domain, this session has name=tent"):
         Session(tiny("batchnorm"), methods.make("tent", settings={"episodic": False})).load(path)
@@ -218,7 +218,7 @@ def test_of_another_method_the_method_is_named(tmp_path: Path) -> None:
         ({"adapt_when": "shift"}, "adapt_when=always"),
     ],
 )
-def test_a_session_with_other_settings_is_refused_by_name(options: Any, word: str, tmp_path: Path) -> None:
+def test_a_session_with_other_settings_is_refused_by_name(options: Any, word: str, tmp_path: Path):
     with pytest.raises(CheckpointError, match=f"was saved with {word}"):
         session_of(**options).load(saved(tmp_path / "a.safetensors"))
 
@@ -236,7 +236,7 @@ def test_a_session_with_other_settings_is_refused_by_name(options: Any, word: st
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_same_weights_under_another_meaning_are_refused(changed: Any, word: str, tmp_path: Path) -> None:
+def test_the_same_weights_under_another_meaning_are_refused(changed: Any, word: str, tmp_path: Path):
     path = saved(tmp_path / "a.safetensors")
     model = tiny("batchnorm")
     for name, value in changed.items():
@@ -278,7 +278,7 @@ def head(name: str, returned: dict[str, Tensor]) -> Tensor:
      (itemgetter("out"), itemgetter("aux"))],
     ids=["default", "key", "function", "partial", "itemgetter"],
 )  # fmt: skip
-def test_a_session_of_another_output_of_the_network_is_refused(output: Any, other: Any, tmp_path: Path) -> None:
+def test_a_session_of_another_output_of_the_network_is_refused(output: Any, other: Any, tmp_path: Path):
     network, paths = Heads().eval(), [tmp_path / "a.session", tmp_path / "b.session", tmp_path / "older.session"]
     sessions = [
         Session(Segmenter.wrap(network, classes=CLASSES, name="heads", output=which), "mall-domain")
@@ -306,7 +306,7 @@ class Windowed(Tent):
     window: int = option(8, "frames that it looks back", low=1)
 
 
-def test_a_field_named_as_a_networks_fact_hides_neither(tmp_path: Path) -> None:
+def test_a_field_named_as_a_networks_fact_hides_neither(tmp_path: Path):
     model, cut = tiny("batchnorm"), tiny("batchnorm")
     cut.window = Window(48, 24)
     Session(model, Windowed()).save(tmp_path / "s.safetensors")
@@ -317,13 +317,13 @@ def test_a_field_named_as_a_networks_fact_hides_neither(tmp_path: Path) -> None:
         Session(cut, Windowed()).load(tmp_path / "s.safetensors")
 
 
-def test_shift_detection_with_another_threshold_is_refused_by_name(tmp_path: Path) -> None:
+def test_shift_detection_with_another_threshold_is_refused_by_name(tmp_path: Path):
     path = saved(tmp_path / "a.safetensors", adapt_when="shift")
     with pytest.raises(CheckpointError, match=r"shift\.threshold"):
         session_of(adapt_when="shift", shift=Shift(threshold=0.9)).load(path)
 
 
-def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = saved(tmp_path / "a.safetensors")
     before = path.read_bytes()
 
@@ -364,7 +364,7 @@ def counting() -> Segmenter:
 
 
 @pytest.mark.parametrize("name", ["source", "norm", "tent", "mall-sample", "mall-domain", "cotta"])
-def test_buffers_that_a_network_moves_itself_come_back(name: str, tmp_path: Path) -> None:
+def test_buffers_that_a_network_moves_itself_come_back(name: str, tmp_path: Path):
     model, images = counting(), frames(4)
     session = Session(model, methods.make(name), guard=False)
     first = [session(image).logits for image in images]
@@ -384,7 +384,7 @@ def test_buffers_that_a_network_moves_itself_come_back(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["tent", "mall-domain", "cotta", "rotta", "diga", "eta"])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
-def test_a_copy_goes_on_as_the_original(name: str, copied: Callable[[Session], Session]) -> None:
+def test_a_copy_goes_on_as_the_original(name: str, copied: Callable[[Session], Session]):
     images = frames(6)
     session = Session(tiny("batchnorm"), methods.make(name, settings={"bn": "running"}))
     for image in images[:3]:
@@ -414,7 +414,7 @@ class Averaging(nn.Module):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
-def test_a_copy_knows_which_buffers_have_moved(copied: Callable[[Session], Session]) -> None:
+def test_a_copy_knows_which_buffers_have_moved(copied: Callable[[Session], Session]):
     method = methods.make("tent", settings={"episodic": False})
     session = Session(Segmenter.wrap(Averaging().eval(), classes=CLASSES), method, guard=False)
     images = frames(2)
@@ -426,13 +426,13 @@ def test_a_copy_knows_which_buffers_have_moved(copied: Callable[[Session], Sessi
     assert torch.equal(session(images[1]).logits, other(images[1]).logits)
 
 
-def test_a_compiled_session_says_why_it_cannot_be_copied() -> None:
+def test_a_compiled_session_says_why_it_cannot_be_copied():
     session = session_of(compile=True)
     with pytest.raises(AllWeatherError, match=r"compiled session cannot be copied or pickled\. Use save and load"):
         pickle.dumps(session)
 
 
-def test_a_hook_that_copies_what_is_saved_hides_no_source(tmp_path: Path) -> None:
+def test_a_hook_that_copies_what_is_saved_hides_no_source(tmp_path: Path):
     def copying(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
         state.update({name: value.detach().clone() for name, value in state.items()})
 
@@ -461,7 +461,7 @@ class Versioned(nn.Conv2d):
 @pytest.mark.parametrize("extra", [{"version": 1}, (torch.ones(1), None), torch.qint8, None], ids=str)
 def test_what_is_no_tensor_in_a_state_dict_stays_with_the_network(
     extra: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(Versioned, "extra", extra, raising=False)
     network = nn.Sequential(Versioned(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1)).eval()
     model = Segmenter.wrap(network, classes=CLASSES)

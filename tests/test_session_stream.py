@@ -49,13 +49,13 @@ def same(results: list[aw.Result], logits: list[torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_gives_what_calls_one_by_one_give(kind: str, tmp_path: Path) -> None:
+def test_every_kind_gives_what_calls_one_by_one_give(kind: str, tmp_path: Path):
     for index, picture in enumerate(BYTES):
         Image.fromarray(picture).save(tmp_path / f"{index}.png")
     assert same(list(session().stream(KINDS[kind](tmp_path))), one_by_one(BYTES))
 
 
-def test_a_frame_is_taken_when_its_result_is_asked_for() -> None:
+def test_a_frame_is_taken_when_its_result_is_asked_for():
     taken: list[int] = []
 
     def camera() -> Iterator[np.ndarray]:
@@ -70,7 +70,7 @@ def test_a_frame_is_taken_when_its_result_is_asked_for() -> None:
         assert taken == list(range(count))
 
 
-def test_batches_are_adapted_to_together_and_told_apart() -> None:
+def test_batches_are_adapted_to_together_and_told_apart():
     fresh = session()
     pairs = [fresh(BYTES[:2]), fresh(BYTES[2:4]), fresh(BYTES[4:])]
     seen: list[Any] = []
@@ -84,7 +84,7 @@ def test_batches_are_adapted_to_together_and_told_apart() -> None:
     assert results[3].overlay().shape == (*SIZE, 3)
 
 
-def test_another_size_begins_another_batch() -> None:
+def test_another_size_begins_another_batch():
     wide = [np.repeat(picture, 2, axis=1) for picture in BYTES[:3]]
     results = list(session().stream([*BYTES[:3], *wide], batch=2))
     fresh = session()
@@ -93,7 +93,7 @@ def test_another_size_begins_another_batch() -> None:
     assert same(results, [logits for group in groups for logits in fresh(group).logits])
 
 
-def test_leaving_early_leaves_a_session_that_goes_on() -> None:
+def test_leaving_early_leaves_a_session_that_goes_on():
     left = session()
     for _ in left.stream(BYTES):
         break
@@ -101,7 +101,7 @@ def test_leaving_early_leaves_a_session_that_goes_on() -> None:
 
 
 @pytest.mark.parametrize("where", ["the frames", "the callback", "a picture"])
-def test_an_error_in_the_middle_leaves_a_session_that_goes_on(where: str) -> None:
+def test_an_error_in_the_middle_leaves_a_session_that_goes_on(where: str):
     def camera() -> Iterator[Any]:
         yield BYTES[0]
         if where == "the frames":
@@ -121,14 +121,14 @@ def test_an_error_in_the_middle_leaves_a_session_that_goes_on(where: str) -> Non
     assert same(list(broken.stream(BYTES[done:])), one_by_one(BYTES)[done:])
 
 
-def test_frames_read_before_an_error_are_given_first() -> None:
+def test_frames_read_before_an_error_are_given_first():
     results = session().stream((BYTES[0] if index else 1 / index for index in (1, 0)), batch=4)
     assert next(results).logits.ndim == 3
     with pytest.raises(ZeroDivisionError):
         next(results)
 
 
-def test_unreadable_frames_are_skipped_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_frames_are_skipped_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     for index, picture in enumerate(BYTES):
         Image.fromarray(picture).save(tmp_path / f"{index}.png")
     (tmp_path / "1.png").write_text("no picture")
@@ -147,7 +147,7 @@ def test_unreadable_frames_are_skipped_on_request(tmp_path: Path, caplog: pytest
     assert [frame for frame, _ in told] == [paths[1]] and "1.png" in told[0][1]
 
 
-def test_a_generator_that_fails_is_never_skipped() -> None:
+def test_a_generator_that_fails_is_never_skipped():
     def broken() -> Iterator[np.ndarray]:
         yield BYTES[0]
         raise aw.InputError("no more of these")
@@ -170,7 +170,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[aw.AllWeatherError], str]] =
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_refused_before_the_first_frame(mistake: str) -> None:
+def test_a_mistake_is_refused_before_the_first_frame(mistake: str):
     value, settings, kind, message = MISTAKES[mistake]
     with pytest.raises(kind, match=message):
         session().stream(value, **settings)

@@ -29,7 +29,7 @@ def run(session: Session, images: Tensor) -> list[Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_two_sessions_in_two_threads_give_what_each_gives_alone(name: str) -> None:
+def test_two_sessions_in_two_threads_give_what_each_gives_alone(name: str):
     images = frames(6)
     alone = [run(session_of(name, seed), images) for seed in (1, 2)]
     with ThreadPoolExecutor(2) as pool:
@@ -39,7 +39,7 @@ def test_two_sessions_in_two_threads_give_what_each_gives_alone(name: str) -> No
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_the_callers_random_state_is_neither_read_nor_moved(name: str) -> None:
+def test_the_callers_random_state_is_neither_read_nor_moved(name: str):
     one, two = session_of(name, 1), session_of(name, 1)
     torch.manual_seed(3)
     np.random.seed(3)
@@ -52,14 +52,14 @@ def test_the_callers_random_state_is_neither_read_nor_moved(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["memo", "augco", "cotta", "rotta"])
-def test_the_seed_is_what_random_methods_draw_by(name: str) -> None:
+def test_the_seed_is_what_random_methods_draw_by(name: str):
     images = frames(4)
     one, two = run(session_of(name, 1), images), run(session_of(name, 2), images)
     assert not all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
-def test_a_copy_is_made_between_two_batches(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_is_made_between_two_batches(copied: Any, monkeypatch: pytest.MonkeyPatch):
     session, images = session_of("mall-domain", 0), frames(2)
     session(images[0])
     plain, inside, on = type(session.method).after_update, threading.Event(), threading.Event()
@@ -83,7 +83,7 @@ def test_a_copy_is_made_between_two_batches(copied: Any, monkeypatch: pytest.Mon
     assert torch.equal(other.predict(images[0]), session.predict(images[0]))
 
 
-def test_one_session_is_used_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_session_is_used_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch):
     session, image = session_of("mall-domain", 0), frames(1)[0]
     inside, most, gate = 0, 0, threading.Lock()
     plain = type(session.method).objective
