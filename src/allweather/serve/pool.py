@@ -119,15 +119,22 @@ class Pool:
             self._ready.put((lane, lane.jobs.popleft()))
 
     def _work(self) -> None:
-        while (ready := self._ready.get()) is not None:
-            lane, (future, work) = ready
-            if future.set_running_or_notify_cancel():
-                _run(future, work)
-            with self._idle:
-                lane.taken -= 1
-                self._hand_out(lane)
-                self._queued -= 1
-                self._idle.notify_all()
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        """Does one job, of which nothing is held afterwards; whether there was one."""
+        if (ready := self._ready.get()) is None:
+            return False
+        lane, (future, work) = ready
+        if future.set_running_or_notify_cancel():
+            _run(future, work)
+        with self._idle:
+            lane.taken -= 1
+            self._hand_out(lane)
+            self._queued -= 1
+            self._idle.notify_all()
+        return True
 
 
 def _run(future: "Future[Any]", work: Callable[[], Any]) -> None:
