@@ -90,10 +90,16 @@ def test_gains_go_on_along_a_stream_and_back_with_everything_else():
 
 
 def test_scenes_that_lamps_light_are_not_scaled_and_move_no_gain():
-    lit = 0.4 * frames(1)[0] * torch.tensor([1.0, 0.5, 0.3]).view(3, 1, 1)
+    day, lit = frames(2)
+    lit = 0.4 * lit * torch.tensor([1.0, 0.5, 0.3]).view(3, 1, 1)
     session, plain = (mall_domain({"vector_rate": rate}) for rate in (0.2, 0.0))
     assert torch.equal(session(lit).logits, plain(lit).logits)
     assert not vector(session).any()
+    beside = [mall_domain({"lr": 0, "lookahead": 0, "bn": "source"}) for _ in range(2)]
+    for session, other in zip(beside, (lit, lit.flip(1)), strict=True):
+        session(torch.stack([day, other]))
+    torch.testing.assert_close(vector(beside[0]), vector(beside[1]), rtol=0, atol=1e-6)
+    assert vector(beside[0]).any()
 
 
 def test_each_image_on_its_own_begins_at_nothing():

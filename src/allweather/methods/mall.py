@@ -158,7 +158,7 @@ class Mall(GradientMethod):
             return Refined(logits)
         affinity = self._affinity(images, small.softmax(1), self.sigma_xy * _VECTOR_WIDTH * _VECTOR_SCALE, _VECTOR_RANK)
         before, lamps = state.output[_VECTOR], lamplit(images)
-        moved = moved_by_cut(self.vector_memory * before, small, affinity, self.vector_rate)
+        moved = moved_by_cut(self.vector_memory * before, small, affinity, self.vector_rate, lamps)
         kept = torch.where(lamps.all(), before, moved)
         return Refined(torch.where(lamps, logits, scaled(logits, moved)), {_VECTOR: kept})
 

@@ -21,12 +21,19 @@ def scaled(logits: Tensor, moved: Tensor) -> Tensor:
     return torch.addcmul(bias, logits, 1 + gain)
 
 
-def moved_by_cut(moved: Tensor, logits: Tensor, affinity: Affinity, length: float) -> Tensor:
+def moved_by_cut(
+    moved: Tensor, logits: Tensor, affinity: Affinity, length: float, still: Tensor | None = None
+) -> Tensor:
     """Gains and biases after one step down the normalized cut, as `step_down`; logits on the grid of the affinity.
 
-    A class whose regions are badly cut gives way to classes that fit the image better.
+    A class whose regions are badly cut gives way to classes that fit the image better. Images that are `still`,
+    B×1×1×1, have no say.
     """
-    return step_down(moved, logits, lambda after: affinity.normalized_cut(after.softmax(1)), length)
+
+    def loss(after: Tensor) -> Tensor:
+        return affinity.normalized_cut((after if still is None else torch.where(still, logits, after)).softmax(1))
+
+    return step_down(moved, logits, loss, length)
 
 
 def step_down(moved: Tensor, logits: Tensor, loss: Callable[[Tensor], Tensor], length: float) -> Tensor:
