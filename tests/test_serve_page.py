@@ -474,4 +474,7 @@ def test_what_is_taken_home(pool: Pool):
     assert served.get("/take/another/labels.png").status_code == 404
     one.pictures = [Held("wide", np.zeros((1, 66_000, 3), np.uint8), (66_000, 1))]
     assert Image.open(io.BytesIO(served.get(f"/see/{one.key}/picture.jpg").content)).size == (1024, 1)
+    one.shown = replace(one.shown, picture=Held("large", PICTURES[0].pixels, (8192, 256)))
+    drawn = Image.open(io.BytesIO(served.get(f"/take/{one.key}/overlay.png").content))
+    assert drawn.size == (4096, 128), "nobody asks for the memory of 50 million pixels"
     assert served.get(f"/take/{one.key}/evil.sh").status_code == 404

@@ -60,7 +60,7 @@ def _labels(visitor: Visitor) -> bytes:
 
 def _overlay(visitor: Visitor) -> bytes:
     seen = _shown(visitor)
-    return encode_image(_over(seen.picture, seen.picture.size, seen.adapted))
+    return encode_image(_over(seen.picture, seen.picture.drawn, seen.adapted))
 
 
 def _weights(visitor: Visitor) -> bytes:

@@ -24,7 +24,7 @@ from allweather.serve.limits import Limits
 CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 _CONTAINER = re.compile(rb"....(?:ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3", re.S)  # MP4 and MOV, Matroska and WebM
 _FOREIGN = re.compile(rb"<script|<\?php|<!doctype html|%PDF-[12]\.", re.I)
-LONGEST = 1024  # pixels of a side on the page
+ON_PAGE, DRAWN = 1024, 4096  # pixels that a side has at most, on the page and in an overlay's file
 Reason = Literal["name", "bytes", "pixels", "format", "foreign", "damaged", "folder"]
 
 
@@ -65,14 +65,22 @@ class Held:
     @property
     def on_page(self) -> tuple[int, int]:
         """(width, height) at which the page shows it."""
-        width, height = self.shape or self.size
-        share = min(1.0, LONGEST / max(width, height))
-        return max(1, round(width * share)), max(1, round(height * share))
+        return _within(self.shape or self.size, ON_PAGE)
+
+    @property
+    def drawn(self) -> tuple[int, int]:
+        """(width, height) at which it is drawn for a file: its own, as far as that goes."""
+        return _within(self.size, DRAWN)
 
     @property
     def image(self) -> Tensor:
         """As a network takes it: 3×H×W float32, RGB in [0, 1]."""
         return to_unit(Image.fromarray(self.pixels))
+
+
+def _within(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    share = min(1.0, longest / max(size))
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
 def check_name(name: str) -> str:
