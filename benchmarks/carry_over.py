@@ -399,7 +399,6 @@ TABLES = {
     "carry-over-cells": _table(every_cell),
     "carry-over-fresh": _table(summary, FRESH),
     "carry-over-fresh-leads": _table(leads, FRESH),
-    "carry-over-fresh-networks": _table(by_network, FRESH),
     "carry-over-fresh-streams": _table(by_stream, FRESH),
     "carry-over-fresh-cells": _table(every_cell, FRESH),
     "carry-over-native": _table(by_network, NATIVE),
