@@ -139,7 +139,7 @@ def sound_only(path: Path) -> Path:
     return path
 
 
-def _silence(file: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:
+def _silence(file: av.container.OutputContainer, stream: av.AudioStream, seconds: float):
     for index in range(max(1, round(seconds * 44100 / 1024))):
         frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
         frame.sample_rate, frame.pts = 44100, 1024 * index

@@ -52,7 +52,7 @@ def in_a_process(*arguments: object, **options: Any) -> Done:
     return Done(done.returncode, done.stdout, re.sub(r"\s+", " ", done.stderr))
 
 
-def hear_interrupts() -> None:
+def hear_interrupts():
     """Background jobs of a shell are born deaf to them."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

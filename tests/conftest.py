@@ -47,7 +47,7 @@ def hears_interrupts() -> Iterator[None]:
 
 
 @pytest.fixture
-def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def warm_workers(monkeypatch: pytest.MonkeyPatch):
     """Workers that this process starts are forked from a server that has imported torch; spawned ones take seconds.
 
     As spawned ones they have nothing of this process, its environment at the first start apart.
@@ -114,7 +114,7 @@ LONGEST = (
 )  # fmt: skip
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure(config: pytest.Config):
     missing = [name for name in SLOW if not Path(__file__).with_name(f"{name}.py").exists()]
     if missing:
         raise pytest.UsageError(f"SLOW in tests/conftest.py names files that are not there: {', '.join(missing)}")
@@ -125,7 +125,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "not slow" and collection_path.stem in SLOW else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]):
     """Marks the tests of slow files, and puts the longest files first."""
     for item in items:
         if item.path.stem in SLOW:
@@ -133,7 +133,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
+def pytest_collection_finish(session: pytest.Session):
     """Libraries and tests, a million objects, need not be looked through at each collection of garbage."""
     gc.collect()
     gc.freeze()

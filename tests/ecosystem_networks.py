@@ -33,7 +33,7 @@ def hub(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], No
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
-    def publish(repository: str, folder: Path, commit: str = COMMIT) -> None:
+    def publish(repository: str, folder: Path, commit: str = COMMIT):
         place = root / f"models--{repository.replace('/', '--')}"
         (place / "refs").mkdir(parents=True)
         (place / "refs/main").write_text(commit)
@@ -50,7 +50,7 @@ def nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(time, "sleep", lambda _: None)
     asked: list[Any] = []
 
-    def look_up(*arguments: Any, **_: Any) -> None:
+    def look_up(*arguments: Any, **_: Any):
         asked.append(arguments[:2])
         raise OSError("no network")
 
@@ -136,7 +136,7 @@ def save_network(network: Any, folder: Path, processor: dict[str, Any] | None = 
     return folder
 
 
-def _save_tokenizer(folder: Path) -> None:
+def _save_tokenizer(folder: Path):
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
@@ -146,7 +146,7 @@ def _save_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def assert_adapts_and_resets(model: Segmenter, image: Tensor) -> None:
+def assert_adapts_and_resets(model: Segmenter, image: Tensor):
     source = deepcopy(model.state_dict())
     for chosen in ("tent", "mall-domain"):
         method = methods.make(chosen, settings={"episodic": False, "iterations": 1}, model=model)

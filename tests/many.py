@@ -71,7 +71,7 @@ def task_of(out: Path, method: str, write: Any = None, **more: Any) -> Adapting:
 def conduct(pool: Pool, sources: list[Source], record: MergedRecord, apart: bool, keep: Any = None) -> Conducted:
     """Does all streams with a pool; `keep` hears the lines too."""
 
-    def kept(lines: list[Line]) -> None:
+    def kept(lines: list[Line]):
         record.keep(lines)
         if keep:
             keep(lines)

@@ -52,7 +52,7 @@ class WithoutRandomValues(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def fill(network: nn.Module) -> None:
+def fill(network: nn.Module):
     """The seeded values under which the fixtures were recorded; each tensor's depend on its name alone."""
     for key, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not _stays(key, tensor):

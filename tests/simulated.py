@@ -38,14 +38,14 @@ class _Left(BaseException):
 class SimulatedClock(Clock):
     """Threads take turns, one at a time, in the order in which they began to wait: every run is the same run."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.time = 0.0
         self._waiting: list[_Seat] = []
 
     def now(self) -> float:
         return self.time
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float):
         condition = Condition()
         with condition:
             self.wait(condition, lambda: False, seconds)
@@ -60,10 +60,10 @@ class SimulatedClock(Clock):
                 condition.acquire()
         return ready()
 
-    def start(self, run: Callable[[], None], name: str) -> None:
+    def start(self, run: Callable[[], None], name: str):
         seat = _Seat(self.time, lambda: True)
 
-        def body() -> None:
+        def body():
             seat.turn.wait()
             try:
                 run()
@@ -75,7 +75,7 @@ class SimulatedClock(Clock):
         self._waiting.append(seat)
         Thread(target=body, name=name, daemon=True).start()
 
-    def _sit(self, seat: _Seat) -> None:
+    def _sit(self, seat: _Seat):
         self._waiting.append(seat)
         self._pass_on()
         if seat.turn.wait(PATIENCE):
@@ -84,7 +84,7 @@ class SimulatedClock(Clock):
             raise _Left  # its test has ended long ago; whether a test is stuck, the test's own thread says
         raise AssertionError("every thread waits for another")
 
-    def _pass_on(self) -> None:
+    def _pass_on(self):
         awake = next((seat for seat in self._waiting if seat.ready()), None)
         seat = awake or min(self._waiting, key=lambda seat: seat.until, default=None)
         if seat is None or (awake is None and seat.until == inf):
@@ -106,7 +106,7 @@ class Scripted(Source):
     A connection that is an exception is refused.
     """
 
-    def __init__(self, clock: SimulatedClock, *script: Sequence[Any] | Exception, endless: bool = True) -> None:
+    def __init__(self, clock: SimulatedClock, *script: Sequence[Any] | Exception, endless: bool = True):
         self.label, self.endless, self._clock = "scripted", endless, clock
         self._script, self._number = list(script), 0
         self._size = (SIZE[1], SIZE[0])

@@ -416,7 +416,7 @@ def test_ctrl_c_keeps_what_is_done(frames: Path):
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_loses_nothing(frames: Path):
-    def small_files() -> None:
+    def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

@@ -21,12 +21,12 @@ NAME = "frame\x1b]0;PWNED\x1b\\\x1b[2J\nerror: disk lost\r\x07\t\x7f\x9b31m [/] 
 SHOWN = r"frame\x1b]0;PWNED\x1b\\x1b[2J\x0aerror: disk lost\x0d\x07\x09\x7f\x9b31m [/] [red]\xff\ud800"
 
 
-def log(text: str) -> None:
+def log(text: str):
     console.hear(logging.INFO)
     logging.getLogger("allweather.test").info("%s", text)
 
 
-def log_a_fault(text: str) -> None:
+def log_a_fault(text: str):
     console.hear(logging.INFO)
     try:
         raise ValueError(text)
@@ -34,7 +34,7 @@ def log_a_fault(text: str) -> None:
         logging.getLogger("allweather.test").exception("%s", text)
 
 
-def advise(text: str) -> None:
+def advise(text: str):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         console.narrate_warnings()

@@ -77,7 +77,7 @@ def test_the_demo_looks_at_its_folder_before_it_works(tmp_path: Path, monkeypatc
 
 
 def test_the_demo_prints_its_table_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(*arguments: object) -> None:
+    def full(*arguments: object):
         raise aw.AllWeatherError("cannot write")
 
     monkeypatch.setattr(demo, "write_json", full)

@@ -17,7 +17,7 @@ COLORS = np.array(CITYSCAPES.colors, np.uint8)[TRAIN]
 HANDMADE = 58.33
 
 
-def write(path: Path, values: np.ndarray) -> None:
+def write(path: Path, values: np.ndarray):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values).save(path)
 

@@ -255,7 +255,7 @@ def test_a_failure_is_tried_again_beside_a_whole_film_which_stays(tmp_path: Path
 
 
 def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(video: Path, out: Path):
-    def small_files() -> None:
+    def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

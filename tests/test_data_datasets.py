@@ -218,7 +218,7 @@ TREES: dict[str, Tree] = {
 }  # fmt: skip
 
 
-def plant(root: Path, tree: Tree) -> None:
+def plant(root: Path, tree: Tree):
     for path, values in tree.files.items():
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from allweather.errors import AllWeatherError, InputError
 ROWS = [{"name": "ü\n", "losses": [0.5]}, {"name": "caf\udce9"}]
 
 
-def add(path: Path, row: dict[str, Any]) -> None:
+def add(path: Path, row: dict[str, Any]):
     with JsonLines(path) as lines:
         lines.append(row)
 
@@ -76,7 +76,7 @@ except AllWeatherError as error:
 
 
 def test_a_disk_that_becomes_full_keeps_whole_lines(tmp_path: Path):
-    def small_files() -> None:
+    def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

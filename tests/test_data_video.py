@@ -499,7 +499,7 @@ def test_suffixes_are_lower_case_and_no_pictures():
 class Read(torch.utils.data.Dataset[torch.Tensor]):
     """Frames of a stream by their numbers."""
 
-    def __init__(self, stream: aw.data.Stream, order: list[int]) -> None:
+    def __init__(self, stream: aw.data.Stream, order: list[int]):
         self.stream, self.order = stream, order
 
     def __len__(self) -> int:

@@ -27,12 +27,12 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "JUPYTER_PLATFORM_
 class Loads(html.parser.HTMLParser):
     """What a page loads by itself: scripts, styles, pictures, frames; links that a reader may follow are none."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str):
         super().__init__()
         self.addresses: list[str] = []
         self.feed(text)
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]):
         if tag == "a":
             return
         for name, value in attributes:

@@ -76,7 +76,7 @@ def test_a_docstring_names_every_argument(name: str):
 
 
 def test_an_argument_without_a_word_would_be_found():
-    def resize(picture: object, width: int, height: int) -> None:
+    def resize(picture: object, width: int, height: int):
         """A picture of another width."""
 
     assert unnamed(resize) == ["height"]

@@ -100,7 +100,7 @@ def test_a_librarys_first_line_has_no_colors_of_a_terminal():
 
 
 def test_an_error_without_text_is_told_by_its_kind(monkeypatch: pytest.MonkeyPatch):
-    def silent(*_: object) -> None:
+    def silent(*_: object):
         raise AssertionError
 
     monkeypatch.setattr(aw.Segmenter, "to", silent)

@@ -171,7 +171,7 @@ def test_frames_mean_the_stream_and_are_refused_beside_the_image(delta: Path):
 class Remembers(nn.Module):
     """A network that keeps an average of what it sees in a buffer."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
         self.register_buffer("seen", torch.zeros(3))
@@ -248,7 +248,7 @@ def test_averages_survive_saving_and_older_files_have_none(tmp_path: Path, path:
 class Frozen(nn.Module):
     """A BatchNorm of a class of its own, whose affine part are buffers."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int):
         super().__init__()
         for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
             self.register_buffer(name, torch.full((features,), value))

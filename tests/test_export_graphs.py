@@ -37,7 +37,7 @@ def labels_in_torch(path: Path, image: Tensor) -> np.ndarray:
 class Pyramid(nn.Module):
     """Pooling to shares of the size, as a pyramid has it, logits at a quarter of the size and one more beside."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.BatchNorm2d(8), nn.ReLU())
         self.head = nn.Conv2d(16, 4, 1)
@@ -89,7 +89,7 @@ def test_graphs_agree_with_the_session_at_any_size(name: str, statistics: Any, s
 class Within(nn.Module):
     """A network within another."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.body = tiny("batchnorm").network
 
@@ -119,7 +119,7 @@ def test_logits_are_float32_in_a_graph_whatever_the_network_gives(size: Any, suf
 
 @pytest.mark.parametrize("kind", ["NotImplemented", "InvalidArgument", "Fail", "RuntimeException"])
 def test_what_onnx_runtime_cannot_run_is_said(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object, **__: object):
         raise getattr(onnxruntime.capi.onnxruntime_pybind11_state, kind)("no kernel for Resize")
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
@@ -168,7 +168,7 @@ class Deciding(Within):
 class OneSize(Within):
     """A position embedding of one size alone, as many transformers have."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.places = nn.Parameter(torch.zeros(1, 3, 187, 251))
 
@@ -273,7 +273,7 @@ def test_a_file_that_disagrees_in_onnx_runtime_is_refused_and_removed(tmp_path: 
 
 
 def test_what_an_older_exporter_cannot_do_is_said_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object, **__: object):
         try:
             raise RuntimeError("SymIntArrayRef expected to contain only concrete integers.")
         except RuntimeError as error:

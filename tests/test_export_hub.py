@@ -24,10 +24,10 @@ class Stub:
     made: list[tuple[str, bool]]
     uploaded: dict[str, bytes]
 
-    def __init__(self, library_name: str) -> None:
+    def __init__(self, library_name: str):
         assert library_name == "allweather"
 
-    def create_repo(self, repository: str, *, private: bool, exist_ok: bool) -> None:
+    def create_repo(self, repository: str, *, private: bool, exist_ok: bool):
         Stub.made.append((repository, private))
 
     def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> str:
@@ -45,7 +45,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def into_cache(cache: Path, repository: str) -> None:
+def into_cache(cache: Path, repository: str):
     folder = cache / f"models--{repository.replace('/', '--')}"
     snapshot = folder / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_the_licence_is_the_catalogues_or_given():
 
 
 class Refused(import_module("huggingface_hub.errors").RepositoryNotFoundError):
-    def __init__(self) -> None:
+    def __init__(self):
         OSError.__init__(self, "404 Client Error: Repository Not Found")
 
 
@@ -108,7 +108,7 @@ class Refused(import_module("huggingface_hub.errors").RepositoryNotFoundError):
     ],
 )
 def test_failures_of_the_hub_say_what_to_do(failure: Exception, said: str, monkeypatch: pytest.MonkeyPatch):
-    def fail(*given: Any, **more: Any) -> None:
+    def fail(*given: Any, **more: Any):
         raise failure
 
     monkeypatch.setattr(hub, "hf_hub_download", fail)
@@ -124,7 +124,7 @@ def test_what_is_not_in_the_cache_and_what_is_no_name():
 
 
 def test_without_the_library_its_extra_is_named(monkeypatch: pytest.MonkeyPatch):
-    def missing(name: str) -> None:
+    def missing(name: str):
         raise ModuleNotFoundError(f"No module named '{name}'")
 
     monkeypatch.setattr(errors, "import_module", missing)

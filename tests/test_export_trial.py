@@ -20,7 +20,7 @@ SHARE = 0.5
 class Tokens(nn.Module):
     """One token per patch; BatchNorm of what `normalise` makes of them."""
 
-    def __init__(self, norm: type[nn.Module] = nn.BatchNorm1d, width: int = 8, patch: int = 8) -> None:
+    def __init__(self, norm: type[nn.Module] = nn.BatchNorm1d, width: int = 8, patch: int = 8):
         super().__init__()
         self.patches, self.norm, self.head = nn.Conv2d(3, width, patch, patch), norm(width), nn.Linear(width, 3)
 
@@ -51,7 +51,7 @@ class Activated(nn.BatchNorm2d):
 
 
 class Plain(nn.Module):
-    def __init__(self, norm: type[nn.Module] = nn.BatchNorm2d) -> None:
+    def __init__(self, norm: type[nn.Module] = nn.BatchNorm2d):
         super().__init__()
         self.stem, self.norm, self.middle = nn.Conv2d(3, 8, 3, 2, 1), norm(8), nn.Conv2d(8, 8, 3, 1, 1)
         self.last, self.head = norm(8), nn.Conv2d(8, 3, 1)
@@ -70,7 +70,7 @@ class Windows(Plain):
 class Replaced(Plain):
     """A layer whose forward is another function: nothing is mixed in it."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         scaled = types.MethodType(lambda self, x: x * self.weight.view(1, -1, 1, 1), self.last)
         self.last.forward = scaled
@@ -79,7 +79,7 @@ class Replaced(Plain):
 class Pooled(Plain):
     """A layer of one row a picture, which a session leaves the source's statistics."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.row = nn.BatchNorm1d(3)
 

@@ -23,7 +23,7 @@ def born_deaf() -> bool:
 def test_an_interruption_is_heard_once_the_process_has_started():
     reached = []
 
-    def interrupted() -> None:
+    def interrupted():
         with deaf_to_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
@@ -45,7 +45,7 @@ def test_no_interruption_is_made_up():
 def test_the_first_sigterm_is_heard_as_ctrl_c_is_and_waits_as_it_does():
     reached = []
 
-    def ended() -> None:
+    def ended():
         with interruptions_wait():
             signal.raise_signal(signal.SIGTERM)
             reached.append("the end")
@@ -64,7 +64,7 @@ def test_a_handler_that_python_cannot_put_back_stays(monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_not_the_main_thread_to_python_does_not_wait(monkeypatch: pytest.MonkeyPatch):
-    def refused(*_: object) -> None:
+    def refused(*_: object):
         raise ValueError("signal only works in main thread of the main interpreter")  # also where a host embeds Python
 
     reached = []

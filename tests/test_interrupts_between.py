@@ -66,7 +66,7 @@ def test_what_is_kept_in_order_is_kept_to_the_end_at_a_second_ctrl_c():
         Event().wait(0.05)
         return item
 
-    def interrupted() -> None:
+    def interrupted():
         with Behind(work, kept.append, 1) as behind:
             for item in range(5):
                 behind.put(item, 1)
@@ -83,14 +83,14 @@ def test_a_folder_in_whose_place_another_comes_is_there_whole(
 ):
     unlink, path, count = os.unlink, tmp_path / "labels", 0
 
-    def interrupted(*given: Any, **named: Any) -> None:
+    def interrupted(*given: Any, **named: Any):
         nonlocal count
         count += 1
         if count == moment:
             signal.raise_signal(signal.SIGINT)
         unlink(*given, **named)
 
-    def fill(content: str) -> None:
+    def fill(content: str):
         with whole_folder(path) as folder:
             folder.mkdir()
             for number in range(100):
@@ -122,7 +122,7 @@ def test_a_session_is_before_a_batch_or_after_it(method: str, part: Any, monkeyp
     name = "restore" if part is AdaptedNetwork else "take"
     plain = getattr(part, name)
 
-    def interrupted(*given: Any) -> None:
+    def interrupted(*given: Any):
         signal.raise_signal(signal.SIGINT)
         plain(*given)
 
@@ -138,7 +138,7 @@ def test_a_message_to_a_worker_is_sent_whole(monkeypatch: pytest.MonkeyPatch):
     here, there = Pipe()
 
     class Interrupted:
-        def send(self, message: Any) -> None:
+        def send(self, message: Any):
             signal.raise_signal(signal.SIGINT)
             here.send(message)
 

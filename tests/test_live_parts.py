@@ -126,7 +126,7 @@ class Until(Source):
 
     label = "until"
 
-    def __init__(self, states: int) -> None:
+    def __init__(self, states: int):
         self._states, self.live = states, None
 
     def connect(self) -> Iterator[Shot]:

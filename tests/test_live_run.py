@@ -306,10 +306,10 @@ def test_each_frame_has_its_line(clock: SimulatedClock, tmp_path: Path):
 class Mortal:
     """A pupil whose process ends before it is ready, or at its second frame."""
 
-    def __init__(self, pupil: Any, at_once: bool) -> None:
+    def __init__(self, pupil: Any, at_once: bool):
         self._pupil, self._left = pupil, 0 if at_once else 1
 
-    def begin(self) -> None:
+    def begin(self):
         if not self._left:
             raise LearnerLost("the learner's process ended by itself (exit code 1). Guard the script.")
         self._pupil.begin()
@@ -320,25 +320,25 @@ class Mortal:
         self._left -= 1
         return self._pupil.learn(index, image)
 
-    def finish(self) -> None:
+    def finish(self):
         raise AssertionError("nothing is left to finish")
 
-    def abandon(self) -> None:
+    def abandon(self):
         raise AssertionError("it is not starting any more")
 
 
 class Late:
     """A pupil that is never ready until it is given up."""
 
-    def __init__(self, clock: SimulatedClock) -> None:
+    def __init__(self, clock: SimulatedClock):
         self._clock, self._given_up, self._changed = clock, False, Condition()
 
-    def begin(self) -> None:
+    def begin(self):
         with self._changed:
             self._clock.wait(self._changed, lambda: self._given_up)
         raise LearnerLost("terminated (exit code -15).")
 
-    def abandon(self) -> None:
+    def abandon(self):
         self._given_up = True
 
 
@@ -364,7 +364,7 @@ def test_whatever_ends_the_learning_ends_the_run(clock: SimulatedClock, monkeypa
 
 
 def test_what_ends_a_run_is_not_replaced_by_what_became_of_a_frame(clock: SimulatedClock, tmp_path: Path):
-    def heard(event: Event) -> None:
+    def heard(event: Event):
         raise Own(event.kind)
 
     with pytest.raises(Own, match="size"):

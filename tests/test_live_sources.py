@@ -33,10 +33,10 @@ Serve = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_: Any):
         pass
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self.server.visits += 1  # type: ignore[attr-defined]
         self.server.serve(self)  # type: ignore[attr-defined]
 
@@ -59,7 +59,7 @@ def served() -> Iterator[Callable[[Serve], str]]:
         server.server_close()
 
 
-def send_pictures(handler: Handler, numbers: range, turn: int | None = None) -> None:
+def send_pictures(handler: Handler, numbers: range, turn: int | None = None):
     """A few JPEGs as cameras send them; with EXIF that says how the camera was held, where `turn` is given."""
     exif = Image.Exif()
     exif[0x010F], exif[ORIENTATION] = "Acme", turn
@@ -80,7 +80,7 @@ def send_pictures(handler: Handler, numbers: range, turn: int | None = None) -> 
 def sending(content: bytes, status: int = 200) -> Serve:
     """Answers with a file."""
 
-    def serve(handler: Handler) -> None:
+    def serve(handler: Handler):
         handler.send_response(status)
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
@@ -107,7 +107,7 @@ def test_a_stream_of_jpegs_is_predicted_and_come_back_to(
 ):
     monkeypatch.setattr(reader, "PAUSES", (0.01,))
 
-    def serve(handler: Handler) -> None:
+    def serve(handler: Handler):
         if handler.server.visits in (1, 3):  # type: ignore[attr-defined]
             send_pictures(handler, range(8))
         else:
@@ -129,7 +129,7 @@ def test_a_camera_may_send_exif(served: Callable[[Serve], str], turn: int):
 
 
 def test_a_stream_that_stops_is_lost(served: Callable[[Serve], str]):
-    def serve(handler: Handler) -> None:
+    def serve(handler: Handler):
         send_pictures(handler, range(5))
         time.sleep(20)
 
@@ -322,14 +322,14 @@ class FakeCamera:
 
     opened = 0
 
-    def __init__(self, which: int | str) -> None:
+    def __init__(self, which: int | str):
         FakeCamera.opened += 1
         self.which, self._left = which, 3
 
     def isOpened(self) -> bool:
         return self.which != 7
 
-    def set(self, *_: Any) -> None:
+    def set(self, *_: Any):
         pass
 
     def get(self, _: int) -> float:
@@ -339,12 +339,12 @@ class FakeCamera:
         self._left -= 1
         return self._left >= 0, np.array([[[1, 2, 3]]], np.uint8).repeat(24, 0).repeat(32, 1)
 
-    def release(self) -> None:
+    def release(self):
         FakeCamera.opened -= 1
 
 
 @pytest.fixture
-def cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two cameras, one of them in use."""
     fake = SimpleNamespace(VideoCapture=FakeCamera, CAP_PROP_BUFFERSIZE=38, CAP_PROP_FPS=5)
     monkeypatch.setitem(sys.modules, "cv2", fake)  # type: ignore[arg-type]

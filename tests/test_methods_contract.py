@@ -65,7 +65,7 @@ FAILS = 0.45  # added to an image on which `Failing` fails: brighter than any ot
 class Failing(nn.Module):
     """A network that answers NaN to images brighter than white."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module):
         super().__init__()
         self.inner = network
 
@@ -186,7 +186,7 @@ def test_save_and_load_equals_never_having_stopped(name: str, preset: str, norm:
 
 
 @pytest.fixture(scope="module")
-def frozen() -> None:
+def frozen():
     """What has come since the tests were collected need not be looked through either."""
     gc.collect()
     gc.freeze()

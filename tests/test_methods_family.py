@@ -182,7 +182,7 @@ def test_rotta_remembers_each_kind_once_and_the_freshest():
     model = tiny("batchnorm")
     state = method.begin(model)
 
-    def see(category: int, shade: float, sure: float = 9.0) -> None:
+    def see(category: int, shade: float, sure: float = 9.0):
         logits = torch.zeros(1, 3, 24, 32)
         state.memory["stream.shares"].fill_(1 / 3)
         logits[:, category] = sure

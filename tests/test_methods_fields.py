@@ -144,7 +144,7 @@ def refusal(name: str, base: dict[str, Any], field: str) -> str | None:
 
 
 @pytest.fixture
-def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     for index, frame in enumerate(frames(3, seed=7)):

@@ -193,7 +193,7 @@ def test_a_norm_layer_of_other_channels_leaves_the_bias_before_it():
     """As where a network holds its head before the branch that comes next."""
 
     class HeadFirst(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.head = nn.Conv2d(8, 3, 1)
             self.stem = nn.Sequential(nn.BatchNorm2d(8), nn.ReLU())

@@ -21,7 +21,7 @@ GAIN = 5.0
 class Setting:
     """A method on `pixelwise(gain)`, asked image by image; nothing is updated."""
 
-    def __init__(self, name: str, gain: float = GAIN, **settings: Any) -> None:
+    def __init__(self, name: str, gain: float = GAIN, **settings: Any):
         self.model: Segmenter = pixelwise(gain)
         moves = {"parameters": "all"} if "parameters" in methods.describe_fields(methods.METHODS[name]) else {}
         self.method: Method = methods.make(name, settings=moves | settings)

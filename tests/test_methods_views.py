@@ -228,7 +228,7 @@ def test_values_that_name_code_are_known_without_running_it(value: object, code:
 class OneSize(torch.nn.Module):
     """A network with a weight for every place, as of position embeddings; it may say so itself."""
 
-    def __init__(self, asserts: bool = False) -> None:
+    def __init__(self, asserts: bool = False):
         super().__init__()
         self.asserts = asserts
         self.places = torch.nn.Parameter(torch.zeros(3, 24, 32))
@@ -276,7 +276,7 @@ def test_whatever_a_network_of_one_size_raises_is_told():
 class Narrow(torch.nn.Module):
     """Takes no picture wider than 50."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm = torch.nn.BatchNorm2d(3)
 

@@ -114,7 +114,7 @@ def test_conversion_keeps_every_tensor_and_its_dtype_and_says_where_it_came_from
 class Renews(nn.Conv2d):
     _version = 2
 
-    def _load_from_state_dict(self, state: Any, prefix: str, about: Any, *rest: Any) -> None:
+    def _load_from_state_dict(self, state: Any, prefix: str, about: Any, *rest: Any):
         state[f"{prefix}weight"] *= 1 if about.get("version") == 2 else -1
         state.setdefault(f"{prefix}bias", state.pop(f"{prefix}b", None))
         super()._load_from_state_dict(state, prefix, about, *rest)
@@ -170,7 +170,7 @@ def test_a_conversion_that_fails_leaves_the_file_of_before(tmp_path: Path, monke
     out = tmp_path / "a.safetensors"
     out.write_bytes(b"of before")
 
-    def cut(tensors: dict[str, torch.Tensor], target: Path, metadata: dict[str, str]) -> None:
+    def cut(tensors: dict[str, torch.Tensor], target: Path, metadata: dict[str, str]):
         target.write_bytes(b"half a file")
         raise OSError("no space left on device")
 
@@ -205,7 +205,7 @@ METADATA: dict[str, Any] = {
 }
 
 
-def assert_loads(path: Path) -> None:
+def assert_loads(path: Path):
     """Into a `Small`, the weights of `small`."""
     load_weights(target := Small(), path, name="small")
     assert torch.equal(target.state_dict()["head.weight"], small()["head.weight"])

@@ -26,7 +26,7 @@ IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 class Frozen(nn.Module):
     """As torchvision's, detectron2's and DETR's: four buffers."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int):
         super().__init__()
         self.eps = 1e-3
         for name, value in (("weight", 1.5), ("bias", 0.2), ("running_mean", 0.3), ("running_var", 2.0)):
@@ -41,7 +41,7 @@ class Frozen(nn.Module):
 class Activated(nn.Module):
     """A BatchNorm of a class of its own, with parameters and an activation."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -57,7 +57,7 @@ class Activated(nn.Module):
 class LayerNorm(nn.Module):
     """As ConvNeXt's authors write it: over the channels, channels first."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
@@ -67,7 +67,7 @@ class LayerNorm(nn.Module):
 
 
 class Tiny(nn.Module):
-    def __init__(self, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
+    def __init__(self, norm: Callable[[int], nn.Module] = nn.BatchNorm2d):
         super().__init__()
         torch.manual_seed(0)
         self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3, padding=1), norm(4), nn.Conv2d(4, 19, 1)
@@ -79,7 +79,7 @@ class Tiny(nn.Module):
 class Keeper(Tiny):
     """Keeps what it computed last, graph and all, in an attribute, a list and a buffer."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.kept: list[Tensor] = []
         self.register_buffer("last", None, persistent=False)
@@ -94,7 +94,7 @@ class Keeper(Tiny):
 class Scaled(Tiny):
     """Has a tensor that is neither parameter nor buffer, and an integer buffer."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.kernel = torch.full((4, 1, 1, 1), 0.5)
         self.register_buffer("count", torch.tensor(2**40 + 1))
@@ -272,12 +272,12 @@ def test_wrappers_are_taken_off(form: str):
 
 def test_hooks_go_along_with_the_module_they_belong_to():
     class Hooked(Tiny):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.calls = 0
             self.conv.register_forward_hook(self.count)
 
-        def count(self, *_: Any) -> None:
+        def count(self, *_: Any):
             self.calls += 1
 
     network, seen = Hooked(), []
@@ -296,7 +296,7 @@ def lazy() -> nn.Module:
 
 
 class Locked(Tiny):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.lock = threading.Lock()
 
@@ -329,7 +329,7 @@ def test_what_cannot_be_copied_is_named(make: Callable[[], nn.Module], message: 
 class Overflown(nn.Module):
     """A network whose running variance is beyond float16, and a mask that is infinite by design."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.conv, self.norm = nn.Conv2d(3, 19, 1), nn.BatchNorm2d(19)
         self.norm.running_var.fill_(1e5)
@@ -360,37 +360,37 @@ def test_a_frozen_script_has_nothing_to_move():
 
 
 class ScaleNorm(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.g = nn.Parameter(torch.ones(()))
 
 
 class BiasFree_LayerNorm(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(1, 4, 1, 1))
 
 
 class NormedLinear(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(4, 4))
 
 
 class Normalize(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.mean, self.std = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
 
 
 class PreNorm(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.weight, self.attention = nn.Parameter(torch.ones(4)), nn.Linear(4, 4)
 
 
 class LayerScale(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(4))
 

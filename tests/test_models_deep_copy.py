@@ -24,20 +24,20 @@ TINY = 1
 TAPPED: dict[str, Tensor] = {}
 
 
-def as_a_lambda(network: TinyNetwork) -> None:
+def as_a_lambda(network: TinyNetwork):
     forward = network.forward
     network.forward = lambda x: forward(x)
 
 
-def under_autocast(network: TinyNetwork) -> None:
+def under_autocast(network: TinyNetwork):
     network.forward = torch.autocast("cpu", enabled=False)(network.forward)
 
 
-def as_a_partial(network: TinyNetwork) -> None:
+def as_a_partial(network: TinyNetwork):
     network.forward = functools.partial(lambda network, x: TinyNetwork.forward(network, x), network)
 
 
-def in_turn(network: TinyNetwork) -> None:
+def in_turn(network: TinyNetwork):
     forward = network.forward
 
     @functools.wraps(forward)
@@ -47,12 +47,12 @@ def in_turn(network: TinyNetwork) -> None:
     network.forward = again
 
 
-def as_a_method(network: TinyNetwork) -> None:
+def as_a_method(network: TinyNetwork):
     forward = network.forward
     network.forward = types.MethodType(lambda self, x: forward(x), network)
 
 
-def by_default(network: TinyNetwork) -> None:
+def by_default(network: TinyNetwork):
     def forward(x: Tensor, network: TinyNetwork = network, *, head: nn.Module = network.head) -> Tensor:
         x = network.stem(x)
         return head(x + network.pooled(x))
@@ -68,12 +68,12 @@ def _by_global(x: Tensor) -> Tensor:
     return TinyNetwork.forward(NETWORK, x)
 
 
-def of_a_notebook(network: TinyNetwork) -> None:
+def of_a_notebook(network: TinyNetwork):
     global NETWORK
     NETWORK, network.forward = network, by_global
 
 
-def in_a_list(network: TinyNetwork) -> None:
+def in_a_list(network: TinyNetwork):
     parts = {"all": [network.stem, network.pooled, network.head]}
 
     def forward(x: Tensor) -> Tensor:
@@ -84,16 +84,16 @@ def in_a_list(network: TinyNetwork) -> None:
     network.forward = forward
 
 
-def with_a_hook(network: TinyNetwork) -> None:
+def with_a_hook(network: TinyNetwork):
     network.head.register_forward_hook(lambda module, given, out: out * network.stem[1].weight.mean())
 
 
-def compiled(network: TinyNetwork) -> None:
+def compiled(network: TinyNetwork):
     network.forward = torch.compile(network.forward, backend="eager")
 
 
-def tapped(network: TinyNetwork, taken: dict[str, Tensor]) -> None:
-    def keep(module: nn.Module, given: Any, out: Tensor) -> None:
+def tapped(network: TinyNetwork, taken: dict[str, Tensor]):
+    def keep(module: nn.Module, given: Any, out: Tensor):
         taken["head"] = out
 
     network.head.register_forward_hook(keep)
@@ -103,7 +103,7 @@ def tapped(network: TinyNetwork, taken: dict[str, Tensor]) -> None:
 class Reader(nn.Module):
     """Reads what a hook leaves in a mapping, as DPT and MiDaS do."""
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module):
         super().__init__()
         self.body = body
 
@@ -163,7 +163,7 @@ def test_a_hook_writes_where_the_copys_forward_reads(taken: dict[str, Tensor]):
 def test_functions_that_hold_nothing_of_the_network_stay_as_they_are():
     counted: list[int] = []
 
-    def count(*_: Any) -> None:
+    def count(*_: Any):
         counted.append(TINY)
 
     network = tiny("batchnorm").network
@@ -176,7 +176,7 @@ def test_functions_that_hold_nothing_of_the_network_stay_as_they_are():
 
 def test_a_function_that_cannot_be_made_anew_is_named():
     class Trainer:
-        def __init__(self, network: nn.Module) -> None:
+        def __init__(self, network: nn.Module):
             self.network, self.lock = network, threading.Lock()
 
     network = tiny("batchnorm").network

@@ -82,7 +82,7 @@ def noisy(network: nn.Module) -> list[Any]:
     """Masks and classes become noise, so that labels change from pixel to pixel; gives the outputs as they are made."""
     made: list[Any] = []
 
-    def replace(_: nn.Module, __: Any, output: Any) -> None:
+    def replace(_: nn.Module, __: Any, output: Any):
         generator = torch.Generator().manual_seed(len(made))
         for key, scale in (("masks_queries_logits", 8), ("class_queries_logits", 4)):
             setattr(output, key, scale * torch.randn(getattr(output, key).shape, generator=generator))

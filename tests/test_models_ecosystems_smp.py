@@ -42,7 +42,7 @@ def saved(folder: Path, architecture: str = "fpn", encoder: str = "resnet18", cl
     return network
 
 
-def transform(folder: Path, *steps: dict[str, Any]) -> None:
+def transform(folder: Path, *steps: dict[str, Any]):
     """An evaluation transform as albumentations writes it beside a network."""
     written = [{"__class_fullname__": step.pop("name"), "p": 1.0, **step} for step in steps]
     content = {"__version__": "2.0.8", "transform": {"__class_fullname__": "Compose", "transforms": written}}

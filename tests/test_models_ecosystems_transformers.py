@@ -369,7 +369,7 @@ def test_a_network_that_cannot_be_reached_is_told(tmp_path: Path, monkeypatch: p
     class Unreachable(Exception):
         pass
 
-    def asks(*_: object, **__: object) -> None:
+    def asks(*_: object, **__: object):
         raise Unreachable("no route to host")
 
     hub(tmp_path, monkeypatch)

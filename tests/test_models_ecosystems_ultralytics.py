@@ -112,7 +112,7 @@ def test_by_name_with_weights_of_each_kind(tasks: Any, tmp_path: Path):
 class Hostile:
     """A pickle that runs something."""
 
-    def __init__(self, mark: Path) -> None:
+    def __init__(self, mark: Path):
         self.mark = mark
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ EMPTY_ARCHIVE = b"PK\5\6" + bytes(18)  # behind other bytes it makes them one fo
 class Payload:
     """A pickle that would leave a mark if it ran."""
 
-    def __init__(self, mark: Path) -> None:
+    def __init__(self, mark: Path):
         self.mark = mark
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from allweather.models.checkpoints import load_weights
 
 
 class Holder(nn.Module):
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str):
         super().__init__()
         self.add_module(name, Small())
 

@@ -74,7 +74,7 @@ def as_matconvnet(state: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def write_mat(path: Path, groups: list[dict[str, np.ndarray]], classifier: tuple[np.ndarray, np.ndarray]) -> None:
+def write_mat(path: Path, groups: list[dict[str, np.ndarray]], classifier: tuple[np.ndarray, np.ndarray]):
     """What MATLAB's `save -v7.3` makes of a ref_obj: the variable a stub, the structures under #refs#."""
     with h5py.File(path, "w", userblock_size=512) as file:
         refs = file.create_group("#refs#")
@@ -179,23 +179,23 @@ def test_a_file_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path):
 SECRET = b"-----BEGIN KEY-----".ljust(32, b"!")
 
 
-def stored(group: Any, name: str, dtype: str, folder: Path) -> None:
+def stored(group: Any, name: str, dtype: str, folder: Path):
     count = len(SECRET) // np.dtype(dtype).itemsize
     group.create_dataset(name, (count,), dtype, external=[(str(folder / "secret"), 0, len(SECRET))])
 
 
-def virtual(group: Any, name: str, dtype: str, folder: Path) -> None:
+def virtual(group: Any, name: str, dtype: str, folder: Path):
     values = np.frombuffer(SECRET, dtype)
     layout = h5py.VirtualLayout(values.shape, dtype)
     layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), dtype, values.shape)
     group.create_virtual_dataset(name, layout)
 
 
-def linked(group: Any, name: str, dtype: str, folder: Path) -> None:
+def linked(group: Any, name: str, dtype: str, folder: Path):
     group[name] = h5py.ExternalLink(str(folder / "secret.h5"), dtype)
 
 
-def linked_twice(group: Any, name: str, dtype: str, folder: Path) -> None:
+def linked_twice(group: Any, name: str, dtype: str, folder: Path):
     linked(group.file, "there", dtype, folder)
     group[name] = h5py.SoftLink("/there")
 

@@ -93,7 +93,7 @@ def test_frames_are_resampled_as_the_authors_do_unless_told(
 ):
     asked = []
 
-    def far_enough(_: Any, size: tuple[int, int] | None) -> None:
+    def far_enough(_: Any, size: tuple[int, int] | None):
         asked.append(size)
         raise AllWeatherError("far enough")
 
@@ -109,7 +109,7 @@ def test_frames_are_resampled_as_the_authors_do_unless_told(
 class Fixed(nn.Module):
     """The same coarse logits for every image."""
 
-    def __init__(self, logits: Tensor) -> None:
+    def __init__(self, logits: Tensor):
         super().__init__()
         self.logits = nn.Parameter(logits)
 

@@ -26,7 +26,7 @@ class DropPath(nn.Module):
 class Functional(nn.Module):
     """What acts by a function of torch, told whether it trains."""
 
-    def __init__(self, act: Callable[[Tensor, bool], Tensor]) -> None:
+    def __init__(self, act: Callable[[Tensor, bool], Tensor]):
         super().__init__()
         self.act = act
 

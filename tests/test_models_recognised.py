@@ -24,7 +24,7 @@ def export(**settings: Any) -> Callable[[Path], object]:
     return lambda path: session_of(tiny("batchnorm")).export(path, **settings)
 
 
-def save_session(path: Path) -> None:
+def save_session(path: Path):
     session_of(tiny("batchnorm")).save(path)
 
 
@@ -35,7 +35,7 @@ def program(path: Path | None = None) -> torch.export.ExportedProgram:
     return made
 
 
-def hdf5(path: Path) -> None:
+def hdf5(path: Path):
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
 
 

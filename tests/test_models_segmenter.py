@@ -19,7 +19,7 @@ from allweather.models.segmenter import AdaptationFacts, Preprocessing, Window
 class Seen(nn.Module):
     """Remembers its input and answers in a given form, at half its resolution."""
 
-    def __init__(self, classes: int = 19, form: str = "tensor") -> None:
+    def __init__(self, classes: int = 19, form: str = "tensor"):
         super().__init__()
         self.classes, self.form, self.input = classes, form, torch.empty(0)
 
@@ -158,7 +158,7 @@ def test_a_segmenter_is_not_wrapped_again(form: str):
 
 def test_a_network_of_several_segmenters_is_a_network():
     class Mean(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.parts = nn.ModuleList(Segmenter.wrap(nn.Conv2d(3, 19, 1)) for _ in range(2))
 
@@ -197,7 +197,7 @@ def test_facts_of_a_network_that_make_no_sense_are_refused(make: Callable[[], An
 class Answer(nn.Module):
     """Returns whatever it is told to make of the main logits (1 everywhere) and the auxiliary ones (0 everywhere)."""
 
-    def __init__(self, make: Callable[[Tensor, Tensor], Any]) -> None:
+    def __init__(self, make: Callable[[Tensor, Tensor], Any]):
         super().__init__()
         self.make = make
 

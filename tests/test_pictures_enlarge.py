@@ -94,7 +94,7 @@ def test_many_classes_do_not_wrap_around():
 class Largest(TorchDispatchMode):
     """The most bytes that one tensor made within it takes."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.bytes = 0
 

@@ -147,7 +147,7 @@ def test_any_player_starts_it_at_zero_and_shows_its_last_frame(suffix: str, tmp_
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_after_an_error_in_the_middle_all_frames_are_there(suffix: str, tmp_path: Path):
-    def interrupted() -> None:
+    def interrupted():
         with Film(tmp_path / f"a{suffix}", 25, 64, 48) as open_film:
             for pixels in scene(30):
                 open_film.write(pixels)

@@ -119,7 +119,7 @@ def test_a_saved_session_is_not_held_open(tmp_path: Path):
 def test_a_film_is_closed_before_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file, unlink = GrowingFile(tmp_path / "a.mp4"), Path.unlink
 
-    def closed(path: Path, missing_ok: bool = False) -> None:
+    def closed(path: Path, missing_ok: bool = False):
         assert file._file.closed
         unlink(path, missing_ok)
 
@@ -131,7 +131,7 @@ def test_a_film_is_closed_before_it_is_removed(tmp_path: Path, monkeypatch: pyte
 class OtherConnection:
     """As Windows' class of pipes, which is beside the one of sockets."""
 
-    def __init__(self, plain: Any) -> None:
+    def __init__(self, plain: Any):
         self._plain = plain
 
     def __getattr__(self, name: str) -> Any:
@@ -143,7 +143,7 @@ def test_workers_are_heard_through_any_class_of_pipe(tmp_path: Path, monkeypatch
     inputs, add, plain = paint(tmp_path / "in", {"fog": 2}), processes.ProcessPool._add, processes.wait
     wrapped: dict[Any, Any] = {}
 
-    def added(pool: processes.ProcessPool) -> None:
+    def added(pool: processes.ProcessPool):
         add(pool)
         worker = pool._workers[-1]
         wrapped[worker.connection] = worker.connection = OtherConnection(worker.connection)
@@ -200,7 +200,7 @@ def test_a_device_without_float64_is_asked_for_none(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_network_that_a_device_cannot_hold_is_told(monkeypatch: pytest.MonkeyPatch):
-    def refused(*_: object) -> None:
+    def refused(*_: object):
         raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
 
     model = tiny("batchnorm")
@@ -214,7 +214,7 @@ def test_a_factory_whose_annotations_only_type_checkers_know(monkeypatch: pytest
 
     assert parse_arguments("mine.py:build", build, {"width": "4"}) == {"width": 4}
 
-    def unread(*_: object, **__: object) -> None:
+    def unread(*_: object, **__: object):
         raise NameError("name 'Net' is not defined")  # as Python 3.14 does where it reads annotations late
 
     monkeypatch.setattr(inspect, "signature", unread)

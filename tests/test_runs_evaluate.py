@@ -227,7 +227,7 @@ def test_a_network_without_parameters_is_scored():
     assert entry["ncut"] == entry["ncut_before"] is not None
 
 
-def save(folder: Path, name: str, values: list[list[int]]) -> None:
+def save(folder: Path, name: str, values: list[list[int]]):
     folder.mkdir(exist_ok=True)
     Image.fromarray(np.array(values, np.uint8)).save(folder / f"{name}.png")
 

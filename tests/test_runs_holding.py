@@ -44,7 +44,7 @@ def test_a_folder_is_filled_by_one_run_at_a_time(first: str, second: str, resume
     opened(second, tmp_path, True).close()
 
 
-def filled(kind: str, folder: Path) -> None:
+def filled(kind: str, folder: Path):
     with opened(kind, folder, False):
         (folder / "record.jsonl").write_text(json.dumps(FRAME) + "\n")
 

@@ -53,7 +53,7 @@ def test_an_error_comes_out_and_ends_all_after_it(place: str):
             raise OSError("full")
         return item
 
-    def keep(result: int) -> None:
+    def keep(result: int):
         if result == 5:
             raise OSError("full")
         kept.append(result)
@@ -69,7 +69,7 @@ def test_an_error_comes_out_and_ends_all_after_it(place: str):
 def test_what_was_handed_over_is_kept_whatever_ends_the_work(fault: type[BaseException]):
     kept: list[int] = []
 
-    def stop() -> None:
+    def stop():
         with Behind(slowly, kept.append, 2) as behind:
             for item in range(7):
                 behind.put(item, 1)

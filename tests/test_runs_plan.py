@@ -395,21 +395,21 @@ def test_the_record_of_another_run_is_not_taken_for_this_ones(root: Path):
     assert read_record(out / tent)["run"]["method"]["name"] == "tent"
 
 
-def relabel(root: Path) -> None:
+def relabel(root: Path):
     Image.fromarray(np.zeros((60, 80), np.uint8)).save(root / "labels/0.png")
 
 
-def add(root: Path) -> None:
+def add(root: Path):
     for kind in ("images", "labels"):
         shutil.copy(root / kind / "0.png", root / kind / "9.png")
 
 
-def rename(root: Path) -> None:
+def rename(root: Path):
     for kind in ("images", "labels"):
         (root / kind / "0.png").rename(root / kind / "9.png")
 
 
-def remove(root: Path) -> None:
+def remove(root: Path):
     shutil.rmtree(root / "images")
 
 
@@ -486,7 +486,7 @@ def test_a_record_stays_whole_when_writing_the_next_one_stops_half_way(root: Pat
 def test_an_interruption_leaves_whole_records_only(root: Path, monkeypatch: pytest.MonkeyPatch):
     plan, out = tiny(root), root / "runs"
 
-    def interrupt(run: object, done: int, total: int) -> None:
+    def interrupt(run: object, done: int, total: int):
         if run is plan.runs[1] and done == 2:
             raise KeyboardInterrupt
 
@@ -549,7 +549,7 @@ def test_a_plan_needs_weights_and_passes_other_warnings_on(tmp_path: Path):
 class Keeping(torch.nn.Conv2d):
     """A network that mixes each frame with what it kept of those before, in a buffer and in an attribute."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(3, 19, 1)
         self.register_buffer("seen", torch.zeros(()))
         self.last: torch.Tensor | None = None
@@ -686,7 +686,7 @@ def test_predictions_are_kept_whole_or_not_at_all(root: Path):
     names = execute(plan, out).done
     first, second = (labels_folder(out / name) for name in names)
 
-    def interrupt(run: object, done: int, total: int) -> None:
+    def interrupt(run: object, done: int, total: int):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -812,7 +812,7 @@ SPLITS = {  # an image of each, and its label
 }
 
 
-def put(root: Path, *pairs: tuple[str, str]) -> None:
+def put(root: Path, *pairs: tuple[str, str]):
     """An image and its label at each pair of paths."""
     for pair in pairs:
         for kind, path in zip(("images", "labels"), pair, strict=True):

@@ -32,7 +32,7 @@ def bench(plan: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]):
     while not list(folder.glob(pattern)) and process.poll() is None:
         time.sleep(0.02)
 

@@ -17,7 +17,7 @@ NAMES = ("ACDC", "C_DRIVING", "DARK_ZURICH", "FOGGY_DRIVING", "FOGGY_ZURICH", "N
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_set(monkeypatch: pytest.MonkeyPatch):
     for name in (*NAMES, "ALLWEATHER_ASSETS", "HERE", "THERE"):
         monkeypatch.delenv(name, raising=False)
 

@@ -44,7 +44,7 @@ def start(command: list[str], *arguments: object) -> subprocess.Popen[str]:
     return process
 
 
-def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]):
     end = time.monotonic() + 400
     while not condition() and process.poll() is None:
         assert time.monotonic() < end

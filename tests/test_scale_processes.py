@@ -60,7 +60,7 @@ def test_two_workers_give_the_labels_of_one_process_though_one_of_them_is_killed
     def killer(pool: ProcessPool) -> Any:
         seen: list[str] = []
 
-        def heard(lines: list[Line]) -> None:
+        def heard(lines: list[Line]):
             seen.extend(line["name"] for line in lines)
             if len(seen) == 9:
                 os.kill(pool.pids[0], signal.SIGKILL)
@@ -81,7 +81,7 @@ def test_a_run_that_ended_in_the_middle_is_finished_by_another_number_of_workers
     method: str, inputs: list[Path], expected: dict[str, Any], tmp_path: Path
 ):
     def stopper(pool: ProcessPool) -> Any:
-        def heard(lines: list[Line], seen: list[int] = [0]) -> None:  # noqa: B006
+        def heard(lines: list[Line], seen: list[int] = [0]):  # noqa: B006
             seen[0] += 1
             if seen[0] == 8:
                 raise KeyboardInterrupt
@@ -160,7 +160,7 @@ class Stuck:
         return {}
 
 
-def keep_at_work(begun: Path) -> None:
+def keep_at_work(begun: Path):
     """The first process of a run whose worker is stuck."""
     pool = ProcessPool(Stuck(begun), 1)
     pool.begin(Named("stuck"))
@@ -187,7 +187,7 @@ def running(pid: int) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], Any]) -> None:
+def wait_for(condition: Callable[[], Any]):
     end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end

@@ -62,7 +62,7 @@ def test_an_actor_that_is_killed_changes_nothing(inputs: list[Path], tmp_path: P
     pool = RayPool(task, HERE)
     killed: list[int] = []
 
-    def heard(lines: list[Line]) -> None:
+    def heard(lines: list[Line]):
         if lines[0]["name"] == "rain/003" and not killed:
             killed.extend(pool.pids[:1])
             os.kill(killed[0], signal.SIGKILL)
@@ -105,7 +105,7 @@ def test_an_address_that_nobody_answers_at_is_said_in_seconds():
 def test_a_cluster_that_does_not_let_us_in_is_one_line_that_says_how(ray_here: Any, monkeypatch: pytest.MonkeyPatch):
     from allweather.scale.on_ray import connect
 
-    def refuse(**options: object) -> None:
+    def refuse(**options: object):
         raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.2:6379.\nand more")
 
     monkeypatch.setattr(ray_here, "is_initialized", lambda: False)

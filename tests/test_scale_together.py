@@ -38,7 +38,7 @@ class Alone(Ranks):
 class Threads(Ranks):
     """Ranks that are threads of this process and wait for each other."""
 
-    def __init__(self, rank: int, shared: "Shared") -> None:
+    def __init__(self, rank: int, shared: "Shared"):
         super().__init__(rank, shared.number)
         object.__setattr__(self, "_shared", shared)
 
@@ -49,7 +49,7 @@ class Threads(Ranks):
 class Shared:
     """Where the threads put their values."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int):
         self.number, self.values = number, [torch.empty(0)] * number
         self._barrier = threading.Barrier(number, timeout=120)
 
@@ -63,7 +63,7 @@ class Shared:
             raise RankLost("another rank has ended") from error
         return stacked.sum(0) if how == torch.distributed.ReduceOp.SUM else stacked.amax(0)
 
-    def leave(self) -> None:
+    def leave(self):
         self._barrier.abort()
 
 
@@ -80,7 +80,7 @@ def run_ranks(
     model = options.pop("model", None) or tiny("batchnorm")
     sessions = [TogetherSession(model, method, Threads(rank, shared), **options) for rank in range(len(steps))]
 
-    def along(rank: int) -> None:
+    def along(rank: int):
         try:
             for image in steps[rank]:
                 found[rank].append(sessions[rank].step(image))
@@ -226,7 +226,7 @@ def test_parameters_that_differ_are_found():
     with torch.no_grad():
         next(iter(sessions[1].state.parameters.values())).add_(1e-3)
 
-    def look(session: TogetherSession) -> None:
+    def look(session: TogetherSession):
         with pytest.raises(AllWeatherError, match="parameters differ"):
             session.check_equal()
         said.append(session)

@@ -33,11 +33,11 @@ from allweather.writing import unwritable
 class Heard:
     """What a worker says; asks it to stop after so many frames."""
 
-    def __init__(self, stop_after: int = 10**6) -> None:
+    def __init__(self, stop_after: int = 10**6):
         self.messages: list[Message] = []
         self._left = stop_after
 
-    def say(self, message: Message) -> None:
+    def say(self, message: Message):
         self.messages.append(message)
 
     def stopping(self) -> bool:
@@ -148,7 +148,7 @@ methods = [{ name = "source" }]
 
 
 def test_a_full_disk_is_met_by_every_run_of_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def no_room(path: Path, content: bytes, *, durable: bool) -> None:
+    def no_room(path: Path, content: bytes, *, durable: bool):
         raise unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
 
     (tmp_path / "plan.toml").write_text(PLAN)

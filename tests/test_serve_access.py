@@ -31,7 +31,7 @@ MODEL = tiny("batchnorm")
 TOKEN = "a-token-of-enough-characters"
 
 
-def until(true: Callable[[], bool]) -> None:
+def until(true: Callable[[], bool]):
     """Waits until it is, a minute at most."""
     for _ in range(1200):
         if true():

@@ -62,18 +62,18 @@ def test_what_was_taken_is_answered_however_long_it_takes(monkeypatch: pytest.Mo
     pool = app.state.serving.pool
     pool.submit(Lane(), asked.wait)  # the one worker is busy until then
 
-    def ask(address: str) -> None:
+    def ask(address: str):
         answer = httpx.post(f"{address}/v1/predict", files={"image": ("a.png", encoded(picture()))}, timeout=60)
         statuses.append(answer.status_code)
 
-    def stop() -> None:
+    def stop():
         while not pool.admitted and threads[0].is_alive():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1.5)
         asked.set()
 
-    def begin(address: str) -> None:
+    def begin(address: str):
         threads.extend(threading.Thread(target=each) for each in (partial(ask, address), stop))
         for thread in threads:
             thread.start()

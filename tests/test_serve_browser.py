@@ -152,7 +152,7 @@ def test_a_server_that_ends_is_noticed():
 NIGHT = encoded(picture(3, "night", (256, 128)))
 
 
-def watch(page: Any, act: str) -> None:
+def watch(page: Any, act: str):
     """Does something in the page itself, however busy it is, whenever what it shows changes: `count` of points."""
     look = "const count = +(document.querySelector('.aw-curves')?.dataset.points ?? 0);" + act
     told = "{subtree: true, childList: true, attributes: true}"
@@ -174,7 +174,7 @@ def take(page: Any, name: str) -> bytes:
     return Path(waiting.value.path()).read_bytes()
 
 
-def check_accessible(page: Any) -> None:
+def check_accessible(page: Any):
     """No rule of WCAG 2.1 AA that axe-core knows is broken."""
     page.wait_for_timeout(500)  # colors that change are between two for a moment
     page.wait_for_function("document.getAnimations().every(each => !(each instanceof CSSTransition))")
@@ -184,7 +184,7 @@ def check_accessible(page: Any) -> None:
     assert not [(rule["id"], [node["html"][:160] for node in rule["nodes"]]) for rule in found["violations"]]
 
 
-def shoot(page: Any, folder: Path, name: str) -> None:
+def shoot(page: Any, folder: Path, name: str):
     page.screenshot(path=folder / f"{name}.png", full_page=True)
 
 

@@ -156,13 +156,13 @@ def _every_field(name: str) -> dict[str, str]:
     }
 
 
-def _damaged(path: Path) -> None:
+def _damaged(path: Path):
     content = bytearray(path.read_bytes())
     content[-3] ^= 0xFF
     path.write_bytes(content)
 
 
-def _of_another_version(path: Path) -> None:
+def _of_another_version(path: Path):
     tensors, identity = read_saved(path)
     del identity["bn_share"]
     save_session(path, tensors, identity | {"format": "0"})
@@ -248,7 +248,7 @@ def test_a_sweep_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, capl
     with client(limits=Limits(idle=0.04)) as served:
         serving, again = served.app.state.serving, threading.Event()
 
-        def sweep() -> None:
+        def sweep():
             if caplog.records:
                 again.set()
             raise FileNotFoundError("a folder went")
@@ -261,7 +261,7 @@ def test_a_sweep_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, capl
 def test_folders_of_uploads_may_go_while_they_are_looked_at(tmp_path: Path):
     room, ended = Room(Limits(), tmp_path), threading.Event()
 
-    def come_and_go() -> None:
+    def come_and_go():
         for number in range(600):
             (tmp_path / str(number)).mkdir()
             (tmp_path / str(number) / "x.png").write_bytes(b"x")
@@ -292,7 +292,7 @@ def test_work_that_ends_in_anything_leaves_its_thread():
 def test_a_stream_that_cannot_be_saved_is_not_put_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def full(_: Session, path: Path) -> None:
+    def full(_: Session, path: Path):
         raise CheckpointError(f"{path} cannot be written: no space left.")
 
     whole = alone(PICTURES[:4])

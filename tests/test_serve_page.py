@@ -103,7 +103,7 @@ def test_a_run_that_is_cancelled_in_a_picture_leaves_no_trace_of_it(pool: Pool):
     chosen = method(iterations=50, stop_tolerance=0.0, stop_rise=1e9)
     one = visitor(PICTURES, chosen)
 
-    async def cancelled() -> None:
+    async def cancelled():
         async for _ in one.run(pool, 1):
             if len(one.points) > 2:
                 one.cancel()
@@ -121,7 +121,7 @@ def test_a_run_that_is_cancelled_in_a_picture_leaves_no_trace_of_it(pool: Pool):
 
 
 def test_one_run_at_a_time_and_none_without_pictures(pool: Pool):
-    async def twice() -> None:
+    async def twice():
         one = visitor(PICTURES)
         first = one.run(pool, 1)
         await anext(first)
@@ -155,7 +155,7 @@ def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Poo
             assert wait.wait(30) and threading.current_thread() is not threading.main_thread()
             return NETWORK, method("norm")
 
-        async def run() -> None:
+        async def run():
             async for _ in one.start(pool, 1, choose):
                 pass
 
@@ -184,7 +184,7 @@ def test_decisions_are_counted_once_however_the_run_ends():
     one = serving.visitors.of("one")
     one.hold(PICTURES[:2])
 
-    async def start(end: Callable[[], object]) -> None:
+    async def start(end: Callable[[], object]):
         async with aclosing(page._start(asked, "norm", "recommended", 1, "")) as shown:
             async for _ in shown:
                 if one.done == 1 and end():
@@ -244,7 +244,7 @@ def ready() -> tuple[list[float], Visitors, Visitor]:
 def test_idle_time_counts_from_the_end_of_a_run_and_downloads_are_use(pool: Pool):
     now, here, one = ready()
 
-    async def long() -> None:
+    async def long():
         async for _ in one.run(pool, 1):
             if one.stage == "running":
                 now[0] += 100
@@ -264,7 +264,7 @@ def test_idle_time_counts_from_the_end_of_a_run_and_downloads_are_use(pool: Pool
 def test_a_paused_run_ends_after_its_idle_time_with_a_sentence(pool: Pool):
     now, here, one = ready()
 
-    async def paused() -> None:
+    async def paused():
         async for _ in one.run(pool, 1):
             if one.done == 2 and one.stage == "running":
                 here.of("a").pause(True)

@@ -36,7 +36,7 @@ class Toy(GradientMethod):
 
 
 @pytest.fixture
-def table_with_toy(monkeypatch: pytest.MonkeyPatch) -> None:
+def table_with_toy(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(methods.METHODS, Toy.name, Toy)
 
 
@@ -50,7 +50,7 @@ def test_a_result_keeps_its_picture_whatever_becomes_of_the_callers_memory():
 
 def test_a_frame_at_which_the_network_fails_has_not_been():
     class Failing(nn.Module):
-        def __init__(self, network: nn.Module) -> None:
+        def __init__(self, network: nn.Module):
             super().__init__()
             self.network = network
 
@@ -87,7 +87,7 @@ class Silent(Refusing):
     """An operation that gives no gradient, as quantized layers do."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> None:
+    def backward(ctx: Any, gradient: Tensor):
         return None
 
 
@@ -109,7 +109,7 @@ def written_over(x: Tensor) -> Tensor:
 )
 def test_a_network_without_a_gradient_is_one_word(method: str, last: Callable[[Tensor], Tensor], why: str):
     class Ungraded(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.norm = nn.BatchNorm2d(3)
 
@@ -244,7 +244,7 @@ def test_an_interruption_leaves_the_network_as_it_was(monkeypatch: pytest.Monkey
     session = Session(model, methods.make("mall-domain", settings={"iterations": 3, "stop_tolerance": 0}))
     calls = iter([None, KeyboardInterrupt])
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: Any):
         if error := next(calls):
             raise error
 

@@ -54,11 +54,11 @@ class Own(GradientMethod):
         self.do("refine", None, state, images)
         return Refined(logits * state.output["gain"] + state.output["bias"], {"gain": state.output["gain"] * 1.01})
 
-    def after_update(self, model: Segmenter, state: State) -> None:
+    def after_update(self, model: Segmenter, state: State):
         super().after_update(model, state)
         self.do("after_update", model, state, None)
 
-    def do(self, place: str, model: Any, state: State, images: Any) -> None:
+    def do(self, place: str, model: Any, state: State, images: Any):
         if place == self.place:
             self.act(model, state, images)
 
@@ -84,35 +84,35 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def grow(model: Any, state: State, images: Any) -> None:
+def grow(model: Any, state: State, images: Any):
     state.memory["bank"] = torch.cat([state.memory["bank"], torch.ones(1, 3)])
 
 
-def late(model: Any, state: State, images: Any) -> None:
+def late(model: Any, state: State, images: Any):
     state.memory["prototype"] = torch.ones(2)
 
 
-def late_output(model: Any, state: State, images: Any) -> None:
+def late_output(model: Any, state: State, images: Any):
     state.output["shift"] = torch.ones(2)
 
 
-def gone(model: Any, state: State, images: Any) -> None:
+def gone(model: Any, state: State, images: Any):
     del state.memory["mean"]
 
 
-def half(model: Any, state: State, images: Any) -> None:
+def half(model: Any, state: State, images: Any):
     state.memory["mean"] = state.memory["mean"].half()
 
 
-def number(model: Any, state: State, images: Any) -> None:
+def number(model: Any, state: State, images: Any):
     state.memory["count"] = 3  # type: ignore[assignment]
 
 
-def resized(model: Any, state: State, images: Any) -> None:
+def resized(model: Any, state: State, images: Any):
     state.memory["mean"].data = torch.zeros(5)
 
 
-def parameter(model: Any, state: State, images: Any) -> None:
+def parameter(model: Any, state: State, images: Any):
     state.parameters["more"] = nn.Parameter(torch.zeros(1))
 
 
@@ -136,7 +136,7 @@ MISFITS: dict[Act, str] = {
 def test_a_state_that_changes_its_form_is_refused_and_nothing_has_been(place: str, act: Act, episodic: bool):
     doing = {"now": False}
 
-    def once(model: Any, state: State, images: Any) -> None:
+    def once(model: Any, state: State, images: Any):
         if doing["now"]:
             act(model, state, images)
 
@@ -158,7 +158,7 @@ def test_a_state_that_changes_its_form_is_refused_and_nothing_has_been(place: st
 
 @pytest.mark.parametrize("act", MISFITS, ids=lambda act: act.__name__)
 def test_the_methods_own_error_is_the_one_that_is_seen(act: Act):
-    def fail(model: Any, state: State, images: Any) -> None:
+    def fail(model: Any, state: State, images: Any):
         act(model, state, images)
         raise ValueError("a mistake of its own")
 
@@ -222,7 +222,7 @@ def test_a_batch_keeps_its_images_and_a_prediction_its_plain_logits():
 @pytest.mark.parametrize("scripted", [False, True])
 @pytest.mark.parametrize("part", [False, True])
 def test_modes_that_a_method_sets_end_with_its_call(place: str, fails: bool, scripted: bool, part: bool):
-    def train(model: Any, state: State, images: Any) -> None:
+    def train(model: Any, state: State, images: Any):
         (model.network if part else model).train()
         if fails:
             raise ValueError("in between")
@@ -343,7 +343,7 @@ def leaving(left: Any, after: int = 0, **fields: Any) -> Own:
         def refine(self, state: State, images: Tensor, logits: Tensor) -> Refined:
             return Refined(logits, left if state.memory["count"] >= after else {})
 
-        def after_update(self, model: Segmenter, state: State) -> None:
+        def after_update(self, model: Segmenter, state: State):
             state.memory["count"] += 1
 
     return Leaves(**fields)

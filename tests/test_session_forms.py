@@ -24,7 +24,7 @@ from allweather.session.attributes import OwnAttributes
 class OwnNorm(nn.Module):
     """A BatchNorm as detection libraries freeze it: four buffers and no parameter."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int):
         super().__init__()
         for name, value in (("weight", 1.0), ("bias", 0.1), ("running_mean", 0.2), ("running_var", 0.5)):
             self.register_buffer(name, torch.full((channels,), value))
@@ -53,7 +53,7 @@ def test_a_network_of_any_precision_adapts_in_float32_and_stays_as_it_was(precis
 class Mixed(TinyNetwork):
     """Has a head in half precision, and casts for it."""
 
-    def __init__(self, kind: torch.dtype | None) -> None:
+    def __init__(self, kind: torch.dtype | None):
         super().__init__(nn.BatchNorm2d)
         self.head.half()
         self.kind = kind
@@ -132,11 +132,11 @@ def test_a_copied_session_of_a_graph_stays_in_evaluation(
 class Remembering(TinyNetwork):
     """Mixes each output with what it remembers of those before."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(nn.BatchNorm2d)
         self.start()
 
-    def start(self) -> None:
+    def start(self):
         pass
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,12 +148,12 @@ class Remembering(TinyNetwork):
     def remembered(self) -> Tensor | None:
         return getattr(self, "memory", None)
 
-    def remember(self, y: Tensor) -> None:
+    def remember(self, y: Tensor):
         self.memory = y
 
 
 class Registering(Remembering):
-    def remember(self, y: Tensor) -> None:
+    def remember(self, y: Tensor):
         if hasattr(self, "memory"):
             self.memory = y
         else:
@@ -161,39 +161,39 @@ class Registering(Remembering):
 
 
 class Empty(Remembering):
-    def start(self) -> None:
+    def start(self):
         self.register_buffer("memory", None)
 
 
 class Replacing(Remembering):
-    def start(self) -> None:
+    def start(self):
         self.memory: Tensor | None = None
 
 
 class InPlace(Remembering):
-    def remember(self, y: Tensor) -> None:
+    def remember(self, y: Tensor):
         self.memory = y if self.remembered() is None else self.memory.copy_(y)
 
 
 class Listing(Remembering):
-    def start(self) -> None:
+    def start(self):
         self.outputs: list[Tensor] = []
 
     def remembered(self) -> Tensor | None:
         return self.outputs[-1] if self.outputs else None
 
-    def remember(self, y: Tensor) -> None:
+    def remember(self, y: Tensor):
         self.outputs.append(y)
 
 
 class Mapping(Remembering):
-    def start(self) -> None:
+    def start(self):
         self.outputs: dict[str, tuple[Tensor, ...]] = {}
 
     def remembered(self) -> Tensor | None:
         return self.outputs["last"][0] if self.outputs else None
 
-    def remember(self, y: Tensor) -> None:
+    def remember(self, y: Tensor):
         self.outputs["last"] = (y,)
 
 
@@ -225,7 +225,7 @@ def test_what_a_network_remembers_goes_back_with_it(kind: type[Remembering]):
     assert torch.equal(session.predict(images[0]), first)
 
 
-def _replaced(layer: nn.Module) -> None:
+def _replaced(layer: nn.Module):
     layer.kept = (layer.kept or 0) + 1
 
 
@@ -302,7 +302,7 @@ def _source(kind: type[Remembering]) -> nn.Module:
 class Layers(nn.Module):
     """A stem and a head in a list; `again` gives the stem a second name."""
 
-    def __init__(self, again: bool) -> None:
+    def __init__(self, again: bool):
         super().__init__()
         stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
         self.layers = nn.ModuleList([stem, nn.Conv2d(8, 3, 1)])

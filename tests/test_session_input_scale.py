@@ -19,7 +19,7 @@ from allweather.session.input_scale import FRAMES
 class Surer(nn.Module):
     """Logits that grow with the image's width to the power `way`: surer of larger images, or of smaller ones."""
 
-    def __init__(self, way: float) -> None:
+    def __init__(self, way: float):
         super().__init__()
         self.way = way
 

@@ -104,7 +104,7 @@ def test_reset_and_restart_include_the_detector(reference: Any, tmp_path: Path):
 class Odd(nn.Module):
     """A first BatchNorm that runs in training alone, and a second one that is called by keyword."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.auxiliary, self.norm, self.head = nn.BatchNorm2d(3), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
@@ -118,7 +118,7 @@ class Odd(nn.Module):
 class Unused(nn.Module):
     """A BatchNorm that runs in training alone."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
 

@@ -57,7 +57,7 @@ def everything(session: Session) -> Tensors:
 
 
 def without(name: str) -> Callable[[Tensors], None]:
-    def damage(tensors: Tensors) -> None:
+    def damage(tensors: Tensors):
         del tensors[name]
 
     return damage
@@ -129,7 +129,7 @@ def test_a_session_of_other_weights_is_refused_by_their_digest(tmp_path: Path):
 class Twice(nn.Module):
     """Has its stem under two names."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
         self.layers = nn.ModuleList([self.stem, nn.Conv2d(8, 3, 1)])
@@ -251,7 +251,7 @@ def test_the_same_weights_under_another_meaning_are_refused(changed: Any, word: 
 class Heads(nn.Module):
     """A network with an auxiliary head."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.body, self.other = tiny("batchnorm").network, nn.Conv2d(3, 3, 1)
 
@@ -327,7 +327,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monke
     path = saved(tmp_path / "a.safetensors")
     before = path.read_bytes()
 
-    def cut(tensors: Tensors, target: Path, metadata: dict[str, str]) -> None:
+    def cut(tensors: Tensors, target: Path, metadata: dict[str, str]):
         target.write_bytes(b"half a file")
         raise OSError("no space left on device")
 
@@ -344,7 +344,7 @@ class Counting(nn.Module):
     calls: Tensor
     last: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.body = tiny("batchnorm").network
         self.register_buffer("average", torch.zeros(3))
@@ -402,7 +402,7 @@ def test_a_copy_goes_on_as_the_original(name: str, copied: Callable[[Session], S
 class Averaging(nn.Module):
     """A network that keeps an average of what it sees in a buffer."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
@@ -433,7 +433,7 @@ def test_a_compiled_session_says_why_it_cannot_be_copied():
 
 
 def test_a_hook_that_copies_what_is_saved_hides_no_source(tmp_path: Path):
-    def copying(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    def copying(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any):
         state.update({name: value.detach().clone() for name, value in state.items()})
 
     model = tiny("batchnorm")
@@ -454,7 +454,7 @@ class Versioned(nn.Conv2d):
     def get_extra_state(self) -> Any:
         return self.extra
 
-    def set_extra_state(self, state: Any) -> None:
+    def set_extra_state(self, state: Any):
         assert state == self.extra
 
 

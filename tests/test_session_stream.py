@@ -108,7 +108,7 @@ def test_an_error_in_the_middle_leaves_a_session_that_goes_on(where: str):
             raise ConnectionError("unplugged")
         yield np.zeros((4, 4), np.uint8) if where == "a picture" else BYTES[1]
 
-    def on_frame(frame: Any, result: aw.Result) -> None:
+    def on_frame(frame: Any, result: aw.Result):
         if where == "the callback" and frame is BYTES[1]:
             raise ConnectionError("unplugged")
 

@@ -64,7 +64,7 @@ def test_a_copy_is_made_between_two_batches(copied: Any, monkeypatch: pytest.Mon
     session(images[0])
     plain, inside, on = type(session.method).after_update, threading.Event(), threading.Event()
 
-    def after_update(*arguments: object) -> None:
+    def after_update(*arguments: object):
         plain(*arguments)  # type: ignore[arg-type]
         inside.set()
         on.wait(120)

@@ -29,7 +29,7 @@ NAMES = {  # a prediction's path below RUN/labels, and the archive's file
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: pytest.MonkeyPatch):
     tiny = {name: replace(entry, count=1, size=SIZE) for name, entry in BENCHMARKS.items()}
     monkeypatch.setattr(archive, "BENCHMARKS", tiny)
 

@@ -148,7 +148,7 @@ def test_room_is_asked_for_where_there_is_none(number: int, advice: str):
 @pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("durable", [False, True])
 def test_whatever_ends_the_writing_leaves_nothing(tmp_path: Path, fault: type[BaseException], durable: bool):
-    def stop_halfway() -> None:
+    def stop_halfway():
         with whole(tmp_path / "a", durable=durable) as temporary:
             temporary.write_bytes(b"half")
             raise fault

@@ -23,7 +23,7 @@ class ChannelsLayerNorm(nn.LayerNorm):
 class TinyNetwork(nn.Module):
     """Two convolutions, a pooled branch and one kind of norm layer."""
 
-    def __init__(self, norm: type[nn.Module]) -> None:
+    def __init__(self, norm: type[nn.Module]):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), norm(8), nn.ReLU())
         self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), norm(8))
