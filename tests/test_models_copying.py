@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+from torch.testing._internal.two_tensor import TwoTensor
 
 from allweather import Segmenter, methods
 from allweather.errors import AllWeatherError
@@ -208,6 +209,12 @@ def test_a_float32_network_keeps_a_finer_buffer():
     network = Tiny()
     network.register_buffer("grid", torch.ones(2, dtype=torch.float64))
     assert independent_copy(Segmenter.wrap(network)).network.grid.dtype == torch.float64
+
+
+def test_a_tensor_without_memory_of_its_own_is_no_shared_one():
+    network = nn.Conv2d(3, 19, 1)
+    network.register_buffer("two", TwoTensor(torch.ones(1), torch.ones(1)))
+    assert independent_copy(Segmenter.wrap(network)).network.two is not network.two
 
 
 def test_shared_parameters_stay_shared():

@@ -18,6 +18,7 @@ from allweather.data.scenes import render
 from allweather.errors import NetworkError
 from allweather.methods.normalization import Seen
 from allweather.methods.parameters import with_parameters
+from allweather.models.deep_copy import deep_copy
 from allweather.session.attributes import OwnAttributes
 
 
@@ -258,9 +259,19 @@ def test_what_hooks_keep_on_a_layer_goes_back_in_whatever_form(form: str):
     assert repr(layer.kept) == repr(began)
 
 
-def test_parameters_in_lists_and_flags_of_hooks_are_no_attributes_that_move():
+class Frozen(dict):
+    def __setitem__(self, *_: object):
+        raise KeyError
+
+    def __deepcopy__(self, _: object) -> "Frozen":
+        return Frozen(self)
+
+
+def test_parameters_in_lists_flags_of_hooks_and_what_a_copy_makes_anew_do_not_move():
     layer = nn.LSTM(2, 2)
-    attributes = OwnAttributes(layer)
+    layer.frozen, layer.made = Frozen(a=[]), [(lambda forward: lambda x: forward(x))(layer.forward)]
+    attributes = deep_copy(OwnAttributes(layer), {})
+    (layer,) = attributes._modules
     layer.hooks_installed = True
     nn.init.zeros_(layer.weight_hh_l0)
     assert not attributes.take()

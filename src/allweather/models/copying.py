@@ -168,8 +168,8 @@ def _check_apart(copy: Segmenter, model: Segmenter) -> None:
 def _places(model: Segmenter) -> list[tuple[str, tuple[torch.device, int]]]:
     """Where parameters and buffers lie, by name."""
     named = [*model.named_parameters(), *model.named_buffers()]
-    laid = [(name, each) for name, each in named if each.layout == torch.strided and each.numel()]
-    return [(name, (each.device, each.data_ptr())) for name, each in laid]
+    laid = [(name, each) for name, each in named if each.layout == torch.strided]
+    return [(name, (each.device, at)) for name, each in laid if (at := each.data_ptr())]  # 0: empty, or of two tensors
 
 
 def _check_finite(model: Segmenter) -> None:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from allweather.export.ordinary import LEFT
 from allweather.methods.normalization import TestTimeStatistics
 from allweather.models.copying import AdoptedBatchNorm
-from allweather.models.deep_copy import UNCOPYABLE
 from allweather.models.segmenter import Segmenter
+from allweather.plugins import FAULTS
 
 Values = Mapping[tuple[int, str], Any]  # by the module's number and the attribute's name
 _MODULES = frozenset(vars(nn.Module()))
 _DICTS, _LISTS = (dict, OrderedDict, defaultdict, set), (list, deque)  # which hooks may write to
+_PLAIN = {int, float, str, type(None)}  # most of what large tables hold
 _ABSENT = object()
 
 
@@ -74,9 +75,10 @@ class OwnAttributes:
                 held[key] = value
 
     def warn_unsaved(self) -> None:
-        """Warns of those that a saved session lacks."""
+        """Warns of those that a saved session lacks, but for numbers, which mostly are sizes of the last picture."""
         self.look()
-        if names := sorted(f"{self._names[number]}.{key}".removeprefix("network.") for number, key in self._moving):
+        moved = [(number, key) for number, key in self._moving if type(vars(self._modules[number]).get(key)) is not int]
+        if names := sorted(f"{self._names[number]}.{key}".removeprefix("network.") for number, key in moved):
             told = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             warnings.warn(
                 f"the network keeps {told} from frame to frame, not in buffers: a saved session has none of it. Where "
@@ -122,17 +124,17 @@ class OwnAttributes:
         if isinstance(value, (int, float, complex, str, bytes, np.generic)):
             return type(value), value
         if id(value) in within or not (isinstance(value, tuple) or _is_open(value)):
-            return id(value)
+            return None if callable(value) else id(value)  # a copy has its functions anew
         within = (*within, id(value))
         parts = _parts(value)
-        keys = [self._mark(key, within) for key in parts] if isinstance(parts, dict) else []
-        return keys, [self._mark(each, within) for each in (parts.values() if isinstance(parts, dict) else parts)]
+        held = [*parts, *parts.values()] if isinstance(parts, dict) else parts
+        return [each if type(each) in _PLAIN else self._mark(each, within) for each in held]
 
     def _copied(self, value: Any) -> Any:
         """The same with copies of all that can change within; the network's own parameters and buffers stay."""
         try:
             return self._copy(value, {})
-        except UNCOPYABLE:  # of a class that refuses it
+        except FAULTS:  # of a class that refuses it
             return value
 
     def _copy(self, value: Any, memo: dict[int, Any]) -> Any:
