@@ -213,7 +213,7 @@ def test_what_the_learners_process_warns_of_and_logs_is_said_here(
     level, handlers = log.level, list(log.handlers)
     try:
         speak_through(there)
-        warnings.showwarning(NcutAccuracyWarning("of 1 %"), NcutAccuracyWarning, "mall.py", 1)
+        warnings.showwarning(NcutAccuracyWarning("of 1 %", lambda: 0), NcutAccuracyWarning, "mall.py", 1)
         logging.getLogger("allweather.session").warning("rolled %s", "back")
         there.send("failed")
     finally:

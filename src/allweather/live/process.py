@@ -134,7 +134,7 @@ def speak_through(connection: Connection) -> None:
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         if category.__module__ in ("builtins", errors.__name__):  # which the other end has too
-            connection.send(message)
+            connection.send(category(str(message)))  # what it holds may not cross
         else:
             shown(message, category, *rest, **more)
 
