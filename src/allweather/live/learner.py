@@ -53,7 +53,7 @@ class SessionPupil:
         with self._stream.work():
             result = self._session(image)
             state = state_after(self._session, result)
-        return learnt_of(index, result, state)
+        return learnt_of(self._session, index, result, state)
 
     def finish(self) -> None:
         return
@@ -75,9 +75,10 @@ def state_after(session: Session, result: Result) -> Snapshot | None:
     return state_of(session) if moved(result) else None
 
 
-def learnt_of(index: int, result: Result, state: Snapshot | None) -> Learnt:
-    """What is said of one step."""
-    return Learnt(index, result.decision, result.iterations, result.losses, result.seconds, moved(result), state)
+def learnt_of(session: Session, index: int, result: Result, state: Snapshot | None) -> Learnt:
+    """What is said of one step: where parameters move, nothing is learnt without an update; memory is none."""
+    adapted = moved(result) and (not session.state.parameters or result.iterations > 0)
+    return Learnt(index, result.decision, result.iterations, result.losses, result.seconds, adapted, state)
 
 
 class Learner:

@@ -159,7 +159,7 @@ def _answer_job(connection: Connection, session: Session, index: int, image: Any
     state = state_after(session, result)
     # before it is announced: what fails here is said in its place
     packed = None if state is None else save({name: each.contiguous() for name, each in state.tensors.items()})
-    connection.send((learnt_of(index, result, None), None if state is None else state.updates))
+    connection.send((learnt_of(session, index, result, None), None if state is None else state.updates))
     if packed is not None:
         connection.send_bytes(packed)
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -126,7 +126,7 @@ class Run:
             self.pace.took()
             result = session(image)
             self._states += moved(result)
-            return result, self._weighed(learnt_of(index, result, None))
+            return result, learnt_of(session, index, result, None)
         before = self.clock.now()
         logits = session.predict(image)
         seconds = self.clock.now() - before
@@ -164,13 +164,7 @@ class Run:
                 self._states += 1
         self._check_learner(self.learner)
 
-    def _weighed(self, learnt: Learnt) -> Learnt:
-        """What became of a frame: where parameters move, nothing is learnt without an update; memory is none."""
-        updates = not self.predictor.state.parameters or learnt.iterations > 0
-        return replace(learnt, adapted=learnt.adapted and updates)
-
     def _learn(self, learnt: Learnt) -> None:
-        learnt = self._weighed(learnt)
         self.pace.learning.add(learnt.seconds)
         self.totals.learn(learnt)
         self.record.learnt(learnt)
