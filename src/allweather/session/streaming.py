@@ -94,28 +94,23 @@ def grouped(items: Iterable[F], most: int, size: Callable[[F], torch.Size | None
     """
     group: list[F] = []
     last: torch.Size | None = None  # of the last item that has one
-    items, failure = iter(items), None
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            break
-        except FAULTS as error:
-            failure = error
-            break
-        now = size(item) or last
-        if group and last is not None and now != last:
+    try:
+        for item in items:
+            now = size(item) or last
+            if group and last is not None and now != last:
+                yield group
+                group = []
+            group.append(item)
+            last = now
+            if len(group) == most:
+                yield group
+                group = []
+    except FAULTS:
+        if group:
             yield group
-            group = []
-        group.append(item)
-        last = now
-        if len(group) == most:
-            yield group
-            group = []
+        raise
     if group:
         yield group
-    if failure is not None:
-        raise failure
 
 
 def apart(together: Result) -> list[Result]:
