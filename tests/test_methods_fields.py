@@ -38,6 +38,7 @@ CONTEXT: dict[tuple[str, str], dict[str, Any]] = {
     ("*", "momentum"): {"episodic": False},
     ("*", "adapt_every"): {"episodic": False},
     ("*", "lookahead"): {"report_after": True},
+    ("*", "surest"): {"views": ("plain", "mirror")},
     ("*", "episodic"): {"report_after": True},
     ("eta", "momentum"): {"episodic": False, "redundancy": -1.0},
     ("eta", "schedule"): {"episodic": False, "redundancy": -1.0},

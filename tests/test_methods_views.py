@@ -26,7 +26,7 @@ NAMES = {
     "source": View(source=True),
     "mirror-x1.5": View(mirror=True, scale=1.5),
     "source-gamma-x0.5": View(source=True, gamma=True, scale=0.5),
-    "relit-mirror-x1.5-fit": View(mirror=True, relit=True, scale=1.5, fit=True),
+    "relit-mirror-x1.5-fit": View(mirror=True, gamma=True, grey=True, scale=1.5, fit=True),
 }
 
 
@@ -45,7 +45,7 @@ def test_a_name_is_a_view(name: str):
         (("plain", "mirror", "mirror"), "mirror is named twice"),
         (("plain", "x9"), "a scale of 0.25 to 4 other than 1, got 9"),
         (("plain", "x1"), "other than 1"),
-        (("plain", "relit-gamma"), "expected one of the two"),
+        (("plain", "relit-gamma"), "unknown view 'relit-gamma'"),
         (("plain", "mirror-fit"), "expected one, as in x1.5-fit"),
         (("plain", "mirror-plain"), "unknown view 'mirror-plain'"),
         (("plain", "mirror-mirror"), "unknown view 'mirror-mirror'"),
@@ -79,10 +79,13 @@ def test_a_scene_that_lamps_light_is_grey_and_every_other_brightened():
     dusk = 0.4 * torch.rand(1, 3, 20, 24)
     by_lamps, warm = (dusk * torch.tensor([1.0, 0.8, part]).view(1, 3, 1, 1) for part in (0.5, 0.8))
     images = torch.cat((by_lamps, warm, (2.4 * by_lamps).clamp(0, 1), torch.zeros_like(dusk)))
-    seen = View(relit=True).of(images)
+    relit = View(gamma=True, grey=True)
+    seen = relit.of(images)
     grey = (by_lamps * torch.tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     torch.testing.assert_close(seen[:1], grey.expand(-1, 3, -1, -1))
-    assert torch.equal(seen[1:], brightened(images)[1:]) and torch.equal(View(relit=True).of(warm), brightened(warm))
+    assert torch.equal(seen[1:], brightened(images)[1:]) and torch.equal(relit.of(warm), brightened(warm))
+    unlit = View(grey=True).of(images)
+    assert torch.equal(unlit[:1], seen[:1]) and torch.equal(unlit[1:], images[1:])
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -164,6 +167,40 @@ def test_a_view_that_is_to_fit_is_unscaled_for_images_of_which_the_network_is_le
     asked.clear()
     assert torch.equal(predicted(dark, views="mirror-x2-fit")[0], large[1])
     assert asked == [(24, 32), (48, 64)]  # nothing to compare with where the larger view is as sure
+
+
+class Learning(Unsure):
+    """The same with something to learn, and surer of wide pictures."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(30 * x if x.shape[3] > 50 else super().forward(x))
+
+
+def test_the_surest_view_is_chosen_where_the_network_learns_and_looked_at_alone_between(tmp_path: Path):
+    image = torch.eye(3)[torch.arange(32) // 4 % 3].T[:, None].repeat(1, 24, 1)
+    settings = {"views": "plain,x2", "surest": True, "adapt_every": 3, "episodic": False, "lr": 0.0, "share": 0.0}
+    model, asked = Segmenter.wrap(Learning().eval(), classes=CLASSES), []
+    session = Session(model, methods.make("tent", settings=settings), guard=FREE)
+    session.model.network.register_forward_pre_hook(lambda _, given: asked.append(given[0].shape[3]))
+    unknown = session.predict(image)
+    assert asked == [32, 64] and torch.equal(session(image).logits, unknown)
+    asked.clear()
+    assert torch.equal(session(0.1 * image).logits, session.predict(0.1 * image)) and asked == [64, 64]
+    session.save(tmp_path / "a.session")
+    loaded = Session(model, methods.make("tent", settings=settings), guard=FREE)
+    loaded.load(tmp_path / "a.session")
+    assert torch.equal(loaded.predict(image), session.predict(image))
+    session.reset()
+    asked.clear()
+    session.predict(image)
+    assert asked == [32, 64]
+    for views in ("plain", "plain,x2-fit"):
+        with pytest.raises(SettingsError, match=r"surest=true chooses among several views.*plain,grey-x1\.2"):
+            methods.make("tent", settings={"views": views, "surest": True})
 
 
 def turned(network, images):  # type: ignore[no-untyped-def]
@@ -299,7 +336,7 @@ def test_a_view_that_memory_is_too_small_for_is_not_left_out_without_a_word():
     session = Session(Segmenter.wrap(Hungry().eval(), classes=CLASSES), "mall-domain", guard=FREE)
     with pytest.raises(torch.OutOfMemoryError):
         session.predict(torch.rand(3, 24, 40))
-    assert not session._adapted._refused
+    assert not session._adapted._looks._refused
 
 
 @pytest.mark.filterwarnings("ignore:views")
@@ -312,7 +349,7 @@ def test_a_view_that_is_refused_at_one_size_is_taken_at_another():
     )
     assert torch.equal(after.predict(large), plain.predict(large))
     assert torch.equal(after.predict(small), alone.predict(small))
-    assert not alone._adapted._refused and len(after._adapted._refused) == 1
+    assert not alone._adapted._looks._refused and len(after._adapted._looks._refused) == 1
 
 
 @pytest.mark.parametrize("asserts", [False, True])

@@ -20,6 +20,10 @@ class Adaptation(Method):
     episodic: bool = option(True, "return to the source network after each batch")
     report_after: bool = option(True, "report the prediction made after the last update, not the one before it")
     views: Views = views_option()
+    surest: bool = option(
+        False,
+        "predict by one of the views, that of which the network is surest where it learns, not by the mean over them",
+    )
     lookahead: float = option(
         0.0,
         "learning rate of one extra Adam step that only this batch's prediction sees",

@@ -223,7 +223,7 @@ class MallDomain(Mall):
     name: ClassVar[str] = "mall-domain"
     presets: ClassVar = {
         "paper": _PAPER | {"report_after": True},
-        "fast": {"views": ("plain",), "adapt_every": 6, "lr": 2e-3},
+        "fast": {"views": ("plain", "grey-x1.2"), "surest": True, "adapt_every": 12, "lr": 2e-3},
         "best": _BEST,
     }
     without_batchnorm: ClassVar = {

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from allweather.errors import SettingsError
-from allweather.methods.option import check_needs, check_ranges
+from allweather.methods.option import check_needs, check_ranges, spell
 from allweather.methods.settings import check_types
 from allweather.methods.stopping import Stopping
-from allweather.methods.views import View, Views, parse_views
+from allweather.methods.views import View, Views, parse_views, passes_of
 from allweather.models.segmenter import Segmenter
 
 T = TypeVar("T")
@@ -119,6 +119,8 @@ class Method(ABC):
         episodic: whether the network returns to the source after each batch.
         report_after: whether the reported prediction is made after the last update instead of before it.
         views: what a prediction is the mean over, by name or as functions; see `allweather.methods.views`.
+        surest: whether a prediction is by one of the views alone, that of which the network is surest, by mean entropy,
+            on the batches that it learns from; on the others no other view is looked at.
         lookahead: rate of one more step that only this batch's prediction sees; the network does not keep it.
         relative: whether steps are shares of each tensor's root mean square in the source network.
         adapt_every: learns from the first of every so many batches.
@@ -139,6 +141,7 @@ class Method(ABC):
     episodic: bool = True
     report_after: bool = False
     views: Views = ("plain",)
+    surest: bool = False
     lookahead: float = 0.0
     relative: bool = False
     adapt_every: int = 1
@@ -148,12 +151,22 @@ class Method(ABC):
         check_types(self)
         check_ranges(self, getattr(self, "name", type(self).__name__))  # a session refuses a method without
         check_needs(self)
-        self.looks  # noqa: B018  # refuses names that are no views
+        looks = self.looks  # refuses names that are no views
+        if self.surest and (len(looks) == 1 or any(view.fit for view in looks)):
+            raise SettingsError(
+                f"{self.name}.surest=true chooses among several views, none of which gives way by itself (-fit); got "
+                f"views={spell(self.views)}. Name others, such as plain,grey-x1.2, or leave surest out."
+            )
 
     @cached_property
     def looks(self) -> tuple[View, ...]:
-        """The views that a prediction is the mean over; `plain` is among them."""
+        """The views that a prediction is the mean over, or one of; `plain` is among them."""
         return parse_views(self.views)
+
+    @property
+    def passes(self) -> float:
+        """What a prediction costs, in forward passes over the images as they are; by one view at the most."""
+        return max(view.passes for view in self.looks) if self.surest else passes_of(self.looks)
 
     @property
     def stopping(self) -> Stopping:

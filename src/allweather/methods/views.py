@@ -31,6 +31,7 @@ NAMES = (
     "gamma-mirror-x1.5",
     "relit",
     "relit-mirror-x1.5-fit",
+    "grey-x1.2",
 )
 OR_OWN = ", or FILE.py:FUNCTION"  # of the help of the field; not everybody may name one
 _OWN = Kind("view", "allweather.views", SettingsError)
@@ -50,8 +51,9 @@ class View:
     Attributes:
         mirror: left and right exchanged.
         gamma: each image to the power that brings its mean luminance (Rec. 709) to 0.33.
-        relit: the same, but grey and as bright as it is where lamps light the scene: in the mean over its pixels
-            over 1.5 times as red as blue, and darker than 0.33. Colors by lamplight are none that a network learnt.
+        grey: each image grey and as bright as it is where lamps light the scene: in the mean over its pixels over 1.5
+            times as red as blue, and darker than 0.33. Colors by lamplight are none that a network learnt. The name
+            `relit` is this and gamma where no lamps are.
         scale: the image's sides times this.
         fit: where the network is less sure of the scaled image than of the image and of this view of it unscaled, by
             mean entropies over 1.1 times as high, that unscaled view takes its place; each image of a batch by itself.
@@ -61,7 +63,7 @@ class View:
 
     mirror: bool = False
     gamma: bool = False
-    relit: bool = False
+    grey: bool = False
     scale: float = 1.0
     fit: bool = False
     source: bool = False
@@ -77,7 +79,8 @@ class View:
 
     def of(self, images: Tensor, antialias: bool = True) -> Tensor:
         """The images B×3×H×W in [0, 1] as they are looked at; reduced ones smoothed before if `antialias`."""
-        seen = relit(images) if self.relit else brightened(images) if self.gamma else images
+        seen = brightened(images) if self.gamma else images
+        seen = torch.where(lamplit(images), luminance(images.clamp(0, 1)), seen) if self.grey else seen
         seen = resized(seen, self.scale, antialias)
         return seen.flip(3) if self.mirror else seen
 
@@ -142,16 +145,16 @@ def _parse(name: OwnView | str) -> View:
         if any(getattr(view, field) != getattr(View(), field) for field in fields):
             raise unknown("view", name, NAMES)
         view = View(**{**vars(view), **fields})
-    if view.gamma and view.relit:
-        raise SettingsError(f"views: {name}: relit is gamma where no lamps light the scene: expected one of the two.")
     if view.fit and view.scale == 1:
         raise SettingsError(f"views: {name}: fit asks whether a scale fits: expected one, as in x1.5-fit, got none.")
     return view
 
 
 def _word(word: str, name: str) -> dict[str, Any]:
-    if word in ("mirror", "gamma", "relit", "fit", "source"):
+    if word in ("mirror", "gamma", "grey", "fit", "source"):
         return {word: True}
+    if word == "relit":
+        return {"gamma": True, "grey": True}
     if word == "plain" and name == "plain":
         return {}
     match = _SCALE.fullmatch(word)
@@ -183,12 +186,6 @@ def brightened(images: Tensor) -> Tensor:
         bright = luminance(few**2**middle).mean((2, 3), keepdim=True) > _BRIGHTNESS
         low, high = torch.where(bright, middle, low), torch.where(bright, high, middle)
     return images**2 ** ((low + high) / 2)
-
-
-@torch.no_grad()
-def relit(images: Tensor) -> Tensor:
-    """Each image B×3×H×W brightened, or grey where lamps light the scene."""
-    return torch.where(lamplit(images), luminance(images.clamp(0, 1)), brightened(images))
 
 
 def lamplit(images: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from allweather.data.images import encode_json, spell_json
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
 from allweather.errors import AllWeatherError, InputError, RandomWeightsWarning, SettingsError
-from allweather.methods.views import passes_of
 from allweather.models import load_model
 from allweather.models.placing import place
 from allweather.models.segmenter import Segmenter
@@ -271,7 +270,7 @@ def _head(entry: PlannedRun, session: Session, labelled: LabelledStream, protoco
         "run": entry.content,
         **provenance(session, labelled.stream, protocol, entry.batch),
         "views": len(session.method.looks),
-        "passes": passes_of(session.method.looks),  # of one prediction
+        "passes": session.method.passes,  # of one prediction
         "prediction": "after the last pass" if continual else after,
     }
 

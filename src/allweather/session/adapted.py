@@ -1,6 +1,5 @@
 """The session's own copy of a network: what a method may move in it, its optimizer, its prediction, the ways back."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -21,8 +20,7 @@ from allweather.methods.normalization import (
     own_statistics,
     replaces_statistics,
 )
-from allweather.methods.option import is_set
-from allweather.methods.views import PLAIN, View, mean_softmax, resized, size_told, unscaled, where_it_fits
+from allweather.methods.views import PLAIN, View, mean_softmax, resized, size_told, where_it_fits
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
 from allweather.models.gradients import go_back
@@ -32,6 +30,7 @@ from allweather.models.segmenter import Segmenter
 from allweather.session.attributes import OwnAttributes
 from allweather.session.contract import Contract
 from allweather.session.given import checked_logits, checked_objective, checked_refined, checked_state
+from allweather.session.looks import SURE, Looks
 from allweather.session.modes import half_precision, own_modes
 from allweather.session.passes import Passes
 from allweather.session.prediction import Prediction
@@ -61,7 +60,7 @@ class AdaptedNetwork:
     ) -> None:
         self.method, self.precision = method, precision
         self.updates, self._digest = 0, ""
-        self._refused: set[tuple[View, torch.Size]] = set()  # scaled views, and the size of images they do not go with
+        self._looks = Looks(method)
         self._ahead: list[Tensor] = []  # how far the next prediction looks beyond each moved parameter
         self._passes = Passes(model, model.name)
         with own_modes(device_of(model)):
@@ -70,6 +69,8 @@ class AdaptedNetwork:
                 self.model.to(memory_format=torch.channels_last)
             self.state = checked_state(method.begin(self.model), method)
             self.state.generator = torch.Generator(device=self.device())
+            if method.surest:
+                self.state.output[SURE] = torch.zeros(len(method.looks), device=self.device())
             parameters = list(self.state.parameters.values())
             self.optimizer = method.make_optimizer(parameters) if parameters else None
             self._of_batches = has_batch_layers(self.model)
@@ -159,6 +160,14 @@ class AdaptedNetwork:
     def predict(self, images: Tensor, plain: Tensor | None = None) -> Prediction:
         """The method's prediction as the network stands; `plain` is the part of it that is known already."""
         return self._predict(self.network, images, plain)
+
+    @torch.no_grad()
+    def predict_between(self, images: Tensor) -> Prediction:
+        """The same of a batch that is not learnt from: one view is looked at, where the method predicts by one."""
+        if SURE not in self.state.output or not (sure := self.state.output[SURE]).any():
+            return self.predict(images)
+        [logits] = self._look_at_some_size(self.network, images, self._looks.surest(sure, images.shape[2:])).values()
+        return self._refined(images, logits.float().log_softmax(1), logits, {})
 
     @torch.no_grad()
     def reported(self, images: Tensor, plain: Tensor, views: Mapping[View, Tensor] | None = None) -> Prediction:
@@ -298,14 +307,19 @@ class AdaptedNetwork:
 
     def _predict(self, network: Segmenter, images: Tensor, plain: Tensor | None) -> Prediction:
         seen, size = ({} if plain is None else {PLAIN: plain}), images.shape[2:]
-        seen |= self._look_together(network, images, [view for view in self._looks(size) if view not in seen])
-        for view in [view for view in self._looks(size) if view not in seen]:
+        seen |= self._look_together(network, images, [view for view in self._looks.all(size) if view not in seen])
+        for view in [view for view in self._looks.all(size) if view not in seen]:
             seen |= self._look_at_some_size(network, images, view)
         look = cache(lambda view: seen[view] if view in seen else self._look(network, images, view))
         seen |= {view: where_it_fits(view, seen, look) for view in seen if view.fit}
         if len(seen) == 1:
             return self.reported(images, seen[PLAIN], seen)
-        mean = mean_softmax(seen[view] for view in self._looks(size))
+        if self.method.surest:
+            sure = self._looks.surer(self.state.output[SURE], seen, size)
+            logits = seen[self._looks.surest(sure, size)].float().log_softmax(1)
+            prediction = self._refined(images, logits, seen[PLAIN], seen)
+            return replace(prediction, output={**prediction.output, SURE: sure})
+        mean = mean_softmax(seen[view] for view in self._looks.all(size))
         return self._refined(images, log_of(mean, in_place=True), seen[PLAIN], seen)
 
     def _refined(self, images: Tensor, logits: Tensor, plain: Tensor, views: Mapping[View, Tensor]) -> Prediction:
@@ -314,26 +328,13 @@ class AdaptedNetwork:
         checked_refined(refined, self.method, images, len(self.model.classes), self.state.output)
         return Prediction(refined.logits, plain, views, refined.output)
 
-    def _looks(self, size: torch.Size) -> tuple[View, ...]:
-        """The views that the prediction of images of a size is the mean over: the method's, unscaled where refused."""
-        views = (unscaled(view) if (view, size) in self._refused else view for view in self.method.looks)
-        return tuple(dict.fromkeys(views))
-
     def _look_at_some_size(self, network: Segmenter, images: Tensor, view: View) -> dict[View, Tensor]:
-        """The view with its logits; at the images' own size where the network takes no other and nobody asked for it.
-
-        Raises:
-            SettingsError: for a scale that the network refuses and that was chosen.
-        """
+        """The view with its logits; without its scale where the network takes no other size and nobody asked for it."""
         try:
             return {view: self._look(network, images, view)}
         except SettingsError as error:
-            if view.scale == 1 or is_set(self.method, "views", self.method.views):
-                raise
-            warnings.warn(f"{error} It is taken at the images' own size.", stacklevel=2)
-            own = unscaled(view)
-            self._refused.add((view, images.shape[2:]))
-            return {own: self._look(network, images, own)} if own != PLAIN else {}
+            own = self._looks.refuse(view, images.shape[2:], error)
+        return {own: self._look(network, images, own)}
 
     def _look_together(self, network: Segmenter, images: Tensor, views: list[View]) -> dict[View, Tensor]:
         """The views that one batch can hold, in one pass, each under its own statistics; none where nothing is gained.

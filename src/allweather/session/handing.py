@@ -22,6 +22,7 @@ from allweather.models.segmenter import Segmenter, own_network
 from allweather.pictures.convert import Picture
 from allweather.session.adapted import AdaptedNetwork
 from allweather.session.averages import StreamAverages
+from allweather.session.looks import SURE
 from allweather.session.steps import unfit
 from allweather.session.storage import holds_session
 from allweather.session.streaming import check_frames, picture_of
@@ -225,8 +226,8 @@ class HandsBack(ABC):
 
     def _about(self, statistics: Statistics) -> dict[str, Any]:
         mixes = bool(self._averages.layers)
-        views = ["the picture alone; the session averages views"] if len(self.method.looks) > 1 else []
-        views += ["classes are not scaled; the session scales them"] if self.state.output else []
+        views = ["the picture alone; the session looks at other views"] if len(self.method.looks) > 1 else []
+        views += ["classes are not scaled; the session scales them"] if self.state.output.keys() - {SURE} else []
         return {
             "network": self.model.name,
             "classes": list(self.model.classes.names),

@@ -131,7 +131,7 @@ class Session(Streaming, HandsBack):
         with self._alone():
             (batch, single), before = self._batch(images), self._adapted.snapshot()
             with undone_on_failure(self._adapted, before, self._policy, self._detector):
-                logits = self._adapted.predict(batch.images).logits.float()
+                logits = self._adapted.predict_between(batch.images).logits.float()
             self._adapted.restore_own_buffers(before)
         return logits[0] if single else logits
 
@@ -307,7 +307,7 @@ class Session(Streaming, HandsBack):
     def _unadapted(self, images: Tensor) -> Prediction:
         """The prediction of the network as it stands; the source's where that one alone is finite."""
         try:
-            prediction = self._adapted.predict(images)
+            prediction = self._adapted.predict_between(images)
         except NotFiniteError:  # of a method that cannot work on such images at all
             logits = self._adapted.plain_logits(images)
             return Prediction(logits, logits)
