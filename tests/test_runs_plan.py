@@ -113,6 +113,18 @@ def test_a_run_is_the_same_wherever_its_data_lie(root: Path, monkeypatch: pytest
     assert [run.identity for run in tiny(root, seeds="[5]").runs][1] != before[1]
 
 
+def test_networks_and_streams_may_be_those_of_another_plan(root: Path):
+    (root / "more").mkdir()
+    write_plan(root / "more")
+    own = root / "own.toml"
+    own.write_text('models = ["more/plan.toml"]\nstreams = "more/plan.toml"\n[[methods]]\nname = "source"\n')
+    (here,), (there, _) = read_plan(own).runs, read_plan(root / "more/plan.toml").runs
+    assert here.identity == there.identity and here.model.folder == str(root / "more")
+    own.write_text('models = "own.toml"\nstreams = "more/plan.toml"\n[[methods]]\nname = "source"\n')
+    with pytest.raises(AllWeatherError, match=r"own\.toml: expected at least one \[\[models\]\] table"):
+        read_plan(own)
+
+
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_the_plans_that_come_along_can_be_read(path: Path):
     plan = read_plan(path)

@@ -38,6 +38,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
     "method": {"adapt_when": "always", "guard": {}, "code": ""},
 }
 T = TypeVar("T")
+N = TypeVar("N", bound="_Named")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +263,8 @@ class Plan:
 def read_plan(path: Path | str) -> Plan:
     """The plan in a TOML file with `[[models]]`, `[[streams]]`, `[[methods]]` and `[run]`.
 
+    In place of tables a section may name plans that have them: `models = ["one.toml", "other.toml"]`, from its folder.
+
     Raises:
         AllWeatherError: when it cannot be read, or a key, value or name in it is wrong.
     """
@@ -269,18 +272,14 @@ def read_plan(path: Path | str) -> Plan:
     content = read_toml(path, "plan")
     for key in content:
         check_known("section of a plan", key, SECTIONS)
-    models, streams = _entries(content, "models", ModelSpec), _entries(content, "streams", StreamSpec)
-    for table, (key, other) in product(content["streams"], NEEDS.items()):
-        if key in table and other not in table:
-            raise SettingsError(f"stream '{table['name']}': {key} goes with {other} only. Leave it out.")
-    chosen, shared = _entries(content, "methods", MethodSpec), content.get("run", {})
+    models, streams = _entries(path, content, "models", ModelSpec), _entries(path, content, "streams", StreamSpec)
+    chosen, shared = _entries(path, content, "methods", MethodSpec), content.get("run", {})
     if not isinstance(shared, dict):
         raise SettingsError(f"run: expected one table [run], got {shared!r:.60}.")
     run = _build(RunSpec, shared, "[run]")
-    folder = str(path.parent.absolute())  # workers have folders of their own
-    models = [replace(spec, folder=folder, code=_code_of_model(spec, folder)) for spec in models]
-    streams = [replace(spec, folder=folder, code=_code_of_stream(spec, folder)) for spec in streams]
-    chosen = [replace(spec, folder=folder, code=code_digest(spec.name, folder)) for spec in chosen]
+    models = [replace(spec, code=_code_of_model(spec, spec.folder)) for spec in models]
+    streams = [replace(spec, code=_code_of_stream(spec, spec.folder)) for spec in streams]
+    chosen = [replace(spec, code=code_digest(spec.name, spec.folder)) for spec in chosen]
     published = [size_of_network(spec.located(spec.name)) for spec in models]
     models = [replace(spec, size=spec.size or size) for spec, size in zip(models, published, strict=True)]
     for stream in streams:
@@ -343,11 +342,27 @@ def _expand(
     return list(unique.values())
 
 
-def _entries(content: Mapping[str, Any], section: str, kind: type[T]) -> list[T]:
-    tables = content.get(section, [])
+def _entries(path: Path, content: Mapping[str, Any], section: str, kind: type[N]) -> list[N]:
+    """What the tables of a section say, or those of the plans that it names."""
+    named = content.get(section)
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return _own_entries(path, named, section, kind)
+    others = [path.parent / name for name in names]
+    return [
+        each for other in others for each in _own_entries(other, read_toml(other, "plan").get(section), section, kind)
+    ]
+
+
+def _own_entries(path: Path, tables: Any, section: str, kind: type[N]) -> list[N]:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise SettingsError(f"a plan needs at least one [[{section}]] table.")
-    return [_build(kind, table, f"[[{section}]]") for table in tables]
+        raise SettingsError(f"{path}: expected at least one [[{section}]] table, or plans that have some, by name.")
+    folder = str(path.parent.absolute())  # workers have folders of their own
+    found = [replace(_build(kind, table, f"[[{section}]]"), folder=folder) for table in tables]
+    for table, (key, other) in product(tables if kind is StreamSpec else (), NEEDS.items()):
+        if key in table and other not in table:
+            raise SettingsError(f"stream '{table['name']}': {key} goes with {other} only. Leave it out.")
+    return found
 
 
 def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
