@@ -26,7 +26,7 @@ UPDATES = 3  # at least, of a method that learns once every so many frames
 LEARNING, PREDICTING, GUARDING, BACKWARD = "learning", "predicting", "guarding", "backward"
 PARTS = (LEARNING, BACKWARD, PREDICTING, GUARDING)
 PURPOSES = {
-    "objective": LEARNING, "predict": PREDICTING, "predict_ahead": PREDICTING,
+    "objective": LEARNING, "predict": PREDICTING, "predict_ahead": PREDICTING, "predict_between": PREDICTING,
     "predict_plain": GUARDING, "source_logits": GUARDING, "predict_source": GUARDING, "predict_unmixed": GUARDING,
     "plain_logits": GUARDING,
 }  # fmt: skip

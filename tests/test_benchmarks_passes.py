@@ -32,10 +32,11 @@ def sure() -> Segmenter:
 @pytest.mark.filterwarnings("ignore:eata")
 @pytest.mark.parametrize(("name", "preset"), list(every_preset()))
 def test_a_method_makes_the_passes_that_the_record_says(name: str, preset: str):
-    several = 6 if preset == "fast" else 3  # as many as lie between two that it learns from
+    several = 12 if preset == "fast" else 3  # as many as lie between two that it learns from
     found = count(sure(), name, preset, list(frames(several)), guard=Guard(enabled=False))
     recorded = RECORD["rows"][f"{name} {preset}"]
     free = BY_CONTENT.get(name, ()) if preset == "paper" or name in ("cotta", "rotta", "eata") else ()
+    free = (PREDICTING,) if preset == "fast" else free  # by the view that the network is surest of
     for part in (LEARNING, BACKWARD, PREDICTING):
         assert part in free or found[part] == pytest.approx(recorded[part], abs=0.01), part
     assert found[GUARDING] == 0
