@@ -74,9 +74,10 @@ def test_waiting_predicts_what_adapt_writes(tmp_path: Path, monkeypatch: pytest.
     frames = tmp_path / "frames"
     frames.mkdir()
     for seed in range(3):
-        Image.fromarray(scene(seed, (96, 64))).save(frames / f"{seed}.png")
-    plain = ("--set", "views=plain")  # as live predicts by itself
-    adapted = allweather("adapt", frames, *MODEL, *plain, "--size", "96x64", "--out", tmp_path / "adapted")
+        by_lamps = scene(seed, (96, 64)) * [0.5, 0.4, 0.2]
+        Image.fromarray(by_lamps.astype(np.uint8)).save(frames / f"{seed}.png")
+    one_view = ("--set", "views=plain,grey", "--set", "surest=true")  # as live predicts by itself
+    adapted = allweather("adapt", frames, *MODEL, *one_view, "--size", "96x64", "--out", tmp_path / "adapted")
     shown: dict[str, np.ndarray] = {}
     draw = LiveFrame.overlay
 

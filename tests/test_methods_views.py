@@ -198,6 +198,7 @@ def test_the_surest_view_is_chosen_where_the_network_learns_and_looked_at_alone_
     asked.clear()
     session.predict(image)
     assert asked == [32, 64]
+    assert not methods.make("mall-domain", "fast", {"views": "plain"}).surest  # the preset's, of its own views
     for views in ("plain", "plain,x2-fit"):
         with pytest.raises(SettingsError, match=r"surest=true chooses among several views.*plain,grey-x1\.2"):
             methods.make("tent", settings={"views": views, "surest": True})

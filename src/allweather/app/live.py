@@ -1,5 +1,6 @@
 """`allweather live`: predicts a camera, a stream or a file as it comes, and adapts beside it."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,15 +109,17 @@ def live(
     """Predict a camera, a stream or a file as it comes, and adapt beside it: predictions never wait for learning.
 
     The newest frame is predicted with the newest parameters; frames there was no time for are dropped and counted.
-    Predictions are of the frame as it is; --set views=plain,mirror or --preset best average several views of it.
+    Predictions are of the frame at its size, grey where lamps light the scene and the network is surer of it so (--set
+    views=plain leaves that out); --set views=plain,mirror or --preset best average several views of it.
     Ctrl-C ends a camera or stream. The exit status is 1 where pictures could not be read or a stream was lost.
     """
     _check_files(out, record)
     chosen = frame_size(size, model)
     opened = open_source(source, chosen, play_rate, parse_seconds("--stall", stall))
     limit = None if budget is None else parse_seconds("--budget", budget)
+    settings = parse_settings(setting or [])
     session = open_session(
-        model, weights, method, preset, _plain_view(method, preset) | parse_settings(setting or []), device,
+        model, weights, method, preset, _one_view(method, preset, settings) | settings, device,
         network_options(model_arg, classes, mean, std), sha256=sha256, random_weights=random_weights, seed=seed,
         precision=precision, guard=parse_guard(guard or []),
     )  # fmt: skip
@@ -131,11 +134,11 @@ def live(
     raise typer.Exit(SOME_FAILED if running.totals.failures else DONE)
 
 
-def _plain_view(method: str, preset: str) -> dict[str, Any]:
-    """The setting that leaves the plain view of a method's defaults: each further one would cost frames."""
-    if preset == "recommended" and len(methods.make(method).looks) > 1:
-        return {"views": "plain"}
-    return {}
+def _one_view(method: str, preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that predict by one view of the frame where a method's defaults average several: each costs frames."""
+    if preset != "recommended" or given.keys() & {"views", "surest"} or len((made := methods.make(method)).looks) == 1:
+        return {}
+    return {"views": "plain"} if made.episodic else {"views": "plain,grey", "surest": True}
 
 
 def _watch(running: Live, out: Path | None) -> bool:

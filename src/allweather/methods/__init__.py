@@ -75,7 +75,11 @@ def make(
     if preset != "paper" and model is not None:
         chosen |= {} if has_statistics(model) else method.without_batchnorm
         chosen |= model.facts.recommended.get(method.name, {})
-    return method(**parse_settings(method, chosen | dict(presets[preset]) | dict(settings or {})))
+    given = dict(settings or {})
+    values = parse_settings(method, chosen | dict(presets[preset]) | given)
+    if len(values.get("views", ())) == 1 and "surest" not in given:
+        values.pop("surest", None)  # a preset's, which chooses among its own views
+    return method(**values)
 
 
 __all__ = [

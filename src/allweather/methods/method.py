@@ -155,7 +155,7 @@ class Method(ABC):
         if self.surest and (len(looks) == 1 or any(view.fit for view in looks)):
             raise SettingsError(
                 f"{self.name}.surest=true chooses among several views, none of which gives way by itself (-fit); got "
-                f"views={spell(self.views)}. Name others, such as plain,grey-x1.2, or leave surest out."
+                f"views={spell(self.views)}. Name others, such as plain,grey-x1.2, or set surest=false."
             )
 
     @cached_property
