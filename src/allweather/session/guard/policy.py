@@ -264,7 +264,7 @@ class Policy:
                 found = tensors.get(f"guard.good.{name}")
                 if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
                     raise CheckpointError(f"expected counters.guard.good.{name} of shape {tuple(tensor.shape)}.")
-            self._adapted.optimizer_state({name.removeprefix("guard."): tensor for name, tensor in tensors.items()})
+            self._adapted.optimizer_state(_own(tensors))
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Takes up what `tensors` gave, once `check` has passed it."""
@@ -273,6 +273,11 @@ class Policy:
         strikes, usual = tensors["guard.strikes"].tolist(), tensors["guard.usual"].tolist()
         self._history = _History(interval, wait, resting, rests, strikes, usual, same, tensors["guard.thumbnail"])
         if "guard.updates" in tensors:
-            own = {name.removeprefix("guard."): tensor for name, tensor in tensors.items()}
+            own = _own(tensors)
             good = {name.removeprefix("good."): tensor for name, tensor in own.items() if name.startswith("good.")}
             self.good = Snapshot(good, self._adapted.optimizer_state(own), int(own["updates"]))
+
+
+def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The guard's among the session's counters, which have an `updates` of their own too."""
+    return {name.removeprefix("guard."): tensor for name, tensor in tensors.items() if name.startswith("guard.")}
