@@ -104,7 +104,7 @@ def has_batch_layers(model: Segmenter) -> bool:
 
 def own_statistics(model: nn.Module) -> AbstractContextManager[None]:
     """Inside, every layer normalises by its own running statistics, as in mode `source`."""
-    return _layers_with(model, "mode", "source")
+    return _layers_with(model, mode="source")
 
 
 def replaces_statistics(model: nn.Module) -> bool:
@@ -114,31 +114,34 @@ def replaces_statistics(model: nn.Module) -> bool:
 
 def batch_in_parts(model: nn.Module, parts: int) -> AbstractContextManager[None]:
     """Inside, a batch is so many batches of equal size one after another, each normalised by its own statistics."""
-    return _layers_with(model, "parts", parts)
+    return _layers_with(model, parts=parts)
 
 
 def moving_statistics(model: nn.Module, moving: bool = True) -> AbstractContextManager[None]:
-    """Lets forward passes inside move the running statistics of modes `running` and `train`, or keeps them still."""
-    return _layers_with(model, "moving", moving)
+    """Lets forward passes inside move the running statistics of modes `running` and `train`, or keeps them still.
+
+    In `running` all calls of a layer inside (windows of an image, a layer used twice) give one share together.
+    """
+    return _layers_with(model, moving=moving, given=())
 
 
 def further_passes(model: nn.Module) -> AbstractContextManager[None]:
     """Inside, no layer takes a share of what it sees: the batch has had its own, and this is another look at it."""
-    return _layers_with(model, "taken", True)
+    return _layers_with(model, taken=True)
 
 
 @contextmanager
-def _layers_with(model: nn.Module, name: str, value: Any) -> Iterator[None]:
-    """Inside, an attribute of every adopted layer has this value."""
+def _layers_with(model: nn.Module, **values: Any) -> Iterator[None]:
+    """Inside, attributes of every adopted layer have these values."""
     layers = [module for module in model.modules() if isinstance(module, TestTimeStatistics)]
-    before = [getattr(layer, name) for layer in layers]
+    before = [{name: getattr(layer, name) for name in values} for layer in layers]
     for layer in layers:
-        setattr(layer, name, value)
+        layer.__dict__.update(values)
     try:
         yield
     finally:
         for layer, kept in zip(layers, before, strict=True):
-            setattr(layer, name, kept)
+            layer.__dict__.update(kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +168,7 @@ class TestTimeStatistics(_BatchNorm):
     parts: int = 1
     taken: bool = False  # whether the batch has had its share already: `further_passes`
     reached: bool = False  # whether the forward has come to PyTorch's
+    given: tuple[Seen, ...] = ()  # in mode running: its statistics before the pass that moves them, and each call's
     seen: tuple[Seen, ...]  # of the first pass since they were last taken, while moving; one of each window that slides
 
     def forward(self, *given: Any, **named: Any) -> Tensor:
@@ -218,7 +222,7 @@ class TestTimeStatistics(_BatchNorm):
         if quick or first:
             seen = moments(input.detach().to(cast(Tensor, self.running_mean).dtype))
             if first:
-                self._see(input, *seen)
+                self.seen = (*self.seen, _seen(input, *seen))
             if quick:
                 return cast(Tensor, _OfBatch.apply(input, self.weight, self.bias, *seen, self.eps))
         return self._with_statistics(input, own, None, None)
@@ -229,22 +233,26 @@ class TestTimeStatistics(_BatchNorm):
         mean, var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         batch_mean, batch_var = moments(input.to(mean.dtype))
         if self.moving and not self.taken:
-            self._see(input, batch_mean, batch_var)
+            self.seen = (*self.seen, _seen(input, batch_mean, batch_var))
         return torch.lerp(mean, batch_mean, self.share), torch.lerp(var, batch_var, self.share)
-
-    def _see(self, input: Tensor, mean: Tensor, var: Tensor) -> None:
-        if self.mode != "running":  # nobody takes these, and they would grow
-            self.seen = (*self.seen, Seen(mean, var, input.numel() // input.shape[1]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         layer = type(self).__mro__[2]  # the class that was adopted: this class's own class is made at run time
         return _rebuilt, (layer.own if issubclass(layer, AdoptedBatchNorm) else layer,), self.__dict__
 
+    @torch.no_grad()
     def _move(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        mean, var = self._blend(input)
-        cast(Tensor, self.running_mean).copy_(mean)
-        cast(Tensor, self.running_var).copy_(var)
-        return mean, var
+        """Moves by the share of all calls of this pass together; gives what a call alone would have moved to."""
+        now = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        if not self.given:
+            self.given = (Seen(now[0].clone(), now[1].clone(), 0),)
+        own = moments(input.to(now[0].dtype))
+        self.given = (*self.given, _seen(input, *own))
+        before, *calls = self.given
+        mean, var = pooled(calls)
+        now[0].copy_(torch.lerp(before.mean, mean, self.share))
+        now[1].copy_(torch.lerp(before.var, var, self.share))
+        return torch.lerp(before.mean, own[0], self.share), torch.lerp(before.var, own[1], self.share)
 
     def _with_statistics(self, input: Tensor, own: Own | None, mean: Tensor | None, var: Tensor | None) -> Tensor:
         """The layer's own forward under other statistics; None for both means the input's own."""
@@ -309,6 +317,10 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
         few = values[:, cancels]
         var[cancels] = _mean_square(few - mean[cancels].view(1, -1, *(1 for _ in axes[1:])))
     return mean, var
+
+
+def _seen(input: Tensor, mean: Tensor, var: Tensor) -> Seen:
+    return Seen(mean, var, input.numel() // input.shape[1])
 
 
 def pooled(seen: Sequence[Seen]) -> tuple[Tensor, Tensor]:
