@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import log
 from typing import ClassVar
@@ -12,7 +13,7 @@ from torch import Tensor
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.losses import pixel_entropy
 from allweather.methods.method import Batch, Objective, State
-from allweather.methods.normalization import moving_statistics
+from allweather.methods.normalization import further_passes, moving_statistics
 from allweather.methods.option import option, where
 from allweather.methods.parameters import values_of, with_parameters
 from allweather.methods.views import recoloured, resized
@@ -70,20 +71,21 @@ class Rotta(GradientMethod):
         return state
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
-        logits = self.predict(model, state, batch.images)
+        slow = self.bn in ("running", "train")  # statistics that the memory moves, and nothing else
+        with moving_statistics(model, not slow):
+            logits = self._teacher(model, state, batch.images)
         due = batch.once("rotta", lambda: self._take_up(state, batch.images, logits))
         members = self._members(state, batch.images) if due else []
         if not members:
             return Objective(logits)
         images = torch.stack([self._remembered(state, slot) for slot in members])
-        with torch.no_grad():
+        with nullcontext() if slow else further_passes(model):
             target = self._teacher(model, state, images).float().softmax(1)
         with moving_statistics(model, False):
             student = model(recoloured(images, self.strength, state.generator)).float().log_softmax(1)
         weights = torch.sigmoid(-state.memory["bank.ages"][members] / self.capacity)
         return Objective(logits, (weights * -(target * student).sum(1).mean((1, 2))).mean())
 
-    @torch.no_grad()
     def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
         with moving_statistics(model, False):
             return self._teacher(model, state, images)
@@ -98,6 +100,7 @@ class Rotta(GradientMethod):
         for name, parameter in state.parameters.items():
             state.memory[name].lerp_(parameter, 1 - self.teacher)
 
+    @torch.no_grad()
     def _teacher(self, model: Segmenter, state: State, images: Tensor) -> Tensor:
         return with_parameters(model, {name: state.memory[name] for name in state.parameters}, images)
 
