@@ -71,12 +71,15 @@ def test_cotta_restores_and_its_teacher_lags():
         torch.testing.assert_close(teacher, 0.1 * student)
 
 
-def test_sar_comes_back_when_entropy_collapses():
+def test_sar_comes_back_when_entropy_collapses(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "allweather.methods.sar")
     source = tiny("batchnorm")
     kept = run("sar", frames(3), margin=1.0, episodic=False, recover=0.0, lr=0.1)
     assert moved_names(kept, source)
+    assert not caplog.messages
     back = run("sar", frames(3), margin=1.0, episodic=False, recover=10.0, lr=0.1)
     assert not moved_names(back, source)
+    assert len(caplog.messages) == 3 and "below recover=10: the source comes back" in caplog.messages[0]
 
 
 def test_sar_looks_at_the_steepest_neighbour():

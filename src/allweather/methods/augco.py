@@ -27,6 +27,7 @@ class Augco(GradientMethod):
     source: ClassVar[str] = (
         "Prabhu et al., Augmentation consistency-guided self-training for source-free adaptation, 2021"
     )
+    reconstruction: ClassVar[str] = "the authors train over a dataset of the target, and published no code"
     presets: ClassVar = {"paper": {"bn": "batch", "parameters": "all", "lr": 2.5e-6, "episodic": False}}
 
     lr: float = option(5e-4, "learning rate", low=0)

@@ -24,6 +24,10 @@ class Crf(Method):
 
     name: ClassVar[str] = "crf"
     source: ClassVar[str] = "Krähenbühl and Koltun, Efficient inference in fully connected CRFs, NIPS 2011"
+    reconstruction: ClassVar[str] = (
+        "the authors' example has two kernels, in space (σ 3, weight 3) and with colour (σ 60 and 20, weight 10), "
+        "at the image's size; here one, at half of it, with this library's σ and weight"
+    )
     presets: ClassVar = {"paper": {"bn": "source", "updates": 10}}
 
     views: Views = views_option()

@@ -18,6 +18,7 @@ class PseudoLabel(GradientMethod):
 
     name: ClassVar[str] = "pseudo-label"
     source: ClassVar[str] = "Lee, Pseudo-label, ICML Workshops 2013; hard labels as CoTTA's line of work runs TENT"
+    reconstruction: ClassVar[str] = "Lee trains classifiers on true labels too; the rate is CoTTA's for ACDC"
     presets: ClassVar = {
         "paper": {"bn": "source", "lr": 7.5e-6, "threshold": 0.0, "episodic": False, "report_after": False}
     }

@@ -1,5 +1,6 @@
 """SAR: entropy of reliable pixels, minimised where its neighbourhood is flat, with a way back."""
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from allweather.models.gradients import gradients_of
 from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
 
+LOG = logging.getLogger(__name__)
 NONE = -1.0  # the average before its first value
 
 
@@ -26,6 +28,10 @@ class Sar(GradientMethod):
     Pixels count that are reliable at θ and still at θ + ε. Along a stream an average of that second entropy is kept;
     after each update that leaves it under `recover`, a sign of collapse, the parameters return to the source. As in the
     authors' code the average and the optimizer's momentum stay, so they return again until the average has risen.
+
+    `recover` is the authors', in nats and for 1000 classes, where `margin` is a share of ln C. With few classes a sure
+    network lies under it: the parameters return after each update, which is logged (INFO), while the guard's decision
+    stays `accepted`. A lower `recover` lets it learn.
 
     The authors leave out the last stage of ResNet and ViT by name; here every normalisation layer moves. Where no pixel
     counts nothing is learnt; the authors' code makes a step of momentum there. The gradient at θ + ε is taken by
@@ -49,7 +55,8 @@ class Sar(GradientMethod):
     radius: float = option(0.05, "length of the step towards higher entropy", low=0)
     recover: float = option(
         0.2,
-        "minimum average entropy along the stream, in nats; below it the source network comes back",
+        "minimum average entropy along the stream, in nats whatever the number of classes (the authors': 1000); below "
+        "it the source network comes back",
         low=0,
         needs=where(episodic=False),
     )
@@ -84,6 +91,7 @@ class Sar(GradientMethod):
         super().after_update(model, state)
         average = state.memory["entropy"]
         if not self.episodic and NONE < average < self.recover:
+            LOG.info("sar: mean entropy %.3f is below recover=%g: the source comes back", average.item(), self.recover)
             for name, value in state.origin.items():
                 state.parameters[name].copy_(value)
 
