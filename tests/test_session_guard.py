@@ -277,7 +277,7 @@ def test_a_restart_changes_nothing_the_guard_decides(tmp_path: Path):
         first.save(tmp_path / "session.safetensors")
         second = made()
         second.load(tmp_path / "session.safetensors")
-        assert second._policy.good.updates == first._policy.good.updates  # which rates of a schedule depend on
+        assert second._policy.good.updates == first._policy.good.updates
         for image, wanted in zip(images[stop:], expected[stop:], strict=True):
             found = second(image)
             assert found.decision == wanted.decision and torch.equal(found.logits, wanted.logits)

@@ -26,7 +26,7 @@ class Crf(Method):
     source: ClassVar[str] = "Krähenbühl and Koltun, Efficient inference in fully connected CRFs, NIPS 2011"
     reconstruction: ClassVar[str] = (
         "the authors' example has two kernels, in space (σ 3, weight 3) and with colour (σ 60 and 20, weight 10), "
-        "at the image's size; here one, at half of it, with this library's σ and weight"
+        "at the image's size; here one, at half of it"
     )
     presets: ClassVar = {"paper": {"bn": "source", "updates": 10}}
 

@@ -15,8 +15,7 @@ class InfoMax(GradientMethod):
     """loss = mean H(p_i) − weight · H(mean p), the mutual information of pixels and classes at weight 1.
 
     Preset `paper` is that loss at weight 1 under the batch's statistics, along the stream. The authors train all of a
-    classifier but its last layer with it, in epochs over many images and with SGD; no settings for single images were
-    published.
+    classifier but its last layer with it, by SGD.
     """
 
     name: ClassVar[str] = "infomax"

@@ -60,8 +60,6 @@ _VECTOR_WIDTH = 0.5  # of sigma_xy; the whole gains less (lab notes)
 class Mall(GradientMethod):
     """The loss of Reddy et al., ECCV 2022, supplement Eq. 1, on the prediction at a reduced scale.
 
-    Preset `paper` is a reconstruction: the supplement states the loss, not optimizer, rate, σ or BatchNorm mode.
-
     loss = ncut_weight · Σ_p w_p S_pᵀA(1 − S_p) / dᵀS_p + entropy_weight · mean H(S_i) − diversity_weight · H(mean S)
 
     What is reported is (1 + g_c) · ln p_c + b_c, p the mean over the views; a step down each image's normalized cut

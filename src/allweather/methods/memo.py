@@ -22,7 +22,7 @@ class Memo(GradientMethod):
     Views are recoloured at random and mirrored by turns, so that pixels can be brought back onto each other; the
     authors' AugMix also crops, rotates, shears and moves the image, which is one class to them. Preset `paper` is their
     run of ResNet-50 on ImageNet: 64 views without the image itself in one batch, whose statistics are mixed with a
-    prior that counts as 16 images. (They estimate its variance without bias, here with: 1 − 1/n, n values a channel.)
+    prior that counts as 16 images. (They estimate its variance without bias.)
     """
 
     name: ClassVar[str] = "memo"

@@ -118,10 +118,7 @@ def batch_in_parts(model: nn.Module, parts: int) -> AbstractContextManager[None]
 
 
 def moving_statistics(model: nn.Module, moving: bool = True) -> AbstractContextManager[None]:
-    """Lets forward passes inside move the running statistics of modes `running` and `train`, or keeps them still.
-
-    In `running` all calls of a layer inside (windows of an image, a layer used twice) give one share together.
-    """
+    """Lets passes inside move the statistics of modes `running`, by all calls together, and `train`; or keeps them."""
     return _layers_with(model, moving=moving, given=())
 
 
@@ -168,7 +165,7 @@ class TestTimeStatistics(_BatchNorm):
     parts: int = 1
     taken: bool = False  # whether the batch has had its share already: `further_passes`
     reached: bool = False  # whether the forward has come to PyTorch's
-    given: tuple[Seen, ...] = ()  # in mode running: its statistics before the pass that moves them, and each call's
+    given: tuple[Seen, ...] = ()  # in mode running: statistics before the pass, and each call's
     seen: tuple[Seen, ...]  # of the first pass since they were last taken, while moving; one of each window that slides
 
     def forward(self, *given: Any, **named: Any) -> Tensor:
@@ -242,7 +239,7 @@ class TestTimeStatistics(_BatchNorm):
 
     @torch.no_grad()
     def _move(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """Moves by the share of all calls of this pass together; gives what a call alone would have moved to."""
+        """Moves by the share of all calls of this pass; gives what this one alone would move to."""
         now = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         if not self.given:
             self.given = (Seen(now[0].clone(), now[1].clone(), 0),)

@@ -71,7 +71,7 @@ class Rotta(GradientMethod):
         return state
 
     def objective(self, model: Segmenter, state: State, batch: Batch) -> Objective:
-        slow = self.bn in ("running", "train")  # statistics that the memory moves, and nothing else
+        slow = self.bn in ("running", "train")  # statistics that the memory alone moves
         with moving_statistics(model, not slow):
             logits = self._teacher(model, state, batch.images)
         due = batch.once("rotta", lambda: self._take_up(state, batch.images, logits))

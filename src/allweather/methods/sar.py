@@ -29,9 +29,8 @@ class Sar(GradientMethod):
     after each update that leaves it under `recover`, a sign of collapse, the parameters return to the source. As in the
     authors' code the average and the optimizer's momentum stay, so they return again until the average has risen.
 
-    `recover` is the authors', in nats and for 1000 classes, where `margin` is a share of ln C. With few classes a sure
-    network lies under it: the parameters return after each update, which is logged (INFO), while the guard's decision
-    stays `accepted`. A lower `recover` lets it learn.
+    `recover` is the authors' for 1000 classes, in nats. Of few classes a sure network lies under it and always returns
+    (logged at INFO; the decision is `accepted`); a lower one lets it learn.
 
     The authors leave out the last stage of ResNet and ViT by name; here every normalisation layer moves. Where no pixel
     counts nothing is learnt; the authors' code makes a step of momentum there. The gradient at θ + ε is taken by
@@ -55,8 +54,7 @@ class Sar(GradientMethod):
     radius: float = option(0.05, "length of the step towards higher entropy", low=0)
     recover: float = option(
         0.2,
-        "minimum average entropy along the stream, in nats whatever the number of classes (the authors': 1000); below "
-        "it the source network comes back",
+        "minimum average entropy along the stream, in nats (no share of ln C); below it the source comes back",
         low=0,
         needs=where(episodic=False),
     )

@@ -21,12 +21,11 @@ class SelfAdaptive(GradientMethod):
 
     The labels are made once per image by the network as it came (Bahmani et al., section 3.3).
 
-    Preset `paper` has the scales, rate, steps and mixed statistics of the authors' evaluation. Beyond them they turn
-    the mirrored views gray and keep the first stages of their backbone as they are; here views keep their color, and
-    every parameter moves. They mix the image in by 0.1 for the labels alone: the steps are taken on its statistics
-    alone, and move the running ones by 0.1 each, so that of those of the prediction, mixed once more, 1 − 0.9¹¹ = 0.69
-    is the image's. Here statistics are mixed by 0.1 throughout. `bn` train is nearer in steps and prediction (0.65),
-    but not in the labels, which it makes by each view's statistics alone.
+    Preset `paper` has the scales, rate and steps of the authors' evaluation. They also turn the mirrored views gray and
+    keep the first stages of their backbone; here views keep their color, and every parameter moves. Theirs mixes 0.1 of
+    the image's statistics in for the labels, takes steps on these alone, each of which moves the running ones by 0.1,
+    and mixes again to predict: 0.69 is the image's. Here 0.1 is throughout; `bn` train is nearer in steps and
+    prediction (0.65), not in the labels.
     """
 
     name: ClassVar[str] = "self-adaptive"

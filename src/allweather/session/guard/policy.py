@@ -279,5 +279,5 @@ class Policy:
 
 
 def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The guard's among the session's counters, which have an `updates` of their own too."""
+    """The guard's among the session's counters, which have their own `updates`."""
     return {name.removeprefix("guard."): tensor for name, tensor in tensors.items() if name.startswith("guard.")}
