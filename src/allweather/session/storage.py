@@ -16,6 +16,7 @@ from allweather.models.passed_on import SESSION, check_finite, read_object
 from allweather.writing import whole
 
 LOG = logging.getLogger(__name__)
+_BEFORE = {"surest": "False"}  # settings that older files do not say, and what they were made with
 OUTPUT = "network.output"  # which entry of what the network returns; older files do not say, and fit any
 _TELLING = ("name", "network", "weights")  # other settings differ because these do
 _DIGEST = "allweather.digest"
@@ -146,7 +147,7 @@ def same(key: str, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     are settings of their own.
     """
     if key not in one or key not in other:
-        return key == OUTPUT
+        return key == OUTPUT or _BEFORE.get(key) == one.get(key, other.get(key))
     if key == "network" and is_same_network(one, other):
         return True
     here, there = one[key], other[key]
