@@ -28,6 +28,16 @@ class Done:
     stdout: str
     stderr: str
 
+    def ok(self) -> "Done":
+        """Itself, where it succeeded."""
+        assert self.returncode == 0, self.stderr
+        return self
+
+    def said(self, status: int = 0) -> str:
+        """What it said on stderr, where it ended with this status."""
+        assert self.returncode == status, self.stderr
+        return self.stderr
+
 
 def allweather(*arguments: object) -> Done:
     """Runs the command in this process."""

@@ -90,9 +90,8 @@ def test_a_broken_picture_is_named_and_not_obeyed(tmp_path: Path):
     (tmp_path / "frames").mkdir()
     Image.new("RGB", (48, 32), "gray").save(tmp_path / "frames/a.png")
     (tmp_path / "frames" / "frame\x1b[2J\nerror: disk lost.png").write_bytes(b"x")
-    done = allweather("adapt", tmp_path / "frames", *MODEL, "--method", "source", "--out", tmp_path / "out")
-    assert done.returncode == 1
-    assert r"frame\x1b[2J\x0aerror: disk lost" in done.stderr and "\x1b" not in done.stderr
+    said = allweather("adapt", tmp_path / "frames", *MODEL, "--method", "source", "--out", tmp_path / "out").said(1)
+    assert r"frame\x1b[2J\x0aerror: disk lost" in said and "\x1b" not in said
 
 
 def test_a_plan_may_call_its_streams_anything(tmp_path: Path):
@@ -103,6 +102,5 @@ def test_a_plan_may_call_its_streams_anything(tmp_path: Path):
         '[[models]]\nname = "demo:streetnet"\n[[methods]]\nname = "source"\n'
         '[[streams]]\nname = "yard [/]"\nimages = "images"\nlabels = "labels"\n'
     )
-    done = allweather("bench", tmp_path / "plan.toml", "--out", tmp_path / "runs")
-    assert done.returncode == 0, done.stderr
-    assert "yard [/]" in done.stderr and "1 runs done" in done.stderr
+    said = allweather("bench", tmp_path / "plan.toml", "--out", tmp_path / "runs").said()
+    assert "yard [/]" in said and "1 runs done" in said

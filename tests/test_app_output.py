@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import ENVIRONMENT, MODEL, allweather
+from command_line import ENVIRONMENT, MODEL, Done, allweather
 from PIL import Image
 from reference_fixtures import assets
 
@@ -22,15 +22,14 @@ def test_an_output_folder_may_have_any_name(tmp_path: Path):
     Image.new("RGB", (48, 32), "gray").save(tmp_path / "a.png")
     out = tmp_path / "night[/x] [bold]"
     done = allweather("adapt", tmp_path / "a.png", *MODEL, "--method", "source", "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert "night[/x] [bold]" in done.stderr
+    assert "night[/x] [bold]" in done.said()
     assert (out / "labels/a.png").exists()
 
 
 def test_confidence_is_written_as_servers_want_it(tmp_path: Path):
     Image.new("RGB", (48, 32), "gray").save(tmp_path / "a.png")
     common = ("adapt", tmp_path / "a.png", *MODEL, "--method", "norm", "--out", tmp_path / "out")
-    assert allweather(*common, "--confidence").returncode == 0
+    allweather(*common, "--confidence").ok()
     written = np.asarray(Image.open(tmp_path / "out/confidence/a.png"))
     assert written.shape == (32, 48)
     assert written.dtype == np.uint16
@@ -69,11 +68,10 @@ def test_standard_streams_that_are_closed_are_no_mistake(closed: str):
 def test_the_demo_looks_at_its_folder_before_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(demo, "load_model", lambda name: pytest.fail("it began to work"))
-    done = allweather("demo", "--out", tmp_path / "file")
-    assert done.returncode == 2 and f"cannot write {tmp_path / 'file'}" in done.stderr
-    assert "Name another place" in done.stderr and "--resume" not in done.stderr
-    done = allweather("demo", "--out", tmp_path / "o", "--seed=-300")
-    assert done.returncode == 2 and "equal to 0" in done.stderr
+    said = allweather("demo", "--out", tmp_path / "file").said(2)
+    assert f"cannot write {tmp_path / 'file'}" in said
+    assert "Name another place" in said and "--resume" not in said
+    assert "equal to 0" in allweather("demo", "--out", tmp_path / "o", "--seed=-300").said(2)
 
 
 def test_the_demo_prints_its_table_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -94,11 +92,10 @@ def test_a_real_network_on_real_dusk(tmp_path: Path, method: str):
     dusk = assets() / "camvid/dusk"
     weights = assets() / "weights/espnetv2/espnetv2_s_2.0_city_512x256.pth"
     frames = sorted((dusk / "images").iterdir())[::10]
-    done = allweather(
+    allweather(
         "adapt", *frames, "--model", "espnetv2:2.0", "--weights", weights, "--size", "480x352", "--method", method,
         "--out", tmp_path / "out",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    ).ok()  # fmt: skip
     scored = allweather("score", tmp_path / "out/labels", dusk / "labels", "--mapping", "cityscapes-camvid11", "--json")
     summary = json.loads(scored.stdout)
     assert summary["images"] == len(frames)
@@ -111,7 +108,7 @@ def paint(path: Path) -> Path:
     return path
 
 
-def adapted(folder: Path, *options: object) -> tuple[object, dict, set[str]]:
+def adapted(folder: Path, *options: object) -> tuple[Done, dict, set[str]]:
     """The finished command on a folder of frames, its record, and the label files it wrote."""
     out = folder.parent / "out"
     done = allweather("adapt", folder, *MODEL, "--method", "source", "--out", out, *options)
@@ -125,13 +122,11 @@ def test_a_frame_too_wide_for_its_overlay_fails_alone(tmp_path: Path):
     Image.new("RGB", (66_000, 4)).save(frames / "b.png")
     for options in ((), ("--resume",)):
         done, record, labels = adapted(frames, "--size", "32x32", *options)
-        assert done.returncode == 1
-        assert "overlay/b.jpg: a JPEG has at most 65500 pixels a side, this picture 66000×4" in done.stderr
+        assert "overlay/b.jpg: a JPEG has at most 65500 pixels a side, this picture 66000×4" in done.said(1)
         assert set(record["failures"]) == {"b"} and set(record["images"]) == {"a", "c"}
         assert labels >= {"a.png", "c.png"}
     out = tmp_path / "again"
-    done = allweather("adapt", frames, *MODEL, "--size", "32x32", "--out", out, "--write", "labels,color")
-    assert done.returncode == 0, done.stderr
+    allweather("adapt", frames, *MODEL, "--size", "32x32", "--out", out, "--write", "labels,color").ok()
     assert read_adapted(out / "record.json")["images"].keys() == {"a", "b", "c"}
 
 
@@ -141,9 +136,8 @@ def test_links_are_followed_and_broken_ones_are_failures(tmp_path: Path):
     (frames / "night").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (frames / "c.png").symlink_to(tmp_path / "gone.png")
     done, record, labels = adapted(frames)
-    assert done.returncode == 1
     assert labels == {"a.png", "night/b.png"}
-    assert "c.png: not a readable image (a broken link to" in done.stderr
+    assert "c.png: not a readable image (a broken link to" in done.said(1)
     assert set(record["failures"]) == {"c"}
 
 
@@ -153,15 +147,13 @@ def test_names_that_are_not_utf8_are_written_and_recorded_as_they_are(tmp_path: 
         paint(frames / "x.png").rename(os.fsdecode(os.fsencode(frames) + b"/" + name))
     Path(os.fsdecode(os.fsencode(frames) + b"/bad\xff.png")).write_bytes(b"")
     done, record, labels = adapted(frames)
-    assert done.returncode == 1
     assert sorted(map(os.fsencode, labels)) == [b"a.png", b"caf\xe9.png"]
     assert sorted(map(os.fsencode, record["images"])) == [b"a", b"caf\xe9"]
     assert rb"\udce9" in (tmp_path / "out/record.jsonl").read_bytes()
-    assert r"bad\xff.png: not a readable image (it is empty)" in done.stderr
+    assert r"bad\xff.png: not a readable image (it is empty)" in done.said(1)
     again = allweather("adapt", frames, *MODEL, "--method", "source", "--out", tmp_path / "out", "--resume")
     assert "resuming: 2 of 3" in again.stderr
-    scored = allweather("score", tmp_path / "out/labels", tmp_path / "out/labels", "--json")
-    assert scored.returncode == 0, scored.stderr
+    scored = allweather("score", tmp_path / "out/labels", tmp_path / "out/labels", "--json").ok()
     assert json.loads(scored.stdout)["images"] == 2
 
 
@@ -180,14 +172,12 @@ def test_only_twins_are_renamed_and_score_follows(tmp_path: Path):
     for name in ("a.jpg", "b.c.png", "d.png"):
         paint(frames / name)
     done, _, labels = adapted(frames)
-    assert done.returncode == 0, done.stderr
+    done.ok()
     assert labels == {"a_jpg.png", "a_png.png", "b.c.png", "d.png"}
     (tmp_path / "truth").mkdir()
     for name in ("a", "b.c", "d"):
         Image.new("L", (48, 32)).save(tmp_path / f"truth/{name}.png")
-    scored = allweather("score", tmp_path / "out/labels", tmp_path / "truth", "--json")
-    assert scored.returncode == 0, scored.stderr
-    summary = json.loads(scored.stdout)
+    summary = json.loads(allweather("score", tmp_path / "out/labels", tmp_path / "truth", "--json").ok().stdout)
     assert (summary["images"], summary["labels"], summary["failed"]) == (4, 3, {})
 
 
@@ -195,7 +185,6 @@ def test_the_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     frames, decoded = paint(tmp_path / "frames/a.png").parent, []
     opened = rgb.open_image
     monkeypatch.setattr(rgb, "open_image", lambda path: decoded.append(path) or opened(path))
-    done, _, _ = adapted(frames, "--size", "32x32")
-    assert done.returncode == 0, done.stderr
+    adapted(frames, "--size", "32x32")[0].ok()
     assert decoded == [frames / "a.png"]
     assert np.asarray(Image.open(tmp_path / "out/overlay/a.jpg")).shape == (32, 48, 3)

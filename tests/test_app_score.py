@@ -27,9 +27,7 @@ def score(folder: Path, *options: str) -> Done:
 
 
 def figures(folder: Path, *options: str) -> dict[str, Any]:
-    done = score(folder, "--json", *options)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(score(folder, "--json", *options).ok().stdout)
 
 
 PUBLISHED = {  # prediction, label, its pixels, options
@@ -62,8 +60,8 @@ def test_labels_without_prediction_end_with_one_and_say_how_many_were_scored(tmp
         write(tmp_path / f"t/{name}.png", TRAIN)
     write(tmp_path / "p/a.png", PREDICTED)
     done = score(tmp_path, "--json")
-    assert done.returncode == 1
-    assert "2 of 3 labels have no prediction, e.g. b; the figures are over the 1 images that were scored" in done.stderr
+    said = done.said(1)
+    assert "2 of 3 labels have no prediction, e.g. b; the figures are over the 1 images that were scored" in said
     summary = json.loads(done.stdout)
     assert (summary["images"], summary["labels"], summary["without_prediction"]) == (1, 3, 2)
     assert summary["mIoU"] == HANDMADE
@@ -73,7 +71,7 @@ def test_nothing_scored_is_said_in_place_of_a_table(tmp_path: Path):
     write(tmp_path / "t/a.png", TRAIN)
     write(tmp_path / "p/a.png", PREDICTED[:, :2])
     done = score(tmp_path)
-    assert (done.returncode, done.stdout) == (1, "") and "nothing could be scored" in done.stderr
+    assert "nothing could be scored" in done.said(1) and not done.stdout
     as_json = score(tmp_path, "--json")
     assert as_json.returncode == 1 and json.loads(as_json.stdout)["mIoU"] is None
 
@@ -92,13 +90,9 @@ def test_label_ids_without_a_word_score_nothing(tmp_path: Path):
     for name in "ab":
         write(tmp_path / f"p/{name}.png", PREDICTED)
     done = score(tmp_path)
-    assert done.returncode == 2
-    assert not done.stdout
-    assert "say --labels-as labelIds" in done.stderr
+    assert "say --labels-as labelIds" in done.said(2) and not done.stdout
     (tmp_path / "t/b.png").unlink()
-    done = score(tmp_path, "--labels-as", "auto")
-    assert done.returncode == 2
-    assert "say --labels-as trainIds or --labels-as labelIds" in done.stderr
+    assert "say --labels-as trainIds or --labels-as labelIds" in score(tmp_path, "--labels-as", "auto").said(2)
 
 
 def test_the_table_says_what_its_means_are_over(tmp_path: Path):
@@ -122,8 +116,8 @@ COLORED.putpalette(np.array([CITYSCAPES.colors[1], CITYSCAPES.colors[0]], np.uin
 def test_predictions_are_read_as_their_names_say(tmp_path: Path, name: str, values: np.ndarray):
     write(tmp_path / f"p/{name}.png", values)
     write(tmp_path / "t/a_gtFine_labelIds.png", IDS)
-    done = score(tmp_path, "--json")
-    assert done.returncode == 0 and json.loads(done.stdout)["mIoU"] == 100
+    done = score(tmp_path, "--json").ok()
+    assert json.loads(done.stdout)["mIoU"] == 100
     assert "predictions read: 1 as" in done.stderr
 
 
@@ -145,23 +139,20 @@ def test_a_prediction_in_two_encodings_counts_once(tmp_path: Path):
 def test_predictions_that_could_be_two_things_are_refused(tmp_path: Path):
     write(tmp_path / "t/a.png", TRAIN)
     write(tmp_path / "p/a.png", IDS + np.uint8(17))
-    done = score(tmp_path)
-    assert done.returncode == 2 and "Nothing was scored: name it NAME_labelIds.png." in done.stderr
+    assert "Nothing was scored: name it NAME_labelIds.png." in score(tmp_path).said(2)
     COLORED.save(tmp_path / "p/a.png")
-    done = score(tmp_path)
-    assert done.returncode == 2 and "its palette's colors and its indices say different classes" in done.stderr
+    assert "its palette's colors and its indices say different classes" in score(tmp_path).said(2)
 
 
 def test_label_ids_are_cityscapes_whatever_a_name_says(tmp_path: Path):
     write(tmp_path / "t/a.png", PREDICTED)
     write(tmp_path / "p/a_labelIds.png", PREDICTED)
-    done = score(tmp_path, "--mapping", "camvid11")
-    assert done.returncode == 2 and "its name says labelIds, which are Cityscapes'; camvid11 has none" in done.stderr
+    said = score(tmp_path, "--mapping", "camvid11").said(2)
+    assert "its name says labelIds, which are Cityscapes'; camvid11 has none" in said
 
 
 def test_no_pixel_that_counts_is_an_error(tmp_path: Path):
     write(tmp_path / "p/a.png", PREDICTED)
     write(tmp_path / "t/a.png", np.full_like(TRAIN, 255))
     done = score(tmp_path)
-    assert done.returncode == 2 and done.stdout == ""
-    assert "no pixel could be scored: every pixel of 1 labels" in done.stderr
+    assert "no pixel could be scored: every pixel of 1 labels" in done.said(2) and not done.stdout

@@ -183,15 +183,12 @@ def yard(tmp_path: Path) -> Path:
 
 def test_labels_of_one_s_own_are_scored_by_their_names_and_by_no_others(yard: Path):
     out = yard / "out"
-    done = allweather(
+    allweather(
         "adapt", yard / "frames", "--model", f"{yard}/nets.py:plain", "--classes", yard / "yard.toml",
         "--weights", yard / "yard.pth", "--out", out,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    refused = allweather("score", out / "labels", yard / "labels")
-    assert refused.returncode == 2 and "holds the 4 classes of 'yard'" in refused.stderr
-    scored = allweather("score", out / "labels", yard / "labels", "--mapping", yard / "yard.toml", "--json")
-    assert scored.returncode == 0, scored.stderr
+    ).ok()  # fmt: skip
+    assert "holds the 4 classes of 'yard'" in allweather("score", out / "labels", yard / "labels").said(2)
+    scored = allweather("score", out / "labels", yard / "labels", "--mapping", yard / "yard.toml", "--json").ok()
     assert list(json.loads(scored.stdout)["IoU"]) == list(NAMES)
 
 
@@ -199,19 +196,17 @@ def test_more_classes_than_a_byte_holds_go_from_a_file_of_names_to_figures(yard:
     written(yard, f"names = {MANY}")
     (yard / "nets.py").write_text(NETS.replace("Conv2d(8, 4, 1)", "Conv2d(8, 300, 1)"))
     out, truth = yard / "out", yard / "truth"
-    done = allweather(
+    allweather(
         "adapt", yard / "frames", "--model", f"{yard}/nets.py:plain", "--classes", yard / "yard.toml",
         "--method", "source", "--out", out,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    ).ok()  # fmt: skip
     truth.mkdir()
     for path in (out / "labels").iterdir():
         labels = np.asarray(Image.open(path)).astype(np.uint16)
         assert labels.max() > 255
         labels[0] = 65535
         Image.fromarray(labels).save(truth / path.name)
-    scored = allweather("score", out / "labels", truth, "--mapping", yard / "yard.toml", "--json")
-    assert scored.returncode == 0, scored.stderr
+    scored = allweather("score", out / "labels", truth, "--mapping", yard / "yard.toml", "--json").ok()
     figures = json.loads(scored.stdout)
     assert figures["pixel_accuracy"] == 100 and len(figures["IoU"]) == 300
 

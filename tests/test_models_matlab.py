@@ -131,7 +131,7 @@ def test_a_file_gives_the_network_that_wrote_it(saved: tuple[Path, dict[str, Ten
 
 def test_the_command_line_converts_it(saved: tuple[Path, dict[str, Tensor]], loaded: dict[str, Tensor], tmp_path: Path):
     out = tmp_path / "mgcda.safetensors"
-    assert allweather("convert", saved[0], "--model", "mgcda:refinenet", "--out", out).returncode == 0
+    allweather("convert", saved[0], "--model", "mgcda:refinenet", "--out", out).ok()
     again = load_model("mgcda:refinenet", out).network.state_dict()
     assert again.keys() == loaded.keys() and all(torch.equal(again[key], loaded[key]) for key in loaded)
 

@@ -145,8 +145,7 @@ name = "norm"
 def test_bench_lists_it_among_the_failures(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
     (folder / "plan.toml").write_text(PLAN)
-    done = allweather("bench", folder / "plan.toml", "--out", folder / "runs")
-    assert done.returncode == 1, done.stderr
+    allweather("bench", folder / "plan.toml", "--out", folder / "runs").said(1)
     (path,) = (folder / "runs").glob("*.json")
     record = read_record(path)
     assert "b: the network gives no finite numbers" in record["failures"]["b"]
@@ -158,8 +157,7 @@ def test_the_cut_before_is_unknown_where_only_adaptation_gives_numbers(folder: P
     spoilt = "    made = Blinded()\n    made.inner[1].running_var.fill_(-1)\n    return made"
     (folder / "net.py").write_text(NET.replace("    return Blinded()", spoilt))
     (folder / "plan.toml").write_text(PLAN.replace('"norm"', '"tent"\npreset = "paper"'))
-    done = allweather("bench", folder / "plan.toml", "--out", folder / "runs")
-    assert done.returncode == 1, done.stderr
+    allweather("bench", folder / "plan.toml", "--out", folder / "runs").said(1)
     record = read_record(next((folder / "runs").glob("*.json")))
     assert record["figures"]["ncut_before"] is None and record["figures"]["ncut"] > 0
 
@@ -167,11 +165,10 @@ def test_the_cut_before_is_unknown_where_only_adaptation_gives_numbers(folder: P
 def test_live_tells_of_it_and_shows_the_rest(folder: Path):
     model = ("--model", f"{folder}/net.py:build", "--classes", "cityscapes", "--method", "norm")
     record = folder / "live.jsonl"
-    done = allweather(
+    said = allweather(
         "live", folder / "frames", *model, "--every-frame", "--learner", "thread", "--record", record,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert "2 frames predicted, 0 dropped" in done.stderr
+    ).said(1)  # fmt: skip
+    assert "2 frames predicted, 0 dropped" in said
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     assert [line["name"] for line in lines if line["kind"] == "frame"] == ["a", "c"]
     (event,) = [line for line in lines if line["kind"] == "event"]
@@ -219,7 +216,7 @@ def test_the_page_says_which_picture(folder: Path):
 
     visitor, pixels = Visitor(), np.asarray(Image.open(folder / "frames/b.png"))
     visitor.hold([Held("b.png", pixels, (48, 32))])
-    visitor.prepare(as_network(blinded(), None), methods.make("tent"))
+    visitor.prepare(as_network(blinded(), None), methods.Tent())
     with pytest.raises(NotFiniteError, match=r"b\.png: the network gives no finite numbers"):
         visitor._step(0)
     assert visitor.shown is None and not visitor.kept and not visitor.points

@@ -93,8 +93,7 @@ def test_ctrl_c_ends_all_workers_and_resuming_gives_the_labels_of_single_runs(in
     assert len(names) == len(set(names)) == sum(COUNTS.values())
     alone: dict[str, np.ndarray] = {}
     for folder in inputs:
-        single = allweather("adapt", folder, "--out", tmp_path / folder.name, *MODEL, "--write", "labels", *SLOWLY)
-        assert single.returncode == 0
+        allweather("adapt", folder, "--out", tmp_path / folder.name, *MODEL, "--write", "labels", *SLOWLY).ok()
         found = labels(tmp_path / folder.name)
         alone |= {f"labels/{folder.name}/{Path(name).name}": value for name, value in found.items()}
     assert same(labels(out), alone)
@@ -163,8 +162,8 @@ def test_a_plan_over_workers_makes_the_records_of_one_process(tmp_path: Path):
     (tmp_path / "plan.toml").write_text(PLAN)
     figures = []
     for name, more in (("one", ()), ("two", ("--workers", 2))):
-        done = allweather("bench", tmp_path / "plan.toml", "--out", tmp_path / name, *more)
-        assert done.returncode == 0 and "2 runs done, 0 were there, 0 run elsewhere, 0 failed" in done.stderr
+        said = allweather("bench", tmp_path / "plan.toml", "--out", tmp_path / name, *more).said()
+        assert "2 runs done, 0 were there, 0 run elsewhere, 0 failed" in said
         figures.append([json.loads(path.read_text())["figures"] for path in sorted((tmp_path / name).glob("*.json"))])
     assert figures[0] == figures[1]
 
@@ -184,28 +183,27 @@ def test_a_mistake_is_said_before_anything_is_done(case: str, inputs: list[Path]
     more, said = MISTAKES[case]
     if case == "an address":
         pytest.importorskip("ray")
-    done = allweather("adapt", *inputs, *MODEL, "--out", tmp_path / "out", *more)
-    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert said in allweather("adapt", *inputs, *MODEL, "--out", tmp_path / "out", *more).said(2)
 
 
 def test_without_ray_the_message_has_the_command_that_installs_it(
     inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "ray", None)
-    done = allweather("adapt", *inputs, *MODEL, "--out", tmp_path / "out", "--ray", "local")
-    assert done.returncode == 2 and "pip install 'allweather[scale]'" in done.stderr
+    said = allweather("adapt", *inputs, *MODEL, "--out", tmp_path / "out", "--ray", "local").said(2)
+    assert "pip install 'allweather[scale]'" in said
 
 
 def test_merging_from_the_command_line(inputs: list[Path], tmp_path: Path):
     for folder in inputs:
         path = tmp_path / f"{folder.name}.safetensors"
         more = ("--write", "labels", "--save-session", path)
-        assert allweather("adapt", folder, *MODEL, "--out", tmp_path / folder.name, *more).returncode == 0
+        allweather("adapt", folder, *MODEL, "--out", tmp_path / folder.name, *more).ok()
     sessions = sorted(tmp_path.glob("*.safetensors"))
-    done = allweather("merge", *sessions, "--out", tmp_path / "merged.safetensors")
-    assert done.returncode == 0 and "40.0%" in done.stderr and "of 2 sessions with 15 updates" in done.stderr
+    said = allweather("merge", *sessions, "--out", tmp_path / "merged.safetensors").said()
+    assert "40.0%" in said and "of 2 sessions with 15 updates" in said
     after = ("--from-session", tmp_path / "merged.safetensors", "--write", "labels")
-    assert allweather("adapt", inputs[0], *MODEL, "--out", tmp_path / "after", *after).returncode == 0
+    allweather("adapt", inputs[0], *MODEL, "--out", tmp_path / "after", *after).ok()
 
 
 STUMBLING = """
@@ -232,14 +230,13 @@ def test_frames_on_which_a_network_stumbles_are_named(tmp_path: Path):
         (tmp_path / name).mkdir()
         for number in range(2):
             Image.new("RGB", (16, 16), (value, value, value - number)).save(tmp_path / name / f"{number}.png")
-    done = allweather(
+    said = allweather(
         "adapt", tmp_path / "dull", tmp_path / "bright", "--model", f"{tmp_path}/net.py:Stumbling", "--classes",
         "cityscapes", "--method", "source", "--workers", "2", "--write", "labels", "--out", tmp_path / "out",
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert "2 images have no prediction: bright/0, bright/1" in done.stderr
-    assert "the sun is in my eyes" in done.stderr
-    assert "2 of 4 images of 2 streams" in done.stderr
+    ).said(1)  # fmt: skip
+    assert "2 images have no prediction: bright/0, bright/1" in said
+    assert "the sun is in my eyes" in said
+    assert "2 of 4 images of 2 streams" in said
 
 
 @pytest.mark.usefixtures("warm_workers")
@@ -250,7 +247,7 @@ def test_a_video_cut_off_is_not_passed_off_as_whole(tmp_path: Path):
     path = cut(clip(tmp_path / "drive.mkv", scene(12), options={"g": "1"}), 0.6)
     out = tmp_path / "out"
     done = allweather("adapt", path, *MODEL, "--method", "source", "--write", "labels", "--out", out, "--workers", 1)
-    assert done.returncode == 1 and "drive: the file ends early" in done.stderr
+    assert "drive: the file ends early" in done.said(1)
     assert "ends early" in json.loads((out / "record.json").read_text())["totals"]["damage"]
 
 
@@ -261,7 +258,7 @@ def test_a_pipe_that_is_called_like_an_image_is_named_and_skipped(tmp_path: Path
     os.mkfifo(folder / "001b.png")
     out = tmp_path / "out"
     done = allweather("adapt", folder, *MODEL, "--method", "norm", "--write", "labels", "--out", out, "--workers", 1)
-    assert done.returncode == 1 and "001b.png: not a readable image (it is a device or a pipe" in done.stderr
+    assert "001b.png: not a readable image (it is a device or a pipe" in done.said(1)
     assert sorted(path.name for path in (out / "labels/fog").iterdir()) == ["000.png", "001.png"]
 
 
@@ -281,10 +278,9 @@ def test_a_stream_that_is_given_up_is_not_counted_as_whole(tmp_path: Path, monke
         return conducted
 
     monkeypatch.setattr(Conductor, "run", without_one)
-    done = allweather(
+    said = allweather(
         "adapt", tmp_path / "dull", tmp_path / "bright", *MODEL, "--method", "source", "--workers", "2", "--write",
         "labels", "--out", tmp_path / "out",
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert "was given up" in done.stderr and "the sun is in my eyes" in done.stderr
-    assert "1 of 2 images of 2 streams" in done.stderr
+    ).said(1)  # fmt: skip
+    assert "was given up" in said and "the sun is in my eyes" in said
+    assert "1 of 2 images of 2 streams" in said
