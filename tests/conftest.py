@@ -39,6 +39,13 @@ def own_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own folder, in which it runs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def hears_interrupts() -> Iterator[None]:
     """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests in its background, deaf to it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -58,8 +58,7 @@ def test_a_folder_and_the_same_frames_as_a_lossless_video_give_equal_labels(tmp_
         Image.fromarray(frame).save(tmp_path / f"images/{index:06d}.png")
     kinds = ("--write", "labels,confidence", *size)
     for inputs in (tmp_path / "images", clip(tmp_path / "clip.mkv", frames, **LOSSLESS)):
-        done = adapted(inputs, tmp_path / f"of-{inputs.name}", *kinds)
-        assert done.returncode == 0, done.stderr
+        adapted(inputs, tmp_path / f"of-{inputs.name}", *kinds).ok()
     for kind in ("labels", "confidence"):
         written = sorted((tmp_path / "of-images" / kind).iterdir())
         assert [path.name for path in written] == [f"{index:06d}.png" for index in range(4)]
@@ -69,8 +68,7 @@ def test_a_folder_and_the_same_frames_as_a_lossless_video_give_equal_labels(tmp_
 
 def test_a_video_gives_a_film_of_input_source_and_adapted(tmp_path: Path, out: Path):
     frames = scene(5)
-    done = adapted(clip(tmp_path / "clip.mp4", frames, rate=12, **LOSSLESS), out)
-    assert done.returncode == 0, done.stderr
+    adapted(clip(tmp_path / "clip.mp4", frames, rate=12, **LOSSLESS), out).ok()
     assert {path.name for path in out.glob("[!.]*")} == {"overlay.mp4", "record.json", "record.jsonl"}
     shown = film(out / "overlay.mp4")
     assert len(shown) == 5 and rate(out / "overlay.mp4") == 12
@@ -88,8 +86,7 @@ def test_a_video_gives_a_film_of_input_source_and_adapted(tmp_path: Path, out: P
 def test_a_film_may_show_one_of_them_at_a_rate_of_choice(tmp_path: Path, out: Path, panel: str):
     place = out / "overlay.mp4"
     clip(tmp_path / "clip.mkv", drive(3), **LOSSLESS)
-    done = adapted(tmp_path / "clip.mkv", out, "--panels", panel, "--film-rate", "5")
-    assert done.returncode == 0, done.stderr
+    adapted(tmp_path / "clip.mkv", out, "--panels", panel, "--film-rate", "5").ok()
     assert film(place)[0].shape == (64, 96, 3) and rate(place) == 5
     like_input = np.abs(film(place)[1].astype(int) - drive(3)[1]).mean()
     assert (like_input < 10) == (panel == "input")
@@ -125,18 +122,16 @@ def test_a_film_of_what_is_left_of_a_video_begins_at_once_and_keeps_gaps(
 
 def test_pixels_that_are_not_square_are_warned_of_once(tmp_path: Path, out: Path):
     path = clip(tmp_path / "a.mkv", drive(3), aspect=Fraction(4, 3))
-    done = in_a_process("adapt", path, *MODEL, "--method", "source", "--out", out)
-    assert done.returncode == 0 and done.stderr.count("warning:") == 1 and "--size 128x64 " in done.stderr
-    right = adapted(path, tmp_path / "right", "--size", "128x64", method="source")
-    assert right.returncode == 0 and "not square" not in right.stderr
+    said = in_a_process("adapt", path, *MODEL, "--method", "source", "--out", out).said()
+    assert said.count("warning:") == 1 and "--size 128x64 " in said
+    assert "not square" not in adapted(path, tmp_path / "right", "--size", "128x64", method="source").said()
 
 
 def test_every_kind_of_output_of_images_of_two_sizes(tmp_path: Path, out: Path):
     (tmp_path / "images").mkdir()
     for index, size in enumerate([(96, 64), (50, 70)]):
         Image.fromarray(drive(1)[0]).resize(size).save(tmp_path / f"images/{index}.png")
-    done = adapted(tmp_path / "images", out, "--write", "video, overlay,confidence,labels,color", method="norm")
-    assert done.returncode == 0, done.stderr
+    adapted(tmp_path / "images", out, "--write", "video, overlay,confidence,labels,color", method="norm").ok()
     for name, shape in (("0", (64, 96)), ("1", (70, 50))):
         for place in (f"labels/{name}.png", f"confidence/{name}.png"):
             assert pixels(out / place).shape == shape
@@ -166,12 +161,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("extra", "said"), WRONG, ids=[" ".join(extra) for extra, _ in WRONG])
-def test_mistakes_are_named_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...], said: str
-):
-    monkeypatch.chdir(tmp_path)
-    done = adapted(clip(Path("clip.mkv"), scene(2)), Path("out"), *extra)
-    assert done.returncode == 2 and said in done.stderr and not Path("out").exists()
+def test_mistakes_are_named_before_any_work(here: Path, extra: tuple[str, ...], said: str):
+    assert said in adapted(clip(Path("clip.mkv"), scene(2)), Path("out"), *extra).said(2) and not Path("out").exists()
 
 
 @pytest.mark.parametrize("kind", ["absent", "empty", "text", "sound", "cut short"])
@@ -185,14 +176,13 @@ def test_a_video_without_a_frame_is_refused_by_name(tmp_path: Path, out: Path, k
         path.write_bytes(
             {"empty": b"", "text": b"nothing" * 9, "cut short": clip(path, scene(9)).read_bytes()[:700]}[kind]
         )
-    done = adapted(path, out)
-    assert done.returncode == 2 and f"{said}" in done.stderr and "a.mp4" in done.stderr
+    told = adapted(path, out).said(2)
+    assert said in told and "a.mp4" in told
 
 
 def test_of_a_video_cut_off_what_can_be_decoded_is_written(video: Path, out: Path):
     path = cut(clip(video, drive(12), options={"g": "1"}), 0.6)
-    done = adapted(path, out, "--write", "labels,video", method="source")
-    assert done.returncode == 1 and "the file ends early" in done.stderr
+    assert "the file ends early" in adapted(path, out, "--write", "labels,video", method="source").said(1)
     record = read_adapted(out / "record.json")
     assert "ends early" in record["totals"]["damage"] and 3 < len(record["images"]) < 12
     assert len(film(out / "overlay.mp4")) == len(record["images"])
@@ -201,35 +191,32 @@ def test_of_a_video_cut_off_what_can_be_decoded_is_written(video: Path, out: Pat
 def test_a_film_that_was_left_out_for_a_while_is_whole_or_begins_anew(video: Path, out: Path):
     clip(video, drive(3), **LOSSLESS)
     filmed, plain = ("--write", "labels,video", "--resume"), ("--write", "labels", "--resume")
-    assert adapted(video, out, *filmed).returncode == 0
+    adapted(video, out, *filmed).ok()
     header = json.loads((out / "record.json").read_text())
-    assert adapted(video, out, *plain).returncode == 0
+    adapted(video, out, *plain).ok()
     assert json.loads((out / "record.json").read_text()) == header, "the film is whole, and the header still says how"
     (out / "labels/000001.png").unlink()
-    assert adapted(video, out, *plain).returncode == 0
-    again = adapted(video, out, *filmed)
-    assert "all frames are predicted again" in again.stderr, "who knows of what the film is"
+    adapted(video, out, *plain).ok()
+    assert "all frames are predicted again" in adapted(video, out, *filmed).stderr, "who knows of what the film is"
 
 
 def test_an_interrupted_film_begins_anew_and_a_whole_one_is_left_alone(tmp_path: Path, video: Path, out: Path):
     clip(video, drive(3), **LOSSLESS)
     more = ("--write", "labels,video")
-    assert adapted(video, out, *more).returncode == 0
+    adapted(video, out, *more).ok()
     whole = (out / "overlay.mp4").read_bytes()
     assert "3 of 3 images are done" in adapted(video, out, *more, "--resume").stderr
     assert (out / "overlay.mp4").read_bytes() == whole
     for other in (("--panels", "input"), ("--film-rate", "3")):
-        refused = adapted(video, out, *more, *other, "--resume")
-        assert refused.returncode == 2 and "is of another run: film." in refused.stderr
+        assert "is of another run: film." in adapted(video, out, *more, *other, "--resume").said(2)
     header = json.loads((out / "record.json").read_text())
     del header["totals"]
     (out / "record.json").write_text(json.dumps(header))  # as an interruption leaves it
     (out / "overlay.mp4").write_bytes(whole[:900])
-    done = adapted(video, out, *more, "--resume")
-    assert done.returncode == 0 and "all frames are predicted again" in done.stderr
+    assert "all frames are predicted again" in adapted(video, out, *more, "--resume").said()
     assert len(film(out / "overlay.mp4")) == len((out / "record.jsonl").read_text().splitlines()) == 3
-    other = adapted(clip(tmp_path / "b.mkv", drive(3)), out, *more, "--resume")
-    assert other.returncode == 2 and "is of another run: video.bytes was " in other.stderr
+    said = adapted(clip(tmp_path / "b.mkv", drive(3)), out, *more, "--resume").said(2)
+    assert "is of another run: video.bytes was " in said
 
 
 def test_a_failure_is_tried_again_beside_a_whole_film_which_stays(tmp_path: Path):
@@ -238,19 +225,18 @@ def test_a_failure_is_tried_again_beside_a_whole_film_which_stays(tmp_path: Path
     for name, frame in zip("ab", drive(2), strict=True):
         Image.fromarray(frame).save(folder / f"{name}.png")
     (folder / "c.png").write_bytes(b"no picture")
-    assert adapted(folder, out, *more, method="norm").returncode == 1
+    adapted(folder, out, *more, method="norm").said(1)
     files = [out / name for name in ("overlay.mp4", "record.json", "record.jsonl")]
     before = [path.read_bytes() for path in files]
-    done = adapted(folder, out, *more, method="norm")
-    assert done.returncode == 1 and "2 of 3 images are done" in done.stderr and "c.png" in done.stderr
+    said = adapted(folder, out, *more, method="norm").said(1)
+    assert "2 of 3 images are done" in said and "c.png" in said
     Output.open(out, json.loads(before[1]), list("abc"), True, ("labels", "video")).close()  # an interruption
     assert [path.read_bytes() for path in files] == before
     Image.fromarray(drive(3)[2]).save(folder / "c.png")
-    done = adapted(folder, out, *more, method="norm")
-    assert done.returncode == 0 and "overlay.mp4 lacks c" in done.stderr and len(film(out / "overlay.mp4")) == 2
+    told = adapted(folder, out, *more, method="norm").said()
+    assert "overlay.mp4 lacks c" in told and len(film(out / "overlay.mp4")) == 2
     assert read_adapted(out / "record.json")["images"].keys() == {"a", "b", "c"}
-    done = adapted(folder, out, *more, method="norm")
-    assert done.returncode == 0 and "all frames are predicted again" in done.stderr
+    assert "all frames are predicted again" in adapted(folder, out, *more, method="norm").said()
     assert len(film(out / "overlay.mp4")) == 3 and "lacks" not in adapted(folder, out, *more, method="norm").stderr
 
 
@@ -261,8 +247,8 @@ def test_of_a_disk_that_is_full_while_encoding_the_film_made_so_far_plays(video:
 
     noise = list(np.random.default_rng(0).integers(0, 256, (60, 64, 96, 3), np.uint8))
     clip(video, noise, **LOSSLESS)
-    done = in_a_process("adapt", video, *MODEL, "--method", "source", "--out", out, preexec_fn=small_files)
-    assert done.returncode == 2 and "cannot write" in done.stderr and "overlay.mp4" in done.stderr
+    said = in_a_process("adapt", video, *MODEL, "--method", "source", "--out", out, preexec_fn=small_files).said(2)
+    assert "cannot write" in said and "overlay.mp4" in said
     assert 0 < len(film(out / "overlay.mp4")) < 60
 
 
@@ -271,13 +257,13 @@ def test_a_session_that_was_kept_goes_on_as_if_nothing_had_stopped(tmp_path: Pat
     for name, part in (("all", frames), ("first", frames[:2]), ("last", frames[2:])):
         clip(tmp_path / f"{name}.mkv", part, **LOSSLESS)
     more = ("--write", "labels", "--set", "lr=1e-3")
-    assert adapted(tmp_path / "all.mkv", tmp_path / "all", *more).returncode == 0
-    assert adapted(tmp_path / "first.mkv", tmp_path / "first", *more, "--save-session", kept).returncode == 0
-    assert adapted(tmp_path / "last.mkv", tmp_path / "last", *more, "--from-session", kept).returncode == 0
-    assert adapted(tmp_path / "last.mkv", tmp_path / "fresh", *more).returncode == 0
+    adapted(tmp_path / "all.mkv", tmp_path / "all", *more).ok()
+    adapted(tmp_path / "first.mkv", tmp_path / "first", *more, "--save-session", kept).ok()
+    adapted(tmp_path / "last.mkv", tmp_path / "last", *more, "--from-session", kept).ok()
+    adapted(tmp_path / "last.mkv", tmp_path / "fresh", *more).ok()
     labels = {path.parent.parent.name + path.name: path.read_bytes() for path in tmp_path.glob("*/labels/*")}
     assert [labels[f"last00000{i}.png"] for i in (0, 1)] == [labels[f"all00000{i}.png"] for i in (2, 3)]
     assert labels["fresh000001.png"] != labels["last000001.png"]
     assert read_adapted(tmp_path / "last/record.json")["from_session"]["file"] == kept.name
-    done = adapted(tmp_path / "last.mkv", tmp_path / "other", "--from-session", kept, method="tent")
-    assert done.returncode == 2 and "this session has" in done.stderr
+    said = adapted(tmp_path / "last.mkv", tmp_path / "other", "--from-session", kept, method="tent").said(2)
+    assert "this session has" in said

@@ -240,15 +240,12 @@ def test_label_ids_are_cityscapes():
 
 @pytest.mark.parametrize("classes", ["cityscapes", CITYSCAPES, "yard.toml", Path("yard.toml")], ids=str)
 @pytest.mark.parametrize("folder", [str, Path])
-def test_labelled_folders_are_named_as_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: ClassSet | str, folder: type
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "yard.toml").write_text('names = ["a", "b", "c", "d"]')
+def test_labelled_folders_are_named_as_elsewhere(here: Path, classes: ClassSet | str, folder: type):
+    (here / "yard.toml").write_text('names = ["a", "b", "c", "d"]')
     for name, pixels in (("images", np.zeros((4, 6, 3), np.uint8)), ("labels", np.full((4, 6), 3, np.uint8))):
-        (tmp_path / name).mkdir()
-        Image.fromarray(pixels).save(tmp_path / name / "a.png")
-    found = labelled_folders(folder("images"), folder(tmp_path / "labels"), classes)
+        (here / name).mkdir()
+        Image.fromarray(pixels).save(here / name / "a.png")
+    found = labelled_folders(folder("images"), folder(here / "labels"), classes)
     assert found.stream.names == ("a",) and (found.truth("a").labels == 3).all()
 
 

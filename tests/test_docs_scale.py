@@ -14,11 +14,10 @@ PAGE = ROOT / "docs" / "how-to" / "many-streams.md"
 
 
 @pytest.mark.usefixtures("warm_workers")
-def test_the_page_runs_from_first_to_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    done = run_page(PAGE, tmp_path)
+def test_the_page_runs_from_first_to_last_line(here: Path):
+    done = run_page(PAGE, here)
     assert [each.returncode for each in done] == [0, 0, 0, 0], [each.stderr for each in done]
-    assert len(list((tmp_path / "all" / "labels").rglob("*.png"))) == 15
+    assert len(list((here / "all" / "labels").rglob("*.png"))) == 15
     assert "50.0%" in done[2].stderr and "15 of 15 images of 3 streams" in done[1].stderr
 
 

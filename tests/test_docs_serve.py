@@ -23,16 +23,15 @@ HERE = "http://127.0.0.1:7860"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page's commands need curl")
-def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_page_runs_as_it_stands(here: Path):
     for number, name in enumerate(("frame.png", "frame2.png")):
-        (tmp_path / name).write_bytes(encoded(picture(number)))
+        (here / name).write_bytes(encoded(picture(number)))
     files, (install, start, *commands) = snippets(PAGE)
     assert install.startswith("pip install 'allweather[web]'") and start.startswith("allweather serve ")
     said: dict[str, str] = {}
     with server(*shlex.split(start)[2:]) as running:
         for name, text in files.items():
-            (tmp_path / name).write_text(text.replace(HERE, running.address))
+            (here / name).write_text(text.replace(HERE, running.address))
         for command in commands:
             words = shlex.split(command.replace(HERE, running.address))
             words[0] = sys.executable if words[0] == "python" else words[0]

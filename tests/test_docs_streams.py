@@ -36,9 +36,8 @@ def test_a_snippet_runs_as_it_stands(name: str, tmp_path: Path, monkeypatch: pyt
         assert done.stdout.count("accepted") == 4
 
 
-def test_the_command_lines_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    clip(tmp_path / "clip.mp4", scene(4, (96, 64)))
+def test_the_command_lines_run_as_they_stand(here: Path):
+    clip(here / "clip.mp4", scene(4, (96, 64)))
     lines = [line for line in snippets(PAGE)[1] if line.startswith("allweather")]
     assert len(lines) == 2 and [one.stderr for one in map(run_line, lines) if one.returncode] == []
     assert len(list(Video("film/overlay.mp4"))) == len(list(Path("slow/labels").glob("*.png"))) == 4

@@ -96,9 +96,8 @@ def test_errors_that_docstrings_name_exist():
 @pytest.mark.parametrize(
     "module", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in EXAMPLES]
 )
-def test_the_examples_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_examples_run(module: str, here: Path):
     """As they stand, in a folder with a film of two frames."""
-    monkeypatch.chdir(tmp_path)
-    clip(tmp_path / "drive.mp4", scene(2))
+    clip(here / "drive.mp4", scene(2))
     done = doctest.testmod(importlib.import_module(module))
     assert done.failed == 0 and done.attempted

@@ -64,12 +64,11 @@ def test_missing_folders_are_made_and_a_file_in_their_place_is_said(tmp_path: Pa
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("place", [".", "", "/", "deep"])
-def test_a_folder_in_the_files_place_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, place: str):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "deep").mkdir()
+def test_a_folder_in_the_files_place_is_said(here: Path, kind: str, place: str):
+    (here / "deep").mkdir()
     with pytest.raises(AllWeatherError, match=r"cannot write .*it is a folder"):
         WRITERS[kind](Path(place))
-    assert [path.name for path in tmp_path.rglob("*")] == ["deep"]
+    assert [path.name for path in here.rglob("*")] == ["deep"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
