@@ -3,9 +3,10 @@
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from allweather.data import Video
 from allweather.pictures.film import Film
 from allweather.pictures.panels import side_by_side
 
-SUFFIXES = [".mp4", ".mov", ".mkv"]
+
+@pytest.fixture(params=[".mp4", ".mov", ".mkv"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / f"a{request.param}"
 
 
 @contextmanager
@@ -33,19 +37,18 @@ def disk_of(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def film(path: Path, frames: list[np.ndarray], rate: Fraction | float = 10) -> Path:
+def film(path: Path, frames: list[np.ndarray], rate: Fraction | float = 10, times: Iterable[float] = ()) -> Path:
     height, width = frames[0].shape[:2]
     with Film(path, rate, width, height) as open_film:
-        for pixels in frames:
-            open_film.write(pixels)
+        for pixels, seconds in zip_longest(frames, times):
+            open_film.write(pixels, seconds)
     return path
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("size", [(64, 48), (65, 49), (2, 2), (1, 1), (7, 300)])
-def test_a_film_has_every_frame_at_an_even_size(suffix: str, size: tuple[int, int], tmp_path: Path):
+def test_a_film_has_every_frame_at_an_even_size(path: Path, size: tuple[int, int]):
     frames = scene(12, size)
-    video = Video(film(tmp_path / f"deep/a{suffix}", frames))
+    video = Video(film(path.parent / "deep" / path.name, frames))
     given = list(video)
     assert (video.width, video.height) == (size[0] + size[0] % 2, size[1] + size[1] % 2)
     assert len(given) == 12 and video.damage is None and given[-1].seconds == pytest.approx(1.1)
@@ -66,14 +69,11 @@ def test_the_rate_is_kept(rate: Fraction | float, tmp_path: Path):
     assert [one.seconds for one in video] == pytest.approx([index / float(rate) for index in range(6)], abs=1e-4)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("rate", [Fraction(30000, 1001), 25, 29.97, 7.3, Fraction(359645, 11988)])
-def test_a_build_without_h264_writes_what_it_can(
-    suffix: str, rate: Fraction | float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_build_without_h264_writes_what_it_can(path: Path, rate: Fraction | float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("allweather.pictures.film.ENCODERS", ("no such encoder", "mpeg4"))
     frames = scene(12)
-    given = list(Video(film(tmp_path / f"a{suffix}", frames, rate)))
+    given = list(Video(film(path, frames, rate)))
     assert [one.seconds for one in given] == pytest.approx([index / float(rate) for index in range(12)], abs=2e-3)
     assert max(np.abs(one.pixels.astype(float) - pixels).mean() for one, pixels in zip(given, frames, strict=True)) < 8
 
@@ -91,24 +91,19 @@ def test_colors_are_kept(tmp_path: Path):
         assert np.abs(given.pixels.astype(int) - color).max() <= 4
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_frames_may_have_times_of_their_own(suffix: str, tmp_path: Path):
+def test_frames_may_have_times_of_their_own(path: Path):
     times = [0.0, 0.04, 0.5, 0.5, 2.0]  # the fourth cannot be shown with the third
-    with Film(tmp_path / f"a{suffix}", 25, 64, 48) as open_film:
-        for pixels, seconds in zip(scene(5), times, strict=True):
-            open_film.write(pixels, seconds)
-    assert [one.seconds for one in Video(tmp_path / f"a{suffix}")] == pytest.approx(times, abs=2e-3)
+    assert [one.seconds for one in Video(film(path, scene(5), 25, times))] == pytest.approx(times, abs=2e-3)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_is_on_the_disk_plays_at_any_time(suffix: str, tmp_path: Path):
-    frames, copy = noise(120), tmp_path / f"copy{suffix}"
-    with Film(tmp_path / f"a{suffix}", 25, 64, 48) as open_film:
+def test_what_is_on_the_disk_plays_at_any_time(path: Path):
+    frames, copy = noise(120), path.with_stem("copy")
+    with Film(path, 25, 64, 48) as open_film:
         for pixels in frames:
             open_film.write(pixels)
-        copy.write_bytes((tmp_path / f"a{suffix}").read_bytes())  # what a killed process leaves
+        copy.write_bytes(path.read_bytes())  # what a killed process leaves
     assert 75 <= len(list(Video(copy))) < 120
-    assert len(list(Video(tmp_path / f"a{suffix}"))) == 120
+    assert len(list(Video(path))) == 120
 
 
 KILLED = """
@@ -123,67 +118,56 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("frames", [12, 25])
-def test_a_process_that_ends_loses_at_most_a_second_and_a_frame(suffix: str, frames: int, tmp_path: Path):
-    path = tmp_path / f"a{suffix}"
+def test_a_process_that_ends_loses_at_most_a_second_and_a_frame(path: Path, frames: int):
     subprocess.run([sys.executable, "-c", KILLED, path, str(frames), Path(__file__).parent], check=True)
     assert frames - 10 - 1 <= len(list(Video(path))) <= frames
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_any_player_starts_it_at_zero_and_shows_its_last_frame(suffix: str, tmp_path: Path):
+def test_any_player_starts_it_at_zero_and_shows_its_last_frame(path: Path):
     times = [0.0, 0.3, 0.6, 0.9, 1.2]
-    with Film(tmp_path / f"a{suffix}", 10, 64, 48) as open_film:
-        for pixels, seconds in zip(scene(5), times, strict=True):
-            open_film.write(pixels, seconds)
-    with av.open(tmp_path / f"a{suffix}") as container:
+    with av.open(film(path, scene(5), 10, times)) as container:
         (stream,) = container.streams.video
         shown = [float(packet.pts * packet.time_base) for packet in container.demux(stream) if packet.pts is not None]
         # FFmpeg tells no start of so short an .mkv without B-frames
-        assert not container.start_time and not stream.start_time and (suffix == ".mkv" or stream.start_time == 0)
+        assert not container.start_time and not stream.start_time and (path.suffix == ".mkv" or stream.start_time == 0)
         assert shown == pytest.approx(times, abs=2e-3) and container.duration / 1e6 >= times[-1]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_after_an_error_in_the_middle_all_frames_are_there(suffix: str, tmp_path: Path):
+def test_after_an_error_in_the_middle_all_frames_are_there(path: Path):
     def interrupted():
-        with Film(tmp_path / f"a{suffix}", 25, 64, 48) as open_film:
+        with Film(path, 25, 64, 48) as open_film:
             for pixels in scene(30):
                 open_film.write(pixels)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    video = Video(tmp_path / f"a{suffix}")
+    video = Video(path)
     assert len(list(video)) == 30 and video.damage is None
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("size", [200_000, 350_000])
-def test_on_a_full_disk_the_film_made_so_far_plays(suffix: str, size: int, tmp_path: Path):
-    path = tmp_path / f"a{suffix}"
-    with pytest.raises(aw.AllWeatherError, match=rf"a{suffix}: .*What was written before plays"), disk_of(size):
+def test_on_a_full_disk_the_film_made_so_far_plays(path: Path, size: int):
+    with pytest.raises(aw.AllWeatherError, match=rf"{path.name}: .*What was written before plays"), disk_of(size):
         film(path, noise(200), 25)
     video = Video(path)
     assert len(list(video)) >= 20 and video.damage is None
     assert size / 3 < path.stat().st_size <= size
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_where_only_the_end_does_not_fit_everything_plays(suffix: str, tmp_path: Path):
+def test_where_only_the_end_does_not_fit_everything_plays(path: Path):
     frames = noise(50)
-    whole = film(tmp_path / f"whole{suffix}", frames, 25).stat().st_size
+    whole = film(path.with_stem("whole"), frames, 25).stat().st_size
     with pytest.raises(aw.AllWeatherError, match="cannot write"), disk_of(whole - 300):
-        film(tmp_path / f"a{suffix}", frames, 25)
-    assert len(list(Video(tmp_path / f"a{suffix}"))) >= 25
+        film(path, frames, 25)
+    assert len(list(Video(path))) >= 25
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_disk_that_holds_nothing_leaves_nothing(suffix: str, tmp_path: Path):
+def test_a_disk_that_holds_nothing_leaves_nothing(path: Path):
     with pytest.raises(aw.AllWeatherError, match="Nothing that plays was written yet"), disk_of(100):
-        film(tmp_path / f"a{suffix}", noise(60))
-    assert list(tmp_path.iterdir()) == []
+        film(path, noise(60))
+    assert list(path.parent.iterdir()) == []
 
 
 def test_no_frame_no_file_and_no_frame_after_the_end(tmp_path: Path):
