@@ -1,10 +1,8 @@
 """Grouped convolutions in a session's copy: the values and gradients of PyTorch's, whether or not weights move."""
 
-from copy import deepcopy
-
 import pytest
 import torch
-from quiet import gradients, sessions_copy
+from quiet import gradients, quieted, sessions_copy
 from torch import nn
 
 from allweather.models.convolution import QuietConv2d, _OfInput
@@ -31,11 +29,7 @@ def pair(before: int, after: int, kernel: int, more: dict, moves: bool = False) 
     """PyTorch's layer and the session's, with the same weights."""
     torch.manual_seed(0)
     theirs = nn.Conv2d(before, after, kernel, **more).requires_grad_(moves)
-    network = nn.Sequential(deepcopy(theirs))
-    adopt_quiet_layers(network)
-    ours = network[0]
-    assert type(ours) is QuietConv2d
-    return theirs, ours
+    return theirs, quieted(theirs, QuietConv2d)
 
 
 @pytest.mark.parametrize("case", CASES + THEIRS, ids=str)

@@ -1,10 +1,8 @@
 """PReLU in a session's copy: the values and gradients of PyTorch's, whether or not its slopes move."""
 
-from copy import deepcopy
-
 import pytest
 import torch
-from quiet import gradients, sessions_copy
+from quiet import gradients, quieted, sessions_copy
 from torch import Tensor, nn
 
 from allweather.models.prelu import QuietPReLU
@@ -19,11 +17,7 @@ def pair(channels: int = 3, moves: bool = False) -> tuple[nn.PReLU, nn.PReLU]:
     with torch.no_grad():
         theirs.weight.copy_(torch.linspace(-0.5, 1.5, channels) if channels > 1 else torch.tensor([0.25]))
     theirs.requires_grad_(moves)
-    network = nn.Sequential(deepcopy(theirs))
-    adopt_quiet_layers(network)
-    ours = network[0]
-    assert type(ours) is QuietPReLU
-    return theirs, ours
+    return theirs, quieted(theirs, QuietPReLU)
 
 
 @pytest.mark.parametrize(("channels", "shape"), CASES, ids=str)
