@@ -71,19 +71,19 @@ PLACES: dict[str, tuple[Any, str, str, tuple[str, ...]]] = {  # content, nesting
         lambda s: {"state_dict": {**under("model.", s), **under("ema_model.", small(9))}},
         "state_dict",
         "model.",
-        tuple(f"ema_model.{key}" for key in Small().state_dict()),
+        tuple(under("ema_model.", small())),
     ),
     "another copy of no rank": (
         lambda s: {**under("model.", s), **under("imnet.", small(9)), "imnet.aux.weight": ONE},
         "",
         "model.",
-        (*(f"imnet.{key}" for key in Small().state_dict()), "imnet.aux.weight"),
+        (*under("imnet.", small()), "imnet.aux.weight"),
     ),
     "one network under two names": (
         lambda s: {**under("model.", s), **under("net.", s)},
         "",
         "model.",
-        tuple(f"net.{key}" for key in Small().state_dict()),
+        tuple(under("net.", small())),
     ),
     "losses and scores": (
         lambda s: {
@@ -107,20 +107,20 @@ PLACES: dict[str, tuple[Any, str, str, tuple[str, ...]]] = {  # content, nesting
         lambda s: {**small(9), "head.weight": HUNDRED, **under("model.", s), "junk.weight": ONE},
         "",
         "model.",
-        (*Small().state_dict(), "junk.weight"),
+        (*small(), "junk.weight"),
     ),
     "numbers beside tensors": (lambda s: {**s, "epoch": 3}, "", "", ()),
     "another class count beside it": (
         lambda s: {**under("model.", {**small(9), "head.weight": HUNDRED}), **under("net.", s)},
         "",
         "net.",
-        tuple(f"model.{key}" for key in Small().state_dict()),
+        tuple(under("model.", small())),
     ),
     "a network with a name, and its average": (
         lambda s: {**under("ema.", small(9)), **under("student.", s)},
         "",
         "student.",
-        tuple(f"ema.{key}" for key in Small().state_dict()),
+        tuple(under("ema.", small())),
     ),
 }
 PARTS = ("backbone", "head")
