@@ -1,10 +1,14 @@
 """Tiny networks and frames that many tests share."""
 
+import copy
+import pickle
 from collections.abc import Mapping
-from copy import deepcopy
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from allweather.classes import ClassSet
@@ -34,6 +38,20 @@ class TinyNetwork(nn.Module):
         return self.head(x + self.pooled(x))
 
 
+class Remembers(nn.Module):
+    """A network that keeps an average of what it sees in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.lerp_(x.detach().mean((0, 2, 3)), 0.5)
+        return self.head(self.norm(x) + self.seen.view(1, -1, 1, 1))
+
+
 def pixelwise(gain: float) -> Segmenter:
     """A network whose logits at each pixel are `gain` times its colour: a 1×1 convolution without preprocessing."""
     layer = nn.Conv2d(3, 3, 1)
@@ -43,11 +61,11 @@ def pixelwise(gain: float) -> Segmenter:
     return Segmenter.wrap(layer, classes=CLASSES, mean=(0, 0, 0), std=(1, 1, 1), name="pixelwise")
 
 
-def tiny(norm: str) -> Segmenter:
+def tiny(norm: str = "batchnorm") -> Segmenter:
     """A network of the caller's own, and PyTorch's random numbers from where its making leaves them."""
     made, random = _made(norm)
     torch.set_rng_state(random)
-    return deepcopy(made)
+    return copy.deepcopy(made)
 
 
 @cache
@@ -62,6 +80,14 @@ def _made(norm: str) -> tuple[Segmenter, Tensor]:
     return Segmenter.wrap(network.eval(), classes=CLASSES, name=f"tiny-{norm}"), torch.get_rng_state()
 
 
+def other_weights() -> Segmenter:
+    """The usual network but for one number."""
+    model = tiny()
+    with torch.no_grad():
+        model.network.head[3].bias[0] += 1e-3
+    return model
+
+
 def frames(count: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, 3, *SIZE, generator=generator)
@@ -70,6 +96,23 @@ def frames(count: int, seed: int = 0) -> Tensor:
 def equal_in(part: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> bool:
     """Whether every tensor of `part` is that of its name in `whole`."""
     return all(torch.equal(value, whole[name]) for name, value in part.items())
+
+
+def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and equal_in(one, other)
+
+
+def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and its metadata."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def pickled(thing: Any) -> Any:
+    return pickle.loads(pickle.dumps(thing))
+
+
+COPIES = copy.deepcopy, pickled  # two ways to copy a session
 
 
 def moved_names(session: Session, source: Segmenter) -> set[str]:
