@@ -1,6 +1,5 @@
 """`allweather live` as a user meets it: what it writes and says, its statuses, Ctrl-C, and bad input in one line."""
 
-import json
 import re
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from PIL import Image
 
 from allweather.app import live as app
 from allweather.data import Video
+from allweather.data.json_lines import read_json_lines
 from allweather.data.scenes import render
 from allweather.live.frame import LiveFrame
 from allweather.live.sources import Source
@@ -39,24 +39,18 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def test_a_clip_becomes_a_clip_and_a_record(clip: Path, tmp_path: Path):
     out, record = tmp_path / "live.mp4", tmp_path / "live.jsonl"
     guard = ("--guard", "every=1")
-    done = allweather("live", clip, *QUICK, *guard, "--every-frame", "--out", out, "--record", record)
-    assert done.returncode == 0, done.stderr
+    done = allweather("live", clip, *QUICK, *guard, "--every-frame", "--out", out, "--record", record).ok()
     assert "12 frames predicted, 0 dropped, learnt from" in done.stderr and done.stdout == ""
     film = Video(out)
     assert (film.width, film.height, sum(1 for _ in film)) == (128, 64, 12)
     assert float(film.rate) == 20  # the clip's, whatever predicting it took
-    lines = lines_of(record)
+    lines = read_json_lines(record)
     assert [line["kind"] for line in lines] == ["run", *["frame"] * 12, "end"]
     assert lines[0]["model"] == "demo:streetnet" and lines[0]["learner"] == "thread"
-    again = allweather("live", clip, *QUICK, "--out", out)
-    assert again.returncode == 2 and "live.mp4 exists already. Choose another --out" in again.stderr
+    assert "live.mp4 exists already. Choose another --out" in allweather("live", clip, *QUICK, "--out", out).said(2)
 
 
 def test_what_waits_for_predictions_keeps_its_times(clip: Path, tmp_path: Path):
@@ -65,8 +59,7 @@ def test_what_waits_for_predictions_keeps_its_times(clip: Path, tmp_path: Path):
     with Film(uneven, 25, 128, 64) as film:
         for frame, seconds in zip(Video(clip), times, strict=False):
             film.write(frame.pixels, seconds)
-    done = allweather("live", uneven, *QUICK, "--every-frame", "--method", "source", "--out", out)
-    assert done.returncode == 0, done.stderr
+    allweather("live", uneven, *QUICK, "--every-frame", "--method", "source", "--out", out).ok()
     assert [frame.seconds for frame in Video(out)] == pytest.approx(times, abs=2e-3)
 
 
@@ -89,7 +82,7 @@ def test_waiting_predicts_what_adapt_writes(tmp_path: Path, monkeypatch: pytest.
     record, film = tmp_path / "live.jsonl", tmp_path / "live.mp4"
     live = allweather("live", frames, *QUICK, "--wait", "--adapt-every", "1", "--record", record, "--out", film)
     assert adapted.returncode == live.returncode == 0, live.stderr
-    losses = {line["name"]: line["losses"] for line in lines_of(record) if line["kind"] == "frame"}
+    losses = {line["name"]: line["losses"] for line in read_json_lines(record) if line["kind"] == "frame"}
     written = (tmp_path / "adapted").glob("record.json*")
     text = "".join(path.read_text() for path in written)
     assert losses.keys() == shown.keys() == {"0", "1", "2"} and all(losses.values())
@@ -103,9 +96,9 @@ def test_a_folder_with_a_broken_picture_ends_with_one(tmp_path: Path):
     frames.mkdir()
     Image.fromarray(scene(0, (96, 64))).save(frames / "0.png")
     (frames / "1.png").write_bytes(b"")
-    done = allweather("live", frames, *QUICK, "--every-frame")
-    assert done.returncode == 1 and "1.png: not a readable image (it is empty)" in done.stderr
-    assert "1 frames predicted" in done.stderr
+    said = allweather("live", frames, *QUICK, "--every-frame").said(1)
+    assert "1.png: not a readable image (it is empty)" in said
+    assert "1 frames predicted" in said
 
 
 @pytest.mark.parametrize(
@@ -126,9 +119,9 @@ def test_a_folder_with_a_broken_picture_ends_with_one(tmp_path: Path):
 )
 def test_a_mistake_is_one_line_and_status_two(clip: Path, arguments: list[str], said: str, tmp_path: Path):
     given = [str(clip) if word == "CLIP" else word for word in arguments]
-    done = allweather("live", *given, *QUICK, "--record", tmp_path / "r.jsonl")
-    assert done.returncode == 2 and said in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []
+    told = allweather("live", *given, *QUICK, "--record", tmp_path / "r.jsonl").said(2)
+    assert said in told
+    assert "Traceback" not in told and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -139,19 +132,13 @@ def test_a_mistake_is_one_line_and_status_two(clip: Path, arguments: list[str], 
         (["--record", "-"], "--record -: expected a file's name"),
     ],
 )
-def test_files_that_cannot_hold_what_is_written_are_refused(
-    clip: Path, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)
-    done = allweather("live", clip, *QUICK, *arguments)
-    assert done.returncode == 2 and said in done.stderr, done.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_files_that_cannot_hold_what_is_written_are_refused(clip: Path, arguments: list[str], said: str, here: Path):
+    assert said in allweather("live", clip, *QUICK, *arguments).said(2)
+    assert list(here.iterdir()) == []
 
 
 def test_help_ends_with_a_line_that_runs():
-    done = allweather("live", "--help")
-    assert done.returncode == 0
-    last = re.sub(r"\s+", " ", done.stdout).strip()
+    last = re.sub(r"\s+", " ", allweather("live", "--help").ok().stdout).strip()
     assert last.endswith("Example: allweather live drive.mp4 --model demo:streetnet --budget 100ms --out adapted.mp4")
 
 
@@ -167,7 +154,7 @@ def test_ctrl_c_while_the_learner_starts_is_not_lost(clip: Path, tmp_path: Path)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=300)
     assert running.returncode == 130 and "Traceback" not in said, said
-    assert lines_of(record)[-1]["why"] == "interrupted"
+    assert read_json_lines(record)[-1]["why"] == "interrupted"
 
 
 def test_sigterm_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path):
@@ -183,7 +170,7 @@ def test_sigterm_ends_a_file_with_a_whole_record(clip: Path, tmp_path: Path):
     _, said = running.communicate(timeout=300)
     assert running.returncode == 143 and "Traceback" not in said, said
     assert "frames predicted" in said
-    lines = lines_of(record)
+    lines = read_json_lines(record)
     assert lines[-1]["kind"] == "end" and lines[-1]["why"] == "interrupted"
     assert sum(line["kind"] == "frame" for line in lines) == lines[-1]["predicted"] >= 1
     assert lines[-1]["predicted"] - sum(1 for _ in Video(out)) in (0, 1)  # the last one may not have been drawn
@@ -205,9 +192,8 @@ def test_ctrl_c_is_how_a_camera_ends(
 
     monkeypatch.setattr(app, "open_source", opened)
     monkeypatch.setattr(app, "_figures", interrupt)
-    done = allweather("live", clip, *QUICK, "--record", tmp_path / "live.jsonl")
-    assert done.returncode == status and "1 frames predicted" in done.stderr
-    assert lines_of(tmp_path / "live.jsonl")[-1]["why"] == "interrupted"
+    assert "1 frames predicted" in allweather("live", clip, *QUICK, "--record", tmp_path / "live.jsonl").said(status)
+    assert read_json_lines(tmp_path / "live.jsonl")[-1]["why"] == "interrupted"
 
 
 @pytest.mark.usefixtures("hears_interrupts")
@@ -218,13 +204,13 @@ def test_ctrl_c_while_a_film_begins_leaves_none(clip: Path, tmp_path: Path, monk
             return super()._add_stream()
 
     monkeypatch.setattr(app, "Film", Interrupted)
-    done = allweather("live", clip, *QUICK, "--out", tmp_path / "live.mp4")
-    assert done.returncode == 130 and list(tmp_path.iterdir()) == []
+    allweather("live", clip, *QUICK, "--out", tmp_path / "live.mp4").said(130)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_picture_drawn_is_the_frame_as_it_came(clip: Path, tmp_path: Path):
     out = tmp_path / "live.mkv"
-    assert allweather("live", clip, *QUICK, "--every-frame", "--out", out, "--method", "source").returncode == 0
+    allweather("live", clip, *QUICK, "--every-frame", "--out", out, "--method", "source").ok()
     drawn, given = next(iter(Video(out))).pixels, next(iter(Video(clip))).pixels
     Image.fromarray(drawn).save(tmp_path / "drawn.png")
     assert np.corrcoef(drawn.mean(2).ravel(), given.mean(2).ravel())[0, 1] > 0.4

@@ -1,7 +1,6 @@
 """Live's small parts: how often to learn, quantiles, durations, threads; and learning in a process of its own."""
 
 import errno
-import json
 import logging
 import random
 import time
@@ -20,6 +19,7 @@ from simulated import picture
 from tiny import CLASSES, tiny
 
 from allweather.app.options import parse_every, parse_seconds
+from allweather.data.json_lines import read_json_lines
 from allweather.data.stream import Frame
 from allweather.errors import AllWeatherError, NcutAccuracyWarning, SettingsError
 from allweather.live import Live, process, record
@@ -153,7 +153,7 @@ class Decoding(Source):
 
 def test_a_run_ends_after_its_reader():
     source = Decoding()
-    frames = iter(Live(source, Session(tiny("batchnorm"), "source"), every_frame=True))
+    frames = iter(Live(source, Session(tiny(), "source"), every_frame=True))
     next(frames)
     while not source.at_work:
         time.sleep(0.001)
@@ -170,7 +170,7 @@ class Own(TinyNetwork):
 
 
 def build():
-    network = tiny("batchnorm").network
+    network = tiny().network
     network.__class__ = Own
     return network
 """
@@ -200,7 +200,7 @@ def test_a_process_learns_what_a_thread_would(tmp_path: Path):
     now, then = state_of(session), state_of(again)  # the caller's session goes on from what was learnt
     assert now.updates == then.updates
     assert all(torch.equal(now.tensors[name], then.tensors[name]) for name in now.tensors)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = read_json_lines(path)
     assert sum(line.get("adapted", False) for line in lines) == lines[-1]["learnt"] == len(learnt)
     assert lines[0]["learner"] == "process"
 
@@ -226,7 +226,7 @@ def test_what_the_learners_process_warns_of_and_logs_is_said_here(
 
 
 def test_a_state_of_any_layout_is_packed_before_it_is_announced(monkeypatch: pytest.MonkeyPatch):
-    session = Session(tiny("batchnorm"), MallDomain(parameters="all", views=("plain",)), channels_last=True)
+    session = Session(tiny(), MallDomain(parameters="all", views=("plain",)), channels_last=True)
     sent: list[Any] = []
     connection: Any = SimpleNamespace(send=sent.append, send_bytes=sent.append)
     process._answer_job(connection, session, 0, torch.rand(3, 24, 32).numpy())

@@ -1,7 +1,6 @@
 """Live with simulated time: nothing is predicted too late, nothing waits for learning, every state is a judged one."""
 
 import gc
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from simulated import Scripted, SimulatedClock, Slow, Timing, image_of
 from tiny import tiny
 
 from allweather import methods
+from allweather.data.json_lines import read_json_lines
 from allweather.errors import AllWeatherError, InputError, SettingsError
 from allweather.live import Event, Live, LiveFrame
 from allweather.live import live as door
@@ -39,7 +39,7 @@ def clock() -> Iterator[SimulatedClock]:
 
 
 def session_of(**options: Any) -> Session:
-    return Session(tiny("batchnorm"), Slow(), **{"guard": False, **options})
+    return Session(tiny(), Slow(), **{"guard": False, **options})
 
 
 def play(clock: SimulatedClock, script: Any, session: Session | None = None, **options: Any) -> tuple[list[Any], Live]:
@@ -126,9 +126,9 @@ class Choosy(Slow):
 
 @pytest.mark.parametrize("wait", [True, False])
 def test_only_an_update_counts_as_learnt_where_parameters_move(clock: SimulatedClock, tmp_path: Path, wait: bool):
-    path, session = tmp_path / "run.jsonl", Session(tiny("batchnorm"), Choosy(), guard=False)
+    path, session = tmp_path / "run.jsonl", Session(tiny(), Choosy(), guard=False)
     _, live = play(clock, [0.5] * 6, session, wait=wait, record=path)
-    lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["kind"] == "frame"]
+    lines = [line for line in read_json_lines(path) if line["kind"] == "frame"]
     assert [line["adapted"] for line in lines] == [False, True] * 3
     assert lines[0]["why"] == "nothing was found to learn from" and "why" not in lines[1]
     assert live.totals.learnt == session._adapted.updates == 3 and live.totals.decisions == {"accepted": 6}
@@ -150,7 +150,7 @@ class Wild(Slow):
 @pytest.mark.parametrize("guard", [Guard(every=1), Guard(every=1, halvings=0), Guard(every=1, halvings=0, strikes=2)])
 def test_what_the_guard_took_back_is_never_predicted_with(clock: SimulatedClock, guard: Guard):
     def make() -> Session:
-        return Session(tiny("batchnorm"), Wild(lr=0.03), guard=guard)
+        return Session(tiny(), Wild(lr=0.03), guard=guard)
 
     shown, live = play(clock, [0.5] * 40, make())
     assert {"accepted", "rolled-back", "reset", "resting"} <= live.totals.decisions.keys()
@@ -213,7 +213,7 @@ def test_a_stream_that_breaks_off_is_tried_again_after_growing_pauses(clock: Sim
     assert "scripted: cannot be opened (Connection refused); trying again in 1 s" in events[1].text
     assert "the stream ended; trying again" in events[4].text
     assert live.totals.failures == 1 and live.totals.events["lost"] == 6
-    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    lines = read_json_lines(tmp_path / "run.jsonl")
     assert [line["event"] for line in lines if line["kind"] == "event"] == [kind for kind, _ in told]
 
 
@@ -245,7 +245,7 @@ def test_an_interruption_leaves_a_whole_record_and_a_usable_session(clock: Simul
     first: list[LiveFrame] = [next(frames) for _ in range(8)]
     with pytest.raises(KeyboardInterrupt):
         frames.throw(KeyboardInterrupt)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = read_json_lines(path)
     assert [line["kind"] for line in lines] == ["run", *["frame"] * 8, "end"]
     assert {line["frame"] for line in lines[1:-1]} == {frame.index for frame in first}
     assert lines[-1]["why"] == "interrupted" and lines[-1]["predicted"] == 8
@@ -268,7 +268,7 @@ def test_an_interruption_while_a_run_begins_leaves_a_whole_record(
     live = Live(Scripted(clock, [0.1] * 50), session, clock=clock, learner="thread", record=path)
     with pytest.raises(KeyboardInterrupt):
         list(live)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = read_json_lines(path)
     assert [line["kind"] for line in lines] == ["run", "end"] and lines[-1]["why"] == "interrupted"
     monkeypatch.undo()
     assert len(list(Live(Scripted(clock, [0.1] * 5, endless=False), session, clock=clock, learner="thread"))) > 1
@@ -282,13 +282,13 @@ def test_leaving_early_is_no_interruption(clock: SimulatedClock, tmp_path: Path)
             break
     del shown
     gc.collect()
-    assert json.loads(path.read_text().splitlines()[-1])["why"] == "stopped"
+    assert read_json_lines(path)[-1]["why"] == "stopped"
 
 
 def test_each_frame_has_its_line(clock: SimulatedClock, tmp_path: Path):
     path = tmp_path / "deep" / "run.jsonl"
     shown, _ = play(clock, [0.07] * 30, record=path)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = read_json_lines(path)
     assert lines[0]["source"] == "scripted" and lines[0]["session"]["method"]["name"] == "slow"
     found = {line["frame"]: line for line in lines if line["kind"] == "frame"}
     assert sorted(found) == [frame.index for frame in shown]
@@ -369,7 +369,7 @@ def test_what_ends_a_run_is_not_replaced_by_what_became_of_a_frame(clock: Simula
 
     with pytest.raises(Own, match="size"):
         play(clock, [0.4, 0.4, (48, 24), 0.4, 0.4], on_event=heard, record=tmp_path / "run.jsonl")
-    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    lines = read_json_lines(tmp_path / "run.jsonl")
     assert lines[-1]["why"] == "interrupted" and [line["frame"] for line in lines if line["kind"] == "frame"] == [0, 1]
 
 
@@ -445,7 +445,7 @@ def test_an_empty_text_is_no_source(clock: SimulatedClock):
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_every_method_goes_live_or_is_told_to_wait(clock: SimulatedClock, name: str):
-    session = Session(tiny("batchnorm"), methods.make(name, settings={"rotta": {"every": 1}}.get(name, {})))
+    session = Session(tiny(), methods.make(name, settings={"rotta": {"every": 1}}.get(name, {})))
     learns = not session.method.episodic
     if session.method.episodic and session.state.parameters:
         with pytest.raises(SettingsError, match="its prediction has to wait"):
