@@ -4,6 +4,7 @@ import asyncio
 import io
 import re
 import threading
+import zipfile
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -24,15 +25,20 @@ from allweather import methods
 from allweather.errors import InputError, SettingsError
 from allweather.methods.method import Method
 from allweather.serve import application
+from allweather.serve.compare import compare
+from allweather.serve.curves import SHAPES, curves
+from allweather.serve.legend import legend
 from allweather.serve.limits import Limits
 from allweather.serve.networks import Network, as_network
 from allweather.serve.page import Page, _status
+from allweather.serve.pictures import from_folder, from_uploads
 from allweather.serve.pool import BusyError, Lane, Pool, StoppingError
 from allweather.serve.uploads import Held, UploadError, read_picture
 from allweather.serve.visitor import Point, Visitor, Visitors, restart
 from allweather.session import Session
+from allweather.session.guard import KINDS
 
-MODEL = tiny("batchnorm")
+MODEL = tiny()
 NETWORK: Network = as_network(MODEL, None)
 PICTURES = [
     Held(f"f{number}.png", np.asarray((frame * 255).to(torch.uint8).permute(1, 2, 0)), (32, 24), f"f{number}")
@@ -291,10 +297,7 @@ def test_a_lane_keeps_its_order_and_lanes_take_turns():
     done: list[str] = []
     pool = Pool(1, 4)
     lanes = {name: Lane() for name in "ab"}
-    gate = Lane()
-    import threading
-
-    hold = threading.Event()
+    gate, hold = Lane(), threading.Event()
     pool.submit(gate, hold.wait)
     for number in range(3):
         for name, lane in lanes.items():
@@ -317,8 +320,6 @@ def upload(folder: Path, name: str, content: bytes) -> tuple[str, Path]:
 
 
 def test_uploads_are_read_in_natural_order_and_removed(tmp_path: Path):
-    from allweather.serve.pictures import from_uploads
-
     paths = [upload(tmp_path, f"f{number}.png", encoded(picture(number))) for number in (10, 2)]
     paths.append(upload(tmp_path, "f3.png", b"<svg/>"))
     held, refused = from_uploads(paths, tmp_path, Limits(), (48, 32))
@@ -328,8 +329,6 @@ def test_uploads_are_read_in_natural_order_and_removed(tmp_path: Path):
 
 
 def test_an_upload_elsewhere_is_neither_read_nor_removed(tmp_path: Path):
-    from allweather.serve.pictures import from_uploads
-
     (tmp_path / "uploads").mkdir()
     other = tmp_path / "other.png"
     other.write_bytes(encoded(picture()))
@@ -341,11 +340,9 @@ def test_an_upload_elsewhere_is_neither_read_nor_removed(tmp_path: Path):
 def test_clips_give_their_first_frames_and_playlists_are_refused(tmp_path: Path):
     from clips import clip, scene
 
-    from allweather.serve.pictures import from_uploads
-
-    clip(tmp_path / "made.mp4", scene(8, (96, 64)))
-    content = (tmp_path / "made.mp4").read_bytes()
-    (tmp_path / "made.mp4").unlink()
+    made = clip(tmp_path / "made.mp4", scene(8, (96, 64)))
+    content = made.read_bytes()
+    made.unlink()
     held, said = from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(pictures=5), None)
     assert [each.name for each in held] == [f"frame {number} of a.mp4" for number in range(5)]
     assert [each.label for each in held] == [f"{number:06d}" for number in range(5)]
@@ -353,8 +350,7 @@ def test_clips_give_their_first_frames_and_playlists_are_refused(tmp_path: Path)
     assert not from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(pictures=8), None)[1]
     held, said = from_uploads([upload(tmp_path, "a.mp4", content)], tmp_path, Limits(held_bytes=60_000), None)
     assert len(held) == 3 and said == ["only the first 3 frames of a.mp4 are kept: more take over 60000 bytes."]
-    clip(tmp_path / "wide.mp4", scene(1), aspect=Fraction(2))
-    wide = upload(tmp_path, "wide.mp4", (tmp_path / "wide.mp4").read_bytes())
+    wide = upload(tmp_path, "wide.mp4", clip(tmp_path / "wide.mp4", scene(1), aspect=Fraction(2)).read_bytes())
     held, said = from_uploads([wide], tmp_path, Limits(), None)
     assert "not square" in said[0] and held[0].on_page[0] == 2 * held[0].size[0] * held[0].on_page[1] / held[0].size[1]
     playlist = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"
@@ -371,8 +367,6 @@ def test_clips_give_their_first_frames_and_playlists_are_refused(tmp_path: Path)
 
 
 def test_of_a_picture_of_several_pages_a_visitor_is_told(tmp_path: Path):
-    from allweather.serve.pictures import from_uploads
-
     pages, content = [Image.new("RGB", (40, 30), (number, 0, 0)) for number in range(3)], io.BytesIO()
     pages[0].save(content, "TIFF", save_all=True, append_images=pages[1:])
     held, said = from_uploads([upload(tmp_path, "a.tiff", content.getvalue())], tmp_path, Limits(), None)
@@ -382,8 +376,6 @@ def test_of_a_picture_of_several_pages_a_visitor_is_told(tmp_path: Path):
 
 
 def test_what_a_visitor_holds_is_bounded(tmp_path: Path):
-    from allweather.serve.pictures import from_uploads
-
     paths = [upload(tmp_path, f"{number}.png", encoded(picture(number))) for number in range(4)]
     held, said = from_uploads(paths, tmp_path, Limits(pictures=3, held_bytes=40_000), None)
     assert len(held) == 2 and "only the first 2 pictures are kept" in said[0] and "3 of 4 files" in said[1]
@@ -392,11 +384,9 @@ def test_what_a_visitor_holds_is_bounded(tmp_path: Path):
 def test_labels_are_called_as_adapt_calls_them(tmp_path: Path):
     from clips import clip, scene
 
-    from allweather.serve.pictures import from_folder, from_uploads
-
-    clip(tmp_path / "made.mp4", scene(2, (96, 64)))
-    film = (tmp_path / "made.mp4").read_bytes()
-    (tmp_path / "made.mp4").unlink()
+    made = clip(tmp_path / "made.mp4", scene(2, (96, 64)))
+    film = made.read_bytes()
+    made.unlink()
     images = {"a.png": "PNG", "a.jpg": "JPEG", "b (1) #.png": "PNG", "..png": "PNG"}
     given = [upload(tmp_path, name, encoded(picture(), kind)) for name, kind in images.items()]
     given += [upload(tmp_path, name, film) for name in ("a.mp4", "...mp4")]
@@ -418,11 +408,6 @@ def test_labels_are_called_as_adapt_calls_them(tmp_path: Path):
 
 
 def test_what_is_drawn_names_every_class_and_decision(pool: Pool):
-    from allweather.serve.compare import compare
-    from allweather.serve.curves import SHAPES, curves
-    from allweather.serve.legend import legend
-    from allweather.session.guard import KINDS
-
     one = visitor(PICTURES)
     asyncio.run(follow(one, pool))
     drawn = curves(one.points, [*one.decided, *((5, kind) for kind in KINDS)])
@@ -440,20 +425,13 @@ def test_what_is_drawn_names_every_class_and_decision(pool: Pool):
 
 def test_what_is_taken_home(pool: Pool):
     pytest.importorskip("gradio", reason="the extra web")
-    import io
-    import zipfile
-
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
     from safetensors.torch import load
 
-    from allweather.serve.compare import compare
     from allweather.serve.downloads import make_downloads
 
-    here = Visitors(Limits())
-    one = here.of("a")
-    one.hold(PICTURES)
-    one.prepare(NETWORK, method())
+    _, here, one = ready()
     app = FastAPI()
     app.include_router(make_downloads(here))
     served = TestClient(app)
