@@ -57,14 +57,14 @@ class Deadly:
 
 
 def session_of(method: str, **options: Any) -> Session:
-    return Session(tiny("batchnorm"), methods.make(method, settings=SETTINGS.get(method, {})), **options)
+    return Session(tiny(), methods.make(method, settings=SETTINGS.get(method, {})), **options)
 
 
 def task_of(out: Path, method: str, write: Any = None, **more: Any) -> Adapting:
     out.mkdir(parents=True, exist_ok=True)
     (out / ".seen").touch()
     made = methods.make(method, settings=SETTINGS.get(method, {}))
-    carried = Carried.pack(tiny("batchnorm"), made, {"seed": 0}, "cpu", 1)
+    carried = Carried.pack(tiny(), made, {"seed": 0}, "cpu", 1)
     return Adapting(carried, write or Pictures(out, ("labels",)), out, ".seen", **more)
 
 

@@ -1,6 +1,5 @@
 """Sessions of a fleet merged: the weighted mean of what moved, a session that goes on, and what is refused."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,20 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import frames, tiny
+from tiny import frames, other_weights, tiny
 
 from allweather import methods
 from allweather.errors import AllWeatherError
 from allweather.scale.fleet import merge
 from allweather.session import Session
-from allweather.session.storage import save_session, tell_names
+from allweather.session.storage import read_saved, save_session, tell_names
 
 
 def saved(path: Path, count: int, seed: int, method: str = "mall-domain", model: Any = None, **fields: Any) -> Path:
     settings = ({"lr": 1e-3} if method == "mall-domain" else {}) | fields
-    session = Session(model or tiny("batchnorm"), methods.make(method, settings=settings))
+    session = Session(model or tiny(), methods.make(method, settings=settings))
     for image in frames(count, seed):
         session(image)
     session.save(path)
@@ -42,7 +40,7 @@ def test_parameters_are_averaged_by_accepted_updates(tmp_path: Path):
 
 def test_a_merged_session_goes_on_and_falls_back_to_the_average(tmp_path: Path):
     merge([saved(tmp_path / "a", 3, 0), saved(tmp_path / "b", 1, 1)], tmp_path / "m")
-    session = Session(tiny("batchnorm"), methods.make("mall-domain", settings={"lr": 1e-3}))
+    session = Session(tiny(), methods.MallDomain(lr=1e-3))
     session.load(tmp_path / "m")
     held = load_file(tmp_path / "m")
     good = session._policy.good.tensors
@@ -56,9 +54,7 @@ def test_a_merged_session_goes_on_and_falls_back_to_the_average(tmp_path: Path):
 
 def reseeded(path: Path) -> Path:
     """A session that has drawn other random numbers, as one of another stream has."""
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["allweather.session"])
-    tensors = load_file(path)
+    tensors, about = read_saved(path)
     tensors["counters.random"][0] ^= 1
     save_session(path, tensors, about)
     return path
@@ -71,20 +67,13 @@ def test_equal_sessions_merge_to_themselves(tmp_path: Path):
     assert all(torch.equal(a[name], m[name]) for name in a if name.startswith("parameters."))
 
 
-def other_weights() -> Any:
-    model = tiny("batchnorm")
-    with torch.no_grad():
-        next(model.parameters()).add_(0.1)
-    return model
-
-
 def damaged(path: Path) -> Path:
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
     return path
 
 
 def renamed() -> Any:
-    model = tiny("batchnorm")
+    model = tiny()
     model.name = "nets.py:build"
     return model
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,7 +78,7 @@ def run_ranks(
     """Every rank's session after its steps, and its results."""
     shared = Shared(len(steps))
     method, found, failed = options.pop("method", method_of()), [[] for _ in steps], []
-    model = options.pop("model", None) or tiny("batchnorm")
+    model = options.pop("model", None) or tiny()
     sessions = [TogetherSession(model, method, Threads(rank, shared), **options) for rank in range(len(steps))]
 
     def along(rank: int):
@@ -89,11 +90,8 @@ def run_ranks(
             failed.append(error)
             shared.leave()
 
-    threads = [threading.Thread(target=along, args=(rank,)) for rank in range(len(steps))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(steps)) as pool:
+        list(pool.map(along, range(len(steps))))
     for error in failed:
         raise error
     return sessions, found
@@ -116,8 +114,8 @@ def same_state(one: Session, other: Session) -> bool:
 )
 def test_one_rank_is_a_session(fields: dict[str, Any], guard: Guard):
     method = method_of(**fields)
-    together = TogetherSession(tiny("batchnorm"), method, Alone(0, 1), guard=guard)
-    session = Session(tiny("batchnorm"), method, guard=guard)
+    together = TogetherSession(tiny(), method, Alone(0, 1), guard=guard)
+    session = Session(tiny(), method, guard=guard)
     kinds = set()
     for image in [torch.full((3, 24, 32), 0.5), *frames(6), *frames(4, seed=1)]:
         here, there = together.step(image), session(image)
@@ -165,7 +163,7 @@ def test_ranks_stay_equal_whatever_frames_each_of_them_has():
 
 
 def test_a_frame_that_the_network_has_no_numbers_for_moves_no_rank():
-    model, (dark, bright) = tiny("batchnorm"), (frames(1)[0] * 0.5, frames(1, seed=2)[0] * 0.1 + 0.9)
+    model, (dark, bright) = tiny(), (frames(1)[0] * 0.5, frames(1, seed=2)[0] * 0.1 + 0.9)
     limit = (model.preprocessing.apply(torch.full((1, 3, 1, 1), 0.8))).max()
     model.network.register_forward_hook(lambda _, given, out: out / (given[0].mean() < limit))
     sessions, found = run_ranks([[dark, bright, dark], [dark, dark, dark]], model=model)
@@ -179,7 +177,7 @@ def test_the_update_is_that_of_the_mean_gradient():
     """Two ranks of one frame each move as one rank that sees both with equal weight; the same frame twice as one."""
     (image,) = frames(1)
     twice, _ = run_ranks([[image], [image]])
-    session = Session(tiny("batchnorm"), method_of())
+    session = Session(tiny(), method_of())
     session(image)
     assert same_state(twice[0], session)
     apart, _ = run_ranks([[image], [frames(1, seed=4)[0]]])
@@ -198,7 +196,7 @@ def test_what_one_guard_refuses_no_rank_keeps():
 
 def test_a_rank_that_leaves_ends_the_others_step_without_a_trace():
     shared = Shared(2)
-    session = TogetherSession(tiny("batchnorm"), method_of(), Threads(0, shared))
+    session = TogetherSession(tiny(), method_of(), Threads(0, shared))
     before = session._adapted.snapshot()
     shared.leave()
     with pytest.raises(RankLost):
@@ -209,40 +207,35 @@ def test_a_rank_that_leaves_ends_the_others_step_without_a_trace():
 
 def test_a_step_that_was_lost_is_not_counted_by_the_guard():
     shared, guard = Shared(1), Guard(max_repeats=1)
-    session = TogetherSession(tiny("batchnorm"), method_of(), Threads(0, shared), guard=guard)
+    session = TogetherSession(tiny(), method_of(), Threads(0, shared), guard=guard)
     image = frames(1)[0]
     shared.leave()
     for _ in range(3):
         with pytest.raises(RankLost):
             session.step(image)
-    alone = TogetherSession(tiny("batchnorm"), method_of(), Alone(0, 1), guard=guard)
+    alone = TogetherSession(tiny(), method_of(), Alone(0, 1), guard=guard)
     counted, fresh = session._counters(), alone._counters()
     assert equal_in(counted, fresh)
 
 
 def test_parameters_that_differ_are_found():
-    shared, said = Shared(2), []
-    sessions = [TogetherSession(tiny("batchnorm"), method_of(), Threads(rank, shared)) for rank in range(2)]
+    shared = Shared(2)
+    sessions = [TogetherSession(tiny(), method_of(), Threads(rank, shared)) for rank in range(2)]
     with torch.no_grad():
         next(iter(sessions[1].state.parameters.values())).add_(1e-3)
 
     def look(session: TogetherSession):
         with pytest.raises(AllWeatherError, match="parameters differ"):
             session.check_equal()
-        said.append(session)
 
-    threads = [threading.Thread(target=look, args=(session,)) for session in sessions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(said) == 2
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(look, sessions))
 
 
 @pytest.mark.parametrize("name", ["mall-sample", "norm", "cotta", "source"])
 def test_methods_that_are_more_than_moved_parameters_are_refused(name: str):
     with pytest.raises(SettingsError, match=f"{name}: one model on several ranks"):
-        TogetherSession(tiny("batchnorm"), methods.make(name), Alone(0, 1))
+        TogetherSession(tiny(), methods.make(name), Alone(0, 1))
 
 
 def stream(name: str, count: int) -> Source:
@@ -271,7 +264,7 @@ def test_frames_that_a_resumed_session_is_past_keep_their_failures(tmp_path: Pat
 
 
 def test_a_run_that_is_not_resumed_begins_anew(tmp_path: Path):
-    session, place = TogetherSession(tiny("batchnorm"), method_of(), Alone(0, 1)), Place(tmp_path, TOGETHER)
+    session, place = TogetherSession(tiny(), method_of(), Alone(0, 1)), Place(tmp_path, TOGETHER)
     place.save(session, 1)
     with Together(Alone(0, 1), [], None, 1, 1)._record(tmp_path, {}, False, Pictures(tmp_path, ()), session):
         assert place.load(session) == 0

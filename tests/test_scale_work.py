@@ -178,16 +178,16 @@ def test_which_frames_stand_alone(
 
 
 def test_what_cannot_travel_and_who_cannot_work(monkeypatch: pytest.MonkeyPatch):
-    model = tiny("batchnorm")
+    model = tiny()
     model.network.register_forward_hook(lambda *_: None)
     with pytest.raises(SettingsError, match="cannot be taken to other processes"):
-        Carried.pack(model, methods.make("tent"), {}, "cpu", 1)
+        Carried.pack(model, methods.Tent(), {}, "cpu", 1)
     layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 3, 1))
     with pytest.raises(SettingsError, match=r"cannot be taken to other processes \(Serialization of parametrized"):
-        Carried.pack(Segmenter.wrap(layer.eval(), classes=model.classes), methods.make("tent"), {}, "cpu", 1)
+        Carried.pack(Segmenter.wrap(layer.eval(), classes=model.classes), methods.Tent(), {}, "cpu", 1)
     with pytest.raises(AllWeatherError, match=r"a worker has torch .*, this process has 1\.0"):
         check_versions({"torch": "1.0"})
-    carried = Carried.pack(tiny("batchnorm"), methods.make("tent"), {}, "cpu", 1)
+    carried = Carried.pack(tiny(), methods.Tent(), {}, "cpu", 1)
     moved = Carried(carried.content, [("gone/mynet.py", "mynet")], "cpu", 1, carried.versions)
     with pytest.raises(AllWeatherError, match=r"Install mynet.py on every machine"):
         moved.session(0)
@@ -201,21 +201,21 @@ def test_paths_of_a_method_are_found_from_a_workers_folder(
 ):
     monkeypatch.chdir(inputs[0].parent)
     method = methods.make("eata", settings={"source_images": inputs[0].name})
-    Session(tiny("batchnorm"), method).save(tmp_path / "a.session")
-    carried = Carried.pack(tiny("batchnorm"), method, {}, "cpu", 1)
+    Session(tiny(), method).save(tmp_path / "a.session")
+    carried = Carried.pack(tiny(), method, {}, "cpu", 1)
     monkeypatch.chdir(tmp_path)
     worker = carried.session(0)
     assert worker.settings()["method"]["source_images"] == str(inputs[0])
     worker.load(tmp_path / "a.session")
     other = methods.make("eata", settings={"source_images": str(inputs[0].parent)})
     with pytest.raises(AllWeatherError, match="saved with source_images=fog"):
-        Session(tiny("batchnorm"), other).load(tmp_path / "a.session")
+        Session(tiny(), other).load(tmp_path / "a.session")
     worker.save(tmp_path / "b.session")
     (tmp_path / "fog").symlink_to(inputs[0])
     with pytest.raises(AllWeatherError, match="saved with source_images=/"):
-        Session(tiny("batchnorm"), method).load(tmp_path / "b.session")
+        Session(tiny(), method).load(tmp_path / "b.session")
     monkeypatch.chdir(inputs[0].parent)
-    Session(tiny("batchnorm"), method).load(tmp_path / "b.session")
+    Session(tiny(), method).load(tmp_path / "b.session")
     assert from_anywhere(methods.make("eata", settings={"source_images": ""})).source_images == ""
 
 

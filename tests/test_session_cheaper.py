@@ -13,7 +13,7 @@ LOOSE = {"lr": 1e-2, "bn": "source"}
 
 
 def session(name: str = "mall-domain", **settings: object) -> Session:
-    return Session(tiny("batchnorm"), methods.make(name, settings=LOOSE | settings), guard=False)
+    return Session(tiny(), methods.make(name, settings=LOOSE | settings), guard=False)
 
 
 def test_frames_between_are_predicted_with_the_newest_state():

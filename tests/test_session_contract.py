@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tiny import CLASSES, SIZE, frames, tiny
+from tiny import CLASSES, SIZE, equal, frames, tiny
 from torch import Tensor, nn
 
 from allweather import methods
@@ -80,10 +80,6 @@ def all_of(session: Session) -> dict[str, Tensor]:
     return {**session._adapted.snapshot().tensors, **{k: v.clone() for k, v in session.model.state_dict().items()}}
 
 
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
-
-
 def grow(model: Any, state: State, images: Any):
     state.memory["bank"] = torch.cat([state.memory["bank"], torch.ones(1, 3)])
 
@@ -140,9 +136,7 @@ def test_a_state_that_changes_its_form_is_refused_and_nothing_has_been(place: st
         if doing["now"]:
             act(model, state, images)
 
-    session, calm = (
-        Session(tiny("batchnorm"), own(place, what, episodic=episodic)) for what in (once, lambda *given: None)
-    )
+    session, calm = (Session(tiny(), own(place, what, episodic=episodic)) for what in (once, lambda *given: None))
     first, second, third = frames(3)
     session(first), calm(first)
     before, doing["now"] = all_of(session), True
@@ -153,7 +147,7 @@ def test_a_state_that_changes_its_form_is_refused_and_nothing_has_been(place: st
     doing["now"] = False
     assert torch.equal(session(third).logits, calm(third).logits)
     session.reset()
-    assert equal(all_of(session), all_of(Session(tiny("batchnorm"), own("", once, episodic=episodic))))
+    assert equal(all_of(session), all_of(Session(tiny(), own("", once, episodic=episodic))))
 
 
 @pytest.mark.parametrize("act", MISFITS, ids=lambda act: act.__name__)
@@ -162,7 +156,7 @@ def test_the_methods_own_error_is_the_one_that_is_seen(act: Act):
         act(model, state, images)
         raise ValueError("a mistake of its own")
 
-    session = Session(tiny("batchnorm"), own("after_update", fail))
+    session = Session(tiny(), own("after_update", fail))
     before = all_of(session)
     with pytest.raises(ValueError, match="a mistake of its own"):
         session(frames(1)[0])
@@ -188,7 +182,7 @@ def darker(network: Any, images: Tensor) -> Tensor:
 def test_images_changed_in_place_are_refused(place: str):
     views: Any = ("plain", darker, "mirror") if place == "view" else ("plain",)
     who = "views: a function" if place == "view" else f"own: {place}"
-    session = Session(tiny("batchnorm"), own(place, lambda model, state, images: images.clamp_(0.4, 0.6), views=views))
+    session = Session(tiny(), own(place, lambda model, state, images: images.clamp_(0.4, 0.6), views=views))
     before, image = all_of(session), frames(1)[0]
     with pytest.raises(SettingsError, match=f"{who} changes its images in place, .*clone them"):
         session(image)
@@ -212,9 +206,9 @@ def test_a_batch_keeps_its_images_and_a_prediction_its_plain_logits():
             return Refined(logits.mul_(2))  # which the guard would judge
 
     with pytest.raises(AttributeError, match="cannot assign to field 'images'"):
-        Session(tiny("batchnorm"), Swaps())(frames(1)[0])
+        Session(tiny(), Swaps())(frames(1)[0])
     with pytest.raises(SettingsError, match="scales: refine changes its logits in place"):
-        Session(tiny("batchnorm"), Scales())(frames(1)[0])
+        Session(tiny(), Scales())(frames(1)[0])
 
 
 @pytest.mark.parametrize("place", ["objective", "after_update", "predict"])
@@ -227,7 +221,7 @@ def test_modes_that_a_method_sets_end_with_its_call(place: str, fails: bool, scr
         if fails:
             raise ValueError("in between")
 
-    model = tiny("batchnorm")
+    model = tiny()
     if scripted:
         traced = torch.jit.trace(model.network, torch.rand(1, 3, *SIZE))
         model = Segmenter.wrap(traced, classes=CLASSES)
@@ -253,7 +247,7 @@ def test_modes_that_begin_chose_stay():
             model.network.stem[2].train()  # type: ignore[index]
             return super().begin(model)
 
-    session = Session(tiny("batchnorm"), Drops())
+    session = Session(tiny(), Drops())
     session(frames(1)[0])
     assert [name for name, part in session.model.named_modules() if part.training] == ["network.stem.2"]
 
@@ -308,7 +302,7 @@ class NoSource(methods.Method):
 )
 def test_a_session_asks_of_a_method_what_make_asks_of_it(kind: Any, said: str):
     with pytest.raises(SettingsError, match=said):
-        Session(tiny("batchnorm"), kind())
+        Session(tiny(), kind())
     with pytest.raises(SettingsError, match=said.replace(f"{kind.__name__}: ", ".*")):
         methods.make(f"{__name__}:{kind.__name__}")
 
@@ -330,7 +324,7 @@ def test_begin_gives_a_state(given: Any, said: str):
             return given
 
     with pytest.raises(SettingsError, match=said):
-        Session(tiny("batchnorm"), Begins())
+        Session(tiny(), Begins())
 
 
 def leaving(left: Any, after: int = 0, **fields: Any) -> Own:
@@ -362,7 +356,7 @@ def leaving(left: Any, after: int = 0, **fields: Any) -> Own:
 )
 @pytest.mark.parametrize("after", [0, 1])
 def test_what_a_prediction_leaves_behind_is_what_was_declared(left: Any, said: str, after: int):
-    session = Session(tiny("batchnorm"), leaving(left, after))
+    session = Session(tiny(), leaving(left, after))
     before = all_of(session)
     with pytest.raises(SettingsError, match=f"leaves: refine must leave as output .*{said}"):
         session(frames(1)[0])
@@ -374,7 +368,7 @@ NAN = torch.full((3, 1, 1), float("nan"))
 
 @pytest.mark.parametrize("guard", [None, False])
 def test_what_is_left_behind_and_not_finite_is_never_taken_up(guard: Any, tmp_path: Path):
-    session = Session(tiny("batchnorm"), leaving({"gain": NAN}, 2), guard=guard)
+    session = Session(tiny(), leaving({"gain": NAN}, 2), guard=guard)
     first, *others = frames(3)
     assert session(first).decision.kind == "accepted"
     before = all_of(session)
@@ -384,13 +378,13 @@ def test_what_is_left_behind_and_not_finite_is_never_taken_up(guard: Any, tmp_pa
         assert result.decision.reason == "what the prediction leaves behind is not finite"
         assert equal(all_of(session), before)
     session.save(tmp_path / "s.safetensors")
-    again = Session(tiny("batchnorm"), session.method, guard=guard)
+    again = Session(tiny(), session.method, guard=guard)
     again.load(tmp_path / "s.safetensors")
     assert equal(all_of(again), before)
 
 
 def test_part_of_the_way_back_leaves_nothing_that_is_not_finite():
-    session, (image,) = Session(tiny("batchnorm"), leaving({}), guard=Guard(closer_look=1)), frames(1)
+    session, (image,) = Session(tiny(), leaving({}), guard=Guard(closer_look=1)), frames(1)
     prediction = session._adapted.predict(image[None])
     policy, reference = session._policy, session._adapted.source_logits(image[None])
     assert policy.accepts(image[None], reference, prediction)
@@ -398,7 +392,7 @@ def test_part_of_the_way_back_leaves_nothing_that_is_not_finite():
 
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path):
-    session, path = Session(tiny("batchnorm"), leaving({})), tmp_path / "s.safetensors"
+    session, path = Session(tiny(), leaving({})), tmp_path / "s.safetensors"
     session.state.memory["mean"][1] = float("inf")
     with pytest.raises(CheckpointError, match=r"memory\.mean holds numbers that are not finite\. .* reset it"):
         session.save(path)
@@ -413,4 +407,4 @@ def two(network: Any, images: Tensor) -> Tensor:
 
 def test_a_view_gives_the_networks_classes():
     with pytest.raises(SettingsError, match=r"views: a function must give logits .*, here 1×3×24×32; got 1×2×24×32"):
-        Session(tiny("batchnorm"), Tent(views=("plain", two)))(frames(1)[0])
+        Session(tiny(), Tent(views=("plain", two)))(frames(1)[0])

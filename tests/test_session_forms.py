@@ -1,7 +1,6 @@
 """Sessions on networks of other forms: half precision, kept outputs, norm layers of a class of their own."""
 
 import copy
-import pickle
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import CLASSES, TinyNetwork, frames, moved_names, tiny
+from tiny import CLASSES, COPIES, TinyNetwork, frames, moved_names, tiny
 from torch import Tensor, nn
 
 from allweather import Segmenter, Session, apply_delta, load_model, methods
@@ -42,7 +41,7 @@ def frozen() -> Segmenter:
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_network_of_any_precision_adapts_in_float32_and_stays_as_it_was(precision: torch.dtype):
-    model = tiny("batchnorm").to(precision)
+    model = tiny().to(precision)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     session = Session(model, methods.Tent(lr=0.1))
     results = [session(image) for image in frames(2)]
@@ -86,14 +85,14 @@ def test_a_network_that_draws_random_numbers_is_told_of_once(method: str):
 
 
 def test_a_network_that_keeps_its_last_output_is_copied():
-    model = tiny("batchnorm")
+    model = tiny()
     model.network.register_forward_hook(lambda module, images, output: setattr(module, "last", output))
     model(frames(1))
     assert model.network.last.grad_fn is not None
     assert Session(model, methods.Tent(lr=0.1))(frames(1)).iterations == 1
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("copied", COPIES)
 def test_frozen_norms_of_another_class_move_and_go_on_in_a_copy(copied: Callable[[Session], Session]):
     model, images = frozen(), frames(4)
     session = Session(model, methods.Tent(lr=0.05, bn="running", episodic=False), guard=False)
@@ -116,12 +115,12 @@ def extracted(network: nn.Module) -> nn.Module:
     return extraction.create_feature_extractor(network, {"head": "out"})
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("copied", COPIES)
 @pytest.mark.parametrize("form", [traced, extracted])
 def test_a_copied_session_of_a_graph_stays_in_evaluation(
     form: Callable[[nn.Module], nn.Module], copied: Callable[[Session], Session]
 ):
-    dropping = nn.Sequential(tiny("batchnorm").network, nn.Dropout(0.5))
+    dropping = nn.Sequential(tiny().network, nn.Dropout(0.5))
     network = form(TinyNetwork(nn.BatchNorm2d).eval() if form is extracted else dropping.eval())
     session = Session(Segmenter.wrap(network.eval(), classes=CLASSES), "source")
     other = copied(session)
@@ -341,7 +340,7 @@ def test_a_second_name_of_a_module_changes_nothing(method: str):
 
 
 def test_values_stand_in_for_a_parameter_wherever_it_is():
-    model, image = tiny("batchnorm"), frames(1)
+    model, image = tiny(), frames(1)
     model.network.head[1].weight = model.network.stem[1].weight
     name, shared = next((n, p) for n, p in model.network.named_parameters() if p is model.network.stem[1].weight)
     value = shared.detach() * 2
@@ -354,7 +353,7 @@ def test_values_stand_in_for_a_parameter_wherever_it_is():
 
 def test_pixels_give_the_same_bits_in_whatever_layout_they_lie():
     model, image = load_model("demo:streetnet"), render(1, "fog", (128, 64)).image()
-    first, last = (Session(model, methods.make("mall-domain")) for _ in range(2))
+    first, last = (Session(model, methods.MallDomain()) for _ in range(2))
     for _ in range(2):
         pixels = image.movedim(0, -1).contiguous().numpy()
         assert torch.equal(first(image).logits, last(pixels).logits)

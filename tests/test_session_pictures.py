@@ -27,7 +27,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 
 def session() -> Session:
-    return Session(tiny("batchnorm"), methods.Tent(lr=0.01))
+    return Session(tiny(), methods.Tent(lr=0.01))
 
 
 @pytest.fixture

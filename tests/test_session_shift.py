@@ -39,7 +39,7 @@ def test_the_distance_of_known_distributions():
 def test_ordinary_images_are_predicted_plainly_and_shifted_ones_adapted_to(name: str):
     session = watching(method=name)
     ordinary = frames(1)[0]
-    plain = Session(tiny("batchnorm"), methods.make("norm")).predict(ordinary)
+    plain = Session(tiny(), methods.Norm()).predict(ordinary)
     result = session(ordinary)
     assert (result.stop, result.iterations, result.decision.kind) == ("no shift", 0, "accepted")
     assert torch.equal(result.logits, plain)
@@ -52,7 +52,7 @@ def test_ordinary_images_are_predicted_plainly_and_shifted_ones_adapted_to(name:
 
 def test_always_is_the_default_and_what_shifted_images_give():
     images = [bright(image) for image in frames(4)]
-    always, shifted = Session(tiny("batchnorm"), methods.make("mall-domain")), watching()
+    always, shifted = Session(tiny(), methods.MallDomain()), watching()
     for image in images:
         assert torch.equal(always(image).logits, shifted(image).logits)
 
@@ -60,7 +60,7 @@ def test_always_is_the_default_and_what_shifted_images_give():
 @pytest.mark.parametrize(("norm", "reference"), [("batchnorm", "start"), ("layernorm", "auto"), ("none", "start")])
 def test_the_first_images_can_be_the_reference(norm: str, reference: str):
     settings = {"parameters": "head.*"} if norm == "none" else {}
-    method = methods.make("tent", settings=settings)
+    method = methods.Tent(**settings)
     shift = Shift(reference=reference, start=3, smoothing=0)  # type: ignore[arg-type]
     session = Session(tiny(norm), method, adapt_when="shift", shift=shift)
     said = [session(image).iterations for image in (*map(bright, frames(5)), *frames(2))]
@@ -73,7 +73,7 @@ def test_a_reference_that_is_not_there_is_named():
     with pytest.raises(SettingsError, match="Did you mean"):
         watching(reference="starts")
     with pytest.raises(SettingsError, match="adapt_when"):
-        Session(tiny("batchnorm"), methods.make("tent"), adapt_when="sometimes")  # type: ignore[arg-type]
+        Session(tiny(), methods.Tent(), adapt_when="sometimes")  # type: ignore[arg-type]
     bare = Segmenter.wrap(nn.Identity(), classes=CLASSES, name="bare")
     with pytest.raises(NetworkError, match="bare has none"):
         Session(bare, methods.Source(), adapt_when="shift")
@@ -98,7 +98,7 @@ def test_reset_and_restart_include_the_detector(reference: Any, tmp_path: Path):
             found = second(image)
             assert found.stop == wanted.stop and torch.equal(found.logits, wanted.logits)
     with pytest.raises(AllWeatherError, match="adapt_when"):
-        Session(tiny("batchnorm"), methods.make("mall-domain")).load(tmp_path / "session.safetensors")
+        Session(tiny(), methods.MallDomain()).load(tmp_path / "session.safetensors")
 
 
 class Odd(nn.Module):
@@ -175,12 +175,10 @@ def test_the_distance_is_an_average_that_forgets():
 
 @pytest.mark.parametrize("bn", ["running", "train"])
 def test_the_reference_stays_where_the_layers_own_statistics_move(bn: str, tmp_path: Path):
-    method = methods.make("tent", settings={"bn": bn, "share": 0.9, "episodic": False})
+    method = methods.Tent(bn=bn, share=0.9, episodic=False)
 
     def made() -> Session:
-        return Session(
-            tiny("batchnorm"), method, adapt_when="shift", shift=Shift(smoothing=0, threshold=0), guard=False
-        )
+        return Session(tiny(), method, adapt_when="shift", shift=Shift(smoothing=0, threshold=0), guard=False)
 
     session, resumed, image = made(), made(), bright(frames(1)[0])
     first = level(session, image)
@@ -200,7 +198,7 @@ def test_no_hook_stays_on_the_copy_and_the_callers_network_has_none():
 
 
 def test_procedural_weather_is_told_from_a_clear_day():
-    session = Session(load_model("demo:streetnet"), methods.make("norm"), adapt_when="shift", shift=Shift(smoothing=0))
+    session = Session(load_model("demo:streetnet"), methods.Norm(), adapt_when="shift", shift=Shift(smoothing=0))
     for condition, shifted in (("clear", False), ("fog", True), ("snow", True), ("night", True)):
         for frame in scene_stream(condition, range(8100, 8102)):
             assert (session(frame.image).stop != "no shift") == shifted, condition

@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny import CLASSES, frames, tiny
+from tiny import CLASSES, COPIES, Remembers, equal, frames, other_weights, read_file, tiny
 from torch import Tensor, nn
 
 from allweather import apply_delta, methods
@@ -32,7 +31,7 @@ Tensors = dict[str, Tensor]
 
 
 def session_of(**options: Any) -> Session:
-    return Session(tiny("batchnorm"), methods.make("mall-domain", settings={"lr": 1e-3}), **options)
+    return Session(tiny(), methods.MallDomain(lr=1e-3), **options)
 
 
 def saved(path: Path, **options: Any) -> Path:
@@ -43,9 +42,14 @@ def saved(path: Path, **options: Any) -> Path:
     return path
 
 
-def read(path: Path) -> tuple[Tensors, dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+def handed_on(make: Callable[[], Session], count: int, folder: Path) -> tuple[Session, Session]:
+    """A session that has adapted to so many frames, and another that goes on from its file."""
+    one, other = make(), make()
+    for image in frames(count):
+        one(image)
+    one.save(folder / "a.session")
+    other.load(folder / "a.session")
+    return one, other
 
 
 def everything(session: Session) -> Tensors:
@@ -82,7 +86,7 @@ DAMAGES: dict[str, Callable[[Tensors], None]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_refused_and_changes_nothing(damage: str, tmp_path: Path):
-    tensors, metadata = read(saved(tmp_path / "a.safetensors"))
+    tensors, metadata = read_file(saved(tmp_path / "a.safetensors"))
     DAMAGES[damage](tensors)
     save_file(tensors, tmp_path / "b.safetensors", metadata)
     session = session_of()
@@ -90,14 +94,13 @@ def test_a_damaged_file_is_refused_and_changes_nothing(damage: str, tmp_path: Pa
     before = everything(session)
     with pytest.raises(CheckpointError, match=r"b\.safetensors"):
         session.load(tmp_path / "b.safetensors")
-    after = everything(session)
-    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert equal(everything(session), before)
     session(frames(1)[0])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"network": 3}', "null", "[" * 100_000, "9" * 5000])
 def test_unreadable_settings_are_refused(text: str, tmp_path: Path):
-    tensors, metadata = read(saved(tmp_path / "a.safetensors"))
+    tensors, metadata = read_file(saved(tmp_path / "a.safetensors"))
     save_file(tensors, tmp_path / "b.safetensors", metadata | {"allweather.session": text})
     with pytest.raises(CheckpointError, match=r"b\.safetensors is damaged"):
         session_of().load(tmp_path / "b.safetensors")
@@ -106,24 +109,20 @@ def test_unreadable_settings_are_refused(text: str, tmp_path: Path):
 @pytest.mark.parametrize("what", ["counters.updates", "counters.random", "counters.guard.counts", "optimizer.0.step"])
 def test_a_file_of_another_version_is_refused_by_what_it_lacks(what: str, tmp_path: Path):
     """Its digest is right: it is whole, but not what this version writes."""
-    tensors, metadata = read(saved(tmp_path / "a.safetensors"))
+    tensors, metadata = read_file(saved(tmp_path / "a.safetensors"))
     del tensors[what]
     save_session(tmp_path / "b.safetensors", tensors, json.loads(metadata["allweather.session"]))
     session = session_of()
     before = everything(session)
     with pytest.raises(CheckpointError):
         session.load(tmp_path / "b.safetensors")
-    assert all(torch.equal(before[name], tensor) for name, tensor in everything(session).items())
+    assert equal(everything(session), before)
 
 
 def test_a_session_of_other_weights_is_refused_by_their_digest(tmp_path: Path):
     path = saved(tmp_path / "a.safetensors")
-    other = tiny("batchnorm")
-    with torch.no_grad():
-        other.network.head[3].bias[0] += 1e-3  # type: ignore[union-attr,index]
-    session = Session(other, methods.make("mall-domain", settings={"lr": 1e-3}))
     with pytest.raises(CheckpointError, match="was saved with weights="):
-        session.load(path)
+        Session(other_weights(), methods.MallDomain(lr=1e-3)).load(path)
 
 
 class Twice(nn.Module):
@@ -145,33 +144,22 @@ def test_a_module_under_two_names_is_one_source(fields: dict[str, Any], tmp_path
     torch.manual_seed(0)
     network = Twice().eval()
     model = Segmenter.wrap(network, classes=CLASSES)
-    sessions = [Session(model, methods.make("mall-domain", settings=fields), guard=False) for _ in range(2)]
-    for image in frames(3):
-        sessions[0](image)
-    sessions[0].save(tmp_path / "a.session")
-    sessions[1].load(tmp_path / "a.session")
+    one, other = handed_on(lambda: Session(model, methods.MallDomain(**fields), guard=False), 3, tmp_path)
     image = frames(1, seed=1)[0]
-    assert torch.equal(sessions[0].predict(image), sessions[1].predict(image))
-    assert not torch.equal(sessions[0].predict(image), Session(model, sessions[0].method).predict(image))
-    sessions[0].export(tmp_path / "a.delta.safetensors")
+    assert torch.equal(one.predict(image), other.predict(image))
+    assert not torch.equal(one.predict(image), Session(model, one.method).predict(image))
+    one.export(tmp_path / "a.delta.safetensors")
     apply_delta(network, tmp_path / "a.delta.safetensors")
 
 
 def test_a_saved_session_goes_on_bit_for_bit_in_another_order_of_memory(tmp_path: Path):
-    settings = {"parameters": "all", "lr": 1e-2}
-    sessions = [
-        Session(tiny("batchnorm"), methods.make("mall-domain", settings=settings), guard=False, channels_last=True)
-        for _ in range(2)
-    ]
-    for image in frames(3):
-        sessions[0](image)
-    sessions[0].save(tmp_path / "a.session")
-    sessions[1].load(tmp_path / "a.session")
-    moments = [session._adapted.optimizer.state_dict()["state"] for session in sessions]  # type: ignore[union-attr]
+    method = methods.MallDomain(parameters="all", lr=1e-2)
+    one, other = handed_on(lambda: Session(tiny(), method, guard=False, channels_last=True), 3, tmp_path)
+    moments = [each._adapted.optimizer.state_dict()["state"] for each in (one, other)]  # type: ignore[union-attr]
     for index, entries in moments[0].items():
         assert all(value.stride() == moments[1][index][key].stride() for key, value in entries.items())
     for image in frames(4, seed=1):
-        assert torch.equal(sessions[0](image).logits, sessions[1](image).logits)
+        assert torch.equal(one(image).logits, other(image).logits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +181,7 @@ def test_a_session_with_an_optimizer_of_ones_own_goes_on_bit_for_bit(
     shapes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(Grouped, "shapes", shapes)
-    one, other = (Session(tiny("batchnorm"), Grouped(), guard=False) for _ in range(2))
-    for image in frames(2):
-        one(image)
-    one.save(tmp_path / "a.session")
-    other.load(tmp_path / "a.session")
+    one, other = handed_on(lambda: Session(tiny(), Grouped(), guard=False), 2, tmp_path)
     for image in frames(2, seed=1):
         assert torch.equal(one(image).logits, other(image).logits)
 
@@ -205,7 +189,7 @@ def test_a_session_with_an_optimizer_of_ones_own_goes_on_bit_for_bit(
 def test_of_another_method_the_method_is_named(tmp_path: Path):
     path = saved(tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="was saved with name=mall-domain, this session has name=tent"):
-        Session(tiny("batchnorm"), methods.make("tent", settings={"episodic": False})).load(path)
+        Session(tiny(), methods.Tent(episodic=False)).load(path)
 
 
 @pytest.mark.parametrize(
@@ -238,12 +222,11 @@ def test_a_session_with_other_settings_is_refused_by_name(options: Any, word: st
 )
 def test_the_same_weights_under_another_meaning_are_refused(changed: Any, word: str, tmp_path: Path):
     path = saved(tmp_path / "a.safetensors")
-    model = tiny("batchnorm")
+    model = tiny()
     for name, value in changed.items():
         setattr(model, name, value)
-    session = Session(model, methods.make("mall-domain", settings={"lr": 1e-3}))
     with pytest.raises(CheckpointError, match=f"was saved with {word}"):
-        session.load(path)
+        Session(model, methods.MallDomain(lr=1e-3)).load(path)
     with pytest.raises(CheckpointError, match=f"was saved with {word}"):
         open_saved(path, model)
 
@@ -253,7 +236,7 @@ class Heads(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body, self.other = tiny("batchnorm").network, nn.Conv2d(3, 3, 1)
+        self.body, self.other = tiny().network, nn.Conv2d(3, 3, 1)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         logits = self.body(x)
@@ -292,7 +275,7 @@ def test_a_session_of_another_output_of_the_network_is_refused(output: Any, othe
         sessions[1].load(paths[0])
     with pytest.raises(CheckpointError, match=r"is of network\.output="):
         merge(paths[:2], tmp_path / "merged.session")
-    tensors, metadata = read(paths[0])
+    tensors, metadata = read_file(paths[0])
     about = json.loads(metadata["allweather.session"])
     del about["network.output"], about["surest"]  # of before there were these
     save_session(paths[2], tensors, about)
@@ -310,7 +293,7 @@ class Windowed(Tent):
 
 
 def test_a_field_named_as_a_networks_fact_hides_neither(tmp_path: Path):
-    model, cut = tiny("batchnorm"), tiny("batchnorm")
+    model, cut = tiny(), tiny()
     cut.window = Window(48, 24)
     Session(model, Windowed()).save(tmp_path / "s.safetensors")
     Session(model, Windowed()).load(tmp_path / "s.safetensors")
@@ -349,7 +332,7 @@ class Counting(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = tiny("batchnorm").network
+        self.body = tiny().network
         self.register_buffer("average", torch.zeros(3))
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self.register_buffer("last", torch.zeros(1))
@@ -363,7 +346,7 @@ class Counting(nn.Module):
 
 
 def counting() -> Segmenter:
-    return Segmenter.wrap(Counting(), classes=tiny("batchnorm").classes, name="counting")
+    return Segmenter.wrap(Counting(), classes=tiny().classes, name="counting")
 
 
 @pytest.mark.parametrize("name", ["source", "norm", "tent", "mall-sample", "mall-domain", "cotta"])
@@ -386,10 +369,10 @@ def test_buffers_that_a_network_moves_itself_come_back(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["tent", "mall-domain", "cotta", "rotta", "diga", "eta"])
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("copied", COPIES)
 def test_a_copy_goes_on_as_the_original(name: str, copied: Callable[[Session], Session]):
     images = frames(6)
-    session = Session(tiny("batchnorm"), methods.make(name, settings={"bn": "running"}))
+    session = Session(tiny(), methods.make(name, settings={"bn": "running"}))
     for image in images[:3]:
         session(image)
     other = copied(session)
@@ -402,24 +385,10 @@ def test_a_copy_goes_on_as_the_original(name: str, copied: Callable[[Session], S
     assert torch.equal(session(images[0]).logits, other(images[0]).logits)
 
 
-class Averaging(nn.Module):
-    """A network that keeps an average of what it sees in a buffer."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
-        self.register_buffer("seen", torch.zeros(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.seen.lerp_(x.detach().mean((0, 2, 3)), 0.5)
-        return self.head(self.norm(x) + self.seen.view(1, -1, 1, 1))
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("copied", COPIES)
 def test_a_copy_knows_which_buffers_have_moved(copied: Callable[[Session], Session]):
-    method = methods.make("tent", settings={"episodic": False})
-    session = Session(Segmenter.wrap(Averaging().eval(), classes=CLASSES), method, guard=False)
+    method = methods.Tent(episodic=False)
+    session = Session(Segmenter.wrap(Remembers().eval(), classes=CLASSES), method, guard=False)
     images = frames(2)
     session(images[0])
     other = copied(session)
@@ -439,14 +408,10 @@ def test_a_hook_that_copies_what_is_saved_hides_no_source(tmp_path: Path):
     def copying(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any):
         state.update({name: value.detach().clone() for name, value in state.items()})
 
-    model = tiny("batchnorm")
+    model = tiny()
     model.network._register_state_dict_hook(copying)
-    sessions = [Session(model, "mall-domain", guard=False) for _ in range(2)]
-    for image in frames(2):
-        sessions[0](image)
-    sessions[0].save(tmp_path / "a.session")
-    sessions[1].load(tmp_path / "a.session")
-    assert torch.equal(sessions[0].predict(frames(1)[0]), sessions[1].predict(frames(1)[0]))
+    one, other = handed_on(lambda: Session(model, "mall-domain", guard=False), 2, tmp_path)
+    assert torch.equal(one.predict(frames(1)[0]), other.predict(frames(1)[0]))
 
 
 class Versioned(nn.Conv2d):
@@ -468,11 +433,8 @@ def test_what_is_no_tensor_in_a_state_dict_stays_with_the_network(
     monkeypatch.setattr(Versioned, "extra", extra, raising=False)
     network = nn.Sequential(Versioned(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 1)).eval()
     model = Segmenter.wrap(network, classes=CLASSES)
-    method = methods.make("mall-domain", settings={"views": ("plain",), "vector_rate": 0.0})
-    session, other = (Session(model, method, guard=False) for _ in range(2))
-    session(frames(1)[0])
-    session.save(tmp_path / "a.session")
-    other.load(tmp_path / "a.session")
+    method = methods.MallDomain(views=("plain",), vector_rate=0.0)
+    session, other = handed_on(lambda: Session(model, method, guard=False), 1, tmp_path)
     image = frames(1)
     expected = session.predict(image)
     assert torch.equal(other.predict(image), expected)

@@ -35,7 +35,7 @@ KINDS: dict[str, Callable[[Path], Any]] = {
 
 
 def session() -> aw.Session:
-    return aw.Session(tiny("batchnorm"), aw.methods.Tent(lr=0.05), guard=False)
+    return aw.Session(tiny(), aw.methods.Tent(lr=0.05), guard=False)
 
 
 def one_by_one(pictures: list[Any]) -> list[torch.Tensor]:
@@ -175,6 +175,6 @@ def test_a_mistake_is_refused_before_the_first_frame(mistake: str):
     with pytest.raises(kind, match=message):
         session().stream(value, **settings)
     if value is not None and not settings:
-        for ask in (session().network, partial(aw.advise_scale, tiny("batchnorm"))):
+        for ask in (session().network, partial(aw.advise_scale, tiny())):
             with pytest.raises(kind, match=message.replace(r"session\(picture\)", "[[]picture")):
                 ask(**{"pictures" if isinstance(ask, partial) else "frames": value})

@@ -1,7 +1,5 @@
 """Sessions in threads: two give what each gives alone, one is used by one thread at a time, randomness is their own."""
 
-import copy
-import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from time import sleep
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import frames, tiny
+from tiny import COPIES, frames, tiny
 from torch import Tensor
 
 from allweather import methods
@@ -20,7 +18,7 @@ FIELDS = {"rotta": {"every": 1}, "cotta": {"lr": 1e-3}}
 
 
 def session_of(name: str, seed: int) -> Session:
-    return Session(tiny("batchnorm"), methods.make(name, settings=FIELDS.get(name, {})), seed=seed)
+    return Session(tiny(), methods.make(name, settings=FIELDS.get(name, {})), seed=seed)
 
 
 def run(session: Session, images: Tensor) -> list[Tensor]:
@@ -58,7 +56,7 @@ def test_the_seed_is_what_random_methods_draw_by(name: str):
     assert not all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("copied", COPIES)
 def test_a_copy_is_made_between_two_batches(copied: Any, monkeypatch: pytest.MonkeyPatch):
     session, images = session_of("mall-domain", 0), frames(2)
     session(images[0])
