@@ -22,16 +22,15 @@ pytestmark = pytest.mark.usefixtures("own_imports")
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def outside(here: Path) -> Path:
     """A folder far from the package, with what the pages take as given."""
-    monkeypatch.chdir(tmp_path)
     pictures = scene(3, (96, 64))
-    clip(tmp_path / "night.mp4", pictures)
-    (tmp_path / "frames").mkdir()
+    clip(here / "night.mp4", pictures)
+    (here / "frames").mkdir()
     for index, picture in enumerate(pictures):
-        Image.fromarray(np.asarray(picture)).save(tmp_path / "frames" / f"{index}.png")
-    Image.fromarray(np.asarray(pictures[0])).save(tmp_path / "frame.png")
-    return tmp_path
+        Image.fromarray(np.asarray(picture)).save(here / "frames" / f"{index}.png")
+    Image.fromarray(np.asarray(pictures[0])).save(here / "frame.png")
+    return here
 
 
 def test_the_page_on_deployment_runs_as_it_stands(outside: Path):
@@ -56,9 +55,9 @@ def test_the_lines_that_mix_are_what_the_session_does(outside: Path):
     files, _ = snippets(HOW_TO / "export.md")
     written: dict = {}
     exec(files["mixing.py"], written)
-    session = session_of(tiny("batchnorm"))
+    session = session_of(tiny())
     session.export("image.safetensors", statistics="image")
-    network = written["load"](tiny("batchnorm").network, "image.safetensors")
+    network = written["load"](tiny().network, "image.safetensors")
     image = frames(1, seed=9)
     torch.testing.assert_close(network(image), session.network()(image), atol=1e-5, rtol=1e-5)
 

@@ -11,9 +11,8 @@ import pytest
 import torch
 from exported import PICTURE, probabilities, read_about, session_of, through
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import CLASSES, equal_in, frames, tiny
+from tiny import CLASSES, Remembers, equal_in, frames, other_weights, read_file, tiny
 from torch import Tensor, nn
 
 from allweather import CITYSCAPES, Segmenter, Session, apply_delta, load_stream, methods
@@ -65,14 +64,14 @@ def test_layers_that_a_session_computes_at_less_cost_are_pytorchs_again():
 
 
 def test_of_a_batch_each_image_has_its_own_statistics():
-    network = session_of(tiny("batchnorm")).network()
+    network = session_of(tiny()).network()
     images = torch.cat([frames(1, seed=9), frames(1, seed=10) * 0.2])
     together = network(images)
     torch.testing.assert_close(together, torch.cat([network(image[None]) for image in images]), atol=1e-5, rtol=1e-5)
 
 
 def test_stream_writes_the_mean_of_the_layers_moments_into_ordinary_buffers():
-    model = tiny("batchnorm")
+    model = tiny()
     session = session_of(model, "norm", share=0.3)
     network = session.network("stream")
     assert not any(module._forward_pre_hooks for module in network.modules())
@@ -97,7 +96,7 @@ def test_averages_are_of_the_frames_alone(name: str):
 
 
 def test_averages_leave_out_what_the_guard_refused(monkeypatch: pytest.MonkeyPatch):
-    session = session_of(tiny("batchnorm"), count=2)
+    session = session_of(tiny(), count=2)
     with monkeypatch.context() as patch:
         harm = Objection("harm", session.predict(PICTURE)[None])
         patch.setattr(session._policy, "judge", lambda *given: harm)
@@ -109,7 +108,7 @@ def test_averages_leave_out_what_the_guard_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_averages_forget_beyond_their_memory():
-    session = session_of(tiny("batchnorm"), "norm", count=0)
+    session = session_of(tiny(), "norm", count=0)
     averages = session._averages
     layer = next(iter(averages.layers.values()))
     for value in [*[0.0] * MEMORY, *[1.0] * MEMORY]:
@@ -135,7 +134,7 @@ def test_all_windows_that_slide_over_an_image_count():
 
 
 def test_frames_given_stand_in_for_the_stream():
-    model = tiny("batchnorm")
+    model = tiny()
     seen, unseen = session_of(model, "norm"), session_of(model, "norm", count=0)
     with pytest.raises(SettingsError, match=r"no statistics of a stream .*frames=…, --frames FOLDER"):
         unseen.network("stream")
@@ -148,14 +147,14 @@ def test_frames_given_stand_in_for_the_stream():
 def test_frames_are_of_every_kind_that_a_stream_is(tmp_path: Path):
     for index, frame in enumerate(frames(3)):
         Image.fromarray((frame * 255).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{index}.png")
-    stream, session = load_stream("folder", tmp_path), session_of(tiny("batchnorm"), "norm")
+    stream, session = load_stream("folder", tmp_path), session_of(tiny(), "norm")
     expected = session.network(frames=[frame.image for frame in stream]).state_dict()
     for given in (stream, sorted(tmp_path.glob("*.png"))):
         assert equal_in(session.network(frames=given).state_dict(), expected)
 
 
 def test_frames_that_nothing_is_learnt_from_are_left_out():
-    session = session_of(tiny("batchnorm"), count=0)
+    session = session_of(tiny(), count=0)
     good, constant = list(frames(3)), torch.full_like(PICTURE, 0.5)
     broken = PICTURE.clone()
     broken[0, 0, 0] = float("nan")
@@ -167,7 +166,7 @@ def test_frames_that_nothing_is_learnt_from_are_left_out():
 
 
 def test_frames_mean_the_stream_and_are_refused_beside_the_image(delta: Path):
-    session = session_of(tiny("batchnorm"), count=0)
+    session = session_of(tiny(), count=0)
     wanted = session.network("stream", list(frames(3))).state_dict()
     found = session.network(frames=list(frames(3)))
     assert equal_in(found.state_dict(), wanted)
@@ -176,19 +175,6 @@ def test_frames_mean_the_stream_and_are_refused_beside_the_image(delta: Path):
     assert read_about(delta)["statistics"] == "stream"
     with pytest.raises(SettingsError, match="frames: only statistics='stream' averages over pictures"):
         session.network("image", list(frames(3)))
-
-
-class Remembers(nn.Module):
-    """A network that keeps an average of what it sees in a buffer."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
-        self.register_buffer("seen", torch.zeros(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.seen.lerp_(x.mean((0, 2, 3)), 0.5)
-        return self.head(self.norm(x) + self.seen.view(1, -1, 1, 1))
 
 
 def test_a_frame_that_cannot_be_read_leaves_the_networks_own_buffers():
@@ -219,7 +205,7 @@ def test_a_buffer_that_passes_give_another_shape_is_exported_as_it_came(path: Pa
 
 @pytest.mark.parametrize("given", [[], (), iter(())], ids=["list", "tuple", "iterator"])
 def test_frames_that_are_none_are_said(tmp_path: Path, path: Path, given: Any):
-    session = Session(tiny("batchnorm"), "mall-domain", guard=False)
+    session = Session(tiny(), "mall-domain", guard=False)
     session(frames(1)[0])
     with pytest.raises(SettingsError, match="mall-domain, frames: expected at least one picture"):
         session.export(path, frames=given)
@@ -228,7 +214,7 @@ def test_frames_that_are_none_are_said(tmp_path: Path, path: Path, given: Any):
 
 @pytest.mark.parametrize("bn", ["running", "source", "batch"])
 def test_other_statistics_are_those_of_the_session(bn: str):
-    model = tiny("batchnorm")
+    model = tiny()
     session = session_of(model, "mall-domain", bn=bn)
     torch.testing.assert_close(through(session.network(), model), probabilities(session), atol=1e-5, rtol=1e-5)
     if bn != "batch":
@@ -238,9 +224,9 @@ def test_other_statistics_are_those_of_the_session(bn: str):
 def test_averages_survive_saving_and_older_files_have_none(tmp_path: Path, path: Path):
     from allweather.session.storage import save_session
 
-    session = session_of(tiny("batchnorm"))
+    session = session_of(tiny())
     session.save(path)
-    again = session_of(tiny("batchnorm"), count=0)
+    again = session_of(tiny(), count=0)
     again.load(path)
     expected = session.network("stream").state_dict()
     assert equal_in(again.network("stream").state_dict(), expected)
@@ -315,37 +301,30 @@ def test_a_state_dict_is_loaded_by_a_script_without_this_package(tmp_path: Path)
 
 @pytest.mark.parametrize("statistics", ["image", "stream"])
 def test_a_delta_makes_the_adapted_network_of_its_base(statistics: Any, delta: Path):
-    model = tiny("batchnorm")
+    model = tiny()
     session = session_of(model)
     session.export(delta, statistics=statistics)
-    network = tiny("batchnorm").network
+    network = tiny().network
     assert apply_delta(network, delta) is network
     torch.testing.assert_close(through(network, model), through(session.network(statistics), model))
     moved = {name for name in load_file(delta) if "running" not in name}
     affine = {"stem.1.weight", "stem.1.bias", "head.1.weight", "head.1.bias", "pooled.2.weight", "pooled.2.bias"}
     assert moved and moved <= affine
-    apply_delta(half := tiny("batchnorm").network.double(), delta)  # another precision of the same values
+    apply_delta(half := tiny().network.double(), delta)  # another precision of the same values
     assert half.stem[1].weight.dtype == torch.float64
     with pytest.raises(CheckpointError, match="a network that has had a delta is another one"):
         apply_delta(network, delta)
 
 
-def other_weights() -> nn.Module:
-    network = tiny("batchnorm").network
-    with torch.no_grad():
-        network.head[3].bias[0] += 1e-3
-    return network
-
-
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        (other_weights, "was made from tiny-batchnorm with weights of sha256"),
+        (lambda: other_weights().network, "was made from tiny-batchnorm with weights of sha256"),
         (lambda: nn.Conv2d(3, 3, 1), "belongs to tiny-batchnorm: Conv2d has no"),
     ],
 )
 def test_a_delta_of_another_base_is_refused_and_changes_nothing(network: Any, said: str, delta: Path):
-    session_of(tiny("batchnorm")).export(delta)
+    session_of(tiny()).export(delta)
     other = network()
     before = {name: value.clone() for name, value in other.state_dict().items()}
     with pytest.raises(CheckpointError, match=said):
@@ -399,14 +378,12 @@ DAMAGED: dict[str, Callable[[Tensors, dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_delta_is_checked_whole_before_the_network_changes(damage: str, delta: Path):
-    session_of(tiny("batchnorm")).export(delta, statistics="image")
-    with safe_open(delta, framework="pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(delta)
+    session_of(tiny()).export(delta, statistics="image")
+    tensors, metadata = read_file(delta)
     about = DAMAGED[damage](tensors, json.loads(metadata.pop("allweather")))
     told = {} if about is None else {"allweather": about if isinstance(about, str) else json.dumps(about)}
     save_file(tensors, delta, metadata | told | {"allweather.digest": digest(tensors)})
-    network = tiny("batchnorm").network
+    network = tiny().network
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"a\.delta\.safetensors"):
         apply_delta(network, delta)
@@ -415,25 +392,24 @@ def test_a_delta_is_checked_whole_before_the_network_changes(damage: str, delta:
 
 
 def test_what_is_no_delta_is_refused(tmp_path: Path, delta: Path):
-    session = session_of(tiny("batchnorm"))
+    session = session_of(tiny())
     session.export(delta)
-    with safe_open(delta, framework="pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) + 1 for name in file.keys()}, file.metadata()  # noqa: SIM118
-    save_file(tensors, delta, metadata)
+    tensors, metadata = read_file(delta)
+    save_file({name: value + 1 for name, value in tensors.items()}, delta, metadata)
     with pytest.raises(CheckpointError, match="is damaged"):
-        apply_delta(tiny("batchnorm").network, delta)
+        apply_delta(tiny().network, delta)
     session.export(tmp_path / "b.safetensors")
     with pytest.raises(CheckpointError, match=r"no delta.*load_state_dict"):
-        apply_delta(tiny("batchnorm").network, tmp_path / "b.safetensors")
+        apply_delta(tiny().network, tmp_path / "b.safetensors")
     with pytest.raises(CheckpointError, match="cannot read a delta"):
-        apply_delta(tiny("batchnorm").network, tmp_path / "none.delta.safetensors")
+        apply_delta(tiny().network, tmp_path / "none.delta.safetensors")
     with pytest.raises(NetworkError, match=r"expected a torch\.nn\.Module, got str"):
         apply_delta("net", delta)
 
 
 @pytest.mark.parametrize("name", ["diga", "crf"])
 def test_a_method_that_predicts_with_more_than_its_network_is_refused_by_name(name: str, tmp_path: Path, path: Path):
-    session = session_of(tiny("batchnorm"), name)
+    session = session_of(tiny(), name)
     with pytest.raises(SettingsError, match=f"{name} predicts with more than its network"):
         session.export(path)
     assert not list(tmp_path.iterdir())
@@ -441,7 +417,7 @@ def test_a_method_that_predicts_with_more_than_its_network_is_refused_by_name(na
 
 @pytest.mark.parametrize("name", ["tent", "mall-sample"])
 def test_a_method_that_forgets_what_it_learns_is_refused_by_name(name: str):
-    session = Session(tiny("batchnorm"), methods.make(name))
+    session = Session(tiny(), methods.make(name))
     with pytest.raises(SettingsError, match=f"{name} returns to the source network .*episodic=false"):
         session.network()
 
@@ -465,17 +441,17 @@ def test_what_cannot_be_written_is_refused_before_any_work(
 ):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.safetensors").mkdir()
-    session = session_of(tiny("batchnorm"))
+    session = session_of(tiny())
     with pytest.raises(AllWeatherError, match=said):
         session.export(tmp_path / path, **options)
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["file", "folder.safetensors"]
 
 
 def test_statistics_are_not_mixed_in_twice(delta: Path):
-    model = tiny("batchnorm")
+    model = tiny()
     session = session_of(model, "norm")
     session.export(delta)
-    network = apply_delta(tiny("batchnorm").network, delta)
+    network = apply_delta(tiny().network, delta)
     hooks = [len(module._forward_pre_hooks) for module in network.modules()]
     with pytest.raises(NetworkError, match=r"a\.delta\.safetensors would mix .* in twice: stem\.1 has a hook.*afresh"):
         apply_delta(network, delta)
@@ -489,22 +465,22 @@ def test_statistics_are_not_mixed_in_twice(delta: Path):
 
 @pytest.mark.parametrize("within", [False, True])
 def test_a_delta_finds_the_network_within_data_parallelism(within: bool, delta: Path):
-    model = tiny("batchnorm")
+    model = tiny()
     session = session_of(model)
     session.export(delta)
     if within:
-        other = tiny("batchnorm")
+        other = tiny()
         other.network = nn.DataParallel(other.network)
         apply_delta(other, delta)
         network = other.network.module
     else:
-        network = apply_delta(nn.DataParallel(tiny("batchnorm").network), delta).module
+        network = apply_delta(nn.DataParallel(tiny().network), delta).module
     torch.testing.assert_close(through(network, model), through(session.network(), model))
 
 
 @pytest.mark.parametrize("by", ["network", "delta"])
 def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, delta: Path):
-    model = tiny("batchnorm")
+    model = tiny()
     session, image = session_of(model), model.preprocessing.apply(PICTURE[None])
     compiled = torch.compile(model.network, backend="eager")
     with torch.no_grad():
@@ -522,7 +498,7 @@ def test_statistics_are_mixed_in_where_the_network_was_compiled_before(by: str, 
     ("wrapper", "inner"), [(nn.DataParallel, "module"), (lambda n: torch.compile(n, backend="eager"), "_orig_mod")]
 )
 def test_a_state_dict_is_of_the_network_that_another_wraps(wrapper: Any, inner: str, path: Path):
-    wrapped = wrapper(tiny("batchnorm").network)
+    wrapped = wrapper(tiny().network)
     session = session_of(Segmenter.wrap(wrapped, classes=CLASSES))
     session.export(path)
     getattr(wrapped, inner).load_state_dict(load_file(path), strict=True)

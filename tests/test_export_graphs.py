@@ -55,7 +55,7 @@ def pyramid() -> Segmenter:
     return Segmenter(Pyramid().eval(), classes=CLASSES, preprocessing=facts, extra_logits=1, name="pyramid")
 
 
-MODELS = {"batchnorm": lambda: tiny("batchnorm"), "layernorm": lambda: tiny("layernorm"), "pyramid": pyramid}
+MODELS = {"batchnorm": lambda: tiny(), "layernorm": lambda: tiny("layernorm"), "pyramid": pyramid}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ class Within(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = tiny("batchnorm").network
+        self.body = tiny().network
 
 
 class Halved(Within):
@@ -128,7 +128,7 @@ def test_what_onnx_runtime_cannot_run_is_said(kind: str, tmp_path: Path, monkeyp
 
 
 def test_an_onnx_file_has_standard_operations_and_says_what_it_is(tmp_path: Path):
-    session_of(tiny("batchnorm")).export(tmp_path / "a.onnx", opset=19)
+    session_of(tiny()).export(tmp_path / "a.onnx", opset=19)
     model = onnx.load(tmp_path / "a.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} == {""} and not model.functions
@@ -141,7 +141,7 @@ def test_an_onnx_file_has_standard_operations_and_says_what_it_is(tmp_path: Path
 
 
 def test_a_fixed_size_is_one_size_and_cuts_windows(tmp_path: Path):
-    model = tiny("batchnorm")
+    model = tiny()
     model.window = Window(40, 30)
     session = session_of(model)
     session.export(tmp_path / "a.pt2", size=(64, 48))
@@ -209,11 +209,11 @@ class Raising(Within):
 
 
 def scripted() -> nn.Module:
-    return torch.jit.script(tiny("batchnorm").network)
+    return torch.jit.script(tiny().network)
 
 
 def traced() -> nn.Module:
-    return torch.jit.trace(tiny("batchnorm").network, torch.rand(1, 3, 24, 32))
+    return torch.jit.trace(tiny().network, torch.rand(1, 3, 24, 32))
 
 
 def partly_scripted() -> nn.Module:
@@ -263,7 +263,7 @@ def test_sizes_in_floating_point_are_named_for_a_program(tmp_path: Path):
 
 
 def test_a_file_that_disagrees_in_onnx_runtime_is_refused_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    session = session_of(tiny("batchnorm"))
+    session = session_of(tiny())
     (tmp_path / "a.onnx").write_text("an older file")
     run = to_onnx._run
     monkeypatch.setattr(to_onnx, "_run", lambda *given: run(*given).flip(1))
@@ -282,9 +282,9 @@ def test_what_an_older_exporter_cannot_do_is_said_with_what_helps(tmp_path: Path
     monkeypatch.setattr(torch.onnx, "export", refuse)
     why = r"cannot be written as ONNX: SymIntArrayRef expected to contain only concrete integers\. "
     with pytest.raises(NetworkError, match=why + r"Fix the pictures' size \(.*--size .*\), take a newer torch"):
-        session_of(tiny("batchnorm")).export(tmp_path / "a.onnx")
+        session_of(tiny()).export(tmp_path / "a.onnx")
     with pytest.raises(NetworkError, match=why + r"Write NAME\.pt2"):
-        session_of(tiny("batchnorm")).export(tmp_path / "a.onnx", size=(64, 48))
+        session_of(tiny()).export(tmp_path / "a.onnx", size=(64, 48))
 
 
 def test_disagreement_is_told_from_rounding():
@@ -310,7 +310,7 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
     real = errors.import_module
     monkeypatch.setattr(errors, "import_module", without)
     with pytest.raises(MissingLibraryError, match=r"pip install 'allweather\[onnx\]'"):
-        session_of(tiny("batchnorm")).export(tmp_path / "a.onnx")
+        session_of(tiny()).export(tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -319,7 +319,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         open(path, "wb").close()
         raise OSError(28, "No space left on device")
 
-    session = session_of(tiny("batchnorm"))
+    session = session_of(tiny())
     monkeypatch.setattr(Path, "write_bytes", full)
     for suffix in (".safetensors", ".delta.safetensors", ".pt2"):
         with pytest.raises(AllWeatherError, match=r"cannot write .*No space left on device\. .*make room"):

@@ -56,19 +56,19 @@ def into_cache(cache: Path, repository: str):
 
 
 def test_what_is_pushed_comes_back_onto_the_network(offline: Path):
-    model = tiny("batchnorm")
+    model = tiny()
     session = session_of(model)
     address = session.push_to_hub("me/night", licence="MIT", figures={"mIoU % at dusk": 57.4})
     assert address.endswith(COMMIT) and Stub.made == [("me/night", True)] and set(Stub.uploaded) == {FILE, "README.md"}
     into_cache(offline, "me/night")
-    network = from_hub(tiny("batchnorm").network, "me/night")
+    network = from_hub(tiny().network, "me/night")
     torch.testing.assert_close(through(network, model), through(session.network(), model))
     with pytest.raises(CheckpointError, match="weights of sha256"):
         from_hub(network, "me/night")
 
 
 def test_the_card_says_what_it_is_and_under_which_licence():
-    session = session_of(tiny("batchnorm"))
+    session = session_of(tiny())
     session.push_to_hub(
         "me/night", licence="MIT", figures={"mIoU % at dusk": 57.4}, base_model="you/net", private=False
     )
@@ -87,7 +87,7 @@ def test_the_card_says_what_it_is_and_under_which_licence():
 def test_the_licence_is_the_catalogues_or_given():
     assert base_licence("espnetv2:2.0", None) == "MIT"
     with pytest.raises(SettingsError, match=r"that of tiny-batchnorm is not known here\. Pass it: licence="):
-        session_of(tiny("batchnorm")).push_to_hub("me/night")
+        session_of(tiny()).push_to_hub("me/night")
     assert not Stub.made
 
 
@@ -113,14 +113,14 @@ def test_failures_of_the_hub_say_what_to_do(failure: Exception, said: str, monke
 
     monkeypatch.setattr(hub, "hf_hub_download", fail)
     with pytest.raises(AllWeatherError, match=said):
-        from_hub(tiny("batchnorm").network, "me/night")
+        from_hub(tiny().network, "me/night")
 
 
 def test_what_is_not_in_the_cache_and_what_is_no_name():
     with pytest.raises(AllWeatherError, match="not in the hub's cache, and the hub cannot be reached"):
-        from_hub(tiny("batchnorm").network, "me/night")
+        from_hub(tiny().network, "me/night")
     with pytest.raises(AllWeatherError, match=r"the hub said: .*Check the name, OWNER/NAME"):
-        from_hub(tiny("batchnorm").network, "a/b/c")
+        from_hub(tiny().network, "a/b/c")
 
 
 def test_without_the_library_its_extra_is_named(monkeypatch: pytest.MonkeyPatch):
@@ -129,4 +129,4 @@ def test_without_the_library_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(errors, "import_module", missing)
     with pytest.raises(MissingLibraryError, match=r"pip install 'allweather\[hub\]'"):
-        from_hub(tiny("batchnorm").network, "me/night")
+        from_hub(tiny().network, "me/night")
