@@ -31,7 +31,7 @@ def shots(count: int) -> list[Shot]:
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, dict[str, Any]]:
-    return {name: gate(tiny("batchnorm"), shots(2), MAPPING) for name, gate in GATES.items()}
+    return {name: gate(tiny(), shots(2), MAPPING) for name, gate in GATES.items()}
 
 
 def test_every_gate_compares_its_candidates_with_the_prediction_they_start_from(
@@ -152,7 +152,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
         asked.append("gate")
         return {"frames": 2, "mIoU": 50.0, "values": {"one": [1.0, 1.0, 0.1]}}
 
-    monkeypatch.setattr(gates, "load_model", lambda *_: tiny("batchnorm"))
+    monkeypatch.setattr(gates, "load_model", lambda *_: tiny())
     monkeypatch.setattr(gates, "shots_of", lambda *_: ([], MAPPING))
     monkeypatch.setattr(gates, "GATES", dict.fromkeys(GATES, gate))
     out = tmp_path / "gates.json.gz"
@@ -181,7 +181,7 @@ def test_a_gate_asks_for_the_mean_and_the_worst_cell(cells: tuple[list[int], ...
 
 
 def test_the_field_of_the_methods_does_what_was_measured():
-    model, noise = tiny("batchnorm"), frames(1)[:, :, ::8, ::8]
+    model, noise = tiny(), frames(1)[:, :, ::8, ::8]
     image = torch.nn.functional.interpolate(noise, (24, 32), mode="bicubic")[0].clamp(0, 1)  # smoothing changes little
     fields = {"scale": 0.25, "stop_tolerance": 0.0, "stop_rise": 1e9, "entropy_weight": 0.0, "diversity_weight": 0.0}
     steps = {"parameters": "logit-bias", "lr": 0.1, "relative": False, "iterations": parts.STEPS}

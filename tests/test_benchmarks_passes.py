@@ -23,7 +23,7 @@ UNMOVED = ("source", "norm", "crf", "diga")  # no gradient
 
 def sure() -> Segmenter:
     """A tiny network with logits so large that the pixels count as reliable."""
-    model = tiny("batchnorm")
+    model = tiny()
     with torch.no_grad():
         model.network.head[-1].weight.mul_(30)
     return model

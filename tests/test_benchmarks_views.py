@@ -24,7 +24,7 @@ def labelled() -> LabelledStream:
 
 @pytest.mark.parametrize("number", range(len(SETS)))
 def test_a_set_scores_as_a_session_with_it_would(number: int):
-    model, stream = tiny("batchnorm"), labelled()
+    model, stream = tiny(), labelled()
     found = measure(model, stream, SETS)
     settings = {"views": SETS[number], "vector_rate": 0.0}
     scores = []

@@ -117,7 +117,7 @@ def test_a_folder_that_was_moved_aside_comes_back(tmp_path: Path):
 @pytest.mark.parametrize(("method", "part"), [("tent", AdaptedNetwork), ("mall-domain", StreamAverages)])
 def test_a_session_is_before_a_batch_or_after_it(method: str, part: Any, monkeypatch: pytest.MonkeyPatch):
     images = frames(3)
-    session, other = (Session(tiny("batchnorm"), method, guard=False) for _ in range(2))
+    session, other = (Session(tiny(), method, guard=False) for _ in range(2))
     session(images[0]), other(images[0])
     name = "restore" if part is AdaptedNetwork else "take"
     plain = getattr(part, name)

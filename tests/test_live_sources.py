@@ -91,7 +91,7 @@ def sending(content: bytes, status: int = 200) -> Serve:
 
 def play(source: str, **options: Any) -> tuple[list[Any], list[Event], Live]:
     events: list[Event] = []
-    live = Live(source, Session(tiny("batchnorm"), "source"), on_event=events.append, **options)
+    live = Live(source, Session(tiny(), "source"), on_event=events.append, **options)
     return list(live), events, live
 
 
@@ -142,7 +142,7 @@ def test_a_stream_that_stops_is_lost(served: Callable[[Serve], str]):
 
 @pytest.mark.parametrize("source", ["camera:0", "camera:/dev/none", "http://u:secret@h/clip.mp4", "RTSP://h/a"])
 def test_what_comes_at_its_own_rate_takes_no_other(source: str):
-    session = Session(tiny("batchnorm"), "source")
+    session = Session(tiny(), "source")
     for make in (lambda: open_source(source, rate=5.0), lambda: Live(source, session, rate=5.0)):
         with pytest.raises(
             SettingsError, match=r"expected a rate \(--rate\) of a file or folder alone, got 5"
@@ -263,8 +263,8 @@ def test_waiting_gives_what_a_session_gives_frame_by_frame(tmp_path: Path, kind:
         Image.fromarray(picture(number, (48, 32))).save(folder / f"{number}.png")
     path = folder if kind == "folder" else clip(tmp_path / "clip.mkv")
     size = (32, 24)
-    session = Session(tiny("batchnorm"), "mall-domain")
-    live = Live(path, Session(tiny("batchnorm"), "mall-domain"), adapt_every=1, wait=True, size=size)
+    session = Session(tiny(), "mall-domain")
+    live = Live(path, Session(tiny(), "mall-domain"), adapt_every=1, wait=True, size=size)
     shown, stream = list(live), load_stream(kind, path, size)
     assert [frame.name for frame in shown] == list(stream.names) and not live.totals.dropped
     for frame, given in zip(shown, stream, strict=True):
@@ -276,7 +276,7 @@ def test_waiting_gives_what_a_session_gives_frame_by_frame(tmp_path: Path, kind:
 
 def test_waiting_for_one_frame_in_two_predicts_the_others(tmp_path: Path):
     path = clip(tmp_path / "clip.mkv", 6)
-    live = Live(path, Session(tiny("batchnorm"), "mall-domain"), adapt_every=2, wait=True)
+    live = Live(path, Session(tiny(), "mall-domain"), adapt_every=2, wait=True)
     assert [frame.result.iterations for frame in live] == [1, 0, 1, 0, 1, 0]
 
 

@@ -120,7 +120,7 @@ WAYS: list[Callable[[TinyNetwork], None]] = [
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_session_adapts_its_copy_however_the_network_holds_itself(way: Callable[[TinyNetwork], None]):
-    own = tiny("batchnorm").network
+    own = tiny().network
     way(own)
     source = {name: value.clone() for name, value in own.state_dict().items()}
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_a_session_adapts_its_copy_however_the_network_holds_itself(way: Callabl
 
 @pytest.mark.parametrize("taken", [{}, TAPPED], ids=["closure", "global"])
 def test_a_hook_writes_where_the_copys_forward_reads(taken: dict[str, Tensor]):
-    body = tiny("batchnorm").network
+    body = tiny().network
     if taken is TAPPED:
         body.head.register_forward_hook(lambda module, given, out: TAPPED.__setitem__("head", out))
         body.taken = TAPPED
@@ -154,7 +154,7 @@ def test_a_hook_writes_where_the_copys_forward_reads(taken: dict[str, Tensor]):
         network(FRAMES[2:])
     stale = taken["head"]
     session = Session(Segmenter.wrap(network, classes=CLASSES), "source")
-    plain = Session(tiny("batchnorm"), "source")
+    plain = Session(tiny(), "source")
     for frame in FRAMES:
         assert torch.equal(session.predict(frame), plain.predict(frame))
     assert taken["head"] is stale
@@ -166,7 +166,7 @@ def test_functions_that_hold_nothing_of_the_network_stay_as_they_are():
     def count(*_: Any):
         counted.append(TINY)
 
-    network = tiny("batchnorm").network
+    network = tiny().network
     network.activation, network.counts = torch.relu, (count, 2)
     network.head.register_forward_hook(count)
     copy = independent_copy(Segmenter.wrap(network, classes=CLASSES)).network
@@ -179,7 +179,7 @@ def test_a_function_that_cannot_be_made_anew_is_named():
         def __init__(self, network: nn.Module):
             self.network, self.lock = network, threading.Lock()
 
-    network = tiny("batchnorm").network
+    network = tiny().network
     trainer = Trainer(network)
 
     def through_the_trainer(x: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ def test_a_function_that_cannot_be_made_anew_is_named():
 
 
 def test_a_network_with_autocast_of_its_own_is_handed_back_with_the_images_statistics():
-    network = tiny("batchnorm").network
+    network = tiny().network
     network.forward = torch.autocast("cpu")(network.forward)
     session = Session(Segmenter.wrap(network, classes=CLASSES), Norm(share=0.5))
     with torch.no_grad():

@@ -21,11 +21,11 @@ SIZE = {"size": (48, 32)}
 
 
 def export(**settings: Any) -> Callable[[Path], object]:
-    return lambda path: session_of(tiny("batchnorm")).export(path, **settings)
+    return lambda path: session_of(tiny()).export(path, **settings)
 
 
 def save_session(path: Path):
-    session_of(tiny("batchnorm")).save(path)
+    session_of(tiny()).save(path)
 
 
 def program(path: Path | None = None) -> torch.export.ExportedProgram:
@@ -81,7 +81,7 @@ def test_a_name_too_long_for_a_file_is_a_name():
 
 
 def test_weights_of_safetensors_load_under_any_name(tmp_path: Path):
-    model = tiny("batchnorm")
+    model = tiny()
     (tmp_path / "weights.bin").write_bytes(save(model.network.state_dict()))
     fresh = TinyNetwork(nn.BatchNorm2d)
     load_weights(fresh, tmp_path / "weights.bin", name="tiny")

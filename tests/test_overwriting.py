@@ -24,7 +24,7 @@ SAME = ("--from-session", "s.safetensors", "--save-session", "s.safetensors")
 
 
 def saved(path: Path, seed: int = 0) -> Path:
-    session = Session(tiny("batchnorm"), methods.make("mall-domain"))
+    session = Session(tiny(), methods.MallDomain())
     session(frames(1, seed)[0])
     session.save(path)
     return path
@@ -50,7 +50,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "save over weights": ("w.pth", saved),
     "merge": ("a", lambda a: merge([a, saved(a.with_name("b"), 1)], a)),
     "merge over weights": ("w.pth", lambda w: merge([saved(w.with_name("a")), saved(w.with_name("b"), 1)], w)),
-    "export over a session": ("a.safetensors", lambda a: Session(tiny("batchnorm"), "norm").export(a)),
+    "export over a session": ("a.safetensors", lambda a: Session(tiny(), "norm").export(a)),
     "convert into its folder": ("model.safetensors", lambda w: convert(f"smp:{w.parent}", w.with_name("x"), w)),
     "export into its folder": (
         "model.safetensors",
@@ -104,16 +104,15 @@ def test_links_are_seen_through(tmp_path: Path):
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def lab(here: Path) -> Path:
     """The working folder, with weights, a session and two frames."""
-    monkeypatch.chdir(tmp_path)
-    weights(tmp_path / "w.pth")
-    saved(tmp_path / "s.safetensors")
-    weights(tmp_path / "net/model.safetensors")
-    (tmp_path / "data/color").mkdir(parents=True)
+    weights(here / "w.pth")
+    saved(here / "s.safetensors")
+    weights(here / "net/model.safetensors")
+    (here / "data/color").mkdir(parents=True)
     for name in "ab":
-        Image.new("RGB", (32, 32)).save(tmp_path / f"data/color/{name}.png")
-    return tmp_path
+        Image.new("RGB", (32, 32)).save(here / f"data/color/{name}.png")
+    return here
 
 
 COMMANDS = {

@@ -109,7 +109,7 @@ def test_a_stream_has_a_name_that_folders_may_have(name: str, monkeypatch: pytes
 
 
 def test_a_saved_session_is_not_held_open(tmp_path: Path):
-    session, path = Session(tiny("batchnorm"), "mall-domain"), tmp_path / "session.safetensors"
+    session, path = Session(tiny(), "mall-domain"), tmp_path / "session.safetensors"
     session(frames(1)[0])
     session.save(path)
     session.load(path)
@@ -203,7 +203,7 @@ def test_a_network_that_a_device_cannot_hold_is_told(monkeypatch: pytest.MonkeyP
     def refused(*_: object):
         raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
 
-    model = tiny("batchnorm")
+    model = tiny()
     monkeypatch.setattr(type(model), "to", refused)
     with pytest.raises(SettingsError, match="--device cpu: Cannot convert a MPS Tensor"):
         place(model, "cpu", "--device")

@@ -27,7 +27,7 @@ pytest.importorskip("gradio", reason="the extra web")
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-MODEL = tiny("batchnorm")
+MODEL = tiny()
 TOKEN = "a-token-of-enough-characters"
 
 

@@ -58,7 +58,7 @@ def test_a_second_ctrl_c_saves_the_streams_too(tmp_path: Path):
 
 def test_what_was_taken_is_answered_however_long_it_takes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutdown, "GRACE", 0.5)  # so that the test need not outlast the true one
-    app, statuses, asked = application(tiny("batchnorm")), [], threading.Event()
+    app, statuses, asked = application(tiny()), [], threading.Event()
     pool = app.state.serving.pool
     pool.submit(Lane(), asked.wait)  # the one worker is busy until then
 
@@ -104,8 +104,8 @@ def test_an_application_of_ones_own_leaves_nothing_on_the_disk_either(tmp_path: 
 def test_a_place_where_streams_could_not_be_saved_is_said_before_it_serves(tmp_path: Path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "sessions"):
-        done = allweather("serve", "--sessions", place, "--port", 0)
-        assert done.returncode == 2 and f"--sessions {place}: streams cannot be saved there" in done.stderr
+        said = allweather("serve", "--sessions", place, "--port", 0).said(2)
+        assert f"--sessions {place}: streams cannot be saved there" in said
 
 
 def test_a_stream_that_cannot_be_saved_at_the_stop_gives_status_one(tmp_path: Path):
@@ -148,7 +148,7 @@ def test_a_port_that_is_taken_is_said():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         done = allweather("serve", "--port", taken.getsockname()[1])
-    assert done.returncode == 2 and "Choose another --port" in done.stderr
+    assert "Choose another --port" in done.said(2)
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,9 @@ def test_a_port_that_is_taken_is_said():
     ],
 )
 def test_mistakes_are_said(arguments: tuple[str, ...], message: str):
-    done = allweather("serve", *arguments)
-    assert done.returncode == 2 and message in done.stderr
+    assert message in allweather("serve", *arguments).said(2)
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
-    done = allweather("serve")
-    assert done.returncode == 2 and "pip install 'allweather[web]'" in done.stderr
+    assert "pip install 'allweather[web]'" in allweather("serve").said(2)

@@ -40,7 +40,7 @@ from allweather.session.storage import read_saved, save_session
 pytest.importorskip("gradio", reason="the extra web")
 from fastapi.testclient import TestClient
 
-MODEL = tiny("batchnorm")
+MODEL = tiny()
 QUICK = {"views": "plain", "lookahead": "0", "rank": "8"}
 PICTURES = [np.asarray((frame * 255).to(torch.uint8).permute(1, 2, 0)) for frame in frames(6)]
 
