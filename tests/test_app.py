@@ -183,7 +183,7 @@ def test_a_stream_of_dim_pictures_is_warned_of_once(frames: Path):
     for number in range(3):
         Image.fromarray(np.full((20, 30), 100 * number, np.uint16)).save(frames / f"images/frame{number}.png")
     said = in_a_process("adapt", frames / "images", *MODEL, "--method", "source", "--out", frames / "out").said()
-    assert said.count("warning: 16-bit grey") == 1 and "rgb.py" not in said
+    assert said.count("warning: a picture of 16 bits") == 1 and "rgb.py" not in said
 
 
 def test_pictures_of_several_pages_are_warned_of_once(frames: Path):

@@ -112,6 +112,30 @@ def test_a_cameras_fewer_bits_in_sixteen_are_warned_of(tmp_path: Path, highest: 
     assert np.asarray(read)[0, 1, 0] == round(highest / 257)
 
 
+def png(width: int, bits: int, color: int, row: bytes) -> bytes:
+    head = struct.pack(">IIBBBBB", width, 1, bits, color, 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b""))
+    packed = (struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+COLOR = {  # a pixel of 16 bits
+    "rgb.png": lambda v: png(1, 16, 2, struct.pack(">3H", v, 0, v)),
+    "la.png": lambda v: png(1, 16, 4, struct.pack(">2H", v, 65535)),
+    "rgb.ppm": lambda v: b"P6 1 1 65535\n" + struct.pack(">3H", v, 0, v),
+}
+
+
+@pytest.mark.parametrize("name", COLOR)
+def test_color_of_fewer_bits_too(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(COLOR[name](4095))
+    for picture in (tmp_path / name, Image.open(tmp_path / name)):
+        with pytest.warns(UserWarning, match="12 bits, save values · 16"):
+            read_image(picture)
+    (tmp_path / name).write_bytes(COLOR[name](16640))
+    assert np.asarray(read_upright(tmp_path / name))[0, 0, 0] == 65
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 @pytest.mark.parametrize("exif", [b"XXgarbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0\xff\xff\xff\xff"])
@@ -231,12 +255,7 @@ def test_grey_labels_of_few_bits_are_refused_and_palettes_are_not(bits: int, tmp
     image.putpalette([0, 0, 0, 255, 255, 255])
     image.save(tmp_path / "p.png", bits=bits)
     assert read_labels(tmp_path / "p.png").tolist() == [[0, 1, 1, 0]]
-    head = struct.pack(">IIBBBBB", 8 // bits, 1, bits, 0, 0, 0, 0)
-    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(b"\0\x81")), (b"IEND", b""))
-    (tmp_path / "g.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + b"".join(struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in parts)
-    )
+    (tmp_path / "g.png").write_bytes(png(8 // bits, bits, 0, b"\x81"))
     with pytest.raises(ImageError, match=rf"g\.png: .* grey of 8 bits or more; got {bits}-bit grey"):
         read_labels(tmp_path / "g.png")
     assert read_rgb(tmp_path / "g.png")[1] == (8 // bits, 1)

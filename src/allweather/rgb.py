@@ -20,6 +20,7 @@ LOWEST, HIGHEST = -0.1, 1.5  # resampling overshoots [0, 1] a little; normalised
 DEEP_GREY = ("PNG", "PPM")  # formats of which older Pillows give 16 bits as mode I; of others it is 32 bits, or signed
 DEEP_TOP = 65535  # what 16 bits hold
 UNUSED_FROM = 1 << 14  # a picture of 16 bits with nothing from here on looks like a camera's 10, 12 or 14 bits
+DEEP = "16 bits"  # the note of `load` on a picture: Pillow decodes color of 16 bits as 8
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 TURNS = {  # what makes the picture upright, by that tag
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -69,7 +70,7 @@ def rgb_of(image: Image.Image, name: str = "the picture") -> Image.Image:
             for a file that cannot be decoded. `name` is for the message.
     """
     try:
-        image.load()  # which turns a TIFF upright by itself
+        load(image)  # which turns a TIFF upright by itself
     except DAMAGE as error:
         raise ImageError(f"{name}: not a readable image ({first_line(error)}).") from error
     _check_depth(image, name)
@@ -77,7 +78,18 @@ def rgb_of(image: Image.Image, name: str = "the picture") -> Image.Image:
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_eight_bits(np.asarray(image), name))
-    return image if image.mode == "RGB" else image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    if image.info.get(DEEP):
+        _warn_dim(int(np.asarray(image).max(initial=0)) << 8)
+    return image
+
+
+def load(image: Image.Image) -> None:
+    """Decodes a picture, and notes that its file has 16 bits."""
+    stored = str([tile[3] for tile in getattr(image, "tile", ())])  # ["RGB;16B"]; of a PPM [("RGB", 65535)]
+    image.load()
+    if ";16" in stored or f"'RGB', {DEEP_TOP}" in stored:
+        image.info[DEEP] = True
 
 
 def _orientation(image: Image.Image) -> int:
@@ -105,7 +117,7 @@ def open_image(path: Path) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)  # no file stays open when decoding fails
-        image.load()
+        load(image)
     except DAMAGE as error:
         raise ImageError(f"{path}: not a readable image ({_reason(path, error)}).") from error
     if has_pages(image):
@@ -149,18 +161,23 @@ def check_unit_range(low: float, high: float, where: str = "", *, bytes_too: boo
 
 
 def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
-    """16-bit grey values, or floats in [0, 1], as uint8; those of a camera of fewer bits are warned of."""
+    """16-bit grey values, or floats in [0, 1], as uint8."""
     floats = values.dtype.kind == "f"
     if floats and values.size:
         _check_floats(float(values.min()), float(values.max()), name)
-    if not floats and 0 < values.max(initial=0) < UNUSED_FROM:
-        warnings.warn(
-            f"16-bit grey with no value above {UNUSED_FROM - 1} is read with {DEEP_TOP} as white, so nearly black. If "
-            "the camera gives 12 bits, save values · 16; if it gives 14, values · 4.",
-            stacklevel=2,
-        )  # of one text, so that a stream of them is told once
+    if not floats:
+        _warn_dim(values.max(initial=0))
     top = 1 if floats else DEEP_TOP
     return np.clip(values.astype(np.float64) * (255 / top), 0, 255).round().astype(np.uint8)
+
+
+def _warn_dim(highest: int) -> None:
+    if 0 < highest < UNUSED_FROM:
+        warnings.warn(
+            f"a picture of 16 bits with no value above {UNUSED_FROM - 1} is read with {DEEP_TOP} as white, so nearly "
+            "black. If the camera gives 12 bits, save values · 16; if it gives 14, values · 4.",
+            stacklevel=1,
+        )  # of one text, so that a stream of them is told once
 
 
 def _check_floats(low: float, high: float, name: str) -> None:

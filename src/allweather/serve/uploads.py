@@ -18,7 +18,7 @@ from allweather.data.refused import why_unopened
 from allweather.data.video import Video
 from allweather.errors import InputError, first_line
 from allweather.pictures.pyav import load_pyav
-from allweather.rgb import DAMAGE, FORMATS, PAGES, has_pages, rgb_of, to_unit
+from allweather.rgb import DAMAGE, FORMATS, PAGES, has_pages, load, rgb_of, to_unit
 from allweather.serve.limits import Limits
 
 CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
@@ -112,7 +112,7 @@ def read_picture(
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_pixels(image.size, limits.pixels, name)
             _check_alone(content, name)
-            image.load()
+            load(image)
             picture, more = rgb_of(image, name), has_pages(image)
     except (UnidentifiedImageError, ImportError) as error:  # other libraries replace Image.open and try plugins
         raise UploadError("format", f"{name} is no picture: expected {', '.join(FORMATS)}.") from error
