@@ -178,6 +178,13 @@ def test_a_network_that_fails_on_a_picture_is_named(case: str, lab: Path):
     assert done.returncode == 2 and "no_go.py:meta gives a network without values: weight lies on" in done.stderr
 
 
+def test_a_tilde_is_the_home_folder_wherever_a_path_begins(lab: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(lab))
+    done = allweather("adapt", "frames", "--model", "~/mynets.py:fixed", "--method=~/mymethod.py:Mine", "--out=~/out")
+    assert done.returncode == 0, done.stderr
+    assert len(list(lab.glob("out/labels/*"))) == 2 and not Path("~").exists()
+
+
 def test_a_method_that_fails_is_told_by_its_line(lab: Path):
     (lab / "mymethod.py").write_text(METHOD + "    def objective(self, *given):\n        return [][1]\n")
     command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:fixed", "--out", lab / "out")

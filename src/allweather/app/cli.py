@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ def main() -> None:
     try:
         _open_closed()
         _take_any_text()
+        sys.argv[1:] = map(_at_home, sys.argv[1:])
         _run()
     except KeyboardInterrupt:
         _end(signal.SIGINT, None)
@@ -38,6 +40,11 @@ def _take_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")
+
+
+def _at_home(word: str) -> str:
+    """Fills in each `~` that begins a path; shells leave that of `--out=~/x`."""
+    return re.sub(rf"(?<![^=,:])~(?=[/{re.escape(os.sep)}]|$)", lambda _: os.path.expanduser("~"), word)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
