@@ -91,6 +91,7 @@ def test_the_ignored_value_is_one_that_label_files_of_so_many_classes_hold(
         ("ignore = " + "9" * 5000, "4300 digits"),
         ("ignore = 0x" + "f" * 5000, "4300 digits"),
         ("", "expected names"),
+        ('name = ["a"]', "expected names"),
         ("names = []", "at least one name"),
         ('names = "a"', "expected names"),
         ('names = ["a", 1]', "expected names"),

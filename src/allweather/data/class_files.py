@@ -47,10 +47,10 @@ def _made(content: dict[str, Any], stem: str) -> ClassSet:
         check_known("entry", key, ("name", "names", "colors", "ignore"))
     names, colors = content.get("names"), content.get("colors", [])
     name = content.get("name", stem)
-    if not isinstance(name, str) or name in CLASS_SETS:
-        raise SettingsError(f"name: expected a name of its own, got {name!r}.")
     if not isinstance(names, list) or not all(isinstance(each, str) and each for each in names):
         raise SettingsError('expected names = ["…", …], in the order of the network\'s logits.')
+    if not isinstance(name, str) or name in CLASS_SETS:
+        raise SettingsError(f"name: expected a name of its own, got {name!r}.")
     if not isinstance(colors, list):
         raise SettingsError("colors: expected [red, green, blue] for each class, whole numbers in 0..255.")
     classes = ClassSet(**{"name": stem, "ignore": largest_value(len(names)), **content})
