@@ -36,7 +36,7 @@ def outside(here: Path) -> Path:
 def test_the_page_on_deployment_runs_as_it_stands(outside: Path):
     done = run_page(HOW_TO / "deploy.md", outside)
     assert [one.stderr for one in done if one.returncode] == [] and len(done) == 7
-    assert all((outside / out / "overlay.mp4").exists() for out in ("adapted", "fixed"))
+    assert all((outside / out / "overlay.mp4").exists() for out in ("night", "fixed"))
     plain, graph = (one.stdout for one in done[-3:-1])
     assert plain.startswith("classes: [") and graph.endswith("at (64, 96)\n")
     alone = "import runpy, sys; sys.path.insert(0, '.'); runpy.run_path('{}'); assert 'allweather' not in sys.modules"

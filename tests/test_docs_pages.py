@@ -1,5 +1,6 @@
 """Every page: what it shows exists, and its snippets and commands run as they stand."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,14 @@ def test_every_page_is_run_or_says_why_not():
         if page in PAGES:
             text = (ROOT / "tests" / f"{test}.py").read_text()
             assert Path(page).name in text or (Path(page).match("own-*.md") and '"own-*.md"' in text), page
+
+
+def test_pages_can_be_followed_in_one_folder():
+    seen: dict[str, str] = {}
+    for page in {*RUN, *ELSEWHERE} & {*PAGES} - {*CHECKED}:
+        files, commands = snippets(PAGES[page])
+        for name in {*files, *re.findall(r"--out (\S+)", "\n".join(filter(runs_here, commands)))}:
+            assert seen.setdefault(name, page) == page, name
 
 
 @pytest.mark.slow
