@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -159,6 +159,13 @@ def test_a_method_is_one_class_and_one_table_line(table_with_toy: None):
     result = Session(tiny(), method)(frames(1)[0])
     assert result.iterations == 2 and result.losses[1] < result.losses[0]
     assert methods.describe_fields(Toy)["lr"]["type"] == "number"
+
+
+def test_fields_without_a_plain_default_are_described():
+    made = make_dataclass("Odd", [("must", float), ("kinds", set, field(default_factory=set))], bases=(Toy,),
+                          frozen=True, kw_only=True)  # fmt: skip
+    told = methods.describe_fields(made)
+    assert "default" not in told["must"] and told["kinds"]["default"] == "set()"
 
 
 @pytest.mark.parametrize(

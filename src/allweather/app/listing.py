@@ -97,7 +97,11 @@ def _methods(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[st
 def _defaults(rows: list[dict[str, Any]]) -> Table:
     """Each method's fields with their values in the preset `recommended`."""
     lines = [
-        (row["name"], " ".join(f"{name}={_short(field['default'])}" for name, field in row["fields"].items()) or "–")
+        (
+            row["name"],
+            " ".join(f"{name}={_short(field.get('default', 'required'))}" for name, field in row["fields"].items())
+            or "–",
+        )
         for row in rows
     ]
     return table("defaults", ("name", "fields"), lines, numbers_from=2)

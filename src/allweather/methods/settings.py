@@ -1,7 +1,8 @@
 """A method's hyperparameters as text and JSON: what there is, what a value may be, what was chosen."""
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import MISSING, Field, fields, replace
 from enum import Enum
 from pathlib import Path
 from types import NoneType
@@ -21,12 +22,15 @@ def settings_of(method: Any) -> dict[str, Any]:
 
 
 def describe_fields(method: type[Any]) -> dict[str, dict[str, Any]]:
-    """The hyperparameters of a `method` class: type, default and help by name; `needs`: when a field acts."""
+    """The hyperparameters of a `method` class: type, default and help by name; `needs`: when a field acts.
+
+    One that must be given has no default.
+    """
     hints = get_type_hints(method)
     return {
         field.name: {
             "type": spell_type(hints[field.name]),
-            "default": _plain(field.default),
+            **_default(field),
             "help": field.metadata.get("help", ""),
             **({"needs": need.text} if (need := field.metadata.get("needs")) else {}),
         }
@@ -108,6 +112,14 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_absolute, value))
     return type(value)(Path(value).absolute()) if value and isinstance(value, str | Path) else value
+
+
+def _default(field: Field[Any]) -> dict[str, Any]:
+    """The default as `default`, spelt where JSON has nothing of its kind; nothing of a field that must be given."""
+    if field.default is field.default_factory is MISSING:
+        return {}
+    value = field.default if field.default_factory is MISSING else field.default_factory()
+    return {"default": json.loads(json.dumps(_plain(value), default=spell))}
 
 
 def _plain(value: Any) -> Any:
