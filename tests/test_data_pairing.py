@@ -236,6 +236,7 @@ def test_one_file_that_is_wrong_is_no_reason_to_stop(tmp_path: Path):
 def test_label_ids_are_cityscapes():
     with pytest.raises(AllWeatherError, match="camvid11 has none"):
         TruthReader(find_mapping("camvid11"), "labelIds")
+    assert TruthReader(find_mapping("camvid11"))._say("trainIds", "labelIds") == "say --labels-as trainIds."
 
 
 @pytest.mark.parametrize("classes", ["cityscapes", CITYSCAPES, "yard.toml", Path("yard.toml")], ids=str)

@@ -119,10 +119,11 @@ class TruthReader:
             )
 
     def _say(self, *encodings: Encoding) -> str:
-        """How to say what the files hold."""
+        """How to say what the files hold; labelIds only where the class set has them."""
+        fit = [each for each in encodings if each != "labelIds" or self.mapping.truth == CITYSCAPES]
         if self.predicted:
-            return f"name it {' or '.join(f'NAME_{NAMED[encoding]}.png' for encoding in encodings)}."
-        return f"say {' or '.join(self.option.format(encoding) for encoding in encodings)}."
+            return f"name it {' or '.join(f'NAME_{NAMED[encoding]}.png' for encoding in fit)}."
+        return f"say {' or '.join(map(self.option.format, fit))}."
 
 
 def _one_channel(image: Image.Image) -> Image.Image:
