@@ -370,6 +370,12 @@ def test_names_are_no_mathematics_to_matplotlib_and_no_commands_to_tex(tmp_path:
     latex = Table("t", ("^^5cinput ~ {}<|>",), [["x"]]).latex()
     assert r"\textasciicircum{}\textasciicircum{}5cinput \textasciitilde{} \{\}" in latex
     assert r"\textless{}\textbar{}\textgreater{}" in latex
+    assert r"a $\to$ b" in Table("t", ("a → b",), [["x"]]).latex()
+
+
+def test_every_method_is_named_in_the_legend():
+    drawn = figures.reliability(group_records([record("source", 0.5), record("_mine", 0.6)]))
+    assert "<!-- _mine -->" in next(iter(drawn.values()))
 
 
 def test_a_missing_value_is_a_dash_and_an_empty_cell():
@@ -569,6 +575,14 @@ def test_a_record_runs_no_code(
     write_report(tmp_path / "runs", tmp_path / "page.html", frames=1)
     assert "no frames are shown; its dataset is none of this package" in (tmp_path / "page.html").read_text()
     assert len(caplog.records) == 1 and not (tmp_path / "ran").exists()
+
+
+def test_a_class_file_is_sought_in_the_plans_folder():
+    stream = StreamSpec("x", None, "/i", "/l", "yard.toml")
+    run = PlannedRun(ModelSpec("demo:streetnet"), stream, MethodSpec("source"), "online", "natural", 0, 1, "native",
+                     "cpu", "float32")  # fmt: skip
+    with pytest.raises(AllWeatherError, match=r"names /i, /l, yard\.toml as its plan does"):
+        panels._opened(run, {})
 
 
 def test_procedural_weather_in_rounds(tmp_path: Path):

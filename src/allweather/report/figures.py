@@ -134,13 +134,15 @@ def _diagram(inside: Sequence[Group]) -> str:
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(WIDTH, 4.4))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    drawn: list[Any] = []  # the axes would leave out names that begin with _
     for index, group in enumerate(inside):
         style = ("-", "--", "-.", ":")[index % 4]
         sure, right = reliability_of(group.records[0])
         mark = MARKS[index % len(MARKS)]
-        axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=f"{group.marked}{group.first}")
+        name = f"{group.marked}{group.first}"
+        drawn += axes.plot(sure, right, style, marker=mark, markersize=4, linewidth=1.2, label=name)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    _legend(figure, axes.get_legend_handles_labels()[0])
+    _legend(figure, drawn)
     return _svg(figure)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from allweather.data.class_files import is_file
 from allweather.data.images import read_labels
 from allweather.data.labelled import LabelledStream
 from allweather.errors import InputError
@@ -76,7 +77,9 @@ def _opened(run: PlannedRun, record: Record) -> LabelledStream:
     try:
         opened = open_stream(run)
     except InputError as error:
-        paths = [path for path in (run.stream.root, run.stream.images, run.stream.labels) if path]
+        named = run.stream
+        classes = named.classes if is_file(named.classes) else None
+        paths = [path for path in (named.root, named.images, named.labels, classes) if path]
         if all(path.startswith(("/", "~", "${")) for path in paths):
             raise
         raise InputError(
