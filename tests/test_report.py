@@ -497,6 +497,14 @@ def test_time_per_update_is_of_batches_as_full_as_they_were(
         assert dict(zip(table.columns, table.rows[0], strict=True))["ms per update"] == expected
 
 
+def test_time_per_update_is_of_frames_that_were_learnt_from():
+    made = record("tent", 0.5)  # 4 frames, 0.5 s and 2 updates each
+    made["run"]["batch"] = 1
+    made["images"][0] = {**made["images"][0], "iterations": 0, "stop": "none", "seconds": 9.0}
+    for kept, expected in ((made, 250.0), (summarize(made, []), None)):
+        assert timing_table(group_records([kept])).rows[0][4] == expected
+
+
 def test_a_sequence_is_shown_piece_by_piece():
     parts = {"01/fog": {"mIoU": 40.0}, "01/night": {"mIoU": 30.0}, "02/fog": {"mIoU": 42.0}, "02/night": {"mIoU": 32.0}}
     tables = tables_of(group_records([record("tent", 0.5, parts=parts)]))

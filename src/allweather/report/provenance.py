@@ -6,7 +6,7 @@ from typing import Any
 from allweather.report.collect import Group
 from allweather.report.published import MILLISECONDS
 from allweather.report.table import Cell, Table
-from allweather.runs.summary import updates_of
+from allweather.runs.summary import seconds_of_updates, updates_of
 from allweather.scoring.means import mean_of
 
 
@@ -112,12 +112,11 @@ def _short(value: Any) -> str:
 
 
 def _milliseconds(group: Group) -> float | None:
-    """Of one update of a batch; None where none was made, or a record does not tell how many."""
-    updates = [updates_of(record) for record in group.records]
-    known = [number for number in updates if number is not None]
-    if len(known) < len(updates) or not sum(known):
-        return None
-    return 1000 * sum(group.per_image("seconds")) / sum(known)
+    """Of one update of a batch; None where none was made, or a record does not tell how many, or in which seconds."""
+    told = [(updates_of(record), seconds_of_updates(record)) for record in group.records]
+    known = [(updates, seconds) for updates, seconds in told if updates is not None and seconds is not None]
+    updates, seconds = (sum(numbers) for numbers in zip((0.0, 0.0), *known, strict=True))
+    return 1000 * seconds / updates if updates and len(known) == len(told) else None
 
 
 def _size(group: Group) -> str | None:

@@ -18,6 +18,7 @@ LEFT_OUT = ("images", "reliability", "rolled_back", "skipped_updates")  # those 
 DIGITS = 8  # with fewer, a figure that is rounded again for a table may end otherwise
 KEY_LENGTH = 12  # hexadecimal digits: 48 bits tell thousands of runs apart
 LEVEL = 0.95
+UNMOVED = {"none", "no shift"}  # stops of images without an update
 
 
 def summarize(record: Record, others: Iterable[Record], harm: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -166,6 +167,13 @@ def updates_of(record: Record) -> float | None:
     if not told:
         return None
     return sum(number / min(batch, frames - index // batch * batch) for index, number in enumerate(made))
+
+
+def seconds_of_updates(record: Record) -> float | None:
+    """Seconds of all images with an update; None where a summary does not tell them from others."""
+    if is_summary(record):
+        return None if record["summary"]["stops"].keys() & UNMOVED else sum(per_image(record, "seconds"))
+    return float(sum(image.get("seconds", 0) for image in record["images"] if image.get("iterations")))
 
 
 def stops_of(record: Record) -> Counter[str]:
