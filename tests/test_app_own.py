@@ -12,7 +12,9 @@ from pages import run_page
 from PIL import Image
 from torch import nn
 
+from allweather import methods
 from allweather.data.scenes import render
+from allweather.errors import SettingsError
 
 PAGES = sorted((Path(__file__).parents[1] / "docs/how-to").glob("own-*.md"))
 
@@ -189,7 +191,7 @@ def test_a_method_that_fails_is_told_by_its_line(lab: Path):
     (lab / "mymethod.py").write_text(METHOD + "    def objective(self, *given):\n        return [][1]\n")
     command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:fixed", "--out", lab / "out")
     done = allweather(*command, "--method", f"{lab}/mymethod.py:Mine")
-    assert done.returncode == 2 and "your own code failed: mymethod.py, line" in done.stderr
+    assert done.returncode == 2 and "mine: objective failed: mymethod.py, line" in done.stderr
     assert "IndexError: list index out of range" in done.stderr
 
 
@@ -200,7 +202,13 @@ def test_a_method_that_fails_in_a_plan_fails_its_run_alone(lab: Path):
         done = allweather("bench", lab / "plan.toml", "--out", lab / "runs")
         assert done.returncode == 1 and f"{made}, 0 run elsewhere, 1 failed" in done.stderr
         assert "-mymethod.py-mine-" in done.stderr and "Traceback" not in done.stderr
-        assert "your own code failed: mymethod.py, line 9: IndexError: list index out of range." in done.stderr
+        assert "mine: objective failed: mymethod.py, line 9: IndexError: list index out of range." in done.stderr
+
+
+def test_a_field_that_must_be_given_is_named(tmp_path: Path):
+    (tmp_path / "m.py").write_text(METHOD + "    must: float\n")
+    with pytest.raises(SettingsError, match=r"Mine cannot be used as a method: .*missing .*'must'"):
+        methods.make(f"{tmp_path}/m.py:Mine")
 
 
 def test_random_weights_of_an_own_network_are_those_of_the_seed(lab: Path):

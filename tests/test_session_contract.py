@@ -1,5 +1,6 @@
 """Methods and views of the user's own at work in a session: what they must keep, what they may give."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from allweather.errors import CheckpointError, SettingsError
 from allweather.methods import Objective, Refined, State, Tent
 from allweather.methods.gradient import GradientMethod
 from allweather.models.segmenter import Segmenter
+from allweather.plugins import own_fault
 from allweather.session import Guard, Session
 from allweather.session.snapshot import Snapshot
 
@@ -161,6 +163,24 @@ def test_the_methods_own_error_is_the_one_that_is_seen(act: Act):
     with pytest.raises(ValueError, match="a mistake of its own"):
         session(frames(1)[0])
     assert equal(all_of(session), before) and session._adapted.updates == 0
+
+
+HOOKS = ["begin", "make_optimizer", "objective", "predict", "refine", "learning_rate", "after_update", "deployed"]
+
+
+@pytest.mark.parametrize("hook", [*HOOKS, "view"])
+def test_what_a_method_raises_is_told_as_its_own(hook: str):
+    wrong: dict[str, Any] = {"name": "own", hook: lambda: None}  # its signature
+    kind: Any = dataclass(frozen=True, kw_only=True)(type("Wrong", (Own,), wrong))
+
+    def used() -> None:
+        session = Session(tiny("batchnorm"), kind(views=("plain", lambda: None)) if hook == "view" else kind())
+        session(frames(1)[0])
+        session.network()
+
+    with pytest.raises(TypeError) as raised:
+        used()
+    assert re.match(r"(the method own|own: (a step|\w+)|views: a function) failed: ", own_fault(raised.value) or "")
 
 
 def test_a_snapshot_comes_back_into_a_state_of_any_form():

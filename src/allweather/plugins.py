@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
@@ -122,6 +122,12 @@ def told_as(name: str) -> Iterator[None]:
         if not isinstance(error, AllWeatherError):
             error.add_note(f"{_WHOSE}{name}")
         raise
+
+
+def told_of(code: object, name: str) -> AbstractContextManager[None]:
+    """`told_as` around what is none of this package's: a function, or an instance of a class; nothing around ours."""
+    ours = str(getattr(code, "__module__", "")).startswith(f"{__package__}.")
+    return nullcontext() if ours else told_as(name)
 
 
 def own_fault(error: BaseException) -> str | None:

@@ -24,6 +24,7 @@ from allweather.data.truth import LabelsAs, TruthReader
 from allweather.data.video import suffixes
 from allweather.data.video_stream import VideoStream
 from allweather.errors import ImageError, InputError, SettingsError
+from allweather.plugins import told_of
 from allweather.sizes import check_asked, check_size
 from allweather.values import check_number
 
@@ -242,12 +243,15 @@ def labelled_split(
         AllWeatherError: for an unknown name, two splits at once, or when nothing is found.
     """
     (dataset, split), root = _dataset(dataset, split), Path(root)
-    decode, samples = dataset.decoder(root), {sample.name: sample for sample in dataset.samples(root, split)}
+    with told_of(dataset.decoder, f"the decoder of {dataset.name}"):
+        decode = dataset.decoder(root)
+    samples = {sample.name: sample for sample in dataset.samples(root, split)}
 
     def read(name: str) -> Truth:
         sample = samples[name]
         assert sample.label is not None
-        labels = decode(sample.label)
+        with told_of(decode, f"the decoder of {dataset.name}"):
+            labels = decode(sample.label)
         _check_decoded(dataset, sample.label, labels)
         invalid = None if sample.invalid is None else invalid_mask(sample.invalid)
         if invalid is not None and invalid.shape != labels.shape:

@@ -1,6 +1,7 @@
 """The table of adaptation methods; a new one is a file beside these and a line in it."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from allweather.errors import SettingsError, check_known
@@ -16,7 +17,7 @@ from allweather.methods.memo import Memo
 from allweather.methods.method import Batch, Method, Objective, Refined, State
 from allweather.methods.norm import Norm
 from allweather.methods.normalization import has_statistics
-from allweather.methods.own import find_method
+from allweather.methods.own import ADAPTATIONS, find_method
 from allweather.methods.pseudo_label import PseudoLabel
 from allweather.methods.rotta import Rotta
 from allweather.methods.sar import Sar
@@ -25,6 +26,7 @@ from allweather.methods.settings import describe_fields, parse_settings, setting
 from allweather.methods.source import Source
 from allweather.methods.tent import Tent
 from allweather.models.segmenter import Segmenter
+from allweather.plugins import guarded
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -79,7 +81,8 @@ def make(
     values = parse_settings(method, chosen | dict(presets[preset]) | given)
     if len(values.get("views", ())) == 1 and "surest" not in given:
         values.pop("surest", None)  # a preset's, which chooses among its own views
-    return method(**values)
+    build = partial(method, **values)
+    return build() if name in METHODS else guarded(name, ADAPTATIONS, build)
 
 
 __all__ = [

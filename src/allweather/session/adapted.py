@@ -27,6 +27,7 @@ from allweather.models.gradients import go_back
 from allweather.models.outputs import log_of
 from allweather.models.placing import CPU, device_of
 from allweather.models.segmenter import Segmenter
+from allweather.plugins import told_of
 from allweather.session.attributes import OwnAttributes
 from allweather.session.contract import Contract
 from allweather.session.given import checked_logits, checked_objective, checked_refined, checked_state
@@ -60,19 +61,19 @@ class AdaptedNetwork:
     ) -> None:
         self.method, self.precision = method, precision
         self.updates, self._digest = 0, ""
-        self._looks = Looks(method)
+        self._looks, self._passes = Looks(method), Passes(model, model.name)
         self._ahead: list[Tensor] = []  # how far the next prediction looks beyond each moved parameter
-        self._passes = Passes(model, model.name)
         with own_modes(device_of(model)):
             self.model = independent_copy(model)
             if channels_last:
                 self.model.to(memory_format=torch.channels_last)
-            self.state = checked_state(method.begin(self.model), method)
+            with told_of(method, f"the method {method.name}"):
+                self.state = checked_state(method.begin(self.model), method)
+                parameters = list(self.state.parameters.values())
+                self.optimizer = method.make_optimizer(parameters) if parameters else None
             self.state.generator = torch.Generator(device=self.device())
             if method.surest:
                 self.state.output[SURE] = torch.zeros(len(method.looks), device=self.device())
-            parameters = list(self.state.parameters.values())
-            self.optimizer = method.make_optimizer(parameters) if parameters else None
             self._of_batches = has_batch_layers(self.model)
             self.mixes = replaces_statistics(self.model)
             if self.mixes:
@@ -104,15 +105,14 @@ class AdaptedNetwork:
         again = iteration > 0 and getattr(self.method, "bn", None) != "train"
         taken = further_passes(self.model) if again else nullcontext()
         told = size_told(batch.images, self.method.adapt_scale, "adapt_scale", "adapt_scale=1 leaves it its size")
-        kept = self._contract.kept(f"{self.method.name}: objective", images=batch.images)
+        kept = self._contract.kept(f"{self.method.name}: objective", self.method, images=batch.images)
         with kept, moving_statistics(self.model), taken, told, self._running():
             made = self.method.objective(self.network, self.state, batch)
         return checked_objective(made, self.method, batch.images, len(self.model.classes))
 
     def at_adapt_scale(self, batch: Batch) -> Batch:
         """The batch at the size that the method learns from."""
-        scale = self.method.adapt_scale
-        return batch if scale == 1 else Batch(resized(batch.images, scale))
+        return batch if (scale := self.method.adapt_scale) == 1 else Batch(resized(batch.images, scale))
 
     def gradient(self, loss: Tensor) -> Tensor:
         """Computes the gradient; whether all of it is finite, as a number on the device.
@@ -135,20 +135,20 @@ class AdaptedNetwork:
             SettingsError: where the method changes the form of its state after it.
         """
         optimizer = cast(torch.optim.Optimizer, self.optimizer)
-        rate = self.method.learning_rate(self.updates)
-        if rate is not None:
-            set_rates(optimizer.param_groups, rate, getattr(self.method, "lr", 0.0))
         parameters = list(self.state.parameters.values())
         if length := self.method.lookahead:
             self._ahead = [
                 torch.zeros(()) if p.grad is None else -length * scale * p.grad / (p.grad.abs() + _EPS)
                 for p, scale in zip(parameters, self._scales, strict=True)
             ]
-        with in_proportion(parameters, self._scales) if self.method.relative else nullcontext():
+        in_shares = in_proportion(parameters, self._scales) if self.method.relative else nullcontext()
+        with told_of(self.method, f"{self.method.name}: a step"), in_shares:
+            if (rate := self.method.learning_rate(self.updates)) is not None:
+                set_rates(optimizer.param_groups, rate, getattr(self.method, "lr", 0.0))
             optimizer.step()
         self.forget_gradient()
         self.updates += 1
-        with self._contract.kept(f"{self.method.name}: after_update"):
+        with self._contract.kept(f"{self.method.name}: after_update", self.method):
             self.method.after_update(self.model, self.state)
 
     def forget_gradient(self) -> None:
@@ -323,7 +323,7 @@ class AdaptedNetwork:
         return self._refined(images, log_of(mean, in_place=True), seen[PLAIN], seen)
 
     def _refined(self, images: Tensor, logits: Tensor, plain: Tensor, views: Mapping[View, Tensor]) -> Prediction:
-        with self._contract.kept(f"{self.method.name}: refine", images=images, logits=logits):
+        with self._contract.kept(f"{self.method.name}: refine", self.method, images=images, logits=logits):
             refined = self.method.refine(self.state, images, logits)
         checked_refined(refined, self.method, images, len(self.model.classes), self.state.output)
         return Prediction(refined.logits, plain, views, refined.output)
@@ -352,7 +352,7 @@ class AdaptedNetwork:
     def _by_method(self, network: Segmenter, images: Tensor) -> Tensor:
         """What the method predicts by one of the two networks."""
         who = f"{self.method.name}: predict"
-        with self._contract.kept(who, images=images):
+        with self._contract.kept(who, self.method, images=images):
             made = self.method.predict(network, self.state, images)
         return checked_logits(made, who, images, len(self.model.classes))
 
@@ -364,7 +364,7 @@ class AdaptedNetwork:
 
         with self._unmixed_source() if view.source else nullcontext(), self._running():
             if view.own is not None:
-                with self._contract.kept("views: a function", images=images):
+                with self._contract.kept("views: a function", view.own, images=images):
                     made = view.own(predict, images)
                 return checked_logits(made, "views: a function", images, len(self.model.classes))
             seen = view.of(images)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from allweather.errors import SettingsError
 from allweather.methods.method import State
 from allweather.models.programs import outer_modules
+from allweather.plugins import told_of
 from allweather.session.given import said
 
 _Forms = dict[str, dict[str, Any]]  # of each tensor, by group and name
@@ -31,15 +32,16 @@ class Contract:
         self._told = [module.training for module in self._telling]
 
     @contextmanager
-    def kept(self, who: str, **given: Tensor) -> Iterator[None]:
-        """Inside, the code of `who` is at work on tensors, by what they are called. Modes come back in any case.
+    def kept(self, who: str, code: object, **given: Tensor) -> Iterator[None]:
+        """Inside, `code` is at work on tensors, by what they are called; `who` is told of it. Modes come back always.
 
         Raises:
             SettingsError: where it has changed one of these in place, or the form of the state.
         """
         versions = {what: _version(tensor) for what, tensor in given.items()}
         try:
-            yield
+            with told_of(code, who):
+                yield
         finally:
             if [module.training for module in self._telling] != self._told:
                 self.set_modes()

@@ -20,6 +20,7 @@ from allweather.models.catalogue import files_of
 from allweather.models.checkpoints import check_digest
 from allweather.models.segmenter import Segmenter, own_network
 from allweather.pictures.convert import Picture
+from allweather.plugins import told_of
 from allweather.session.adapted import AdaptedNetwork
 from allweather.session.averages import StreamAverages
 from allweather.session.looks import SURE
@@ -163,7 +164,7 @@ class HandsBack(ABC):
             check_frames(frames, "frames")
         with self._alone():
             self._check_method()
-            values = self.method.deployed(self.state)
+            values = self._deployed()
             averages = self._stream(frames) if statistics == "stream" else {}
             model = ordinary(self.model, values, statistics, averages, size)
             self._adapted.own_buffers.drop_added(model)
@@ -178,6 +179,10 @@ class HandsBack(ABC):
         whence = self.model.provenance
         if whence and path.name == whence.file and path.is_file() and check_digest(path) == whence.sha256:
             raise SettingsError(f"{path} is the checkpoint of {self.model.name}. Name another file to write.")
+
+    def _deployed(self) -> Mapping[str, torch.Tensor]:
+        with told_of(self.method, f"{self.method.name}: deployed"):
+            return self.method.deployed(self.state)
 
     def _check_method(self) -> None:
         if self.method.episodic and self.state.parameters:
@@ -210,7 +215,7 @@ class HandsBack(ABC):
     def _look_at(self, frames: Iterable[object]) -> StreamAverages:
         """What the layers see of the frames as the network stands; nothing moves."""
         averages, before = StreamAverages(self.model.network), self._adapted.snapshot()
-        values = self.method.deployed(self.state)
+        values = self._deployed()
         try:
             for frame in frames:
                 batch, _ = self._batch(picture_of(frame))
