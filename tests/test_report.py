@@ -83,6 +83,12 @@ def test_a_list_of_views_is_told_as_people_write_it(tmp_path: Path):
     assert group.label == "norm: lr 0.0001, views plain,gamma-mirror-x1.5"
 
 
+def test_a_setting_may_hold_others(tmp_path: Path):
+    made = record("mine", 0.5, fields={"head": {"depth": 2}})
+    write_report(save(tmp_path / "runs", record("source", 0.5), made), tmp_path / "r.md")
+    assert "{'depth': 2}" in (tmp_path / "r.md").read_text()
+
+
 def test_only_a_preset_that_should_be_the_authors_is_called_reconstructed():
     groups = [group_records([record("mall-domain", 0.5, preset=preset)])[0] for preset in ("fast", "paper")]
     assert [group.label.partition(")")[0] for group in groups] == [

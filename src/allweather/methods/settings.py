@@ -126,6 +126,8 @@ def _plain(value: Any) -> Any:
     """A value as JSON has it."""
     if isinstance(value, tuple | list):
         return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
     return spell(value) if isinstance(value, Enum | Path) or callable(value) else value
 
 
@@ -144,4 +146,4 @@ def _is(value: Any, kind: Any) -> bool:
         return callable(value)
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    return isinstance(value, get_origin(kind) or kind)

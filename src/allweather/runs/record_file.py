@@ -19,7 +19,7 @@ from allweather.values import check_depth
 HEADER, LINES = "record.json", "record.jsonl"  # of `adapt`, beside the folders of its results; a line for each image
 
 BEGINNING = 200  # bytes that tell whose file it is
-SETTING = (*SCALAR, list)
+SETTING = (*SCALAR, list, dict)
 NUMBER_OR_NONE = (*NUMBER, *OR_NONE)  # as the ends of an interval, which a single frame has not
 TEXT = (str, *OR_NONE)
 ONE_PASS = {
