@@ -83,8 +83,7 @@ class LabelledStream:
 
         None where there are no files.
         """
-        told = sorted(f"{path.name}\t{_size_in_bytes(path)}" for path in self.files())
-        return hashlib.sha256("\n".join(told).encode(errors="surrogateescape")).hexdigest() if told else None
+        return hash_of(self.files())
 
     def truth(self, name: str, stored: Size | None = None) -> Truth:
         """The truth of the frame of that name.
@@ -336,6 +335,12 @@ def join(pieces: Iterable[tuple[str, LabelledStream]]) -> LabelledStream:
     return LabelledStream(
         Stream(list(sources), read), pieces[0][1].classes, read_truth, known, of, firsts=firsts, files=files
     )
+
+
+def hash_of(files: Iterable[Path]) -> str | None:
+    """sha256 of the names and sizes in bytes of files; None where there are none."""
+    told = sorted(f"{path.name}\t{_size_in_bytes(path)}" for path in files)
+    return hashlib.sha256("\n".join(told).encode(errors="surrogateescape")).hexdigest() if told else None
 
 
 def _size_in_bytes(path: Path) -> int | None:

@@ -2,13 +2,17 @@
 
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from allweather.classes import CLASS_SETS
+from allweather.data.labelled import hash_of
 from allweather.data.stream import Stream
 from allweather.finite import or_none
+from allweather.methods.method import Method
+from allweather.methods.settings import path_fields
 from allweather.models.segmenter import Segmenter
 from allweather.runs.decisions import describe
 from allweather.session import Result, Session
@@ -21,13 +25,22 @@ def provenance(session: Session, stream: Stream, protocol: str, batch: int) -> d
     return {
         "format": FORMAT,
         "model": describe_model(session.model),
-        "session": session.settings(),
+        "session": session.settings() | named_files(session.method),
         "protocol": protocol,
         "batch": batch,
         "frames": len(stream),
         "order_hash": stream.order_hash,
         "versions": versions(),
     }
+
+
+def named_files(method: Method) -> dict[str, Any]:
+    """`files`: of each field that names a file or folder, sha256 of names and sizes; nothing where none is set."""
+    named = {field: getattr(method, field) for field in sorted(path_fields(type(method)))}
+    paths = {field: Path(value) for field, value in named.items() if value and isinstance(value, str | Path)}
+    told = {field: hash_of(filter(Path.is_file, (path, *path.rglob("*")))) for field, path in paths.items()}
+    told = {field: found for field, found in told.items() if found}
+    return {"files": told} if told else {}
 
 
 def describe_model(model: Segmenter) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from allweather.methods.method import Method
 from allweather.methods.settings import path_fields
 from allweather.models.segmenter import Segmenter
 from allweather.runs.plan import LATER, PlannedRun
+from allweather.runs.record import named_files
 from allweather.runs.summary import per_image
 from allweather.runs.variables import make_method
 
@@ -29,7 +30,7 @@ def outdated(record: Mapping[str, Any], entry: PlannedRun, model: Segmenter) -> 
     moved = path_fields(type(method))  # what a plan says of those is in its run; here they are as found from somewhere
     settings = {name: value for name, value in methods.settings_of(method).items() if name not in moved}
     now = {
-        "session": {"method": settings, **guard},
+        "session": {"method": settings, **guard, **named_files(method)},
         "model": {"sha256": weights and weights.sha256} if record["model"].get("sha256") else {},
     }
     return _differing(_filled(record, method), json.loads(json.dumps(now)), "")
