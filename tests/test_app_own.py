@@ -13,8 +13,10 @@ from PIL import Image
 from torch import nn
 
 from allweather import methods
+from allweather.data.datasets.own import OWN_DATASETS
 from allweather.data.scenes import render
 from allweather.errors import SettingsError
+from allweather.plugins import code_digest
 
 PAGES = sorted((Path(__file__).parents[1] / "docs/how-to").glob("own-*.md"))
 
@@ -146,14 +148,19 @@ def test_a_plan_s_paths_are_sought_from_its_folder_alone(lab: Path, monkeypatch:
 
 def test_a_run_is_not_resumed_with_other_code(lab: Path):
     command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:fixed", "--out", lab / "out")
-    command += ("--method", f"{lab}/mymethod.py:Mine")
+    (lab / "b").mkdir()
+    (lab / "b/mynets.py").write_text("def view(network, images):\n    return network(images)\n")
+    command += ("--method", f"{lab}/mymethod.py:Mine", "--set", f"views=plain,{lab}/b/mynets.py:view")
     assert allweather(*command).returncode == 0
     record = json.loads((lab / "out/record.json").read_text())
-    assert record["model"]["name"] == "mynets.py:fixed" and set(record["code"]) == {"mynets.py", "mymethod.py"}
+    assert record["model"]["name"] == "mynets.py:fixed" and [*record["code"]][:2] == ["model", "method"]
     assert allweather(*command, "--resume").returncode == 0
-    (lab / "mymethod.py").write_text(METHOD + "# another thought\n")
-    done = allweather(*command, "--resume")
-    assert done.returncode == 2 and "another run: code." in done.stderr
+    for name in ("mymethod.py", "b/mynets.py"):
+        text = (lab / name).read_text()
+        (lab / name).write_text(f"{text}# another thought\n")
+        done = allweather(*command, "--resume")
+        assert done.returncode == 2 and "another run: code." in done.stderr
+        (lab / name).write_text(text)
 
 
 NO_GO = {
@@ -309,6 +316,15 @@ def test_what_a_package_brings_is_used_by_its_name(package: Path, outside: Path)
         done = allweather(*command, option, name)
         assert done.returncode == 2 and f"cannot be used as a {kind}" in done.stderr
     assert "running" not in done.stderr
+
+
+def test_code_of_modules_and_packages_is_told_and_none_of_it_runs(package: Path):
+    def told() -> set[str]:
+        return {code_digest("acme:Mine"), code_digest("acme-datasets:val", kind=OWN_DATASETS)}
+
+    before = told()
+    (package / "acme.py").write_text("raise SystemExit")
+    assert len(before | told()) == 4 and code_digest("tent", kind=OWN_DATASETS) == code_digest("none.of:it") == ""
 
 
 def test_people_see_what_programs_do():

@@ -73,6 +73,15 @@ name = "tent"
 fields = {{ lr = 0.01, episodic = false }}
 """
 
+OWN_METHOD = """
+from dataclasses import dataclass
+from allweather.methods import Tent
+@dataclass(frozen=True, kw_only=True)
+class Mine(Tent):
+    name = "mine"
+"""
+
+EATA = '"eata"\nfields = { source_images = "source" }'
 FOLDERS = 'images = "${TINY_ROOT}/images"\nlabels = "${TINY_ROOT}/labels"'
 
 
@@ -121,7 +130,18 @@ def test_networks_and_streams_may_be_those_of_another_plan(root: Path):
     (here,), (there, _) = read_plan(own).runs, read_plan(root / "more/plan.toml").runs
     assert here.identity == there.identity and here.model.folder == str(root / "more")
     own.write_text('models = "own.toml"\nstreams = "more/plan.toml"\n[[methods]]\nname = "source"\n')
-    with pytest.raises(AllWeatherError, match=r"own\.toml: expected at least one \[\[models\]\] table"):
+    with pytest.raises(AllWeatherError, match=r"own\.toml names other plans itself .*Name those"):
+        read_plan(own)
+    both = own.read_text().replace('"own.toml"', '"plan.toml"').replace('"more/', '["plan.toml", "more/')
+    own.write_text(both.replace('more/plan.toml"', 'more/plan.toml"]'))
+    here = write_plan(root)
+    assert len(read_plan(own).runs) == 1
+    for path in (here, root / "more/plan.toml"):
+        path.write_text(path.read_text().replace("${TINY_ROOT}/", ""))
+    with pytest.raises(SettingsError, match=r"plan\.toml and .*more/plan\.toml spell one of their streams alike, tiny"):
+        read_plan(own)
+    here.write_text("[[models]]\nnam = 1")
+    with pytest.raises(SettingsError, match=r"/plan\.toml: unknown key of \[\[models\]\] 'nam'"):
         read_plan(own)
 
 
@@ -341,7 +361,7 @@ def test_orders_are_what_they_say(root: Path):
     assert len(set(names["shuffled"])) > 1 and all(sorted(order) == ["0", "1", "2"] for order in names["shuffled"])
 
 
-def test_what_is_done_is_kept_and_what_is_damaged_is_made_again(root: Path):
+def test_what_is_done_is_kept_and_what_is_damaged_is_made_again(root: Path, caplog: pytest.LogCaptureFixture):
     plan, out = tiny(root), root / "runs"
     ticks: list[tuple[int, int]] = []
     told: list[str] = []
@@ -356,7 +376,26 @@ def test_what_is_done_is_kept_and_what_is_damaged_is_made_again(root: Path):
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.json")} == stamps
     assert all(path.read_text().count('{"name": ') == FRAMES for path in out.glob("*.json"))  # an image a line
     (out / first.done[0]).write_text('{"figures"')
-    assert execute(plan, out).done == first.done[:1]
+    assert execute(plan, out).done == first.done[:1] and "is not a readable record" in caplog.text
+
+
+def test_code_that_changes_after_the_plan_was_read_fails_its_run_alone(root: Path):
+    path, own = write_plan(root), root / "own.py"
+    own.write_text(OWN_METHOD)
+    path.write_text(path.read_text().replace('"tent"', '"own.py:Mine"'))
+    plan = read_plan(path)
+    own.write_text(f"{OWN_METHOD}#")
+    made = execute(plan, root / "runs")
+    assert len(made.done) == 1 and "own.py:Mine: its code has changed since" in "".join(made.failed.values())
+
+
+def test_a_record_of_other_files_of_its_method_is_made_again(root: Path):
+    path, source = write_plan(root), shutil.copytree(root / "images", root / "source")
+    path.write_text(path.read_text().replace('"tent"\nfields = { lr = 0.01, episodic = false }', EATA))
+    first = execute(read_plan(path), root / "runs").done
+    assert execute(read_plan(path), root / "runs").kept == first
+    (source / "0.png").unlink()
+    assert execute(read_plan(path), root / "runs").outdated == {first[1]: ["session.files.source_images"]}
 
 
 def test_a_record_of_other_settings_or_weights_is_made_again(root: Path):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import PathFinder, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -28,7 +28,9 @@ T = TypeVar("T")
 FAULTS = (Exception,)
 _WHOSE = "failed within: "  # opens the note of `told_as`
 _IDENTIFIER = r"[^\W\d]\w*"
-_PLACE = re.compile(rf"(?P<source>.+\.py|{_IDENTIFIER}(?:\.{_IDENTIFIER})*):(?P<name>{_IDENTIFIER})")
+_DOTTED = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*"
+_PLACE = re.compile(rf"(?P<source>.+\.py|{_DOTTED}):(?P<name>{_IDENTIFIER})")
+_IN_MODULE = re.compile(rf"({_DOTTED}):{_IDENTIFIER}(?::|$)")
 _files: dict[tuple[Path, str], ModuleType] = {}  # files that have run, by path and digest
 
 
@@ -154,16 +156,24 @@ def where(error: BaseException) -> str:
     return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {reason}" if own else reason
 
 
-def code_digest(text: str, folder: Path | str = "") -> str:
-    """sha256 of the file that `FILE.py:NAME` names, relative to `folder`; '' for every other name.
+def code_digest(text: str, folder: Path | str = "", kind: Kind | None = None) -> str:
+    """sha256 of the file that `FILE.py:NAME` names, or of `package.module:NAME`'s; '' for every other name.
+
+    Args:
+        folder: where the file is sought.
+        kind: whose installed packages may have given the name: then of the package's name, version and module.
 
     Raises:
         SettingsError: when there is no such file.
     """
-    path = own_file(text)
-    if path is None:
-        return ""
-    return hashlib.sha256(_read(Path(folder) / path)).hexdigest()
+    path, packages = own_file(text), installed(kind) if kind else {}
+    if path is not None:
+        return hashlib.sha256(_read(Path(folder) / path)).hexdigest()
+    entry, match = packages.get(text) or packages.get(text.partition(":")[0]), _IN_MODULE.match(text)
+    module = entry.module if entry else match[1] if match else ""
+    found = _source(module) if module else None
+    told = (package_of(entry).encode() if entry else b"") + (_read(found) if found else b"")
+    return hashlib.sha256(told).hexdigest() if told else ""
 
 
 def own_file(text: str) -> str | None:
@@ -360,6 +370,20 @@ def _importable(module: str) -> bool:
         return importlib.util.find_spec(module.partition(".")[0]) is not None
     except ValueError:  # a module that was made by hand
         return True
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module; nothing of it runs."""
+    first, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except ValueError:  # a module that was made by hand
+        return None
+    for part in rest:
+        first += f".{part}"
+        spec = spec and PathFinder.find_spec(first, spec.submodule_search_locations or [])
+    found = Path(spec.origin) if spec and spec.origin else None
+    return found if found and found.is_file() else None
 
 
 def _public(module: ModuleType) -> list[str]:

@@ -1,5 +1,6 @@
 """Running a plan: one record per run, written whole, resumed by record, safe from several processes at once."""
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -37,6 +38,7 @@ from allweather.session import AdaptWhen, Precision, Session
 from allweather.session.snapshot import left_as_it_came
 from allweather.writing import place_below, real, unwritable, whole_folder, write_bytes
 
+LOG = logging.getLogger(__name__)
 Tick = Callable[[PlannedRun, int, int], None]  # the run, frames done, frames in all
 Finished = Callable[[PlannedRun, Mapping[str, Any]], None]  # the run and its record
 
@@ -190,6 +192,7 @@ def make_record(
     model = model or open_model(entry)
     reset_peak(entry.device)
     session, labelled = open_session(entry, model), open_stream(entry)
+    entry.check_code()  # it has been read by now
     data_hash = labelled.data_hash()
     mapping = mapping_between(model.classes, labelled.classes)
     kind = np.uint8 if largest_value(len(mapping.truth)) < 256 else np.uint16  # one for all of a run's files
@@ -279,7 +282,8 @@ def _record_at(path: Path) -> dict[str, Any]:
     """The record that is there if it is whole, of whichever run; empty otherwise."""
     try:
         return read_record(path) if path.exists() else {}
-    except AllWeatherError:
+    except AllWeatherError as error:
+        LOG.warning("%s It is made again.", error)
         return {}
 
 

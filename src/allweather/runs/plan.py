@@ -4,23 +4,30 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, get_args
 
 from allweather import methods
 from allweather.data.class_files import find_classes
+from allweather.data.datasets import DATASETS
+from allweather.data.datasets.own import OWN_DATASETS
 from allweather.data.toml_file import read_toml
 from allweather.data.truth import LabelsAs
 from allweather.errors import SettingsError, check_known
-from allweather.plugins import code_digest, names_code, relative_to
+from allweather.methods import METHODS
+from allweather.methods.own import ADAPTATIONS, find_method
+from allweather.methods.settings import path_fields
+from allweather.models.catalogue import is_own
+from allweather.models.own import NETWORKS
+from allweather.plugins import code_digest, names_code
 from allweather.runs.evaluate import Protocol
-from allweather.runs.plan_checks import SCENES, check_device, check_pieces, check_seeds, check_values, size_of_network
+from allweather.runs.plan_checks import SCENES, check_device, check_pieces, check_seeds, size_of_network
+from allweather.runs.plan_sections import FIELDS, Named, build, read_section
 from allweather.session import AdaptWhen, Guard, Precision
 from allweather.session.guard import guard_of
 from allweather.sizes import check_size
-from allweather.values import parse_value
 
 ORDERS = ("natural", "reversed", "shuffled")  # shuffled by the run's seed
 NATIVE = "native"  # sizes: each frame's, each label's own
@@ -28,39 +35,16 @@ SCORINGS = (NATIVE, "1024x512")
 SECTIONS = ("models", "streams", "methods", "run")
 LONGEST = 230  # characters of a file's name before its digest; with that, a lock's name is one that file systems take
 PIECE = "{}"  # in folders of a sequence, where the piece's name goes
-NEEDS = {"classes": "labels", "rounds": "sequence"}  # a key of a stream does nothing without
-FIELDS = Mapping[str, Any]
-OWN = {"own": True}  # of fields that say where code of the user's own is; no key of a plan sets them
 # what runs did not always say, and what it was then; left out where it is that, so that old records stay
 LATER: Mapping[str, Mapping[str, Any]] = {
     "model": {"arguments": {}, "classes": None, "mean": (), "std": (), "code": ""},
     "stream": {"code": "", "labels_as": None},
     "method": {"adapt_when": "always", "guard": {}, "code": ""},
 }
-T = TypeVar("T")
-N = TypeVar("N", bound="_Named")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Named:
-    """What a plan names; its paths, those of code of the user's own too, are sought from the plan's folder.
-
-    Attributes:
-        code: sha256 of the user's own file that the name says, and of classes of one's own; '' where there is neither.
-            The run is another with another.
-        folder: the plan's, absolute, which is no part of what the run is.
-    """
-
-    code: str = field(default="", metadata=OWN)
-    folder: str = field(default="", compare=False, metadata=OWN)
-
-    def located(self, name: str) -> str:
-        """A name with its file, if it has one, as it is found from here."""
-        return relative_to(self.folder, name)
 
 
 @dataclass(frozen=True)
-class ModelSpec(_Named):
+class ModelSpec(Named):
     """A network of a plan: its name, checkpoint (variables like ${ROOT} allowed) and input size.
 
     Attributes:
@@ -86,9 +70,13 @@ class ModelSpec(_Named):
             if len(values) not in (0, 3):
                 raise SettingsError(f"model '{self.name}' {key}: expected three numbers, got {list(values)}.")
 
+    def digest(self) -> str:
+        own = code_digest(self.name, self.folder, NETWORKS) if is_own(self.name) else ""
+        return _joined(own, _digest_of_classes(self.classes, self.folder))
+
 
 @dataclass(frozen=True)
-class StreamSpec(_Named):
+class StreamSpec(Named):
     """Frames with labels: a split of a dataset, a folder of images and one of labels, or a sequence of such pieces.
 
     Attributes:
@@ -114,6 +102,7 @@ class StreamSpec(_Named):
     sequence: tuple[str, ...] = ()
     rounds: int = 1
     labels_as: LabelsAs | None = None
+    needs: ClassVar = {"classes": "labels", "rounds": "sequence"}
 
     def __post_init__(self) -> None:
         folders = self.images is not None and self.labels is not None
@@ -127,6 +116,12 @@ class StreamSpec(_Named):
         if folders and any(bool(self.sequence) != (PIECE in f"{path}") for path in (self.images, self.labels)):
             raise SettingsError(f"stream '{self.name}': {PIECE} stands in images and labels of a sequence, only there.")
 
+    def digest(self) -> str:
+        pieces = () if self.root is None else self.sequence or (self.name,)
+        own = [piece for piece in pieces if piece.partition(":")[0] not in DATASETS]
+        codes = dict.fromkeys(code_digest(piece, self.folder, OWN_DATASETS) for piece in own)
+        return _joined(*codes, _digest_of_classes(self.classes, self.folder))
+
     @property
     def procedural(self) -> bool:
         """Whether its frames are rendered."""
@@ -134,7 +129,7 @@ class StreamSpec(_Named):
 
 
 @dataclass(frozen=True)
-class MethodSpec(_Named):
+class MethodSpec(Named):
     """A method with preset and fields; `seeds` and `orders` take the place of the plan's where given.
 
     Attributes:
@@ -161,6 +156,17 @@ class MethodSpec(_Named):
                 f"method '{self.name}' views: a plan's records cannot say what a function of your own is. Write a "
                 "method of your own that has it, whose file's digest is in every record."
             )
+
+    def digest(self) -> str:
+        return "" if self.name in METHODS else code_digest(self.name, self.folder, ADAPTATIONS)
+
+    def paths(self) -> list[tuple[str, str]]:
+        """The fields that name a file or folder, each with what it names."""
+        names = path_fields(find_method(self.located(self.name), METHODS))
+        return [(name, str(value)) for name, value in self.fields.items() if name in names and value != "none"]
+
+    def places(self) -> list[str]:
+        return [*super().places(), *self._found(path for _, path in self.paths())]
 
     def limits(self) -> Guard:
         """The guard of its sessions.
@@ -220,6 +226,12 @@ class PlannedRun:
         return cls(*specs, **{name: content[name] for name in ("protocol", "order", "seed", "batch", "scoring")},
                    device=content["device"], precision=content["precision"])  # fmt: skip
 
+    def check_code(self) -> None:
+        """Raises SettingsError where code of the user's own is not what it was when the plan was read."""
+        for part in (self.model, self.stream, self.method):
+            if part.digest() != part.code:
+                raise SettingsError(f"{part.name}: its code has changed since the plan was read. Start again.")
+
     @property
     def content(self) -> dict[str, Any]:
         """Everything that defines the run, ready for JSON; variables in paths unresolved."""
@@ -272,14 +284,12 @@ def read_plan(path: Path | str) -> Plan:
     content = read_toml(path, "plan")
     for key in content:
         check_known("section of a plan", key, SECTIONS)
-    models, streams = _entries(path, content, "models", ModelSpec), _entries(path, content, "streams", StreamSpec)
-    chosen, shared = _entries(path, content, "methods", MethodSpec), content.get("run", {})
+    models = read_section(path, content, "models", ModelSpec)
+    streams = read_section(path, content, "streams", StreamSpec)
+    chosen, shared = read_section(path, content, "methods", MethodSpec), content.get("run", {})
     if not isinstance(shared, dict):
         raise SettingsError(f"run: expected one table [run], got {shared!r:.60}.")
-    run = _build(RunSpec, shared, "[run]")
-    models = [replace(spec, code=_code_of_model(spec, spec.folder)) for spec in models]
-    streams = [replace(spec, code=_code_of_stream(spec, spec.folder)) for spec in streams]
-    chosen = [replace(spec, code=code_digest(spec.name, spec.folder)) for spec in chosen]
+    run = build(RunSpec, shared, "[run]")
     published = [size_of_network(spec.located(spec.name)) for spec in models]
     models = [replace(spec, size=spec.size or size) for spec, size in zip(models, published, strict=True)]
     for stream in streams:
@@ -289,16 +299,6 @@ def read_plan(path: Path | str) -> Plan:
     for spec in chosen:
         methods.make(spec.located(spec.name), spec.preset, spec.fields)  # a misspelt field must not wait for the run
     return Plan(tuple(_expand(models, streams, chosen, run)))
-
-
-def _code_of_model(spec: ModelSpec, folder: str) -> str:
-    return _joined(code_digest(spec.name, folder), _digest_of_classes(spec.classes, folder))
-
-
-def _code_of_stream(spec: StreamSpec, folder: str) -> str:
-    pieces = () if spec.root is None else spec.sequence or (spec.name,)
-    own = dict.fromkeys(code_digest(piece, folder) for piece in pieces)
-    return _joined(*own, _digest_of_classes(spec.classes, folder))
 
 
 def _joined(*digests: str) -> str:
@@ -340,59 +340,6 @@ def _expand(
     ]
     unique = {entry.file: entry for entry in made}
     return list(unique.values())
-
-
-def _entries(path: Path, content: Mapping[str, Any], section: str, kind: type[N]) -> list[N]:
-    """What the tables of a section say, or those of the plans that it names."""
-    named = content.get(section)
-    names = [named] if isinstance(named, str) else named
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        return _own_entries(path, named, section, kind)
-    others = [path.parent / name for name in names]
-    return [
-        each for other in others for each in _own_entries(other, read_toml(other, "plan").get(section), section, kind)
-    ]
-
-
-def _own_entries(path: Path, tables: Any, section: str, kind: type[N]) -> list[N]:
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise SettingsError(f"{path}: expected at least one [[{section}]] table, or plans that have some, by name.")
-    folder = str(path.parent.absolute())  # workers have folders of their own
-    found = [replace(_build(kind, table, f"[[{section}]]"), folder=folder) for table in tables]
-    for table, (key, other) in product(tables if kind is StreamSpec else (), NEEDS.items()):
-        if key in table and other not in table:
-            raise SettingsError(f"stream '{table['name']}': {key} goes with {other} only. Leave it out.")
-    return found
-
-
-def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
-    """A settings object from a TOML table; a single value stands for a list of one."""
-    known = {entry.name: entry for entry in fields(kind) if "own" not in entry.metadata}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        check_known(f"key of {where}", key, known)
-        values[key] = _typed(value, known[key].type, f"{where} {key}")
-    missing = [
-        name
-        for name, entry in known.items()
-        if name not in values and entry.default is MISSING and entry.default_factory is MISSING
-    ]
-    if missing:
-        raise SettingsError(f"{where}: {', '.join(missing)} is missing.")
-    return kind(**values)
-
-
-def _typed(value: Any, expected: Any, where: str) -> Any:
-    """A TOML value as a key's type; a table stays as it is, its fields are the method's or the network's to check."""
-    check_values(where, value)
-    if expected == FIELDS:
-        if not isinstance(value, dict):
-            raise SettingsError(f"{where}: expected a table, got {value!r}.")
-        return value
-    several = get_origin(expected) is tuple
-    if several and value == []:
-        raise SettingsError(f"{where}: expected at least one value, got none.")
-    return parse_value(where, [value] if several and not isinstance(value, list) else value, expected)
 
 
 def _known(kind: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -10,9 +10,7 @@ from pathlib import Path
 from allweather import methods
 from allweather.data.datasets import DATASETS
 from allweather.errors import AllWeatherError, SettingsError
-from allweather.methods import METHODS, Method
-from allweather.methods.own import find_method
-from allweather.methods.settings import path_fields
+from allweather.methods import Method
 from allweather.models.catalogue import find_entry
 from allweather.models.segmenter import Segmenter
 from allweather.runs.plan import PIECE, MethodSpec, ModelSpec, PlannedRun, StreamSpec
@@ -81,7 +79,7 @@ def make_method(spec: MethodSpec, model: Segmenter) -> Method:
     Raises:
         AllWeatherError: for an unknown method, preset or field, or a value its type does not allow.
     """
-    found = {field: str(resolve(text, spec.folder)) for field, text in _paths(spec)}
+    found = {field: str(resolve(text, spec.folder)) for field, text in spec.paths()}
     return methods.make(spec.located(spec.name), spec.preset, {**spec.fields, **found}, model=model)
 
 
@@ -127,18 +125,12 @@ def _uses(run: PlannedRun) -> Iterator[tuple[str, str, str]]:
         yield model.weights, model.folder, _checkpoint(model)
     if stream.root is not None:
         yield stream.root, stream.folder, _root(stream)
-    for field, named in _paths(run.method):
+    for field, named in run.method.paths():
         yield named, run.method.folder, f"({run.method.name}'s {field})"
     for path in (stream.images, stream.labels):
         if path is not None:
             for each in dict.fromkeys(path.replace(PIECE, piece) for piece in stream.sequence or ("",)):
                 yield each, stream.folder, _folder(stream)
-
-
-def _paths(spec: MethodSpec) -> list[tuple[str, str]]:
-    """The method's fields that name a file or folder, each with what it names."""
-    names = path_fields(find_method(spec.located(spec.name), METHODS))
-    return [(name, str(value)) for name, value in spec.fields.items() if name in names and value != "none"]
 
 
 def _checkpoint(model: ModelSpec) -> str:
