@@ -44,10 +44,12 @@ from allweather.app.reel import open_reel
 from allweather.app.spread import Spread
 from allweather.data import Stream
 from allweather.errors import SettingsError
+from allweather.methods.views import Views
 from allweather.models import Segmenter
-from allweather.plugins import code_digest, own_file
+from allweather.plugins import code_digest
 from allweather.runs.decisions import decisions_of, spell
 from allweather.runs.evaluate import Protocol
+from allweather.runs.plan import MethodSpec, ModelSpec, StreamSpec
 from allweather.runs.record import provenance
 from allweather.scale.work import SAVE_EVERY
 from allweather.session import AdaptWhen, Precision, Session, Shift, advise_scale
@@ -195,7 +197,8 @@ def adapt(
     if wanted == "auto":
         stream, asked = _at_best_scale(loaded, stream, asked, inputs or [], dataset, alone=spread is None)
     session = Session(loaded, chosen(model=loaded), **when)
-    head = provenance(session, stream, protocol, batch) | {"size": asked} | _own_code(model, method, dataset, network)
+    head = provenance(session, stream, protocol, batch) | {"size": asked}
+    head |= _own_code(model, method, session.method.views, dataset, network)
     if spread is not None:
         head |= spread.head() | go_on_from(session, from_session)
         makings = Makings(loaded, session, when, device, protocol, batch, from_session)
@@ -234,10 +237,11 @@ def _at_best_scale(
     return open_inputs(inputs, dataset, larger), larger
 
 
-def _own_code(model: str, method: str, dataset: str | None, network: Mapping[str, Any]) -> dict[str, Any]:
-    """What the record says of code of the user's own: the files' digests, and the network's arguments; or nothing."""
-    files = {name: own_file(name) for name in (model, method, dataset or "")}
-    code = {Path(file).name: code_digest(name) for name, file in files.items() if file}
+def _own_code(model: str, method: str, views: Views, dataset: str | None, network: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record says of code of the user's own: its digests, and the network's arguments; or nothing."""
+    named = {"model": ModelSpec(model), "method": MethodSpec(method), "dataset": StreamSpec(dataset or "", root=".")}
+    told = {part: spec.digest() for part, spec in named.items()} | {view: code_digest(str(view)) for view in views}
+    code = {str(part): digest for part, digest in told.items() if digest}
     arguments = {"arguments": network["arguments"]} if "arguments" in network else {}
     return ({"code": code} if code else {}) | arguments
 
