@@ -173,7 +173,7 @@ def test_what_a_method_raises_is_told_as_its_own(hook: str):
     wrong: dict[str, Any] = {"name": "own", hook: lambda: None}  # its signature
     kind: Any = dataclass(frozen=True, kw_only=True)(type("Wrong", (Own,), wrong))
 
-    def used() -> None:
+    def used():
         session = Session(tiny("batchnorm"), kind(views=("plain", lambda: None)) if hook == "view" else kind())
         session(frames(1)[0])
         session.network()
