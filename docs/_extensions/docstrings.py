@@ -1,9 +1,14 @@
-"""Docstrings are plain text with names in backticks: what reStructuredText would read as markup is escaped."""
+"""The API from docstrings, plain text with names in backticks: what reStructuredText would read as markup is escaped.
+
+What `allweather` itself exports stands on its page alone.
+"""
 
 import re
 from typing import Any
 
 from sphinx.application import Sphinx
+
+import allweather
 
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _MARKUP = re.compile(r"([*|]|(?<=\w)_(?!\w))")
@@ -23,6 +28,12 @@ def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: l
             lines[number] = _prose(line)
 
 
+def _skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Whether a member has its place on the page of `allweather`; None leaves it to others."""
+    return True if what == "module" and name in allweather.__all__ and app.env.docname != "api/allweather" else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", _process, priority=400)  # before napoleon reads the sections
+    app.connect("autodoc-skip-member", _skip)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
