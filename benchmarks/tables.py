@@ -74,18 +74,18 @@ def ncut() -> str:
     if found is None:
         return "not measured"
     heads = ["pixels", "threads", "", "make it, ms", "filter alone, ms", "loss and gradient, ms", "gradient error"]
-    rows = [_ncut_cells(row, found["versions"]["machine"]) for row in found["rows"]]
+    rows = [_ncut_cells(row, found["versions"]["machine"]) for row in found["rows"] if "skipped" not in row]
+    skipped = dict.fromkeys(f"{row['rival']} ({row['skipped']})" for row in found["rows"] if "skipped" in row)
     exponents = ", ".join(f"{name} {value:.2f}" for name, value in found["slopes"].items())
     said = (
-        f"Exponent of time in pixels: {exponents}. Calls of over 3 s were timed once. {found['versions']['machine']}."
+        f"Exponent of time in pixels: {exponents}. Calls of over 3 s were timed once. {found['versions']['machine']}. "
+        f"Left out: {', '.join(skipped) or 'none'}."
     )
     return "\n\n".join([markdown_table([*heads, "peak over the scores, making / step"], rows), *_paired(found), said])
 
 
 def _ncut_cells(row: dict[str, Any], machine: str) -> list[str]:
     where = [f"{row['height']}×{row['width']}", str(row.get("threads", machine.split()[-2])), row["rival"]]
-    if "skipped" in row:
-        return [*where, row["skipped"], *["–"] * 4]
     times = ["–" if row.get(key) is None else f"{row[key]:.1f}" for key in ("build_ms", "filter_ms", "step_ms")]
     peaks = [row.get(key) for key in ("build_peak_over_scores", "step_peak_over_scores")]
     shown = "–" if None in peaks else " / ".join(f"{peak:.1f}×" for peak in peaks)

@@ -31,7 +31,7 @@ def test_the_main_table_counts_every_kind():
     rows = {cells[0]: cells for line in text.splitlines() if (cells := line.strip("| ").split(" | "))}
     assert rows["mall-sample (paper, reconstructed)"][1:4] == ["49.99 ‡", "-0.11", "92 / 0 / 0 / 0 / 0"]
     assert rows["mall-domain (paper, reconstructed)"][3] == "3.7 (2–5) / 4.3 (3–6) / 4 / 94.3 (89–100) / 0"
-    assert "this measures the guard, not the method" in text
+    assert "this measures it, not the method" in text
 
 
 @pytest.mark.parametrize("name", ["hostile", "layernorm", "demo"])

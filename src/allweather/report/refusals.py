@@ -12,10 +12,7 @@ SEVERAL = "Of several runs the mean, in brackets the lowest and highest."
 EVERY_PASS = "In transductive runs a frame counts once in every pass."
 MARK = "‡"
 LIMIT = 1 / 3  # of the frames
-REMARK = (
-    f"{MARK} More than a third of the frames were shrunk, rolled back, reset or resting: this measures the guard, not "
-    "the method."
-)
+REMARK = f"{MARK} The guard acted on over a third of the frames: this measures it, not the method."
 
 
 def cell(runs: Sequence[Counts]) -> str | None:
