@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import types
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from allweather import ClassSet, Segmenter, Session, list_models, load_model
 from allweather.errors import AllWeatherError, InputError, NetworkError, SettingsError
+from allweather.export.graph import Graph
 from allweather.models.catalogue import find_entry
+from allweather.models.scaling import resampled
 from allweather.models.segmenter import AdaptationFacts, Preprocessing, Window
 
 
@@ -40,14 +43,16 @@ def test_preprocessing_is_what_it_says():
     assert torch.equal(network.input[..., 5, :], network.input[..., 4, :]), "edge pixels are repeated"
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.75, 1.25])
-def test_a_scaled_input_comes_back_at_the_images_size(scale: float):
-    network = Seen()
-    output = Segmenter(network, preprocessing=Preprocessing(input_scale=scale, size_multiple=8))(
-        torch.rand(2, 3, 40, 64)
-    )
-    assert output.shape == (2, 19, 40, 64)
-    assert network.input.shape[3] == -(-int(64 * scale) // 8) * 8
+@pytest.mark.parametrize("scale", [0.29, 0.35, 0.5, 0.57, 0.7, 0.75, 0.8, 1.15, 1.4, 2.3])
+def test_a_scaled_input_comes_back_at_the_images_size_in_a_graph_too(scale: float):
+    exact, images = Fraction(str(scale)), torch.rand(2, 3, 40, 180)
+    for side in range(20, 2049, 20):
+        assert resampled(torch.zeros(1, 1, side, 4), scale).shape[2] == int(side * exact)
+    model = Segmenter(Seen(), preprocessing=Preprocessing(input_scale=scale, size_multiple=8))
+    output = model(images)
+    assert output.shape == (2, 19, 40, 180)
+    assert model.network.input.shape[3] == -(-int(180 * exact) // 8) * 8
+    torch.testing.assert_close(Graph(model, images)(images), output)
 
 
 @pytest.mark.parametrize("form", ["tensor", "dict", "tuple"])
@@ -348,8 +353,8 @@ def test_logits_where_a_softmax_was_promised_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mean": (123.7, 116.3, 103.5)}, "divide by 255, or pass value_range=255"),
-        ({"mean": (0, 0, 0), "std": (57.0, 57.0, 57.0)}, "divide by 255, or pass value_range=255"),
+        ({"mean": (123.7, 116.3, 103.5)}, "divide both by 255.*value_range=255.*--model FILE"),
+        ({"mean": (0, 0, 0), "std": (57.0, 57.0, 57.0)}, "divide both by 255.*value_range=255.*--model FILE"),
         ({"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "value_range": 255}, "multiply by 255, or leave"),
         ({"std": (1.0, 0.0, 1.0)}, "std: expected a number above 0, got 0.0"),
         ({"mean": (0.5, 0.5)}, "mean: expected 3 numbers"),

@@ -1,13 +1,13 @@
 """A segmenter as one graph that takes pictures of any size: what its Python decides by a size is arithmetic here."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather.models.outputs import find_logits, log_of, unmasked
+from allweather.models.scaling import resampled, scaled
 from allweather.models.segmenter import Segmenter
 
 INPUT, OUTPUT = "image", "logits"
@@ -45,16 +45,14 @@ class Graph(nn.Module):
             logits = self._resampled(logits, seen.shape[-2:])
         if self.facts.size_multiple > 1:
             for axis in (2, 3):
-                logits = _cut(logits, axis, self._scaled(image.shape[axis]))
+                logits = _cut(logits, axis, scaled(image.shape[axis], self.facts.input_scale))
         if self.facts.input_scale != 1.0:
             logits = self._resampled(logits, image.shape[-2:])
         return log_of(logits) if self.facts.probabilities else logits
 
     def _prepared(self, image: Tensor) -> Tensor:
         """What the network sees: scaled, normalised, edges repeated up to a multiple, the enhancer's output added."""
-        if self.facts.input_scale != 1.0:
-            scale = self.facts.input_scale
-            image = functional.interpolate(image, scale_factor=scale, mode="bilinear", antialias=scale < 1.0)
+        image = resampled(image, self.facts.input_scale)
         image = (image.flip(1) if self.facts.bgr else image) * self.facts.value_range
         seen = (image - self.mean) / self.std
         if self.facts.size_multiple > 1:
@@ -74,11 +72,6 @@ class Graph(nn.Module):
         logits = logits if logits.dtype == seen.dtype else logits.to(seen.dtype)
         logits = logits[:, :classes] if model.extra_logits else logits
         return log_of(logits) if model.probabilities else unmasked(logits) if model._masks else logits
-
-    def _scaled(self, side: int) -> int:
-        scale = self.facts.input_scale
-        times, parts = Fraction(scale).limit_denominator(1000).as_integer_ratio()  # a program keeps whole numbers alone
-        return side * times // parts
 
     def _resampled(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         aligned = self.facts.align_corners

@@ -13,6 +13,7 @@ from allweather.errors import InputError, NetworkError, SettingsError
 from allweather.models.inputs import check_images, check_network, check_pixels, unwrapped
 from allweather.models.mode import set_mode
 from allweather.models.outputs import Output, check_filled, check_scale, find_logits, log_of, masks_classes, unmasked
+from allweather.models.scaling import resampled, scaled
 from allweather.plugins import told_as
 from allweather.values import check_flag, check_number, check_numbers
 
@@ -60,16 +61,14 @@ class Preprocessing:
         check_numbers("logit_weights", self.logit_weights)
         if self.value_range <= 1 and max(map(abs, (*self.mean, *self.std))) > _LARGEST:
             raise SettingsError(
-                f"expected mean and std on the [0, 1] scale, got mean={self.mean}, std={self.std}: divide by 255, or "
-                "pass value_range=255 for a network that was trained on values 0..255."
+                f"expected mean and std on the [0, 1] scale, got mean={self.mean}, std={self.std}: divide both by "
+                "255. A network of values 0..255, or BGR, is Segmenter.wrap(…, value_range=255, bgr=True), out of a "
+                "factory on the command line (--model FILE.py:NAME)."
             )
 
     def apply(self, images: Tensor) -> Tensor:
         """RGB images B×3×H×W in [0, 1] to what the network expects, padded to `size_multiple`."""
-        if self.input_scale != 1.0:
-            images = functional.interpolate(
-                images, scale_factor=self.input_scale, mode="bilinear", antialias=self.input_scale < 1.0
-            )
+        images = resampled(images, self.input_scale)
         if self.bgr:
             images = images.flip(1)
         mean = images.new_tensor(self.mean).view(1, 3, 1, 1)
@@ -87,13 +86,13 @@ class Preprocessing:
         return log_of(self._enlarged(logits.softmax(1), size))
 
     def _enlarged(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        scaled = [max(1, int(side * self.input_scale)) for side in size]
-        padded = [side + -side % self.size_multiple for side in scaled]
+        seen = [scaled(side, self.input_scale) for side in size]
+        padded = [side + -side % self.size_multiple for side in seen]
         if list(logits.shape[-2:]) != padded:
             logits = self._resample(logits, padded)
-        if padded != scaled:
-            logits = logits[..., : scaled[0], : scaled[1]]
-        return logits if scaled == list(size) else self._resample(logits, list(size))
+        if padded != seen:
+            logits = logits[..., : seen[0], : seen[1]]
+        return logits if seen == list(size) else self._resample(logits, list(size))
 
     def _resample(self, logits: Tensor, size: list[int]) -> Tensor:
         return functional.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
