@@ -276,6 +276,12 @@ def test_parameters_in_lists_flags_of_hooks_and_what_a_copy_makes_anew_do_not_mo
     assert not attributes.take()
 
 
+def test_a_method_that_torchscript_sets_at_a_call_is_not_warned_of():
+    attributes = OwnAttributes(layer := torch.jit.script(nn.ReLU()))
+    layer(torch.ones(1))
+    attributes.warn_unsaved()
+
+
 @pytest.mark.parametrize("kind", BUFFERS)
 def test_buffers_that_a_pass_registers_are_saved_and_are_none_of_the_networks(kind: type[Remembering], tmp_path: Path):
     session, images = remembering(kind), frames(3)

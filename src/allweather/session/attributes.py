@@ -75,9 +75,10 @@ class OwnAttributes:
                 held[key] = value
 
     def warn_unsaved(self) -> None:
-        """Warns of those that a saved session lacks, but for numbers, which mostly are sizes of the last picture."""
+        """Warns of those that a saved session lacks, but numbers, mostly sizes of the last picture, and functions."""
         self.look()
-        moved = [(number, key) for number, key in self._moving if type(vars(self._modules[number]).get(key)) is not int]
+        held = {(number, key): vars(self._modules[number]).get(key) for number, key in self._moving}
+        moved = [place for place, value in held.items() if not (type(value) is int or callable(value))]
         if names := sorted(f"{self._names[number]}.{key}".removeprefix("network.") for number, key in moved):
             told = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             warnings.warn(
