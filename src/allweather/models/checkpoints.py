@@ -334,8 +334,9 @@ def _shapes(keys: list[str], found: Mapping[str, Tensor], expected: Mapping[str,
     heads = all(found[key].ndim and found[key].shape[1:] == expected[key].shape[1:] for key in keys)
     if len(keys) <= 8 and heads and expected[keys[0]].ndim:
         return (
-            f"{message}: it is trained for {came[0]} classes, the network has {wanted[0]}. Name its classes "
-            "(--classes FILE.toml) where this network takes others, else bring it as your own (--model FILE.py:NAME)."
+            f"{message}: it is trained for {came[0]} classes, the network has {wanted[0]}. Where this network takes "
+            "others, name them (--classes FILE.toml). One of your own (--model FILE.py:NAME) makes as many in its "
+            "factory (--model-arg) and has them named too; void's, the last, are Segmenter.wrap(…, extra_logits=1)."
         )
     return (
         f"{message} ({len(keys)} tensors differ). Name the network it belongs to; one of your own may take another "
