@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def test_an_onnx_file_has_standard_operations_and_says_what_it_is(tmp_path: Path
     sides = [side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
     assert sides == [1, 3, "height", "width"]
     about = json.loads({entry.key: entry.value for entry in model.metadata_props}["allweather"])
+    assert about["input"]["size"] == "height 2 to ∞, width 2 to ∞"
     assert about["opset"] == 19 and about["statistics"] == "image" and set(about["shares"].values()) == {0.05}
     assert "inside the graph" in about["preprocessing"] and about["settings"]["method"]["name"] == "mall-domain"
 
@@ -177,10 +179,12 @@ class OneSize(Within):
 
 
 class Branching(Within):
-    """Decides by the size of the picture, in Python."""
+    def __init__(self, flips: Callable[[int, int], bool]):
+        super().__init__()
+        self.flips = flips
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x if x.shape[3] < 500 else x.flip(2))
+        return self.body(x.flip(2) if self.flips(*x.shape[2:]) else x)
 
 
 class Ceiling(Within):
@@ -228,8 +232,12 @@ def fresh(network: nn.Module) -> Session:
     ("network", "said"),
     [
         (Deciding, r"mine cannot become a graph.* test_export_graphs\.py:\d+, `if x\.mean\(\) > 0:`.*torch\.where.*N"),
-        (OneSize, r"mine.* --size WIDTHxHEIGHT, or write NAME\.safetensors"),
-        (Branching, r"mine.* --size WIDTHxHEIGHT, or write NAME\.safetensors"),
+        (OneSize, r"mine.* --size WIDTHxHEIGHT\), or write NAME\.saf"),
+        (lambda: Branching(lambda h, w: w > 499), r"mine.* --size WIDTHxHEIGHT\), or write NAME\.saf"),
+        (lambda: Branching(lambda h, w: h > w), r"every size .*Guard.* Fix the size"),
+        (lambda: Branching(lambda h, w: w > 1024), r"every size .*a width to 1024 alone"),
+        (lambda: Branching(lambda h, w: h * w > 2**21), r"every size .*Guard.*\*"),
+        (lambda: Branching(lambda h, w: {0: 0}[w % 2]), r"takes no picture of 251×187 .* --size .*size_multiple"),
         (
             Raising,
             r"mine cannot become a graph.* at test_export_graphs\.py:.*\(Odd: not in a graph\).*NAME\.safetensors",

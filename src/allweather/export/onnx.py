@@ -19,11 +19,10 @@ from allweather.export.delta import ABOUT
 from allweather.export.files import finished
 from allweather.export.graph import INPUT, OUTPUT
 from allweather.export.pooling import DECOMPOSITIONS
-from allweather.export.program import Program
+from allweather.export.program import SIZE, Program
 from allweather.plugins import FAULTS
 
 OPSETS = range(18, 24)
-SIZE = "size=(width, height), --size WIDTHxHEIGHT"
 
 
 def check_opset(opset: int) -> None:

@@ -16,7 +16,7 @@ from allweather.export.deployment import Deployment
 from allweather.export.files import finished, kind_of
 from allweather.export.graph import INPUT, OUTPUT
 from allweather.export.onnx import check_opset, write_onnx
-from allweather.export.program import Program, Size, make_program
+from allweather.export.program import SIZE, Program, Size, make_program
 from allweather.sizes import check_asked
 from allweather.writing import check_place
 
@@ -57,7 +57,7 @@ def write(deployment: Deployment, path: Path, size: Size | None = None, opset: i
         (write_delta if kind.startswith(".delta") else write_state)(deployment, path)
         return
     program = make_program(deployment.model, size)
-    facts = {**deployment.facts(), **interface(deployment, size)}
+    facts = {**deployment.facts(), **interface(deployment, program)}
     name = deployment.model.name
     if kind == ".onnx":
         write_onnx(program, path, facts, name, OPSET if opset is None else opset)
@@ -65,15 +65,14 @@ def write(deployment: Deployment, path: Path, size: Size | None = None, opset: i
         _write_program(program, path, facts, name)
 
 
-def interface(deployment: Deployment, size: Size | None) -> dict[str, Any]:
+def interface(deployment: Deployment, program: Program) -> dict[str, Any]:
     """What a graph takes and gives, in words and numbers."""
     window = deployment.model.window
-    sides = "any height and width" if size is None else f"width {size[0]}, height {size[1]}"
-    cut = {"note": f"seen whole; the session cuts sides beyond {window.size}"} if window and size is None else {}
+    cut = {"note": f"seen whole; the session cuts sides beyond {window.size}"} if window and not program.size else {}
     return {
         "input": {
             INPUT: "float32 1×3×H×W, RGB in [0, 1]",
-            "size": sides,
+            "size": program.sides(),
             **cut,
         },
         "output": {OUTPUT: f"float32 1×{len(deployment.model.classes)}×H×W"},
@@ -88,8 +87,7 @@ def _write_program(program: Program, path: Path, facts: Mapping[str, Any], name:
     except SerializeError as error:
         raise NetworkError(
             f"{name} cannot be written as .pt2: {first_line(error)}. Sizes are kept in whole numbers alone: write "
-            "(side + 1) // 2 for math.ceil(side / 2), fix the size (size=(width, height), "
-            "--size WIDTHxHEIGHT), or write NAME.onnx."
+            f"(side + 1) // 2 for math.ceil(side / 2), fix the size ({SIZE}), or write NAME.onnx."
         ) from error
     with finished(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
