@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from tiny import frames, tiny
+from tiny import CLASSES, frames, tiny
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from allweather import methods
 from allweather.errors import NetworkError
@@ -87,6 +88,29 @@ def test_train_mode_is_torchs_own():
         torch.testing.assert_close(model.network(x), twin.train()(x))
     torch.testing.assert_close(model.network(x), twin.eval()(x))
     assert not layer.training
+
+
+@pytest.mark.parametrize("mode", ["mixed", "batch", "running", "train"])
+def test_a_checkpoint_computes_the_same_again(mode: BNMode):
+    def learnt(checkpointed: bool) -> torch.Tensor:
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                torch.manual_seed(0)
+                self.first, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = self.first(x)
+                return (
+                    checkpoint(self.norm, x, use_reentrant=True) if checkpointed and x.requires_grad else self.norm(x)
+                )
+
+        session = Session(
+            Segmenter.wrap(Net(), classes=CLASSES), methods.Tent(bn=mode, lr=1.0, optimizer="sgd", parameters="all")
+        )
+        return session(frames(1)[0]).logits
+
+    torch.testing.assert_close(learnt(True), learnt(False))
 
 
 @pytest.mark.parametrize("mode", ["mixed", "batch", "running", "train"])

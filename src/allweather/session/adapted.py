@@ -124,7 +124,8 @@ class AdaptedNetwork:
         if self.optimizer is None:
             raise SettingsError(f"{self.method.name} returned a loss but make_optimizer returned none.")
         self.forget_gradient()
-        go_back(loss, self.model, self.state.parameters)
+        with moving_statistics(self.model), further_passes(self.model):  # of layers that checkpoints pass again
+            go_back(loss, self.model, self.state.parameters)
         gradients = [p.grad for p in self.state.parameters.values() if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients).isfinite()
 
