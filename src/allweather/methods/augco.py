@@ -42,7 +42,7 @@ class Augco(GradientMethod):
             other = view_logits(model, recoloured(batch.images, self.strength, state.generator), mirror=True).float()
         with torch.no_grad():
             confidence, labels = logits.float().softmax(1).max(1)
-            counts = (other.argmax(1) == labels) | (confidence > self.threshold)
+            counts = (other.max(1).indices == labels) | (confidence > self.threshold)
             labels = labels.masked_fill(~counts, IGNORED)
         if not counts.any():
             return Objective(logits)

@@ -78,7 +78,7 @@ class Cotta(GradientMethod):
         student = model(batch.images).float()
         with further_passes(model):
             target = self._target(model, state, batch.images)
-        loss = functional.cross_entropy(student, target if self.labels == "soft" else target.argmax(1))
+        loss = functional.cross_entropy(student, target if self.labels == "soft" else target.max(1).indices)
         return Objective(_logits(target), loss)
 
     def predict(self, model: Segmenter, state: State, images: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class Eata(Eta):
         device = device_of(model)
         for path in paths:
             logits = model(_image(path).to(device)).float()
-            loss = functional.cross_entropy(logits, logits.detach().argmax(1))
+            loss = functional.cross_entropy(logits, logits.detach().max(1).indices)
             for name, gradient in gradients_of(loss, model, parameters).items():
                 total[name] += gradient.square()
         return {name: value / len(paths) for name, value in total.items()}

@@ -52,7 +52,7 @@ class Result:
     @property
     def labels(self) -> Tensor:
         """The class of each pixel, uint8 (int32 where there are more than 256 classes), B×H×W or H×W."""
-        return self.logits.argmax(-3).to(torch.uint8 if self.logits.shape[-3] <= 256 else torch.int32)
+        return self.logits.max(-3).indices.to(torch.uint8 if self.logits.shape[-3] <= 256 else torch.int32)
 
     def overlay(self, image: Picture | None = None, *, opacity: float = 0.5) -> np.ndarray:
         """The classes' colors over the image: uint8, H×W×3, or B×H×W×3 for a batch.
