@@ -128,12 +128,24 @@ COLOR = {  # a pixel of 16 bits
 
 @pytest.mark.parametrize("name", COLOR)
 def test_color_of_fewer_bits_too(tmp_path: Path, name: str):
-    (tmp_path / name).write_bytes(COLOR[name](4095))
-    for picture in (tmp_path / name, Image.open(tmp_path / name)):
-        with pytest.warns(UserWarning, match="12 bits, save values · 16"):
-            read_image(picture)
+    for highest in (255, 4095):
+        (tmp_path / name).write_bytes(COLOR[name](highest))
+        for picture in (tmp_path / name, Image.open(tmp_path / name)):
+            with pytest.warns(UserWarning, match="12 bits, save values · 16"):
+                read_image(picture)
     (tmp_path / name).write_bytes(COLOR[name](16640))
     assert np.asarray(read_upright(tmp_path / name))[0, 0, 0] == 65
+
+
+def test_deep_planes_that_pillow_garbles_are_refused(tmp_path: Path):
+    one, three = {256: 1, 257: 1, 259: 1, 262: 2, 277: 3, 278: 1, 284: 2}, {258: 134, 273: 140, 279: 146}
+    entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in one.items()]
+    entries += [struct.pack("<HHII", tag, 3, 3, place) for tag, place in three.items()]
+    numbers = struct.pack("<12H", 16, 16, 16, 152, 154, 156, 2, 2, 2, 3000, 3000, 3000)
+    file = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + b"".join(sorted(entries)) + bytes(4) + numbers
+    (tmp_path / "planes.tif").write_bytes(file)
+    with pytest.raises(ImageError, match="uncompressed planes of 16 bits"):
+        read_upright(tmp_path / "planes.tif")
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

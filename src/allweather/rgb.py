@@ -22,6 +22,7 @@ DEEP_TOP = 65535  # what 16 bits hold
 UNUSED_FROM = 1 << 14  # a picture of 16 bits with nothing from here on looks like a camera's 10, 12 or 14 bits
 DEEP = "16 bits"  # the note of `load` on a picture: Pillow decodes color of 16 bits as 8
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
+BITS, PLANES = 0x0102, 0x011C  # TIFF's tags of bits per sample and of the channels' order: 2 if one after another
 TURNS = {  # what makes the picture upright, by that tag
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -80,13 +81,16 @@ def rgb_of(image: Image.Image, name: str = "the picture") -> Image.Image:
         image = Image.fromarray(_eight_bits(np.asarray(image), name))
     image = image if image.mode == "RGB" else image.convert("RGB")
     if image.info.get(DEEP):
-        _warn_dim(int(np.asarray(image).max(initial=0)) << 8)
+        _warn_dim(int(np.asarray(image).max(initial=0)) << 8 | 255)  # the most that it may have been
     return image
 
 
 def load(image: Image.Image) -> None:
     """Decodes a picture, and notes that its file has 16 bits."""
-    stored = str([tile[3] for tile in getattr(image, "tile", ())])  # ["RGB;16B"]; of a PPM [("RGB", 65535)]
+    tags, tiles = getattr(image, "tag_v2", {}), getattr(image, "tile", ())
+    if tags.get(PLANES) == 2 and max(tags.get(BITS, (8,))) > 8 and any(tile[0] == "raw" for tile in tiles):
+        raise ValueError("uncompressed planes of 16 bits, which Pillow decodes to noise: save it compressed")
+    stored = str([tile[3] for tile in tiles])  # ["RGB;16B"]; of a PPM [("RGB", 65535)]
     image.load()
     if ";16" in stored or f"'RGB', {DEEP_TOP}" in stored:
         image.info[DEEP] = True
