@@ -158,7 +158,7 @@ class Mall(GradientMethod):
         before, lamps = state.output[_VECTOR], lamplit(images)
         moved = moved_by_cut(self.vector_memory * before, small, affinity, self.vector_rate, lamps)
         kept = torch.where(lamps.all(), before, moved)
-        return Refined(torch.where(lamps, logits, scaled(logits, moved)), {_VECTOR: kept})
+        return Refined(scaled(logits, torch.where(lamps, 0, moved[:, None])), {_VECTOR: kept})
 
     def affinity(self, images: Tensor, probabilities: Tensor) -> Affinity:
         """The affinity of images B×3×H×W (RGB in [0, 1]) on the grid of the first prediction B×C×h×w.

@@ -16,7 +16,7 @@ def unscaled(classes: int, device: torch.device) -> Tensor:
 
 
 def scaled(logits: Tensor, moved: Tensor) -> Tensor:
-    """ln of probabilities B×C×H×W times 1 plus how far each class's gain has moved, plus its bias."""
+    """ln of probabilities B×C×H×W times 1 plus how far each class's gain has moved, plus its bias; 2×C×1×1 or 2×B×…."""
     gain, bias = moved
     return torch.addcmul(bias, logits, 1 + gain)
 
