@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from allweather import CITYSCAPES, Segmenter, Session, load_model, methods
-from allweather.classes import CAMVID11
+from allweather import CAMVID11, CITYSCAPES, Segmenter, Session, load_model, methods
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.data.labels import find_mapping

@@ -18,11 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from allweather import Segmenter, Session, load_model, methods
-from allweather.classes import ClassSet
+from allweather import ClassSet, Guard, Segmenter, Session, load_model, methods
 from allweather.methods import memo, rotta
 from allweather.rgb import read_rgb
-from allweather.session import Guard
 
 FIXTURE = Path(__file__).parents[1] / "tests" / "data" / "fidelity.json.gz"
 CLASSES = ClassSet("five", tuple("abcde"), tuple((shade, 0, 0) for shade in range(5)))

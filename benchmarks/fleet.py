@@ -22,10 +22,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from allweather import CAMVID11, Session, load_model, methods
+from allweather import CAMVID11, Segmenter, Session, load_model, methods
 from allweather.data.labelled import LabelledStream, labelled_folders, labelled_scenes
 from allweather.data.labels import mapping_between
-from allweather.models import Segmenter
 from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scale.fleet import merge

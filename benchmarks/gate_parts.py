@@ -10,15 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather import methods
-from allweather.errors import NetworkError
+from allweather import Affinity, NetworkError, Segmenter, methods
 from allweather.methods.losses import diversity, mean_entropy
 from allweather.methods.mall import Mall
 from allweather.methods.normalization import adopt_statistics, own_statistics
 from allweather.methods.vector_scaling import step_down
 from allweather.models.copying import independent_copy
-from allweather.models.segmenter import Segmenter
-from allweather.ncut import Affinity
 
 DIRECTIONS = 8  # of the features, by principal components
 PAIRS = 2000  # of pixels, for the median distance

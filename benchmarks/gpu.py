@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from allweather.errors import AllWeatherError
+from allweather import AllWeatherError
 from allweather.runs.record import versions
 from benchmarks import gpu_steps
 from benchmarks.gpu_device import Meter

@@ -11,18 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from allweather import Session, load_model, methods
+from allweather import Affinity, AllWeatherError, Frame, Guard, Live, Segmenter, Session, load_model, methods
 from allweather.data.scenes import scene_stream
-from allweather.data.stream import Frame
-from allweather.errors import AllWeatherError, RandomWeightsWarning
-from allweather.live import Live
+from allweather.errors import RandomWeightsWarning
 from allweather.live.sources import Shot, Source
 from allweather.methods import METHODS
 from allweather.methods.mall import MallDomain
-from allweather.models.segmenter import Segmenter
-from allweather.ncut import Affinity
 from allweather.ncut.lowrank import Factors
-from allweather.session import Guard
 from benchmarks.gpu_device import Meter
 
 CLASSES = 19

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from allweather.session import Guard
+from allweather import Guard
 from allweather.session.guard.signs import Signs
 from benchmarks.committed import benchmark_record, markdown_table
 from benchmarks.guard_record import read_rows

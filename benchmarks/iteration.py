@@ -19,14 +19,12 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from allweather import Session, load_model, methods
+from allweather import Guard, Segmenter, Session, load_model, methods
 from allweather.app.options import parse_size
 from allweather.data.scenes import scene_stream
 from allweather.methods.mall import MallDomain
 from allweather.models.catalogue import all_entries
-from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
-from allweather.session import Guard
 from benchmarks.committed import command, hand_out
 from benchmarks.fidelity_public import tent_of
 from benchmarks.memory import reset_peak, resident

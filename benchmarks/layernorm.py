@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from allweather import Segmenter, Session, methods
-from allweather.classes import CAMVID11
+from allweather import CAMVID11, Segmenter, Session, methods
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.models.nets.streetnet import StreetNet

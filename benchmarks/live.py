@@ -21,14 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allweather import Session, load_model, methods
+from allweather import Frame, Live, Segmenter, Session, load_model, methods
 from allweather.data.folder import open_files
 from allweather.data.images import read_labels
 from allweather.data.labels import find_mapping
-from allweather.data.stream import Frame
-from allweather.live import Live
 from allweather.live.sources import Shot, Source
-from allweather.models import Segmenter
 from allweather.pictures.enlarge import labels_at
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix

@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allweather import Session, load_model, methods
-from allweather.classes import CITYSCAPES
+from allweather import CITYSCAPES, Session, load_model, methods
 from allweather.data.images import write_json
 from allweather.data.scenes import render
 from allweather.pictures.enlarge import labels_at

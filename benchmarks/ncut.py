@@ -30,8 +30,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from allweather import Affinity
 from allweather.data.scenes import render
-from allweather.ncut import Affinity
 from allweather.runs.record import versions
 from benchmarks.committed import command, hand_out
 from benchmarks.memory import reset_peak, resident

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allweather.ncut import Affinity
+from allweather import Affinity
 from allweather.ncut.dense import LIMIT
 
 Filter = Callable[[Tensor], Tensor]  # K×H×W scores to A·S, K×H×W

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from allweather import load_model
 from allweather.methods.parameters import select_parameters
-from allweather.models import load_model
 from allweather.runs.plan import read_plan
 from allweather.runs.record import versions
 from allweather.runs.variables import resolve

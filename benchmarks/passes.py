@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from allweather import Session, load_model, methods
+from allweather import Segmenter, Session, load_model, methods
 from allweather.data.scenes import scene_stream
 from allweather.methods.views import parse_views, passes_of
-from allweather.models.segmenter import Segmenter
 from benchmarks.committed import benchmark_record, command, hand_out, markdown_table
 from benchmarks.packed import spell_lines
 

@@ -21,11 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from allweather import Session, keep_freed_memory, load_model, methods
+from allweather import Segmenter, Session, keep_freed_memory, load_model, methods
 from allweather.app.options import parse_size
 from allweather.data.folder import open_files
 from allweather.data.scenes import scene_stream
-from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
 from benchmarks.committed import command, hand_out
 from benchmarks.operator_tests import need_sound_operator

@@ -19,13 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from allweather import Session, methods
+from allweather import Segmenter, Session, load_model, methods
 from allweather.data.scenes import render, scene_labels, scene_stream
 from allweather.data.weather import ADVERSE, CONDITIONS
-from allweather.models import load_model
 from allweather.models.catalogue import find_entry
 from allweather.models.nets.streetnet import WEIGHTS
-from allweather.models.segmenter import Segmenter
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
 

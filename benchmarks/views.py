@@ -19,18 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from allweather import Session, methods
+from allweather import Segmenter, Session, advise_scale, methods
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
 from allweather.methods.views import View, mean_softmax, parse_views, passes_of, resized
-from allweather.models.segmenter import Segmenter
 from allweather.pictures.enlarge import classify
 from allweather.runs.execute import open_model
 from allweather.runs.plan import read_plan
 from allweather.runs.record import versions
 from allweather.runs.streams import open_stream
 from allweather.scoring.confusion import ConfusionMatrix
-from allweather.session import advise_scale
 from allweather.session.input_scale import BELOW, LARGER
 from benchmarks.committed import ROOT, benchmark_record, command, hand_out, markdown_table
 

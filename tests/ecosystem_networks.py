@@ -15,8 +15,7 @@ import torch
 from tiny import equal_in
 from torch import Tensor, nn
 
-from allweather import Segmenter, Session, methods
-from allweather.classes import CITYSCAPES
+from allweather import CITYSCAPES, Segmenter, Session, methods
 
 ALPHABETICAL = tuple(sorted(CITYSCAPES.names))
 COMMIT = "0" * 40

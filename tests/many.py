@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tiny import tiny
 
-from allweather import methods
+from allweather import Session, methods
 from allweather.app.pictures import Pictures
 from allweather.app.spread import stretches
 from allweather.data.scenes import scene_stream
@@ -22,7 +22,6 @@ from allweather.scale.pool import Pool
 from allweather.scale.processes import ProcessPool
 from allweather.scale.streams import Source, split
 from allweather.scale.work import Adapting, Line, Stretch
-from allweather.session import Session
 
 WEATHER = ("fog", "rain", "snow", "night", "overcast", "clear")
 SIZE = (48, 32)

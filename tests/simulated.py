@@ -12,12 +12,11 @@ import torch
 from tiny import SIZE
 from torch import Tensor
 
-from allweather.data.stream import Frame
+from allweather import Frame, Segmenter
 from allweather.live.clock import Clock
 from allweather.live.sources import Shot, Source
 from allweather.methods.gradient import GradientMethod
 from allweather.methods.method import Batch, Objective, State
-from allweather.models.segmenter import Segmenter
 
 PATIENCE = 120.0  # real seconds after which a simulation counts as stuck
 

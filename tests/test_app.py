@@ -24,13 +24,12 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
+from allweather import CITYSCAPES, Guard
 from allweather.app.console import table
-from allweather.classes import CITYSCAPES
 from allweather.data.scenes import render
 from allweather.models.catalogue import find_entry
 from allweather.runs.decisions import spell
 from allweather.runs.record_file import read_adapted
-from allweather.session import Guard
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,9 @@ from pages import run_page
 from PIL import Image
 from torch import nn
 
-from allweather import methods
+from allweather import SettingsError, methods
 from allweather.data.datasets.own import OWN_DATASETS
 from allweather.data.scenes import render
-from allweather.errors import SettingsError
 from allweather.plugins import code_digest
 
 PAGES = sorted((Path(__file__).parents[1] / "docs/how-to").glob("own-*.md"))
@@ -100,7 +99,7 @@ def lab(outside: Path) -> Path:
 def test_a_plan_s_files_lie_beside_it_and_what_changes_is_made_again(lab: Path):
     command = ("bench", lab / "plan.toml", "--out", lab / "runs")
     done = allweather(*command)
-    assert done.returncode == 0, done.stderr
+    done.ok()
     assert "2 runs done" in done.stderr and "running" in done.stderr
     assert "2 were there" in allweather(*command).stderr
     (lab / "mymethod.py").write_text(METHOD + "# another thought\n")
@@ -110,9 +109,9 @@ def test_a_plan_s_files_lie_beside_it_and_what_changes_is_made_again(lab: Path):
     told = allweather(*command).stderr
     assert "2 runs done, 0 were there" in told and told.count("run.model.code (mynets.py:fixed) has changed") == 2
     assert len(list((lab / "runs").glob("*.json"))) == 2
-    assert allweather("report", lab / "runs", "--out", lab / "r.md", "--format", "md").returncode == 0
+    allweather("report", lab / "runs", "--out", lab / "r.md", "--format", "md").ok()
     (lab / "mynets.py").unlink()
-    assert allweather("report", lab / "runs", "--out", lab / "r.md", "--format", "md").returncode == 0
+    allweather("report", lab / "runs", "--out", lab / "r.md", "--format", "md").ok()
     assert "cannot read" in allweather(*command).stderr
 
 
@@ -123,7 +122,7 @@ def test_a_plan_s_paths_are_sought_from_its_folder_alone(lab: Path, monkeypatch:
     (lab / "plan.toml").write_text(plan)
     command = ("bench", "lab/plan.toml", "--out", "runs")
     done = allweather(*command)
-    assert done.returncode == 1 and "2 failed" in done.stderr
+    assert "2 failed" in done.said(1)
     here = "for 2 runs; it is there from the current folder"
     assert f"(a plan's paths are sought from its folder): {lab}/frames, {here} {lab}/labels, {here} " in done.stderr
     for place in ("frames", "labels"):
@@ -133,10 +132,10 @@ def test_a_plan_s_paths_are_sought_from_its_folder_alone(lab: Path, monkeypatch:
     assert "2 runs done" in allweather(*command, "--labels").stderr
     report = ("report", lab.parent / "runs", "--out", lab / "r.html", "--frames", 1)
     done = allweather(*report)
-    assert done.returncode == 2 and "names frames, labels as its plan does: start the report in" in done.stderr
+    assert "names frames, labels as its plan does: start the report in" in done.said(2)
     monkeypatch.chdir(lab)
     assert "2 were there" in allweather("bench", "plan.toml", "--out", "../runs").stderr
-    assert allweather(*report).returncode == 0
+    allweather(*report).ok()
     for place in ("frames", "labels"):
         (lab / place).rename(lab.parent / place)
     (lab / "plan.toml").write_text(plan.replace('"frames"\nl', '"~/frames"\nl').replace('"labels"', '"${HERE}/labels"'))
@@ -151,15 +150,15 @@ def test_a_run_is_not_resumed_with_other_code(lab: Path):
     (lab / "b").mkdir()
     (lab / "b/mynets.py").write_text("def view(network, images):\n    return network(images)\n")
     command += ("--method", f"{lab}/mymethod.py:Mine", "--set", f"views=plain,{lab}/b/mynets.py:view")
-    assert allweather(*command).returncode == 0
+    allweather(*command).ok()
     record = json.loads((lab / "out/record.json").read_text())
     assert record["model"]["name"] == "mynets.py:fixed" and [*record["code"]][:2] == ["model", "method"]
-    assert allweather(*command, "--resume").returncode == 0
+    allweather(*command, "--resume").ok()
     for name in ("mymethod.py", "b/mynets.py"):
         text = (lab / name).read_text()
         (lab / name).write_text(f"{text}# another thought\n")
         done = allweather(*command, "--resume")
-        assert done.returncode == 2 and "another run: code." in done.stderr
+        assert "another run: code." in done.said(2)
         (lab / name).write_text(text)
 
 
@@ -184,13 +183,13 @@ def test_a_network_that_fails_on_a_picture_is_named(case: str, lab: Path):
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"the network no_go.py:build failed: no_go.py, line 5: {said}" in done.stderr
     done = allweather(*command, "--model", f"{lab}/no_go.py:meta")
-    assert done.returncode == 2 and "no_go.py:meta gives a network without values: weight lies on" in done.stderr
+    assert "no_go.py:meta gives a network without values: weight lies on" in done.said(2)
 
 
 def test_a_tilde_is_the_home_folder_wherever_a_path_begins(lab: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(lab))
     done = allweather("adapt", "frames", "--model", "~/mynets.py:fixed", "--method=~/mymethod.py:Mine", "--out=~/out")
-    assert done.returncode == 0, done.stderr
+    done.ok()
     assert len(list(lab.glob("out/labels/*"))) == 2 and not Path("~").exists()
 
 
@@ -198,7 +197,7 @@ def test_a_method_that_fails_is_told_by_its_line(lab: Path):
     (lab / "mymethod.py").write_text(METHOD + "    def objective(self, *given):\n        return [][1]\n")
     command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:fixed", "--out", lab / "out")
     done = allweather(*command, "--method", f"{lab}/mymethod.py:Mine")
-    assert done.returncode == 2 and "mine: objective failed: mymethod.py, line" in done.stderr
+    assert "mine: objective failed: mymethod.py, line" in done.said(2)
     assert "IndexError: list index out of range" in done.stderr
 
 
@@ -207,7 +206,7 @@ def test_a_method_that_fails_in_a_plan_fails_its_run_alone(lab: Path):
     (lab / "plan.toml").write_text((lab / "plan.toml").read_text() + '[[methods]]\nname = "norm"\n')
     for made in ("2 runs done, 0 were there", "0 runs done, 2 were there"):
         done = allweather("bench", lab / "plan.toml", "--out", lab / "runs")
-        assert done.returncode == 1 and f"{made}, 0 run elsewhere, 1 failed" in done.stderr
+        assert f"{made}, 0 run elsewhere, 1 failed" in done.said(1)
         assert "-mymethod.py-mine-" in done.stderr and "Traceback" not in done.stderr
         assert "mine: objective failed: mymethod.py, line 9: IndexError: list index out of range." in done.stderr
 
@@ -223,7 +222,7 @@ def test_random_weights_of_an_own_network_are_those_of_the_seed(lab: Path):
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         command = ("adapt", lab.parent / "frames", "--model", f"{lab}/mynets.py:build", "--random-weights")
         done = allweather(*command, "--method", "source", "--seed", seed, "--out", lab / out)
-        assert done.returncode == 0 and "randomly initialised" in done.stderr, done.stderr
+        assert "randomly initialised" in done.said(0)
         labels.append((lab / out / "labels/0.png").read_bytes())
     assert labels[0] == labels[1] != labels[2]
 
@@ -309,12 +308,12 @@ def test_a_name_that_is_taken_is_not_given_anew(package: Path, kind: str, name: 
 
 def test_what_a_package_brings_is_used_by_its_name(package: Path, outside: Path):
     command = ("adapt", outside / "frames", "--out", outside / "out", "--model", "acme-models")
-    assert allweather(*command, "--method", "acme-methods", "--dataset", "acme-datasets:val").returncode == 0
+    allweather(*command, "--method", "acme-methods", "--dataset", "acme-datasets:val").ok()
     record = json.loads((outside / "out/record.json").read_text())
     assert record["model"]["name"] == "acme-models" and record["session"]["method"]["name"] == "mine"
     for option, name, kind in (("--model", "bad-models", "network"), ("--method", "bad-methods", "method")):
         done = allweather(*command, option, name)
-        assert done.returncode == 2 and f"cannot be used as a {kind}" in done.stderr
+        assert f"cannot be used as a {kind}" in done.said(2)
     assert "running" not in done.stderr
 
 

@@ -9,7 +9,7 @@ import pytest
 from command_line import Done, allweather
 from PIL import Image
 
-from allweather.classes import CITYSCAPES
+from allweather import CITYSCAPES
 
 PREDICTED = np.array([[0, 0, 0, 1]], np.uint8)
 TRAIN, IDS = np.array([[0, 0, 1, 1]], np.uint8), np.array([[7, 7, 8, 8]], np.uint8)  # IoU 2/3 and 1/2: 58.33

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import CLASSES, frames, pixelwise, tiny
+from tiny import CLASSES, frames, pixelwise, seeded, tiny
 from torch import Tensor, nn
 
-from allweather import Segmenter, Session, methods
+from allweather import Affinity, NetworkError, Segmenter, Session, methods
 from allweather.data.labels import ClassMapping, mapping_between
-from allweather.errors import NetworkError
 from allweather.methods.losses import mean_entropy
 from allweather.methods.mall import MallSample
-from allweather.ncut import Affinity
 from benchmarks import gate_parts as parts
 from benchmarks import gates, gates_table
 from benchmarks.committed import load
@@ -77,7 +75,7 @@ def test_features_are_what_the_last_classifier_sees():
 
 @pytest.mark.parametrize("unit", [False, True])
 def test_features_are_few_and_in_units_of_their_median_distance(unit: bool):
-    features = torch.randn(20, 9, 11, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 21)[:, None, None]
+    features = torch.randn(20, 9, 11, generator=seeded()) * torch.arange(1, 21)[:, None, None]
     found = parts.Basis.of(features, unit)(features, (9, 11))
     assert found.shape == (8, 9, 11) and float(parts.median_distance(found)) == pytest.approx(1, abs=1e-4)
 
@@ -111,7 +109,7 @@ def test_where_nothing_is_alike_a_frame_keeps_its_prediction():
     now, before = torch.full((3, 24, 32), 0.2), torch.full((3, 24, 32), 0.4)
     kept = dict.fromkeys((BEFORE, *(f"{way} {s:g}" for way in gates.HANDS_ON for s in gates.SHARES)), before)
     for shot, expected in ((light, now), (dark, before)):
-        features = torch.randn(4, 24, 32, generator=torch.Generator().manual_seed(0)) * 1e-3
+        features = torch.randn(4, 24, 32, generator=seeded()) * 1e-3
         found = gates._handed_on(shot, features, now, kept, (dark.image, features))
         assert torch.allclose(found["color 0.5"][:, 12, 16], expected[:, 12, 16], atol=0.02)
         assert torch.equal(found["same place 0.5"], before)
@@ -120,9 +118,7 @@ def test_where_nothing_is_alike_a_frame_keeps_its_prediction():
 @pytest.mark.parametrize("loss", parts.LOSSES)
 def test_the_bias_follows_its_loss(loss: str):
     method = MallSample(diversity_weight=0.0, scale=0.25)
-    logits = (
-        torch.randn(3, 12, 16, generator=torch.Generator().manual_seed(0)) + torch.tensor([1.0, 0, 0])[:, None, None]
-    )
+    logits = torch.randn(3, 12, 16, generator=seeded()) + torch.tensor([1.0, 0, 0])[:, None, None]
     affinity = Affinity.from_image(frames(1)[:, :, :12, :16], sigma_xy=2.0)
 
     def value(shift: Tensor) -> float:

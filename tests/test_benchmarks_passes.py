@@ -5,8 +5,7 @@ import torch
 from PIL import Image
 from tiny import frames, tiny
 
-from allweather import Guard
-from allweather.models.segmenter import Segmenter
+from allweather import Guard, Segmenter
 from benchmarks.committed import benchmark_record
 from benchmarks.pareto import FIGURE, points, told
 from benchmarks.passes import BACKWARD, GUARDING, LEARNING, PREDICTING, count, every_preset

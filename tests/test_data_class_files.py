@@ -10,10 +10,10 @@ import torch
 from command_line import allweather
 from PIL import Image
 
-from allweather.classes import CITYSCAPES, ClassSet, numbered
+from allweather import CITYSCAPES, AllWeatherError, ClassSet, SettingsError
+from allweather.classes import numbered
 from allweather.data.class_files import find_classes
 from allweather.data.labels import mapping_between
-from allweather.errors import AllWeatherError, SettingsError
 
 NAMES = ("track", "rail", "person", "rest")
 NETS = """

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from allweather.classes import CITYSCAPES
+from allweather import CITYSCAPES, AllWeatherError, ImageError
 from allweather.data.datasets import find_dataset, mapillary, wilddash2
 from allweather.data.datasets.encodings import LABEL_IDS, invalid_mask, label_ids, to_label_ids, train_ids
 from allweather.data.labelled import labelled_split
-from allweather.errors import AllWeatherError, ImageError
 
 
 def save(path: Path, values: np.ndarray) -> Path:

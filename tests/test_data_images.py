@@ -13,30 +13,30 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image, ImageOps
 
+from allweather import ImageError, read_image
 from allweather.data.images import read_labels, write_json
-from allweather.errors import ImageError
-from allweather.pictures.convert import read_image
 from allweather.pictures.writing import write_image
 from allweather.rgb import EXTENSIONS, read_rgb, read_upright, rgb_of
 from allweather.sizes import LARGEST
 
 GREY8 = np.array([[0, 128, 255]], np.uint8)
+RED = [0, 128 / 255, 1]
 SAVED = {  # what is stored, and the red channel that reading it must give
-    "rgb.png": (Image.fromarray(np.dstack([GREY8, GREY8 * 0, GREY8 * 0])), [0, 128 / 255, 1]),
-    "grey.png": (Image.fromarray(GREY8), [0, 128 / 255, 1]),
-    "rgba.png": (Image.fromarray(np.dstack([GREY8, GREY8, GREY8, GREY8 * 0 + 7])), [0, 128 / 255, 1]),
-    "deep.png": (Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)), [0, 128 / 255, 1]),
-    "float.tif": (Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), [0, 128 / 255, 1]),
-    "one.png": (Image.fromarray(np.array([[[255, 0, 0]]], np.uint8)), [1]),
+    "rgb.png": (np.dstack([GREY8, GREY8 * 0, GREY8 * 0]), RED),
+    "grey.png": (GREY8, RED),
+    "rgba.png": (np.dstack([GREY8, GREY8, GREY8, GREY8 * 0 + 7]), RED),
+    "deep.png": (np.array([[0, 32896, 65535]], np.uint16), RED),
+    "float.tif": (np.array([[0, 0.5, 1]], np.float32), RED),
+    "one.png": (np.array([[[255, 0, 0]]], np.uint8), [1]),
 }
 
 
 @pytest.mark.parametrize("name", SAVED)
 def test_any_image_becomes_rgb_in_unit_range(tmp_path: Path, name: str):
-    image, red = SAVED[name]
-    image.save(tmp_path / name)
-    pixels, stored = read_rgb(tmp_path / name)
-    assert pixels.dtype == torch.float32 and pixels.shape == (3, 1, len(red)) and stored == (len(red), 1)
+    stored, red = SAVED[name]
+    Image.fromarray(stored).save(tmp_path / name)
+    pixels, size = read_rgb(tmp_path / name)
+    assert pixels.dtype == torch.float32 and pixels.shape == (3, 1, len(red)) and size == (len(red), 1)
     torch.testing.assert_close(pixels[0, 0], torch.tensor(red, dtype=torch.float32), atol=1e-6, rtol=0)
 
 

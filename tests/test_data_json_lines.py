@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from allweather import AllWeatherError, InputError
 from allweather.data.json_lines import JsonLines, read_json_lines
-from allweather.errors import AllWeatherError, InputError
 
 ROWS = [{"name": "ü\n", "losses": [0.5]}, {"name": "caf\udce9"}]
 

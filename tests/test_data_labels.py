@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refusal
 
-from allweather.classes import CAMVID11, CITYSCAPES, CLASS_SETS, ClassSet
+from allweather import CAMVID11, CITYSCAPES, ClassSet, ImageError
+from allweather.classes import CLASS_SETS
 from allweather.data.labelled import labelled_folders
 from allweather.data.labels import MAPPINGS, find_mapping, label_files, mapping_between
-from allweather.errors import AllWeatherError, ImageError
 from allweather.pictures.drawing import blend, colorize
 
 HERE = Path("x.png")
@@ -92,10 +93,10 @@ def test_an_overlay_lies_between_image_and_colors():
 
 
 def test_a_folder_without_labels_is_said(tmp_path: Path):
-    with pytest.raises(AllWeatherError, match=r"no label image \(\.png\) in .*\. Give the dataset"):
+    with refusal(r"no label image \(\.png\) in .*\. Give the dataset"):
         label_files(tmp_path)
 
 
 def test_an_unknown_mapping_names_the_nearest():
-    with pytest.raises(AllWeatherError, match="Did you mean 'cityscapes-camvid11'"):
+    with refusal("Did you mean 'cityscapes-camvid11'"):
         find_mapping("cityscapes-camvid")

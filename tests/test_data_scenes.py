@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from allweather import AllWeatherError, Frame, SettingsError
 from allweather.data.labelled import labelled_scenes
 from allweather.data.scenes import FAR, SKY, render, scene_labels, scene_stream
-from allweather.data.stream import Frame
 from allweather.data.weather import ADVERSE, CONDITIONS, fog
-from allweather.errors import AllWeatherError, SettingsError
 
 SIZE = (96, 64)
 SEEDS = range(12)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from command_line import MODEL, allweather
 from PIL import Image
+from refusals import refusal
 
 import allweather as aw
+from allweather import Frame, ImageError, InputError, load_stream
 from allweather.app.drawn import picture_of
-from allweather.data import load_stream, open_files
+from allweather.data import open_files
 from allweather.data.folder import natural_key, tell_others
 from allweather.data.labelled import labelled_scenes
-from allweather.data.stream import Frame
-from allweather.errors import AllWeatherError, ImageError, InputError
 from allweather.runs.overlap import Ahead
 
 
@@ -75,9 +75,9 @@ def test_hidden_files_are_no_frames(tmp_path: Path):
     assert open_files([tmp_path]).names == ("a",)
     assert open_files([tmp_path / ".ipynb_checkpoints"]).names == ("a-checkpoint",)  # who names it means it
     (tmp_path / "a.png").unlink()
-    with pytest.raises(AllWeatherError, match=r"no image in .*hidden files are left out\)\.$"):
+    with refusal(r"no image in .*hidden files are left out\)\.$"):
         open_files([tmp_path])
-    with pytest.raises(AllWeatherError, match="no input: expected at least one folder"):
+    with refusal("no input: expected at least one folder"):
         open_files([])
 
 
@@ -177,7 +177,7 @@ def test_the_hash_follows_names_and_order(tmp_path: Path):
 
 
 def test_two_inputs_with_one_name_are_refused(tmp_path: Path):
-    with pytest.raises(AllWeatherError, match="share the name 'a'"):
+    with refusal("share the name 'a'"):
         open_files([paint(tmp_path / "x/a.png"), paint(tmp_path / "y/a.png")])
 
 
@@ -192,7 +192,7 @@ def test_a_corrupt_frame_raises_where_it_stands(tmp_path: Path):
 
 @pytest.mark.parametrize(("path", "said"), [("gone", "no such input"), (".", "no image in")])
 def test_nothing_to_read_is_said(tmp_path: Path, path: str, said: str):
-    with pytest.raises(AllWeatherError, match=said):
+    with refusal(said):
         open_files([tmp_path / path])
 
 
@@ -235,9 +235,9 @@ def test_of_many_names_some_are_said():
 
 
 def test_an_unknown_kind_is_named():
-    with pytest.raises(AllWeatherError, match=r"unknown kind of stream 'folders'\. Did you mean 'folder'"):
+    with refusal(r"unknown kind of stream 'folders'\. Did you mean 'folder'"):
         load_stream("folders", ".")
-    with pytest.raises(AllWeatherError, match=r"unknown kind of stream 'vidoe'\. Did you mean 'video'"):
+    with refusal(r"unknown kind of stream 'vidoe'\. Did you mean 'video'"):
         load_stream("vidoe", "clip.mp4")
 
 

@@ -21,9 +21,9 @@ from clips import SIZE, clip, covered, cut, jpegs, noise, scene, sound_only, spo
 from PIL import Image
 
 import allweather as aw
-from allweather.data import Video, VideoStream, load_stream
+from allweather import ImageError, load_stream
+from allweather.data import Video, VideoStream
 from allweather.data.video import suffixes
-from allweather.errors import ImageError
 from allweather.rgb import TURNS as TURNED
 
 LOSSLESS = [

@@ -18,11 +18,11 @@ from PIL import Image
 from simulated import picture
 from tiny import CLASSES, tiny
 
+from allweather import AllWeatherError, Frame, Live, Segmenter, Session, SettingsError, load_model
 from allweather.app.options import parse_every, parse_seconds
 from allweather.data.json_lines import read_json_lines
-from allweather.data.stream import Frame
-from allweather.errors import AllWeatherError, NcutAccuracyWarning, SettingsError
-from allweather.live import Live, process, record
+from allweather.errors import NcutAccuracyWarning
+from allweather.live import process, record
 from allweather.live.devices import OwnStream, split_threads, thread_count
 from allweather.live.pace import RAREST, Pace, stride_that_fits
 from allweather.live.process import ProcessPupil, heard, speak_through
@@ -30,8 +30,6 @@ from allweather.live.record import Record
 from allweather.live.sources import Shot, Source
 from allweather.live.totals import Latencies
 from allweather.methods import MallDomain
-from allweather.models import Segmenter, load_model
-from allweather.session import Session
 from allweather.session.handover import serve, state_of
 
 

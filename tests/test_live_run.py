@@ -15,16 +15,14 @@ import torch
 from simulated import Scripted, SimulatedClock, Slow, Timing, image_of
 from tiny import tiny
 
-from allweather import methods
+from allweather import AllWeatherError, Guard, InputError, Live, Segmenter, Session, SettingsError, methods
 from allweather.data.json_lines import read_json_lines
-from allweather.errors import AllWeatherError, InputError, SettingsError
-from allweather.live import Event, Live, LiveFrame
+from allweather.live import Event, LiveFrame
 from allweather.live import live as door
 from allweather.live.learner import LearnerLost
 from allweather.live.sources import Lost
 from allweather.methods.method import Batch, Objective, State
-from allweather.models.segmenter import Segmenter
-from allweather.session import Guard, Session, Shift
+from allweather.session import Shift
 from allweather.session.handover import serve, state_of
 
 TICK = 1e-9

@@ -21,15 +21,14 @@ from PIL import Image
 from simulated import picture
 from tiny import tiny
 
-from allweather.data import load_stream
-from allweather.errors import AllWeatherError, InputError, MissingLibraryError, SettingsError
-from allweather.live import Event, Live, camera, reader
+from allweather import AllWeatherError, InputError, Live, MissingLibraryError, Session, SettingsError, load_stream
+from allweather.live import Event, camera, reader
 from allweather.live.naming import open_source
 from allweather.pictures.film import Film
 from allweather.rgb import ORIENTATION
-from allweather.session import Session
 
 Serve = Callable[["Handler"], None]
+Address = Callable[[Serve], str]  # of a server that answers so
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def served() -> Iterator[Callable[[Serve], str]]:
+def served() -> Iterator[Address]:
     """Starts a server of this machine and gives its address."""
     servers = []
 
@@ -102,9 +101,7 @@ def clip(path: Path, count: int = 8, rate: float = 50.0, size: tuple[int, int] =
     return path
 
 
-def test_a_stream_of_jpegs_is_predicted_and_come_back_to(
-    served: Callable[[Serve], str], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_stream_of_jpegs_is_predicted_and_come_back_to(served: Address, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reader, "PAUSES", (0.01,))
 
     def serve(handler: Handler):
@@ -122,13 +119,13 @@ def test_a_stream_of_jpegs_is_predicted_and_come_back_to(
 
 
 @pytest.mark.parametrize("turn", [1, 4, 6])
-def test_a_camera_may_send_exif(served: Callable[[Serve], str], turn: int):
+def test_a_camera_may_send_exif(served: Address, turn: int):
     shown, events, _ = play(served(lambda handler: send_pictures(handler, range(8), turn)), reconnect=0, stall=20.0)
     assert not events, "its end is no fault where nobody wants to come back"
     assert shown[0].frame.size == ((32, 48) if turn == 6 else (48, 32))
 
 
-def test_a_stream_that_stops_is_lost(served: Callable[[Serve], str]):
+def test_a_stream_that_stops_is_lost(served: Address):
     def serve(handler: Handler):
         send_pictures(handler, range(5))
         time.sleep(20)
@@ -151,13 +148,13 @@ def test_what_comes_at_its_own_rate_takes_no_other(source: str):
         assert "secret" not in str(caught.value)
 
 
-def test_a_file_behind_an_address_ends(served: Callable[[Serve], str], tmp_path: Path):
+def test_a_file_behind_an_address_ends(served: Address, tmp_path: Path):
     shown, events, live = play(served(sending(clip(tmp_path / "clip.mp4").read_bytes())), stall=5.0)
     assert not events and live.totals.arrived == 8 and not live.source.endless
     assert 7 / 50 - 0.01 <= shown[-1].arrival < 7 / 50 + 5  # no sooner than its rate; on a busy machine later
 
 
-def test_a_file_behind_an_address_that_ends_early_is_told(served: Callable[[Serve], str], tmp_path: Path):
+def test_a_file_behind_an_address_that_ends_early_is_told(served: Address, tmp_path: Path):
     content = clips.cut(clips.clip(tmp_path / "a.mkv", clips.noise(8), rate=50), 0.6).read_bytes()
     _, events, live = play(served(sending(content)), stall=5.0)
     assert ["of 0.16 seconds are in it" in event.text for event in events] == [True] and live.totals.failures == 1
@@ -196,7 +193,7 @@ def test_an_address_that_cannot_be_reached_is_refused(address: str, said: str):
         (200, b"<html>a page</html>" * 100, "no video of a known format"),
     ],
 )
-def test_an_answer_without_pictures_is_refused(served: Callable[[Serve], str], status: int, body: bytes, said: str):
+def test_an_answer_without_pictures_is_refused(served: Address, status: int, body: bytes, said: str):
     with pytest.raises(InputError, match=said):
         play(served(sending(body, status)))
 
@@ -205,7 +202,7 @@ def test_an_answer_without_pictures_is_refused(served: Callable[[Serve], str], s
     ("make", "said"), [(unknown_codec, "no decoder for its codec; send H.264"), (sound_only, "there are none in it")]
 )
 def test_a_stream_without_what_can_be_seen_is_refused(
-    served: Callable[[Serve], str], make: Callable[[Path], Path], said: str, tmp_path: Path
+    served: Address, make: Callable[[Path], Path], said: str, tmp_path: Path
 ):
     with pytest.raises(InputError, match=f"expected a stream with pictures; .*{said}"):
         play(served(sending(make(tmp_path / "a.mp4").read_bytes())), stall=5.0)
@@ -213,7 +210,7 @@ def test_a_stream_without_what_can_be_seen_is_refused(
 
 @pytest.mark.parametrize("where", ["file", "address"])
 def test_live_tells_of_pixels_that_are_not_square(
-    served: Callable[[Serve], str], where: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+    served: Address, where: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ):
     path = clips.clip(tmp_path / "a.mp4", clips.scene(8), aspect=Fraction(2))
     name = str(path) if where == "file" else served(sending(path.read_bytes()))
@@ -222,13 +219,13 @@ def test_live_tells_of_pixels_that_are_not_square(
     assert ["--size 128x48" in str(each.message) for each in recwarn.list] == [True]
 
 
-def test_a_cover_is_not_played(served: Callable[[Serve], str], tmp_path: Path):
+def test_a_cover_is_not_played(served: Address, tmp_path: Path):
     content = covered(tmp_path / "a.mp4", [picture(number, (48, 32)) for number in range(8)]).read_bytes()
     shown, events, live = play(served(sending(content)), stall=5.0)
     assert not events and live.totals.arrived == 8 and shown[0].frame.size == (48, 32)
 
 
-def test_a_server_that_says_nothing_is_refused(served: Callable[[Serve], str]):
+def test_a_server_that_says_nothing_is_refused(served: Address):
     with pytest.raises(InputError, match=r"no answer within 0\.3 s"):
         play(served(lambda handler: time.sleep(20)), stall=0.3)
 

@@ -10,10 +10,9 @@ import warnings
 import pytest
 import torch
 
-from allweather import Session, load_model, methods
+from allweather import Guard, Session, load_model, methods
 from allweather.data.scenes import scene_stream
 from allweather.models.catalogue import all_entries, find_entry
-from allweather.session import Guard
 
 NETWORKS = [entry.name for entry in all_entries() if entry.segments]
 SIZE = (64, 64)

@@ -12,11 +12,9 @@ import torch
 from tiny import CLASSES, TinyNetwork, equal_in, frames, tiny
 from torch import Tensor, nn
 
-from allweather.errors import NetworkError
+from allweather import NetworkError, Segmenter, Session
 from allweather.methods import Norm, Tent
 from allweather.models.copying import independent_copy
-from allweather.models.segmenter import Segmenter
-from allweather.session import Session
 
 FRAMES = frames(3)
 NETWORK: Any = None  # a global as a notebook has it

@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 import torch
 from ecosystem_networks import save_network, tiny_network
+from tiny import seeded
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.testing import assert_close
 
 from allweather import load_model
 from allweather.models.ecosystems import masks
 from allweather.models.ecosystems.masks import MaskLogits, Split, combine
 
-GENERATOR = torch.Generator().manual_seed(0)
+GENERATOR = seeded()
 ODD = (101, 151)
 CLASSES = (3 * torch.randn(2, 7, 6, generator=GENERATOR)).softmax(2)[..., :-1]
 MASKS = 8 * torch.randn(2, 7, 26, 38, generator=GENERATOR)
@@ -36,7 +38,7 @@ def test_masks_and_classes_combine_into_scores_per_pixel():
     for column, mask in enumerate((4.0, 2.0, -2.0, -4.0)):  # the masks' 4 and -4, enlarged to four columns
         first, second = torch.tensor(mask).sigmoid(), torch.tensor(-mask).sigmoid()
         expected = torch.stack([weight[n] * first + weight[2 - n] * second for n in range(3)])
-        torch.testing.assert_close(logits[0, :, 0, column].exp(), expected)
+        assert_close(logits[0, :, 0, column].exp(), expected)
 
 
 @pytest.mark.parametrize("size", [ODD, (26, 38), (27, 200), (13, 19)])
@@ -52,12 +54,12 @@ def test_stripes_make_no_difference(size: tuple[int, int], rows: int, monkeypatc
 
     whole = gradients()
     enlarged = functional.interpolate(MASKS, size, mode="bilinear").sigmoid()
-    torch.testing.assert_close(whole[0], torch.einsum("bqc,bqhw->bchw", CLASSES, enlarged))
+    assert_close(whole[0], torch.einsum("bqc,bqhw->bchw", CLASSES, enlarged))
     monkeypatch.setattr(masks, "STRIPE", rows * 2 * 7 * size[1])
     for striped, expected in zip(gradients(), whole, strict=True):
-        torch.testing.assert_close(striped, expected, rtol=1e-4, atol=1e-6)
+        assert_close(striped, expected, rtol=1e-4, atol=1e-6)
     with torch.no_grad():
-        torch.testing.assert_close(combine(CLASSES, MASKS, size), whole[0])
+        assert_close(combine(CLASSES, MASKS, size), whole[0])
 
 
 def test_stripes_hold_less(monkeypatch: pytest.MonkeyPatch):
@@ -83,7 +85,7 @@ def noisy(network: nn.Module) -> list[Any]:
     made: list[Any] = []
 
     def replace(_: nn.Module, __: Any, output: Any):
-        generator = torch.Generator().manual_seed(len(made))
+        generator = seeded(len(made))
         for key, scale in (("masks_queries_logits", 8), ("class_queries_logits", 4)):
             setattr(output, key, scale * torch.randn(getattr(output, key).shape, generator=generator))
         made.append(output)
@@ -119,7 +121,7 @@ def test_mask2former_equals_the_library_where_it_enlarges_to_the_same_size(tmp_p
         scores = model(torch.rand(1, 3, 384, 384)).exp()
     processor = library.Mask2FormerImageProcessor()
     expected = processor.post_process_semantic_segmentation(made[0], [(384, 384)], return_segmentation_scores=True)[0]
-    torch.testing.assert_close(scores[0], expected.segmentation_scores)
+    assert_close(scores[0], expected.segmentation_scores)
     assert (scores[0].argmax(0) == expected.segmentation).float().mean() > 0.9995
 
 
@@ -131,7 +133,7 @@ def test_eomt_equals_the_library(kind: str, size: tuple[int, int], tmp_path: Pat
     settings = {"size": {"shortest_edge": 64, "longest_edge": None}, "do_split_image": True}
     folder = save_network(network, tmp_path, settings)
     model = load_model(f"transformers:{folder}")
-    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(2))
+    image = torch.rand(1, 3, *size, generator=seeded(2))
     processor = library.AutoImageProcessor.from_pretrained(folder)
     given = processor(images=[image[0]], do_rescale=False, return_tensors="pt")
     with torch.no_grad():
@@ -139,7 +141,7 @@ def test_eomt_equals_the_library(kind: str, size: tuple[int, int], tmp_path: Pat
         scores = model(image).exp()
     output.patch_offsets = [tuple(int(value) for value in offset) for offset in given["patch_offsets"]]
     expected = processor.post_process_semantic_segmentation(output, [size], return_segmentation_scores=True)[0]
-    torch.testing.assert_close(scores[0], expected.segmentation_scores, rtol=1e-4, atol=1e-5)
+    assert_close(scores[0], expected.segmentation_scores, rtol=1e-4, atol=1e-5)
     assert (scores[0].argmax(0) == expected.segmentation).float().mean() > 0.999
 
 
@@ -154,8 +156,8 @@ def test_squares_cover_the_longer_side(length: int, starts: list[int]):
 def test_eomt_takes_gradients_and_batches(tmp_path: Path):
     library = pytest.importorskip("transformers")
     model = load_model(f"transformers:{save_network(tiny_network(library, 'eomt'), tmp_path)}")
-    images = torch.rand(2, 3, 70, 150, generator=torch.Generator().manual_seed(2))
+    images = torch.rand(2, 3, 70, 150, generator=seeded(2))
     logits = model(images)
-    torch.testing.assert_close(logits[1:], model(images[1:]))
+    assert_close(logits[1:], model(images[1:]))
     logits.softmax(1)[:, 0].mean().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

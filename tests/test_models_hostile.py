@@ -19,7 +19,7 @@ import torch
 from command_line import allweather
 from safetensors.torch import save
 
-from allweather.errors import AllWeatherError
+from allweather import AllWeatherError
 from allweather.models.catalogue import find_entry
 from allweather.models.checkpoints import load_weights
 from allweather.models.pickles import inspect

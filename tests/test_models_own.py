@@ -15,9 +15,8 @@ from tiny import equal_in
 from torch import nn
 
 import allweather as aw
-from allweather import methods
+from allweather import AllWeatherError, CheckpointError, NetworkError, SettingsError, methods
 from allweather.data.datasets import find_dataset
-from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
 from allweather.methods.tent import Tent
 from allweather.models.catalogue import convert
 

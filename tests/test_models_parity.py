@@ -18,7 +18,7 @@ from reference_fixtures import (
 )
 from torch import nn
 
-from allweather.models import load_model
+from allweather import load_model
 from allweather.models.catalogue import all_entries, find_entry
 from allweather.models.entry import Entry
 from allweather.models.norm_layers import count_norms

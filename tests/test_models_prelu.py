@@ -3,6 +3,7 @@
 import pytest
 import torch
 from quiet import gradients, quieted, sessions_copy
+from tiny import seeded
 from torch import Tensor, nn
 
 from allweather.models.prelu import QuietPReLU
@@ -23,7 +24,7 @@ def pair(channels: int = 3, moves: bool = False) -> tuple[nn.PReLU, nn.PReLU]:
 @pytest.mark.parametrize(("channels", "shape"), CASES, ids=str)
 @pytest.mark.parametrize("moves", [False, True])
 def test_it_equals_pytorchs(channels: int, shape: tuple[int, ...], moves: bool):
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(shape, generator=seeded())
     values.view(-1)[1] = 0.0  # where the slope is the lower one
     theirs, ours = (gradients(layer, values) for layer in pair(channels, moves))
     for mine, other in zip(ours, theirs, strict=True):
@@ -32,7 +33,7 @@ def test_it_equals_pytorchs(channels: int, shape: tuple[int, ...], moves: bool):
 
 
 def test_it_takes_bfloat16():
-    values = torch.randn((1, 3, 6, 6), generator=torch.Generator().manual_seed(0)).bfloat16()
+    values = torch.randn((1, 3, 6, 6), generator=seeded()).bfloat16()
     theirs, ours = pair()
     for mine, other in zip(gradients(ours.bfloat16(), values), gradients(theirs.bfloat16(), values), strict=True):
         assert mine is None or mine.dtype == other.dtype == torch.bfloat16

@@ -10,8 +10,7 @@ from tiny import CLASSES
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from allweather import Segmenter
-from allweather.errors import NetworkError
+from allweather import NetworkError, Segmenter
 
 IMAGES = torch.rand(2, 3, 8, 12)
 

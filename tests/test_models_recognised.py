@@ -12,8 +12,7 @@ from safetensors.torch import save
 from tiny import TinyNetwork, equal_in, tiny
 from torch import nn
 
-from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
-from allweather.models.catalogue import load_model
+from allweather import AllWeatherError, CheckpointError, NetworkError, SettingsError, load_model
 from allweather.models.checkpoints import load_weights
 from allweather.models.own import build_own
 

@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from reference_fixtures import assets
+from refusals import refusal
+from tiny import seeded
 from torch import Tensor
+from torch.testing import assert_close
 
-from allweather.errors import AllWeatherError, NcutAccuracyWarning, SettingsError
-from allweather.ncut import Affinity, normalized_cut
+from allweather import Affinity, AllWeatherError, SettingsError, normalized_cut
+from allweather.errors import NcutAccuracyWarning
 from allweather.ncut.landmarks import BLOCK, sampling_stride
 from allweather.ncut.space import axis
 
@@ -23,7 +26,7 @@ BOTH = pytest.mark.parametrize("implementation", ["dense", "lowrank"])
 
 def image(height: int, width: int, seed: int = 0, batch: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
     """Smooth colors with an edge, as photographs have."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     coarse = torch.rand(batch, 3, 4, 5, generator=generator, dtype=dtype)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     smooth[..., width // 2 :] *= 0.5
@@ -33,7 +36,7 @@ def image(height: int, width: int, seed: int = 0, batch: int = 1, dtype: torch.d
 def scores(
     height: int, width: int, classes: int = 4, seed: int = 1, batch: int = 1, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     return torch.randn(batch, classes, height, width, generator=generator, dtype=dtype).softmax(1)
 
 
@@ -143,7 +146,7 @@ def test_what_the_largest_rank_cannot_reach_is_said(sigma_rgb: float, hard: bool
 
 def gradient_error(sigma_rgb: float, hard: bool | None) -> tuple[float, Affinity]:
     """The gradient's error on a noisy picture, with features of random labels where `hard`; and the affinity."""
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     picture = (0.3 * image(36, 48) + 0.003 * torch.randn(1, 3, 36, 48, generator=generator)).clamp(0, 1)
     s = torch.nn.functional.interpolate(scores(6, 8, 6), (36, 48), mode="bilinear")
     features = torch.rand(1, 6, 36, 48, generator=generator) if hard else None
@@ -169,20 +172,16 @@ def test_properties(height: int, width: int, classes: int, seed: int, dense: boo
     slack = 1e-9 if dense else 0.05
     assert -slack <= float(loss) <= classes + slack, "each class's cut lies in [0, 1]"
     order = torch.randperm(classes)
-    torch.testing.assert_close(affinity.normalized_cut(s[:, order]), loss)
-    torch.testing.assert_close(affinity.terms(s).sum(), loss)
+    assert_close(affinity.normalized_cut(s[:, order]), loss)
+    assert_close(affinity.terms(s).sum(), loss)
     flipped = Affinity.from_image(picture.flip(3), sigma_rgb=30, sigma_xy=4, implementation=which)
-    torch.testing.assert_close(
-        flipped.normalized_cut(s.flip(3)), loss, rtol=1e-6 if dense else 0.05, atol=1e-6 if dense else 0.02
-    )
+    assert_close(flipped.normalized_cut(s.flip(3)), loss, rtol=1e-6 if dense else 0.05, atol=1e-6 if dense else 0.02)
 
 
 def test_scaling_the_affinity_changes_nothing():
     affinity = Affinity.from_image(image(8, 9), implementation="dense")
     s = scores(8, 9)
-    torch.testing.assert_close(
-        Affinity(7.5 * affinity.form, affinity.counts).normalized_cut(s), affinity.normalized_cut(s)
-    )
+    assert_close(Affinity(7.5 * affinity.form, affinity.counts).normalized_cut(s), affinity.normalized_cut(s))
 
 
 @BOTH
@@ -193,9 +192,9 @@ def test_a_batch_is_its_images_one_by_one(implementation: str):
         normalized_cut(s[i : i + 1], picture[i : i + 1], sigma_xy=9, rank=32, implementation=implementation)
         for i in range(3)
     ]
-    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-4)
+    assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-4)
     total = normalized_cut(s, picture, sigma_xy=9, rank=32, implementation=implementation, reduction="sum")
-    torch.testing.assert_close(total, together.sum())
+    assert_close(total, together.sum())
 
 
 @BOTH
@@ -252,7 +251,7 @@ def test_half_precision_scores_accumulate_in_float32(kind: torch.dtype):
     exact, rounded = affinity.normalized_cut(full), affinity.normalized_cut(half)
     assert rounded.dtype == torch.float32
     # the same rounded scores go in, so that only the gradient's own type may differ
-    torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=1e-5)
+    assert_close(rounded, exact, rtol=1e-5, atol=1e-5)
     exact.backward()
     rounded.backward()
     assert half.grad.dtype == kind
@@ -280,11 +279,11 @@ def test_an_affinity_made_in_inference_mode_has_gradients(implementation: Any):
         each.normalized_cut(variable).backward()
         (each.apply(variable) * each.degree).sum().backward()
         gradients.append(variable.grad)
-    torch.testing.assert_close(*gradients)
+    assert_close(*gradients)
 
 
 def test_underflow_is_no_error_whatever_numpy_is_to_raise():
-    picture = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    picture = torch.rand(1, 3, 24, 32, generator=seeded())
     expected = normalized_cut(scores(24, 32), picture)
     with np.errstate(all="raise"):
         assert torch.equal(normalized_cut(scores(24, 32), picture), expected)
@@ -296,7 +295,7 @@ def test_channels_last_scores():
     plain = s.clone().requires_grad_()
     for variable in (last, plain):
         affinity.normalized_cut(variable).backward()
-    torch.testing.assert_close(last.grad, plain.grad)
+    assert_close(last.grad, plain.grad)
 
 
 @pytest.mark.slow
@@ -305,7 +304,7 @@ def test_compile_without_a_graph_break():
     compiled = torch.compile(lambda x: affinity.normalized_cut(x.softmax(1)), fullgraph=True, backend="aot_eager")
     (expected,) = torch.autograd.grad(affinity.normalized_cut(s.softmax(1)), s)
     (found,) = torch.autograd.grad(compiled(s), s)
-    torch.testing.assert_close(found, expected)
+    assert_close(found, expected)
 
 
 @pytest.mark.parametrize("rank", [48, 128])
@@ -352,7 +351,7 @@ def test_an_affinity_prints_as_one_line():
 
 
 def test_auto_rank_follows_the_stated_error():
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     noisy = (image(60, 80) + 0.02 * torch.randn(1, 3, 60, 80, generator=generator)).clamp(0, 1)
     ranks = [Affinity.from_image(noisy, error=error, warn_above=1).rank for error in (0.2, 0.05, 0.01)]
     assert ranks == sorted(ranks, key=lambda rank: rank or 0)
@@ -384,7 +383,7 @@ def test_features_multiply_the_kernel():
     )
     across = dense.form.view(20, 24, 20, 24)[:, 11, :, 12]
     assert across.max() < 1e-8, "pixels of different features do not attract"
-    torch.testing.assert_close(fast.normalized_cut(s), dense.normalized_cut(s), rtol=0.01, atol=0.01)
+    assert_close(fast.normalized_cut(s), dense.normalized_cut(s), rtol=0.01, atol=0.01)
 
 
 @pytest.mark.parametrize(("pixels", "sigma"), [(1, 5.0), (40, 0.5), (97, 12.0), (64, 300.0)])
@@ -396,7 +395,7 @@ def test_the_space_factor_of_one_axis(pixels: int, sigma: float):
     kernel = torch.exp(-(positions[:, None] - positions).double().square() / (2 * sigma**2))
     assert float((modes.T @ modes - kernel).norm() / kernel.norm()) < 0.005
     pairs = torch.tensor([1.0, 2.0, 1.0]).double() @ factor.diagonal[:, :pixels]
-    torch.testing.assert_close(pairs, (modes.T @ modes).diagonal())
+    assert_close(pairs, (modes.T @ modes).diagonal())
 
 
 @pytest.mark.parametrize(
@@ -445,11 +444,11 @@ def test_wrong_input_is_named(change: dict[str, object], message: str):
 
 def test_scores_of_another_grid_or_weights_of_another_count_are_named():
     affinity = Affinity.from_image(torch.rand(1, 3, 8, 9))
-    with pytest.raises(AllWeatherError, match="expected scores 1×C×8×9"):
+    with refusal("expected scores 1×C×8×9"):
         affinity.normalized_cut(torch.rand(1, 4, 9, 8))
     for scores in (torch.ones(1, 4, 8, 9, dtype=torch.int64), np.ones((1, 4, 8, 9)), [1.0]):
         for take in (affinity.normalized_cut, affinity.terms, affinity.apply):
-            with pytest.raises(AllWeatherError, match="expected scores 1×C×8×9, floats"):
+            with refusal("expected scores 1×C×8×9, floats"):
                 take(scores)
 
 
@@ -458,7 +457,7 @@ def test_scores_of_another_grid_or_weights_of_another_count_are_named():
 )
 def test_weights_of_another_shape_are_named(weights: object):
     affinity = Affinity.from_image(torch.rand(2, 3, 8, 9))
-    with pytest.raises(AllWeatherError, match="class_weights: expected 4 numbers, one per class, or 2×4"):
+    with refusal("class_weights: expected 4 numbers, one per class, or 2×4"):
         affinity.normalized_cut(torch.rand(2, 4, 8, 9), weights)
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import seeded
 from torch import Tensor
 
+from allweather import Affinity
 from allweather.errors import NcutAccuracyWarning
-from allweather.ncut import Affinity
 from allweather.ncut.landmarks import choose_columns
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -39,7 +40,7 @@ print(step(affinity(384, 768), 384, 768))
 
 
 def case() -> tuple[Tensor, Tensor, Affinity]:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     picture = torch.rand(1, 3, 9, 11, generator=generator, dtype=torch.float64)
     logits = torch.randn(1, 4, 9, 11, generator=generator, dtype=torch.float64)
     logits[:, 0, :, :6] += 3
@@ -88,7 +89,7 @@ def test_the_loss_depends_on_the_scores():
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_a_rare_class_has_a_finite_gradient_in_half_precision(kind: torch.dtype):
-    picture = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    picture = torch.rand(1, 3, 128, 128, generator=seeded())
     scores = torch.full((1, 3, 128, 128), 0.5, dtype=kind)
     scores[:, 1], scores[:, 1, 3, 5] = 0, 0.01
     affinity = Affinity.from_image(picture, sigma_xy=9, rank=32)
@@ -115,12 +116,12 @@ def test_the_gradient_keeps_the_memory_format():
 def test_the_rank_stops_at_its_bounds():
     flat = Affinity.from_image(torch.full((1, 3, 40, 40), 0.5), sigma_xy=9)
     with pytest.warns(NcutAccuracyWarning, match="raise max_rank"):
-        noise = Affinity.from_image(torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)), sigma_xy=9)
+        noise = Affinity.from_image(torch.rand(1, 3, 40, 40, generator=seeded()), sigma_xy=9)
     assert (flat.rank, noise.rank) == (16, 256)
 
 
 def test_columns_that_are_only_rounding_are_not_kept():
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     colors, which = torch.rand(3, 20, generator=generator), torch.randint(20, (40, 60), generator=generator)
     picture, scores = colors[:, which][None], torch.rand(1, 5, 40, 60, generator=generator)
     dense, fast = (
@@ -133,7 +134,7 @@ def test_columns_that_are_only_rounding_are_not_kept():
 
 @pytest.mark.parametrize("error", [0.1, 0.03, 0.01])
 def test_columns_leave_what_is_stated_and_a_block_fewer_would_not(error: float):
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     points = torch.randn(1, 3000, 3, generator=generator) * torch.tensor([4.0, 2.0, 1.0])
     everywhere = torch.ones(1, 3000, dtype=torch.bool)
     columns = choose_columns(points, everywhere, 60, 400, error, torch.float32)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from tiny import seeded
 from torch import Tensor, nn
 
-from allweather import methods
+from allweather import Segmenter, Session, methods
 from allweather.models.nets.blocks.norms import (
     SwitchableWhitening,
     affine_instance_norm,
@@ -12,15 +13,13 @@ from allweather.models.nets.blocks.norms import (
     inverse_square_root,
 )
 from allweather.models.nets.robustnet import ENTRIES
-from allweather.models.segmenter import Segmenter
-from allweather.session import Session
 
 BY_NAME = {entry.name: entry for entry in ENTRIES}
 
 
 def correlated(images: int = 2, channels: int = 8, size: tuple[int, int] = (9, 7), seed: int = 0) -> Tensor:
     """Features images×channels×size in float64 whose channels are correlated and off centre."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     noise = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
     mixing = torch.eye(channels, dtype=torch.float64) + 0.1 * noise
     x = torch.randn(images, channels, *size, generator=generator, dtype=torch.float64)
@@ -141,7 +140,7 @@ def model() -> Segmenter:
 
 def test_tent_moves_whitening_affine_and_mixing_weights_on_one_image(model: Segmenter):
     session = Session(model, methods.make("tent", model=model, settings={"lr": "0.01", "episodic": "false"}))
-    result = session(torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0)))
+    result = session(torch.rand(3, 64, 96, generator=seeded()))
     adapted = session.model.network.state_dict()
     moved = {key for key, value in model.network.state_dict().items() if not torch.equal(value, adapted[key])}
     layer = "layer2.3.instance_norm_layer"

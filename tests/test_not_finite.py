@@ -12,9 +12,7 @@ from command_line import allweather
 from PIL import Image
 from serving import encoded
 
-from allweather import Segmenter, Session, methods
-from allweather.classes import CITYSCAPES
-from allweather.data.stream import Frame
+from allweather import CITYSCAPES, Frame, Segmenter, Session, methods
 from allweather.errors import NotFiniteError
 from allweather.pictures.enlarge import classify, confidence_at, labels_at
 from allweather.runs.record_file import read_record

@@ -11,12 +11,10 @@ from PIL import Image
 from tiny import frames, tiny
 from torch import nn
 
-from allweather import Segmenter, load_model, methods
-from allweather.errors import AllWeatherError, SettingsError
+from allweather import AllWeatherError, Segmenter, Session, SettingsError, load_model, methods
 from allweather.models.catalogue import convert, find_entry
 from allweather.report import write_report
 from allweather.scale.fleet import merge
-from allweather.session import Session
 from allweather.submit import submit
 from allweather.writing import check_apart
 

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 from records import record, save
 
-from allweather.classes import CITYSCAPES
+from allweather import CITYSCAPES, AllWeatherError
 from allweather.data.labels import mapping_between
-from allweather.errors import AllWeatherError
 from allweather.models.catalogue import convert
 from allweather.report import load_records, write_report
 from allweather.runs.execute import execute

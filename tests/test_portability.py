@@ -17,11 +17,10 @@ from many import paint, spread
 from PIL import Image
 from tiny import frames, tiny
 
-from allweather import Session, writing
+from allweather import AllWeatherError, InputError, NetworkError, Session, SettingsError, writing
 from allweather.app.output import check_results
 from allweather.data.class_files import find_classes
 from allweather.data.datasets.dataset import Dataset, Split
-from allweather.errors import AllWeatherError, InputError, NetworkError, SettingsError
 from allweather.live.clock import Clock
 from allweather.models.own import parse_arguments
 from allweather.models.placing import place

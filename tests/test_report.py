@@ -14,11 +14,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from records import record, save
+from refusals import refusal
 from typer.testing import CliRunner
 
+from allweather import CITYSCAPES, SettingsError
 from allweather.app.verbs import make_app
-from allweather.classes import CITYSCAPES
-from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods import METHODS, make, settings_of
 from allweather.report import figures, load_records, panels, write_report
 from allweather.report.collect import Group, against, changes, group_records, source_of
@@ -73,7 +73,7 @@ def test_seeds_gather_and_the_source_comes_first(runs: Path):
 def test_two_records_of_one_run_are_refused(tmp_path: Path):
     made = record("norm", 0.5)
     for other in (made, summarize(made, [])):
-        with pytest.raises(AllWeatherError, match=r"0\.json and .*1\.json are records of one run"):
+        with refusal(r"0\.json and .*1\.json are records of one run"):
             load_records(save(tmp_path, made, other))
 
 
@@ -520,12 +520,12 @@ def test_a_sequence_is_shown_piece_by_piece():
 
 
 def test_mistakes_are_said(tmp_path: Path):
-    with pytest.raises(AllWeatherError, match="no record"):
+    with refusal("no record"):
         write_report(tmp_path, tmp_path / "r.html")
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(AllWeatherError, match=r"is not a record .*: run is missing"):
+    with refusal(r"is not a record .*: run is missing"):
         write_report(tmp_path, tmp_path / "r.html")
-    with pytest.raises(AllWeatherError, match="unknown format 'pdf'"):
+    with refusal("unknown format 'pdf'"):
         write_report(save(tmp_path / "runs", record("source", 0.5)), tmp_path / "r.pdf", "pdf")
 
 
@@ -542,7 +542,7 @@ def test_panels_show_the_frames_that_changed_most(tmp_path: Path):
     plan.write_text(text + '[[methods]]\nname = "source"\n[[methods]]\nname = "norm"\n')
     runs = tmp_path / "runs"
     execute(read_plan(plan), runs)
-    with pytest.raises(AllWeatherError, match="--labels"):
+    with refusal("--labels"):
         write_report(runs, tmp_path / "page.html", frames=1)
     again = execute(read_plan(plan), runs, keep_labels=True)
     assert len(again.done) == 2
@@ -555,7 +555,7 @@ def test_panels_show_the_frames_that_changed_most(tmp_path: Path):
     assert "src='http" not in page
     for path in runs.glob("*.json"):
         path.write_text(json.dumps(read_record(path) | {"frames": 99}))
-    with pytest.raises(AllWeatherError, match="are others than those of the record: start the report in the plan's"):
+    with refusal("are others than those of the record: start the report in the plan's"):
         write_report(runs, tmp_path / "page.html", frames=1)
 
 
@@ -595,7 +595,7 @@ def test_a_class_file_is_sought_in_the_plans_folder():
     stream = StreamSpec("x", None, "/i", "/l", "yard.toml")
     run = PlannedRun(ModelSpec("demo:streetnet"), stream, MethodSpec("source"), "online", "natural", 0, 1, "native",
                      "cpu", "float32")  # fmt: skip
-    with pytest.raises(AllWeatherError, match=r"names /i, /l, yard\.toml as its plan does"):
+    with refusal(r"names /i, /l, yard\.toml as its plan does"):
         panels._opened(run, {})
 
 
@@ -614,7 +614,7 @@ def test_procedural_weather_in_rounds(tmp_path: Path):
     dark, bright = (source.stream.read(source.stream.names[index]).image.mean() for index in (2, 0))
     assert dark < 0.7 * bright
     assert np.array_equal(*(source.truth(source.stream.names[index]).labels for index in (0, 2)))
-    with pytest.raises(AllWeatherError, match="either root"):
+    with refusal("either root"):
         StreamSpec("scenes:fog", root="somewhere")
 
 

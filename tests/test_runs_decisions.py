@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from records import record
 
-from allweather.errors import InputError
+from allweather import InputError
 from allweather.report.collect import group_records
 from allweather.report.compare import compare
 from allweather.report.figures import curves

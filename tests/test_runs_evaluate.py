@@ -8,21 +8,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refusal
 from torch import nn
 
-from allweather import Segmenter, Session, methods
-from allweather.classes import CITYSCAPES
+from allweather import CITYSCAPES, Result, Segmenter, Session, methods
 from allweather.data import Stream, open_files
 from allweather.data.labelled import labelled_scenes
 from allweather.data.labels import find_mapping, mapping_between
-from allweather.errors import AllWeatherError
 from allweather.runs.decisions import decisions_in
 from allweather.runs.evaluate import PASSES, run
 from allweather.runs.passes import summed
 from allweather.runs.record import describe_result, provenance
 from allweather.runs.scorer import Scorer
 from allweather.scoring.folders import score_folders
-from allweather.session import Decision, Result, Shift
+from allweather.session import Decision, Shift
 
 COUNT = 5
 
@@ -65,7 +64,7 @@ def test_online_is_one_session_call_a_frame_in_order(stream: Stream):
     ],
 )
 def test_a_run_that_cannot_be_is_refused_before_its_first_frame(stream: Stream, options: dict, message: str):
-    with pytest.raises(AllWeatherError, match=message):
+    with refusal(message):
         run(make_session("norm"), **{"stream": stream} | options)
 
 
@@ -249,7 +248,7 @@ def test_folders_are_scored_with_one_matrix(tmp_path: Path):
 
 def test_folders_that_never_meet_are_said(tmp_path: Path):
     save(tmp_path / "p", "a", [[0]]), save(tmp_path / "t", "b", [[0]])
-    with pytest.raises(AllWeatherError, match="no prediction has a label of its name"):
+    with refusal("no prediction has a label of its name"):
         score_folders(tmp_path / "p", tmp_path / "t", find_mapping("cityscapes"))
-    with pytest.raises(AllWeatherError, match="no such folder"):
+    with refusal("no such folder"):
         score_folders(tmp_path / "gone", tmp_path / "t", find_mapping("cityscapes"))

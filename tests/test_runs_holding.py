@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from command_line import ENVIRONMENT, MODEL, allweather
 from PIL import Image
+from refusals import refusal
 
 from allweather.app.output import Output
-from allweather.errors import AllWeatherError
 from allweather.runs.execute import execute
 from allweather.runs.holding import held
 from allweather.runs.plan import Plan
@@ -33,13 +33,13 @@ def opened(kind: str, folder: Path, resume: bool) -> Output | MergedRecord:
 def test_a_folder_is_filled_by_one_run_at_a_time(first: str, second: str, resume: bool, tmp_path: Path):
     with opened(first, tmp_path, False) as record:
         lines = (tmp_path / "record.jsonl").read_bytes()
-        with pytest.raises(AllWeatherError, match="is being filled by another run"):
+        with refusal("is being filled by another run"):
             opened(second, tmp_path, resume)
         assert (tmp_path / "record.jsonl").read_bytes() == lines
         if isinstance(record, MergedRecord):
             record.keep([FRAME])
             record.finish({})
-            with pytest.raises(AllWeatherError, match="is being filled"):  # until the header is there, too
+            with refusal("is being filled"):  # until the header is there, too
                 opened(second, tmp_path, resume)
     opened(second, tmp_path, True).close()
 
@@ -57,14 +57,14 @@ def test_a_run_that_ended_before_its_first_image_holds_no_folder(kind: str, resu
     opened(kind, tmp_path, resume).close()
     assert json.loads((tmp_path / "record.json").read_text()) == {}
     (tmp_path / "record.rank-1.jsonl").write_text(json.dumps(FRAME) + "\n")  # what a rank has done is something
-    with pytest.raises(AllWeatherError, match="already holds a run"):
+    with refusal("already holds a run"):
         opened(kind, tmp_path, False)
 
 
 @pytest.mark.parametrize("kind", ["output", "merged"])
 def test_a_run_that_is_refused_leaves_the_folder_to_others(kind: str, tmp_path: Path):
     filled(kind, tmp_path)
-    with pytest.raises(AllWeatherError, match="already holds a run") as refused:
+    with refusal("already holds a run") as refused:
         opened(kind, tmp_path, False)
     opened(kind, tmp_path, True).close()  # though the error still knows the refused one
     assert refused.value
@@ -74,10 +74,10 @@ def test_lines_of_ranks_wait_for_the_folder_and_its_settings(tmp_path: Path):
     part = tmp_path / "record.rank-1.jsonl"
     with MergedRecord(tmp_path, {"threads": 1}, False):
         part.write_text('{"name": "a/1", "decision": "accepted"}\n')
-        with pytest.raises(AllWeatherError, match="is being filled"):
+        with refusal("is being filled"):
             MergedRecord(tmp_path, {"threads": 1}, True, parts=[part])
         assert part.exists()
-    with pytest.raises(AllWeatherError, match="threads was 1 and is 2"):
+    with refusal("threads was 1 and is 2"):
         MergedRecord(tmp_path, {"threads": 2}, True, parts=[part])
     assert part.exists() and (tmp_path / "record.jsonl").read_bytes() == b""
     with MergedRecord(tmp_path, {"threads": 1}, True, parts=[part]) as record:
@@ -96,10 +96,10 @@ def test_the_command_line_says_that_another_run_is_at_it_and_goes_on_once_that_w
             assert other.stdout.readline() == b"held\n"
             for more in ((), ("--resume",), ("--workers", "1")):
                 done = allweather(*command, *more)
-                assert done.returncode == 2 and "is being filled by another run" in done.stderr, done.stderr
+                assert "is being filled by another run" in done.said(2)
         finally:
             other.kill()
-    assert allweather(*command).returncode == 0
+    allweather(*command).ok()
 
 
 def test_a_folder_is_made_where_its_link_leads(tmp_path: Path):
@@ -113,5 +113,5 @@ def test_a_folder_is_made_where_its_link_leads(tmp_path: Path):
 
 def test_a_place_that_takes_nothing_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(AllWeatherError, match=r"cannot write .*record\.json"), held(tmp_path / "file/record.json"):
+    with refusal(r"cannot write .*record\.json"), held(tmp_path / "file/record.json"):
         pass

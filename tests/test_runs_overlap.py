@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from allweather.data.stream import Frame, Stream
-from allweather.errors import ImageError
+from allweather import Frame, ImageError
+from allweather.data.stream import Stream
 from allweather.runs import overlap
 from allweather.runs.overlap import Ahead, Behind
 

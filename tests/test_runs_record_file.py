@@ -11,8 +11,8 @@ import pytest
 from command_line import allweather
 from records import record
 
+from allweather import AllWeatherError, InputError
 from allweather.app import score
-from allweather.errors import AllWeatherError, InputError
 from allweather.report import write_report
 from allweather.report.compare import compare
 from allweather.runs.record_file import read_adapted, read_record, written_classes
@@ -150,7 +150,7 @@ def test_predictions_of_other_classes_are_refused(tmp_path: Path, given: str):
     ours = {"identity": "0" * 64, **whole()} if bench else {"format": 2, "model": {"classes": "camvid11"}}
     header.write_text(json.dumps(ours))
     done = allweather("score", tmp_path / given, tmp_path)
-    assert done.returncode == 2 and f"as {header} says" in done.stderr
+    assert f"as {header} says" in done.said(2)
     (link := tmp_path.with_suffix(".link")).symlink_to(folder)
     assert header in written_classes(link)
     header.write_text(header.read_text()[:-5])
@@ -173,7 +173,7 @@ def test_the_verbs_end_with_two(tmp_path: Path):
     for arguments in (("report", tmp_path, "--out", tmp_path / "r.md", "--format", "md"),
                       ("compare", tmp_path / "a.json", tmp_path / "a.json")):  # fmt: skip
         done = allweather(*arguments)
-        assert done.returncode == 2 and "is not a readable record" in done.stderr
+        assert "is not a readable record" in done.said(2)
 
 
 def test_committed_records_of_version_0_1_are_read(tmp_path: Path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from records import record, save
 
-from allweather.errors import InputError
+from allweather import InputError
 from allweather.report import load_records
 from allweather.report.collect import against, changes, group_records
 from allweather.report.compare import compare

@@ -7,7 +7,7 @@ import pytest
 from command_line import allweather
 from PIL import Image
 
-from allweather.models import load_model
+from allweather import load_model
 from allweather.runs.plan import PlannedRun, read_plan
 from allweather.runs.stale import outdated
 from allweather.runs.variables import absent_paths, make_method, unset_variables

@@ -10,10 +10,8 @@ import torch
 from safetensors.torch import load_file
 from tiny import frames, other_weights, tiny
 
-from allweather import methods
-from allweather.errors import AllWeatherError
+from allweather import AllWeatherError, Session, methods
 from allweather.scale.fleet import merge
-from allweather.session import Session
 from allweather.session.storage import read_saved, save_session, tell_names
 
 

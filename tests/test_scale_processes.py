@@ -16,9 +16,9 @@ from unittest.mock import Mock
 import pytest
 from many import SIZE, Deadly, alone, conduct, labels, paint, same, spread, task_of
 from PIL import Image
+from refusals import refusal
 
 from allweather.app.pictures import Pictures
-from allweather.errors import AllWeatherError
 from allweather.scale import processes
 from allweather.scale.conduct import Conductor
 from allweather.scale.merged import MergedRecord
@@ -117,7 +117,7 @@ def test_workers_that_never_begin_end_the_run(inputs: list[Path], tmp_path: Path
     with (
         MergedRecord(tmp_path, {}, True) as record,
         ProcessPool(task, 1) as pool,
-        pytest.raises(AllWeatherError, match=r"does not see .* all machines share"),
+        refusal(r"does not see .* all machines share"),
     ):
         conduct(pool, split(inputs), record, False)
     assert not pool.pids

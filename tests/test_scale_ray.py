@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from many import Deadly, alone, conduct, labels, paint, same, task_of
+from refusals import refusal
 
+from allweather import SettingsError
 from allweather.app.pictures import Pictures
 from allweather.app.spread import Spread, stretches
-from allweather.errors import AllWeatherError, SettingsError
 from allweather.scale.merged import MergedRecord
 from allweather.scale.streams import split
 from allweather.scale.work import Line
@@ -96,7 +97,7 @@ def test_an_address_that_nobody_answers_at_is_said_in_seconds():
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        with pytest.raises(AllWeatherError, match=r"nobody answers there.*ray start --head"):
+        with refusal(r"nobody answers there.*ray start --head"):
             _check_address(f"127.0.0.1:{free.getsockname()[1]}")
     with pytest.raises(SettingsError, match="expected HOST:PORT"):
         _check_address("cluster")
@@ -110,9 +111,7 @@ def test_a_cluster_that_does_not_let_us_in_is_one_line_that_says_how(ray_here: A
 
     monkeypatch.setattr(ray_here, "is_initialized", lambda: False)
     monkeypatch.setattr(ray_here, "init", refuse)
-    with pytest.raises(
-        AllWeatherError, match=r"^--ray auto: Failed to connect.*ray start --head.*the same RAY_AUTH_TOKEN"
-    ):
+    with refusal(r"^--ray auto: Failed to connect.*ray start --head.*the same RAY_AUTH_TOKEN"):
         connect(Workers(2, 1, "auto"))
 
 
@@ -121,5 +120,5 @@ def test_a_worker_that_does_not_see_the_folder_says_so(inputs: list[Path], tmp_p
 
     task = task_of(tmp_path, "mall-domain")
     (tmp_path / ".seen").unlink()
-    with record_of(tmp_path) as record, pytest.raises(AllWeatherError, match=r"does not see .* all machines share"):
+    with record_of(tmp_path) as record, refusal(r"does not see .* all machines share"):
         conduct(RayPool(task, Workers(1, 1, "local")), split(inputs), record, False)

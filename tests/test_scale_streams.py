@@ -9,10 +9,10 @@ import pytest
 import torch
 from clips import clip, scene
 from PIL import Image
+from refusals import refusal
 
+from allweather import ImageError, load_stream
 from allweather.app.spread import Spread
-from allweather.data import load_stream
-from allweather.errors import AllWeatherError, ImageError
 from allweather.scale.engines import open_pool
 from allweather.scale.ranked import share
 from allweather.scale.ranks import Ranks
@@ -132,13 +132,13 @@ def _empty(tree: Path) -> Path:
 def test_inputs_that_are_no_streams(case: str, tree: Path):
     make, said = BAD[case]
     inputs, by = make(tree)
-    with pytest.raises(AllWeatherError, match=said):
+    with refusal(said):
         split(inputs, by)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "99999"])
 def test_a_number_of_workers_that_is_none(text: str):
-    with pytest.raises(AllWeatherError, match="expected a number of 1 to 1024, or auto"):
+    with refusal("expected a number of 1 to 1024, or auto"):
         parse_workers(text, None, 1)
     assert parse_workers("auto", "local", 2) == Workers(None, 2, "local")
 

@@ -13,18 +13,15 @@ from many import paint
 from tiny import equal_in, frames, tiny
 from torch import Tensor
 
-from allweather import methods
+from allweather import AllWeatherError, Guard, Result, Segmenter, Session, SettingsError, methods
 from allweather.app.pictures import Pictures
 from allweather.app.together import Together
-from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods import Refined, State
-from allweather.models.segmenter import Segmenter
 from allweather.scale.places import Place
 from allweather.scale.ranked import TOGETHER, _passed, share
 from allweather.scale.ranks import RankLost, Ranks, launched
 from allweather.scale.streams import Source, split
 from allweather.scale.together import TogetherSession
-from allweather.session import Guard, Result, Session
 
 Step = Tensor | None
 

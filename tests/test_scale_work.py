@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 from many import alone, labels, paint, same, session_of, task_of
+from refusals import refusal
 from tiny import tiny
 
-from allweather import Session, methods
+from allweather import AllWeatherError, Segmenter, Session, SettingsError, methods
 from allweather.app.makings import Makings
 from allweather.app.spread import stands_alone
-from allweather.errors import AllWeatherError, SettingsError
 from allweather.methods.settings import from_anywhere
-from allweather.models import Segmenter
 from allweather.plugins import told_as
 from allweather.runs.plan import read_plan
 from allweather.scale.benching import Benching, OneRun
@@ -185,11 +184,11 @@ def test_what_cannot_travel_and_who_cannot_work(monkeypatch: pytest.MonkeyPatch)
     layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 3, 1))
     with pytest.raises(SettingsError, match=r"cannot be taken to other processes \(Serialization of parametrized"):
         Carried.pack(Segmenter.wrap(layer.eval(), classes=model.classes), methods.Tent(), {}, "cpu", 1)
-    with pytest.raises(AllWeatherError, match=r"a worker has torch .*, this process has 1\.0"):
+    with refusal(r"a worker has torch .*, this process has 1\.0"):
         check_versions({"torch": "1.0"})
     carried = Carried.pack(tiny(), methods.Tent(), {}, "cpu", 1)
     moved = Carried(carried.content, [("gone/mynet.py", "mynet")], "cpu", 1, carried.versions)
-    with pytest.raises(AllWeatherError, match=r"Install mynet.py on every machine"):
+    with refusal(r"Install mynet.py on every machine"):
         moved.session(0)
     monkeypatch.setattr(Segmenter, "to", silent_mistake)
     with pytest.raises(SettingsError, match=r"--device cpu: RuntimeError\. Choose another device, such as cpu\.$"):
@@ -208,11 +207,11 @@ def test_paths_of_a_method_are_found_from_a_workers_folder(
     assert worker.settings()["method"]["source_images"] == str(inputs[0])
     worker.load(tmp_path / "a.session")
     other = methods.make("eata", settings={"source_images": str(inputs[0].parent)})
-    with pytest.raises(AllWeatherError, match="saved with source_images=fog"):
+    with refusal("saved with source_images=fog"):
         Session(tiny(), other).load(tmp_path / "a.session")
     worker.save(tmp_path / "b.session")
     (tmp_path / "fog").symlink_to(inputs[0])
-    with pytest.raises(AllWeatherError, match="saved with source_images=/"):
+    with refusal("saved with source_images=/"):
         Session(tiny(), method).load(tmp_path / "b.session")
     monkeypatch.chdir(inputs[0].parent)
     Session(tiny(), method).load(tmp_path / "b.session")
@@ -235,9 +234,9 @@ def test_the_record_has_a_frame_once_and_keeps_what_is_whole(tmp_path: Path):
     assert found == ["a/1", "a/2"]
     assert json.loads((tmp_path / "record.json").read_text())["totals"]["decisions"]["accepted"] == 2
     assert json.loads((tmp_path / "record.json").read_text())["totals"]["decisions"]["shrunk"] == 1
-    with pytest.raises(AllWeatherError, match="already holds a run"):
+    with refusal("already holds a run"):
         MergedRecord(tmp_path, {"threads": 1}, False)
-    with pytest.raises(AllWeatherError, match="of another run: threads was 1 and is 2"):
+    with refusal("of another run: threads was 1 and is 2"):
         MergedRecord(tmp_path, {"threads": 2}, True)
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from allweather.errors import AllWeatherError, InputError
+from allweather import AllWeatherError, InputError
 from allweather.scoring import confusion as metrics
 from allweather.scoring.confusion import ConfusionMatrix
 

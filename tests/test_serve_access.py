@@ -17,7 +17,7 @@ from serving import encoded, picture
 from tiny import tiny
 
 import allweather
-from allweather.errors import MissingLibraryError, SettingsError
+from allweather import MissingLibraryError, SettingsError
 from allweather.serve import Limits, application
 from allweather.serve.access import choose_token, inside, is_loopback, path_of, told
 from allweather.serve.room import Room

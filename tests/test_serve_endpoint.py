@@ -23,18 +23,15 @@ from PIL import Image
 from serving import encoded
 from tiny import frames, tiny
 
-from allweather import methods
-from allweather.errors import CheckpointError
+from allweather import CheckpointError, Segmenter, Session, methods
 from allweather.methods.option import spell
 from allweather.methods.settings import path_fields
-from allweather.models.segmenter import Segmenter
 from allweather.rgb import to_unit
 from allweather.serve import Limits, application
 from allweather.serve.pool import Lane, Pool
 from allweather.serve.room import Room
 from allweather.serve.serving import Serving
 from allweather.serve.streams import Wanted
-from allweather.session import Session
 from allweather.session.storage import read_saved, save_session
 
 pytest.importorskip("gradio", reason="the extra web")

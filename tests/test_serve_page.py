@@ -21,8 +21,7 @@ from PIL import Image
 from serving import encoded, picture
 from tiny import CLASSES, frames, tiny
 
-from allweather import methods
-from allweather.errors import InputError, SettingsError
+from allweather import InputError, Session, SettingsError, methods
 from allweather.methods.method import Method
 from allweather.serve import application
 from allweather.serve.compare import compare
@@ -35,7 +34,6 @@ from allweather.serve.pictures import from_folder, from_uploads
 from allweather.serve.pool import BusyError, Lane, Pool, StoppingError
 from allweather.serve.uploads import Held, UploadError, read_picture
 from allweather.serve.visitor import Point, Visitor, Visitors, restart
-from allweather.session import Session
 from allweather.session.guard import KINDS
 
 MODEL = tiny()

@@ -11,9 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from allweather.classes import ClassSet
-from allweather.models.segmenter import Segmenter
-from allweather.session import Session
+from allweather import ClassSet, Segmenter, Session
 
 CLASSES = ClassSet("three", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
 SIZE = (24, 32)
@@ -88,9 +86,13 @@ def other_weights() -> Segmenter:
     return model
 
 
+def seeded(seed: int = 0) -> torch.Generator:
+    """Random numbers that are the same in every run, and leave PyTorch's own alone."""
+    return torch.Generator().manual_seed(seed)
+
+
 def frames(count: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(count, 3, *SIZE, generator=generator)
+    return torch.rand(count, 3, *SIZE, generator=seeded(seed))
 
 
 def equal_in(part: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> bool:
