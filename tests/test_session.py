@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass
+from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -161,11 +163,18 @@ def test_a_method_is_one_class_and_one_table_line(table_with_toy: None):
     assert methods.describe_fields(Toy)["lr"]["type"] == "number"
 
 
-def test_fields_without_a_plain_default_are_described():
-    made = make_dataclass("Odd", [("must", float), ("kinds", set, field(default_factory=set))], bases=(Toy,),
-                          frozen=True, kw_only=True)  # fmt: skip
+def test_values_of_every_kind_are_told_as_json_has_them():
+    @dataclass(frozen=True)
+    class Part:
+        sizes: tuple[int, ...] = (1, 2)
+
+    kinds = {(1, 2): inf, "of": frozenset("ba"), "part": Part(), "map": MappingProxyType({1: Path("a")}), "o": object()}
+    made = make_dataclass("Odd", [("must", float), ("kinds", dict, field(default_factory=lambda: kinds))],
+                          bases=(Toy,), frozen=True, kw_only=True)  # fmt: skip
     told = methods.describe_fields(made)
-    assert "default" not in told["must"] and told["kinds"]["default"] == "set()"
+    plain = {"1,2": "inf", "of": ["a", "b"], "part": {"sizes": [1, 2]}, "map": {"1": "a"}, "o": "<object object>"}
+    assert "default" not in told["must"] and told["kinds"]["default"] == plain
+    assert methods.settings_of(made(must=1.0))["kinds"] == plain
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """A method's hyperparameters as text and JSON: what there is, what a value may be, what was chosen."""
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields, replace
+import re
+from collections.abc import Callable, Mapping, Set
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from enum import Enum
+from math import isfinite
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -115,20 +116,24 @@ def _absolute(value: Any) -> Any:
 
 
 def _default(field: Field[Any]) -> dict[str, Any]:
-    """The default as `default`, spelt where JSON has nothing of its kind; nothing of a field that must be given."""
+    """The default as `default`; nothing of a field that must be given."""
     if field.default is field.default_factory is MISSING:
         return {}
     value = field.default if field.default_factory is MISSING else field.default_factory()
-    return {"default": json.loads(json.dumps(_plain(value), default=spell))}
+    return {"default": _plain(value)}
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
-    if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return spell(value) if isinstance(value, Enum | Path) or callable(value) else value
+    """A value as JSON has it, in every process the same; spelt where JSON has nothing of its kind."""
+    if is_dataclass(value) and not callable(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {spell(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple | list | Set):
+        parts = map(_plain, value)
+        return sorted(parts, key=str) if isinstance(value, Set) else [*parts]
+    known = value is None or isinstance(value, str | int) or (isinstance(value, float) and isfinite(value))
+    return value if known and not isinstance(value, Enum) else re.sub(r" at 0x\w+", "", spell(value))
 
 
 def _is(value: Any, kind: Any) -> bool:
