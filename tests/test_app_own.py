@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from allweather import SettingsError, methods
 from allweather.data.datasets.own import OWN_DATASETS
 from allweather.data.scenes import render
+from allweather.methods.own import ADAPTATIONS
 from allweather.plugins import code_digest
 
 PAGES = sorted((Path(__file__).parents[1] / "docs/how-to").glob("own-*.md"))
@@ -317,13 +319,21 @@ def test_what_a_package_brings_is_used_by_its_name(package: Path, outside: Path)
     assert "running" not in done.stderr
 
 
-def test_code_of_modules_and_packages_is_told_and_none_of_it_runs(package: Path):
-    def told() -> set[str]:
-        return {code_digest("acme:Mine"), code_digest("acme-datasets:val", kind=OWN_DATASETS)}
+def test_code_of_modules_and_packages_is_told_and_none_of_it_runs(package: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(package / "a.zip")
+    listed = next(package.glob("*/entry_points.txt"))
+    listed.write_text(listed.read_text().replace("bad-methods", "acme"))  # another name than acme:Mine
 
-    before = told()
-    (package / "acme.py").write_text("raise SystemExit")
-    assert len(before | told()) == 4 and code_digest("tent", kind=OWN_DATASETS) == code_digest("none.of:it") == ""
+    def told(text: str) -> set[str]:
+        (package / "acme.py").write_text(text)
+        with ZipFile(package / "a.zip", "w") as file:
+            file.writestr("zipped/__init__.py", "")
+            file.writestr("zipped/nets.py", f"#{text}")
+        own = {code_digest(name, kind=ADAPTATIONS) for name in ("acme:Mine", "zipped.nets:fixed")}
+        return {*own, code_digest("acme-datasets:val", kind=OWN_DATASETS)}
+
+    assert len(told(METHOD) | told("raise SystemExit")) == 6
+    assert code_digest("tent", kind=OWN_DATASETS) == code_digest("none.of:it") == ""
 
 
 def test_people_see_what_programs_do():

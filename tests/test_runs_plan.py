@@ -398,7 +398,7 @@ def test_a_record_of_other_files_of_its_method_is_made_again(root: Path):
     assert execute(read_plan(path), root / "runs").outdated == {first[1]: ["session.files.source_images"]}
 
 
-def test_a_record_of_other_settings_or_weights_is_made_again(root: Path):
+def test_a_record_of_other_settings_or_weights_is_made_again(root: Path, monkeypatch: pytest.MonkeyPatch):
     plan, out = tiny(root), root / "runs"
     names = execute(plan, out).done
     for name, keys in ((names[0], ("model", "sha256")), (names[1], ("session", "method", "lr"))):
@@ -421,6 +421,10 @@ def test_a_record_of_other_settings_or_weights_is_made_again(root: Path):
     del unknown["session"]["method"]["lr"]  # a field that did not exist when the record was made
     write_json(out / names[1], unknown)
     assert execute(plan, out).kept == names
+    monkeypatch.setattr(methods, "settings_of", lambda method: {"parts": {"a": 1, "b": 2}})
+    unknown["session"]["method"]["parts"] = {"a": 1}
+    write_json(out / names[1], unknown)
+    assert execute(plan, out).outdated == {names[1]: ["session.method.parts"]}
 
 
 @pytest.mark.parametrize(("field", "told"), [("vector_rate", "no vector scaling"), ("relative", "absolute steps")])

@@ -42,11 +42,13 @@ class Kind:
         word: what messages call it.
         group: the entry points of packages that bring it.
         error: what one that cannot be used raises.
+        parts: whether a colon and a part may follow a name.
     """
 
     word: str
     group: str
     error: type[AllWeatherError]
+    parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,9 @@ def code_digest(text: str, folder: Path | str = "", kind: Kind | None = None) ->
     path, packages = own_file(text), installed(kind) if kind else {}
     if path is not None:
         return hashlib.sha256(_read(Path(folder) / path)).hexdigest()
-    entry, match = packages.get(text) or packages.get(text.partition(":")[0]), _IN_MODULE.match(text)
+    entry, match = packages.get(text.split(":")[0] if kind and kind.parts else text), _IN_MODULE.match(text)
     module = entry.module if entry else match[1] if match else ""
-    found = _source(module) if module else None
-    told = (package_of(entry).encode() if entry else b"") + (_read(found) if found else b"")
+    told = (package_of(entry).encode() if entry else b"") + _content(module)
     return hashlib.sha256(told).hexdigest() if told else ""
 
 
@@ -356,9 +357,9 @@ def tell_run(source: str) -> None:
     LOG.warning("running %s, your own code", source)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, read: Callable[[str], bytes] | None = None) -> bytes:
     try:
-        return path.read_bytes()
+        return read(str(path)) if read else path.read_bytes()
     except OSError as error:
         raise SettingsError(
             f"cannot read {path}: {error.strerror or error}. Give the path of a Python file."
@@ -372,18 +373,19 @@ def _importable(module: str) -> bool:
         return True
 
 
-def _source(module: str) -> Path | None:
-    """The file of a module; nothing of it runs."""
+def _content(module: str) -> bytes:
+    """Of a module's file, which may be in an archive; nothing of it runs."""
+    importlib.invalidate_caches()  # what archives hold
     first, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(first)
-    except ValueError:  # a module that was made by hand
-        return None
+    except ValueError:  # a module that was made by hand, or none
+        return b""
     for part in rest:
         first += f".{part}"
         spec = spec and PathFinder.find_spec(first, spec.submodule_search_locations or [])
-    found = Path(spec.origin) if spec and spec.origin else None
-    return found if found and found.is_file() else None
+    read = getattr(spec and spec.loader, "get_data", None)
+    return _read(Path(spec.origin), read) if spec and spec.origin and read else b""
 
 
 def _public(module: ModuleType) -> list[str]:

@@ -71,7 +71,8 @@ def _filled(record: Mapping[str, Any], method: Method) -> dict[str, Any]:
 
 
 def _differing(before: Any, now: Any, key: str) -> list[str]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
+    """As dotted keys, down to single settings."""
+    if key.count(".") < 2 and isinstance(before, Mapping) and isinstance(now, Mapping):
         shared = [name for name in now if name in before]
         return [found for name in shared for found in _differing(before[name], now[name], f"{key}.{name}".strip("."))]
     return [] if before == now else [key]

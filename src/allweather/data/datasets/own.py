@@ -17,7 +17,7 @@ from allweather.plugins import (
     without_name,
 )
 
-OWN_DATASETS = Kind("dataset", "allweather.datasets", InputError)
+OWN_DATASETS = Kind("dataset", "allweather.datasets", InputError, parts=True)
 _OWN = re.compile(r"(?P<place>.+\.py:\w+|[\w.]+:\w+)(?::(?P<split>.+))?")
 
 
