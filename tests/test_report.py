@@ -503,12 +503,20 @@ def test_time_per_update_is_of_batches_as_full_as_they_were(
         assert dict(zip(table.columns, table.rows[0], strict=True))["ms per update"] == expected
 
 
-def test_time_per_update_is_of_frames_that_were_learnt_from():
+@pytest.mark.parametrize("passes", [False, True])
+def test_time_per_update_is_of_frames_that_were_learnt_from(passes: bool):
     made = record("tent", 0.5)  # 4 frames, 0.5 s and 2 updates each
     made["run"]["batch"] = 1
-    made["images"][0] = {**made["images"][0], "iterations": 0, "stop": "none", "seconds": 9.0}
-    for kept, expected in ((made, 250.0), (summarize(made, []), None)):
-        assert timing_table(group_records([kept])).rows[0][4] == expected
+    idle = {"decision": "skipped", "iterations": 0, "stop": "none", "seconds": 9.0}
+    if passes:
+        made["stream_passes"] = []
+        made["images"] = [image | {"stream_passes": [idle, image], "seconds": 9.6} for image in made["images"]]
+    else:
+        made["images"][0] |= idle
+    for kept in (made, summarize(made, [])):
+        assert timing_table(group_records([kept])).rows[0][4] == 250.0
+    del kept["summary"]["seconds"]  # as older ones
+    assert timing_table(group_records([kept])).rows[0][4] is None
 
 
 def test_a_sequence_is_shown_piece_by_piece():

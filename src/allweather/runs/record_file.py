@@ -47,7 +47,7 @@ HARM = {
 SUMMARY = {
     "images": Count, "interval": [NUMBER_OR_NONE], "means": Each(NUMBER), "stops": Each(Count),
     "updates": Maybe(NUMBER), "decisions": Each(Each(Count)), "paired": Each([NUMBER_OR_NONE]),
-    "reliability": {"confidence": [NUMBER], "accuracy": [NUMBER]}, "harm": Maybe(HARM),
+    "reliability": {"confidence": [NUMBER], "accuracy": [NUMBER]}, "harm": Maybe(HARM), "seconds": Maybe(NUMBER),
 }  # fmt: skip
 RUN = {
     "model": {

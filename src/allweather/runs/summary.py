@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from allweather.finite import or_none
-from allweather.runs.decisions import decisions_of
+from allweather.runs.decisions import STREAM_PASSES, decisions_of
 from allweather.scoring.intervals import Interval, bootstrap, counts_of, paired_difference
 
 Record = Mapping[str, Any]
@@ -25,9 +25,9 @@ def summarize(record: Record, others: Iterable[Record], harm: Mapping[str, Any] 
     """The record with `summary` in place of its images and its reliability diagram.
 
     The summary holds `interval` (95 % over images of the mIoU over the classes in the truth, in [0, 1]), `means` over
-    images, `updates` where they are known, `stops` and `decisions` by part, `reliability` (confidence and accuracy by
-    bin, in [0, 1]), and `paired`: of each of `others` on the same frames, by `key_of`, the difference of this record to
-    it (value, low, high).
+    images, `updates` where they are known, their `seconds`, `stops` and `decisions` by part, `reliability` (confidence
+    and accuracy by bin, in [0, 1]), and `paired`: of each of `others` on the same frames, by `key_of`, the difference
+    of this record to it (value, low, high).
 
     Args:
         others: full records of the runs that tables compare with this one.
@@ -43,6 +43,7 @@ def summarize(record: Record, others: Iterable[Record], harm: Mapping[str, Any] 
         "interval": _short([interval.low, interval.high]),
         "means": _means(record["images"]),
         **({} if (updates := updates_of(record)) is None else {"updates": round(updates, DIGITS)}),
+        "seconds": round(seconds_of_updates(record) or 0, DIGITS),
         "stops": dict(stops_of(record)),
         "decisions": {part: _met(record, part) for part in ("", *(f"{p}/" for p in record.get("parts", {})))},
         "reliability": dict(zip(("confidence", "accuracy"), reliability_of(record), strict=True)),
@@ -170,10 +171,12 @@ def updates_of(record: Record) -> float | None:
 
 
 def seconds_of_updates(record: Record) -> float | None:
-    """Seconds of all images with an update; None where a summary does not tell them from others."""
+    """Seconds of all images, or of passes over them, with an update; None where an older summary does not tell them."""
     if is_summary(record):
-        return None if record["summary"]["stops"].keys() & UNMOVED else sum(per_image(record, "seconds"))
-    return float(sum(image.get("seconds", 0) for image in record["images"] if image.get("iterations")))
+        mixed = STREAM_PASSES in record or record["summary"]["stops"].keys() & UNMOVED
+        return record["summary"].get("seconds", None if mixed else sum(per_image(record, "seconds")))
+    lines = (line for image in record["images"] for line in image.get(STREAM_PASSES, (image,)))
+    return float(sum(line.get("seconds", 0) for line in lines if line.get("iterations")))
 
 
 def stops_of(record: Record) -> Counter[str]:
