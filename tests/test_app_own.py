@@ -213,9 +213,11 @@ def test_a_method_that_fails_in_a_plan_fails_its_run_alone(lab: Path):
         assert "mine: objective failed: mymethod.py, line 9: IndexError: list index out of range." in done.stderr
 
 
-def test_a_field_that_must_be_given_is_named(tmp_path: Path):
-    (tmp_path / "m.py").write_text(METHOD + "    must: float\n")
-    with pytest.raises(SettingsError, match=r"Mine cannot be used as a method: .*missing .*'must'"):
+@pytest.mark.parametrize("field", ["must: float", "must: 'Elsewhere' = 1", "views: float = 0.5"])
+def test_a_field_that_cannot_be_used_is_named(tmp_path: Path, field: str):
+    (tmp_path / "m.py").write_text(f"{METHOD}    {field}\n")
+    said = r"Mine cannot be used as a method: .*(missing .*'must'|name 'Elsewhere'|not iterable)"
+    with pytest.raises(SettingsError, match=said):
         methods.make(f"{tmp_path}/m.py:Mine")
 
 

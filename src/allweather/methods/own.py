@@ -6,7 +6,9 @@ from typing import Any
 
 from allweather.errors import SettingsError, unknown
 from allweather.methods.method import Method
-from allweather.plugins import Kind, find_place, installed, load_installed, load_own, usable, without_name
+from allweather.methods.settings import describe_fields
+from allweather.methods.views import parse_views
+from allweather.plugins import Kind, find_place, guarded, installed, load_installed, load_own, usable, without_name
 
 ADAPTATIONS = Kind("method", "allweather.methods", SettingsError)
 
@@ -59,6 +61,7 @@ def checked(label: str, made: Any, known: Mapping[str, type[Method]]) -> type[Me
         raise SettingsError(f"{label}: write @dataclass(frozen=True, kw_only=True) above the class {made.__name__}.")
     if not isinstance(getattr(made, "source", None), str):
         raise SettingsError(f'{label}: say where it comes from. Write in {made.__name__}: source: ClassVar[str] = "…".')
+    guarded(label, ADAPTATIONS, lambda: (describe_fields(made), parse_views(made.views)))
     return made
 
 
