@@ -17,7 +17,7 @@ from allweather import SettingsError, methods
 from allweather.data.datasets.own import OWN_DATASETS
 from allweather.data.scenes import render
 from allweather.methods.own import ADAPTATIONS
-from allweather.plugins import code_digest
+from allweather.plugins import code_digest, own_fault
 
 PAGES = sorted((Path(__file__).parents[1] / "docs/how-to").glob("own-*.md"))
 
@@ -216,7 +216,7 @@ def test_a_method_that_fails_in_a_plan_fails_its_run_alone(lab: Path):
 @pytest.mark.parametrize("field", ["must: float", "must: 'Elsewhere' = 1", "views: float = 0.5"])
 def test_a_field_that_cannot_be_used_is_named(tmp_path: Path, field: str):
     (tmp_path / "m.py").write_text(f"{METHOD}    {field}\n")
-    said = r"Mine cannot be used as a method: .*(missing .*'must'|name 'Elsewhere'|not iterable)"
+    said = r"Mine cannot be used as a method: (?!plugins).*(missing .*'must'|name 'Elsewhere'|not iterable)"
     with pytest.raises(SettingsError, match=said):
         methods.make(f"{tmp_path}/m.py:Mine")
 
@@ -319,6 +319,13 @@ def test_what_a_package_brings_is_used_by_its_name(package: Path, outside: Path)
         done = allweather(*command, option, name)
         assert f"cannot be used as a {kind}" in done.said(2)
     assert "running" not in done.stderr
+
+
+def test_what_fails_in_a_package_is_told_as_its_own(package: Path):
+    (package / "acme.py").write_text(f"{METHOD}    passes = property(lambda self: [][1])\n")
+    with pytest.raises(IndexError) as raised:
+        methods.make("acme-methods").passes  # noqa: B018
+    assert "your own code failed: acme.py, line 8: IndexError" in str(own_fault(raised.value))
 
 
 def test_code_of_modules_and_packages_is_told_and_none_of_it_runs(package: Path, monkeypatch: pytest.MonkeyPatch):

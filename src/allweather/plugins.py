@@ -32,6 +32,7 @@ _DOTTED = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*"
 _PLACE = re.compile(rf"(?P<source>.+\.py|{_DOTTED}):(?P<name>{_IDENTIFIER})")
 _IN_MODULE = re.compile(rf"({_DOTTED}):{_IDENTIFIER}(?::|$)")
 _files: dict[tuple[Path, str], ModuleType] = {}  # files that have run, by path and digest
+_brought: set[str] = set()  # first names of modules that bring something
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def load_own(place: Place, kind: Kind) -> Any:
         AllWeatherError: the kind's error when it cannot be run, SettingsError when it has no such name.
     """
     module = guarded(place.label, kind, lambda: _module(place, kind))
+    _brought.add(module.__name__.partition(".")[0])
     if not hasattr(module, place.name):
         raise unknown(f"name in {Path(place.source).name}", place.name, _public(module))
     return getattr(module, place.name)
@@ -135,13 +137,13 @@ def told_of(code: object, name: str) -> AbstractContextManager[None]:
 
 
 def own_fault(error: BaseException) -> str | None:
-    """Whose code failed, where and why, in a line; None where it is neither noted by `told_as` nor in a file that ran.
+    """Whose code failed, where and why, in a line; None where neither `told_as` nor a module that brought code tells.
 
     A message alone does not tell a fault of the user's own code from one of this package.
     """
     noted = [note.removeprefix(_WHOSE) for note in getattr(error, "__notes__", ()) if note.startswith(_WHOSE)]
-    ran = {str(path) for path, _ in _files}
-    inside = any(frame.filename in ran for frame in traceback.extract_tb(error.__traceback__))
+    passed = {str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)}
+    inside = {name.partition(".")[0] for name in passed} & _brought - {__package__, "torch"}
     if not (noted or inside):
         return None
     return f"{noted[0] if noted else 'your own code'} failed: {where(error)}."
@@ -152,7 +154,8 @@ def where(error: BaseException) -> str:
     reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}".rstrip(".")
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}, line {error.lineno}: {type(error).__name__}: {error.msg}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    passed = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in passed if not frame.filename.startswith(("<", __file__))]
     libraries = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
     own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
     return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {reason}" if own else reason
@@ -265,6 +268,7 @@ def load_installed(entry: EntryPoint, kind: Kind) -> Any:
     Raises:
         AllWeatherError: the kind's error when its package cannot be imported.
     """
+    _brought.add(entry.module.partition(".")[0])
     return guarded(f"'{entry.name}' of {package_of(entry)}", kind, entry.load)
 
 
