@@ -39,7 +39,7 @@ class Eata(Eta):
     episodic: bool = option(False, "return to the source network after each batch")
     report_after: bool = option(False, "report the prediction made after the last update, not the one before it")
     source_images: str | None = option(
-        None, "folder of images of the source domain, with its subfolders; none: the method is eta", path=True
+        None, "folder of images of the source domain, with its subfolders; none: the method is eta", path=EXTENSIONS
     )
     source_count: int = option(
         64, "maximum number of source images, spread evenly over the sorted names", low=1, needs=_IMAGES

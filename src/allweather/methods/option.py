@@ -47,7 +47,7 @@ def option(
     needs: Need | None = None,
     absent: Any = None,
     before: str = "",
-    path: bool = False,
+    path: bool | tuple[str, ...] = False,
 ) -> Any:
     """A hyperparameter: a dataclass field with its default, one line of help, and the values that make sense.
 
@@ -58,10 +58,11 @@ def option(
         needs: the condition under which the field acts; set without it, the field is refused by name.
         absent: the value that acts as everything did before there was this field, where the default does not.
         before: what tables say of a record from before there was this field, where the default acts otherwise.
-        path: whether it names a file or folder, which plans seek from their folder and visitors of a server may not.
+        path: whether it names a file or folder, which plans seek from their folder and visitors of a server may not; or
+            the endings of what it reads below a folder.
     """
     told = {"help": help, "low": low, "high": high, "above": above, "needs": needs, "absent": absent, "before": before}
-    told["path"] = path
+    told["path"] = path if isinstance(path, tuple) else ("",) * path
     return field(default=default, metadata=told)
 
 

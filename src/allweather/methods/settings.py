@@ -40,9 +40,9 @@ def describe_fields(method: type[Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def path_fields(method: type[Any]) -> set[str]:
-    """The hyperparameters of a `method` class that name files or folders."""
-    return {field.name for field in fields(method) if field.metadata.get("path")}
+def path_fields(method: type[Any]) -> dict[str, Any]:
+    """The hyperparameters of a `method` class that name files or folders, with the endings of what it reads there."""
+    return {field.name: path for field in fields(method) if (path := field.metadata.get("path"))}
 
 
 def from_anywhere(method: T) -> T:

@@ -36,9 +36,15 @@ def provenance(session: Session, stream: Stream, protocol: str, batch: int) -> d
 
 def named_files(method: Method) -> dict[str, Any]:
     """`files`: of each field that names a file or folder, sha256 of names and sizes; nothing where none is set."""
-    named = {field: getattr(method, field) for field in sorted(path_fields(type(method)))}
+    ends = path_fields(type(method))
+    named = {field: getattr(method, field) for field in sorted(ends)}
     paths = {field: Path(value) for field, value in named.items() if value and isinstance(value, str | Path)}
-    told = {field: hash_of(filter(Path.is_file, (path, *path.rglob("*")))) for field, path in paths.items()}
+    told = {
+        field: hash_of(
+            file for file in (path, *path.rglob("*")) if file.is_file() and file.name.lower().endswith(ends[field])
+        )
+        for field, path in paths.items()
+    }
     told = {field: found for field, found in told.items() if found}
     return {"files": told} if told else {}
 
