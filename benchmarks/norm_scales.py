@@ -15,9 +15,9 @@ from torch import Tensor
 
 from allweather import load_model
 from allweather.methods.parameters import select_parameters
+from allweather.runs.places import resolve
 from allweather.runs.plan import read_plan
 from allweather.runs.record import versions
-from allweather.runs.variables import resolve
 from benchmarks.committed import ROOT, benchmark_record, command, hand_out, markdown_table
 
 RECORD = "norm-scales.json.gz"

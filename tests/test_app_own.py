@@ -338,11 +338,11 @@ def test_code_of_modules_and_packages_is_told_and_none_of_it_runs(package: Path,
         with ZipFile(package / "a.zip", "w") as file:
             file.writestr("zipped/__init__.py", "")
             file.writestr("zipped/nets.py", f"#{text}")
-        own = {code_digest(name, kind=ADAPTATIONS) for name in ("acme:Mine", "zipped.nets:fixed")}
-        return {*own, code_digest("acme-datasets:val", kind=OWN_DATASETS)}
+        own = {code_digest(name, ADAPTATIONS) for name in ("acme:Mine", "zipped.nets:fixed")}
+        return {*own, code_digest("acme-datasets:val", OWN_DATASETS)}
 
     assert len(told(METHOD) | told("raise SystemExit")) == 6
-    assert code_digest("tent", kind=OWN_DATASETS) == code_digest("none.of:it") == ""
+    assert code_digest("tent", OWN_DATASETS) == code_digest("none.of:it") == ""
 
 
 def test_people_see_what_programs_do():

@@ -61,7 +61,7 @@ def test_names_are_enough(tmp_path: Path):
     classes = find_classes(written(tmp_path, f"names = {json.dumps(NAMES)}"))
     assert (classes.name, classes.names, classes.ignore) == ("yard", NAMES, 255)
     assert len(set(classes.colors)) == 4
-    assert classes == find_classes("yard.toml", tmp_path) == ClassSet("yard", NAMES)
+    assert classes == find_classes(str(tmp_path / "yard.toml")) == ClassSet("yard", NAMES)
     assert find_classes("cityscapes") is CITYSCAPES
 
 

@@ -64,7 +64,7 @@ def said(folder: Path) -> tuple[Any, ...]:
     plan = read_plan(folder / "plan.toml")
     return (
         plan.runs[0].stream.name,
-        find_classes("yard.toml", folder).names,
+        find_classes(str(folder / "yard.toml")).names,
         [source.name for source in streams.split([], str(folder / "list.csv"))],
         [sample.name for sample in LISTED.samples(folder)],
     )

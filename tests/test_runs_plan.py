@@ -40,6 +40,7 @@ from allweather.runs.record_file import checked_record, read_record
 from allweather.runs.stale import outdated
 from allweather.runs.streams import open_stream
 from allweather.runs.summary import stops_of, summarize
+from allweather.runs.variables import make_method
 from allweather.scale.benching import gather
 from allweather.scoring.confusion import ConfusionMatrix
 from allweather.scoring.intervals import counts_of
@@ -143,6 +144,37 @@ def test_networks_and_streams_may_be_those_of_another_plan(root: Path):
     here.write_text("[[models]]\nnam = 1")
     with pytest.raises(SettingsError, match=r"/plan\.toml: unknown key of \[\[models\]\] 'nam'"):
         read_plan(own)
+
+
+def test_a_size_that_is_the_networks_own_does_not_hide_that_files_are_others(root: Path):
+    for folder, size in (("one", ""), ("two", ', size = "1024x512"')):
+        (root / folder).mkdir()
+        model = f'models = [{{ name = "advent:deeplabv2", weights = "w.pth"{size} }}]'
+        (root / folder / "plan.toml").write_text(model)
+    (root / "plan.toml").write_text('models = ["one/plan.toml", "two/plan.toml"]')
+    with pytest.raises(SettingsError, match="spell one of their models alike"):
+        read_plan(root / "plan.toml")
+
+
+def test_code_classes_plans_and_each_of_several_paths_may_begin_at_home(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(root))
+    (root / "own.py").write_text(
+        f"from pathlib import Path\nfrom allweather.methods.option import option\n{OWN_METHOD}"
+        '    banks: tuple[Path, ...] = option((), "where", path=True)\n'
+    )
+    (root / "yard.toml").write_text('names = ["track", "rail"]')
+    (root / "more").mkdir()
+    text = write_plan(root / "more").read_text()
+    text = text.replace('"tent"', '"~/own.py:Mine"').replace("lr = 0.01", 'banks = ["a", "~/b", "${TINY_ROOT}/c"]')
+    path = root / "more/plan.toml"
+    path.write_text(text.replace('images"\n', 'images"\nclasses = "~/yard.toml"\n'))
+    (root / "plan.toml").write_text(
+        'models = "~/more/plan.toml"\nstreams = "${TINY_ROOT}/more/plan.toml"\nmethods = "more/plan.toml"'
+    )
+    run = read_plan(root / "plan.toml").runs[1]
+    method = make_method(run.method, open_model(run))
+    assert method.banks == (root / "more/a", root / "b", root / "c")
+    assert run.stream.class_set().names == ("track", "rail") and run.method.code
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
@@ -384,6 +416,8 @@ def test_code_that_changes_after_the_plan_was_read_fails_its_run_alone(root: Pat
     own.write_text(OWN_METHOD)
     path.write_text(path.read_text().replace('"tent"', '"own.py:Mine"'))
     plan = read_plan(path)
+    code, run = plan.runs[1].method.code, replace(plan.runs[1], method=replace(plan.runs[1].method, code=""))
+    assert make_record(run)["run"]["method"]["code"] == code, "of a run that no plan was read for"
     own.write_text(f"{OWN_METHOD}#")
     made = execute(plan, root / "runs")
     assert len(made.done) == 1 and "own.py:Mine: its code has changed since" in "".join(made.failed.values())

@@ -161,11 +161,10 @@ def where(error: BaseException) -> str:
     return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {reason}" if own else reason
 
 
-def code_digest(text: str, folder: Path | str = "", kind: Kind | None = None) -> str:
+def code_digest(text: str, kind: Kind | None = None) -> str:
     """sha256 of the file that `FILE.py:NAME` names, or of `package.module:NAME`'s; '' for every other name.
 
     Args:
-        folder: where the file is sought.
         kind: whose installed packages may have given the name: then of the package's name, version and module.
 
     Raises:
@@ -173,7 +172,7 @@ def code_digest(text: str, folder: Path | str = "", kind: Kind | None = None) ->
     """
     path, packages = own_file(text), installed(kind) if kind else {}
     if path is not None:
-        return hashlib.sha256(_read(Path(folder) / path)).hexdigest()
+        return hashlib.sha256(_read(Path(path))).hexdigest()
     entry, match = packages.get(text.split(":")[0] if kind and kind.parts else text), _IN_MODULE.match(text)
     module = entry.module if entry else match[1] if match else ""
     told = (package_of(entry).encode() if entry else b"") + _content(module)
@@ -184,12 +183,6 @@ def own_file(text: str) -> str | None:
     """The file of a name `FILE.py:NAME` or `FILE.py:NAME:MORE`, as it is written there; None for every other name."""
     match = re.match(rf"(.+\.py):{_IDENTIFIER}(?::|$)", text)
     return match[1] if match else None
-
-
-def relative_to(folder: Path | str, text: str) -> str:
-    """The same name with its file sought in `folder`; every other name as it is."""
-    path = own_file(text)
-    return text if path is None else str(Path(folder) / path) + text[len(path) :]
 
 
 def files_that_ran() -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from allweather.errors import SettingsError, check_known, unknown
 SUFFIX = ".toml"
 
 
-def find_classes(name: str, folder: Path | str = "") -> ClassSet:
+def find_classes(name: str) -> ClassSet:
     """The class set of a known name, or of a file of one's own.
 
     A file has `names = ["track", "rail", …]` in the order of the network's logits; `name`, otherwise the file's own;
@@ -19,7 +19,6 @@ def find_classes(name: str, folder: Path | str = "") -> ClassSet:
 
     Args:
         name: `cityscapes`, `camvid11`, or a file as `yard.toml`.
-        folder: where the file is sought.
 
     Raises:
         SettingsError: for an unknown name, and for a file whose entries would not tell classes apart.
@@ -29,7 +28,7 @@ def find_classes(name: str, folder: Path | str = "") -> ClassSet:
         return CLASS_SETS[name]
     if not is_file(name):
         raise SettingsError(f"{unknown('class set', name, CLASS_SETS)} Classes of your own stand in a file: yard.toml.")
-    path = Path(folder) / name
+    path = Path(name)
     content = read_toml(path, "class set")
     try:
         return _made(content, path.stem)

@@ -1,5 +1,6 @@
 """A method's hyperparameters as text and JSON: what there is, what a value may be, what was chosen."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
@@ -45,10 +46,24 @@ def path_fields(method: type[Any]) -> dict[str, Any]:
     return {field.name: path for field in fields(method) if (path := field.metadata.get("path"))}
 
 
+def paths_in(value: Any) -> list[str]:
+    """The files and folders that the value of such a field names."""
+    if isinstance(value, tuple | list):
+        return [path for part in value for path in paths_in(part)]
+    return [str(value)] if value and isinstance(value, str | Path) else []
+
+
+def each_path(value: Any, change: Callable[[str], Path | str]) -> Any:
+    """The same value with each of them changed."""
+    if isinstance(value, tuple | list):
+        return type(value)(each_path(part, change) for part in value)
+    return type(value)(change(str(value))) if value and isinstance(value, str | Path) else value
+
+
 def from_anywhere(method: T) -> T:
     """The method with its files and folders as they are found from any current folder."""
     named = {name: getattr(method, name) for name in path_fields(type(method))}
-    found = {name: _absolute(value) for name, value in named.items()}
+    found = {name: each_path(value, os.path.abspath) for name, value in named.items()}
     return method if found == named else replace(method, **found)  # type: ignore[type-var]
 
 
@@ -107,12 +122,6 @@ def _with_views(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise SettingsError(f"{method}: mirror is an old word for views=plain,mirror. Say views alone.")
     mirror = parse_value(f"{method}.mirror", settings.pop("mirror"), bool)
     return settings | {"views": ("plain", "mirror") if mirror else ("plain",)}
-
-
-def _absolute(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(map(_absolute, value))
-    return type(value)(Path(value).absolute()) if value and isinstance(value, str | Path) else value
 
 
 def _default(field: Field[Any]) -> dict[str, Any]:

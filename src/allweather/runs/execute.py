@@ -14,7 +14,6 @@ import filelock
 import numpy as np
 
 from allweather.classes import largest_value
-from allweather.data.class_files import find_classes
 from allweather.data.images import encode_json, spell_json
 from allweather.data.labelled import LabelledStream
 from allweather.data.labels import mapping_between
@@ -27,13 +26,14 @@ from allweather.runs.evaluate import Protocol, run
 from allweather.runs.faults import is_full, why
 from allweather.runs.holding import lock_beside
 from allweather.runs.memory import peak_memory, reset_peak
+from allweather.runs.places import resolve
 from allweather.runs.plan import ModelSpec, Plan, PlannedRun, StreamSpec
 from allweather.runs.record import provenance
 from allweather.runs.record_file import read_record
 from allweather.runs.scorer import Scorer
 from allweather.runs.stale import other_code, other_data, outdated
 from allweather.runs.streams import in_order, list_stream, open_stream
-from allweather.runs.variables import make_method, resolve
+from allweather.runs.variables import make_method
 from allweather.session import AdaptWhen, Precision, Session
 from allweather.session.snapshot import left_as_it_came
 from allweather.writing import place_below, real, unwritable, whole_folder, write_bytes
@@ -95,7 +95,7 @@ def execute(
     out, result, last = Path(out), Executed(), network is None
     network = network or LoadedNetwork()
     _make_folder(out)
-    for entry in plan.runs:
+    for entry in (planned.with_code() for planned in plan.runs):
         path, labels = out / entry.file, labels_folder(out / entry.file)
         try:
             with lock_beside(path).acquire(timeout=0):
@@ -189,6 +189,7 @@ def make_record(
     Raises:
         AllWeatherError: when model, stream, method or their classes do not fit, or no frame can be read.
     """
+    entry = entry.with_code()
     model = model or open_model(entry)
     reset_peak(entry.device)
     session, labelled = open_session(entry, model), open_stream(entry)
@@ -245,7 +246,7 @@ def open_model(entry: PlannedRun) -> Segmenter:
 def chosen_options(spec: ModelSpec) -> dict[str, Any]:
     """What a plan says of a network beside its name and weights, as `load_model` takes it."""
     options = {
-        "classes": spec.classes and find_classes(spec.classes, spec.folder),
+        "classes": spec.class_set(),
         "mean": spec.mean,
         "std": spec.std,
         "arguments": spec.arguments,

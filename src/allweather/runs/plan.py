@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from allweather import methods
-from allweather.data.class_files import find_classes
 from allweather.data.datasets import DATASETS
 from allweather.data.datasets.own import OWN_DATASETS
 from allweather.data.toml_file import read_toml
@@ -18,7 +17,7 @@ from allweather.data.truth import LabelsAs
 from allweather.errors import SettingsError, check_known
 from allweather.methods import METHODS
 from allweather.methods.own import ADAPTATIONS, find_method
-from allweather.methods.settings import path_fields
+from allweather.methods.settings import parse_fields, path_fields, paths_in
 from allweather.models.catalogue import is_own
 from allweather.models.own import NETWORKS
 from allweather.plugins import code_digest, names_code
@@ -71,8 +70,12 @@ class ModelSpec(Named):
                 raise SettingsError(f"model '{self.name}' {key}: expected three numbers, got {list(values)}.")
 
     def digest(self) -> str:
-        own = code_digest(self.name, self.folder, NETWORKS) if is_own(self.name) else ""
-        return _joined(own, _digest_of_classes(self.classes, self.folder))
+        own = code_digest(self.located(self.name), NETWORKS) if is_own(self.name) else ""
+        return _joined(own, _digest_of_classes(self))
+
+    def filled(self) -> Self:
+        published = size_of_network(self.located(self.name))  # which knows the name, or says so
+        return replace(self, size=self.size or published)
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,8 @@ class StreamSpec(Named):
     def digest(self) -> str:
         pieces = () if self.root is None else self.sequence or (self.name,)
         own = [piece for piece in pieces if piece.partition(":")[0] not in DATASETS]
-        codes = dict.fromkeys(code_digest(piece, self.folder, OWN_DATASETS) for piece in own)
-        return _joined(*codes, _digest_of_classes(self.classes, self.folder))
+        codes = dict.fromkeys(code_digest(self.located(piece), OWN_DATASETS) for piece in own)
+        return _joined(*codes, _digest_of_classes(self))
 
     @property
     def procedural(self) -> bool:
@@ -158,12 +161,17 @@ class MethodSpec(Named):
             )
 
     def digest(self) -> str:
-        return "" if self.name in METHODS else code_digest(self.name, self.folder, ADAPTATIONS)
+        return "" if self.name in METHODS else code_digest(self.located(self.name), ADAPTATIONS)
+
+    def named(self) -> dict[str, Any]:
+        """The fields that name files or folders, each with its value."""
+        method = find_method(self.located(self.name), METHODS)
+        names = path_fields(method)
+        return parse_fields(method, {name: self.fields[name] for name in self.fields if name in names}, self.name)
 
     def paths(self) -> list[tuple[str, str]]:
-        """The fields that name a file or folder, each with what it names."""
-        names = path_fields(find_method(self.located(self.name), METHODS))
-        return [(name, str(value)) for name, value in self.fields.items() if name in names and value != "none"]
+        """The same, each with what it names."""
+        return [(name, path) for name, value in self.named().items() for path in paths_in(value)]
 
     def places(self) -> list[str]:
         return [*super().places(), *self._found(path for _, path in self.paths())]
@@ -225,6 +233,14 @@ class PlannedRun:
         specs = ModelSpec(**model), StreamSpec(**stream), MethodSpec(**method)
         return cls(*specs, **{name: content[name] for name in ("protocol", "order", "seed", "batch", "scoring")},
                    device=content["device"], precision=content["precision"])  # fmt: skip
+
+    def with_code(self) -> "PlannedRun":
+        """With the digests of the user's own code as it is now, where it is of no plan that was read."""
+        parts = {key: getattr(self, key) for key in LATER}
+        told = {
+            key: replace(part, code=code) for key, part in parts.items() if not part.code and (code := part.digest())
+        }
+        return replace(self, **told) if told else self
 
     def check_code(self) -> None:
         """Raises SettingsError where code of the user's own is not what it was when the plan was read."""
@@ -290,8 +306,6 @@ def read_plan(path: Path | str) -> Plan:
     if not isinstance(shared, dict):
         raise SettingsError(f"run: expected one table [run], got {shared!r:.60}.")
     run = build(RunSpec, shared, "[run]")
-    published = [size_of_network(spec.located(spec.name)) for spec in models]
-    models = [replace(spec, size=spec.size or size) for spec, size in zip(models, published, strict=True)]
     for stream in streams:
         if stream.images is None:
             pieces = stream.sequence or (stream.name,)
@@ -305,10 +319,10 @@ def _joined(*digests: str) -> str:
     return "+".join(filter(None, digests))
 
 
-def _digest_of_classes(classes: str | None, folder: str) -> str:
+def _digest_of_classes(spec: Named) -> str:
     """Of what a file of one's own says; '' for a name that is known."""
-    found = None if classes is None else find_classes(classes, folder)
-    return "" if found is None or found.name == classes else _digest(asdict(found))
+    found = spec.class_set()
+    return "" if found is None or found.name == vars(spec)["classes"] else _digest(asdict(found))
 
 
 def _digest(content: Mapping[str, Any]) -> str:

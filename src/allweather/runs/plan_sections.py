@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_origin
+from typing import Any, ClassVar, Self, TypeVar, get_origin
 
-from allweather.data.class_files import is_file
+from allweather.classes import ClassSet
+from allweather.data.class_files import find_classes, is_file
 from allweather.data.toml_file import read_toml
 from allweather.errors import AllWeatherError, SettingsError, check_known
-from allweather.plugins import own_file, relative_to
+from allweather.plugins import own_file
+from allweather.runs.places import resolve
 from allweather.runs.plan_checks import check_values
 from allweather.values import parse_value
 
@@ -52,7 +54,17 @@ class Named:
 
     def located(self, name: str) -> str:
         """A name with its file, if it has one, as it is found from here."""
-        return relative_to(self.folder, name)
+        file = own_file(name)
+        return name if file is None else f"{resolve(file, self.folder)}{name[len(file) :]}"
+
+    def class_set(self) -> ClassSet | None:
+        """The classes that it names."""
+        name = vars(self).get("classes")
+        return name and find_classes(str(resolve(name, self.folder)) if is_file(name) else name)
+
+    def filled(self) -> Self:
+        """With what its table leaves to others to say."""
+        return self
 
 
 def read_section(path: Path, content: Mapping[str, Any], section: str, kind: type[N]) -> list[N]:
@@ -65,8 +77,10 @@ def read_section(path: Path, content: Mapping[str, Any], section: str, kind: typ
     names = [named] if isinstance(named, str) else named
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return _read(path, named, section, kind)
-    others = [(path.parent / name, read_toml(path.parent / name, "plan").get(section)) for name in names]
-    found = [(other, each) for other, tables in others for each in _read(other, tables, section, kind)]
+    others = [resolve(name, path.parent) for name in names]
+    found = [
+        (each, spec) for each in others for spec in _read(each, read_toml(each, "plan").get(section), section, kind)
+    ]
     for (one, first), (other, second) in combinations(found, 2):
         if _spelt(first) == _spelt(second) and first.places() != second.places():
             raise SettingsError(
@@ -87,7 +101,7 @@ def _read(path: Path, tables: Any, section: str, kind: type[N]) -> list[N]:
         for table, (key, other) in product(tables, kind.needs.items()):
             if key in table and other not in table:
                 raise SettingsError(f"stream '{table['name']}': {key} goes with {other} only. Leave it out.")
-        return [replace(spec, code=spec.digest()) for spec in found]
+        return [replace(spec.filled(), code=spec.digest()) for spec in found]
     except AllWeatherError as error:
         raise SettingsError(f"{path}: {error}") from error
 

@@ -12,7 +12,7 @@ from allweather.data.labelled import hash_of
 from allweather.data.stream import Stream
 from allweather.finite import or_none
 from allweather.methods.method import Method
-from allweather.methods.settings import path_fields
+from allweather.methods.settings import path_fields, paths_in
 from allweather.models.segmenter import Segmenter
 from allweather.runs.decisions import describe
 from allweather.session import Result, Session
@@ -37,13 +37,11 @@ def provenance(session: Session, stream: Stream, protocol: str, batch: int) -> d
 def named_files(method: Method) -> dict[str, Any]:
     """`files`: of each field that names a file or folder, sha256 of names and sizes; nothing where none is set."""
     ends = path_fields(type(method))
-    named = {field: getattr(method, field) for field in sorted(ends)}
-    paths = {field: Path(value) for field, value in named.items() if value and isinstance(value, str | Path)}
+    named = {field: map(Path, paths_in(getattr(method, field))) for field in sorted(ends)}
+    found = {field: [file for path in paths for file in (path, *path.rglob("*"))] for field, paths in named.items()}
     told = {
-        field: hash_of(
-            file for file in (path, *path.rglob("*")) if file.is_file() and file.name.lower().endswith(ends[field])
-        )
-        for field, path in paths.items()
+        field: hash_of(file for file in files if file.is_file() and file.name.lower().endswith(ends[field]))
+        for field, files in found.items()
     }
     told = {field: found for field, found in told.items() if found}
     return {"files": told} if told else {}

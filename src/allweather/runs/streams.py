@@ -3,16 +3,17 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, count, groupby
+from typing import cast
 
 import numpy as np
 
-from allweather.data.class_files import find_classes
+from allweather.classes import ClassSet
 from allweather.data.datasets import DATASETS, find_split
 from allweather.data.labelled import LabelledStream, Size, join, labelled_folders, labelled_scenes, labelled_split
 from allweather.errors import SettingsError
+from allweather.runs.places import resolve
 from allweather.runs.plan import PIECE, PlannedRun, StreamSpec, pixels
 from allweather.runs.plan_checks import SCENES
-from allweather.runs.variables import resolve
 
 _SEEDS = range(500_000, 500_024)  # none of them trained or tuned anything
 
@@ -66,7 +67,7 @@ def _piece(spec: StreamSpec, piece: str, size: Size | None) -> LabelledStream:
         return labelled_scenes(piece.removeprefix(SCENES), _SEEDS, size)
     if spec.images is not None and spec.labels is not None:
         images, labels = (resolve(each.replace(PIECE, piece), spec.folder) for each in (spec.images, spec.labels))
-        return labelled_folders(images, labels, find_classes(spec.classes, spec.folder), size, spec.labels_as)
+        return labelled_folders(images, labels, cast(ClassSet, spec.class_set()), size, spec.labels_as)
     assert spec.root is not None
     dataset, split = find_split(spec.located(piece))
     return labelled_split(dataset, resolve(spec.root, spec.folder), split, size)

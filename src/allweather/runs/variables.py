@@ -1,7 +1,6 @@
-"""The paths of a plan: where they are sought, variables such as ${ROOT} in them, and which of them are not there."""
+"""The paths of a plan: the method that they belong to, variables that are not set, and what is not there."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,13 +8,14 @@ from pathlib import Path
 
 from allweather import methods
 from allweather.data.datasets import DATASETS
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import AllWeatherError
 from allweather.methods import Method
+from allweather.methods.settings import each_path
 from allweather.models.catalogue import find_entry
 from allweather.models.segmenter import Segmenter
+from allweather.runs.places import resolve, unset_in
 from allweather.runs.plan import PIECE, MethodSpec, ModelSpec, PlannedRun, StreamSpec
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SHOWN = 4  # things that a variable has to hold, in its message
 
 
@@ -58,34 +58,19 @@ class Absent:
         return f"{self.path}, for {self.runs} run{'s' if self.runs > 1 else ''}{here}"
 
 
-def resolve(text: str, folder: Path | str = "") -> Path:
-    """The path with variables like ${ROOT} filled in from the environment, and `~` at its beginning.
-
-    Args:
-        folder: the plan's, from which a path is sought; one that begins with a variable is as the variable has it.
-
-    Raises:
-        SettingsError: when one of them is not set.
-    """
-    for name in _missing(text):
-        raise SettingsError(f"{text}: the variable {name} is not set. Set it to the folder that holds the data.")
-    filled = os.path.expanduser(_VARIABLE.sub(lambda match: os.environ[match[1]], text))
-    return Path(filled) if _VARIABLE.match(text) else Path(folder) / filled
-
-
 def make_method(spec: MethodSpec, model: Segmenter) -> Method:
     """A plan's method as it suits the network; paths among its fields are sought as those of networks are.
 
     Raises:
         AllWeatherError: for an unknown method, preset or field, or a value its type does not allow.
     """
-    found = {field: str(resolve(text, spec.folder)) for field, text in spec.paths()}
+    found = {field: each_path(value, lambda text: resolve(text, spec.folder)) for field, value in spec.named().items()}
     return methods.make(spec.located(spec.name), spec.preset, {**spec.fields, **found}, model=model)
 
 
 def needed(run: PlannedRun) -> set[str]:
     """Names of the variables that a run needs and that are not set."""
-    return {name for text, _, _ in _uses(run) for name in _missing(text)}
+    return {name for text, _, _ in _uses(run) for name in unset_in(text)}
 
 
 def unset_variables(runs: tuple[PlannedRun, ...]) -> list[Unset]:
@@ -94,7 +79,7 @@ def unset_variables(runs: tuple[PlannedRun, ...]) -> list[Unset]:
     counts: dict[str, int] = {}
     for run in runs:
         for text, _, what in _uses(run):
-            for name in _missing(text):
+            for name in unset_in(text):
                 rest = text.replace(f"${{{name}}}", "").lstrip("/")
                 holds.setdefault(name, {})[" ".join(filter(None, (rest, what)))] = None
         for name in needed(run):
@@ -107,15 +92,11 @@ def absent_paths(runs: Iterable[PlannedRun]) -> list[Absent]:
     found: dict[Path, bool] = {}
     counts: Counter[Path] = Counter()
     for run in runs:
-        sought = {resolve(text, folder): text for text, folder, _ in _uses(run) if not _missing(text)}
+        sought = {resolve(text, folder): text for text, folder, _ in _uses(run) if not unset_in(text)}
         absent = {path: text for path, text in sought.items() if not os.path.exists(path)}
         found |= {path: os.path.exists(resolve(text)) for path, text in absent.items()}
         counts.update(list(absent))
     return [Absent(path, counts[path], here) for path, here in found.items()]
-
-
-def _missing(text: str) -> list[str]:
-    return [name for name in dict.fromkeys(_VARIABLE.findall(text)) if name not in os.environ]
 
 
 def _uses(run: PlannedRun) -> Iterator[tuple[str, str, str]]:
