@@ -15,7 +15,7 @@ from allweather import AllWeatherError, InputError
 from allweather.app import score
 from allweather.report import write_report
 from allweather.report.compare import compare
-from allweather.runs.record_file import read_adapted, read_record, written_classes
+from allweather.runs.record_file import check_same_run, read_adapted, read_record, written_classes
 from benchmarks.committed import plan_files
 
 WRONG = (None, "x", 10**30, [], {})
@@ -182,3 +182,13 @@ def test_committed_records_of_version_0_1_are_read(tmp_path: Path):
     for name, content in former.items():
         (tmp_path / name).write_text(json.dumps(content))
         assert read_record(tmp_path / name) == content
+
+
+def test_a_folder_of_before_is_resumed_and_none_of_other_code():
+    head = {"code": {"model": "a", "method": "b"}, "session": {"files": {"bank": "c"}}}
+    check_same_run(Path("o"), head, {"code": {"mine.py": "b", "nets.py": "a"}, "session": {}})
+    for code in ({"mine.py": "b", "nets.py": "c"}, {"mine.py": "b"}, {"model": "b", "method": "a"}):
+        with pytest.raises(AllWeatherError, match="another run: code"):
+            check_same_run(Path("o"), head, {**head, "code": code})
+    with pytest.raises(AllWeatherError, match="bank was d and is c"):
+        check_same_run(Path("o"), head, {**head, "session": {"files": {"bank": "d"}}})
