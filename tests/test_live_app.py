@@ -63,6 +63,28 @@ def test_what_waits_for_predictions_keeps_its_times(clip: Path, tmp_path: Path):
     assert [frame.seconds for frame in Video(out)] == pytest.approx(times, abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "views"),
+    [
+        ("mall-domain", {}, "plain,grey"),
+        ("mall-domain", {"surest": "False"}, "plain"),
+        ("mall-sample", {}, "plain"),
+        ("own.py:Own", {}, "plain"),
+    ],
+)
+def test_one_view_is_predicted_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, given: dict[str, str], views: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(
+        "from dataclasses import dataclass\nfrom allweather.methods import Method\n"
+        "from allweather.methods.views import views_option\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Own(Method):\n    name = source = 'own'\n    episodic: bool = False\n"
+        "    views: tuple[str, ...] = views_option('plain', 'mirror')\n    begin = objective = None\n"
+    )
+    assert app._one_view(method, "recommended", given)["views"] == views
+
+
 def test_waiting_predicts_what_adapt_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     frames = tmp_path / "frames"
     frames.mkdir()

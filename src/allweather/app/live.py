@@ -136,9 +136,11 @@ def live(
 
 def _one_view(method: str, preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that predict by one view of the frame where a method's defaults average several: each costs frames."""
-    if preset != "recommended" or given.keys() & {"views", "surest"} or len((made := methods.make(method)).looks) == 1:
+    if preset != "recommended" or "views" in given or len((made := methods.make(method)).looks) == 1:
         return {}
-    return {"views": "plain"} if made.episodic else {"views": "plain,grey", "surest": True}
+    told = str(given.get("surest", not made.episodic)).lower()
+    chooses = told != "false" and "surest" in methods.describe_fields(type(made))
+    return {"views": "plain,grey", "surest": True} if chooses else {"views": "plain"}
 
 
 def _watch(running: Live, out: Path | None) -> bool:
