@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from exported import session_of, through
+from refusals import refusal
 from tiny import tiny
 
 from allweather import errors, from_hub
-from allweather.errors import AllWeatherError, CheckpointError, MissingLibraryError, SettingsError
+from allweather.errors import CheckpointError, MissingLibraryError, SettingsError
 from allweather.export.card import base_licence
 from allweather.export.hub import FILE
 
@@ -112,14 +113,14 @@ def test_failures_of_the_hub_say_what_to_do(failure: Exception, said: str, monke
         raise failure
 
     monkeypatch.setattr(hub, "hf_hub_download", fail)
-    with pytest.raises(AllWeatherError, match=said):
+    with refusal(said):
         from_hub(tiny().network, "me/night")
 
 
 def test_what_is_not_in_the_cache_and_what_is_no_name():
-    with pytest.raises(AllWeatherError, match="not in the hub's cache, and the hub cannot be reached"):
+    with refusal("not in the hub's cache, and the hub cannot be reached"):
         from_hub(tiny().network, "me/night")
-    with pytest.raises(AllWeatherError, match=r"the hub said: .*Check the name, OWNER/NAME"):
+    with refusal(r"the hub said: .*Check the name, OWNER/NAME"):
         from_hub(tiny().network, "a/b/c")
 
 

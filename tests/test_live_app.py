@@ -79,7 +79,7 @@ def test_one_view_is_predicted_by(
     Path("own.py").write_text(
         "from dataclasses import dataclass\nfrom allweather.methods import Method\n"
         "from allweather.methods.views import views_option\n"
-        "@dataclass(frozen=True, kw_only=True)\nclass Own(Method):\n    name = source = 'own'\n    episodic: bool = False\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Own(Method):\n    name = source = 'own'\n    episodic = False\n"
         "    views: tuple[str, ...] = views_option('plain', 'mirror')\n    begin = objective = None\n"
     )
     assert app._one_view(method, "recommended", given)["views"] == views

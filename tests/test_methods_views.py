@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from refusals import refusal
 from tiny import CLASSES, frames, tiny
 from torch import Tensor
 
 from allweather import Guard, Session, methods
-from allweather.errors import AllWeatherError, SettingsError
+from allweather.errors import SettingsError
 from allweather.methods.settings import parse_settings, settings_of
 from allweather.methods.views import Network, View, brightened, parse_views, passes_of, size_told
 from allweather.models.segmenter import Segmenter
@@ -53,9 +54,9 @@ def test_a_name_is_a_view(name: str):
     ],
 )
 def test_what_is_no_list_of_views_is_refused(names: tuple[str, ...], message: str):
-    with pytest.raises(AllWeatherError, match=message):
+    with refusal(message):
         methods.make("norm", settings={"views": names})
-    with pytest.raises(AllWeatherError, match=message):
+    with refusal(message):
         methods.Norm(views=names)
 
 
@@ -240,7 +241,7 @@ def test_a_view_of_ones_own_is_a_function(tmp_path: Path):
     plain = Session(model, methods.Norm(), guard=FREE)(image).logits
     assert not torch.allclose(direct, plain)
     assert settings_of(methods.Norm(views=("plain", turned)))["views"] == ["plain", "test_methods_views:turned"]
-    with pytest.raises(AllWeatherError, match="logits B×C×H×W on the images' own grid"):
+    with refusal("logits B×C×H×W on the images' own grid"):
         Session(model, methods.Norm(views=("plain", lost)), guard=FREE)(image)
 
 
@@ -385,5 +386,5 @@ def test_a_scale_that_a_network_refuses_is_an_error_that_names_the_option(
 def test_mirror_is_an_old_word_for_two_views():
     assert parse_settings(methods.Tent, {"mirror": "true"}) == {"views": ("plain", "mirror")}
     assert parse_settings(methods.Tent, {"mirror": False}) == {"views": ("plain",)}
-    with pytest.raises(AllWeatherError, match="mirror is an old word"):
+    with refusal("mirror is an old word"):
         parse_settings(methods.Tent, {"mirror": True, "views": "plain"})
