@@ -137,7 +137,7 @@ def test_an_onnx_file_has_standard_operations_and_says_what_it_is(tmp_path: Path
     sides = [side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
     assert sides == [1, 3, "height", "width"]
     about = json.loads({entry.key: entry.value for entry in model.metadata_props}["allweather"])
-    assert about["input"]["size"] == "height 2 to ∞, width 2 to ∞"
+    assert about["input"]["size"] == "height 3 to ∞, width 3 to ∞"
     assert about["opset"] == 19 and about["statistics"] == "image" and set(about["shares"].values()) == {0.05}
     assert "inside the graph" in about["preprocessing"] and about["settings"]["method"]["name"] == "mall-domain"
 
@@ -237,6 +237,8 @@ def fresh(network: nn.Module) -> Session:
         (lambda: Branching(lambda h, w: h > w), r"every size .*Guard.* Fix the size"),
         (lambda: Branching(lambda h, w: w > 1024), r"every size .*a width to 1024 alone"),
         (lambda: Branching(lambda h, w: h * w > 2**21), r"every size .*Guard.*\*"),
+        (lambda: Branching(lambda h, w: w > 2 * h), r"every size .*Guard.*<= 2"),
+        (lambda: Branching(lambda h, w: (h, w) == (480, 640)), r"every size .*Guard.*!= 480"),
         (lambda: Branching(lambda h, w: {0: 0}[w % 2]), r"takes no picture of 251×187 .* --size .*size_multiple"),
         (
             Raising,

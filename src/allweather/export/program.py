@@ -1,9 +1,13 @@
 """torch.export of a segmenter: the program, checked against the network, or the line of code that stands in the way."""
 
 import linecache
+import re
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,9 @@ Size = tuple[int, int]
 SIZE = "size=(width, height), --size WIDTHxHEIGHT"
 _ELSE = "write NAME.safetensors, which needs no graph."
 _ANY: tuple[Size, ...] = ((251, 187), (320, 224), (520, 773))  # width, height; the first is exported, all are checked
-_FURTHER: tuple[Size, ...] = ((512, 512), (3840, 2160), (2160, 3840))  # a program of open size must accept these
+_SMALL, _LARGE = 256, 3840  # a program of open size must accept all sides between
+_USUAL = (375, 480, 512, 640, 720, 1080, 1242, 1280, 1920, 2160, _LARGE)
+_AXES = ("height", "width")
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
@@ -33,18 +39,14 @@ class Program:
     Attributes:
         exported: takes an image 1×3×H×W in [0, 1].
         size: (width, height) that it is fixed to; None where both are open.
+        sides: that it takes, in words.
         checks: pictures 1×3×H×W and the logits 1×C×H×W that the network gives for them.
     """
 
     exported: ExportedProgram
     size: Size | None
+    sides: str
     checks: tuple[tuple[Tensor, Tensor], ...]
-
-    def sides(self) -> str:
-        """The sides that it takes, in words."""
-        if self.size:
-            return f"width {self.size[0]}, height {self.size[1]}"
-        return ", ".join(f"{axis} {low} to {high}" for axis, low, high in _sides(self.exported)).replace("int_oo", "∞")
 
 
 @torch.no_grad()
@@ -82,29 +84,48 @@ def make_program(model: Segmenter, size: Size | None) -> Program:
             raise _differs(model.name, error, size) from error
         if what := disagreement(found, expected):
             raise _differs(model.name, what, size)
-    if not size:
-        _check_open(exported, model.name)
-    return Program(exported, size, tuple(checks))
+    sides = f"width {size[0]}, height {size[1]}" if size else _open_sides(exported, model.name)
+    return Program(exported, size, sides, tuple(checks))
 
 
-def _sides(exported: ExportedProgram) -> list[tuple[str, Any, Any]]:
-    """Height and width, each with its least and largest."""
+def _open_sides(exported: ExportedProgram, name: str) -> str:
+    """The sides that a program of open size takes; refuses one of some sizes alone, as where Python decides by them.
+
+    Neither the ranges of its sides nor a file of ONNX holds all guards under which torch.export made it: so they are
+    tried, at usual sides and about each number that they name.
+    """
     image = next(node for node in exported.graph.nodes if node.name == exported.graph_signature.user_inputs[0])
-    ranges = (exported.range_constraints[side.node.expr] for side in image.meta["val"].shape[2:])
-    return [(axis, each.lower, each.upper) for axis, each in zip(("height", "width"), ranges, strict=True)]
+    ranges = [exported.range_constraints[side.node.expr] for side in image.meta["val"].shape[2:]]
+    for axis, each in zip(_AXES, ranges, strict=True):
+        if each.upper < _LARGE:
+            raise _differs(name, f"for a {axis} to {each.upper} alone", None)
+    guards = getattr(exported.module(), "_guards_fn", lambda image: None)  # not in older torch
+    written = {int(number) for number in re.findall(r"\d+", " ".join(getattr(exported, "_guards_code", None) or ()))}
+    about = {side + off for number in written for side in (number, isqrt(number)) for off in (-1, 0, 1)}
+    least = [_least(guards, int(each.lower), turned) for each, turned in zip(ranges, (False, True), strict=True)]
+    tried = [
+        {side for side in {low, *_USUAL, *about} if low <= side <= min(each.upper, 2 * _LARGE)}
+        for low, each in zip(least, ranges, strict=True)
+    ]
+    for height, width in product(*map(sorted, tried)):
+        if failed := _fails(guards, height, width):
+            raise _differs(name, failed, None) from failed
+    said = (f"{axis} {low} to {each.upper}" for axis, low, each in zip(_AXES, least, ranges, strict=True))
+    return ", ".join(said).replace("int_oo", "∞")
 
 
-def _check_open(exported: ExportedProgram, name: str) -> None:
-    """Refuses a program of some sizes alone, as where Python decides by them; ONNX would not say so."""
-    for axis, _, high in _sides(exported):
-        if high < _FURTHER[-1][1]:
-            raise _differs(name, f"for a {axis} to {high} alone", None)
-    guards: Any = getattr(exported.module(), "_guards_fn", None)  # not in older torch
-    for width, height in _FURTHER if guards else ():
-        try:
-            guards(torch.empty(1, 3, height, width, device="meta"))
-        except AssertionError as error:
-            raise _differs(name, error, None) from error
+def _least(guards: Callable[[Tensor], Any], low: int, turned: bool) -> int:
+    """The least height, or width, from which no guard fails for being small."""
+    sides = range(_SMALL, low - 1, -1)
+    return next((side + 1 for side in sides if _fails(guards, *((773, side) if turned else (side, 773)))), low)
+
+
+def _fails(guards: Callable[[Tensor], Any], height: int, width: int) -> AssertionError | None:
+    try:
+        guards(torch.empty(1, 3, height, width, device="meta"))
+    except AssertionError as error:
+        return error
+    return None
 
 
 def _check_python(model: Segmenter) -> None:

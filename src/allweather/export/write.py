@@ -72,7 +72,7 @@ def interface(deployment: Deployment, program: Program) -> dict[str, Any]:
     return {
         "input": {
             INPUT: "float32 1×3×H×W, RGB in [0, 1]",
-            "size": program.sides(),
+            "size": program.sides,
             **cut,
         },
         "output": {OUTPUT: f"float32 1×{len(deployment.model.classes)}×H×W"},
