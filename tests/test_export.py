@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from allweather import CITYSCAPES, Segmenter, Session, apply_delta, load_stream, methods
 from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
-from allweather.methods.normalization import Seen
+from allweather.methods.moments import Seen
 from allweather.models.digest import digest
 from allweather.models.segmenter import Window
 from allweather.session.averages import MEMORY

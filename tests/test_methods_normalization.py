@@ -9,7 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 from allweather import methods
 from allweather.errors import NetworkError
-from allweather.methods.normalization import BNMode, adopt_statistics, moments, moving_statistics
+from allweather.methods.moments import moments
+from allweather.methods.normalization import BNMode, adopt_statistics, moving_statistics
 from allweather.models.segmenter import Segmenter
 from allweather.session import Session
 
@@ -90,27 +91,34 @@ def test_train_mode_is_torchs_own():
     assert not layer.training
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("mode", ["mixed", "batch", "running", "train"])
-def test_a_checkpoint_computes_the_same_again(mode: BNMode):
-    def learnt(checkpointed: bool) -> torch.Tensor:
-        class Net(nn.Module):
-            def __init__(self):
-                super().__init__()
-                torch.manual_seed(0)
-                self.first, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+@pytest.mark.parametrize("name", ["tent", "rotta", "sar", "self-adaptive"])
+def test_a_checkpoint_computes_the_same_again(name: str, mode: BNMode, reentrant: bool):
+    class Net(nn.Module):
+        def __init__(self, checkpointed: bool):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.norm, self.checkpointed = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), checkpointed
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                x = self.first(x)
-                return (
-                    checkpoint(self.norm, x, use_reentrant=True) if checkpointed and x.requires_grad else self.norm(x)
-                )
+        def twice(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.norm(x).relu())
 
-        session = Session(
-            Segmenter.wrap(Net(), classes=CLASSES), methods.Tent(bn=mode, lr=1.0, optimizer="sgd", parameters="all")
-        )
-        return session(frames(1)[0]).logits
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            again = self.checkpointed and x.requires_grad
+            return checkpoint(self.twice, x, use_reentrant=reentrant) if again else self.twice(x)
 
-    torch.testing.assert_close(learnt(True), learnt(False))
+    own = {"rotta": {"every": 1}, "sar": {"margin": 1.0, "radius": 1.0}}
+    fields = {"bn": mode, "lr": 1.0, "optimizer": "sgd", "parameters": "all", "episodic": False} | own.get(name, {})
+    sessions = [
+        Session(Segmenter.wrap(Net(checkpointed), classes=CLASSES), methods.make(name, settings=fields), guard=False)
+        for checkpointed in (True, False)
+    ]
+    for frame in frames(2):
+        found, target = (session(frame) for session in sessions)
+        torch.testing.assert_close(found.logits, target.logits)
+    assert found.iterations == 1
 
 
 @pytest.mark.parametrize("mode", ["mixed", "batch", "running", "train"])

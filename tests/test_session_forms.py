@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from allweather import Segmenter, Session, apply_delta, load_model, methods
 from allweather.data.scenes import render
 from allweather.errors import NetworkError
-from allweather.methods.normalization import Seen
+from allweather.methods.moments import Seen
 from allweather.methods.parameters import with_parameters
 from allweather.models.deep_copy import deep_copy
 from allweather.session.attributes import OwnAttributes

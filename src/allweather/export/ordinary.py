@@ -17,7 +17,8 @@ from allweather.models.segmenter import Segmenter, own_place
 
 Statistics = Literal["image", "stream"]
 Averages = Mapping[str, tuple[Tensor, Tensor]]
-LEFT = ("mode", "share", "moving", "parts", "taken", "reached", "given", "seen", "fixed")  # of adopted layers
+# of adopted layers
+LEFT = ("mode", "share", "moving", "parts", "taken", "reached", "given", "seen", "notes", "calls", "fixed")
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """BatchNorm statistics at test time: the source's, the test images', a mixture, or a running average."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import SettingsError
+from allweather.methods.moments import Seen, moments, pooled, seen_in
 from allweather.methods.option import is_set, option, where
 from allweather.models.copying import AdoptedBatchNorm, adopted_class
 from allweather.models.norm_layers import has_own_statistics, input_of
@@ -20,8 +21,6 @@ from allweather.models.segmenter import Segmenter
 
 BNMode = Literal["source", "mixed", "batch", "running", "train"]
 Own = Callable[[Tensor], Tensor]  # a layer's own forward, but for its input
-_CANCELS = 64.0  # squared mean over variance beyond which float32 loses more than two of its seven digits
-_WHOLE = 1 << 14  # numbers that float32 sums in one go; more of them, row by row
 
 
 def bn_option() -> Any:
@@ -128,9 +127,22 @@ def further_passes(model: nn.Module) -> AbstractContextManager[None]:
 
 
 @contextmanager
+def noted_calls(model: nn.Module) -> Iterator[None]:
+    """Inside, a layer notes by what it normalises: checkpointed activations are computed once more for the gradient."""
+    for layer in _adopted(model):
+        layer.calls = []
+    with _layers_with(model, notes=True):
+        yield
+
+
+def _adopted(model: nn.Module) -> "list[TestTimeStatistics]":
+    return [module for module in model.modules() if isinstance(module, TestTimeStatistics)]
+
+
+@contextmanager
 def _layers_with(model: nn.Module, **values: Any) -> Iterator[None]:
     """Inside, attributes of every adopted layer have these values."""
-    layers = [module for module in model.modules() if isinstance(module, TestTimeStatistics)]
+    layers = _adopted(model)
     before = [{name: getattr(layer, name) for name in values} for layer in layers]
     for layer in layers:
         layer.__dict__.update(values)
@@ -141,13 +153,14 @@ def _layers_with(model: nn.Module, **values: Any) -> Iterator[None]:
             layer.__dict__.update(kept)
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What a layer saw in one call: mean and variance per channel, C each, and of how many values they are."""
+@dataclass(eq=False)
+class Call:
+    """By which mean and variance, C each, a layer normalised; None for the input's own, of which `some` is kept."""
 
-    mean: Tensor
-    var: Tensor
-    values: int
+    some: Tensor
+    mean: Tensor | None
+    var: Tensor | None
+    asked: bool = False  # whether a gradient has come to it
 
 
 class TestTimeStatistics(_BatchNorm):
@@ -167,6 +180,8 @@ class TestTimeStatistics(_BatchNorm):
     reached: bool = False  # whether the forward has come to PyTorch's
     given: tuple[Seen, ...] = ()  # in mode running: statistics before the pass, and each call's
     seen: tuple[Seen, ...]  # of the first pass since they were last taken, while moving; one of each window that slides
+    notes: bool = False  # `noted_calls`
+    calls: list[Call]  # in modes running and train, of the last objective
 
     def forward(self, *given: Any, **named: Any) -> Tensor:
         if self.ordinary:
@@ -198,17 +213,40 @@ class TestTimeStatistics(_BatchNorm):
             return self._with_statistics(input, own, *self._blend(input))
         if self.mode == "batch":
             return self._by_this_batch(input, own)
-        if not self.moving or (self.taken and self.mode == "running"):
-            return self._by_buffers(input, own)
-        if self.taken:
-            return self._with_statistics(input, own, None, None)
-        if self.mode == "running":
-            return self._with_statistics(input, own, *self._move(input))
+        again = _in_gradient()
+        if again and (call := self._noted(input)):
+            mean, var = call.mean, call.var
+        elif not self.moving or (self.taken and self.mode == "running"):
+            mean, var = self.running_mean, self.running_var
+        else:
+            mean, var = self._move(input) if self.mode == "running" else (None, None)
+        if self.notes and not again and not torch.compiler.is_compiling():
+            kept = (None, None) if mean is None or var is None else (mean.clone(), var.clone())
+            self.calls.append(Call(_some(input), *kept))
+        if mean is None:
+            return self._in_training(input, own, self.moving and not self.taken and not again)
+        return self._with_statistics(input, own, mean, var)
+
+    def _noted(self, input: Tensor) -> Call | None:
+        """The first call that saw this input and was not asked for yet; of inputs that differ, the nearest."""
+        some = _some(input)
+        alike = (call for call in self.calls if call.some.shape == some.shape)
+        call = min(alike, key=lambda call: (float((call.some - some).abs().sum()), call.asked), default=None)
+        if call:
+            call.asked = True
+        return call
+
+    def _in_training(self, input: Tensor, own: Own | None, moves: bool) -> Tensor:
+        """In training mode, by the input's own statistics; without `moves` it is copies of the buffers that move."""
+        kept = dict(self._buffers)
+        if not moves:
+            self._buffers.update({name: value if value is None else value.clone() for name, value in kept.items()})
         self.training = True
         try:
             return self._by_buffers(input, own)
         finally:
             self.training = False
+            self._buffers.update(kept)
 
     def _by_buffers(self, input: Tensor, own: Own | None) -> Tensor:
         return _BatchNorm.forward(self, input) if own is None else own(input)
@@ -219,7 +257,7 @@ class TestTimeStatistics(_BatchNorm):
         if quick or first:
             seen = moments(input.detach().to(cast(Tensor, self.running_mean).dtype))
             if first:
-                self.seen = (*self.seen, _seen(input, *seen))
+                self.seen = (*self.seen, seen_in(input, *seen))
             if quick:
                 return cast(Tensor, _OfBatch.apply(input, self.weight, self.bias, *seen, self.eps))
         return self._with_statistics(input, own, None, None)
@@ -230,7 +268,7 @@ class TestTimeStatistics(_BatchNorm):
         mean, var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         batch_mean, batch_var = moments(input.to(mean.dtype))
         if self.moving and not self.taken:
-            self.seen = (*self.seen, _seen(input, batch_mean, batch_var))
+            self.seen = (*self.seen, seen_in(input, batch_mean, batch_var))
         return torch.lerp(mean, batch_mean, self.share), torch.lerp(var, batch_var, self.share)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -244,7 +282,7 @@ class TestTimeStatistics(_BatchNorm):
         if not self.given:
             self.given = (Seen(now[0].clone(), now[1].clone(), 0),)
         own = moments(input.to(now[0].dtype))
-        self.given = (*self.given, _seen(input, *own))
+        self.given = (*self.given, seen_in(input, *own))
         before, *calls = self.given
         mean, var = pooled(calls)
         now[0].copy_(torch.lerp(before.mean, mean, self.share))
@@ -297,47 +335,15 @@ class _OfBatch(torch.autograd.Function):
         return *found, None, None, None
 
 
-def moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel of B×C×…, C each.
-
-    On the CPU `var_mean` over these axes takes ten times as long as the layer itself, and the difference from the mean
-    is a second copy of the input. So the variance is mean square minus squared mean, and about the mean where those two
-    would cancel.
-    """
-    axes = [axis for axis in range(values.ndim) if axis != 1]
-    if values.device.type != "cpu" or torch.compiler.is_compiling():
-        var, mean = torch.var_mean(values, axes, correction=0)
-        return mean, var
-    mean, square = values.mean(axes), _mean_square(values)
-    var = torch.addcmul(square, mean, mean, value=-1)
-    if (cancels := square > (1 + _CANCELS) * var).any():
-        few = values[:, cancels]
-        var[cancels] = _mean_square(few - mean[cancels].view(1, -1, *(1 for _ in axes[1:])))
-    return mean, var
+def _some(input: Tensor) -> Tensor:
+    """Up to five by five positions of B×C×H×W."""
+    places = (slice(side // 8, None, max(1, side // 4)) for side in input.shape[2:])
+    return input.detach()[(slice(None), slice(None), *places)].clone()
 
 
-def _seen(input: Tensor, mean: Tensor, var: Tensor) -> Seen:
-    return Seen(mean, var, input.numel() // input.shape[1])
-
-
-def pooled(seen: Sequence[Seen]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of all that was seen, C each; of a single call as they are."""
-    if len(seen) == 1:
-        return seen[0].mean, seen[0].var
-    total = sum(each.values for each in seen)
-    shares = [each.values / total for each in seen]
-    mean = torch.stack([share * each.mean for share, each in zip(shares, seen, strict=True)]).sum(0)
-    spread = [share * (each.var + (each.mean - mean) ** 2) for share, each in zip(shares, seen, strict=True)]
-    return mean, torch.stack(spread).sum(0)
-
-
-def _mean_square(values: Tensor) -> Tensor:
-    """Per channel of B×C×…, C numbers."""
-    values = values if values.ndim > 2 else values[..., None]
-    whole = values.is_contiguous() and values[0, 0].numel() <= _WHOLE
-    lengths = torch.linalg.vector_norm(values, dim=tuple(range(2, values.ndim)) if whole else -1)
-    axes = [axis for axis in range(lengths.ndim) if axis != 1]
-    return lengths.square_().sum(axes) / (values.numel() // values.shape[1])
+def _in_gradient() -> bool:
+    """Whether a backward pass is under way: then activations that a checkpoint did not keep are computed once more."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _adopt(module: _BatchNorm) -> TestTimeStatistics:

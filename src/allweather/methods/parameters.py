@@ -1,6 +1,7 @@
 """Which parameters of a network may move: all, the affine ones of norm layers, the last bias, or a name pattern."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import cast
 
@@ -64,6 +65,19 @@ def with_parameters(model: Segmenter, parameters: Mapping[str, Tensor], images: 
         if id(parameter) in values
     }
     return cast(Tensor, torch.func.functional_call(module, places, (images,), tie_weights=False))
+
+
+@contextmanager
+def having(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, tensors have the values of those names; nothing is copied. A gradient must be taken there too."""
+    kept = {name: tensor.data for name, tensor in tensors.items()}
+    try:
+        for name, tensor in tensors.items():
+            tensor.data = values[name].detach()
+        yield
+    finally:
+        for name, tensor in tensors.items():
+            tensor.data = kept[name]
 
 
 def values_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from allweather.methods.losses import pixel_entropy, reliable
 from allweather.methods.method import Batch, Objective, State
 from allweather.methods.normalization import further_passes
 from allweather.methods.option import option, where
-from allweather.methods.parameters import values_of, with_parameters
+from allweather.methods.parameters import having, values_of
 from allweather.models.gradients import gradients_of
 from allweather.models.placing import device_of
 from allweather.models.segmenter import Segmenter
@@ -73,16 +73,20 @@ class Sar(GradientMethod):
         entropy = pixel_entropy(logits)
         counts = self._reliable(entropy, logits)
         first = _mean(entropy, counts)
-        with further_passes(model):
-            uphill = with_parameters(model, self._steepest(model, state, first), batch.images)
-        entropy = pixel_entropy(uphill)
-        counts = counts & self._reliable(entropy, uphill)
-        if not counts.any():
-            return Objective(logits)
-        second = _mean(entropy, counts)
+        with further_passes(model), having(state.parameters, self._steepest(model, state, first)):
+            uphill = model(batch.images)
+            entropy = pixel_entropy(uphill)
+            counts = counts & self._reliable(entropy, uphill)
+            if not counts.any():
+                return Objective(logits)
+            second = _mean(entropy, counts)
+            found = gradients_of(second, model, state.parameters)  # there: checkpoints compute activations once more
+        second = second.detach()
         if not self.episodic:
-            self._follow(state.memory["entropy"], second.detach())
-        return Objective(logits, second, watched=first.detach())
+            self._follow(state.memory["entropy"], second)
+        # of the second's value and gradient, at θ
+        loss = second + sum(((p - p.detach()) * found[name]).sum() for name, p in state.parameters.items())
+        return Objective(logits, loss, watched=first.detach())
 
     @torch.no_grad()
     def after_update(self, model: Segmenter, state: State) -> None:

@@ -1,7 +1,7 @@
 """The session's own copy of a network: what a method may move in it, its optimizer, its prediction, the ways back."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any, Literal, cast
@@ -17,9 +17,11 @@ from allweather.methods.normalization import (
     further_passes,
     has_batch_layers,
     moving_statistics,
+    noted_calls,
     own_statistics,
     replaces_statistics,
 )
+from allweather.methods.parameters import having
 from allweather.methods.views import PLAIN, View, mean_softmax, resized, size_told, where_it_fits
 from allweather.models.copying import independent_copy
 from allweather.models.digest import digest
@@ -106,7 +108,7 @@ class AdaptedNetwork:
         taken = further_passes(self.model) if again else nullcontext()
         told = size_told(batch.images, self.method.adapt_scale, "adapt_scale", "adapt_scale=1 leaves it its size")
         kept = self._contract.kept(f"{self.method.name}: objective", self.method, images=batch.images)
-        with kept, moving_statistics(self.model), taken, told, self._running():
+        with kept, moving_statistics(self.model), taken, noted_calls(self.model), told, self._running():
             made = self.method.objective(self.network, self.state, batch)
         return checked_objective(made, self.method, batch.images, len(self.model.classes))
 
@@ -124,8 +126,7 @@ class AdaptedNetwork:
         if self.optimizer is None:
             raise SettingsError(f"{self.method.name} returned a loss but make_optimizer returned none.")
         self.forget_gradient()
-        with moving_statistics(self.model), further_passes(self.model):  # of layers that checkpoints pass again
-            go_back(loss, self.model, self.state.parameters)
+        go_back(loss, self.model, self.state.parameters)
         gradients = [p.grad for p in self.state.parameters.values() if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients).isfinite()
 
@@ -372,21 +373,9 @@ class AdaptedNetwork:
             with size_told(seen, view.scale, "views", "views=plain,relit-mirror leaves that view out"):
                 return view.back(predict(seen), images.shape[2:])
 
-    @contextmanager
-    def _as_source(self) -> Iterator[None]:
-        """Inside, all that moves has the source's values; nothing is copied."""
-        if not self.has_moved():
-            yield
-            return
-        tensors = self.state.tensors()
-        kept = {name: tensor.data for name, tensor in tensors.items()}
-        try:
-            for name, tensor in tensors.items():
-                tensor.data = self.source.tensors[name]
-            yield
-        finally:
-            for name, tensor in tensors.items():
-                tensor.data = kept[name]
+    def _as_source(self) -> AbstractContextManager[None]:
+        """Inside, all that moves has the source's values."""
+        return having(self.state.tensors(), self.source.tensors) if self.has_moved() else nullcontext()
 
     @contextmanager
     def _unmixed_source(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from allweather.errors import CheckpointError
 from allweather.export.image_statistics import mixed_layers
-from allweather.methods.normalization import pooled
+from allweather.methods.moments import pooled
 
 MEMORY = 100  # batches: their plain mean up to here, then an exponential average over about as many
 _PREFIX = "statistics."

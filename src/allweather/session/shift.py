@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from allweather.errors import NetworkError, SettingsError, check_known
-from allweather.methods.normalization import Seen, keeps_statistics, moments, pooled
+from allweather.methods.moments import Seen, moments, pooled
+from allweather.methods.normalization import keeps_statistics
 from allweather.methods.option import check_ranges, option
 from allweather.methods.settings import check_types
 from allweather.session.adapted import AdaptedNetwork
