@@ -197,8 +197,16 @@ class Mapping(Remembering):
         self.outputs["last"] = (y,)
 
 
+class Calling(Remembering):
+    def start(self):
+        self.remembered = lambda: None
+
+    def remember(self, y: Tensor):
+        self.remembered = lambda: y
+
+
 BUFFERS = (Registering, Empty)
-ATTRIBUTES = (Remembering, Replacing, InPlace, Listing, Mapping)
+ATTRIBUTES = (Remembering, Replacing, InPlace, Listing, Mapping, Calling)
 
 
 def remembering(kind: type[Remembering]) -> Session:
@@ -270,6 +278,7 @@ def test_parameters_in_lists_flags_of_hooks_and_what_a_copy_makes_anew_do_not_mo
     layer = nn.LSTM(2, 2)
     layer.frozen, layer.made = Frozen(a=[]), [(lambda forward: lambda x: forward(x))(layer.forward)]
     attributes = deep_copy(OwnAttributes(layer), {})
+    attributes.begin()
     (layer,) = attributes._modules
     layer.hooks_installed = True
     nn.init.zeros_(layer.weight_hh_l0)
@@ -279,6 +288,8 @@ def test_parameters_in_lists_flags_of_hooks_and_what_a_copy_makes_anew_do_not_mo
 def test_a_method_that_torchscript_sets_at_a_call_is_not_warned_of():
     attributes = OwnAttributes(layer := torch.jit.script(nn.ReLU()))
     layer(torch.ones(1))
+    attributes.warn_unsaved()
+    attributes.restore({})
     attributes.warn_unsaved()
 
 
@@ -301,7 +312,7 @@ def test_buffers_that_a_pass_registers_are_saved_and_are_none_of_the_networks(ki
     apply_delta(_source(kind), tmp_path / "a.delta.safetensors")
 
 
-@pytest.mark.parametrize(("kind", "name"), [(Remembering, "memory"), (Listing, "outputs")])
+@pytest.mark.parametrize(("kind", "name"), [(Remembering, "memory"), (Listing, "outputs"), (Calling, "remembered")])
 def test_what_a_saved_session_lacks_is_warned_of(kind: type[Remembering], name: str, tmp_path: Path):
     session = remembering(kind)
     session.save(tmp_path / "a.session")

@@ -7,10 +7,11 @@ from copy import copy
 from dataclasses import fields, is_dataclass
 from itertools import chain
 from operator import is_
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import ScriptMethod, Tensor, nn
 
 from allweather.export.ordinary import LEFT
 from allweather.methods.normalization import TestTimeStatistics
@@ -40,7 +41,7 @@ class OwnAttributes:
         named = dict(network.named_modules())
         self._network, self._names, self._modules = network, list(named), list(named.values())
         self._moving: set[tuple[int, str]] = set()
-        self._begin()
+        self.begin()
         self._source = {
             (number, key): self._copied(value)
             for number, module in enumerate(self._modules)
@@ -54,7 +55,7 @@ class OwnAttributes:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._begin()
+        self.begin()
 
     def take(self) -> Values:
         """Copies of the attributes known to move."""
@@ -75,10 +76,15 @@ class OwnAttributes:
                 held[key] = value
 
     def warn_unsaved(self) -> None:
-        """Warns of those that a saved session lacks, but numbers, mostly sizes of the last picture, and functions."""
+        """Warns of those that a saved session lacks."""
         self.look()
-        held = {(number, key): vars(self._modules[number]).get(key) for number, key in self._moving}
-        moved = [place for place, value in held.items() if not (type(value) is int or callable(value))]
+        held = {place: vars(self._modules[place[0]]).get(place[1], _ABSENT) for place in self._moving}
+        began = {place: self._source.get(place, _ABSENT) for place in held}
+        moved = [
+            place
+            for place, value in held.items()
+            if not _keeps_nothing(value) and self._mark(value) != self._mark(began[place])
+        ]
         if names := sorted(f"{self._names[number]}.{key}".removeprefix("network.") for number, key in moved):
             told = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             warnings.warn(
@@ -105,8 +111,8 @@ class OwnAttributes:
                 self._moving |= places
                 del self._open[number]
 
-    def _begin(self) -> None:
-        """Notes what the attributes are; what can change within, by its mark too."""
+    def begin(self) -> None:
+        """Notes what the attributes are; what can change within, by its mark too. A deep copy's functions come last."""
         self._own = {id(each): each for each in chain(self._network.parameters(), self._network.buffers())}
         self._last = [dict(vars(module)) for module in self._modules]
         self._open: dict[int, tuple[Any, Any, set[tuple[int, str]]]] = {}  # one that modules share is looked at once
@@ -125,7 +131,7 @@ class OwnAttributes:
         if isinstance(value, (int, float, complex, str, bytes, np.generic)):
             return type(value), value
         if id(value) in within or not (isinstance(value, tuple) or _is_open(value)):
-            return None if callable(value) else id(value)  # a copy has its functions anew
+            return id(value)
         within = (*within, id(value))
         parts = _parts(value)
         held = [*parts, *parts.values()] if isinstance(parts, dict) else parts
@@ -172,6 +178,15 @@ def _counts(module: nn.Module, key: str) -> bool:
         return False
     computed = any(f"{key}_{source}" in module._parameters for source in ("g", "orig"))
     return not (key in _MODULES or "hooks" in key or computed)
+
+
+def _keeps_nothing(value: Any) -> bool:
+    """Whether it is a number, mostly a size of the last picture, or a function that holds nothing."""
+    if isinstance(value, FunctionType):
+        return not value.__closure__
+    if isinstance(value, (MethodType, BuiltinFunctionType)):
+        return isinstance(value.__self__, (nn.Module, ModuleType, NoneType))
+    return type(value) is int or isinstance(value, ScriptMethod)
 
 
 def _is_open(value: Any) -> bool:

@@ -215,6 +215,7 @@ class Session(Streaming, HandsBack):
         self.__dict__.update(state)
         self._lock = RLock()
         self._adapted.set_modes()
+        self._adapted.attributes.begin()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copied = memo[id(self)] = type(self).__new__(type(self))
