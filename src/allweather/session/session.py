@@ -123,8 +123,8 @@ class Session(Streaming, HandsBack):
         return self._step(images, predict=True)
 
     def adapt(self, images: Picture | Sequence[Picture]) -> Result:
-        """Adapts to `images` without a last prediction; the result's logits are those of the last objective."""
-        return self._step(images, predict=False)
+        """Adapts without a last prediction, but where that finds a surest view: the logits are the last objective's."""
+        return self._step(images, predict=self.method.surest)
 
     def predict(self, images: Picture | Sequence[Picture]) -> Tensor:
         """The method's prediction as the network stands: logits C×H×W or B×C×H×W as the images came; nothing moves."""
