@@ -167,6 +167,8 @@ def test_odd_but_readable_images_are_adapted(frames: Path):
 def test_results_do_not_become_the_next_runs_frames(frames: Path, out: str):
     assert "Choose an --out beside it" in adapt(frames, out=out).said(2)
     assert {path.suffix for path in (frames / "images").iterdir()} == {".png"}
+    sources = ("--method", "eata", "--set", f"source_images={frames}")
+    assert "beside it" in allweather("adapt", frames / "images", *MODEL, *sources, "--out", frames / "out").said(2)
 
 
 @pytest.mark.parametrize(

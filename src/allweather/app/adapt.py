@@ -44,6 +44,7 @@ from allweather.app.reel import open_reel
 from allweather.app.spread import Spread
 from allweather.data import Stream
 from allweather.errors import SettingsError
+from allweather.methods.settings import path_fields, paths_in
 from allweather.methods.views import Views
 from allweather.models import Segmenter
 from allweather.plugins import code_digest
@@ -173,7 +174,10 @@ def adapt(
     """
     network = network_options(model_arg, classes, mean, std)
     check_place(save_session, out, (weights, from_session, *(inputs or [])))
-    check_results(out, [] if dataset else inputs or [])
+    chosen = partial(methods.make, method, preset, parse_settings(setting or []))
+    named = chosen()  # a misspelt method must not wait for a checkpoint
+    read = [path for field in path_fields(type(named)) for path in paths_in(getattr(named, field))]
+    check_results(out, [*map(Path, read), *([] if dataset else inputs or [])])
     spread = Spread.asked(workers, ray, streams_by, save_every, threads)
     asked, wanted = frame_size(size, model), parse_scale(scale)
     if scale is not None and wanted != "auto":
@@ -186,8 +190,6 @@ def adapt(
     kinds = parse_kinds(write, FOR_VIDEOS if stream.video else FOR_IMAGES, confidence)
     if (panels or film_rate) and spread is None and "video" not in kinds:
         raise SettingsError("--panels and --film-rate are of a film: add video to --write, or leave them out.")
-    chosen = partial(methods.make, method, preset, parse_settings(setting or []))
-    chosen()  # a misspelt method must not wait for a checkpoint
     limits = parse_guard(guard or [])
     here = device if spread is None else spread.device(device)
     loaded = open_network(model, weights, here, network, sha256=sha256, random_weights=random_weights, seed=seed)

@@ -169,7 +169,7 @@ def check_results(folder: Path, searched: Iterable[Path]) -> None:
     Those are inputs, or labels of theirs.
 
     Args:
-        searched: the inputs. In a folder of them, searched to the bottom, results would be the next run's frames.
+        searched: inputs, and what settings name. A folder of these is searched to the bottom, by the next run again.
 
     Raises:
         AllWeatherError: naming the first.
@@ -179,8 +179,8 @@ def check_results(folder: Path, searched: Iterable[Path]) -> None:
     for given in searched:
         if given.is_dir() and place.is_relative_to(given.resolve()):
             raise AllWeatherError(
-                f"--out {folder} lies in {given}, all of whose pictures are frames: the next run would take these "
-                "results for frames too. Choose an --out beside it."
+                f"--out {folder} lies in {given}, all of whose pictures are read: the next run would read these "
+                "results too. Choose an --out beside it."
             )
     taken = next((folder / name for name in (*SUFFIXES, FILM) if _has_content(folder / name)), None)
     if taken is not None and not (folder / HEADER).exists():  # in this order: another rank may be at work
