@@ -73,7 +73,7 @@ def adopt_statistics(model: Segmenter, mode: BNMode, share: float | None, asker:
             share,
             False,
         )
-        layer.seen = ()
+        layer.seen, layer.calls = (), []
         if mode == "train":
             layer.momentum = share
         if mode in ("running", "train"):
