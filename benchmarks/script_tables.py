@@ -128,7 +128,7 @@ def export() -> str:
 
 def demo() -> str:
     """mIoU of the shipped network in procedural weather, by the demo."""
-    found = load(RECORDS / "demo.json")
+    found = load(RECORDS / "demo.json.gz")
     figures, decisions = found["mIoU"], found.get("decisions", {})
     columns = list(next(iter(figures.values())))
     rows = []

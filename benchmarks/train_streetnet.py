@@ -26,8 +26,9 @@ from allweather.models.catalogue import find_entry
 from allweather.models.nets.streetnet import WEIGHTS
 from allweather.runs.record import versions
 from allweather.scoring.confusion import ConfusionMatrix
+from benchmarks.committed import RECORDS, keep, load
 
-RECORD = Path(__file__).parent / "records" / "streetnet.json"
+RECORD = RECORDS / "streetnet.json.gz"
 TRAIN, TUNE, TEST = 0, 100_000, 200_000
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)  # 0 is the source network
 
@@ -40,7 +41,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=WEIGHTS)
     arguments.add_argument("--measure", action="store_true", help="keep the weights at --out; renew the scores alone")
     options = arguments.parse_args()
-    training = json.loads(RECORD.read_text())["training"] if options.measure else run_training(options)
+    training = load(RECORD)["training"] if options.measure else run_training(options)
     record = {
         "training": training,
         "measured_with": versions(),
@@ -49,8 +50,7 @@ def main() -> None:
         "tuning": {"first_seed": TUNE, "scenes": 12, "norm_by_share": tune(options.out, 12)},
         "test": {"first_seed": TEST, "scenes": 24, "mIoU": measure(options.out, 24)},
     }
-    RECORD.parent.mkdir(exist_ok=True)
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    keep(record, RECORD)
     print(json.dumps(record, indent=1))
 
 
