@@ -238,9 +238,8 @@ class TestTimeStatistics(_BatchNorm):
 
     def _in_training(self, input: Tensor, own: Own | None, moves: bool) -> Tensor:
         """In training mode, by the input's own statistics; without `moves` it is copies of the buffers that move."""
-        kept = dict(self._buffers)
-        if not moves:
-            self._buffers.update({name: value if value is None else value.clone() for name, value in kept.items()})
+        kept = {} if moves else dict(self._buffers)
+        self._buffers.update({name: value if value is None else value.clone() for name, value in kept.items()})
         self.training = True
         try:
             return self._by_buffers(input, own)

@@ -72,12 +72,16 @@ def having(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Itera
     """Inside, tensors have the values of those names; nothing is copied. A gradient must be taken there too."""
     kept = {name: tensor.data for name, tensor in tensors.items()}
     try:
-        for name, tensor in tensors.items():
-            tensor.data = values[name].detach()
+        _have(tensors, values)
         yield
     finally:
-        for name, tensor in tensors.items():
-            tensor.data = kept[name]
+        _have(tensors, kept)
+
+
+def _have(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        tensor.data = values[name].detach()
+    torch.clear_autocast_cache()  # of casts by tensor, not by value
 
 
 def values_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

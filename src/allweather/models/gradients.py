@@ -18,8 +18,9 @@ def go_back(loss: Tensor, model: Segmenter, parameters: Mapping[str, Tensor]) ->
             own that fails, an output that these parameters do not lead to.
     """
     try:
-        if loss.requires_grad:
-            loss.backward()
+        with torch.autocast(loss.device.type, enabled=False):
+            if loss.requires_grad:
+                loss.backward()
     except torch.OutOfMemoryError:
         raise
     except FAULTS as error:
