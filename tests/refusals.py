@@ -7,6 +7,6 @@ import pytest
 from allweather import AllWeatherError
 
 
-def refusal(message: str) -> Any:
-    """What is done within raises the package's error, which says `message`, a regular expression."""
-    return pytest.raises(AllWeatherError, match=message)
+def refusal(message: str, kind: type[Exception] = AllWeatherError) -> Any:
+    """What is done within raises an error of the package that says `message`, a regular expression."""
+    return pytest.raises(kind, match=message)

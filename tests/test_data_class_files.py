@@ -9,8 +9,9 @@ import pytest
 import torch
 from command_line import allweather
 from PIL import Image
+from refusals import refusal
 
-from allweather import CITYSCAPES, AllWeatherError, ClassSet, SettingsError
+from allweather import CITYSCAPES, ClassSet, SettingsError
 from allweather.classes import numbered
 from allweather.data.class_files import find_classes
 from allweather.data.labels import mapping_between
@@ -111,7 +112,7 @@ def test_the_ignored_value_is_one_that_label_files_of_so_many_classes_hold(
     ],
 )
 def test_what_would_not_tell_classes_apart_is_refused(text: str, why: str, tmp_path: Path):
-    with pytest.raises(AllWeatherError, match=rf"yard\.toml.*{why}"):
+    with refusal(rf"yard\.toml.*{why}"):
         find_classes(written(tmp_path, text))
 
 
@@ -137,7 +138,7 @@ def test_what_would_not_tell_classes_apart_is_refused(text: str, why: str, tmp_p
     ],
 )
 def test_a_class_set_that_would_not_tell_classes_apart_is_refused(given: dict[str, Any], why: str):
-    with pytest.raises(SettingsError, match=f"class set 'yard': .*{why}"):
+    with refusal(f"class set 'yard': .*{why}", SettingsError):
         ClassSet("yard", **({"names": ("a", "b")} | given))
 
 
@@ -155,7 +156,7 @@ def test_a_network_may_call_several_classes_the_same():
 
 
 def test_an_unknown_name_is_told_of_files():
-    with pytest.raises(SettingsError, match=r"Known: camvid11, cityscapes\. Classes of your own stand in a file"):
+    with refusal(r"Known: camvid11, cityscapes\. Classes of your own stand in a file", SettingsError):
         find_classes("yards")
 
 
@@ -163,7 +164,7 @@ def test_one_set_under_two_names_is_one(tmp_path: Path):
     other = ClassSet("other", NAMES, ignore=9)
     mapping = mapping_between(ClassSet("yard", NAMES), other)
     assert mapping.table == (0, 1, 2, 3) and mapping.truth is other
-    with pytest.raises(SettingsError, match=r"class 1 is 'rail' here, 'siding' there"):
+    with refusal(r"class 1 is 'rail' here, 'siding' there", SettingsError):
         mapping_between(ClassSet("yard", NAMES), ClassSet("yard", ("track", "siding", "person", "rest")))
 
 

@@ -318,7 +318,7 @@ def test_patterns_find_what_folders_of_frames_would(tmp_path: Path, monkeypatch:
     (real / "loop").symlink_to(root / "val")
     for pattern in ("**/*.png", "val/*/*"):
         assert [sample.name for sample in mine(pattern).samples(root)] == ["val/a/1", "val/b/4"]
-    with pytest.raises(InputError, match=r"1\.png\. It is offered"):  # the disk is not searched
+    with refusal(r"1\.png\. It is offered", InputError):  # the disk is not searched
         mine("**/1.png").samples(root / "gone")
     listed = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: listed("shut" if path.name == "b" else path))
@@ -362,9 +362,9 @@ def test_images_outside_the_root_are_refused_and_nothing_is_written_beside_them(
         ("", Split(("../*.png",))),
     ):
         (place / "list.txt").write_text(f"{line}\n")
-        with pytest.raises(InputError, match=r"D: expected images below .*data, got .*f0\.png\. Leave out the root"):
+        with refusal(r"D: expected images below .*data, got .*f0\.png\. Leave out the root", InputError):
             Dataset("d", "D", "https://d", "none", {"val": split}).samples(place)
-    with pytest.raises(InputError, match="expected a frame's name that stays below"):
+    with refusal("expected a frame's name that stays below", InputError):
         place_below(tmp_path / "labels", f"{tmp_path / 'f0'}.png")
     assert (tmp_path / "f0.png").read_bytes() == before
 
@@ -386,7 +386,7 @@ def test_vistas_labels_are_of_the_version_that_their_folder_below_the_root_names
         assert dataset.decoder(root)(sample.label)[0].tolist() == [0, 18, -1], split
         (read,) = (path.name for path in labelled_split(dataset, root, split).files() if path.suffix == ".json")
         assert read == f"config_{split.partition('/')[2] or 'v1.2'}.json"
-    with pytest.raises(SettingsError, match=r"Dataset\.reads"):
+    with refusal(r"Dataset\.reads", SettingsError):
         replace(dataset, reads="a.json")
 
 
@@ -476,7 +476,7 @@ def test_a_labelled_split_is_named_as_elsewhere(tmp_path: Path, given: str | Dat
     ],
 )
 def test_a_labelled_split_of_no_dataset_is_refused(tmp_path: Path, given: Any, split: str | None, said: str):
-    with pytest.raises(SettingsError, match=said):
+    with refusal(said, SettingsError):
         labelled_split(given, tmp_path, split)
 
 
@@ -509,7 +509,7 @@ def test_what_a_decoder_of_ones_own_gives_is_checked_by_file(given: Any, said: s
         Image.new("RGB", (6, 4)).save(placed(tmp_path / name))
     split = Split(("im/*.png",), labels=(("im/", "lab/"),))
     dataset = Dataset("roads", "R", "us", "ours", {"val": split}, classes=ROADS, decoder=lambda _: lambda path: given)
-    with pytest.raises(InputError, match=f"the decoder of roads {said}") as caught:
+    with refusal(f"the decoder of roads {said}", InputError) as caught:
         labelled_split(dataset, tmp_path).truth("im/a")
     assert isinstance(caught.value, ImageError) == ("\\.\\." in said.partition(" for")[0])  # one file's values
     fine = replace(dataset, decoder=lambda _: lambda path: np.full((4, 6), -1, np.int8))
@@ -520,5 +520,5 @@ def test_a_mask_of_another_size_is_one_files_fault(tmp_path: Path):
     plant(tmp_path, Tree(acdc("val", "fog", "1"), {}))
     Image.new("L", (8, 9)).save(next(tmp_path.rglob("*_invIds.png")))
     split = labelled_split("acdc", tmp_path)
-    with pytest.raises(ImageError, match=r"_invIds\.png: 8×9 .* 3×2"):
+    with refusal(r"_invIds\.png: 8×9 .* 3×2", ImageError):
         split.truth(split.stream.names[0])

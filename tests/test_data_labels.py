@@ -40,7 +40,7 @@ def test_ignored_values_become_no_class():
 
 @pytest.mark.parametrize("value", [-1, 12, 30, 255, 256, 65535])
 def test_unexpected_label_values_are_named(value: int):
-    with pytest.raises(ImageError, match=rf"x\.png: unexpected label values {value};.*0\.\.10 \(camvid11\) and 11"):
+    with refusal(rf"x\.png: unexpected label values {value};.*0\.\.10 \(camvid11\) and 11", ImageError):
         find_mapping("cityscapes-camvid11").labels(np.array([0, value]), HERE)
 
 
@@ -55,7 +55,7 @@ def test_values_beyond_a_byte_are_labels_where_the_set_has_them(
     classes = ClassSet("many", tuple(map(str, range(count))), ignore=ignore)
     given = np.array([list(values)], np.int32)
     assert mapping_between(classes, classes).labels(given, HERE).tolist() == [list(values.values())]
-    with pytest.raises(ImageError, match=rf"unexpected label values {count + 3};"):
+    with refusal(rf"unexpected label values {count + 3};", ImageError):
         mapping_between(classes, classes).labels(np.array([0, count + 3]), HERE)
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()

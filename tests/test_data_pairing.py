@@ -254,5 +254,5 @@ def test_labelled_folders_are_named_as_elsewhere(here: Path, classes: ClassSet |
     ],
 )
 def test_labelled_folders_of_no_class_set_are_refused(tmp_path: Path, classes: Any, said: str):
-    with pytest.raises(SettingsError, match=said):
+    with refusal(said, SettingsError):
         labelled_folders(tmp_path, tmp_path, classes)

@@ -11,12 +11,13 @@ import pytest
 import torch
 from exported import PICTURE, probabilities, read_about, session_of, through
 from PIL import Image
+from refusals import refusal
 from safetensors.torch import load_file, save_file
 from tiny import CLASSES, Remembers, equal_in, frames, other_weights, read_file, tiny
 from torch import Tensor, nn
 
 from allweather import CITYSCAPES, Segmenter, Session, apply_delta, load_stream, methods
-from allweather.errors import AllWeatherError, CheckpointError, NetworkError, SettingsError
+from allweather.errors import CheckpointError, NetworkError, SettingsError
 from allweather.methods.moments import Seen
 from allweather.models.digest import digest
 from allweather.models.segmenter import Window
@@ -136,7 +137,7 @@ def test_all_windows_that_slide_over_an_image_count():
 def test_frames_given_stand_in_for_the_stream():
     model = tiny()
     seen, unseen = session_of(model, "norm"), session_of(model, "norm", count=0)
-    with pytest.raises(SettingsError, match=r"no statistics of a stream .*frames=…, --frames FOLDER"):
+    with refusal(r"no statistics of a stream .*frames=…, --frames FOLDER", SettingsError):
         unseen.network("stream")
     given = unseen.network("stream", frames=list(frames(4)))
     for one, other in zip(given.buffers(), seen.network("stream").buffers(), strict=True):
@@ -161,7 +162,7 @@ def test_frames_that_nothing_is_learnt_from_are_left_out():
     wanted = session.network("stream", good).state_dict()
     found = session.network("stream", [broken, *good, constant]).state_dict()
     assert equal_in(found, wanted)
-    with pytest.raises(SettingsError, match=r"at least one picture .* finite and not constant"):
+    with refusal(r"at least one picture .* finite and not constant", SettingsError):
         session.network("stream", [broken])
 
 
@@ -173,7 +174,7 @@ def test_frames_mean_the_stream_and_are_refused_beside_the_image(delta: Path):
     assert not any(module._forward_pre_hooks for module in found.modules())
     session.export(delta, frames=list(frames(3)))
     assert read_about(delta)["statistics"] == "stream"
-    with pytest.raises(SettingsError, match="frames: only statistics='stream' averages over pictures"):
+    with refusal("frames: only statistics='stream' averages over pictures", SettingsError):
         session.network("image", list(frames(3)))
 
 
@@ -181,7 +182,7 @@ def test_a_frame_that_cannot_be_read_leaves_the_networks_own_buffers():
     session = Session(Segmenter.wrap(Remembers().eval(), classes=CLASSES), "norm")
     session(PICTURE)
     before = session.model.network.seen.clone()
-    with pytest.raises(AllWeatherError, match=r"no/such\.png"):
+    with refusal(r"no/such\.png"):
         session.network("stream", frames=[frames(1)[0], "no/such.png"])
     assert torch.equal(session.model.network.seen, before)
 
@@ -207,7 +208,7 @@ def test_a_buffer_that_passes_give_another_shape_is_exported_as_it_came(path: Pa
 def test_frames_that_are_none_are_said(tmp_path: Path, path: Path, given: Any):
     session = Session(tiny(), "mall-domain", guard=False)
     session(frames(1)[0])
-    with pytest.raises(SettingsError, match="mall-domain, frames: expected at least one picture"):
+    with refusal("mall-domain, frames: expected at least one picture", SettingsError):
         session.export(path, frames=given)
     assert not list(tmp_path.iterdir())
 
@@ -237,7 +238,7 @@ def test_averages_survive_saving_and_older_files_have_none(tmp_path: Path, path:
     tensors["counters.statistics.count"] = torch.tensor(1)
     tensors["counters.statistics.mean.stem.1"] = torch.ones(3)
     save_session(tmp_path / "c.safetensors", tensors, again._identity())
-    with pytest.raises(CheckpointError, match=r"expected counters\.statistics\.mean\.stem\.1"):
+    with refusal(r"expected counters\.statistics\.mean\.stem\.1", CheckpointError):
         again.load(tmp_path / "c.safetensors")
 
 
@@ -312,7 +313,7 @@ def test_a_delta_makes_the_adapted_network_of_its_base(statistics: Any, delta: P
     assert moved and moved <= affine
     apply_delta(half := tiny().network.double(), delta)  # another precision of the same values
     assert half.stem[1].weight.dtype == torch.float64
-    with pytest.raises(CheckpointError, match="a network that has had a delta is another one"):
+    with refusal("a network that has had a delta is another one", CheckpointError):
         apply_delta(network, delta)
 
 
@@ -327,7 +328,7 @@ def test_a_delta_of_another_base_is_refused_and_changes_nothing(network: Any, sa
     session_of(tiny()).export(delta)
     other = network()
     before = {name: value.clone() for name, value in other.state_dict().items()}
-    with pytest.raises(CheckpointError, match=said):
+    with refusal(said, CheckpointError):
         apply_delta(other, delta)
     assert equal_in(other.state_dict(), before)
     assert not any(module._forward_pre_hooks for module in other.modules())
@@ -385,7 +386,7 @@ def test_a_delta_is_checked_whole_before_the_network_changes(damage: str, delta:
     save_file(tensors, delta, metadata | told | {"allweather.digest": digest(tensors)})
     network = tiny().network
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"a\.delta\.safetensors"):
+    with refusal(r"a\.delta\.safetensors", CheckpointError):
         apply_delta(network, delta)
     assert equal_in(network.state_dict(), before)
     assert not any(module._forward_pre_hooks for module in network.modules())
@@ -396,21 +397,21 @@ def test_what_is_no_delta_is_refused(tmp_path: Path, delta: Path):
     session.export(delta)
     tensors, metadata = read_file(delta)
     save_file({name: value + 1 for name, value in tensors.items()}, delta, metadata)
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with refusal("is damaged", CheckpointError):
         apply_delta(tiny().network, delta)
     session.export(tmp_path / "b.safetensors")
-    with pytest.raises(CheckpointError, match=r"no delta.*load_state_dict"):
+    with refusal(r"no delta.*load_state_dict", CheckpointError):
         apply_delta(tiny().network, tmp_path / "b.safetensors")
-    with pytest.raises(CheckpointError, match="cannot read a delta"):
+    with refusal("cannot read a delta", CheckpointError):
         apply_delta(tiny().network, tmp_path / "none.delta.safetensors")
-    with pytest.raises(NetworkError, match=r"expected a torch\.nn\.Module, got str"):
+    with refusal(r"expected a torch\.nn\.Module, got str", NetworkError):
         apply_delta("net", delta)
 
 
 @pytest.mark.parametrize("name", ["diga", "crf"])
 def test_a_method_that_predicts_with_more_than_its_network_is_refused_by_name(name: str, tmp_path: Path, path: Path):
     session = session_of(tiny(), name)
-    with pytest.raises(SettingsError, match=f"{name} predicts with more than its network"):
+    with refusal(f"{name} predicts with more than its network", SettingsError):
         session.export(path)
     assert not list(tmp_path.iterdir())
 
@@ -418,7 +419,7 @@ def test_a_method_that_predicts_with_more_than_its_network_is_refused_by_name(na
 @pytest.mark.parametrize("name", ["tent", "mall-sample"])
 def test_a_method_that_forgets_what_it_learns_is_refused_by_name(name: str):
     session = Session(tiny(), methods.make(name))
-    with pytest.raises(SettingsError, match=f"{name} returns to the source network .*episodic=false"):
+    with refusal(f"{name} returns to the source network .*episodic=false", SettingsError):
         session.network()
 
 
@@ -442,7 +443,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.safetensors").mkdir()
     session = session_of(tiny())
-    with pytest.raises(AllWeatherError, match=said):
+    with refusal(said):
         session.export(tmp_path / path, **options)
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["file", "folder.safetensors"]
 
@@ -453,11 +454,11 @@ def test_statistics_are_not_mixed_in_twice(delta: Path):
     session.export(delta)
     network = apply_delta(tiny().network, delta)
     hooks = [len(module._forward_pre_hooks) for module in network.modules()]
-    with pytest.raises(NetworkError, match=r"a\.delta\.safetensors would mix .* in twice: stem\.1 has a hook.*afresh"):
+    with refusal(r"a\.delta\.safetensors would mix .* in twice: stem\.1 has a hook.*afresh", NetworkError):
         apply_delta(network, delta)
     assert [len(module._forward_pre_hooks) for module in network.modules()] == hooks
     mixing = Segmenter(network, classes=CLASSES, preprocessing=model.preprocessing)
-    with pytest.raises(NetworkError, match=r"tent would mix .* Take Session\.network\(statistics='stream'\)"):
+    with refusal(r"tent would mix .* Take Session\.network\(statistics='stream'\)", NetworkError):
         Session(mixing, "tent")
     assert Session(mixing, "source").predict(PICTURE).shape == session.predict(PICTURE).shape
     Session(Segmenter(session.network("stream"), classes=CLASSES), "tent")

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from exported import probabilities, session_of
+from refusals import refusal
 from tiny import CLASSES, tiny
 from torch import Tensor, nn
 from torch.nn import functional
 
 from allweather import Segmenter, Session, errors
-from allweather.errors import AllWeatherError, MissingLibraryError, NetworkError
+from allweather.errors import MissingLibraryError, NetworkError
 from allweather.export import onnx as to_onnx
 from allweather.export.agreement import disagreement, picture
 from allweather.export.pooling import adaptive_average
@@ -124,7 +125,7 @@ def test_what_onnx_runtime_cannot_run_is_said(kind: str, tmp_path: Path, monkeyp
         raise getattr(onnxruntime.capi.onnxruntime_pybind11_state, kind)("no kernel for Resize")
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
-    with pytest.raises(NetworkError, match=r"ONNX Runtime cannot run the file: no kernel for Resize\. Write NAME\.pt2"):
+    with refusal(r"ONNX Runtime cannot run the file: no kernel for Resize\. Write NAME\.pt2", NetworkError):
         to_onnx._run(tmp_path / "a.onnx", picture((64, 48)), "mine")
 
 
@@ -248,7 +249,7 @@ def fresh(network: nn.Module) -> Session:
     ],
 )
 def test_what_a_graph_cannot_hold_is_named(network: Any, said: str, tmp_path: Path):
-    with pytest.raises(NetworkError, match=said):
+    with refusal(said, NetworkError):
         fresh(network()).export(tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -259,7 +260,7 @@ def test_what_a_graph_cannot_hold_is_named(network: Any, said: str, tmp_path: Pa
 def test_torchscript_becomes_no_graph_and_is_written_as_tensors(form: Any, which: str, suffix: str, tmp_path: Path):
     session = fresh(form())
     for size in (None, (64, 48)):
-        with pytest.raises(NetworkError, match=rf"mine cannot become a graph: {which} is TorchScript.* NAME\.safetens"):
+        with refusal(rf"mine cannot become a graph: {which} is TorchScript.* NAME\.safetens", NetworkError):
             session.export(tmp_path / f"a{suffix}", size=size)
     assert not list(tmp_path.iterdir())
     session.export(tmp_path / "a.safetensors")
@@ -267,7 +268,7 @@ def test_torchscript_becomes_no_graph_and_is_written_as_tensors(form: Any, which
 
 
 def test_sizes_in_floating_point_are_named_for_a_program(tmp_path: Path):
-    with pytest.raises(NetworkError, match=r"mine cannot be written as \.pt2: .*ceil.* --size WIDTHxHEIGHT"):
+    with refusal(r"mine cannot be written as \.pt2: .*ceil.* --size WIDTHxHEIGHT", NetworkError):
         fresh(Ceiling()).export(tmp_path / "a.pt2")
     assert not list(tmp_path.iterdir())
 
@@ -277,7 +278,7 @@ def test_a_file_that_disagrees_in_onnx_runtime_is_refused_and_removed(tmp_path: 
     (tmp_path / "a.onnx").write_text("an older file")
     run = to_onnx._run
     monkeypatch.setattr(to_onnx, "_run", lambda *given: run(*given).flip(1))
-    with pytest.raises(NetworkError, match=r"a\.onnx was refused and removed: in ONNX Runtime [\d.]+% of the pixels"):
+    with refusal(r"a\.onnx was refused and removed: in ONNX Runtime [\d.]+% of the pixels", NetworkError):
         session.export(tmp_path / "a.onnx")
     assert [each.read_text() for each in tmp_path.iterdir()] == ["an older file"]
 
@@ -291,9 +292,9 @@ def test_what_an_older_exporter_cannot_do_is_said_with_what_helps(tmp_path: Path
 
     monkeypatch.setattr(torch.onnx, "export", refuse)
     why = r"cannot be written as ONNX: SymIntArrayRef expected to contain only concrete integers\. "
-    with pytest.raises(NetworkError, match=why + r"Fix the pictures' size \(.*--size .*\), take a newer torch"):
+    with refusal(why + r"Fix the pictures' size \(.*--size .*\), take a newer torch", NetworkError):
         session_of(tiny()).export(tmp_path / "a.onnx")
-    with pytest.raises(NetworkError, match=why + r"Write NAME\.pt2"):
+    with refusal(why + r"Write NAME\.pt2", NetworkError):
         session_of(tiny()).export(tmp_path / "a.onnx", size=(64, 48))
 
 
@@ -332,6 +333,6 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     session = session_of(tiny())
     monkeypatch.setattr(Path, "write_bytes", full)
     for suffix in (".safetensors", ".delta.safetensors", ".pt2"):
-        with pytest.raises(AllWeatherError, match=r"cannot write .*No space left on device\. .*make room"):
+        with refusal(r"cannot write .*No space left on device\. .*make room"):
             session.export(tmp_path / f"a{suffix}")
     assert not list(tmp_path.iterdir())

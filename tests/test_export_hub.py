@@ -64,7 +64,7 @@ def test_what_is_pushed_comes_back_onto_the_network(offline: Path):
     into_cache(offline, "me/night")
     network = from_hub(tiny().network, "me/night")
     torch.testing.assert_close(through(network, model), through(session.network(), model))
-    with pytest.raises(CheckpointError, match="weights of sha256"):
+    with refusal("weights of sha256", CheckpointError):
         from_hub(network, "me/night")
 
 
@@ -87,7 +87,7 @@ def test_the_card_says_what_it_is_and_under_which_licence():
 
 def test_the_licence_is_the_catalogues_or_given():
     assert base_licence("espnetv2:2.0", None) == "MIT"
-    with pytest.raises(SettingsError, match=r"that of tiny-batchnorm is not known here\. Pass it: licence="):
+    with refusal(r"that of tiny-batchnorm is not known here\. Pass it: licence=", SettingsError):
         session_of(tiny()).push_to_hub("me/night")
     assert not Stub.made
 

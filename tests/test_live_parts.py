@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from refusals import refusal
 from simulated import picture
 from tiny import CLASSES, tiny
 
-from allweather import AllWeatherError, Frame, Live, Segmenter, Session, SettingsError, load_model
+from allweather import Frame, Live, Segmenter, Session, SettingsError, load_model
 from allweather.app.options import parse_every, parse_seconds
 from allweather.data.json_lines import read_json_lines
 from allweather.errors import NcutAccuracyWarning
@@ -94,14 +95,14 @@ def test_durations_have_units(text: str, seconds: float):
 
 @pytest.mark.parametrize("text", ["40", "0ms", "-1s", "1e3ms", "ms", "", "40 parsecs", "nan s"])
 def test_a_time_without_a_unit_is_refused(text: str):
-    with pytest.raises(SettingsError, match="--budget: expected a time above 0 with its unit, such as 40ms"):
+    with refusal("--budget: expected a time above 0 with its unit, such as 40ms", SettingsError):
         parse_seconds("--budget", text)
 
 
 def test_every_how_many_is_a_whole_number_or_auto():
     assert (parse_every("auto"), parse_every("7")) == ("auto", 7)
     for text in ("0", "-1", "2.5", "often"):
-        with pytest.raises(SettingsError, match="--adapt-every: expected a whole number above 0 or auto"):
+        with refusal("--adapt-every: expected a whole number above 0 or auto", SettingsError):
             parse_every(text)
 
 
@@ -240,7 +241,7 @@ def test_a_session_that_cannot_travel_is_told_to_stay():
         """A class that another process could not find."""
 
     network = Segmenter.wrap(Local(3, 3, 1), classes=tiny("none").classes)
-    with pytest.raises(SettingsError, match=r"cannot be taken to a process of its own .*Learn in a thread"):
+    with refusal(r"cannot be taken to a process of its own .*Learn in a thread", SettingsError):
         ProcessPupil(Session(network, "source"), 1)
 
 
@@ -251,7 +252,7 @@ def test_a_record_on_a_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: py
 
     (path := tmp_path / "a.jsonl").touch()
     monkeypatch.setattr(record, "_create", lambda _: Full())
-    with pytest.raises(AllWeatherError, match=r"is complete\. Make room, and remove it or choose another --record\."):
+    with refusal(r"is complete\. Make room, and remove it or choose another --record\."):
         Record(path, {})
     assert not path.exists()
 
@@ -261,6 +262,6 @@ def test_layers_that_refuse_to_be_pickled_are_told_to_stay_and_leave_no_record(t
     network = Segmenter.wrap(torch.nn.Sequential(layer, torch.nn.BatchNorm2d(3)).eval(), classes=CLASSES)
     Image.new("RGB", (32, 24)).save(tmp_path / "a.png")
     live = Live(tmp_path, Session(network, "mall-domain"), record=tmp_path / "a.jsonl")
-    with pytest.raises(SettingsError, match=r"process of its own \(Serialization of parametrized .*Learn in a thread"):
+    with refusal(r"process of its own \(Serialization of parametrized .*Learn in a thread", SettingsError):
         next(iter(live))
     assert not (tmp_path / "a.jsonl").exists()

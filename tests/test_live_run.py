@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from refusals import refusal
 from simulated import Scripted, SimulatedClock, Slow, Timing, image_of
 from tiny import tiny
 
-from allweather import AllWeatherError, Guard, InputError, Live, Segmenter, Session, SettingsError, methods
+from allweather import Guard, InputError, Live, Segmenter, Session, SettingsError, methods
 from allweather.data.json_lines import read_json_lines
 from allweather.live import Event, LiveFrame
 from allweather.live import live as door
@@ -224,7 +225,7 @@ def test_without_tries_a_stream_may_end_but_not_stop(clock: SimulatedClock, last
 
 
 def test_a_stream_refused_at_once_is_an_error(clock: SimulatedClock):
-    with pytest.raises(InputError, match="refused"):
+    with refusal("refused", InputError):
         play(clock, Scripted(clock, InputError("scripted: refused.")))
 
 
@@ -297,7 +298,7 @@ def test_each_frame_has_its_line(clock: SimulatedClock, tmp_path: Path):
         assert line["adapted"] == (not frame.why) and ("decision" in line) == line["adapted"]
         assert line.get("why", "") == frame.why
     assert lines[-1]["latency_p95"] == pytest.approx(sorted(f.latency for f in shown)[-2], rel=0.03)
-    with pytest.raises(AllWeatherError, match=r"run\.jsonl exists already"):
+    with refusal(r"run\.jsonl exists already"):
         play(clock, [0.1], record=path)
 
 
@@ -418,13 +419,13 @@ def test_predictions_go_on_without_a_learner_that_was_lost(
     ],
 )
 def test_settings_out_of_range_are_refused(clock: SimulatedClock, options: dict[str, Any], said: str):
-    with pytest.raises(SettingsError, match=said):
+    with refusal(said, SettingsError):
         Live(Scripted(clock, [0.1]), session_of(), clock=clock, **options)
 
 
 @pytest.mark.parametrize("session", [None, 3, lambda: session_of().model], ids=["none", "number", "network"])
 def test_what_adapts_is_a_session(clock: SimulatedClock, session: Any):
-    with pytest.raises(SettingsError, match=r"Live: expected a Session.*; got (None|one of type \w+)"):
+    with refusal(r"Live: expected a Session.*; got (None|one of type \w+)", SettingsError):
         Live(Scripted(clock, [0.1]), session() if callable(session) else session, clock=clock)
 
 
@@ -432,12 +433,12 @@ def test_what_adapts_is_a_session(clock: SimulatedClock, session: Any):
     "source", [[torch.rand(3, 8, 8)], None, Scripted, 3], ids=["frames", "none", "class", "number"]
 )
 def test_what_is_played_is_a_name_or_a_source(clock: SimulatedClock, source: Any):
-    with pytest.raises(InputError, match=r"or a live\.sources\.Source; got .* go to session\.stream\(pictures\)"):
+    with refusal(r"or a live\.sources\.Source; got .* go to session\.stream\(pictures\)", InputError):
         Live(source, session_of(), clock=clock)
 
 
 def test_an_empty_text_is_no_source(clock: SimulatedClock):
-    with pytest.raises(InputError, match=r"got an empty text\. '\.' is the working folder"):
+    with refusal(r"got an empty text\. '\.' is the working folder", InputError):
         Live("", session_of(), clock=clock)
 
 
@@ -446,7 +447,7 @@ def test_every_method_goes_live_or_is_told_to_wait(clock: SimulatedClock, name: 
     session = Session(tiny(), methods.make(name, settings={"rotta": {"every": 1}}.get(name, {})))
     learns = not session.method.episodic
     if session.method.episodic and session.state.parameters:
-        with pytest.raises(SettingsError, match="its prediction has to wait"):
+        with refusal("its prediction has to wait", SettingsError):
             play(clock, [0.1], session)
         shown, live = play(clock, [0.1] * 3, session, wait=True)
         assert live.totals.decisions.total() == 3

@@ -18,10 +18,11 @@ import pytest
 import torch
 from clips import covered, sound_only, unknown_codec
 from PIL import Image
+from refusals import refusal
 from simulated import picture
 from tiny import tiny
 
-from allweather import AllWeatherError, InputError, Live, MissingLibraryError, Session, SettingsError, load_stream
+from allweather import InputError, Live, MissingLibraryError, Session, SettingsError, load_stream
 from allweather.live import Event, camera, reader
 from allweather.live.naming import open_source
 from allweather.pictures.film import Film
@@ -141,9 +142,7 @@ def test_a_stream_that_stops_is_lost(served: Address):
 def test_what_comes_at_its_own_rate_takes_no_other(source: str):
     session = Session(tiny(), "source")
     for make in (lambda: open_source(source, rate=5.0), lambda: Live(source, session, rate=5.0)):
-        with pytest.raises(
-            SettingsError, match=r"expected a rate \(--rate\) of a file or folder alone, got 5"
-        ) as caught:
+        with refusal(r"expected a rate \(--rate\) of a file or folder alone, got 5", SettingsError) as caught:
             make()
         assert "secret" not in str(caught.value)
 
@@ -194,7 +193,7 @@ def test_an_address_that_cannot_be_reached_is_refused(address: str, said: str):
     ],
 )
 def test_an_answer_without_pictures_is_refused(served: Address, status: int, body: bytes, said: str):
-    with pytest.raises(InputError, match=said):
+    with refusal(said, InputError):
         play(served(sending(body, status)))
 
 
@@ -204,7 +203,7 @@ def test_an_answer_without_pictures_is_refused(served: Address, status: int, bod
 def test_a_stream_without_what_can_be_seen_is_refused(
     served: Address, make: Callable[[Path], Path], said: str, tmp_path: Path
 ):
-    with pytest.raises(InputError, match=f"expected a stream with pictures; .*{said}"):
+    with refusal(f"expected a stream with pictures; .*{said}", InputError):
         play(served(sending(make(tmp_path / "a.mp4").read_bytes())), stall=5.0)
 
 
@@ -226,14 +225,14 @@ def test_a_cover_is_not_played(served: Address, tmp_path: Path):
 
 
 def test_a_server_that_says_nothing_is_refused(served: Address):
-    with pytest.raises(InputError, match=r"no answer within 0\.3 s"):
+    with refusal(r"no answer within 0\.3 s", InputError):
         play(served(lambda handler: time.sleep(20)), stall=0.3)
 
 
 def test_a_camera_that_never_answers_is_no_unknown_format():
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         started = time.monotonic()
-        with pytest.raises(InputError, match=r"rtsp://.*: no answer within 0\.4 s"):
+        with refusal(r"rtsp://.*: no answer within 0\.4 s", InputError):
             play(f"rtsp://127.0.0.1:{deaf.getsockname()[1]}/street", stall=0.4)
     assert time.monotonic() - started < 60
 
@@ -248,7 +247,7 @@ def test_a_file_plays_at_its_rate_or_another(tmp_path: Path):
 
 @pytest.mark.parametrize("options", [{"rate": 0.0}, {"rate": -1.0}, {"stall": 0.0}])
 def test_a_source_needs_time_to_pass(tmp_path: Path, options: dict[str, float]):
-    with pytest.raises(SettingsError, match=rf"expected a {next(iter(options))} above 0"):
+    with refusal(rf"expected a {next(iter(options))} above 0", SettingsError):
         open_source(str(clip(tmp_path / "clip.mkv")), **options)  # type: ignore[arg-type]
 
 
@@ -310,7 +309,7 @@ def test_files_that_cannot_be_played_are_refused(tmp_path: Path, name: str, cont
         path.mkdir()
     elif content is not None:
         path.write_bytes(content)
-    with pytest.raises(AllWeatherError, match=said):
+    with refusal(said):
         play(str(path))
 
 
@@ -384,7 +383,7 @@ def test_a_camera_may_not_know_its_rate(said: float, monkeypatch: pytest.MonkeyP
 )
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lists its cameras as files")
 def test_a_camera_that_is_not_there_is_refused(name: str, said: str):
-    with pytest.raises(InputError, match=said):
+    with refusal(said, InputError):
         play(name)
 
 

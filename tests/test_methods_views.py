@@ -203,7 +203,7 @@ def test_the_surest_view_is_chosen_where_the_network_learns_and_looked_at_alone_
         session.adapt(image)
     assert not methods.make("mall-domain", "fast", {"views": "plain"}).surest  # the preset's, of its own views
     for views in ("plain", "plain,x2-fit"):
-        with pytest.raises(SettingsError, match=r"surest=true chooses among several views.*plain,grey-x1\.2"):
+        with refusal(r"surest=true chooses among several views.*plain,grey-x1\.2", SettingsError):
             methods.make("tent", settings={"views": views, "surest": True})
 
 
@@ -230,7 +230,7 @@ def test_a_view_of_ones_own_may_be_any_callable(view: Any, tmp_path: Path):
     session.save(tmp_path / "a.session")
     session.export(tmp_path / "a.safetensors")
     assert f"{__name__}:Twofold" in session.settings()["method"]["views"][1]
-    with pytest.raises(SettingsError, match=r"got .*Twofold"):
+    with refusal(r"got .*Twofold", SettingsError):
         methods.MallDomain(views=(view,))
 
 
@@ -380,7 +380,7 @@ def test_a_scale_that_a_network_refuses_is_an_error_that_names_the_option(
     name: str, settings: dict[str, Any], said: str, mended: dict[str, Any], asserts: bool
 ):
     model, image = Segmenter.wrap(OneSize(asserts).eval(), classes=CLASSES), frames(1)[0]
-    with pytest.raises(SettingsError, match=said):
+    with refusal(said, SettingsError):
         Session(model, methods.make(name, settings=settings, model=model), guard=FREE)(image)
     assert Session(model, methods.make(name, settings=mended, model=model), guard=FREE)(image).logits.isfinite().all()
 

@@ -129,7 +129,7 @@ def test_a_module_is_asked_what_it_makes_of_its_tensors(form: str, path: Path):
     assert torch.equal(other.weight, one.weight) and torch.equal(other.bias, one.bias)
     torch.save({"other": torch.ones(3)}, path)
     other.register_load_state_dict_post_hook(lambda _, keys: [each.clear() for each in keys] and None)
-    with pytest.raises(CheckpointError, match="not a checkpoint"):
+    with refusal("not a checkpoint", CheckpointError):
         load_weights(other, path, name="tiny")
 
 
@@ -280,7 +280,7 @@ def test_a_flipped_byte_in_a_tensor_is_found(path: Path):
     place = whole.index(state()["0.weight"].numpy().tobytes())
     whole[place] ^= 1  # the lowest bit of a number: nothing else tells
     path.write_bytes(whole)
-    with pytest.raises(CheckpointError, match=r"not a readable torch checkpoint .*Bad CRC-32.*Fetch it again"):
+    with refusal(r"not a readable torch checkpoint .*Bad CRC-32.*Fetch it again", CheckpointError):
         load(path)
 
 
@@ -299,7 +299,7 @@ def test_an_archive_that_torch_wrote_without_sums_loads(path: Path):
 def test_a_suffix_in_capitals_says_the_same(tmp_path: Path):
     save_file(state(), tmp_path / "W.SAFETENSORS")
     load(tmp_path / "W.SAFETENSORS")
-    with pytest.raises(SettingsError, match="is a checkpoint's name"):
+    with refusal("is a checkpoint's name", SettingsError):
         load_model("W.PTH")
 
 
@@ -400,14 +400,14 @@ def test_a_network_without_weights_is_refused_by_adapt_unless_asked_for(name: st
     libraries = {"nvlabs": "transformers", "smp": "segmentation_models_pytorch", "torchvision": "torchvision"}
     pytest.importorskip(libraries.get(name.partition(":")[0], "torch"))
     options: tuple[Any, ...] = (name, None, "source", "recommended", {})
-    with pytest.raises(CheckpointError, match=f"{name} comes without weights.*--weights FILE.*--random-weights"):
+    with refusal(f"{name} comes without weights.*--weights FILE.*--random-weights", CheckpointError):
         open_session(*options)
     one, other = (open_session(*options, random_weights=True, seed=4).model.state_dict() for _ in range(2))
     assert equal_in(one, other)
 
 
 def test_random_weights_are_not_put_in_place_of_real_ones(tmp_path: Path):
-    with pytest.raises(SettingsError, match="demo:streetnet has weights here"):
+    with refusal("demo:streetnet has weights here", SettingsError):
         open_session("demo:streetnet", None, "source", "recommended", {}, random_weights=True)
 
 

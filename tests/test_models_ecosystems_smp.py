@@ -102,7 +102,7 @@ def test_networks_of_something_else_than_classes_of_pictures_are_refused(
     settings: dict[str, Any], said: str, tmp_path: Path
 ):
     saved(tmp_path, **settings)
-    with pytest.raises(NetworkError, match=said):
+    with refusal(said, NetworkError):
         load(tmp_path)
 
 
@@ -262,7 +262,7 @@ def test_odd_configurations_are_told_and_nothing_else_is_read(
     written, said = ODD[what]
     config = {**json.loads((tmp_path / "config.json").read_text()), **(written if isinstance(written, dict) else {})}
     (tmp_path / "config.json").write_text(written if isinstance(written, str) else json.dumps(config))
-    with nothing_is_asked(monkeypatch), pytest.raises(NetworkError, match=said):
+    with nothing_is_asked(monkeypatch), refusal(said, NetworkError):
         load(tmp_path, tmp_path / "mine.pth" if own else None, classes=CITYSCAPES)
 
 

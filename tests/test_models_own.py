@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from refusals import refusal
 from safetensors.torch import load_file, save_model
 from tiny import equal_in
 from torch import nn
@@ -85,10 +86,10 @@ def test_a_class_with_a_checkpoint_and_its_own_normalisation(nets: str, tmp_path
     image = torch.rand(1, 3, 8, 8)
     seen = (image - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
     assert torch.allclose(model(image), model.network(seen), atol=1e-6)
-    with pytest.raises(CheckpointError, match="is not a checkpoint of mynets"):
+    with refusal("is not a checkpoint of mynets", CheckpointError):
         aw.load_model(f"{nets}:Net", saved(nn.Conv2d(3, 19, 1), tmp_path / "other.pth"))
     torch.save({"a": print}, tmp_path / "code.pth")
-    with pytest.raises(CheckpointError, match="refused"):
+    with refusal("refused", CheckpointError):
         aw.load_model(f"{nets}:Net", tmp_path / "code.pth")
 
 
@@ -123,7 +124,7 @@ def test_means_are_numbers_of_any_kind(nets: str, kind: Any):
     found = aw.load_model(f"{nets}:fixed", mean=kind(mean), std=kind(std)).preprocessing
     assert (found.mean, found.std) == (tuple(mean), tuple(std))
     for name, said in (("segmenter", "gives a Segmenter"), ("demo", "takes no arguments, mean or std")):
-        with pytest.raises(SettingsError, match=said):
+        with refusal(said, SettingsError):
             aw.load_model("demo:streetnet" if name == "demo" else f"{nets}:{name}", mean=kind(mean))
 
 
@@ -131,15 +132,15 @@ def test_means_are_numbers_of_any_kind(nets: str, kind: Any):
 @pytest.mark.parametrize("value_range", [1, 255])
 def test_a_mean_is_not_completed_by_anothers_deviation(given: str, missing: str, value_range: int):
     numbers: Any = {given: (0.5 * value_range,) * 3}
-    with pytest.raises(SettingsError, match=f"got {given} without {missing}: expected both, or neither"):
+    with refusal(f"got {given} without {missing}: expected both, or neither", SettingsError):
         aw.Segmenter.wrap(torch.nn.Conv2d(3, 19, 1), value_range=value_range, **numbers)
 
 
 @pytest.mark.parametrize("given", [{"mean": []}, {"std": ()}, {"mean": np.ones(2)}, {"mean": 0.5}], ids=str)
 def test_means_that_are_none_are_refused(nets: str, given: dict[str, Any]):
-    with pytest.raises(SettingsError, match=r"(mean|std): expected (3|three) numbers"):
+    with refusal(r"(mean|std): expected (3|three) numbers", SettingsError):
         aw.load_model(f"{nets}:fixed", **given)
-    with pytest.raises(SettingsError, match="takes no arguments, mean or std"):
+    with refusal("takes no arguments, mean or std", SettingsError):
         aw.load_model("demo:streetnet", **given)
 
 
@@ -166,7 +167,7 @@ def test_a_segmenter_says_everything_itself(nets: str):
         and model.preprocessing.mean == (0.1, 0.2, 0.3)
         and model.network[0].out_channels == 8
     )
-    with pytest.raises(SettingsError, match="gives a Segmenter, which has its own classes, mean and std"):
+    with refusal("gives a Segmenter, which has its own classes, mean and std", SettingsError):
         aw.load_model(f"{nets}:segmenter", mean=(0.5, 0.5, 0.5))
 
 
@@ -243,7 +244,7 @@ def test_a_module_that_can_be_imported_is_named_with_its_package(
     monkeypatch.syspath_prepend(tmp_path)
     assert aw.load_model("ourlab.nets:fixed").name == "ourlab.nets:fixed"
     assert caplog.messages == ["running ourlab.nets, your own code"]
-    with pytest.raises(NetworkError, match=r"No module named 'ourlab\.net'"):
+    with refusal(r"No module named 'ourlab\.net'", NetworkError):
         aw.load_model("ourlab.net:fixed")
 
 
@@ -300,11 +301,11 @@ def test_a_file_never_runs_with_the_helper_of_another_folder(tmp_path: Path, mon
         (tmp_path / folder / "net.py").write_text(text)
         (tmp_path / folder / "helper_blocks.py").write_text(helper.format(width))
     aw.load_model(f"{tmp_path}/first/net.py:build")
-    with pytest.raises(SettingsError, match=r"net\.py imports helper_blocks, which lies beside it as .*second.*, and "):
+    with refusal(r"net\.py imports helper_blocks, which lies beside it as .*second.*, and ", SettingsError):
         aw.load_model(f"{tmp_path}/second/net.py:build")
     monkeypatch.delitem(sys.modules, "helper_blocks")
     monkeypatch.syspath_prepend(str(tmp_path / "first"))  # as the current folder is
-    with pytest.raises(SettingsError, match=r"first/helper_blocks\.py would be imported in its place\. Rename one"):
+    with refusal(r"first/helper_blocks\.py would be imported in its place\. Rename one", SettingsError):
         aw.load_model(f"{tmp_path}/second/net.py:build")
     assert aw.load_model(f"{tmp_path}/first/net.py:build")
 
@@ -404,14 +405,14 @@ def test_an_enum_s_member_is_one(typed: str):
 def test_annotations_and_networks_that_cannot_be_used_are_named(
     typed: str, name: str, arguments: dict[str, Any], said: str
 ):
-    with pytest.raises(AllWeatherError, match=said):
+    with refusal(said):
         aw.load_model(f"{typed}:{name}", arguments=arguments)
 
 
 def test_state_of_a_module_s_own_kind_is_the_factory_s(typed: str, tmp_path: Path):
     model = aw.load_model(f"{typed}:extra")
     torch.save({"weight": torch.zeros(19, 3, 1, 1), "bias": torch.zeros(19)}, tmp_path / "w.pth")
-    with pytest.raises(NetworkError, match="_extra_state is dict, no tensor, and a checkpoint is data"):
+    with refusal("_extra_state is dict, no tensor, and a checkpoint is data", NetworkError):
         aw.load_model(f"{typed}:extra", weights=tmp_path / "w.pth")
     assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 19, 8, 8)
 
@@ -425,10 +426,10 @@ def test_shared_tensors_under_one_name_and_masks_of_infinity_load(typed: str, tm
     broken = source.state_dict()
     broken["mask"] = torch.full((4, 4), -torch.inf)
     torch.save(broken, tmp_path / "broken.pth")
-    with pytest.raises(CheckpointError, match="mask holds NaN or infinite values"):
+    with refusal("mask holds NaN or infinite values", CheckpointError):
         aw.load_model(f"{typed}:Tied", weights=tmp_path / "broken.pth")
 
 
 def test_one_class_is_no_choice():
-    with pytest.raises(NetworkError, match="expected logits of two classes at least, got 'yard' of 1"):
+    with refusal("expected logits of two classes at least, got 'yard' of 1", NetworkError):
         aw.Segmenter.wrap(nn.Conv2d(3, 1, 1), classes=aw.ClassSet("yard", ("track",)))

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from exported import session_of
+from refusals import refusal
 from safetensors.torch import save
 from tiny import TinyNetwork, equal_in, tiny
 from torch import nn
 
-from allweather import AllWeatherError, CheckpointError, NetworkError, SettingsError, load_model
+from allweather import CheckpointError, NetworkError, SettingsError, load_model
 from allweather.models.checkpoints import load_weights
 from allweather.models.own import build_own
 
@@ -62,20 +63,20 @@ def test_a_file_without_weights_is_told_as_what_it_is(name: str, tmp_path: Path)
     for content in (path, tmp_path / "renamed.pth"):
         if content != path:
             path.rename(content)
-        with pytest.raises(CheckpointError, match=rf"is {said}"):
+        with refusal(rf"is {said}", CheckpointError):
             load_weights(TinyNetwork(nn.BatchNorm2d), content, name="tiny")
-        with pytest.raises(SettingsError, match=rf"expected a model as SCHEME:NAME, and '.*' is {said}"):
+        with refusal(rf"expected a model as SCHEME:NAME, and '.*' is {said}", SettingsError):
             load_model(str(content))
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "night.safetensors"])
 def test_a_model_named_by_such_a_file_that_is_not_there_is_told_by_its_suffix(name: str):
-    with pytest.raises(SettingsError, match=r"expected a model as SCHEME:NAME, and '.*' is an? |NumPy's"):
+    with refusal(r"expected a model as SCHEME:NAME, and '.*' is an? |NumPy's", SettingsError):
         load_model(name.upper())
 
 
 def test_a_name_too_long_for_a_file_is_a_name():
-    with pytest.raises(SettingsError, match="expected a model as SCHEME:NAME, got 'aaa"):
+    with refusal("expected a model as SCHEME:NAME, got 'aaa", SettingsError):
         load_model("a" * 5000)
 
 
@@ -86,11 +87,11 @@ def test_weights_of_safetensors_load_under_any_name(tmp_path: Path):
     load_weights(fresh, tmp_path / "weights.bin", name="tiny")
     assert equal_in(model.network.state_dict(), fresh.state_dict())
     (tmp_path / "cut.session").write_bytes((tmp_path / "weights.bin").read_bytes()[:200])
-    with pytest.raises(AllWeatherError, match="truncated or no safetensors"):
+    with refusal("truncated or no safetensors"):
         load_weights(fresh, tmp_path / "cut.session", name="tiny")
 
 
 def test_a_function_that_gives_a_program_is_told_of_its_module():
-    with pytest.raises(NetworkError, match=r"got ExportedProgram: return its module, exported\.module\(\)"):
+    with refusal(r"got ExportedProgram: return its module, exported\.module\(\)", NetworkError):
         build_own("mynets.py:build", lambda: program())
     assert not build_own("mynets.py:build", lambda: program().module()).training

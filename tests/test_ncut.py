@@ -339,7 +339,7 @@ def test_the_custom_operators_can_be_loaded_again():
 def test_a_second_derivative_is_refused():
     affinity, s = Affinity.from_image(image(10, 12), sigma_xy=4), scores(10, 12).requires_grad_()
     (first,) = torch.autograd.grad(affinity.normalized_cut(s), s, create_graph=True)
-    with pytest.raises(SettingsError, match="second derivative"):
+    with refusal("second derivative", SettingsError):
         first.square().sum().backward()
 
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 from many import paint, spread
 from PIL import Image
+from refusals import refusal
 from tiny import frames, tiny
 
-from allweather import AllWeatherError, InputError, NetworkError, Session, SettingsError, writing
+from allweather import InputError, NetworkError, Session, SettingsError, writing
 from allweather.app.output import check_results
 from allweather.data.class_files import find_classes
 from allweather.data.datasets.dataset import Dataset, Split
@@ -72,20 +73,20 @@ def said(folder: Path) -> tuple[Any, ...]:
 
 def test_a_list_that_is_no_text_is_refused(tmp_path: Path):
     (tmp_path / "list.txt").write_bytes("ä.png".encode("cp1252"))
-    with pytest.raises(InputError, match=r"list\.txt: expected UTF-8"):
+    with refusal(r"list\.txt: expected UTF-8", InputError):
         LISTED.samples(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["/data/a", r"\data\a", "C:a", r"C:\data\a", r"\\host\share\a", "../a"])
 def test_no_result_leaves_its_folder_by_a_root_or_drive(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(writing, "PurePath", PureWindowsPath)
-    with pytest.raises(InputError, match="stays below"):
+    with refusal("stays below", InputError):
         writing.place_below(Path("out"), name)
 
 
 def test_a_drive_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Path, "exists", lambda path: False)
-    with pytest.raises(AllWeatherError, match="no such drive"):
+    with refusal("no such drive"):
         check_results(Path("Z/out"), [])
 
 
@@ -94,7 +95,7 @@ def test_names_that_differ_by_case_alone_are_refused_where_that_makes_no_differe
 ):
     writing.check_case(tmp_path / "out", ["a/IMG_1", "a/img_1"])  # here it does, or this file could not be looked for
     monkeypatch.setattr(writing, "_tells_case", lambda folder: False)
-    with pytest.raises(InputError, match="a/IMG_1 and a/img_1 would be one file"):
+    with refusal("a/IMG_1 and a/img_1 would be one file", InputError):
         writing.check_case(tmp_path / "out", ["a/IMG_1", "a/img_2", "a/img_1"])
     assert not list(tmp_path.iterdir())
 
@@ -103,7 +104,7 @@ def test_names_that_differ_by_case_alone_are_refused_where_that_makes_no_differe
 def test_a_stream_has_a_name_that_folders_may_have(name: str, monkeypatch: pytest.MonkeyPatch):
     assert re.search(streams.WINDOWS, name) and not re.search(streams.WINDOWS, "camera-1.left_ü")
     monkeypatch.setattr(streams, "NO_FOLDER", streams.WINDOWS)
-    with pytest.raises(InputError, match=r"cannot be a stream's name.*Name it in a list"):
+    with refusal(r"cannot be a stream's name.*Name it in a list", InputError):
         streams._check([streams.Source(name, ((f"{name}/0", "0.png"),))])
 
 
@@ -204,7 +205,7 @@ def test_a_network_that_a_device_cannot_hold_is_told(monkeypatch: pytest.MonkeyP
 
     model = tiny()
     monkeypatch.setattr(type(model), "to", refused)
-    with pytest.raises(SettingsError, match="--device cpu: Cannot convert a MPS Tensor"):
+    with refusal("--device cpu: Cannot convert a MPS Tensor", SettingsError):
         place(model, "cpu", "--device")
 
 
@@ -217,5 +218,5 @@ def test_a_factory_whose_annotations_only_type_checkers_know(monkeypatch: pytest
         raise NameError("name 'Net' is not defined")  # as Python 3.14 does where it reads annotations late
 
     monkeypatch.setattr(inspect, "signature", unread)
-    with pytest.raises(NetworkError, match="its signature cannot be read"):
+    with refusal("its signature cannot be read", NetworkError):
         parse_arguments("mine.py:build", build, {})

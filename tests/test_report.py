@@ -359,7 +359,7 @@ def test_a_report_is_of_the_form_that_its_name_ends_in(name: str, form: Any, run
 def test_a_form_that_nothing_tells_or_two_things_tell_is_refused(
     name: str, form: Any, said: str, runs: Path, tmp_path: Path
 ):
-    with pytest.raises(SettingsError, match=said):
+    with refusal(said, SettingsError):
         write_report(runs, tmp_path / name, form, frames=int("frames" in said))
     assert not (tmp_path / name).exists()
 

@@ -140,10 +140,10 @@ def test_networks_and_streams_may_be_those_of_another_plan(root: Path):
     assert len(read_plan(own).runs) == 1
     for path in (here, root / "more/plan.toml"):
         path.write_text(path.read_text().replace("${TINY_ROOT}/", ""))
-    with pytest.raises(SettingsError, match=r"plan\.toml and .*more/plan\.toml spell one of their streams alike, tiny"):
+    with refusal(r"plan\.toml and .*more/plan\.toml spell one of their streams alike, tiny", SettingsError):
         read_plan(own)
     here.write_text("[[models]]\nnam = 1")
-    with pytest.raises(SettingsError, match=r"/plan\.toml: unknown key of \[\[models\]\] 'nam'"):
+    with refusal(r"/plan\.toml: unknown key of \[\[models\]\] 'nam'", SettingsError):
         read_plan(own)
 
 
@@ -153,7 +153,7 @@ def test_a_size_that_is_the_networks_own_does_not_hide_that_files_are_others(roo
         model = f'models = [{{ name = "advent:deeplabv2", weights = "w.pth"{size} }}]'
         (root / folder / "plan.toml").write_text(model)
     (root / "plan.toml").write_text('models = ["one/plan.toml", "two/plan.toml"]')
-    with pytest.raises(SettingsError, match="spell one of their models alike"):
+    with refusal("spell one of their models alike", SettingsError):
         read_plan(root / "plan.toml")
 
 
@@ -271,7 +271,7 @@ def test_mistakes_in_a_plan_are_named(tmp_path: Path, old: str, new: str, said: 
 def test_a_run_that_is_no_table_is_named(tmp_path: Path):
     path = write_plan(tmp_path)
     path.write_text("run = 5\n" + path.read_text().partition("\n\n")[2])
-    with pytest.raises(SettingsError, match=r"run: expected one table \[run\], got 5"):
+    with refusal(r"run: expected one table \[run\], got 5", SettingsError):
         read_plan(path)
 
 
@@ -281,7 +281,7 @@ def test_a_device_that_is_not_here_fails_its_run_alone(root: Path):
         path.write_text(write_plan(root).read_text().replace("[run]", f'[run]\ndevice = "{device}"'))
         plan = read_plan(path)
         assert all(f"device {device}: " in why for why in execute(plan, root / "runs").failed.values())
-        with pytest.raises(SettingsError, match=f"device {device}: "):
+        with refusal(f"device {device}: ", SettingsError):
             make_record(plan.runs[0])
 
 
@@ -629,7 +629,7 @@ def test_a_plan_needs_weights_and_passes_other_warnings_on(tmp_path: Path):
     text = 'streams = [{ name = "scenes:fog" }]\nmethods = [{ name = "source" }]\nmodels = [{ name = "mine.py:build"'
     for weights, what in (
         (', weights = "w.pth"', nullcontext()),
-        ("", pytest.raises(SettingsError, match="a plan needs")),
+        ("", refusal("a plan needs", SettingsError)),
     ):
         (tmp_path / "plan.toml").write_text(f"{text}{weights} }}]")
         with what, pytest.warns(UserWarning, match="an old call"):
@@ -719,7 +719,7 @@ def test_a_corrupt_image_is_listed_and_a_missing_label_is_said(root: Path):
     with refusal(r"1 images have no label, e\.g\. 2"):
         make_record(tiny(root).runs[0])
     shutil.rmtree(root / "labels")
-    with pytest.raises(InputError, match=r"no such folder: .*labels\. Expected one with label images"):
+    with refusal(r"no such folder: .*labels\. Expected one with label images", InputError):
         make_record(tiny(root).runs[0])
 
 
@@ -743,7 +743,7 @@ def test_labels_of_another_shape_are_no_truth(
     labelled = open_stream(tiny(root, scoring=scoring).runs[0])
     frame = labelled.stream.read("0")
     assert frame.size == ((60, 80) if turn == 6 else (80, 60)) and frame.image.shape == (3, 48, 64)
-    with nullcontext() if said is None else pytest.raises(ImageError, match=said):
+    with nullcontext() if said is None else refusal(said, ImageError):
         found = labelled.truth("0", frame.size).labels.shape
         assert found == (shape if scoring == "native" else (512, 1024))
 
@@ -979,11 +979,11 @@ def test_the_code_of_every_piece_is_part_of_what_a_run_is(root: Path):
 
 def test_joining_refuses_what_would_be_lost():
     scenes = labelled_scenes("fog", range(2))
-    with pytest.raises(InputError, match="expected each name once, got '01/fog' 2 times"):
+    with refusal("expected each name once, got '01/fog' 2 times", InputError):
         join([("01/fog", scenes), ("01/fog", scenes)])
     name = scenes.stream.names[0]
     inner = join([("b", scenes)])
-    with pytest.raises(InputError, match=f"parts 'a' and 'a/b' both have a frame 'a/b/{name}'"):
+    with refusal(f"parts 'a' and 'a/b' both have a frame 'a/b/{name}'", InputError):
         join([("a", inner), ("a/b", scenes)])
 
 
@@ -1000,6 +1000,6 @@ def test_comparing_names_what_differs_and_pairs_the_images(root: Path):
 
 
 def test_a_plan_has_no_views_of_ones_own(tmp_path: Path):
-    with pytest.raises(SettingsError, match="views: a plan's records cannot say"):
+    with refusal("views: a plan's records cannot say", SettingsError):
         MethodSpec("norm", fields={"views": "plain,own.py:turned"})
     assert MethodSpec("norm", fields={"views": "plain,x1.5"}).fields

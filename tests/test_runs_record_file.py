@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 from command_line import allweather
 from records import record
+from refusals import refusal
 
 from allweather import AllWeatherError, InputError
 from allweather.app import score
@@ -134,7 +135,7 @@ def test_what_is_no_json_object_is_one_line(tmp_path: Path, text: str, read: Any
 def test_classes_that_are_no_texts_are_refused_and_labels_are_not_scored(tmp_path: Path, names: Any):
     (tmp_path / "labels").mkdir()
     (tmp_path / "record.json").write_text(json.dumps({"model": {"classes": "yard", "class_names": names}}))
-    with pytest.raises(InputError, match=r"record\.json does not say what .*labels holds: model\.class_names"):
+    with refusal(r"record\.json does not say what .*labels holds: model\.class_names", InputError):
         written_classes(tmp_path / "labels")
     for verb in (("score", tmp_path / "labels", tmp_path), ("submit", "acdc", tmp_path, "--out", tmp_path / "a.zip")):
         assert allweather(*verb).returncode == 2
@@ -154,7 +155,7 @@ def test_predictions_of_other_classes_are_refused(tmp_path: Path, given: str):
     (link := tmp_path.with_suffix(".link")).symlink_to(folder)
     assert header in written_classes(link)
     header.write_text(header.read_text()[:-5])
-    with pytest.raises(InputError, match="not a readable"):
+    with refusal("not a readable", InputError):
         written_classes(folder)
     header.write_text("[1]")
     assert written_classes(folder) is None
@@ -188,7 +189,7 @@ def test_a_folder_of_before_is_resumed_and_none_of_other_code():
     head = {"code": {"model": "a", "method": "b"}, "session": {"files": {"bank": "c"}}}
     check_same_run(Path("o"), head, {"code": {"mine.py": "b", "nets.py": "a"}, "session": {}})
     for code in ({"mine.py": "b", "nets.py": "c"}, {"mine.py": "b"}, {"model": "b", "method": "a"}):
-        with pytest.raises(AllWeatherError, match="another run: code"):
+        with refusal("another run: code"):
             check_same_run(Path("o"), head, {**head, "code": code})
-    with pytest.raises(AllWeatherError, match="bank was d and is c"):
+    with refusal("bank was d and is c"):
         check_same_run(Path("o"), head, {**head, "session": {"files": {"bank": "d"}}})

@@ -99,7 +99,7 @@ def test_an_address_that_nobody_answers_at_is_said_in_seconds():
         free.bind(("127.0.0.1", 0))
         with refusal(r"nobody answers there.*ray start --head"):
             _check_address(f"127.0.0.1:{free.getsockname()[1]}")
-    with pytest.raises(SettingsError, match="expected HOST:PORT"):
+    with refusal("expected HOST:PORT", SettingsError):
         _check_address("cluster")
 
 

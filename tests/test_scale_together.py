@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from many import paint
+from refusals import refusal
 from tiny import equal_in, frames, tiny
 from torch import Tensor
 
@@ -222,7 +223,7 @@ def test_parameters_that_differ_are_found():
         next(iter(sessions[1].state.parameters.values())).add_(1e-3)
 
     def look(session: TogetherSession):
-        with pytest.raises(AllWeatherError, match="parameters differ"):
+        with refusal("parameters differ"):
             session.check_equal()
 
     with ThreadPoolExecutor(2) as pool:
@@ -231,7 +232,7 @@ def test_parameters_that_differ_are_found():
 
 @pytest.mark.parametrize("name", ["mall-sample", "norm", "cotta", "source"])
 def test_methods_that_are_more_than_moved_parameters_are_refused(name: str):
-    with pytest.raises(SettingsError, match=f"{name}: one model on several ranks"):
+    with refusal(f"{name}: one model on several ranks", SettingsError):
         TogetherSession(tiny(), methods.make(name), Alone(0, 1))
 
 
@@ -246,7 +247,7 @@ def test_streams_are_dealt_out():
         ["a/0", "a/2", "a/4"],
         ["a/1", "a/3"],
     ]
-    with pytest.raises(SettingsError, match="3 streams for 4 ranks"):
+    with refusal("3 streams for 4 ranks", SettingsError):
         share(three, Ranks(0, 4))
 
 
@@ -271,7 +272,7 @@ def test_what_torchrun_says(monkeypatch: pytest.MonkeyPatch):
 
     assert launched() is None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    with pytest.raises(SettingsError, match="RANK"):
+    with refusal("RANK", SettingsError):
         launched()
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "TORCHELASTIC_RESTART_COUNT": "2"}.items():
         monkeypatch.setenv(name, value)

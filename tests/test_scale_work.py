@@ -179,10 +179,10 @@ def test_which_frames_stand_alone(
 def test_what_cannot_travel_and_who_cannot_work(monkeypatch: pytest.MonkeyPatch):
     model = tiny()
     model.network.register_forward_hook(lambda *_: None)
-    with pytest.raises(SettingsError, match="cannot be taken to other processes"):
+    with refusal("cannot be taken to other processes", SettingsError):
         Carried.pack(model, methods.Tent(), {}, "cpu", 1)
     layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 3, 1))
-    with pytest.raises(SettingsError, match=r"cannot be taken to other processes \(Serialization of parametrized"):
+    with refusal(r"cannot be taken to other processes \(Serialization of parametrized", SettingsError):
         Carried.pack(Segmenter.wrap(layer.eval(), classes=model.classes), methods.Tent(), {}, "cpu", 1)
     with refusal(r"a worker has torch .*, this process has 1\.0"):
         check_versions({"torch": "1.0"})
@@ -191,7 +191,7 @@ def test_what_cannot_travel_and_who_cannot_work(monkeypatch: pytest.MonkeyPatch)
     with refusal(r"Install mynet.py on every machine"):
         moved.session(0)
     monkeypatch.setattr(Segmenter, "to", silent_mistake)
-    with pytest.raises(SettingsError, match=r"--device cpu: RuntimeError\. Choose another device, such as cpu\.$"):
+    with refusal(r"--device cpu: RuntimeError\. Choose another device, such as cpu\.$", SettingsError):
         carried.session(0)
 
 

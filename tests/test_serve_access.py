@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refusal
 from serving import encoded, picture
 from tiny import tiny
 
@@ -45,12 +46,12 @@ def client(base: str = "http://localhost", **options: Any) -> TestClient:
 
 
 def test_beyond_this_machine_a_token_is_needed():
-    with pytest.raises(SettingsError, match=r"0\.0\.0\.0 can be reached from other machines: expected a token"):
+    with refusal(r"0\.0\.0\.0 can be reached from other machines: expected a token", SettingsError):
         application(MODEL, host="0.0.0.0")
-    with pytest.raises(SettingsError, match="expected at least 16"):
+    with refusal("expected at least 16", SettingsError):
         application(MODEL, token="short")
     for token in ("passwört-passwört-1", "two words; and more", "q3+Zr/8abcdefghijklmn=="):
-        with pytest.raises(SettingsError, match="other characters than letters, digits"):
+        with refusal("other characters than letters, digits", SettingsError):
             choose_token("127.0.0.1", token)
     assert choose_token("127.0.0.1", None) is None and len(choose_token("0.0.0.0", None) or "") >= 16
 
@@ -253,7 +254,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["../secret.png", "frames/link.png", "/etc/passwd", "frames/../../secret.png", "x\0"])
 def test_nothing_outside_the_folder_is_named(name: str, folder: Path):
-    with pytest.raises(SettingsError, match="inside the folder that this server allows"):
+    with refusal("inside the folder that this server allows", SettingsError):
         inside(folder, name)
     assert inside(folder, "frames/a.png").name == "a.png"
 
@@ -263,7 +264,7 @@ def test_a_folder_of_the_server_gives_its_own_pictures_alone(folder: Path):
 
     held, refused = from_folder(folder, "frames", Limits(), None)
     assert [each.name for each in held] == ["a.png"] and "inside the folder" in refused[0]
-    with pytest.raises(SettingsError, match="--allow-dir"):
+    with refusal("--allow-dir", SettingsError):
         from_folder(None, "frames", Limits(), None)
 
 
@@ -286,11 +287,11 @@ def test_checkpoints_are_named_within_the_folder_and_read_as_data(folder: Path):
     assert networks.open("demo:streetnet", "mine.pth") is replaced and len(networks._chosen) == 1
     with pytest.raises(allweather.CheckpointError):
         networks.open("demo:streetnet", "evil.pth")
-    with pytest.raises(SettingsError, match="unknown network of the catalogue"):
+    with refusal("unknown network of the catalogue", SettingsError):
         networks.open("evil.py:build", "mine.pth")
-    with pytest.raises(SettingsError, match="unknown network of the catalogue"):
+    with refusal("unknown network of the catalogue", SettingsError):
         networks.open("dannet:lightnet", "mine.pth")  # a part of networks, which predicts no classes
-    with pytest.raises(SettingsError, match="does not let visitors name files"):
+    with refusal("does not let visitors name files", SettingsError):
         Networks(given(MODEL, None)).open("demo:streetnet", "mine.pth")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refusal
 from serving import encoded, picture
 from tiny import CLASSES, frames, tiny
 
@@ -129,15 +130,15 @@ def test_one_run_at_a_time_and_none_without_pictures(pool: Pool):
         one = visitor(PICTURES)
         first = one.run(pool, 1)
         await anext(first)
-        with pytest.raises(InputError, match="a run is going on"):
+        with refusal("a run is going on", InputError):
             await anext(one.run(pool, 1))
-        with pytest.raises(InputError, match="a run is going on"):
+        with refusal("a run is going on", InputError):
             one.hold([])
         await first.aclose()
         assert one.stage == "cancelled", "a visitor who leaves ends the run"
 
     asyncio.run(twice())
-    with pytest.raises(InputError, match="choose a picture"):
+    with refusal("choose a picture", InputError):
         asyncio.run(follow(visitor([]), pool))
 
 
@@ -168,7 +169,7 @@ def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Poo
             await asyncio.sleep(0.01)  # the loop goes on
         now[0] = 11
         assert one.at_work and not here.sweep()
-        with pytest.raises(InputError, match="a run is going on"):
+        with refusal("a run is going on", InputError):
             await run()
         end(one)
         wait.set()
@@ -178,7 +179,7 @@ def test_a_start_waits_for_its_network_in_a_thread_and_only_one_begins(pool: Poo
 
     assert asyncio.run(begin(lambda one: None)).stage == "done"
     assert asyncio.run(begin(Visitor.cancel)).stage == "cancelled"
-    with pytest.raises(InputError, match="closed"):
+    with refusal("closed", InputError):
         asyncio.run(begin(lambda one: one.free("the page was closed.")))
 
 
@@ -278,7 +279,7 @@ def test_a_paused_run_ends_after_its_idle_time_with_a_sentence(pool: Pool):
                 now[0] = 20
                 here.sweep()
 
-    with pytest.raises(InputError, match=r"paused for 10 seconds and more: it has ended.*Choose them again"):
+    with refusal(r"paused for 10 seconds and more: it has ended.*Choose them again", InputError):
         asyncio.run(paused())
     assert not one.at_work and len(here) == 0
 
@@ -330,7 +331,7 @@ def test_an_upload_elsewhere_is_neither_read_nor_removed(tmp_path: Path):
     (tmp_path / "uploads").mkdir()
     other = tmp_path / "other.png"
     other.write_bytes(encoded(picture()))
-    with pytest.raises(SettingsError, match="inside the folder"):
+    with refusal("inside the folder", SettingsError):
         from_uploads([("other.png", other)], tmp_path / "uploads", Limits(), None)
     assert other.exists()
 

@@ -120,7 +120,7 @@ def test_a_network_without_a_gradient_is_one_word(method: str, last: Callable[[T
             return last(self.norm(x))
 
     session = Session(Segmenter.wrap(Ungraded(), classes=CLASSES), method)
-    with pytest.raises(NetworkError, match=f"no gradient {why}"):
+    with refusal(f"no gradient {why}", NetworkError):
         session(frames(1)[0])
 
 
@@ -153,7 +153,7 @@ def test_what_a_method_gives_is_said_where_it_is_not_what_was_expected(case: str
         return give(logits)
 
     setattr(Amiss, what, given)
-    with pytest.raises(SettingsError, match=said):
+    with refusal(said, SettingsError):
         Session(tiny(), Amiss())(frames(1)[0])
 
 
@@ -353,7 +353,7 @@ def test_every_form_of_the_loss_takes_a_step(weights: Any, scores: str):
 
 def test_class_weights_of_the_wrong_length_are_named():
     method = methods.make("mall-sample", settings={"class_weights": "1,2"})
-    with pytest.raises(SettingsError, match="expected 3 numbers, one per class, got 2"):
+    with refusal("expected 3 numbers, one per class, got 2", SettingsError):
         Session(tiny(), method)(frames(1)[0])
 
 
@@ -364,13 +364,13 @@ def test_a_name_pattern_moves_what_it_names_and_nothing_else():
     session(frames(1)[0])
     moved = moved_names(session, model)
     assert moved and all(name.startswith("head.") for name in moved)
-    with pytest.raises(SettingsError, match="matches nothing in tiny-none"):
+    with refusal("matches nothing in tiny-none", SettingsError):
         Session(model, methods.MallDomain(parameters="neck.*"))
 
 
 def test_a_network_without_parameters_is_refused_by_name():
     model = Segmenter.wrap(nn.Identity(), classes=CLASSES, name="bare")
-    with pytest.raises(SettingsError, match="bare has none"):
+    with refusal("bare has none", SettingsError):
         Session(model, methods.Tent())
     assert Session(model, methods.Source())(frames(1)[0]).decision.kind == "accepted"
 

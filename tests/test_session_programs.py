@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from refusals import refusal
 from tiny import CLASSES, TinyNetwork, frames
 from torch import nn
 
 from allweather import Segmenter, Session, load_model, methods
-from allweather.errors import AllWeatherError, NetworkError, SettingsError
+from allweather.errors import NetworkError, SettingsError
 from allweather.live import Live
 from allweather.session import Guard
 
@@ -26,7 +27,7 @@ def exported() -> nn.Module:
 
 def test_statistics_of_an_exported_program_cannot_be_replaced_and_that_is_said():
     model = Segmenter.wrap(exported(), classes=CLASSES)
-    with pytest.raises(NetworkError, match="norm replaces BatchNorm statistics, and GraphModule has none"):
+    with refusal("norm replaces BatchNorm statistics, and GraphModule has none", NetworkError):
         Session(model, "norm")
 
 
@@ -49,7 +50,7 @@ def test_a_session_of_torchscript_is_not_copied_to_one_that_never_learns(
         Segmenter.wrap(form(TinyNetwork(nn.BatchNorm2d).eval()), classes=CLASSES), methods.Tent(episodic=False)
     )
     session(IMAGE)
-    with pytest.raises(AllWeatherError, match="TorchScript network cannot be copied or pickled"):
+    with refusal("TorchScript network cannot be copied or pickled"):
         way(session)
 
 
@@ -81,7 +82,7 @@ def test_live_takes_turns_with_torchscript_and_says_how(tmp_path: Path):
     Image.new("RGB", (48, 32)).save(tmp_path / "0.png")
     scripted = torch.jit.script(TinyNetwork(nn.BatchNorm2d).eval())
     session = Session(Segmenter.wrap(scripted, classes=CLASSES), methods.Tent(episodic=False))
-    with pytest.raises(SettingsError, match=r"TorchScript network cannot be copied.*Take turns: wait=True, --wait"):
+    with refusal(r"TorchScript network cannot be copied.*Take turns: wait=True, --wait", SettingsError):
         list(Live(tmp_path, session))
     assert len(list(Live(tmp_path, session, wait=True))) == 1
 
@@ -94,10 +95,10 @@ class Refusing(nn.Conv2d):
 
 
 def test_a_train_of_ones_own_that_raises_is_told_as_what_fails(tmp_path: Path):
-    with pytest.raises(NetworkError, match=r"own train\(False\) fails: .*NotImplementedError: one mode alone"):
+    with refusal(r"own train\(False\) fails: .*NotImplementedError: one mode alone", NetworkError):
         Session(Segmenter.wrap(Refusing(3, 19, 1)), "source")
     (tmp_path / "nets.py").write_text(
         "from test_session_programs import Refusing\ndef build(): return Refusing(3, 19, 1)\n"
     )
-    with pytest.raises(NetworkError, match=r"nets\.py:build cannot be used as a network: .*one mode alone"):
+    with refusal(r"nets\.py:build cannot be used as a network: .*one mode alone", NetworkError):
         load_model(f"{tmp_path}/nets.py:build")

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from refusals import refusal
 from tiny import CLASSES, frames, tiny
 from torch import Tensor, nn
 
 from allweather import methods
 from allweather.data.scenes import scene_stream
-from allweather.errors import AllWeatherError, NetworkError, SettingsError
+from allweather.errors import NetworkError, SettingsError
 from allweather.models import load_model
 from allweather.models.segmenter import Segmenter, Window
 from allweather.session import Session, Shift
@@ -68,14 +69,14 @@ def test_the_first_images_can_be_the_reference(norm: str, reference: str):
 
 
 def test_a_reference_that_is_not_there_is_named():
-    with pytest.raises(SettingsError, match="tiny-layernorm has no BatchNorm statistics"):
+    with refusal("tiny-layernorm has no BatchNorm statistics", SettingsError):
         watching("layernorm", "tent", reference="source")
-    with pytest.raises(SettingsError, match="Did you mean"):
+    with refusal("Did you mean", SettingsError):
         watching(reference="starts")
-    with pytest.raises(SettingsError, match="adapt_when"):
+    with refusal("adapt_when", SettingsError):
         Session(tiny(), methods.Tent(), adapt_when="sometimes")  # type: ignore[arg-type]
     bare = Segmenter.wrap(nn.Identity(), classes=CLASSES, name="bare")
-    with pytest.raises(NetworkError, match="bare has none"):
+    with refusal("bare has none", NetworkError):
         Session(bare, methods.Source(), adapt_when="shift")
 
 
@@ -97,7 +98,7 @@ def test_reset_and_restart_include_the_detector(reference: Any, tmp_path: Path):
         for image, wanted in zip(images[stop:], expected[stop:], strict=True):
             found = second(image)
             assert found.stop == wanted.stop and torch.equal(found.logits, wanted.logits)
-    with pytest.raises(AllWeatherError, match="adapt_when"):
+    with refusal("adapt_when"):
         Session(tiny(), methods.MallDomain()).load(tmp_path / "session.safetensors")
 
 
@@ -140,7 +141,7 @@ def test_layers_that_do_not_run_are_left_out(reference: Any, tmp_path: Path):
     resumed = of_odd(Odd(), reference=reference, start=1)
     resumed.load(tmp_path / "s.safetensors")
     assert level(resumed, frames(1)[0]) == level(session, frames(1)[0])
-    with pytest.raises(NetworkError, match="do not run with each image"):
+    with refusal("do not run with each image", NetworkError):
         of_odd(Unused(), reference=reference)(frames(1)[0])
 
 
