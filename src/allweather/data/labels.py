@@ -88,8 +88,8 @@ def mapping_between(predicted: ClassSet, truth: ClassSet) -> ClassMapping:
     where = f" (class {index} is '{apart[0]}' here, '{apart[1]}' there)" if apart else ""
     raise SettingsError(
         f"no table says how {predicted.name}'s {len(predicted)} classes count as {truth.name}'s {len(truth)}{where}. "
-        f"Known: {', '.join(MAPPINGS)}. Where labels hold {predicted.name}'s own indices, write its names into a file "
-        "and give that: classes = 'yard.toml'."
+        f"Known: {', '.join(MAPPINGS)}. If the network has {truth.name}'s classes, say so: --classes, in plans classes "
+        f"of [[models]]. If labels hold {predicted.name}'s indices, give the stream a file of its names."
     )
 
 
