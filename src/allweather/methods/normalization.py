@@ -220,7 +220,7 @@ class TestTimeStatistics(_BatchNorm):
             mean, var = self.running_mean, self.running_var
         else:
             mean, var = self._move(input) if self.mode == "running" else (None, None)
-        if self.notes and not again and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and self.notes and not again:
             kept = (None, None) if mean is None or var is None else (mean.clone(), var.clone())
             self.calls.append(Call(_some(input), *kept))
         if mean is None:
