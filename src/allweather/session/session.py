@@ -123,7 +123,7 @@ class Session(Streaming, HandsBack):
         return self._step(images, predict=True)
 
     def adapt(self, images: Picture | Sequence[Picture]) -> Result:
-        """Adapts without a last prediction, but where that finds a surest view: the logits are the last objective's."""
+        """Adapts to `images`; the logits are the last objective's, or a prediction's that finds the surest view."""
         return self._step(images, predict=self.method.surest)
 
     def predict(self, images: Picture | Sequence[Picture]) -> Tensor:
